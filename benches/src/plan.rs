@@ -1,0 +1,113 @@
+//! What to run, resolved: which cases on which targets, how often and for how long.
+
+use std::time::Duration;
+
+use crate::args::Arguments;
+use crate::cases::{self, Case};
+use crate::loads::Servers;
+use crate::peers::{Peer, Security};
+
+/// Rounds of a case in a long run, on servers that stand and on fresh ones.
+const LONG_ROUNDS: (usize, usize) = (5, 3);
+/// Seconds measured in each round of a short and of a long run.
+const SECONDS: (f64, f64) = (1.0, 4.0);
+
+/// What to run, resolved.
+pub(crate) struct Plan {
+    pub(crate) arguments: Arguments,
+    pub(crate) cases: Vec<Case>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) warm_up: Duration,
+    pub(crate) window: Duration,
+}
+
+impl Plan {
+    /// Says what is wrong with the arguments, if something is.
+    pub(crate) fn of(arguments: Arguments) -> Result<Plan, String> {
+        let all = cases::all();
+        let names: Vec<&str> = all.iter().map(|case| case.name.as_str()).collect();
+        known(&arguments.case, "case", &names)?;
+        if arguments.address.is_empty() {
+            known(&arguments.target, "target", &Peer::ALL.map(Peer::name))?;
+        } else {
+            let names: Vec<&str> = arguments.address.iter().map(|a| a.name.as_str()).collect();
+            known(&arguments.target, "target", &names)?;
+        }
+        let cases = match &arguments.load {
+            Some(load) => vec![Case {
+                name: "by-flags".into(),
+                title: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+                load: load.clone(),
+                short: Some(3),
+                counted: arguments.counts,
+            }],
+            None => all
+                .into_iter()
+                .filter(|case| match arguments.case.as_slice() {
+                    [] => case.short.is_some() || arguments.long,
+                    named => named.contains(&case.name),
+                })
+                .collect(),
+        };
+        for case in &cases {
+            case.load
+                .check()
+                .map_err(|text| format!("{}: {text}", case.name))?;
+        }
+        let peers = Peer::ALL
+            .into_iter()
+            .filter(|peer| {
+                arguments.target.is_empty() && peer.is_expected()
+                    || arguments.target.iter().any(|name| name == peer.name())
+            })
+            .collect();
+        let (short, long) = SECONDS;
+        let seconds = arguments
+            .seconds
+            .unwrap_or(if arguments.long { long } else { short });
+        if arguments.rounds == Some(0) || !(0.1..=600.0).contains(&seconds) {
+            return Err("--rounds is at least 1, --seconds from 0.1 to 600".into());
+        }
+        let window = Duration::from_secs_f64(seconds);
+        Ok(Plan {
+            arguments,
+            cases,
+            peers,
+            warm_up: (window / 4).max(Duration::from_millis(300)),
+            window,
+        })
+    }
+
+    /// How many targets are meant to be there.
+    pub(crate) fn targets(&self) -> usize {
+        match self.arguments.address.len() {
+            0 => self.peers.len(),
+            given => given,
+        }
+    }
+
+    /// Rounds of a case.
+    pub(crate) fn rounds(&self, case: &Case) -> usize {
+        let (shared, fresh) = LONG_ROUNDS;
+        let long = match case.load.servers() {
+            Servers::Shared => shared,
+            Servers::Fresh => fresh,
+        };
+        let short = case.short.filter(|_| !self.arguments.long);
+        self.arguments.rounds.or(short).unwrap_or(long)
+    }
+
+    /// The cases on servers of a kind.
+    pub(crate) fn cases_of(&self, servers: Servers, security: Security) -> Vec<&Case> {
+        let fits =
+            |case: &&Case| case.load.servers() == servers && case.load.security() == security;
+        self.cases.iter().filter(fits).collect()
+    }
+}
+
+fn known(given: &[String], what: &str, names: &[&str]) -> Result<(), String> {
+    match given.iter().find(|name| !names.contains(&name.as_str())) {
+        Some(name) => Err(format!("no {what} {name}; there are {}", names.join(", "))),
+        None => Ok(()),
+    }
+}

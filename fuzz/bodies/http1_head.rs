@@ -1,0 +1,122 @@
+//! HTTP/1.1 from a client: whatever it sends, the connection ends, and what it is answered is
+//! HTTP/1.1 with a status of ours.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as StdStream;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use etcd_edge::machine::silence::KeepAlive;
+use etcd_edge::metrics::{CODES, Metrics};
+use etcd_edge::net::stream::Stream;
+use etcd_edge::server::http1;
+use etcd_edge::server::pages::Pages;
+use etcd_edge::service::shared::{Shared, WatchOptions};
+use etcd_edge::service::{Ctx, MaxBytes};
+use etcd_edge::upstream::endpoint::Endpoint;
+use etcd_edge::upstream::pool::{Endpoints, Pool};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+/// The whole input is what the client sends before it closes its side.
+pub(crate) fn run(data: &[u8]) {
+    // These pages ask etcd, and there is none.
+    if [&b"health"[..], b"/metrics", b"/proxy/status"]
+        .iter()
+        .any(|page| contains(data, page))
+    {
+        return;
+    }
+    let (mut client, server) = StdStream::pair().unwrap();
+    client.write_all(data).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    server.set_nonblocking(true).unwrap();
+    RUNTIME.with(|runtime| runtime.block_on(serve(server)));
+    let mut answers = Vec::new();
+    client.read_to_end(&mut answers).unwrap();
+    check(&answers);
+}
+
+async fn serve(server: StdStream) {
+    let shared = Shared::new(
+        1,
+        WatchOptions {
+            log_bytes: 0,
+            bypass: Vec::new(),
+            part_bytes: 0,
+            progress_notify: Duration::from_secs(600),
+        },
+    );
+    let ctx = Rc::new(Ctx::new(
+        Pool::new(endpoints().clone()),
+        metrics().clone(),
+        Arc::new(shared),
+        0,
+        MaxBytes {
+            send: 1 << 20,
+            recv: 1 << 20,
+        },
+    ));
+    let pages = Arc::new(Pages::new(metrics().clone()).unwrap());
+    let stream = Stream::Unix(UnixStream::from_std(server).unwrap());
+    let served = http1::serve(&ctx, &pages, stream);
+    let ended = tokio::time::timeout(Duration::from_secs(2), served).await;
+    // An error is the client's fault; not ending is ours.
+    assert!(ended.is_ok(), "the connection does not end");
+}
+
+/// Every answer begins as HTTP/1.1 does, and none is a success: no page was asked for.
+fn check(answers: &[u8]) {
+    if answers.is_empty() {
+        return;
+    }
+    let version = &answers[..answers.len().min(9)];
+    assert!(
+        version == b"HTTP/1.1 " || version == b"HTTP/1.0 ",
+        "{}",
+        answers.escape_ascii()
+    );
+    let status = std::str::from_utf8(&answers[9..12]).unwrap();
+    let status: u16 = status.parse().unwrap();
+    assert!(matches!(status, 400..=499), "{}", answers.escape_ascii());
+}
+
+fn contains(data: &[u8], part: &[u8]) -> bool {
+    data.windows(part.len()).any(|window| window == part)
+}
+
+thread_local! {
+    static RUNTIME: LocalRuntime =
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+}
+
+fn metrics() -> &'static Arc<Metrics> {
+    static METRICS: OnceLock<Arc<Metrics>> = OnceLock::new();
+    METRICS.get_or_init(|| {
+        Arc::new(Metrics::new(
+            1,
+            ["none".to_owned()],
+            Vec::new(),
+            ["code"; CODES],
+        ))
+    })
+}
+
+fn endpoints() -> &'static Arc<Endpoints> {
+    static ENDPOINTS: OnceLock<Arc<Endpoints>> = OnceLock::new();
+    ENDPOINTS.get_or_init(|| {
+        let nowhere = Endpoint::parse("unix:///nowhere").unwrap();
+        let keepalive = KeepAlive {
+            time: Duration::from_secs(10),
+            timeout: Duration::from_secs(20),
+            without_calls: false,
+        };
+        Arc::new(Endpoints::new(
+            vec![nowhere],
+            None,
+            keepalive,
+            metrics().endpoints.clone(),
+        ))
+    })
+}

@@ -1,0 +1,817 @@
+//! The trunk against a simulated etcd. What each feed may be told is read from the history itself:
+//! each event of its range once, in order, revisions whole, the frontier never beyond what was told.
+//!
+//! The input is a list of [`Op`]s, three bytes each, behind four bytes that choose the world.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etcd_edge::limits::WATCH_PROGRESS_DROPPED;
+use etcd_edge::machine::watch::trunk::{Action, Because, Sub, Token, Trunk};
+use etcd_edge::machine::watch::{Lost, Told};
+use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::watch::{Header, Response};
+
+#[path = "watch_trunk/etcd.rs"]
+mod etcd;
+
+use etcd::{Etcd, MEMBERS, Stream};
+
+/// Most operations of one run.
+const MAX_OPS: usize = 4_096;
+
+const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+const BAD_TOKEN: &str = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+
+/// One step of the world.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Op {
+    /// A revision; see [`Etcd::write`].
+    Write(u8, u8),
+    /// A member applies revisions; now and then the queue of the stream is full.
+    Apply(u8, u8),
+    /// The member handles requests.
+    Serve(u8, u8),
+    /// The sender of the stream takes from its queues.
+    Flow(u8, u8),
+    /// The trunk reads answers.
+    Read(u8),
+    /// The member's unsynced watches catch up.
+    CatchUp(u8, u8),
+    /// Somebody wants a range.
+    Open(u8, u8),
+    /// A feed is closed.
+    Close(u8),
+    /// Somebody wants a barrier.
+    Sync(u8),
+    /// He wants it no more.
+    Unsync(u8),
+    /// Time passes.
+    Tick(u8, u8),
+    /// The stream that was asked for opens, at a member, or does not.
+    Connect(u8, u8),
+    /// The stream dies.
+    Die,
+    /// History up to some revisions before the end is compacted.
+    Compact(u8),
+    /// etcd notifies of progress.
+    Notify,
+    /// A snapshot is installed.
+    Snapshot,
+    /// The next create is refused.
+    Refuse(u8),
+    /// The driver gives up.
+    GiveUp(u8),
+    /// A backup is restored.
+    Restore(u8),
+    /// etcd sends what it never would.
+    Nonsense(u8),
+    /// All that was asked is handled and its answers are read.
+    Round(u8, u8),
+}
+
+impl Op {
+    /// Bytes of one.
+    pub(crate) const LEN: usize = 3;
+
+    /// Any three bytes are one; what keeps things going is more frequent than what breaks them.
+    pub(crate) fn decode([kind, a, b]: [u8; Op::LEN]) -> Op {
+        match kind % 64 {
+            0..=5 => Op::Write(a, b),
+            6..=7 => Op::Round(a, b),
+            8..=9 => Op::Tick(a, b),
+            10..=17 => Op::Apply(a, b),
+            18..=25 => Op::Serve(a, b),
+            26..=32 => Op::Flow(a, b),
+            33..=40 => Op::Read(a),
+            41..=43 => Op::CatchUp(a, b),
+            44..=47 => Op::Open(a, b),
+            48..=49 => Op::Close(a),
+            50..=51 => Op::Sync(a),
+            52 => Op::Unsync(a),
+            53..=54 => Op::Sync(a),
+            55..=56 => Op::Connect(a, b),
+            57 => Op::Die,
+            58 => Op::Compact(a),
+            59 => Op::Notify,
+            60 => Op::Snapshot,
+            61 => Op::Refuse(a),
+            62 => match a % 8 {
+                0 => Op::GiveUp(b),
+                1 => Op::Restore(b),
+                2 | 3 => Op::Nonsense(b),
+                _ => Op::Connect(a, b),
+            },
+            _ => Op::Round(a, b),
+        }
+    }
+}
+
+/// What a run did, so that a test can tell that it was not idle.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) events: u64,
+    pub(crate) through: u64,
+    pub(crate) synced: u64,
+    pub(crate) resumed: u64,
+    pub(crate) compacted: u64,
+    pub(crate) refused: u64,
+    pub(crate) parts: u64,
+    pub(crate) verified: u64,
+}
+
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, more: Seen) {
+        self.events += more.events;
+        self.through += more.through;
+        self.synced += more.synced;
+        self.resumed += more.resumed;
+        self.compacted += more.compacted;
+        self.refused += more.refused;
+        self.parts += more.parts;
+        self.verified += more.verified;
+    }
+}
+
+/// Four bytes for the world, then operations.
+pub(crate) fn run(data: &[u8]) {
+    let (world, ops) = data.split_at(data.len().min(4));
+    let world = [0, 1, 2, 3].map(|n| world.get(n).copied().unwrap_or(0));
+    let ops = ops
+        .chunks_exact(Op::LEN)
+        .map(|op| Op::decode([op[0], op[1], op[2]]));
+    check(world, ops.take(MAX_OPS));
+}
+
+/// Runs the operations, then lets all come to rest and looks whether everything was told.
+pub(crate) fn check(world: [u8; 4], ops: impl IntoIterator<Item = Op>) -> Seen {
+    let mut world = World::new(world);
+    for op in ops {
+        world.step(op);
+    }
+    world.rest();
+    world.seen
+}
+
+/// What a feed was promised and told.
+struct Feed {
+    range: KeyRange,
+    prev_kv: bool,
+    /// The start of a catch-up.
+    start: Option<i64>,
+    /// Once it is Live: all of its events up to here were told.
+    through: Option<i64>,
+    /// History went back since: there is nothing to tell but that.
+    bygone: bool,
+    over: bool,
+}
+
+/// What somebody who waits for a barrier may rely on.
+struct Wait {
+    at: u64,
+    feeds: Vec<Sub>,
+    floor: i64,
+}
+
+struct World {
+    etcd: Etcd,
+    trunk: Trunk,
+    catch_up: bool,
+    stream: Option<Stream>,
+    /// Asked for and not opened.
+    connecting: Option<u64>,
+    now: Instant,
+    /// Counts everything that happens.
+    moment: u64,
+    feeds: BTreeMap<Sub, Feed>,
+    waits: BTreeMap<Token, Wait>,
+    next_feed: u64,
+    /// On this stream: when each watch's `created` was read.
+    created: BTreeMap<(KeyRange, bool), u64>,
+    /// When each progress request was sent.
+    asked: BTreeMap<u64, Instant>,
+    /// Progress answers read, and when the stream opened.
+    answers: u64,
+    opened: Instant,
+    /// An answer was later than the trunk waits for one: its barriers may be of an older request.
+    late: bool,
+    /// What the trunk is reading now.
+    reading: Option<(Response, Option<u64>)>,
+    verify: Option<(u64, Header)>,
+    giving_up: Option<Lost>,
+    reset: Option<Header>,
+    /// Refusals that etcd sent.
+    reasons: BTreeSet<&'static str>,
+    seen: Seen,
+}
+
+impl World {
+    fn new([kind, start, revisions, _]: [u8; 4]) -> World {
+        let etcd = Etcd::new(usize::from(revisions) % 24);
+        let now = Instant::now();
+        let mut world = World {
+            etcd,
+            trunk: Trunk::shared(),
+            catch_up: kind % 4 == 3,
+            stream: None,
+            connecting: None,
+            now,
+            moment: 0,
+            feeds: BTreeMap::new(),
+            waits: BTreeMap::new(),
+            next_feed: 0,
+            created: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            answers: 0,
+            opened: now,
+            late: false,
+            reading: None,
+            verify: None,
+            giving_up: None,
+            reset: None,
+            reasons: BTreeSet::new(),
+            seen: Seen::default(),
+        };
+        world.step(Op::Open(kind / 4, start));
+        world
+    }
+
+    fn step(&mut self, op: Op) {
+        self.moment += 1;
+        match op {
+            Op::Write(keys, kinds) => self.etcd.write(keys, kinds),
+            Op::Apply(member, n) => self.apply(member, n),
+            Op::Serve(n, draw) => {
+                for _ in 0..=n % 4 {
+                    if let Some(stream) = &mut self.stream {
+                        let gap = if draw & 1 == 1 { draw >> 1 & 3 } else { 0 };
+                        self.etcd.serve(stream, gap, draw & 24 == 24);
+                    }
+                }
+            }
+            Op::Flow(n, draw) => {
+                for turn in 0..=n % 8 {
+                    if let Some(stream) = &mut self.stream {
+                        stream.flow(draw >> turn & 1 == 1);
+                    }
+                }
+            }
+            Op::Read(n) => {
+                for _ in 0..=n % 8 {
+                    self.read();
+                }
+            }
+            Op::CatchUp(limit, cuts) => {
+                if let Some(stream) = &mut self.stream {
+                    let limit = usize::from(limit % 4) + 1;
+                    self.etcd.catch_up(stream, limit, cuts);
+                }
+            }
+            Op::Open(range, kind) => self.open(range, kind),
+            Op::Close(n) => self.close(n),
+            Op::Sync(n) => self.sync(token(n)),
+            Op::Unsync(n) => {
+                self.waits.remove(&token(n));
+                self.trunk.unsync(token(n));
+            }
+            Op::Tick(a, b) => {
+                let most = if b % 4 == 0 { 12_000 } else { 300 };
+                self.pass(Duration::from_millis(u64::from(a) * most / 255));
+            }
+            Op::Connect(member, draw) => {
+                let foreign = member % 16 == 15;
+                let member = usize::from(member) % MEMBERS;
+                self.connect(if foreign { MEMBERS } else { member }, draw);
+            }
+            Op::Die => {
+                if let Some(stream) = self.stream.take() {
+                    self.trunk.lost(stream.generation);
+                }
+            }
+            Op::Compact(n) => self.etcd.compact(self.etcd.head() - i64::from(n % 8)),
+            Op::Notify => {
+                if let Some(stream) = &mut self.stream {
+                    self.etcd.notify(stream);
+                }
+            }
+            Op::Snapshot => {
+                if let Some(stream) = &mut self.stream {
+                    self.etcd.snapshot(stream);
+                }
+            }
+            Op::Refuse(n) => {
+                if let Some(stream) = &mut self.stream {
+                    let reason = if n % 2 == 0 { DENIED } else { BAD_TOKEN };
+                    stream.refuse = Some(reason);
+                    self.reasons.insert(reason);
+                }
+            }
+            Op::GiveUp(n) => {
+                let why = if n % 2 == 0 {
+                    Lost::Unavailable
+                } else {
+                    Lost::NoLeader
+                };
+                self.giving_up = Some(why);
+                self.trunk.give_up(why);
+            }
+            Op::Restore(n) => {
+                let revision = self.etcd.head() - i64::from(n % 8);
+                self.etcd.restore(revision);
+                for feed in self.feeds.values_mut() {
+                    feed.bygone = feed.through.is_some();
+                }
+                if let Some(stream) = self.stream.take() {
+                    self.trunk.lost(stream.generation);
+                }
+            }
+            Op::Nonsense(n) => self.nonsense(n),
+            Op::Round(a, b) => {
+                self.step(Op::Serve(3, a));
+                self.step(Op::Flow(7, b));
+                self.step(Op::Read(7));
+                return;
+            }
+        }
+        self.act();
+    }
+
+    fn apply(&mut self, member: u8, n: u8) {
+        // Mostly the member that is watched.
+        let member = match &self.stream {
+            Some(stream) if !member.is_multiple_of(4) => stream.member % MEMBERS,
+            _ => usize::from(member) % MEMBERS,
+        };
+        for turn in 0..=n % 4 {
+            let full = turn == 0 && n >= 240;
+            self.etcd.apply(member, self.stream.as_mut(), full);
+        }
+    }
+
+    fn open(&mut self, range: u8, kind: u8) {
+        let ranges: [(&[u8], &[u8]); 5] = [
+            (b"a", b""),
+            (b"b", b""),
+            (b"a", b"c"),
+            (b"\0", b"\0"),
+            (b"c", b"\0"),
+        ];
+        let (key, end) = ranges[usize::from(range) % ranges.len()];
+        let range = KeyRange::of(Bytes::copy_from_slice(key), Bytes::copy_from_slice(end));
+        let prev_kv = kind % 2 == 1;
+        let sub = Sub {
+            worker: u32::from(kind % 3),
+            feed: self.next_feed,
+        };
+        let start = if self.catch_up {
+            if self.trunk.watchers() > 0 {
+                return;
+            }
+            // Often in the past, sometimes ahead.
+            Some((self.etcd.head() + 4 - i64::from(kind / 2) % 24).max(1))
+        } else {
+            None
+        };
+        self.next_feed += 1;
+        let feed = Feed {
+            range: range.clone(),
+            prev_kv,
+            start,
+            through: None,
+            bygone: false,
+            over: false,
+        };
+        self.feeds.retain(|_, feed| !feed.over);
+        self.feeds.insert(sub, feed);
+        match start {
+            Some(start) => {
+                // What the last one waited for ended with it.
+                self.waits.clear();
+                self.trunk = Trunk::catch_up(sub, range, prev_kv, start);
+            }
+            None => self.trunk.open(sub, range, prev_kv),
+        }
+    }
+
+    fn close(&mut self, n: u8) {
+        let open: Vec<Sub> = self.open_feeds();
+        if let Some(sub) = open.get(usize::from(n) % open.len().max(1)) {
+            self.feeds.remove(sub);
+            self.trunk.close(*sub);
+        }
+    }
+
+    fn sync(&mut self, token: Token) {
+        let feeds = self.open_feeds();
+        let wait = Wait {
+            at: self.moment,
+            feeds,
+            floor: self.seen_revision(),
+        };
+        self.waits.entry(token).or_insert(wait);
+        self.trunk.sync(token, self.now);
+    }
+
+    /// The least that a barrier asked for now must say: what was told already.
+    fn seen_revision(&self) -> i64 {
+        let open = self.feeds.values().filter(|feed| !feed.over);
+        let told = open
+            .filter(|feed| feed.start.is_none())
+            .filter_map(|feed| feed.through);
+        told.max().unwrap_or(0)
+    }
+
+    fn open_feeds(&self) -> Vec<Sub> {
+        let open = self.feeds.iter().filter(|(_, feed)| !feed.over);
+        open.map(|(sub, _)| *sub).collect()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        if self.trunk.wake_at().is_some_and(|due| due <= self.now) {
+            self.trunk.tick(self.now);
+            let due = self.trunk.wake_at();
+            assert!(due.is_none_or(|due| due > self.now), "it wakes for nothing");
+        }
+    }
+
+    fn connect(&mut self, member: usize, draw: u8) {
+        let Some(generation) = self.connecting.take() else {
+            return;
+        };
+        if draw % 8 == 7 {
+            self.trunk.lost(generation);
+            return;
+        }
+        self.stream = Some(Stream::new(generation, member));
+        self.created.clear();
+        self.asked.clear();
+        self.answers = 0;
+        self.opened = self.now;
+        self.late = false;
+        self.trunk.connected(generation, draw % 8 != 6, self.now);
+        self.act();
+        // Of the stream before this one nothing is heard any more.
+        let late = Response {
+            created: true,
+            ..Response::default()
+        };
+        self.trunk.response(generation - 1, late, self.now);
+        assert_eq!(self.trunk.next_action(), None);
+    }
+
+    fn read(&mut self) {
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        let generation = stream.generation;
+        let Some(answer) = stream.read() else {
+            return;
+        };
+        let response = answer.response;
+        if response.fragment {
+            self.seen.parts += 1;
+        }
+        if response.created
+            && let Some(watch) = stream.watch(response.watch_id)
+        {
+            self.created.entry(watch).or_insert(self.moment);
+        }
+        if response.watch_id == -1 && !response.created {
+            self.answers += 1;
+            let age = answer.asked_at.and_then(|at| self.asked.get(&at));
+            let age = age.map_or(Duration::ZERO, |asked| self.now - *asked);
+            self.late |= age >= WATCH_PROGRESS_DROPPED;
+        }
+        self.reading = Some((response.clone(), answer.asked_at));
+        self.trunk.response(generation, response, self.now);
+        self.act();
+        self.reading = None;
+        // Each answer is a moment of its own.
+        self.moment += 1;
+    }
+
+    fn nonsense(&mut self, n: u8) {
+        let header = self.etcd.header(0, self.etcd.head());
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        let id = stream.any_id().unwrap_or(1);
+        let response = match n % 4 {
+            // An answer to no create.
+            0 => Response {
+                header,
+                watch_id: 4_000,
+                created: true,
+                ..Response::default()
+            },
+            // A cancel that nobody asked for.
+            1 => Response {
+                header,
+                watch_id: id,
+                canceled: true,
+                ..Response::default()
+            },
+            // An id that was never asked for.
+            2 => Response {
+                header,
+                watch_id: 5_000,
+                ..Response::default()
+            },
+            _ => Response {
+                header,
+                watch_id: -1,
+                canceled: true,
+                ..Response::default()
+            },
+        };
+        stream.nonsense(response);
+    }
+
+    /// Does what the trunk wants done.
+    fn act(&mut self) {
+        while let Some(action) = self.trunk.next_action() {
+            self.moment += 1;
+            match action {
+                Action::Connect {
+                    generation,
+                    because,
+                } => {
+                    assert!(self.connecting.is_none() || because == Because::Lost);
+                    if because == Because::Token {
+                        assert!(self.reasons.contains(BAD_TOKEN));
+                    }
+                    self.stream = None;
+                    self.connecting = Some(generation);
+                    self.seen.resumed += u64::from(because != Because::Needed);
+                }
+                Action::Disconnect { generation } => {
+                    let up = self.stream.take().map(|stream| stream.generation);
+                    assert_eq!(up.or(self.connecting.take()), Some(generation));
+                }
+                Action::Send {
+                    generation,
+                    message,
+                } => self.send(generation, &message),
+                Action::Tell { sub, told } => self.told(sub, &told),
+                Action::Synced { token, revision } => self.synced(token, revision),
+                Action::Verify {
+                    generation, header, ..
+                } => self.verify = Some((generation, header)),
+            }
+        }
+        if let Some((generation, header)) = self.verify.take() {
+            self.seen.verified += 1;
+            self.judge(generation, header);
+            self.act();
+        }
+        if self.giving_up.take().is_some() || self.reset.take().is_some() {
+            assert!(self.open_feeds().is_empty(), "some feed was forgotten");
+        }
+        self.look();
+    }
+
+    fn send(&mut self, generation: u64, message: &[u8]) {
+        let stream = self.stream.as_mut().expect("a stream is up");
+        assert_eq!(stream.generation, generation);
+        if stream.ask(message, self.moment) {
+            self.asked.insert(self.moment, self.now);
+            let passed = (self.now - self.opened).as_millis() / 100;
+            assert!(
+                self.asked.len() as u128 <= 1 + u128::from(self.answers) + passed,
+                "too many progress requests"
+            );
+        }
+    }
+
+    /// What holds at all times.
+    fn look(&self) {
+        let connected = self.stream.is_some() || self.connecting.is_some();
+        assert_eq!(connected, self.trunk.watchers() > 0, "W11");
+        let open = self.feeds.values().filter(|feed| !feed.over);
+        let kinds: BTreeSet<_> = open.map(|feed| (&feed.range, feed.prev_kv)).collect();
+        assert_eq!(kinds.len(), self.trunk.watchers(), "W1");
+    }
+
+    /// A linearizable read tells whether history is what it was.
+    fn judge(&mut self, generation: u64, header: Header) {
+        let truth = self.etcd.header(0, self.etcd.head());
+        if header.cluster_id == truth.cluster_id && header.revision < truth.revision {
+            self.trunk.history_holds(generation);
+        } else if header.cluster_id == truth.cluster_id {
+            // The trunk knew another cluster.
+            self.reset = Some(truth);
+            for wait in self.waits.values_mut() {
+                wait.floor = wait.floor.min(truth.revision);
+            }
+            self.trunk.history_reset(truth);
+        } else {
+            self.trunk.history_holds(generation);
+        }
+    }
+
+    fn told(&mut self, sub: Sub, told: &Told) {
+        let feed = self.feeds.get(&sub).expect("a feed is told after its end");
+        assert!(!feed.over, "a feed is told after its last");
+        match told {
+            Told::Live {
+                from,
+                through,
+                header,
+            } => self.live(sub, *from, *through, *header),
+            Told::Events(batch) => {
+                let from = feed.through.expect("a feed begins with Live") + 1;
+                // Who began with a foreign endpoint may stay with one.
+                let bygone = feed.bygone && batch.header.cluster_id == self.etcd.cluster_id;
+                assert!(!bygone, "events of another history");
+                let truth = self
+                    .etcd
+                    .events(&feed.range, from, batch.through, feed.prev_kv);
+                assert_eq!(batch.events, truth, "{sub:?} from {from}");
+                assert_eq!(
+                    batch.events.last().map(|last| last.revision),
+                    Some(batch.through)
+                );
+                assert!(batch.bytes > batch.events.len());
+                self.seen.events += truth.len() as u64;
+                self.moves(sub, batch.through);
+            }
+            Told::Through(revision) => {
+                let from = feed.through.expect("a feed begins with Live") + 1;
+                assert!(*revision >= from, "F does not move");
+                let missed = self.etcd.events(&feed.range, from, *revision, feed.prev_kv);
+                assert_eq!(missed, [], "{sub:?} from {from} through {revision}");
+                self.moved_by_answer(feed);
+                self.seen.through += 1;
+                self.moves(sub, *revision);
+            }
+            Told::Compacted {
+                compact_revision, ..
+            } => {
+                match self.reset {
+                    Some(header) => assert_eq!(*compact_revision, header.revision + 1),
+                    None => {
+                        let through = feed.through.expect("a feed begins with Live");
+                        assert!(*compact_revision > through + 1, "nothing is missing");
+                        assert!(*compact_revision <= self.etcd.compacted);
+                        self.seen.compacted += 1;
+                    }
+                }
+                self.over(sub);
+            }
+            Told::Refused(reason) => {
+                assert_eq!(reason, DENIED);
+                self.seen.refused += 1;
+                self.over(sub);
+            }
+            Told::Lost(why) => {
+                assert_eq!(Some(*why), self.giving_up);
+                self.over(sub);
+            }
+        }
+    }
+
+    fn live(&mut self, sub: Sub, from: i64, through: i64, header: Header) {
+        let feed = &self.feeds[&sub];
+        assert_eq!(feed.through, None, "Live comes once");
+        assert_eq!(from, through + 1);
+        let mut others = self.feeds.iter().filter(|(_, other)| {
+            !other.over && (&other.range, other.prev_kv) == (&feed.range, feed.prev_kv)
+        });
+        let told = others.find_map(|(_, other)| Some((other.through?, other.bygone)));
+        match (feed.start, told, &self.reading) {
+            (Some(start), ..) => assert_eq!(from, start),
+            (None, Some((told, _)), _) => {
+                assert_eq!(through, told, "it joins where the others are");
+            }
+            (None, None, Some((created, _))) => {
+                assert!(created.created);
+                assert_eq!((through, header), (created.header.revision, created.header));
+            }
+            (None, None, None) => panic!("Live out of nothing"),
+        }
+        let bygone = told.is_some_and(|(_, bygone)| bygone);
+        if let Some(feed) = self.feeds.get_mut(&sub) {
+            feed.bygone = bygone;
+        }
+        self.moves(sub, through);
+    }
+
+    /// An answer for the whole stream says nothing of a watch created after it was asked for.
+    fn moved_by_answer(&self, feed: &Feed) {
+        let Some((response, asked_at)) = &self.reading else {
+            panic!("F moves by itself");
+        };
+        assert!(response.events.is_empty() && !response.created && !response.canceled);
+        if let Some(asked_at) = asked_at
+            && !self.late
+        {
+            let created = self.created.get(&(feed.range.clone(), feed.prev_kv));
+            assert!(created.is_some_and(|created| created < asked_at));
+        }
+    }
+
+    fn synced(&mut self, token: Token, revision: i64) {
+        let wait = self.waits.remove(&token).expect("nobody waits");
+        let Some((response, Some(asked_at))) = &self.reading else {
+            panic!("a barrier without an answer");
+        };
+        assert_eq!(response.header.revision, revision);
+        assert!(revision >= wait.floor, "a barrier below what was told");
+        assert!(
+            self.late || *asked_at > wait.at,
+            "a barrier of an older request"
+        );
+        for sub in &wait.feeds {
+            if let Some(feed) = self.feeds.get(sub).filter(|feed| !feed.over) {
+                assert!(
+                    feed.through >= Some(revision),
+                    "{sub:?} is behind its barrier"
+                );
+            }
+        }
+        self.seen.synced += 1;
+    }
+
+    fn moves(&mut self, sub: Sub, through: i64) {
+        if let Some(feed) = self.feeds.get_mut(&sub) {
+            feed.through = Some(through);
+        }
+    }
+
+    fn over(&mut self, sub: Sub) {
+        if let Some(feed) = self.feeds.get_mut(&sub) {
+            feed.over = true;
+        }
+    }
+
+    /// Nothing fails any more, and time passes: everything is told, every barrier stands, and etcd
+    /// has what the trunk has.
+    fn rest(&mut self) {
+        // etcd is silent about progress while a watch begins in its future.
+        let starts = self.feeds.values().filter_map(|feed| feed.start);
+        let last = starts.max().unwrap_or(0);
+        while self.etcd.head() < last {
+            self.etcd.write(1, 0);
+        }
+        for turn in 0..60 {
+            for member in 0..MEMBERS {
+                while self.etcd.applied(member) < self.etcd.head() {
+                    self.etcd.apply(member, self.stream.as_mut(), false);
+                }
+            }
+            self.step(Op::Connect(turn % MEMBERS as u8, 0));
+            if self
+                .stream
+                .as_ref()
+                .is_some_and(|stream| stream.member == MEMBERS)
+            {
+                self.step(Op::Die);
+            }
+            let mut quiet = 0;
+            while quiet < 3 {
+                self.step(Op::CatchUp(3, turn));
+                self.step(Op::Round(0, 85));
+                let still = self.stream.as_ref().is_none_or(Stream::is_quiet);
+                quiet = if still { quiet + 1 } else { 0 };
+            }
+            if let Some(stream) = &mut self.stream {
+                stream.refuse = None;
+            }
+            // A second, and in the end more than ten.
+            self.step(Op::Tick(if turn < 40 { 22 } else { 255 }, 0));
+        }
+        let head = self.etcd.head();
+        let Some(stream) = &self.stream else {
+            assert_eq!(self.trunk.watchers(), 0);
+            return;
+        };
+        assert_eq!(
+            stream.registered().len(),
+            self.trunk.watchers(),
+            "etcd watches in vain"
+        );
+        // An endpoint whose progress proves nothing tells of events alone.
+        let sound = !self.asked.is_empty();
+        for (sub, feed) in self.feeds.iter().filter(|(_, feed)| !feed.over) {
+            let through = feed.through.expect("every feed is Live in the end");
+            let missed = self
+                .etcd
+                .events(&feed.range, through + 1, head, feed.prev_kv);
+            assert_eq!(missed, [], "{sub:?} through {through} of {head}");
+            assert!(
+                !sound || through >= head,
+                "{sub:?} through {through} of {head}"
+            );
+        }
+        assert!(!sound || self.waits.is_empty(), "a barrier never stood");
+    }
+}
+
+fn token(n: u8) -> Token {
+    Token {
+        worker: u32::from(n % 2),
+        stream: u64::from(n % 5),
+    }
+}

@@ -1,0 +1,298 @@
+//! The life of the process: built bottom-up from resolved options, served, drained (S2).
+//!
+//! [`App::start`] needs no environment: tests run it in process on port 0.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::error::StartError;
+use crate::limits;
+use crate::machine::silence::KeepAlive;
+use crate::metrics::{CODES, MethodLabels, Metrics};
+use crate::net::tls::{self, ClientTls, File, Trust};
+use crate::server::accept;
+use crate::server::pages::Pages;
+use crate::server::worker::{Plan, WorkerHandle};
+use crate::service::MaxBytes;
+use crate::service::shared::{Shared, WatchOptions};
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::pool::Endpoints;
+use crate::wire::method::{self, Kind};
+use crate::wire::status::Code;
+
+/// A proxy that listens; not yet accepting until [`App::serve`].
+pub struct App {
+    listener: StdListener,
+    address: SocketAddr,
+    workers: Vec<WorkerHandle>,
+    metrics: Arc<Metrics>,
+    most_connections: usize,
+    drain_timeout: Duration,
+}
+
+impl App {
+    /// Binds, loads what is on disk, starts the workers. etcd need not be there yet (E4).
+    pub fn start(config: &Config) -> Result<App, StartError> {
+        let listener = accept::listen(&config.listen_addr)
+            .map_err(|e| StartError::new(format!("--listen-addr={}", config.listen_addr), e))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| StartError::new("the listening socket", e))?;
+        let server_tls = match &config.server_tls {
+            None => None,
+            Some(files) => Some(tls::server_config(
+                file("--cert-file", &files.cert_file),
+                file("--key-file", &files.key_file),
+                files
+                    .trusted_ca_file
+                    .as_deref()
+                    .map(|path| file("--trusted-ca-file", path)),
+            )?),
+        };
+        let names = config.endpoints.iter().map(ToString::to_string);
+        let metrics = Arc::new(Metrics::new(
+            config.workers,
+            names,
+            method_labels(),
+            code_names(),
+        ));
+        let pages = Pages::new(metrics.clone()).map_err(|e| StartError::new("metrics", e))?;
+        let keepalive = KeepAlive {
+            time: config.dial_keepalive_time,
+            timeout: config.dial_keepalive_timeout,
+            without_calls: config.permit_without_stream,
+        };
+        let endpoints = Endpoints::new(
+            config.endpoints.clone(),
+            client_tls(config)?,
+            keepalive,
+            metrics.endpoints.clone(),
+        );
+        let plan = Plan {
+            endpoints: Arc::new(endpoints),
+            metrics: metrics.clone(),
+            shared: Arc::new(Shared::new(config.workers, watch_options(config))),
+            pages: Arc::new(pages),
+            tls: server_tls,
+            max: MaxBytes {
+                send: config.max_send_bytes,
+                recv: config.max_recv_bytes,
+            },
+            max_streams: config.max_concurrent_streams.min(limits::MAX_STREAMS),
+        };
+        let workers = (0..config.workers)
+            .map(|n| WorkerHandle::start(n, plan.clone()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(|e| StartError::new("a worker cannot start", e))?;
+        let most_connections = most_connections();
+        let drain_timeout = config.drain_timeout;
+        Ok(App {
+            listener,
+            address,
+            workers,
+            metrics,
+            most_connections,
+            drain_timeout,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` returns, then drains: whoever is here finishes within the grace
+    /// (S2). True when everybody did.
+    pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
+        let listener = TcpListener::from_std(self.listener)?;
+        tokio::select! {
+            () = accept::accept(&listener, &self.workers, self.most_connections, &self.metrics) => {}
+            () = stop => {}
+        }
+        accept::accept_rest(
+            &listener,
+            &self.workers,
+            self.most_connections,
+            &self.metrics,
+        )
+        .await;
+        drop(listener);
+        self.workers.iter().for_each(WorkerHandle::drain);
+        let all = async {
+            for worker in &mut self.workers {
+                worker.ended().await;
+            }
+        };
+        Ok(timeout(self.drain_timeout, all).await.is_ok())
+    }
+}
+
+/// The program: serves until SIGTERM or SIGINT, exits at once on a second.
+pub fn run(config: &Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError::new("the runtime cannot start", e))?;
+    // Within the runtime, since workers and signals belong to it.
+    runtime.block_on(async {
+        let mut terminate = signals()?;
+        let app = App::start(config)?;
+        announce(config, &app);
+        let stop = async {
+            let name = terminate.recv().await;
+            info!(signal = name, grace = ?config.drain_timeout, "draining");
+            tell_systemd(sd_notify::NotifyState::Stopping);
+            tokio::spawn(async move {
+                terminate.recv().await;
+                warn!("second signal: exiting at once");
+                std::process::exit(1);
+            });
+        };
+        let drained = app.serve(stop).await;
+        match drained.map_err(|e| StartError::new("the listening socket", e))? {
+            true => info!("drained"),
+            false => warn!("grace is over with calls still open"),
+        }
+        Ok(())
+    })
+}
+
+fn announce(config: &Config, app: &App) {
+    if config.upstream_tls.insecure_skip_verify {
+        warn!("--insecure-skip-tls-verify: etcd's certificate is not verified");
+    }
+    if config.max_concurrent_streams != u32::MAX
+        && config.max_concurrent_streams > limits::MAX_STREAMS
+    {
+        warn!(
+            asked = config.max_concurrent_streams,
+            cap = limits::MAX_STREAMS,
+            "--max-concurrent-streams is capped"
+        );
+    }
+    let least = limits::UPSTREAM_PING;
+    if !config.dial_keepalive_time.is_zero() && config.dial_keepalive_time < least {
+        let asked = config.dial_keepalive_time;
+        warn!(
+            ?asked,
+            ?least,
+            "--dial-keepalive-time is raised: etcd closes on closer pings"
+        );
+    }
+    let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
+    info!(
+        address = %app.address(),
+        version = env!("CARGO_PKG_VERSION"),
+        endpoints = endpoints.join(","),
+        tls = config.server_tls.is_some(),
+        workers = config.workers,
+        "started gRPC proxy"
+    );
+    tell_systemd(sd_notify::NotifyState::Ready);
+}
+
+/// Without a NOTIFY_SOCKET there is nobody to tell, and nothing happens.
+fn tell_systemd(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!(%error, "NOTIFY_SOCKET cannot be told");
+    }
+}
+
+/// SIGTERM and SIGINT as one stream.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+fn signals() -> Result<Signals, StartError> {
+    let listen = |kind| signal(kind).map_err(|e| StartError::new("signals", e));
+    Ok(Signals {
+        terminate: listen(SignalKind::terminate())?,
+        interrupt: listen(SignalKind::interrupt())?,
+    })
+}
+
+impl Signals {
+    async fn recv(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+fn client_tls(config: &Config) -> Result<Option<ClientTls>, StartError> {
+    if !config.endpoints.iter().any(Endpoint::is_tls) {
+        return Ok(None);
+    }
+    let files = &config.upstream_tls;
+    let trust = match &files.cacert {
+        _ if files.insecure_skip_verify => Trust::Anything,
+        Some(path) => Trust::Ca(file("--cacert", path)),
+        None => Trust::System,
+    };
+    let identity = match (&files.cert, &files.key) {
+        (Some(cert), Some(key)) => Some((file("--cert", cert), file("--key", key))),
+        _ => None,
+    };
+    tls::client_config(trust, identity).map(Some)
+}
+
+fn watch_options(config: &Config) -> WatchOptions {
+    let bypass = config.watch_bypass.iter();
+    WatchOptions {
+        log_bytes: config.watch_log_bytes,
+        bypass: bypass.map(|prefix| prefix.clone().into()).collect(),
+        // etcd's bound on a request, and what it adds for what is around one.
+        part_bytes: usize::try_from(config.max_send_bytes)
+            .unwrap_or(usize::MAX)
+            .saturating_add(512 * 1024),
+        progress_notify: config.watch_progress_notify,
+    }
+}
+
+fn file<'a>(flag: &'a str, path: &'a Path) -> File<'a> {
+    File { flag, path }
+}
+
+/// Raises the descriptor limit as far as it goes, and keeps the connections below it.
+fn most_connections() -> usize {
+    let wanted = limits::MAX_CONNECTIONS + limits::RESERVED_DESCRIPTORS;
+    // Where the limit cannot be read, accept's own errors are the bound.
+    let raised = rlimit::increase_nofile_limit(wanted as u64).unwrap_or(wanted as u64);
+    let descriptors = usize::try_from(raised).unwrap_or(usize::MAX);
+    descriptors
+        .saturating_sub(limits::RESERVED_DESCRIPTORS)
+        .clamp(1, limits::MAX_CONNECTIONS)
+}
+
+fn method_labels() -> Vec<MethodLabels> {
+    let kind = |kind| match kind {
+        Kind::Unary => "unary",
+        Kind::ServerStream => "server_stream",
+        Kind::ClientStream => "client_stream",
+        Kind::BidiStream => "bidi_stream",
+    };
+    method::all()
+        .iter()
+        .map(|m| MethodLabels {
+            kind: kind(m.kind),
+            service: m.service,
+            method: m.name,
+        })
+        .collect()
+}
+
+fn code_names() -> [&'static str; CODES] {
+    // CODES is 17, far below 256.
+    std::array::from_fn(|n| Code::from_u8(n as u8).as_str())
+}

@@ -1,0 +1,210 @@
+//! The flags as they were typed, each with its type but not yet with its meaning.
+//!
+//! The comment on each field is its help text. Groups, defaults and what is served stand in
+//! [`table`](super::table); a test holds the two together. `argh` is handed every flag, given or
+//! not, as `--flag value` (see [`normalise`](super::normalise)), so no default stands here. What
+//! the served flags mean together is decided in `config.rs`.
+
+use std::time::Duration;
+
+use argh::{ArgsInfo, FromArgs};
+
+use crate::cli::usage::UsageError;
+use crate::cli::values::{boolean, duration, number, number_u32};
+
+/// every flag of the proxy
+#[derive(ArgsInfo, Clone, Debug, FromArgs)]
+pub struct Flags {
+    /// where clients connect, HTTP/2 and HTTP/1.1 on one port; no host means every address
+    #[argh(option)]
+    pub listen_addr: String,
+    /// address this proxy registers and answers in MemberList; empty: etcd's own answer
+    #[argh(option)]
+    pub advertise_client_url: String,
+
+    /// etcd endpoints: host, host:port, http://, https://, unix:// or unixs://; no port means
+    /// 2379, no scheme TLS if a flag for TLS to etcd is given
+    #[argh(option)]
+    pub endpoints: Vec<String>,
+    /// domain whose SRV records list the endpoints
+    #[argh(option)]
+    pub discovery_srv: String,
+    /// service name suffix in the SRV query
+    #[argh(option)]
+    pub discovery_srv_name: String,
+    /// accept SRV records of endpoints without TLS
+    #[argh(option, from_str_fn(boolean))]
+    pub insecure_discovery: bool,
+    /// how often to refresh the endpoints from the cluster's member list; 0: never
+    #[argh(option, from_str_fn(duration))]
+    pub endpoints_auto_sync_interval: Duration,
+    /// how long a connection to etcd is silent before it is pinged, at least 10s;
+    /// 0: while calls are open, as often as that allows
+    #[argh(option, from_str_fn(duration))]
+    pub dial_keepalive_time: Duration,
+    /// how long to wait for that ping's answer before the endpoint counts as failed; 0: the default
+    #[argh(option, from_str_fn(duration))]
+    pub dial_keepalive_timeout: Duration,
+    /// ping etcd even when no call is open
+    #[argh(option, from_str_fn(boolean))]
+    pub permit_without_stream: bool,
+
+    /// client certificate for etcd; etcd takes a Common Name in it as the user of every client
+    #[argh(option)]
+    pub cert: String,
+    /// private key of --cert
+    #[argh(option)]
+    pub key: String,
+    /// CA bundle that signs etcd's certificates; none: the system's
+    #[argh(option)]
+    pub cacert: String,
+    /// do not verify etcd's certificate
+    #[argh(option, from_str_fn(boolean))]
+    pub insecure_skip_tls_verify: bool,
+
+    /// certificate served to clients
+    #[argh(option)]
+    pub cert_file: String,
+    /// private key of --cert-file
+    #[argh(option)]
+    pub key_file: String,
+    /// CA bundle; with it, clients must present a certificate it signed
+    #[argh(option)]
+    pub trusted_ca_file: String,
+    /// revoked client certificates (PEM or DER)
+    #[argh(option)]
+    pub client_crl_file: String,
+    /// serve TLS with a generated certificate
+    #[argh(option, from_str_fn(boolean))]
+    pub auto_tls: bool,
+    /// years the generated certificate is valid
+    #[argh(option, from_str_fn(number_u32))]
+    pub self_signed_cert_validity: u32,
+    /// folder that keeps the generated certificate
+    #[argh(option)]
+    pub data_dir: String,
+    /// TLS 1.2 cipher suites, by their IANA names
+    #[argh(option)]
+    pub listen_cipher_suites: Vec<String>,
+    /// oldest TLS version to accept: TLS1.2 or TLS1.3
+    #[argh(option)]
+    pub tls_min_version: String,
+    /// newest TLS version to accept; empty: no bound
+    #[argh(option)]
+    pub tls_max_version: String,
+
+    /// largest message sent to etcd, in bytes; 0: the default
+    #[argh(option, from_str_fn(number))]
+    pub max_send_bytes: u64,
+    /// largest message accepted from etcd, in bytes; 0: the default
+    #[argh(option, from_str_fn(number))]
+    pub max_recv_bytes: u64,
+    /// streams one client connection may have open, never more than 16384; 0: the default
+    #[argh(option, from_str_fn(number_u32))]
+    pub max_concurrent_streams: u32,
+    /// least interval a client may ping at
+    #[argh(option, from_str_fn(duration))]
+    pub grpc_keepalive_min_time: Duration,
+    /// how often an idle client is pinged; 0: never
+    #[argh(option, from_str_fn(duration))]
+    pub grpc_keepalive_interval: Duration,
+    /// how long to wait for that ping's answer before closing; 0: for ever
+    #[argh(option, from_str_fn(duration))]
+    pub grpc_keepalive_timeout: Duration,
+
+    /// memory for events that slow or late watches may still ask for, in bytes, over all ranges;
+    /// 0: the default
+    #[argh(option, from_str_fn(number))]
+    pub watch_log_bytes: u64,
+    /// prefixes of keys: a stream whose first watch lies within one goes to etcd as it is,
+    /// shared with nobody
+    #[argh(option)]
+    pub watch_bypass: Vec<String>,
+    /// how often a watch that asks for it is told how far it has come, at least 100ms;
+    /// 0: the default
+    #[argh(option, from_str_fn(duration))]
+    pub experimental_watch_progress_notify_interval: Duration,
+
+    /// etcd prefix under which proxies register
+    #[argh(option)]
+    pub resolver_prefix: String,
+    /// lifetime of that registration, in seconds
+    #[argh(option, from_str_fn(number))]
+    pub resolver_ttl: u64,
+
+    /// prefix put on every key
+    #[argh(option)]
+    pub namespace: String,
+
+    /// serializable reads never go back in revision when the endpoint changes
+    #[argh(option, from_str_fn(boolean))]
+    pub experimental_serializable_ordering: bool,
+    /// leasing prefix for linearizable reads without etcd
+    #[argh(option)]
+    pub experimental_leasing_prefix: String,
+
+    /// http:// or https:// address of a further listener for the HTTP pages
+    #[argh(option)]
+    pub metrics_addr: String,
+    /// profiling pages under /debug/pprof/
+    #[argh(option, from_str_fn(boolean))]
+    pub enable_pprof: bool,
+    /// log every request and answer
+    #[argh(option, from_str_fn(boolean))]
+    pub experimental_enable_grpc_logging: bool,
+    /// log at debug level
+    #[argh(option, from_str_fn(boolean))]
+    pub debug: bool,
+
+    /// worker threads; 0: one per core
+    #[argh(option, from_str_fn(number_u32))]
+    pub workers: u32,
+    /// how long unary calls may go on after SIGTERM or SIGINT; streams end at once
+    #[argh(option, from_str_fn(duration))]
+    pub drain_timeout: Duration,
+}
+
+impl Flags {
+    /// What flags demand of each other, for those whose function is still to come: a wrong command
+    /// line is to be called wrong, not merely not supported.
+    pub(crate) fn check_unserved(&self) -> Result<(), UsageError> {
+        self.check_registration()?;
+        self.check_listen_tls()
+    }
+
+    fn check_registration(&self) -> Result<(), UsageError> {
+        let (prefix, ttl) = (self.resolver_prefix.as_str(), self.resolver_ttl);
+        if !prefix.is_empty() && ttl < 1 {
+            let reason = "needs --resolver-ttl of at least 1";
+            return Err(UsageError::value("resolver-prefix", prefix, reason));
+        }
+        if prefix.is_empty() && ttl > 0 {
+            let reason = "needs --resolver-prefix";
+            return Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
+        }
+        if !prefix.is_empty() && self.advertise_client_url.is_empty() {
+            let reason = "needs --advertise-client-url, which is empty";
+            return Err(UsageError::value("resolver-prefix", prefix, reason));
+        }
+        Ok(())
+    }
+
+    fn check_listen_tls(&self) -> Result<(), UsageError> {
+        if self.auto_tls && self.self_signed_cert_validity == 0 {
+            let reason = "--auto-tls needs at least one year";
+            return Err(UsageError::value("self-signed-cert-validity", "0", reason));
+        }
+        let (min, max) = (self.tls_min_version.as_str(), self.tls_max_version.as_str());
+        // The names sort as the versions do; an empty maximum is no bound.
+        if !max.is_empty() && min > max {
+            let reason = format!("above --tls-max-version={max}");
+            return Err(UsageError::value("tls-min-version", min, reason));
+        }
+        if min == "TLS1.3" && !self.listen_cipher_suites.is_empty() {
+            let suites = self.listen_cipher_suites.join(",");
+            let reason = "the cipher suites of TLS 1.3 cannot be chosen";
+            return Err(UsageError::value("listen-cipher-suites", &suites, reason));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,429 @@
+//! The table of flags: name, group, type, default and what is served yet.
+//!
+//! It drives the reading of arguments, the help and `docs/flags.md`. The help text of each flag is
+//! the comment on its field in [`Flags`](super::flags::Flags).
+
+use crate::cli::values;
+
+use Group::{
+    Cache, Endpoints, Fleet, Life, Limits, Listening, Namespace, Observe, TlsIn, TlsOut, Watch,
+};
+use Kind::{Bool, Duration, List, Number, Number32, Text, TlsVersion};
+use Served::{Only, Yes};
+
+/// One flag.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// Without dashes, the longer one where there are two spellings.
+    pub(crate) name: &'static str,
+    /// Where the help lists it.
+    pub(crate) group: Group,
+    /// How its value is read.
+    pub(crate) kind: Kind,
+    /// What it is when not given, as it would be typed.
+    pub(crate) default: &'static str,
+    /// Whether its function exists.
+    pub(crate) served: Served,
+}
+
+/// How a value is read; where the value is free text, with the word that stands for it in the help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// May stand without a value.
+    Bool,
+    /// Whole, 64 bits.
+    Number,
+    /// Whole, 32 bits.
+    Number32,
+    /// In Go's form.
+    Duration,
+    /// `TLS1.2`, `TLS1.3` or nothing.
+    TlsVersion,
+    /// Anything; may be empty.
+    Text(&'static str),
+    /// Comma-separated; a further occurrence adds to it.
+    List(&'static str),
+}
+
+/// Whether a flag's function exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// It does.
+    Yes,
+    /// Not yet. These values are taken all the same: they ask for what is done anyway. So is an
+    /// empty list.
+    Only(&'static [&'static str]),
+}
+
+/// The parts of the help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Towards clients.
+    Listening,
+    /// Towards etcd.
+    Endpoints,
+    /// Certificates towards etcd.
+    TlsOut,
+    /// Certificates towards clients.
+    TlsIn,
+    /// Sizes, counts and the clients' pings.
+    Limits,
+    /// Watches that share.
+    Watch,
+    /// Several proxies side by side.
+    Fleet,
+    /// Key prefix.
+    Namespace,
+    /// Reads answered here.
+    Cache,
+    /// Pages and log.
+    Observe,
+    /// The process.
+    Life,
+}
+
+impl Group {
+    /// In the order of the help, which is the order of [`FLAGS`].
+    pub(crate) const ALL: [Group; 11] = [
+        Listening, Endpoints, TlsOut, TlsIn, Limits, Watch, Fleet, Namespace, Cache, Observe, Life,
+    ];
+
+    /// As the help heads it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Listening => "Listening",
+            Endpoints => "etcd endpoints",
+            TlsOut => "TLS to etcd",
+            TlsIn => "TLS to clients",
+            Limits => "Limits",
+            Watch => "Watches",
+            Fleet => "Fleet",
+            Namespace => "Namespace",
+            Cache => "Cache and experimental",
+            Observe => "Observability",
+            Life => "Life of the process",
+        }
+    }
+}
+
+const PATH: Kind = Text("PATH");
+
+/// Every flag, in the order of the help.
+pub(crate) const FLAGS: &[Flag] = &[
+    flag(
+        "listen-addr",
+        Listening,
+        Text("HOST:PORT"),
+        "127.0.0.1:23790",
+        Yes,
+    ),
+    flag(
+        "advertise-client-url",
+        Listening,
+        Text("URL"),
+        "127.0.0.1:23790",
+        Only(&[""]),
+    ),
+    flag(
+        "endpoints",
+        Endpoints,
+        List("ENDPOINT,..."),
+        "127.0.0.1:2379",
+        Yes,
+    ),
+    flag("discovery-srv", Endpoints, Text("DOMAIN"), "", Only(&[""])),
+    flag(
+        "discovery-srv-name",
+        Endpoints,
+        Text("NAME"),
+        "",
+        Only(&[""]),
+    ),
+    flag(
+        "insecure-discovery",
+        Endpoints,
+        Bool,
+        "false",
+        Only(&["false"]),
+    ),
+    flag(
+        "endpoints-auto-sync-interval",
+        Endpoints,
+        Duration,
+        "0",
+        Only(&["0"]),
+    ),
+    flag("dial-keepalive-time", Endpoints, Duration, "0", Yes),
+    flag("dial-keepalive-timeout", Endpoints, Duration, "20s", Yes),
+    flag("permit-without-stream", Endpoints, Bool, "false", Yes),
+    flag("cert", TlsOut, PATH, "", Yes),
+    flag("key", TlsOut, PATH, "", Yes),
+    flag("cacert", TlsOut, PATH, "", Yes),
+    flag("insecure-skip-tls-verify", TlsOut, Bool, "false", Yes),
+    flag("cert-file", TlsIn, PATH, "", Yes),
+    flag("key-file", TlsIn, PATH, "", Yes),
+    flag("trusted-ca-file", TlsIn, PATH, "", Yes),
+    flag("client-crl-file", TlsIn, PATH, "", Only(&[""])),
+    flag("auto-tls", TlsIn, Bool, "false", Only(&["false"])),
+    flag(
+        "self-signed-cert-validity",
+        TlsIn,
+        Number32,
+        "1",
+        Only(&["1"]),
+    ),
+    flag(
+        "data-dir",
+        TlsIn,
+        PATH,
+        "default.proxy",
+        Only(&["", "default.proxy"]),
+    ),
+    flag(
+        "listen-cipher-suites",
+        TlsIn,
+        List("NAME,..."),
+        "",
+        Only(&[]),
+    ),
+    flag(
+        "tls-min-version",
+        TlsIn,
+        TlsVersion,
+        "TLS1.2",
+        Only(&["", "TLS1.2"]),
+    ),
+    flag(
+        "tls-max-version",
+        TlsIn,
+        TlsVersion,
+        "",
+        Only(&["", "TLS1.3"]),
+    ),
+    flag("max-send-bytes", Limits, Number, "1572864", Yes),
+    flag("max-recv-bytes", Limits, Number, "2147483647", Yes),
+    flag(
+        "max-concurrent-streams",
+        Limits,
+        Number32,
+        "4294967295",
+        Yes,
+    ),
+    flag(
+        "grpc-keepalive-min-time",
+        Limits,
+        Duration,
+        "5s",
+        Only(&["0"]),
+    ),
+    flag(
+        "grpc-keepalive-interval",
+        Limits,
+        Duration,
+        "2h",
+        Only(&["0"]),
+    ),
+    flag(
+        "grpc-keepalive-timeout",
+        Limits,
+        Duration,
+        "20s",
+        Only(&["0"]),
+    ),
+    flag("watch-log-bytes", Watch, Number, "16777216", Yes),
+    flag("watch-bypass", Watch, List("PREFIX,..."), "", Yes),
+    flag(
+        "experimental-watch-progress-notify-interval",
+        Watch,
+        Duration,
+        "10m",
+        Yes,
+    ),
+    flag("resolver-prefix", Fleet, Text("PREFIX"), "", Only(&[""])),
+    flag("resolver-ttl", Fleet, Number, "0", Only(&["0"])),
+    flag("namespace", Namespace, Text("PREFIX"), "", Only(&[""])),
+    flag(
+        "experimental-serializable-ordering",
+        Cache,
+        Bool,
+        "false",
+        Only(&["false"]),
+    ),
+    flag(
+        "experimental-leasing-prefix",
+        Cache,
+        Text("PREFIX"),
+        "",
+        Only(&[""]),
+    ),
+    flag("metrics-addr", Observe, Text("URL"), "", Only(&[""])),
+    flag("enable-pprof", Observe, Bool, "false", Only(&["false"])),
+    flag(
+        "experimental-enable-grpc-logging",
+        Observe,
+        Bool,
+        "false",
+        Only(&["false"]),
+    ),
+    flag("debug", Observe, Bool, "false", Yes),
+    flag("workers", Life, Number32, "0", Yes),
+    flag("drain-timeout", Life, Duration, "5s", Yes),
+];
+
+/// The word that etcd's releases put before a flag, or no longer do.
+const EXPERIMENTAL: &str = "experimental-";
+
+/// The flag of a name without dashes, in either spelling.
+pub(crate) fn find(name: &str) -> Option<&'static Flag> {
+    FLAGS
+        .iter()
+        .find(|flag| flag.name == name || flag.short_name() == Some(name))
+}
+
+const fn flag(
+    name: &'static str,
+    group: Group,
+    kind: Kind,
+    default: &'static str,
+    served: Served,
+) -> Flag {
+    Flag {
+        name,
+        group,
+        kind,
+        default,
+        served,
+    }
+}
+
+impl Flag {
+    /// The spelling without `experimental-`, where there is one.
+    pub(crate) fn short_name(&self) -> Option<&'static str> {
+        self.name.strip_prefix(EXPERIMENTAL)
+    }
+
+    /// Whether the program does what this value of the flag asks for. The value has passed
+    /// [`Kind::check`].
+    pub(crate) fn serves(&self, value: &str) -> bool {
+        match self.served {
+            Yes => true,
+            Only(values) => values.iter().any(|taken| self.kind.same(taken, value)),
+        }
+    }
+}
+
+impl Kind {
+    /// Whether a value can be read, or why not.
+    pub(crate) fn check(self, value: &str) -> Result<(), String> {
+        match self {
+            Bool => values::boolean(value).map(drop),
+            Number => values::number(value).map(drop),
+            Number32 => values::number_u32(value).map(drop),
+            Duration => values::duration(value).map(drop),
+            TlsVersion if matches!(value, "" | "TLS1.2" | "TLS1.3") => Ok(()),
+            TlsVersion => Err("not TLS1.2 or TLS1.3".to_owned()),
+            Text(_) | List(_) => Ok(()),
+        }
+    }
+
+    /// The word that stands for the value in the help; none for a flag that needs no value.
+    pub(crate) fn placeholder(self) -> Option<&'static str> {
+        match self {
+            Bool => None,
+            Number | Number32 => Some("N"),
+            Duration => Some("DURATION"),
+            TlsVersion => Some("VERSION"),
+            Text(word) | List(word) => Some(word),
+        }
+    }
+
+    /// Whether two values that can be read say the same: `0` and `0s`, `f` and `false`.
+    fn same(self, a: &str, b: &str) -> bool {
+        match self {
+            Bool => values::boolean(a) == values::boolean(b),
+            Number | Number32 => values::number(a) == values::number(b),
+            Duration => values::duration(a) == values::duration(b),
+            TlsVersion | Text(_) | List(_) => a == b,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FLAGS, Group, Kind, Served, find};
+    use crate::cli::flags::Flags;
+    use argh::{ArgsInfo, FlagInfoKind, Optionality};
+
+    #[test]
+    fn the_table_and_the_struct_have_the_same_flags_in_the_same_order() {
+        let info = Flags::get_args_info();
+        let fields = info.flags.iter().filter(|field| field.long != "--help");
+        let fields: Vec<_> = fields
+            .map(|field| {
+                assert!(
+                    matches!(field.kind, FlagInfoKind::Option { .. }),
+                    "{}",
+                    field.long
+                );
+                (field.long, field.optionality == Optionality::Repeating)
+            })
+            .collect();
+        let table: Vec<_> = FLAGS
+            .iter()
+            .map(|flag| {
+                (
+                    format!("--{}", flag.name),
+                    matches!(flag.kind, Kind::List(_)),
+                )
+            })
+            .collect();
+        let table: Vec<_> = table
+            .iter()
+            .map(|(name, list)| (name.as_str(), *list))
+            .collect();
+        assert_eq!(fields, table);
+    }
+
+    #[test]
+    fn every_default_and_every_value_taken_can_be_read() {
+        for flag in FLAGS {
+            assert_eq!(flag.kind.check(flag.default), Ok(()), "{}", flag.name);
+            if let Served::Only(values) = flag.served {
+                for value in values {
+                    assert_eq!(flag.kind.check(value), Ok(()), "{}", flag.name);
+                    assert!(flag.serves(value));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_its_groups() {
+        let place = |group| Group::ALL.iter().position(|each| *each == group).unwrap();
+        assert!(FLAGS.is_sorted_by_key(|flag| place(flag.group)));
+    }
+
+    #[test]
+    fn only_experimental_flags_have_two_spellings() {
+        assert_eq!(
+            find("leasing-prefix").unwrap().name,
+            "experimental-leasing-prefix"
+        );
+        assert_eq!(
+            find("experimental-leasing-prefix").unwrap().name,
+            "experimental-leasing-prefix"
+        );
+        assert!(find("experimental-endpoints").is_none());
+        assert!(find("").is_none());
+    }
+
+    #[test]
+    fn values_that_say_the_same_are_taken_alike() {
+        let interval = find("endpoints-auto-sync-interval").unwrap();
+        assert!(interval.serves("0") && interval.serves("0h0m") && !interval.serves("1ns"));
+        let pprof = find("enable-pprof").unwrap();
+        assert!(pprof.serves("F") && !pprof.serves("1"));
+        let ttl = find("resolver-ttl").unwrap();
+        assert!(ttl.serves("0x0") && !ttl.serves("1"));
+    }
+}

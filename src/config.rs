@@ -1,0 +1,242 @@
+//! The resolved options: what the rest of the program reads, every question of flags settled.
+//!
+//! Pure: no file is opened and no name resolved here, so a missing certificate shows itself
+//! when the program starts, not here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::cli::flags::Flags;
+use crate::cli::usage::UsageError;
+use crate::upstream::endpoint::{Endpoint, is_host};
+
+/// What to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `host:port` to listen on. The host may be a name, an address, one in brackets, or nothing
+    /// (every address); port 0 lets the system choose.
+    pub listen_addr: String,
+    /// The etcd endpoints in the order given, each once, every scheme `Plain` or `Tls`. Never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// For the endpoints whose scheme is `Tls`.
+    pub upstream_tls: UpstreamTls,
+    /// Clients are served in plaintext when there is none.
+    pub server_tls: Option<ServerTls>,
+    /// Largest message sent to etcd (P6), in bytes; never 0.
+    pub max_send_bytes: u64,
+    /// Largest message accepted from etcd, in bytes; never 0.
+    pub max_recv_bytes: u64,
+    /// Streams one client connection may have open; never 0. An upper bound: `limits.rs` may have a
+    /// lower one.
+    pub max_concurrent_streams: u32,
+    /// Silence after which a connection to etcd is pinged, as it was asked for: E5's 10 s are the
+    /// least whatever stands here. Zero: E5's own pings.
+    pub dial_keepalive_time: Duration,
+    /// How long to wait for that ping's answer; never zero.
+    pub dial_keepalive_timeout: Duration,
+    /// Ping also while no call is open.
+    pub permit_without_stream: bool,
+    /// Bytes of events kept for watches that are slow or late, over all ranges; never 0.
+    pub watch_log_bytes: usize,
+    /// Watches within these prefixes share nothing (W13). None of them is empty.
+    pub watch_bypass: Vec<String>,
+    /// How often a watch that asks for it is told its progress (W7), at least
+    /// [`LEAST_PROGRESS_NOTIFY`].
+    pub watch_progress_notify: Duration,
+    /// Worker threads, 1 to [`MAX_WORKERS`].
+    pub workers: usize,
+    /// How long open calls may go on once the process is told to stop (S2); zero: not at all.
+    pub drain_timeout: Duration,
+    /// Log debug events too.
+    pub debug: bool,
+}
+
+/// How to speak TLS to etcd. The paths are as typed, none of them empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Client certificate; given exactly when `key` is.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// CA bundle; none: the system's roots.
+    pub cacert: Option<PathBuf>,
+    /// Take any certificate of etcd's for good, which is worth a warning in the log.
+    pub insecure_skip_verify: bool,
+}
+
+/// How to speak TLS to clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Certificate chain to present.
+    pub cert_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+    /// When given, a client must present a certificate that this CA bundle signed.
+    pub trusted_ca_file: Option<PathBuf>,
+}
+
+/// More worker threads than this are a slip of the finger: no machine gains by them.
+pub const MAX_WORKERS: usize = 1024;
+
+/// What etcd itself takes (`--max-request-bytes`).
+const DEFAULT_MAX_SEND_BYTES: u64 = 1536 * 1024;
+/// 2^31 − 1, the Go client's: no limit in practice.
+const DEFAULT_MAX_RECV_BYTES: u64 = i32::MAX as u64;
+/// The Go client's.
+const DEFAULT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// etcd's own.
+const DEFAULT_WATCH_PROGRESS_NOTIFY: Duration = Duration::from_secs(600);
+/// etcd's own bound on it.
+pub const LEAST_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
+/// A thousandth of what machines have that run proxies, and seconds of a busy cluster's events.
+const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
+
+impl Config {
+    /// Settles what the flags mean. Flags that are not served yet play no part.
+    ///
+    /// # Errors
+    /// An address or endpoint that is none, a certificate without its key or the reverse, a
+    /// number out of its range.
+    pub fn resolve(flags: Flags) -> Result<Config, UsageError> {
+        check_listen_addr(&flags.listen_addr)?;
+        let server_tls = server_tls(&flags)?;
+        let upstream_tls = upstream_tls(&flags)?;
+        let endpoints = endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
+        Ok(Config {
+            workers: workers(flags.workers)?,
+            listen_addr: flags.listen_addr,
+            endpoints,
+            upstream_tls,
+            server_tls,
+            max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
+            max_recv_bytes: or_default(flags.max_recv_bytes, DEFAULT_MAX_RECV_BYTES),
+            max_concurrent_streams: or_default(flags.max_concurrent_streams, u32::MAX),
+            dial_keepalive_time: flags.dial_keepalive_time,
+            dial_keepalive_timeout: or_default(
+                flags.dial_keepalive_timeout,
+                DEFAULT_KEEPALIVE_TIMEOUT,
+            ),
+            watch_log_bytes: usize::try_from(or_default(
+                flags.watch_log_bytes,
+                DEFAULT_WATCH_LOG_BYTES,
+            ))
+            .unwrap_or(usize::MAX),
+            watch_bypass: flags.watch_bypass,
+            watch_progress_notify: or_default(
+                flags.experimental_watch_progress_notify_interval,
+                DEFAULT_WATCH_PROGRESS_NOTIFY,
+            )
+            .max(LEAST_PROGRESS_NOTIFY),
+            permit_without_stream: flags.permit_without_stream,
+            drain_timeout: flags.drain_timeout,
+            debug: flags.debug,
+        })
+    }
+}
+
+/// The form only: whether the host exists shows itself at listening.
+fn check_listen_addr(addr: &str) -> Result<(), UsageError> {
+    let refuse = |reason| Err(UsageError::value("listen-addr", addr, reason));
+    let Some((host, port)) = addr.rsplit_once(':') else {
+        return refuse("not host:port");
+    };
+    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
+        return refuse("the port is a number from 0 to 65535");
+    }
+    if !host.is_empty() && !is_host(host) {
+        return refuse("not a host name or an address; an IPv6 address needs brackets");
+    }
+    Ok(())
+}
+
+/// Each endpoint once, an unspecified scheme settled by `tls`.
+fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
+    let mut endpoints = Vec::with_capacity(texts.len());
+    for text in texts {
+        let endpoint = Endpoint::parse(text)
+            .map_err(|reason| UsageError::value("endpoints", text, reason))?
+            .with_default_tls(tls);
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    if endpoints.is_empty() {
+        return Err(UsageError::value(
+            "endpoints",
+            "",
+            "at least one endpoint is needed",
+        ));
+    }
+    Ok(endpoints)
+}
+
+fn upstream_tls(flags: &Flags) -> Result<UpstreamTls, UsageError> {
+    pair(("cert", &flags.cert), ("key", &flags.key))?;
+    Ok(UpstreamTls {
+        cert: path(&flags.cert),
+        key: path(&flags.key),
+        cacert: path(&flags.cacert),
+        insecure_skip_verify: flags.insecure_skip_tls_verify,
+    })
+}
+
+fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError> {
+    pair(
+        ("cert-file", &flags.cert_file),
+        ("key-file", &flags.key_file),
+    )?;
+    let (Some(cert_file), Some(key_file)) = (path(&flags.cert_file), path(&flags.key_file)) else {
+        // Asked for client certificates but given none to serve: plaintext would let anyone in.
+        if !flags.trusted_ca_file.is_empty() {
+            let reason = "needs --cert-file and --key-file";
+            return Err(UsageError::value(
+                "trusted-ca-file",
+                &flags.trusted_ca_file,
+                reason,
+            ));
+        }
+        return Ok(None);
+    };
+    let trusted_ca_file = path(&flags.trusted_ca_file);
+    Ok(Some(ServerTls {
+        cert_file,
+        key_file,
+        trusted_ca_file,
+    }))
+}
+
+/// A certificate and its key come together or not at all.
+fn pair(cert: (&str, &str), key: (&str, &str)) -> Result<(), UsageError> {
+    for ((given, value), (other, missing)) in [(cert, key), (key, cert)] {
+        if !value.is_empty() && missing.is_empty() {
+            return Err(UsageError::value(given, value, format!("needs --{other}")));
+        }
+    }
+    Ok(())
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
+}
+
+fn workers(asked: u32) -> Result<usize, UsageError> {
+    match usize::try_from(asked) {
+        // Where the system does not tell, one worker is right on any machine.
+        Ok(0) => Ok(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))),
+        Ok(count) if count <= MAX_WORKERS => Ok(count),
+        _ => {
+            let reason = format!("more than {MAX_WORKERS}");
+            Err(UsageError::value("workers", &asked.to_string(), reason))
+        }
+    }
+}
+
+/// Where the Go proxy takes 0 it means its default, and so does this.
+fn or_default<T: Default + PartialEq>(value: T, default: T) -> T {
+    if value == T::default() {
+        default
+    } else {
+        value
+    }
+}

@@ -1,0 +1,345 @@
+//! Every bound of the process by name, with its reason (S1). Nothing here depends on a flag:
+//! a flag may only move a value inside what stands here.
+//!
+//! Sizes are bytes, times are [`Duration`]s. Bounds that lean on one another are compared at
+//! compile time at the end of the file.
+
+use std::time::Duration;
+
+/// Client connections open at once, all workers together. A further one is closed unanswered.
+/// The descriptor limit of the process is raised towards this at start and lowers it if smaller.
+pub const MAX_CONNECTIONS: usize = 65_536;
+
+/// Descriptors kept back from clients: listeners, upstream connections, epoll, logs.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+
+/// Streams one client connection may have open, whatever `--max-concurrent-streams` says.
+/// An open stream costs about 4 KiB here, so one client can hold at most 64 MiB this way.
+pub const MAX_STREAMS: u32 = 16_384;
+
+/// Calls open at once on one worker, all connections together. A further one is refused with
+/// RESOURCE_EXHAUSTED before anything of it goes upstream.
+pub const MAX_CALLS_PER_WORKER: usize = 131_072;
+
+/// Decoded size of a header list, client and etcd side. Tokens are below 2 KiB; gRPC peers
+/// default to 8–16 KiB. The `h2` crate's own default is 16 MiB.
+pub const HEADER_LIST_BYTES: u32 = 16 * 1024;
+
+/// Fields of one header list. The `h2` crate bounds only the bytes; an empty field costs
+/// 32 of those but far more memory in a map.
+pub const HEADER_FIELDS: usize = 128;
+
+/// Time from accept to the first HTTP request or the HTTP/2 preface, TLS handshake included.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+
+/// Time for a client to finish sending the message of a unary call once it has begun.
+pub const REQUEST_TIME: Duration = Duration::from_secs(60);
+
+/// Time a unary answer waits for its client to read on before the call is given up.
+pub const STALLED_READER_TIME: Duration = Duration::from_secs(60);
+
+/// Time the kernel keeps unacknowledged or unsendable bytes of a client's connection
+/// (TCP_USER_TIMEOUT): a client that stopped reading the whole socket is gone after it.
+pub const STALLED_SOCKET_TIME: Duration = Duration::from_secs(300);
+
+/// Silence after which the kernel asks a client's machine whether it is still there, and the pause
+/// between two such questions; unanswered for [`STALLED_SOCKET_TIME`], the connection is gone.
+/// Without them one that vanished without a word would be kept for ever.
+pub const SILENT_SOCKET_TIME: Duration = Duration::from_secs(15);
+
+/// Bytes that wait here for one client connection which does not read. Counted in bytes, not in
+/// streams: one event for ten thousand watches of a connection lets them all wait for its window
+/// at once, and is no attack; ten thousand large answers that nobody reads are one.
+pub const MAX_STALLED_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often a stream whose client does not read is looked at: what waits for it grows.
+pub const STALL_LOOK: Duration = Duration::from_secs(1);
+
+/// Receive window of a client's stream: what a sender may have on its way before etcd takes it.
+pub const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Receive window of a client's connection.
+pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Receive window of one upstream stream: what one client that reads slowly can pin here (P2).
+pub const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Receive window of an upstream connection: never the bound, since one stalled stream would
+/// then stall all others. The stream's window is the bound.
+pub const UPSTREAM_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// Bytes a stream may queue towards a peer before the peer's window is asked for. Nearly every
+/// unary message fits, so it leaves without a round through the flow control. A client that
+/// never reads can pin this much with each of its [`MAX_STREAMS`].
+pub const FREE_SEND_BYTES: usize = 4 * 1024;
+
+/// Bytes the HTTP/2 layer queues per stream beyond the peer's window.
+pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bytes collected per connection before they are written to the socket.
+pub const BATCH_BYTES: usize = 128 * 1024;
+
+/// Write buffers a worker keeps for reuse.
+pub const SPARE_BUFFERS: usize = 32;
+
+/// A write buffer above this size is freed instead of kept. A full batch is not: a stream of large
+/// messages would grow a new one for each.
+pub const SPARE_BUFFER_BYTES: usize = BATCH_BYTES;
+
+/// Bytes read from a socket at once when much arrives. A connection holds such a buffer only while
+/// its own output, which nobody reads, keeps it from taking what is in there.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Buffers of [`READ_AHEAD_BYTES`] that a worker keeps for reuse; one is in use at a time.
+pub const SPARE_READ_BUFFERS: usize = 4;
+
+/// Requests up to this size are gathered before they go upstream, so that a read can be sent
+/// to a second endpoint (E2, E5).
+pub const GATHER_BYTES: usize = 64 * 1024;
+
+/// Answers of reads up to this size are held until complete, so that an endpoint that dies in
+/// the middle of one costs no failed read (E1). Larger ones stream.
+pub const HOLD_BYTES: usize = 128 * 1024;
+
+/// The same over all answers of one upstream connection; beyond it they stream, which leaves them
+/// to the client's windows. Else one client could have its every stream's answer held at once.
+pub const HOLD_BYTES_PER_CONNECTION: usize = 32 * 1024 * 1024;
+
+/// Bytes of one call kept for sending it again when it was provably not processed (E2).
+pub const REPLAY_BYTES: usize = 2 * 1024 * 1024;
+
+/// The same over all calls of one worker; beyond it calls are sent without a second chance.
+pub const REPLAY_BYTES_PER_WORKER: usize = 64 * 1024 * 1024;
+
+/// Tokens whose users are remembered, and the longest of them with its user's name: about 300 B each
+/// with what keeps them. One that is forgotten shares with nobody, and loses nothing else.
+pub const TOKENS: usize = 16_384;
+/// See [`TOKENS`].
+pub const TOKEN_BYTES: usize = 2 * 1024;
+
+/// Bytes that may wait here for one watch stream of a client that does not read, and one message
+/// more; and the streams of a connection that have this much. Further ones have
+/// [`FREE_SEND_BYTES`].
+pub const WATCH_ROOM: usize = 64 * 1024;
+/// See [`WATCH_ROOM`].
+pub const WATCH_ROOMY_STREAMS: usize = 256;
+
+/// How long etcd's word counts that a token may read a range (R4).
+pub const GRANT_TIME: Duration = Duration::from_secs(3);
+
+/// What such words may hold in memory per worker, tokens and keys included. One that finds no room
+/// is not remembered, and etcd is asked again.
+pub const GRANT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of events on their way to a worker, beyond which no watch stream of etcd is read.
+pub const MAIL_BYTES: usize = 64 * 1024 * 1024;
+
+/// Answers of a watch stream that are worked off before others have their turn.
+pub const WATCH_ANSWERS_AT_ONCE: usize = 256;
+
+/// How often it is looked whether the connection under a watch stream still serves; and a stream that
+/// ends sooner is followed by the next after a pause, of this length at most.
+pub const WATCH_LOOK: Duration = Duration::from_secs(1);
+
+/// Time for the first answer on a new watch stream until it is tried elsewhere.
+pub const WATCH_UNANSWERED: Duration = Duration::from_secs(5);
+
+/// Time that no endpoint has had a leader until watches that care are told (W12): an election takes
+/// one to two seconds.
+pub const LEADERLESS_TIME: Duration = Duration::from_secs(3);
+
+/// How long an endpoint's release is taken to be what it said.
+pub const RELEASE_TIME: Duration = Duration::from_secs(60);
+
+/// Unread small DATA frames: the budget of the `h2` crate, in bytes, towards a client. A frame
+/// below 256 bytes takes what it lacks to them, so 65,000 of one byte may lie unread; a full
+/// socket buffer of such frames, read in one go, is still no attack.
+pub const DATA_FRAME_BUDGET: usize = 16 * 1024 * 1024;
+
+/// Streams reset by this side on one client connection for its protocol errors.
+pub const LOCAL_ERROR_RESETS: usize = 200;
+
+/// Streams reset by this side that are remembered, for [`RESET_MEMORY_TIME`]. What their client
+/// had on its way is ignored; after it they count as errors of the client's (see
+/// [`LOCAL_ERROR_RESETS`]), as when many large messages are refused at once. About 600 B each.
+pub const RESET_MEMORY: usize = 4_096;
+/// See [`RESET_MEMORY`].
+pub const RESET_MEMORY_TIME: Duration = Duration::from_secs(10);
+
+/// Streams opened and reset by a client before this side has looked at them even once: a burst
+/// of calls given up at once, or with deadlines shorter than a busy moment here. Their rate is
+/// bounded by [`RESETS_PER_SECOND`]; the `h2` crate's own default is 20.
+pub const PENDING_RESETS: usize = 2_000;
+
+/// Streams a client resets: how many at once and how many a second it may go on with.
+pub const RESET_BURST: u32 = 10_000;
+/// See [`RESET_BURST`].
+pub const RESETS_PER_SECOND: u32 = 2_000;
+
+/// Frames that carry no call (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA,
+/// CONTINUATION, unknown): burst and rate. Go clients probe their bandwidth with one PING per
+/// round trip, so the figures are generous; a flood is a hundred times more.
+pub const CONTROL_BURST: u32 = 50_000;
+/// See [`CONTROL_BURST`].
+pub const CONTROL_PER_SECOND: u32 = 20_000;
+
+/// Bytes sent to a client that explain one PING or WINDOW_UPDATE of it: a small answer.
+pub const BYTES_PER_CONTROL_FRAME: usize = 128;
+
+/// HTTP/1.1 request head on the page listener.
+pub const PAGE_HEAD_BYTES: usize = 16 * 1024;
+
+/// Pages being made or sent at once on one HTTP/2 connection; a further request is told 503. A
+/// page is up to [`PAGE_BYTES`] and one of a member costs a connection to it.
+pub const MAX_PAGES: usize = 8;
+
+/// Time for one HTTP page to be made, `/metrics` of a member included.
+pub const PAGE_TIME: Duration = Duration::from_secs(5);
+
+/// Largest `/metrics` page taken from a member.
+pub const PAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Time limit of a health probe's read.
+pub const HEALTH_TIME: Duration = Duration::from_secs(1);
+
+/// Time for one dial: name lookup, connect, TLS, and etcd's HTTP/2 preface.
+pub const DIAL_TIME: Duration = Duration::from_secs(3);
+
+/// Time for one address of several during a dial.
+pub const DIAL_ADDRESS_TIME: Duration = Duration::from_secs(1);
+
+/// First and longest pause between two dials of one endpoint.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// See [`BACKOFF_FIRST`].
+pub const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
+
+/// A connection that lived this long forgets earlier failures of its endpoint.
+pub const STEADY_TIME: Duration = Duration::from_secs(10);
+
+/// How late a call's timers may be: its deadline, and the moment a read counts as silent.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// How long a call waits for any endpoint, and a read for one that can answer (E4).
+pub const WAIT_FOR_ENDPOINT: Duration = Duration::from_secs(30);
+
+/// A read silent for this long is also sent to another endpoint (E5).
+pub const SILENT_READ: Duration = Duration::from_secs(2);
+
+/// Pause before a read goes through all endpoints once more.
+pub const READ_ROUND_PAUSE: Duration = Duration::from_millis(100);
+
+/// Interval of pings to etcd while calls are open, when `--dial-keepalive-time` is 0. etcd
+/// closes a connection that is pinged more often than every 5 s.
+pub const UPSTREAM_PING: Duration = Duration::from_secs(10);
+
+/// Stream id at which an upstream connection is replaced: ids end at 2^31.
+pub const LAST_STREAM_ID: u32 = (1 << 31) / 4 * 3;
+
+/// How often an upstream connection looks whether its peer is silent, and whether it is still
+/// needed.
+pub const UPSTREAM_LOOK: Duration = Duration::from_secs(5);
+
+/// Shutdown of a stream-less connection after GOAWAY, and the last flush.
+pub const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes read from a client that was told GOAWAY until its socket is closed: what a well-behaved
+/// one may have on its way. A flood is not read to its end.
+pub const LINGER_BYTES: usize = CONNECTION_WINDOW as usize;
+
+/// Bytes the logs of one worker's watches hold when no flag says otherwise: what a slow watcher can
+/// be behind without a watch of its own at etcd (W9).
+pub const WATCH_LOG_BYTES: usize = 64 * 1024 * 1024;
+
+/// Catch-up watches one worker has open at etcd at once. Each is a stream there; a c-watcher beyond
+/// them waits for its turn.
+pub const WATCH_CATCH_UPS: usize = 256;
+
+/// Time between two progress notices of a watch that asked for them: etcd's own default.
+pub const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Size at which an answer is cut for a watch that asked for `fragment`: etcd's own default,
+/// 1.5 MiB for a request and 512 KiB for what is around it.
+pub const WATCH_FRAGMENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Requests of one watch stream that wait for their turn; beyond it none is read. A Go client sends
+/// one create after the other.
+pub const WATCH_REQUESTS: usize = 4_096;
+
+/// c-watchers of one stream. A further create is refused in-band; etcd has no limit.
+pub const WATCHERS_PER_STREAM: usize = 131_072;
+
+/// c-watchers of one worker, as above: about 400 B each where every one has a range of its own.
+pub const WATCHERS_PER_WORKER: usize = 1_048_576;
+
+/// Bytes of keys in the ranges that one stream watches.
+pub const WATCH_KEY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Keys in one stream's requests that wait for their turn, in bytes, beyond which none is read.
+pub const WATCH_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The part of all logs that one range may take: one in so many.
+pub const WATCH_LOG_SHARE: usize = 4;
+
+/// Revisions between a c-watcher's next and a catch-up's frontier up to which they share it.
+pub const WATCH_NEAR: i64 = 1_000;
+
+/// Events looked at for slow c-watchers before the worker does something else.
+pub const WATCH_TURN: usize = 16_384;
+
+/// Time after which a catch-up that nobody can take from is closed, and opened again when somebody
+/// can: a client that stopped reading keeps none open at etcd.
+pub const WATCH_PAUSED: Duration = Duration::from_secs(10);
+
+/// Time after which a wide watch that only narrow c-watchers still use makes way for theirs, or one
+/// with `prev_kv` that nobody wants any more for one without.
+pub const WATCH_NARROW_AFTER: Duration = Duration::from_secs(10);
+
+/// Most narrow ranges for which a wide watch makes way: more of them are better served by it.
+pub const WATCH_NARROW_GROUPS: usize = 16;
+
+/// Pause before a progress request is tried again that could not be answered soundly (W8).
+pub const WATCH_BARRIER_PAUSE: Duration = Duration::from_millis(100);
+
+/// Unanswered creates on one upstream watch stream; more wait here, so that an etcd that answers
+/// none is not sent without end what clients open and close meanwhile.
+pub const WATCH_CREATES: usize = 4_096;
+
+/// How often the progress of an upstream watch stream is asked for while nobody waits for it: a
+/// quiet range stays this far behind at most, so that it can be resumed before it is compacted.
+pub const WATCH_PROBE: Duration = Duration::from_secs(10);
+
+/// A progress request that is not answered is sent again after the first pause, which doubles up to
+/// the longest: etcd drops one for good while any watch of the stream is behind.
+pub const WATCH_PROGRESS_FIRST: Duration = Duration::from_millis(100);
+/// See [`WATCH_PROGRESS_FIRST`].
+pub const WATCH_PROGRESS_LONGEST: Duration = Duration::from_secs(1);
+
+/// Age at which an unanswered progress request counts as dropped. Until then the next answer may be
+/// its own, and does not count as one to a later request.
+pub const WATCH_PROGRESS_DROPPED: Duration = Duration::from_secs(5);
+
+const _: () = {
+    assert!(WATCHERS_PER_STREAM <= WATCHERS_PER_WORKER);
+    assert!(STREAM_WINDOW <= CONNECTION_WINDOW);
+    assert!(FREE_SEND_BYTES <= SEND_BUFFER_BYTES);
+    assert!(SPARE_BUFFER_BYTES <= BATCH_BYTES);
+    assert!(BATCH_BYTES.is_power_of_two());
+    assert!(GATHER_BYTES <= STREAM_WINDOW as usize);
+    // A held answer must fit the window, or it would wait for an update that never comes.
+    assert!(HOLD_BYTES < UPSTREAM_STREAM_WINDOW as usize);
+    assert!(HOLD_BYTES <= HOLD_BYTES_PER_CONNECTION);
+    assert!(WATCH_ROOM * WATCH_ROOMY_STREAMS * 4 <= MAX_STALLED_BYTES);
+    assert!(FREE_SEND_BYTES * MAX_STREAMS as usize <= MAX_STALLED_BYTES);
+    assert!(REPLAY_BYTES <= REPLAY_BYTES_PER_WORKER);
+    assert!(PENDING_RESETS <= RESET_BURST as usize);
+    assert!(STALL_LOOK.as_millis() <= STALLED_READER_TIME.as_millis());
+    assert!(UPSTREAM_STREAM_WINDOW as usize <= MAX_STALLED_BYTES);
+    assert!(DIAL_ADDRESS_TIME.as_millis() < DIAL_TIME.as_millis());
+    assert!(BACKOFF_FIRST.as_millis() < BACKOFF_LONGEST.as_millis());
+    assert!(UPSTREAM_LOOK.as_millis() <= UPSTREAM_PING.as_millis());
+    assert!(SILENT_READ.as_millis() < WAIT_FOR_ENDPOINT.as_millis());
+    assert!(WATCH_PROGRESS_FIRST.as_millis() < WATCH_PROGRESS_LONGEST.as_millis());
+    assert!(WATCH_PROGRESS_LONGEST.as_millis() < WATCH_PROGRESS_DROPPED.as_millis());
+    assert!(WATCH_PROGRESS_DROPPED.as_millis() < WATCH_PROBE.as_millis());
+    assert!(DATA_FRAME_BUDGET >= CONNECTION_WINDOW as usize / 2);
+};

@@ -1,0 +1,348 @@
+//! The log: one JSON object a line on stderr, in the form that tools for etcd's log already read.
+//!
+//! A line is `{"level":…,"ts":…,"caller":…,"msg":…` and then the event's own fields, never coloured,
+//! and leaves in one write. Events of other crates are kept to warnings, `--debug` or not: what the
+//! HTTP/2 library says of each frame is no log of a proxy. A stderr that is gone loses the line and
+//! nothing else; one that blocks blocks, as it does for any program.
+
+use std::fmt::{self, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Sends this process's log to stderr from now on; with `debug`, debug events too. A second call
+/// changes nothing.
+pub fn init(debug: bool) {
+    let own = if debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
+    let filter = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("etcd_edge", own);
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(JsonLine)
+        .with_writer(std::io::stderr)
+        // Its complaint about a failed write would go to the same stderr, and panic.
+        .log_internal_errors(false);
+    // Fails only when a log is already set up, which then stays.
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
+}
+
+/// Writes an event as one line.
+struct JsonLine;
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut out: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        let mut fields = Fields {
+            msg: String::new(),
+            rest: String::new(),
+        };
+        event.record(&mut fields);
+
+        let level = level_name(*metadata.level());
+        let now = timestamp(SystemTime::now());
+        write!(out, r#"{{"level":"{level}","ts":"{now}""#)?;
+        if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
+            out.write_str(r#","caller":"#)?;
+            json_string(&mut out, &format!("{}:{line}", last_two(file)))?;
+        }
+        out.write_str(r#","msg":"#)?;
+        json_string(&mut out, &fields.msg)?;
+        out.write_str(&fields.rest)?;
+        out.write_str("}\n")
+    }
+}
+
+/// The fields of one event: its message, and the others already in JSON, each after a comma.
+struct Fields {
+    msg: String,
+    rest: String,
+}
+
+impl Fields {
+    /// A value that is JSON as it stands.
+    fn bare(&mut self, field: &Field, value: impl fmt::Display) {
+        self.key(field);
+        // Writing to a String cannot fail.
+        let _ = write!(self.rest, "{value}");
+    }
+
+    fn text(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.msg.push_str(value);
+            return;
+        }
+        self.key(field);
+        let _ = json_string(&mut self.rest, value);
+    }
+
+    fn key(&mut self, field: &Field) {
+        self.rest.push(',');
+        let _ = json_string(&mut self.rest, field.name());
+        self.rest.push(':');
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, &format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.text(field, &value.to_string());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.bare(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, value);
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.bare(field, value);
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.bare(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no word for the others.
+        if value.is_finite() {
+            self.bare(field, value);
+        } else {
+            self.text(field, &value.to_string());
+        }
+    }
+}
+
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        _ => "debug",
+    }
+}
+
+/// `dir/file.rs` of a longer path.
+fn last_two(path: &str) -> &str {
+    match path.rmatch_indices('/').nth(1) {
+        Some((at, _)) => &path[at + 1..],
+        None => path,
+    }
+}
+
+/// Writes a JSON string, quotes included; control characters, the terminal's among them, escaped.
+fn json_string(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    for c in text.chars() {
+        match c {
+            '"' => out.write_str("\\\"")?,
+            '\\' => out.write_str("\\\\")?,
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            // The two separators end a line for some readers of JSON lines.
+            '\u{2028}' | '\u{2029}' => write!(out, "\\u{:04x}", u32::from(c))?,
+            c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c))?,
+            c => out.write_char(c)?,
+        }
+    }
+    out.write_char('"')
+}
+
+/// `2006-01-02T15:04:05.000000Z`: UTC to the microsecond. A clock before 1970 shows as 1970.
+fn timestamp(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil_date(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let micros = since.subsec_micros();
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
+/// Year, month and day (both from 1) of a number of days after 1970-01-01, in the Gregorian calendar.
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    // Counted in years that begin in March, so that the leap day is the last of its year, from
+    // 0000-03-01, so that each 400 years have the same 146,097 days.
+    const DAYS_FROM_YEAR_0_TO_1970: u64 = 719_468;
+    let days = days + DAYS_FROM_YEAR_0_TO_1970;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
+    let year_of_era = (day_of_era - leap_days) / 365;
+    let day_of_year = day_of_era - (year_of_era * 365 + year_of_era / 4 - year_of_era / 100);
+    // From March on the lengths repeat every five months: 31, 30, 31, 30, 31, which is 153 days.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{JsonLine, civil_date, json_string, last_two, timestamp};
+    use std::io;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, UNIX_EPOCH};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    /// Each write the subscriber makes, apart.
+    #[derive(Clone, Default)]
+    struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl io::Write for Writes {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().push(buf.to_vec());
+            Ok(buf.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(event: impl FnOnce()) -> Vec<String> {
+        let writes = Writes::default();
+        let sink = writes.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .event_format(JsonLine)
+            .with_writer(move || sink.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), event);
+        let writes = writes.0.lock().unwrap();
+        writes
+            .iter()
+            .map(|bytes| String::from_utf8(bytes.clone()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_line_has_the_four_words_first_and_leaves_in_one_write() {
+        let writes = logged(|| {
+            let error = io::Error::other("no \"way\"\n");
+            let error: &(dyn std::error::Error + 'static) = &error;
+            tracing::warn!(
+                endpoint = "http://a:1",
+                tries = 3u64,
+                below = -1i64,
+                tls = true,
+                ratio = 0.5,
+                odd = f64::NAN,
+                error,
+                took = ?Duration::from_millis(1500),
+                "lost \u{1b}[31m{}",
+                "etcd"
+            );
+        });
+        assert_eq!(writes.len(), 1, "{writes:?}");
+        let line = writes[0].strip_suffix('\n').unwrap();
+        let (head, tail) = line.split_once(r#"","caller":"src/logging.rs:"#).unwrap();
+        let ts = head.strip_prefix(r#"{"level":"warn","ts":""#).unwrap();
+        assert_eq!((ts.len(), &ts[19..20], &ts[26..]), (27, ".", "Z"));
+        assert_eq!(
+            tail.split_once('"').unwrap().1,
+            concat!(
+                r#","msg":"lost \u001b[31metcd","endpoint":"http://a:1","tries":3,"below":-1,"#,
+                r#""tls":true,"ratio":0.5,"odd":"NaN","error":"no \"way\"\n","took":"1.5s"}"#
+            )
+        );
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+
+    #[test]
+    fn any_text_survives_the_quoting_on_one_line() {
+        let mut text: String = (0u32..0x300).filter_map(char::from_u32).collect();
+        text.push_str("\u{2028}\u{2029}\u{fffd}\u{1f980}");
+        text.push_str(&String::from_utf8_lossy(b"\xff\xfe/path"));
+        let mut quoted = String::new();
+        json_string(&mut quoted, &text).unwrap();
+        assert!(!quoted.contains(char::is_control));
+        assert_eq!(serde_json::from_str::<String>(&quoted).unwrap(), text);
+    }
+
+    #[test]
+    fn times_are_written_in_utc_to_the_microsecond() {
+        for (seconds, nanos, expected) in [
+            (0, 0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_399, 999_999_999, "2000-02-28T23:59:59.999999Z"),
+            (951_782_400, 1_000, "2000-02-29T00:00:00.000001Z"),
+            (1_136_214_245, 0, "2006-01-02T15:04:05.000000Z"),
+            (4_107_542_400, 0, "2100-03-01T00:00:00.000000Z"),
+        ] {
+            assert_eq!(
+                timestamp(UNIX_EPOCH + Duration::new(seconds, nanos)),
+                expected
+            );
+        }
+        assert_eq!(
+            timestamp(UNIX_EPOCH - Duration::from_secs(1)),
+            "1970-01-01T00:00:00.000000Z"
+        );
+    }
+
+    #[test]
+    fn dates_follow_the_calendar_for_eight_centuries() {
+        let (mut year, mut month, mut day) = (1970, 1, 1);
+        for days in 0..300_000 {
+            assert_eq!(civil_date(days), (year, month, day));
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let length = match month {
+                2 => 28 + u64::from(leap),
+                4 | 6 | 9 | 11 => 30,
+                _ => 31,
+            };
+            day += 1;
+            if day > length {
+                (day, month) = (1, month + 1);
+            }
+            if month > 12 {
+                (month, year) = (1, year + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_caller_is_a_folder_and_a_file() {
+        assert_eq!(last_two("src/upstream/pool.rs"), "upstream/pool.rs");
+        assert_eq!(last_two("src/app.rs"), "src/app.rs");
+        assert_eq!(last_two("app.rs"), "app.rs");
+    }
+}

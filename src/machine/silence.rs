@@ -1,0 +1,137 @@
+//! Whether a connection's peer is silent while something is asked of it (E5).
+//!
+//! Looks are coarse: a ping leaves up to one look late, never early, so two pings are at least
+//! [`KeepAlive::time`] apart.
+
+use std::time::{Duration, Instant};
+
+/// When to ping a peer, and when to give it up.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepAlive {
+    /// Silence after which a ping is sent.
+    pub time: Duration,
+    /// Silence after a ping that means the connection is dead.
+    pub timeout: Duration,
+    /// Ping even with no call open.
+    pub without_calls: bool,
+}
+
+/// What a look says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing to do.
+    Fine,
+    /// Send a ping.
+    Ping,
+    /// No answer to the last ping came in time.
+    Dead,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub struct Silence {
+    keepalive: KeepAlive,
+    /// Arrivals of bytes as of the last look.
+    reads: u64,
+    last_read: Instant,
+    /// When the unanswered ping left.
+    pinged: Option<Instant>,
+}
+
+impl Silence {
+    /// For a connection that is up since `now`.
+    pub fn new(keepalive: KeepAlive, now: Instant) -> Silence {
+        Silence {
+            keepalive,
+            reads: 0,
+            last_read: now,
+            pinged: None,
+        }
+    }
+
+    /// Looks: `reads` grows whenever bytes arrive, and any byte is a sign of life.
+    pub fn look(&mut self, reads: u64, open_calls: usize, now: Instant) -> Look {
+        if reads != self.reads {
+            self.reads = reads;
+            self.last_read = now;
+            self.pinged = None;
+        }
+        if let Some(pinged) = self.pinged {
+            let over = now.saturating_duration_since(pinged) >= self.keepalive.timeout;
+            return if over { Look::Dead } else { Look::Fine };
+        }
+        let asked = open_calls > 0 || self.keepalive.without_calls;
+        if asked && now.saturating_duration_since(self.last_read) >= self.keepalive.time {
+            self.pinged = Some(now);
+            return Look::Ping;
+        }
+        Look::Fine
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keepalive(without_calls: bool) -> KeepAlive {
+        let (time, timeout) = (Duration::from_secs(10), Duration::from_secs(20));
+        KeepAlive {
+            time,
+            timeout,
+            without_calls,
+        }
+    }
+
+    #[test]
+    fn a_silent_peer_with_calls_is_pinged_and_given_up() {
+        let start = Instant::now();
+        let mut silence = Silence::new(keepalive(false), start);
+        let looks: Vec<Look> = (1..=6)
+            .map(|n| silence.look(0, 1, start + Duration::from_secs(5 * n)))
+            .collect();
+        assert_eq!(looks[..2], [Look::Fine, Look::Ping]);
+        assert_eq!(looks[2..5], [Look::Fine; 3]);
+        assert_eq!(looks[5], Look::Dead);
+    }
+
+    #[test]
+    fn any_byte_is_a_sign_of_life() {
+        let start = Instant::now();
+        let mut silence = Silence::new(keepalive(false), start);
+        assert_eq!(
+            silence.look(0, 1, start + Duration::from_secs(10)),
+            Look::Ping
+        );
+        assert_eq!(
+            silence.look(1, 1, start + Duration::from_secs(40)),
+            Look::Fine
+        );
+        assert_eq!(
+            silence.look(1, 1, start + Duration::from_secs(50)),
+            Look::Ping
+        );
+    }
+
+    proptest! {
+        /// etcd strikes pings without a call, and pings too close together.
+        #[test]
+        fn no_ping_that_etcd_would_strike(
+            steps in prop::collection::vec((0u64..12, 0usize..2, any::<bool>()), 1..200),
+            without_calls in any::<bool>(),
+        ) {
+            let start = Instant::now();
+            let mut silence = Silence::new(keepalive(without_calls), start);
+            let (mut at, mut reads, mut last) = (0, 0, None::<u64>);
+            for (seconds, open, arrived) in steps {
+                at += seconds;
+                reads += u64::from(arrived);
+                if silence.look(reads, open, start + Duration::from_secs(at)) == Look::Ping {
+                    prop_assert!(open > 0 || without_calls);
+                    prop_assert!(last.is_none_or(|last| at - last >= 10));
+                    last = Some(at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! One client connection: TLS if configured, then HTTP/2 or HTTP/1.1, told apart by ALPN or by
+//! the first bytes. All of it within [`limits::HANDSHAKE_TIME`] up to the first request.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use crate::limits;
+use crate::net::sniff::{ENOUGH, Protocol, sniff};
+use crate::net::stream::Stream;
+use crate::server::opening::in_time;
+use crate::server::pages::Pages;
+use crate::server::{http1, http2};
+use crate::service::Ctx;
+
+/// What all client connections of one worker share.
+pub(super) struct Clients {
+    pub(super) ctx: Rc<Ctx>,
+    pub(super) pages: Arc<Pages>,
+    /// TLS towards clients, if any.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// Streams one connection may have open.
+    pub(super) max_streams: u32,
+}
+
+/// Serves the connection to its end.
+pub(super) async fn serve(clients: Rc<Clients>, socket: TcpStream) {
+    let until = Instant::now() + limits::HANDSHAKE_TIME;
+    let ended = match in_time(&clients.ctx, until, open(&clients, socket)).await {
+        Ok((Protocol::Http2, stream)) => {
+            http2::serve(
+                &clients.ctx,
+                &clients.pages,
+                clients.max_streams,
+                stream,
+                until,
+            )
+            .await
+        }
+        Ok((Protocol::Http1, stream)) => {
+            // Boxed: few connections are of this kind, and all would keep the room for it.
+            Box::pin(http1::serve(&clients.ctx, &clients.pages, stream)).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        clients.ctx.count().handshakes_failed.inc();
+        debug!(%error, "client connection ended before its first request");
+    }
+}
+
+async fn open(clients: &Clients, socket: TcpStream) -> io::Result<(Protocol, Stream)> {
+    let Some(tls) = &clients.tls else {
+        return Ok((first_bytes(&socket).await?, Stream::Tcp(socket)));
+    };
+    let stream = TlsAcceptor::from(tls.clone()).accept(socket).await?;
+    // No ALPN means HTTP/1.1, as everywhere.
+    let protocol = match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    Ok((protocol, Stream::TlsServer(Box::new(stream))))
+}
+
+async fn first_bytes(socket: &TcpStream) -> io::Result<Protocol> {
+    let mut first = [0; ENOUGH];
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let n = socket.peek(&mut first).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if let Some(protocol) = sniff(&first[..n]) {
+            return Ok(protocol);
+        }
+        // A preface in pieces. What was peeked at is still there, so peeking again at once would
+        // spin, and thousands that never go on are not to cost more than a few looks each (S1).
+        sleep(pause).await;
+        pause *= 2;
+    }
+}

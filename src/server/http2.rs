@@ -1,0 +1,203 @@
+//! HTTP/2 towards one client: accepts streams, writes batches, watches for floods, drains.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::server::{self, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Method, Request, Response, StatusCode};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::limits;
+use crate::machine::flood::Flood;
+use crate::metrics::Limit;
+use crate::net::io::{Batched, Flusher, batched};
+use crate::net::payload::Payload;
+use crate::net::pump::Pump;
+use crate::net::stream::Stream;
+use crate::server::opening::in_time;
+use crate::server::pages::Pages;
+use crate::service::call::Call;
+use crate::service::{Ctx, Peer, route};
+use crate::upstream::attempt::is_grpc;
+
+/// Serves the connection; an error only if it fails before `until` without a preface.
+pub(super) async fn serve(
+    ctx: &Rc<Ctx>,
+    pages: &Arc<Pages>,
+    max_streams: u32,
+    stream: Stream,
+    until: Instant,
+) -> io::Result<()> {
+    let (io, flusher) = batched(stream, true);
+    let handshake = async {
+        let handshake = builder(max_streams).handshake::<_, Payload>(io).await;
+        handshake.map_err(io::Error::other)
+    };
+    let mut connection = in_time(ctx, until, handshake).await?;
+    drive(ctx, pages, &mut connection, &flusher).await;
+    // Its streams end at once.
+    drop(connection);
+    flusher.linger(limits::GOODBYE_TIME).await;
+    Ok(())
+}
+
+fn builder(max_streams: u32) -> server::Builder {
+    let mut builder = server::Builder::new();
+    builder
+        .initial_window_size(limits::STREAM_WINDOW)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW)
+        .max_concurrent_streams(max_streams)
+        .max_header_list_size(limits::HEADER_LIST_BYTES)
+        .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
+        .data_frame_budget(limits::DATA_FRAME_BUDGET)
+        .max_concurrent_reset_streams(limits::RESET_MEMORY)
+        .reset_stream_duration(limits::RESET_MEMORY_TIME)
+        .max_pending_accept_reset_streams(limits::PENDING_RESETS)
+        .max_local_error_reset_streams(Some(limits::LOCAL_ERROR_RESETS));
+    builder
+}
+
+/// By reference: by value the connection would be kept twice.
+async fn drive(
+    ctx: &Rc<Ctx>,
+    pages: &Arc<Pages>,
+    h2: &mut Connection<Batched, Payload>,
+    flusher: &Flusher,
+) {
+    let peer = Rc::new(Peer::default());
+    let open_pages = Rc::new(Cell::new(0));
+    let mut draining = pin!(ctx.drain.begun());
+    let mut drains = false;
+    // Set when the connection is to end whether its client goes along or not.
+    let mut goodbye = pin!(None);
+    poll_fn(|cx| {
+        if !drains && draining.as_mut().poll(cx).is_ready() {
+            drains = true;
+            h2.graceful_shutdown();
+        }
+        loop {
+            match h2.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    accept(ctx, pages, &peer, &open_pages, request, respond);
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    debug!(%error, "client connection lost");
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        if let Some(flood) = flusher.take_flood() {
+            ctx.count().hit(match flood {
+                Flood::Resets => Limit::Resets,
+                Flood::Control => Limit::ControlFrames,
+            });
+            warn!(
+                limit = flood.name(),
+                "client connection closed for flooding"
+            );
+            h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            goodbye.set(Some(sleep(limits::GOODBYE_TIME)));
+            cx.waker().wake_by_ref();
+        }
+        if let Poll::Ready(Err(error)) = flusher.poll_flush(cx) {
+            debug!(%error, "client connection lost");
+            return Poll::Ready(());
+        }
+        match goodbye.as_mut().as_pin_mut() {
+            Some(goodbye) => goodbye.poll(cx),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+}
+
+fn accept(
+    ctx: &Rc<Ctx>,
+    pages: &Arc<Pages>,
+    peer: &Rc<Peer>,
+    open_pages: &Rc<Cell<usize>>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Payload>,
+) {
+    if request.method() == Method::POST && is_grpc(request.headers()) {
+        let call = Call::new(ctx.clone(), peer.clone(), request, respond);
+        route::spawn(call);
+        return;
+    }
+    let Some(open) = OpenPage::new(open_pages) else {
+        let mut busy = Response::new(());
+        *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        // An error means that the client is gone.
+        let _ = respond.send_response(busy, true);
+        return;
+    };
+    let (ctx, pages) = (ctx.clone(), pages.clone());
+    tokio::task::spawn_local(async move {
+        // Dropping the body tells the client that it is not read.
+        let (head, _) = request.into_parts();
+        let page = pages.answer(&ctx, &head.method, head.uri.path());
+        if let Some(page) = unless_reset(&mut respond, page).await {
+            // Who does not read it has it cut off, as any unary answer.
+            let sent = send_page(respond, page, head.method == Method::HEAD);
+            let _ = timeout(limits::STALLED_READER_TIME, sent).await;
+        }
+        drop(open);
+    });
+}
+
+/// `None` when the client no longer wants it.
+async fn unless_reset<T>(
+    respond: &mut SendResponse<Payload>,
+    made: impl Future<Output = T>,
+) -> Option<T> {
+    let mut made = pin!(made);
+    poll_fn(|cx| match made.as_mut().poll(cx) {
+        Poll::Ready(made) => Poll::Ready(Some(made)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    })
+    .await
+}
+
+/// Errors mean that the client is gone.
+async fn send_page(mut respond: SendResponse<Payload>, page: Response<Bytes>, head_only: bool) {
+    let (head, body) = page.into_parts();
+    let empty = head_only || body.is_empty();
+    let Ok(mut to) = respond.send_response(Response::from_parts(head, ()), empty) else {
+        return;
+    };
+    if !empty {
+        let mut pump = Pump::new(u64::MAX);
+        pump.offer(body);
+        let _ = poll_fn(|cx| pump.poll_offered(cx, &mut to, true)).await;
+    }
+}
+
+/// Counts as a page of its connection while it lives.
+struct OpenPage(Rc<Cell<usize>>);
+
+impl OpenPage {
+    /// `None` when the connection has enough of them.
+    fn new(open: &Rc<Cell<usize>>) -> Option<OpenPage> {
+        if open.get() >= limits::MAX_PAGES {
+            return None;
+        }
+        open.set(open.get() + 1);
+        Some(OpenPage(open.clone()))
+    }
+}
+
+impl Drop for OpenPage {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

@@ -1,0 +1,11 @@
+//! Clients: accepting them, finding out what they speak, and handing each call to its service.
+//! Knows nothing of flags.
+
+pub mod accept;
+pub mod http1;
+pub mod pages;
+pub mod worker;
+
+mod connection;
+mod http2;
+mod opening;

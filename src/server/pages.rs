@@ -1,0 +1,116 @@
+//! The HTTP pages, the same over HTTP/1.1 and HTTP/2: health and metrics, of etcd and of the
+//! proxy itself.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use prometheus::{Encoder, Registry, TextEncoder};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::limits;
+use crate::metrics::{Metrics, MetricsCollector};
+use crate::service::watch::status::status;
+use crate::service::{Ctx, health};
+use crate::upstream::page;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Makes pages.
+pub struct Pages {
+    registry: Registry,
+}
+
+impl Pages {
+    /// Pages that show these metrics and those of the process.
+    pub fn new(metrics: Arc<Metrics>) -> Result<Pages, prometheus::Error> {
+        let registry = Registry::new();
+        registry.register(Box::new(MetricsCollector(metrics)))?;
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        Ok(Pages { registry })
+    }
+
+    /// The page at a path.
+    pub async fn answer(&self, ctx: &Rc<Ctx>, method: &Method, path: &str) -> Response<Bytes> {
+        match path {
+            "/health" | "/proxy/health" | "/proxy/status" | "/metrics" | "/proxy/metrics"
+                if method != Method::GET =>
+            {
+                let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+                page.headers_mut()
+                    .insert(header::ALLOW, HeaderValue::from_static("GET"));
+                page
+            }
+            "/health" => health_page(health::read(ctx).await),
+            "/proxy/health" => health_page(health::read_and_watch(ctx).await),
+            "/proxy/status" => status_page(ctx).await,
+            "/metrics" => member_metrics(ctx).await,
+            "/proxy/metrics" => self.own_metrics(),
+            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+        }
+    }
+
+    fn own_metrics(&self) -> Response<Bytes> {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => made(StatusCode::OK, METRICS, text.into()),
+            Err(e) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{e}\n")),
+        }
+    }
+}
+
+fn health_page(health: Result<(), String>) -> Response<Bytes> {
+    let (status, health, reason) = match health {
+        Ok(()) => (StatusCode::OK, "true", String::new()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "false", reason),
+    };
+    let body = json!({"health": health, "reason": reason}).to_string();
+    made(status, JSON, body.into())
+}
+
+async fn status_page(ctx: &Rc<Ctx>) -> Response<Bytes> {
+    match timeout(limits::PAGE_TIME, status(ctx)).await {
+        Ok(status) => made(StatusCode::OK, JSON, format!("{status:#}\n").into()),
+        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker is too busy\n"),
+    }
+}
+
+/// The page of the endpoint that serves, or of another if that one cannot be reached.
+async fn member_metrics(ctx: &Rc<Ctx>) -> Response<Bytes> {
+    let endpoints = ctx.pool.endpoints();
+    let first = endpoints.current().unwrap_or(0);
+    let mut failed = String::new();
+    for n in 0..endpoints.count() {
+        let endpoint = (first + n) % endpoints.count();
+        let fetched = timeout(
+            limits::PAGE_TIME,
+            page::fetch(endpoints, endpoint, "/metrics"),
+        )
+        .await;
+        match fetched {
+            Ok(Ok(page)) => {
+                let kind = page.content_type.unwrap_or(METRICS);
+                return made(page.status, kind, page.body);
+            }
+            Ok(Err(e)) => failed += &format!("{}: {e}\n", endpoints.get(endpoint)),
+            Err(_) => failed += &format!("{}: no answer in time\n", endpoints.get(endpoint)),
+        }
+    }
+    plain(StatusCode::SERVICE_UNAVAILABLE, &failed)
+}
+
+fn plain(status: StatusCode, text: &str) -> Response<Bytes> {
+    made(status, TEXT, Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn made(status: StatusCode, kind: HeaderValue, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

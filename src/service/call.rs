@@ -1,0 +1,88 @@
+//! One call as it arrived: what it asks, what it may spend, and the two directions of its stream.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{Request, request};
+use tokio::time::Instant;
+
+use crate::net::payload::Payload;
+use crate::net::timers::Timer;
+use crate::service::{Ctx, Peer};
+use crate::wire::method::{self, Access, Kind, Method};
+use crate::wire::timeout;
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
+/// One call of a client.
+pub struct Call {
+    pub(super) ctx: Rc<Ctx>,
+    pub(super) peer: Rc<Peer>,
+    /// `None` for a method that is not known (P1).
+    pub(super) method: Option<&'static Method>,
+    pub(super) head: request::Parts,
+    pub(super) body: RecvStream,
+    pub(super) respond: SendResponse<Payload>,
+    /// The client's, from its `grpc-timeout`.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Call {
+    /// A request as it arrived. Boxed, since it is handed on a few times and is half a kilobyte.
+    pub fn new(
+        ctx: Rc<Ctx>,
+        peer: Rc<Peer>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Payload>,
+    ) -> Box<Call> {
+        let (head, body) = request.into_parts();
+        let method = method::lookup(head.uri.path());
+        let timeout = head
+            .headers
+            .get_all("grpc-timeout")
+            .iter()
+            // Of several the last counts, as at etcd.
+            .next_back()
+            .and_then(|v| timeout::parse(v.as_bytes()));
+        // A deadline that the clock cannot express is none.
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        Box::new(Call {
+            ctx,
+            peer,
+            method,
+            head,
+            body,
+            respond,
+            deadline,
+        })
+    }
+
+    /// Time left of the client's deadline, as of now.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// A timer for its deadline.
+    pub(super) fn timer(&self) -> Timer {
+        self.ctx.timers.at(self.deadline)
+    }
+
+    /// One message in, one out.
+    pub(super) fn is_unary(&self) -> bool {
+        self.method.is_some_and(|m| m.kind == Kind::Unary)
+    }
+
+    /// A stream of watches.
+    pub(super) fn is_watch(&self) -> bool {
+        self.method.is_some_and(|m| m.path == WATCH)
+    }
+
+    /// May be sent twice, and its answer be held.
+    pub(super) fn is_unary_read(&self) -> bool {
+        self.method
+            .is_some_and(|m| m.kind == Kind::Unary && m.access == Access::Read)
+    }
+}

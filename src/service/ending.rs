@@ -1,0 +1,47 @@
+//! How a relayed stream ends towards the client: as etcd ended it, or as far as it came.
+
+use h2::SendStream;
+
+use crate::metrics::Limit;
+use crate::net::payload::Payload;
+use crate::net::pump::{End, PumpError};
+use crate::service::call::Call;
+use crate::service::outflow::Stopped;
+use crate::service::reply;
+use crate::upstream::failure;
+use crate::wire::status::{Code, Status};
+
+/// Ends the client's stream as etcd ended its own.
+pub(super) fn finish(to: &mut SendStream<Payload>, end: End) -> Code {
+    // Errors mean that the client is gone.
+    match end {
+        End::Passed => Code::Unknown,
+        End::Bare => {
+            let _ = to.send_data(Payload::default(), true);
+            Code::Unknown
+        }
+        End::Trailers(trailers) => {
+            let code = Status::from_headers(&trailers).map_or(Code::Unknown, |s| s.code);
+            let _ = to.send_trailers(trailers);
+            code
+        }
+    }
+}
+
+/// Ends the client's stream when the relay could not go on.
+pub(super) fn stopped(call: &Call, to: &mut SendStream<Payload>, why: Stopped) -> Code {
+    match why {
+        Stopped::Pump(PumpError::From(error)) => {
+            reply::trailers(to, &reply::lost(&failure::from_h2(&error), call.deadline))
+        }
+        Stopped::Pump(PumpError::TooLarge { len, max }) => {
+            call.ctx.count().hit(Limit::RecvBytes);
+            reply::trailers(to, &reply::recv_too_large(len, max))
+        }
+        Stopped::Pump(PumpError::To) => Code::Cancelled,
+        Stopped::Limit => {
+            to.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+            Code::ResourceExhausted
+        }
+    }
+}

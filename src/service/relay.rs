@@ -1,0 +1,222 @@
+//! Every call that is not a unary read: relayed both ways as it comes, with back-pressure (P1,
+//! P2, P4), and sent once more only when etcd provably did not process it (E2).
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use http::Response;
+use tokio::time::{Instant, sleep};
+
+use crate::error::Failure;
+use crate::limits;
+use crate::machine::picker::Tried;
+use crate::machine::retry::{Situation, Verdict, verdict};
+use crate::net::pump::End;
+use crate::service::bounds::{Cut, bounded};
+use crate::service::call::Call;
+use crate::service::ending::{finish, stopped};
+use crate::service::lesson::Lesson;
+use crate::service::outflow::{Outflow, Stopped};
+use crate::service::reply;
+use crate::service::upload::Upload;
+use crate::upstream::attempt;
+use crate::upstream::conn::{Conn, Taken};
+use crate::upstream::failure;
+use crate::wire::status::{Code, Status};
+
+/// Serves a call of which these bytes have been received.
+pub(super) async fn serve(call: &mut Call, received: Vec<Bytes>) -> Code {
+    let mut upload = Upload::new(call, received);
+    match open(call, &mut upload).await {
+        Ok((taken, response)) => answer(call, upload, taken, response).await,
+        Err(Stop::Status(status)) => reply::trailers_only(&mut call.respond, &status),
+        Err(Stop::ClientGone) => Code::Cancelled,
+    }
+}
+
+/// Why there is no answer from etcd.
+enum Stop {
+    Status(Status),
+    ClientGone,
+}
+
+impl From<Cut> for Stop {
+    fn from(cut: Cut) -> Stop {
+        match cut {
+            Cut::ClientGone => Stop::ClientGone,
+            Cut::Deadline => Stop::Status(reply::deadline_exceeded()),
+            Cut::Drain => Stop::Status(reply::shutting_down()),
+        }
+    }
+}
+
+/// Sends the call, again where that is right, until an answer begins.
+async fn open(call: &mut Call, upload: &mut Upload) -> Result<(Taken, Response<RecvStream>), Stop> {
+    let give_up = Instant::now() + limits::WAIT_FOR_ENDPOINT;
+    let mut tried = Tried::default();
+    loop {
+        let Some(conn) = connection(call, tried, give_up).await? else {
+            tried = Tried::default();
+            continue;
+        };
+        tried.add(conn.endpoint());
+        let failure = match attempt(call, upload, &conn).await? {
+            Ok(begun) => return Ok(begun),
+            Err(failure) => failure,
+        };
+        let situation = Situation {
+            read: false,
+            replayable: upload.is_replayable(),
+            answered: false,
+            untried_endpoint: call.ctx.pool.endpoints().other(tried).is_some(),
+            wants_leader: attempt::wants_leader(&call.head.headers),
+            time_left: Instant::now() < give_up,
+        };
+        match verdict(&failure, situation) {
+            Verdict::Give => return Err(Stop::Status(reply::lost(&failure, call.deadline))),
+            Verdict::Again => {}
+            Verdict::AfterPause => {
+                tried = Tried::default();
+                let mut pause = pin!(sleep(limits::READ_ROUND_PAUSE));
+                wait(call, |cx| pause.as_mut().poll(cx)).await?;
+            }
+        }
+        call.ctx.count().retries.inc();
+        upload.rewind(&mut call.body);
+    }
+}
+
+/// A connection for the next attempt; `None` when no untried endpoint can be reached.
+async fn connection(
+    call: &mut Call,
+    tried: Tried,
+    give_up: Instant,
+) -> Result<Option<Rc<Conn>>, Stop> {
+    if tried.is_empty()
+        && let Some(conn) = call.ctx.pool.ready()
+    {
+        return Ok(Some(conn));
+    }
+    let pool = call.ctx.pool.clone();
+    // Boxed: most calls find a connection ready, and every call's future would hold this.
+    let mut dial = Box::pin(async move {
+        if tried.is_empty() {
+            pool.connection(give_up).await.map(Some)
+        } else {
+            Ok(pool.other(tried, give_up).await)
+        }
+    });
+    let conn = Box::pin(wait(call, |cx| dial.as_mut().poll(cx))).await?;
+    conn.map_err(|failure| Stop::Status(reply::lost(&failure, call.deadline)))
+}
+
+/// Waits for something while the client may leave, its deadline pass, or the process end.
+async fn wait<T>(
+    call: &mut Call,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Result<T, Cut> {
+    let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
+    let timer = call.timer();
+    let respond = &mut call.respond;
+    bounded(timer, drain.as_ref(), |cx| {
+        if let Poll::Ready(value) = poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        respond.poll_reset(cx).map(|_| Err(Cut::ClientGone))
+    })
+    .await
+}
+
+/// One attempt, up to the head of etcd's answer.
+async fn attempt(
+    call: &mut Call,
+    upload: &mut Upload,
+    conn: &Rc<Conn>,
+) -> Result<Result<(Taken, Response<RecvStream>), Failure>, Stop> {
+    let head = attempt::head(
+        call.ctx.pool.endpoints(),
+        conn.endpoint(),
+        &call.head,
+        call.left(),
+    );
+    let mut taken = match conn.open(head, false) {
+        Ok(taken) => taken,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
+    let timer = call.timer();
+    let Call { body, respond, .. } = call;
+    let begun = bounded(timer, drain.as_ref(), |cx| {
+        let uploaded = upload.poll(cx, body, &mut taken.body);
+        if let Poll::Ready(Err(why)) = uploaded {
+            return Poll::Ready(why.into_cut().map(Begun::Refused));
+        }
+        if let Poll::Ready(response) = Pin::new(&mut taken.response).poll(cx) {
+            return Poll::Ready(Ok(Begun::Response(response)));
+        }
+        respond.poll_reset(cx).map(|_| Err(Cut::ClientGone))
+    })
+    .await?;
+    match begun {
+        Begun::Response(Ok(response)) => Ok(Ok((taken, response))),
+        Begun::Response(Err(e)) => Ok(Err(failure::from_h2(&e))),
+        Begun::Refused(status) => Err(Stop::Status(status)),
+    }
+}
+
+enum Begun {
+    Response(Result<Response<RecvStream>, h2::Error>),
+    Refused(Status),
+}
+
+/// Relays an answer that has begun, and what is left of the request beside it.
+async fn answer(
+    call: &mut Call,
+    mut upload: Upload,
+    mut taken: Taken,
+    response: Response<RecvStream>,
+) -> Code {
+    let lesson = Lesson::new(call, || upload.sent());
+    upload.forget();
+    let (head, mut from) = response.into_parts();
+    let end = from.is_end_stream();
+    let code = Status::from_headers(&head.headers).map_or(Code::Unknown, |s| s.code);
+    let Ok(mut to) = call
+        .respond
+        .send_response(Response::from_parts(head, ()), end)
+    else {
+        return Code::Cancelled;
+    };
+    if end {
+        return code;
+    }
+    let unary = call.is_unary();
+    let mut out = Outflow::new(&call.ctx, &call.peer, unary, lesson);
+    let drain = (!unary).then(|| call.ctx.drain.clone());
+    let timer = call.timer();
+    let body = &mut call.body;
+    let ended = bounded(timer, drain.as_ref(), |cx| {
+        if let Poll::Ready(ended) = out.poll(cx, &mut from, &mut to) {
+            return Poll::Ready(Ok(Ended::Out(ended)));
+        }
+        if let Poll::Ready(Err(why)) = upload.poll(cx, body, &mut taken.body) {
+            return Poll::Ready(why.into_cut().map(Ended::Refused));
+        }
+        to.poll_reset(cx).map(|_| Err(Cut::ClientGone))
+    })
+    .await;
+    match ended {
+        Ok(Ended::Out(Ok(end))) => finish(&mut to, end),
+        Ok(Ended::Out(Err(why))) => stopped(call, &mut to, why),
+        Ok(Ended::Refused(status)) => reply::trailers(&mut to, &status),
+        Err(cut) => reply::cut(&mut to, cut),
+    }
+}
+
+enum Ended {
+    Out(Result<End, Stopped>),
+    Refused(Status),
+}

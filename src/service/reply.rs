@@ -1,0 +1,85 @@
+//! The proxy's own answers: a gRPC status, with or without a response before it.
+
+use h2::SendStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Response, header};
+use tokio::time::Instant;
+
+use crate::error::Failure;
+use crate::limits;
+use crate::net::payload::Payload;
+use crate::service::bounds::Cut;
+use crate::upstream::failure;
+use crate::wire::status::{Code, Status};
+
+/// Ends a call that has sent nothing yet: headers that are trailers too.
+pub(super) fn trailers_only(respond: &mut SendResponse<Payload>, status: &Status) -> Code {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    status.write(headers);
+    // An error means that the client is gone.
+    let _ = respond.send_response(response, true);
+    status.code
+}
+
+/// Ends a call whose response has begun.
+pub(super) fn trailers(stream: &mut SendStream<Payload>, status: &Status) -> Code {
+    let mut trailers = HeaderMap::new();
+    status.write(&mut trailers);
+    // An error means that the client is gone.
+    let _ = stream.send_trailers(trailers);
+    status.code
+}
+
+/// The client's deadline is over (P3); the text is etcd's and Go's.
+pub(super) fn deadline_exceeded() -> Status {
+    Status::new(Code::DeadlineExceeded, "context deadline exceeded")
+}
+
+/// What is told of a failure. Once the client's deadline is over, that is it: etcd resets an
+/// overdue stream by its own clock, which may be looked at a moment before ours (P3, E6).
+pub(super) fn lost(failure: &Failure, deadline: Option<Instant>) -> Status {
+    match deadline {
+        Some(deadline) if Instant::now() >= deadline => deadline_exceeded(),
+        _ => failure::status(failure),
+    }
+}
+
+/// A message towards etcd is too large (P6).
+pub(super) fn send_too_large(len: u64, max: u64) -> Status {
+    let text = format!("trying to send message larger than max ({len} vs. {max})");
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// A message from etcd is too large (P6).
+pub(super) fn recv_too_large(len: u64, max: u64) -> Status {
+    let text = format!("grpc: received message larger than max ({len} vs. {max})");
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// The process is to end, and this call has no end of its own (S2).
+pub(super) fn shutting_down() -> Status {
+    Status::new(Code::Unavailable, "etcd-edge is shutting down")
+}
+
+/// A unary request that did not arrive in time.
+pub(super) fn slow_request() -> Status {
+    let text = format!(
+        "etcd-edge: request not complete within {:?}",
+        limits::REQUEST_TIME
+    );
+    Status::new(Code::ResourceExhausted, text)
+}
+
+/// Ends a call whose response has begun and that was cut short.
+pub(super) fn cut(stream: &mut SendStream<Payload>, cut: Cut) -> Code {
+    match cut {
+        Cut::ClientGone => Code::Cancelled,
+        Cut::Deadline => trailers(stream, &deadline_exceeded()),
+        Cut::Drain => trailers(stream, &shutting_down()),
+    }
+}

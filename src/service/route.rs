@@ -1,0 +1,107 @@
+//! A call from its arrival to its end: admitted, given to its driver, counted.
+
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use crate::limits;
+use crate::metrics::{CallMetrics, Limit};
+use crate::service::call::Call;
+use crate::service::{Ctx, read, relay, reply, watch};
+use crate::wire::method::Method;
+use crate::wire::status::{Code, Status};
+
+/// Begins to serve a call, as a task of its own. Each way of serving is a future of its own size,
+/// which is what an open stream keeps, and boxed: the runtime copies what it is given several
+/// times, at the spawn and at the end. A block holds the call once, an `async fn` would hold it
+/// twice.
+pub fn spawn(mut call: Box<Call>) {
+    if call.is_unary_read() {
+        tokio::task::spawn_local(Box::pin(async move {
+            let Some(counted) = admit(&mut call) else {
+                return;
+            };
+            let code = match read::serve(&mut call).await {
+                Ok(code) => code,
+                Err(received) => Box::pin(relay::serve(&mut call, received)).await,
+            };
+            counted.ended(call.method, code);
+        }));
+    } else if call.is_watch() && !watch::asks_for_bypass(&call.head.headers) {
+        tokio::task::spawn_local(Box::pin(async move {
+            let Some(counted) = admit(&mut call) else {
+                return;
+            };
+            let method = call.method;
+            let code = watch::serve(call).await;
+            counted.ended(method, code);
+        }));
+    } else {
+        tokio::task::spawn_local(Box::pin(async move {
+            let Some(counted) = admit(&mut call) else {
+                return;
+            };
+            let code = relay::serve(&mut call, Vec::new()).await;
+            counted.ended(call.method, code);
+        }));
+    }
+}
+
+/// Counts a call in, or refuses it.
+fn admit(call: &mut Call) -> Option<OpenCall> {
+    let counted = OpenCall::new(&call.ctx);
+    counters(&call.ctx, call.method).started.inc();
+    let Some(status) = refusal(call) else {
+        return Some(counted);
+    };
+    let code = reply::trailers_only(&mut call.respond, &status);
+    counted.ended(call.method, code);
+    None
+}
+
+fn counters<'a>(ctx: &'a Ctx, method: Option<&Method>) -> &'a CallMetrics {
+    let calls = &ctx.count().calls;
+    &calls[method.map_or(calls.len() - 1, |method| method.index)]
+}
+
+fn refusal(call: &Call) -> Option<Status> {
+    if call.head.headers.len() > limits::HEADER_FIELDS {
+        call.ctx.count().hit(Limit::HeaderFields);
+        let text = format!("more than {} header fields", limits::HEADER_FIELDS);
+        return Some(Status::new(Code::ResourceExhausted, text));
+    }
+    // Over before it arrived: etcd would not serve it either, and a write is better not begun.
+    if call.deadline.is_some_and(|at| at <= Instant::now()) {
+        return Some(reply::deadline_exceeded());
+    }
+    if call.ctx.open_calls.get() > limits::MAX_CALLS_PER_WORKER {
+        call.ctx.count().hit(Limit::Calls);
+        return Some(Status::new(
+            Code::ResourceExhausted,
+            "etcd-edge: too many calls open",
+        ));
+    }
+    None
+}
+
+/// Counts a call as open while it lives.
+struct OpenCall(Rc<Ctx>);
+
+impl OpenCall {
+    fn new(ctx: &Rc<Ctx>) -> OpenCall {
+        ctx.open_calls.set(ctx.open_calls.get() + 1);
+        ctx.count().open_calls.inc();
+        OpenCall(ctx.clone())
+    }
+
+    fn ended(self, method: Option<&Method>, code: Code) {
+        counters(&self.0, method).handled[usize::from(code.as_u8())].inc();
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.0.open_calls.set(self.0.open_calls.get() - 1);
+        self.0.count().open_calls.dec();
+    }
+}

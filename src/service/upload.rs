@@ -1,0 +1,183 @@
+//! The direction towards etcd, over all attempts at a call: what was received before, then what
+//! arrives, kept as long as it may have to be sent again (E2), bounded in time for unary calls (S1).
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use tokio::time::{Sleep, sleep};
+
+use crate::limits;
+use crate::metrics::Limit;
+use crate::net::pump::{End, Pump, PumpError};
+use crate::service::bounds::Cut;
+use crate::service::call::Call;
+use crate::service::replay::Replay;
+use crate::service::{Ctx, reply};
+use crate::wire::status::Status;
+
+/// The direction's state.
+pub(super) struct Upload {
+    ctx: Rc<Ctx>,
+    pump: Pump,
+    /// Received and to be sent before anything else.
+    backlog: VecDeque<Bytes>,
+    /// The pump holds what was offered from the backlog.
+    in_backlog: bool,
+    replay: Replay,
+    /// The client has half-closed.
+    client_done: bool,
+    state: UploadState,
+    /// Runs while a unary request is incomplete.
+    timer: Option<Pin<Box<Sleep>>>,
+    unary: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UploadState {
+    Open,
+    /// END_STREAM has been sent, or etcd wants no more.
+    Over,
+}
+
+/// Why the call cannot go on.
+pub(super) enum UploadError {
+    ClientGone,
+    Refused(Status),
+}
+
+impl UploadError {
+    /// What the client is told, if it is still there.
+    pub(super) fn into_cut(self) -> Result<Status, Cut> {
+        match self {
+            UploadError::ClientGone => Err(Cut::ClientGone),
+            UploadError::Refused(status) => Ok(status),
+        }
+    }
+}
+
+impl Upload {
+    /// For a call of which these bytes have been received.
+    pub(super) fn new(call: &Call, received: Vec<Bytes>) -> Upload {
+        let mut replay = Replay::new(call.ctx.clone());
+        received.iter().for_each(|chunk| replay.keep(chunk));
+        Upload {
+            ctx: call.ctx.clone(),
+            pump: Pump::new(call.ctx.max.send),
+            backlog: received.into(),
+            in_backlog: true,
+            replay,
+            client_done: false,
+            state: UploadState::Open,
+            timer: None,
+            unary: call.is_unary(),
+        }
+    }
+
+    /// Begins anew for another attempt; the replay is complete.
+    pub(super) fn rewind(&mut self, from: &mut RecvStream) {
+        if !self.in_backlog {
+            // It leaves from the backlog now, where nothing is owed to the window any more. An
+            // error means that the stream is gone, which the next poll says.
+            let _ = from.flow_control().release_capacity(self.pump.unsent());
+        }
+        self.pump = Pump::new(self.ctx.max.send);
+        self.backlog = self.replay.chunks().to_vec().into();
+        self.in_backlog = true;
+        self.state = UploadState::Open;
+    }
+
+    /// Whether the call could be sent once more.
+    pub(super) fn is_replayable(&self) -> bool {
+        self.replay.is_complete()
+    }
+
+    /// All that has been sent, if it is still here.
+    pub(super) fn sent(&mut self) -> Option<Vec<Bytes>> {
+        let complete = self.replay.is_complete();
+        complete.then(|| self.replay.chunks().to_vec())
+    }
+
+    /// The answer has begun: there is no other attempt.
+    pub(super) fn forget(&mut self) {
+        self.replay.forget();
+    }
+
+    /// Moves what can be moved; ready with an error only.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut RecvStream,
+        to: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), UploadError>> {
+        if self.state == UploadState::Over {
+            return Poll::Pending;
+        }
+        match self.poll_pump(cx, from, to) {
+            Poll::Ready(Ok(())) => {
+                self.state = UploadState::Over;
+                self.timer = None;
+                Poll::Pending
+            }
+            // etcd has ended its side; its answer is on the way.
+            Poll::Ready(Err(PumpError::To)) => {
+                self.state = UploadState::Over;
+                Poll::Pending
+            }
+            Poll::Ready(Err(PumpError::From(_))) => Poll::Ready(Err(UploadError::ClientGone)),
+            Poll::Ready(Err(PumpError::TooLarge { len, max })) => {
+                self.ctx.count().hit(Limit::SendBytes);
+                Poll::Ready(Err(UploadError::Refused(reply::send_too_large(len, max))))
+            }
+            Poll::Pending if self.unary && !self.client_done => self.poll_timer(cx),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UploadError>> {
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(limits::REQUEST_TIME)));
+        ready!(timer.as_mut().poll(cx));
+        self.ctx.count().hit(Limit::SlowRequest);
+        Poll::Ready(Err(UploadError::Refused(reply::slow_request())))
+    }
+
+    fn poll_pump(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut RecvStream,
+        to: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), PumpError>> {
+        while self.in_backlog {
+            ready!(self.pump.poll_offered(cx, to, false))?;
+            match self.backlog.pop_front() {
+                Some(chunk) => {
+                    self.pump.scan(&chunk)?;
+                    self.pump.offer(chunk);
+                }
+                None => self.in_backlog = false,
+            }
+        }
+        if self.client_done {
+            to.send_data(Bytes::new(), true)
+                .map_err(|_| PumpError::To)?;
+            return Poll::Ready(Ok(()));
+        }
+        let replay = &mut self.replay;
+        let end = ready!(self.pump.poll(cx, from, to, |chunk, _| replay.keep(chunk)))?;
+        self.client_done = true;
+        match end {
+            End::Passed => {}
+            // gRPC has no trailers from clients, and etcd's server ends the whole connection, with
+            // everybody's calls, when it meets some: they stop here.
+            End::Bare | End::Trailers(_) => to
+                .send_data(Bytes::new(), true)
+                .map_err(|_| PumpError::To)?,
+        }
+        Poll::Ready(Ok(()))
+    }
+}

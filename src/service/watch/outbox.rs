@@ -1,0 +1,81 @@
+//! What lines have to say to hubs: noted for the hub of this worker, sent to those of others.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::machine::watch::Told;
+use crate::machine::watch::hub::{CheckId, FeedId, StreamId, Verdict};
+use crate::machine::watch::trunk::{Sub, Token};
+use crate::service::shared::{Mail, Shared};
+use crate::wire::watch::Header;
+
+/// Something the hub has to be told.
+#[derive(Debug)]
+pub(super) enum Input {
+    Checked(CheckId, Verdict),
+    Told(FeedId, Told),
+    Synced(StreamId, i64),
+    Closed(StreamId),
+    Reset(Header),
+}
+
+/// Of one worker.
+pub(super) struct Outbox {
+    worker: u32,
+    shared: Arc<Shared>,
+    inbox: RefCell<VecDeque<Input>>,
+    /// s-watchers of all lines here.
+    s_watchers: Cell<usize>,
+}
+
+impl Outbox {
+    /// Empty.
+    pub(super) fn new(worker: u32, shared: Arc<Shared>) -> Outbox {
+        Outbox {
+            worker,
+            shared,
+            inbox: RefCell::default(),
+            s_watchers: Cell::new(0),
+        }
+    }
+
+    /// Notes something that the hub has to be told; [`run`](super::work::run) does.
+    pub(super) fn note(&self, input: Input) {
+        self.inbox.borrow_mut().push_back(input);
+    }
+
+    /// What was noted first.
+    pub(super) fn next(&self) -> Option<Input> {
+        self.inbox.borrow_mut().pop_front()
+    }
+
+    /// Tells a feed, wherever its hub is.
+    pub(super) fn tell(&self, sub: Sub, told: Told) {
+        if sub.worker == self.worker {
+            self.note(Input::Told(FeedId::from_number(sub.feed), told));
+        } else {
+            self.shared.post(sub.worker, Mail::Told(sub.feed, told));
+        }
+    }
+
+    /// Tells a stream that its barrier stands, wherever its hub is.
+    pub(super) fn synced(&self, token: Token, revision: i64) {
+        if token.worker == self.worker {
+            self.note(Input::Synced(StreamId::from_number(token.stream), revision));
+        } else {
+            self.shared
+                .post(token.worker, Mail::Synced(token.stream, revision));
+        }
+    }
+
+    /// A line had so many s-watchers, and now has so many.
+    pub(super) fn count_watchers(&self, before: usize, now: usize) {
+        self.s_watchers.set(self.s_watchers.get() + now - before);
+    }
+
+    /// s-watchers of all lines here.
+    pub(super) fn s_watchers(&self) -> usize {
+        self.s_watchers.get()
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether an endpoint's answers to progress requests are sound, by the release it runs (W8).
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use prost::Message as _;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::limits;
+use crate::service::Ctx;
+use crate::service::identity::Credential;
+use crate::service::watch::ask;
+use crate::upstream::attempt::{self, Attempt};
+use crate::upstream::conn::Conn;
+use crate::upstream::page;
+use crate::wire::frame;
+use crate::wire::pb::etcdserverpb::StatusResponse;
+
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
+
+/// Asks the endpoint once in a while; `None` when it is silent.
+pub(super) async fn answers_progress(
+    ctx: &Rc<Ctx>,
+    conn: &Rc<Conn>,
+    credential: Option<&Credential>,
+) -> Option<bool> {
+    let endpoint = conn.endpoint();
+    let known = ctx.watches.releases.borrow().get(&endpoint).copied();
+    if let Some((sound, until)) = known
+        && Instant::now() < until
+    {
+        return Some(sound);
+    }
+    let asking = async {
+        match by_status(ctx, conn, credential).await {
+            Some(version) => Some(version),
+            // Older releases let only root ask that, and the page is not everywhere.
+            None => by_page(ctx, endpoint).await,
+        }
+    };
+    let version = timeout(limits::HEALTH_TIME, asking).await.ok()?;
+    let sound = version.as_deref().is_some_and(is_sound);
+    let counts = match version {
+        Some(_) => limits::RELEASE_TIME,
+        None => limits::BACKOFF_LONGEST,
+    };
+    let entry = (sound, Instant::now() + counts);
+    ctx.watches.releases.borrow_mut().insert(endpoint, entry);
+    if !sound {
+        tracing::warn!(
+            endpoint = %ctx.pool.endpoints().get(endpoint),
+            version = version.as_deref().unwrap_or("unknown"),
+            "progress requests of watches are not answered: the endpoint's release is too old"
+        );
+    }
+    Some(sound)
+}
+
+async fn by_status(
+    ctx: &Rc<Ctx>,
+    conn: &Rc<Conn>,
+    credential: Option<&Credential>,
+) -> Option<String> {
+    let head = ask::head(STATUS, credential);
+    let head = attempt::head(ctx.pool.endpoints(), conn.endpoint(), &head, None);
+    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])]);
+    let answer = std::future::poll_fn(|cx| attempt.poll(cx)).await.ok()?;
+    let mut reader = frame::Reader::new(limits::HOLD_BYTES as u64);
+    answer
+        .chunks
+        .into_iter()
+        .for_each(|chunk| reader.push(chunk));
+    let message = reader.next().ok()??;
+    let status = StatusResponse::decode(message.payload).ok()?;
+    Some(status.version).filter(|version| !version.is_empty())
+}
+
+async fn by_page(ctx: &Rc<Ctx>, endpoint: usize) -> Option<String> {
+    let page = page::fetch(ctx.pool.endpoints(), endpoint, "/version").await;
+    let page: Value = serde_json::from_slice(&page.ok()?.body).ok()?;
+    page.get("etcdserver")?.as_str().map(str::to_owned)
+}
+
+/// 3.4.25 and 3.5.8 are the first of their lines.
+fn is_sound(version: &str) -> bool {
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    let mut next = || numbers.next().unwrap_or(0);
+    match (next(), next(), next()) {
+        (3, 4, patch) => patch >= 25,
+        (3, 5, patch) => patch >= 8,
+        (3, minor, _) => minor > 5,
+        (major, _, _) => major > 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_sound;
+
+    #[test]
+    fn old_releases_are_not_sound() {
+        for old in ["3.4.24", "3.5.0", "3.5.7", "3.3.99", "2.3.8", "", "x"] {
+            assert!(!is_sound(old), "{old}");
+        }
+        for new in [
+            "3.4.25",
+            "3.5.8",
+            "3.5.35",
+            "3.6.0",
+            "3.7.1",
+            "3.8.0-alpha.0",
+            "4.0.0",
+        ] {
+            assert!(is_sound(new), "{new}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What one worker keeps of watches: its hub, its clients' streams, and its ends of the feeds.
+//!
+//! Values and their keeping only; what is done with them stands in the files beside this one.
+//! Everything here belongs to one thread. Nothing that the hub asks for is done inside of it: it is
+//! noted in the inbox, and [`run`](super::work::run) goes on until nothing is left.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use h2::SendStream;
+use tokio::sync::{Notify, OnceCell};
+
+use crate::limits;
+use crate::machine::watch::hub::{FeedId, Hub, Identity, Settings, StreamId};
+use crate::machine::watch::trunk::{Sub, Token};
+use crate::net::payload::{Account, Board, Payload};
+use crate::service::identity::{Login, Session};
+use crate::service::shared::{Mail, Shared};
+use crate::service::watch::granted::Granted;
+use crate::service::watch::line::Line;
+use crate::service::watch::outbox::Outbox;
+use crate::wire::status::Code;
+use crate::wire::watch::Header;
+
+/// A client's watch stream, while it is open here.
+pub(super) struct Client {
+    pub(super) to: RefCell<SendStream<Payload>>,
+    pub(super) account: Rc<Account>,
+    pub(super) session: Session,
+    /// It asked to be told when there is no leader (W12).
+    pub(super) wants_leader: bool,
+    /// Its token was good once.
+    pub(super) granted: Cell<bool>,
+    /// A barrier was asked for, and has not come.
+    pub(super) syncing: Cell<bool>,
+    /// How it was ended, if it was: the task that reads it is to go.
+    pub(super) ended: Cell<Option<Code>>,
+    /// Of the task that reads it.
+    pub(super) waker: Cell<Option<Waker>>,
+}
+
+impl Client {
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Where a feed comes from.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// The shared line of an identity, on the worker that owns it.
+    Shared(Identity),
+    /// A line of its own, here.
+    Own(Rc<Line>),
+}
+
+type Named = (StreamId, Rc<Client>);
+
+/// Whether an endpoint, by its place in the list, answers progress requests soundly (W8), and until
+/// when that counts.
+pub(super) type Releases = HashMap<usize, (bool, Instant)>;
+
+/// One worker's part.
+pub struct Watches {
+    pub(super) worker: u32,
+    pub(super) shared: Arc<Shared>,
+    pub(super) hub: RefCell<Hub>,
+    pub(super) out: Outbox,
+    /// [`run`](super::work::run) is at work further up.
+    pub(super) running: Cell<bool>,
+    /// The highest known revision that the hub has been told.
+    pub(super) told_known: Cell<Header>,
+    /// By the place of their [`StreamId`].
+    clients: RefCell<Vec<Option<Named>>>,
+    pub(super) feeds: RefCell<HashMap<FeedId, Source>>,
+    /// Identities of open streams, and how many streams each has.
+    logins: RefCell<HashMap<Identity, (Arc<Login>, usize)>>,
+    /// Shared lines that this worker owns.
+    pub(super) lines: RefCell<HashMap<Identity, Rc<Line>>>,
+    pub(super) granted: RefCell<Granted>,
+    /// etcd was asked who it is.
+    pub(super) greeted: OnceCell<()>,
+    pub(super) releases: RefCell<Releases>,
+    pub(super) board: Rc<Board>,
+    /// When the hub is to be told the time; `clock` waits for it.
+    pub(super) alarm: Cell<Option<Instant>>,
+    pub(super) rearm: Notify,
+    /// Something waits in the inbox.
+    pub(super) work: Notify,
+}
+
+impl Watches {
+    /// Without a client; the hubs of all workers together keep the bytes of one flag.
+    pub fn new(worker: usize, shared: Arc<Shared>) -> Watches {
+        let options = shared.options();
+        let settings = Settings {
+            log_bytes: options.log_bytes / shared.workers(),
+            progress_interval: options.progress_notify,
+            fragment_bytes: shared.part_bytes(),
+            ..Settings::default()
+        };
+        Watches {
+            // Bounded by MAX_WORKERS.
+            worker: worker as u32,
+            out: Outbox::new(worker as u32, shared.clone()),
+            shared,
+            hub: RefCell::new(Hub::new(settings, Instant::now())),
+            running: Cell::new(false),
+            told_known: Cell::default(),
+            clients: RefCell::default(),
+            feeds: RefCell::default(),
+            logins: RefCell::default(),
+            lines: RefCell::default(),
+            granted: RefCell::default(),
+            greeted: OnceCell::new(),
+            releases: RefCell::default(),
+            board: Rc::default(),
+            alarm: Cell::new(None),
+            rearm: Notify::new(),
+            work: Notify::new(),
+        }
+    }
+
+    /// Where it is told what has left towards clients.
+    pub fn board(&self) -> &Rc<Board> {
+        &self.board
+    }
+
+    /// A client's stream was opened under this name.
+    pub(super) fn insert(&self, id: StreamId, client: Rc<Client>) {
+        let login = client.session.login();
+        self.logins
+            .borrow_mut()
+            .entry(identity(login))
+            .or_insert_with(|| (login.clone(), 0))
+            .1 += 1;
+        let mut clients = self.clients.borrow_mut();
+        if clients.len() <= id.index() {
+            clients.resize_with(id.index() + 1, || None);
+        }
+        clients[id.index()] = Some((id, client));
+    }
+
+    /// The client's stream of this name, if it is still open.
+    pub(super) fn client(&self, id: StreamId) -> Option<Rc<Client>> {
+        let clients = self.clients.borrow();
+        let (named, client) = clients.get(id.index())?.as_ref()?;
+        (*named == id).then(|| client.clone())
+    }
+
+    /// Its stream is over. The hub knows, or is told by the caller.
+    pub(super) fn remove(&self, id: StreamId) -> Option<Rc<Client>> {
+        let (_, client) = {
+            let mut clients = self.clients.borrow_mut();
+            let place = clients.get_mut(id.index())?;
+            place.take_if(|(named, _)| *named == id)?
+        };
+        let identity = identity(client.session.login());
+        if client.syncing.get() {
+            self.send(identity, Mail::Unsync(identity, self.token(id)));
+        }
+        let mut logins = self.logins.borrow_mut();
+        if let Some((_, streams)) = logins.get_mut(&identity) {
+            *streams -= 1;
+            if *streams == 0 {
+                logins.remove(&identity);
+            }
+        }
+        Some(client)
+    }
+
+    /// A line is over. Another may have taken its place.
+    pub(super) fn forget_line(&self, line: &Rc<Line>) {
+        let identity = identity(&line.login);
+        let mut lines = self.lines.borrow_mut();
+        if lines
+            .get(&identity)
+            .is_some_and(|own| Rc::ptr_eq(own, line))
+        {
+            lines.remove(&identity);
+        }
+    }
+
+    /// The open streams of clients that fit.
+    pub(super) fn streams(&self, fits: impl Fn(&Client) -> bool) -> Vec<StreamId> {
+        let clients = self.clients.borrow();
+        let open = clients.iter().flatten();
+        open.filter(|(_, client)| fits(client))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// The login of an identity with an open stream here.
+    pub(super) fn login(&self, identity: Identity) -> Option<Arc<Login>> {
+        let logins = self.logins.borrow();
+        logins.get(&identity).map(|(login, _)| login.clone())
+    }
+
+    /// Sends mail to the worker that owns the identity's shared line.
+    pub(super) fn send(&self, identity: Identity, mail: Mail) {
+        self.shared.post(self.shared.owner(identity), mail);
+    }
+
+    /// A feed of this worker's hub, as trunks know it.
+    pub(super) fn sub(&self, feed: FeedId) -> Sub {
+        Sub {
+            worker: self.worker,
+            feed: feed.number(),
+        }
+    }
+
+    /// A stream of this worker's hub, as trunks know it.
+    pub(super) fn token(&self, stream: StreamId) -> Token {
+        Token {
+            worker: self.worker,
+            stream: stream.number(),
+        }
+    }
+}
+
+/// The hub's word for a login.
+pub(super) fn identity(login: &Login) -> Identity {
+    Identity(login.number())
+}
+
+/// Room of a new stream of a connection that has so many already: all together they stay near
+/// [`limits::MAX_STALLED_BYTES`].
+pub(super) fn room(streams: usize) -> usize {
+    if streams < limits::WATCH_ROOMY_STREAMS {
+        limits::WATCH_ROOM
+    } else {
+        limits::FREE_SEND_BYTES
+    }
+}

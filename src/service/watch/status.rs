@@ -1,0 +1,75 @@
+//! What is watched, for people: ranges with their watchers, frontiers and lags, over all workers.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc::unbounded_channel;
+
+use crate::machine::watch::hub::FeedStatus;
+use crate::service::Ctx;
+use crate::service::shared::{Mail, Report};
+
+/// Asks every worker; says what has come when the last has answered. The caller bounds the time.
+pub async fn status(ctx: &Ctx) -> Value {
+    let (sender, mut reports) = unbounded_channel();
+    ctx.shared.post_all(|| Mail::Report(sender.clone()));
+    drop(sender);
+    let mut all = Vec::new();
+    while let Some(report) = reports.recv().await {
+        all.push(report);
+    }
+    all.sort_by_key(|report| report.worker);
+    let known = ctx.shared.known.header();
+    let workers: Vec<Value> = all.iter().map(worker).collect();
+    json!({
+        "cluster_id": format!("{:x}", known.cluster_id),
+        "revision": known.revision,
+        "workers": workers,
+        "ranges": ranges(&all, known.revision),
+    })
+}
+
+fn worker(report: &Report) -> Value {
+    let stats = &report.stats;
+    json!({
+        "worker": report.worker,
+        "streams": stats.streams,
+        "c_watchers": stats.watchers,
+        "s_watchers": report.s_watchers,
+        "catch_ups": stats.catch_ups,
+        "slow": stats.slow,
+        "log_bytes": stats.log_bytes,
+    })
+}
+
+/// What one s-watcher is for.
+type Watched<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, bool);
+
+/// One entry for each range of an identity. Its shared s-watcher is one, whatever the number of
+/// workers that are told by it; each that catches up is one of its own.
+fn ranges(reports: &[Report], known: i64) -> Vec<Value> {
+    let mut ranges: BTreeMap<Watched<'_>, Vec<&FeedStatus>> = BTreeMap::new();
+    for (name, feed) in reports.iter().flat_map(|report| &report.feeds) {
+        let end = feed.range.end().map(|end| &end[..]);
+        let watched = (name.as_str(), &feed.range.start()[..], end, feed.prev_kv);
+        ranges.entry(watched).or_default().push(feed);
+    }
+    let entry = |((name, _, _, prev_kv), feeds): (Watched<'_>, Vec<&FeedStatus>)| {
+        let catch_ups = feeds.iter().filter(|feed| feed.catch_up).count();
+        let frontier = feeds.iter().filter_map(|feed| feed.frontier).min();
+        let range = &feeds[0].range;
+        json!({
+            "identity": name,
+            "key": range.start().escape_ascii().to_string(),
+            "range_end": range.range_end().escape_ascii().to_string(),
+            "prev_kv": prev_kv,
+            "c_watchers": feeds.iter().map(|feed| feed.watchers).sum::<usize>(),
+            "s_watchers": catch_ups + usize::from(catch_ups < feeds.len()),
+            "catch_ups": catch_ups,
+            "slow": feeds.iter().map(|feed| feed.slow).sum::<usize>(),
+            "frontier": frontier,
+            "lag": frontier.map(|frontier| (known - frontier).max(0)),
+        })
+    };
+    ranges.into_iter().map(entry).collect()
+}

@@ -1,0 +1,82 @@
+//! What each worker does for watches beside its clients' streams.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use tokio::time::sleep_until;
+
+use crate::machine::watch::hub::StreamId;
+use crate::service::watch::work::{deliver, end_streams, run};
+use crate::service::{Ctx, reply};
+
+/// Begins all of it.
+pub fn begin(ctx: &Rc<Ctx>) {
+    tokio::task::spawn_local(take_mail(ctx.clone()));
+    tokio::task::spawn_local(take_work(ctx.clone()));
+    tokio::task::spawn_local(take_room(ctx.clone()));
+    tokio::task::spawn_local(clock(ctx.clone()));
+    tokio::task::spawn_local(drain(ctx.clone()));
+}
+
+/// What lines and checks have left in the inbox.
+async fn take_work(ctx: Rc<Ctx>) {
+    loop {
+        ctx.watches.work.notified().await;
+        run(&ctx);
+    }
+}
+
+/// Mail from other workers.
+async fn take_mail(ctx: Rc<Ctx>) {
+    let worker = ctx.watches.worker;
+    let Some(mut receiver) = ctx.shared.receiver(worker) else {
+        return;
+    };
+    while let Some(first) = receiver.recv().await {
+        let mut next = Some(first);
+        while let Some(mail) = next {
+            ctx.shared.received(worker, &mail);
+            deliver(&ctx, mail);
+            next = receiver.try_recv().ok();
+        }
+        run(&ctx);
+    }
+}
+
+/// What has left towards clients is room for more.
+async fn take_room(ctx: Rc<Ctx>) {
+    let mut left = Vec::new();
+    loop {
+        poll_fn(|cx| ctx.watches.board().poll(cx, &mut left)).await;
+        let mut hub = ctx.watches.hub.borrow_mut();
+        for left in left.drain(..) {
+            hub.room(StreamId::from_number(left.stream), left.bytes);
+        }
+        drop(hub);
+        run(&ctx);
+    }
+}
+
+/// Tells the hub the time when it wants to know.
+async fn clock(ctx: Rc<Ctx>) {
+    loop {
+        let rearm = ctx.watches.rearm.notified();
+        match ctx.watches.alarm.get() {
+            None => rearm.await,
+            Some(at) => tokio::select! {
+                () = rearm => {}
+                () = sleep_until(at.into()) => {
+                    ctx.watches.alarm.set(None);
+                    run(&ctx);
+                }
+            },
+        }
+    }
+}
+
+/// At the end of the process every watch is told to go elsewhere (S2).
+async fn drain(ctx: Rc<Ctx>) {
+    ctx.drain.begun().await;
+    end_streams(&ctx, |_| true, &reply::shutting_down());
+    run(&ctx);
+}

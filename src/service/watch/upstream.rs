@@ -1,0 +1,388 @@
+//! The stream of a line: opened, read, given up, opened again, for as long as its trunk wants one.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::ResponseFuture;
+use http::HeaderMap;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use crate::limits;
+use crate::machine::watch::Lost;
+use crate::machine::watch::trunk::Because;
+use crate::service::Ctx;
+use crate::service::shared::Mail;
+use crate::service::watch::ask;
+use crate::service::watch::line::{Line, Verify};
+use crate::service::watch::road::{End, Opened, Road};
+use crate::service::watch::state::identity;
+use crate::upstream::conn::{CallGuard, Taken};
+use crate::wire::frame::{FrameError, Reader};
+use crate::wire::status::Status;
+use crate::wire::watch::{Header, Response};
+
+/// Drives a line until nobody listens any more.
+pub(super) async fn drive(ctx: Rc<Ctx>, line: Rc<Line>) {
+    let mut road = Road::default();
+    while !line.is_over() {
+        let Some((generation, because)) = line.wanted() else {
+            line.changed().await;
+            continue;
+        };
+        if because != Because::Needed {
+            ctx.count().watch.resumes.inc();
+        }
+        // Read before the stream is opened: what etcd answers on it is to be no older.
+        let before = ctx.shared.known.header();
+        let opened = tokio::select! {
+            opened = road.open(&ctx, &line.login, because) => opened,
+            () = unwanted(&line, generation) => continue,
+        };
+        match opened {
+            Ok(opened) => {
+                let end = read(&ctx, &line, generation, opened, before, &mut road).await;
+                if line.wants(generation) {
+                    line.lost(&ctx.watches.out, generation);
+                    ctx.watches.work.notify_one();
+                }
+                if let Some(end) = end {
+                    tracing::debug!(?end, "a watch stream to etcd has ended");
+                    road.ended(end).await;
+                }
+            }
+            // Whoever asked for a leader is told that there is none; the others wait on.
+            Err(Lost::NoLeader) => {
+                let identity = identity(&line.login);
+                ctx.shared.set_leaderless(true);
+                ctx.shared.post_all(|| Mail::NoLeader(identity));
+            }
+            Err(why) => {
+                line.give_up(&ctx.watches.out, generation, why);
+                ctx.watches.work.notify_one();
+            }
+        }
+    }
+    ctx.watches.forget_line(&line);
+}
+
+/// Returns when the trunk no longer wants this stream.
+async fn unwanted(line: &Line, generation: u64) {
+    while line.wants(generation) && !line.is_over() {
+        line.changed().await;
+    }
+}
+
+/// What made the reader look up.
+enum Woken {
+    Arrived(Result<Vec<Arrived>, Option<String>>),
+    Alarm,
+    Changed,
+}
+
+/// Reads a stream to its end; `None` when it was ended here.
+async fn read(
+    ctx: &Rc<Ctx>,
+    line: &Rc<Line>,
+    generation: u64,
+    opened: Opened,
+    before: Header,
+    road: &mut Road,
+) -> Option<End> {
+    let Taken {
+        response,
+        body,
+        guard,
+    } = opened.taken;
+    let began = Instant::now();
+    let mut incoming = Incoming::new(response, guard, ctx.max.recv);
+    let mut alarm = Alarm::new();
+    let mut answered = false;
+    line.connected(&ctx.watches.out, generation, body, opened.progress);
+    let text = loop {
+        if !line.wants(generation) || line.is_over() {
+            return None;
+        }
+        if let Some(verify) = line.take_verify() {
+            if !history_is_told(ctx, line, verify).await {
+                break None;
+            }
+            continue;
+        }
+        let paused = line.is_paused() || backed_up(ctx).await;
+        let look = Instant::now() + limits::WATCH_LOOK;
+        let wake = line.wake_at().filter(|_| !paused).map(Instant::from);
+        alarm.set(wake.map_or(look, |wake| wake.min(look)));
+        let mut changed = pin!(line.changed());
+        let woken = poll_fn(|cx| {
+            if changed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Woken::Changed);
+            }
+            if !paused && let Poll::Ready(arrived) = incoming.poll(cx) {
+                return Poll::Ready(Woken::Arrived(arrived));
+            }
+            alarm.poll(cx).map(|()| Woken::Alarm)
+        })
+        .await;
+        match woken {
+            Woken::Arrived(Ok(responses)) => {
+                if !answered {
+                    answered = true;
+                    road.answered();
+                    ctx.shared.set_leaderless(false);
+                    if !fits(ctx, line, generation, before, &responses).await {
+                        break None;
+                    }
+                }
+                hand_in(ctx, line, generation, responses);
+                ctx.watches.work.notify_one();
+            }
+            Woken::Arrived(Err(text)) => break text,
+            Woken::Changed => {}
+            Woken::Alarm => {
+                if !paused {
+                    line.with(&ctx.watches.out, |trunk| {
+                        trunk.tick(Instant::now().into_std())
+                    });
+                    ctx.watches.work.notify_one();
+                }
+                // Told GOAWAY, or found to be stalled by others (E5); or this stream alone is.
+                let silent = !answered && began.elapsed() >= limits::WATCH_UNANSWERED;
+                if incoming.guard.conn().is_retired() || silent {
+                    break None;
+                }
+            }
+        }
+    };
+    Some(End {
+        text,
+        lived: began.elapsed(),
+    })
+}
+
+/// Whether other workers are behind with their mail: what etcd has to say waits there meanwhile.
+async fn backed_up(ctx: &Ctx) -> bool {
+    if !ctx.shared.is_backed_up() {
+        return false;
+    }
+    sleep(limits::TICK).await;
+    ctx.shared.is_backed_up()
+}
+
+/// Whether the first answers of a stream can be believed. History goes back between two streams if
+/// ever, when a backup was restored or another cluster answers: so what does not fit what was known
+/// before is asked about. Mostly it is a member that lags.
+async fn fits(
+    ctx: &Rc<Ctx>,
+    line: &Rc<Line>,
+    generation: u64,
+    before: Header,
+    first: &[Arrived],
+) -> bool {
+    let header = first
+        .iter()
+        .map(|a| a.response.header)
+        .find(|h| h.revision > 0);
+    let Some(header) = header.filter(|_| before.revision > 0) else {
+        return true;
+    };
+    if header.cluster_id == before.cluster_id && header.revision >= before.revision {
+        return true;
+    }
+    let verify = Verify {
+        generation,
+        highest: before.revision,
+    };
+    history_is_told(ctx, line, verify).await && line.wants(generation)
+}
+
+/// Gives the trunk what arrived, in order.
+fn hand_in(ctx: &Rc<Ctx>, line: &Rc<Line>, generation: u64, arrived: Vec<Arrived>) {
+    for Arrived {
+        response,
+        cut_below,
+    } in arrived
+    {
+        ctx.shared.known.see(&response.header);
+        ctx.count().watch.events_in.add(response.events.len());
+        if let Some(bytes) = cut_below {
+            ctx.shared.saw_cut(bytes);
+        }
+        line.with(&ctx.watches.out, |trunk| {
+            trunk.response(generation, response, Instant::now().into_std());
+        });
+    }
+}
+
+/// Asks where the store is and says so to whom it concerns; false when nobody could tell.
+async fn history_is_told(ctx: &Rc<Ctx>, line: &Rc<Line>, verify: Verify) -> bool {
+    let credential = line.login.credentials(1).into_iter().next();
+    let Some(now) = ask::history(ctx, credential.as_ref(), &line.range).await else {
+        return false;
+    };
+    let cluster = ctx.shared.known.header().cluster_id;
+    if now.revision >= verify.highest && (cluster == 0 || now.cluster_id == cluster) {
+        ctx.shared.known.see(&now);
+        line.with(&ctx.watches.out, |trunk| {
+            trunk.history_holds(verify.generation)
+        });
+        return true;
+    }
+    tracing::error!(
+        revision = now.revision,
+        cluster = now.cluster_id,
+        before = verify.highest,
+        "the store's history went back: every watch is canceled"
+    );
+    ctx.count().watch.history_resets.inc();
+    ctx.shared.known.reset(&now);
+    ctx.shared.post_all(|| Mail::Reset(now));
+    line.with(&ctx.watches.out, |trunk| trunk.history_reset(now));
+    ctx.watches.work.notify_one();
+    true
+}
+
+/// One answer.
+struct Arrived {
+    response: Response,
+    /// It goes on where the one before was cut. With its first event that one would have come to so
+    /// many bytes, which etcd found to be too many.
+    cut_below: Option<usize>,
+}
+
+/// Whole messages of a stream.
+struct Incoming {
+    /// Size of the last answer if it was a part that others follow.
+    part: Option<usize>,
+    response: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    reader: Reader,
+    guard: CallGuard,
+}
+
+impl Incoming {
+    fn new(response: ResponseFuture, guard: CallGuard, max: u64) -> Incoming {
+        Incoming {
+            response: Some(response),
+            body: None,
+            reader: Reader::new(max),
+            part: None,
+            guard,
+        }
+    }
+
+    /// All that is here, at least one; or how the stream ended, in etcd's words if it said any.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Arrived>, Option<String>>> {
+        if let Some(response) = &mut self.response {
+            let response = ready!(Pin::new(response).poll(cx));
+            self.response = None;
+            let Ok(response) = response else {
+                return Poll::Ready(Err(None));
+            };
+            let (head, body) = response.into_parts();
+            if body.is_end_stream() {
+                return Poll::Ready(Err(text(&head.headers)));
+            }
+            self.body = Some(body);
+        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(Err(None));
+        };
+        let mut arrived = Vec::new();
+        while arrived.len() < limits::WATCH_ANSWERS_AT_ONCE {
+            match body.poll_data(cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    // An error means that the stream is gone, which the next poll says.
+                    let _ = body.flow_control().release_capacity(chunk.len());
+                    self.reader.push(chunk);
+                    if let Err(error) = parse(&mut self.reader, &mut self.part, &mut arrived) {
+                        return Poll::Ready(Err(Some(error)));
+                    }
+                }
+                // What came before is handed in first.
+                Poll::Ready(_) | Poll::Pending if !arrived.is_empty() => break,
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
+                Poll::Ready(None) => {
+                    let trailers = ready!(body.poll_trailers(cx));
+                    let said = trailers.ok().flatten().and_then(|t| text(&t));
+                    return Poll::Ready(Err(said));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(arrived))
+    }
+}
+
+fn parse(
+    reader: &mut Reader,
+    part: &mut Option<usize>,
+    arrived: &mut Vec<Arrived>,
+) -> Result<(), String> {
+    loop {
+        let message = match reader.next() {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(FrameError::TooLarge { len, max }) => {
+                return Err(format!("message of {len} bytes, limit is {max}"));
+            }
+            Err(error) => return Err(error.to_string()),
+        };
+        // Its events may be kept for long, and would keep the read buffer with whatever else of the
+        // connection is in it.
+        let own = Bytes::copy_from_slice(&message.payload);
+        let response = Response::parse(&own).map_err(|error| error.to_string())?;
+        let first = response.events.first();
+        let cut_below = part.zip(first).map(|(part, e)| part + e.encoded.len());
+        *part = response.fragment.then_some(own.len());
+        arrived.push(Arrived {
+            response,
+            cut_below,
+        });
+    }
+}
+
+fn text(headers: &HeaderMap) -> Option<String> {
+    Status::from_headers(headers).map(|status| status.message.into_owned())
+}
+
+/// One timer, registered anew only when it must be earlier: a later one looks again when it fires.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    /// When it is wanted.
+    at: Instant,
+}
+
+impl Alarm {
+    fn new() -> Alarm {
+        let at = Instant::now() + limits::WATCH_LOOK;
+        Alarm {
+            sleep: Box::pin(sleep_until(at)),
+            at,
+        }
+    }
+
+    fn set(&mut self, at: Instant) {
+        self.at = at;
+        if at < self.sleep.deadline() {
+            self.sleep.as_mut().reset(at);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let wanted = self.at;
+            if Instant::now() >= wanted {
+                self.sleep
+                    .as_mut()
+                    .reset(Instant::now() + limits::WATCH_LOOK);
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(wanted);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! What the hub says is done: messages are sent, feeds opened, tokens checked, streams ended.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::limits;
+use crate::machine::watch::hub::{
+    Action, CheckId, FeedId, FeedStatus, Hub, Identity, Message, Stats, StreamId, Verdict,
+};
+use crate::machine::watch::trunk::{Sub, Trunk};
+use crate::machine::watch::{Lost, Told};
+use crate::metrics::Limit;
+use crate::net::payload::Payload;
+use crate::service::identity::Login;
+use crate::service::shared::{Mail, Report};
+use crate::service::watch::granted::Answer;
+use crate::service::watch::line::Line;
+use crate::service::watch::outbox::Input;
+use crate::service::watch::state::{Client, Source};
+use crate::service::watch::{ask, state, upstream};
+use crate::service::{Ctx, reply};
+use crate::wire::range::KeyRange;
+use crate::wire::status::{Code, Status};
+
+/// Tells the hub what waits in the inbox, and does what it asks for, until nothing is left.
+pub(super) fn run(ctx: &Rc<Ctx>) {
+    let watches = &ctx.watches;
+    if watches.running.replace(true) {
+        return;
+    }
+    let mut hub = watches.hub.borrow_mut();
+    hub.tick(Instant::now());
+    tell_known(ctx, &mut hub);
+    loop {
+        let input = watches.out.next();
+        let idle = input.is_none();
+        if let Some(input) = input {
+            tell(ctx, &mut hub, input);
+        }
+        let mut acted = false;
+        for action in hub.actions() {
+            acted = true;
+            perform(ctx, action);
+        }
+        if idle && !acted {
+            break;
+        }
+    }
+    let wake = hub.wake();
+    count(ctx, &hub.stats());
+    drop(hub);
+    watches.running.set(false);
+    let armed = watches.alarm.replace(wake);
+    if wake.is_some_and(|wake| armed.is_none_or(|armed| wake < armed)) {
+        watches.rearm.notify_one();
+    }
+}
+
+fn tell(ctx: &Ctx, hub: &mut Hub, input: Input) {
+    match input {
+        Input::Checked(check, verdict) => hub.checked(check, verdict),
+        Input::Told(feed, told) => {
+            if let Told::Compacted { .. } | Told::Refused(_) | Told::Lost(_) = told {
+                // It is over, and the hub need not close it.
+                ctx.watches.feeds.borrow_mut().remove(&feed);
+            }
+            hub.told(feed, told);
+        }
+        Input::Closed(stream) => hub.stream_closed(stream),
+        Input::Synced(stream, revision) => hub.synced(stream, revision),
+        Input::Reset(header) => hub.history_reset(header),
+    }
+}
+
+fn count(ctx: &Ctx, stats: &Stats) {
+    let count = &ctx.count().watch;
+    count.streams.set(stats.streams);
+    count.c_watchers.set(stats.watchers);
+    count.s_watchers.set(ctx.watches.out.s_watchers());
+    count.catch_ups.set(stats.catch_ups);
+    count.slow.set(stats.slow);
+    count.log_bytes.set(stats.log_bytes);
+    count.joined.set(stats.joined);
+    count.catch_ups_opened.set(stats.catch_ups_opened);
+    count.events_out.set(stats.events_sent);
+}
+
+/// Before the hub answers anybody: what this process knows of the store (W4).
+fn tell_known(ctx: &Ctx, hub: &mut Hub) {
+    let known = ctx.shared.known.header();
+    if ctx.watches.told_known.replace(known) != known {
+        hub.known(known);
+    }
+    hub.fragment_limit(ctx.shared.part_bytes());
+}
+
+fn perform(ctx: &Rc<Ctx>, action: Action) {
+    let watches = &ctx.watches;
+    match action {
+        Action::Send { stream, message } => send(ctx, stream, message),
+        Action::Check {
+            check,
+            stream,
+            range,
+        } => check_range(ctx, check, stream, range),
+        Action::OpenFeed {
+            feed,
+            identity,
+            range,
+            prev_kv,
+            start,
+        } => open_feed(ctx, feed, identity, range, prev_kv, start),
+        Action::CloseFeed(feed) => close_feed(ctx, feed),
+        Action::PauseFeed(feed) => pause_feed(ctx, feed, true),
+        Action::ResumeFeed(feed) => pause_feed(ctx, feed, false),
+        Action::Sync { stream, identity } => {
+            if let Some(client) = watches.client(stream) {
+                client.syncing.set(true);
+            }
+            let mail = Mail::Sync(identity, watches.token(stream));
+            to_owner(ctx, identity, mail);
+        }
+        Action::End { stream, why } => {
+            if let Some(client) = watches.remove(stream) {
+                end(&client, &lost(why));
+            }
+        }
+        Action::ReadRequests(stream) => {
+            if let Some(client) = watches.client(stream) {
+                client.wake();
+            }
+        }
+    }
+}
+
+/// One message to a client. No stream keeps more than its room here but for one message; what all
+/// of a connection keep together is bounded too (S1).
+fn send(ctx: &Rc<Ctx>, stream: StreamId, message: Message) {
+    let Some(client) = ctx.watches.client(stream) else {
+        return;
+    };
+    let payload = match message {
+        Message::Whole(bytes) => Payload::from(bytes),
+        Message::Shared { head, tail } => Payload::new(&head, tail),
+    };
+    let payload = payload.counted(&client.account);
+    // An error means that the client is gone, which its task finds out.
+    let _ = client.to.borrow_mut().send_data(payload, false);
+    if client.account.total() > limits::MAX_STALLED_BYTES {
+        ctx.count().hit(Limit::StalledBytes);
+        client
+            .to
+            .borrow_mut()
+            .send_reset(h2::Reason::ENHANCE_YOUR_CALM);
+        client.ended.set(Some(Code::ResourceExhausted));
+        client.wake();
+    }
+}
+
+/// Ends a client's stream that the hub has forgotten.
+pub(super) fn end(client: &Client, status: &Status) {
+    let code = reply::trailers(&mut client.to.borrow_mut(), status);
+    client.ended.set(Some(code));
+    client.wake();
+}
+
+/// What a client is told when its stream cannot go on.
+pub(super) fn lost(why: Lost) -> Status {
+    let text = match why {
+        Lost::NoLeader => "etcdserver: no leader",
+        Lost::Unavailable => "etcd-edge: no endpoint can serve the watch",
+    };
+    Status::new(Code::Unavailable, text)
+}
+
+/// Ends streams without the hub's word.
+pub(super) fn end_streams(ctx: &Ctx, fits: impl Fn(&Client) -> bool, status: &Status) {
+    for stream in ctx.watches.streams(fits) {
+        if let Some(client) = ctx.watches.remove(stream) {
+            ctx.watches.out.note(Input::Closed(stream));
+            end(&client, status);
+        }
+    }
+}
+
+fn check_range(ctx: &Rc<Ctx>, check: CheckId, stream: StreamId, range: KeyRange) {
+    let Some(client) = ctx.watches.client(stream) else {
+        return;
+    };
+    let wish = (client.session.credential().cloned(), range);
+    let now = Instant::now();
+    let answer = ctx.watches.granted.borrow_mut().look(&wish, check, now);
+    match answer {
+        Answer::Granted => answer_check(ctx, check, Verdict::Granted),
+        Answer::Asked => {}
+        Answer::Ask => {
+            let ctx = ctx.clone();
+            tokio::task::spawn_local(async move {
+                let verdict = ask::may_read(&ctx, &wish).await;
+                let granted = verdict == Verdict::Granted;
+                let watches = &ctx.watches;
+                let checks = watches.granted.borrow_mut().answered(wish, granted, now);
+                for check in checks {
+                    answer_check(&ctx, check, verdict.clone());
+                }
+                ctx.watches.work.notify_one();
+            });
+        }
+    }
+}
+
+/// A token that was good and is not any more was lost by a member, or is old. The client's stream ends
+/// so that it logs in and comes again, as it does when its member dies (W10).
+fn answer_check(ctx: &Ctx, check: CheckId, verdict: Verdict) {
+    let client = ctx.watches.client(check.stream());
+    let was_good = client.as_ref().is_some_and(|client| client.granted.get());
+    let verdict = match verdict {
+        Verdict::Refused(reason) if was_good && reason.contains(ask::BAD_TOKEN) => {
+            Verdict::Lost(Lost::Unavailable)
+        }
+        verdict => verdict,
+    };
+    if let (Verdict::Granted, Some(client)) = (&verdict, client) {
+        client.granted.set(true);
+    }
+    ctx.watches.out.note(Input::Checked(check, verdict));
+}
+
+fn open_feed(
+    ctx: &Rc<Ctx>,
+    feed: FeedId,
+    identity: Identity,
+    range: KeyRange,
+    prev_kv: bool,
+    start: Option<i64>,
+) {
+    let watches = &ctx.watches;
+    let Some(login) = watches.login(identity) else {
+        // It has a stream open, or nobody would want this.
+        return;
+    };
+    let sub = watches.sub(feed);
+    let source = match start {
+        None => {
+            let mail = Mail::Open {
+                identity,
+                login,
+                sub,
+                range,
+                prev_kv,
+            };
+            to_owner(ctx, identity, mail);
+            Source::Shared(identity)
+        }
+        Some(start) => {
+            let trunk = Trunk::catch_up(sub, range.clone(), prev_kv, start);
+            Source::Own(begin_line(ctx, login, range, trunk))
+        }
+    };
+    watches.feeds.borrow_mut().insert(feed, source);
+}
+
+fn close_feed(ctx: &Rc<Ctx>, feed: FeedId) {
+    let watches = &ctx.watches;
+    let Some(source) = watches.feeds.borrow_mut().remove(&feed) else {
+        return;
+    };
+    let sub = watches.sub(feed);
+    match source {
+        Source::Shared(identity) => to_owner(ctx, identity, Mail::Close(identity, sub)),
+        Source::Own(line) => {
+            line.with(&watches.out, |trunk| trunk.close(sub));
+        }
+    }
+}
+
+fn pause_feed(ctx: &Rc<Ctx>, feed: FeedId, paused: bool) {
+    let source = ctx.watches.feeds.borrow().get(&feed).cloned();
+    if let Some(Source::Own(line)) = source {
+        line.pause(paused);
+    }
+}
+
+/// To the worker that owns the identity's shared line, which may be this one.
+fn to_owner(ctx: &Rc<Ctx>, identity: Identity, mail: Mail) {
+    if ctx.shared.owner(identity) == ctx.watches.worker {
+        deliver(ctx, mail);
+    } else {
+        ctx.watches.send(identity, mail);
+    }
+}
+
+/// Does what a worker asks of this one.
+pub(super) fn deliver(ctx: &Rc<Ctx>, mail: Mail) {
+    let watches = &ctx.watches;
+    match mail {
+        Mail::Open {
+            identity,
+            login,
+            sub,
+            range,
+            prev_kv,
+        } => {
+            let line = shared_line(ctx, identity, login, &range);
+            line.with(&watches.out, |trunk| {
+                trunk.open(sub, range, prev_kv);
+            });
+        }
+        Mail::Close(identity, sub) => close_shared(ctx, identity, sub),
+        Mail::Sync(identity, token) => match find_line(ctx, identity) {
+            Some(line) => line.with(&watches.out, |trunk| trunk.sync(token, Instant::now())),
+            // Nothing is known: the hub asks again while the stream has watchers.
+            None => watches.out.synced(token, 0),
+        },
+        Mail::Unsync(identity, token) => {
+            if let Some(line) = find_line(ctx, identity) {
+                line.with(&watches.out, |trunk| trunk.unsync(token));
+            }
+        }
+        Mail::Told(feed, told) => {
+            watches
+                .out
+                .note(Input::Told(FeedId::from_number(feed), told));
+        }
+        Mail::Synced(stream, revision) => {
+            watches
+                .out
+                .note(Input::Synced(StreamId::from_number(stream), revision));
+        }
+        Mail::NoLeader(identity) => {
+            // It halts a Go client's watches for good: nobody else is told (W12, E6).
+            let asks = |client: &Client| {
+                client.wants_leader && state::identity(client.session.login()) == identity
+            };
+            end_streams(ctx, asks, &lost(Lost::NoLeader));
+        }
+        Mail::Report(to) => {
+            // Who asked may have gone.
+            let _ = to.send(report(ctx));
+        }
+        Mail::Reset(header) => {
+            let lines: Vec<_> = watches.lines.borrow().values().cloned().collect();
+            for line in lines {
+                line.with(&watches.out, |trunk| trunk.history_reset(header));
+            }
+            let feeds: Vec<_> = watches.feeds.borrow().values().cloned().collect();
+            for feed in feeds {
+                if let Source::Own(line) = feed {
+                    line.with(&watches.out, |trunk| trunk.history_reset(header));
+                }
+            }
+            watches.out.note(Input::Reset(header));
+        }
+    }
+}
+
+fn report(ctx: &Ctx) -> Report {
+    let watches = &ctx.watches;
+    let hub = watches.hub.borrow();
+    let name = |feed: &FeedStatus| {
+        let login = watches.login(feed.identity);
+        login.map_or_else(String::new, |login| login.name().to_owned())
+    };
+    Report {
+        worker: watches.worker,
+        stats: hub.stats(),
+        s_watchers: watches.out.s_watchers(),
+        feeds: hub.feeds().map(|feed| (name(&feed), feed)).collect(),
+    }
+}
+
+fn find_line(ctx: &Rc<Ctx>, identity: Identity) -> Option<Rc<Line>> {
+    ctx.watches.lines.borrow().get(&identity).cloned()
+}
+
+fn shared_line(ctx: &Rc<Ctx>, identity: Identity, login: Arc<Login>, range: &KeyRange) -> Rc<Line> {
+    if let Some(line) = find_line(ctx, identity) {
+        return line;
+    }
+    let line = begin_line(ctx, login, range.clone(), Trunk::shared());
+    ctx.watches
+        .lines
+        .borrow_mut()
+        .insert(identity, line.clone());
+    line
+}
+
+fn begin_line(ctx: &Rc<Ctx>, login: Arc<Login>, range: KeyRange, trunk: Trunk) -> Rc<Line> {
+    let line = Rc::new(Line::new(login, range, trunk));
+    // A trunk may have asked for its stream when it was made.
+    line.with(&ctx.watches.out, |_| ());
+    tokio::task::spawn_local(upstream::drive(ctx.clone(), line.clone()));
+    line
+}
+
+/// The line ends with its last feed (W11).
+fn close_shared(ctx: &Rc<Ctx>, identity: Identity, sub: Sub) {
+    if let Some(line) = find_line(ctx, identity) {
+        line.with(&ctx.watches.out, |trunk| trunk.close(sub));
+        if line.is_over() {
+            ctx.watches.forget_line(&line);
+        }
+    }
+}

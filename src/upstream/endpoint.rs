@@ -1,0 +1,378 @@
+//! Where etcd is: the address of one member as an operator writes it.
+//!
+//! Pure text handling: no name is resolved and nothing is dialled here. What is parsed here prints
+//! back ([`Endpoint`]'s `Display`) as text that parses to the same endpoint.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+
+/// etcd's client port, meant when an endpoint names none.
+pub const DEFAULT_PORT: u16 = 2379;
+
+/// One etcd endpoint: how to speak to it and where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Plaintext or TLS, as far as the text said.
+    pub scheme: Scheme,
+    /// Where to connect to.
+    pub address: Address,
+}
+
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `http://`: plaintext, whatever certificates are configured.
+    Plain,
+    /// `https://` or `unixs://`: TLS.
+    Tls,
+    /// No scheme, or `unix://`: TLS exactly when a client TLS flag is given; see
+    /// [`Endpoint::with_default_tls`].
+    Unspecified,
+}
+
+/// Where an endpoint listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP port. `host` is a name or an address literal, an IPv6 one without brackets and
+    /// possibly with a zone (`fe80::1%eth0`).
+    Tcp {
+        /// Name or address, resolved anew at each dial.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// The path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// Why a text is no endpoint. Its `Display` is half a sentence to follow the offending text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointError {
+    /// No text, or no host before the port.
+    NoHost,
+    /// A scheme other than the four known.
+    UnknownScheme,
+    /// A character that no host name or address has.
+    BadHost,
+    /// In brackets but not an IPv6 address, or a bracket without its partner.
+    BadIpv6,
+    /// Not a number from 1 to 65535.
+    BadPort,
+    /// Something after the port but a single `/`: a path, a query, a fragment.
+    HasPath,
+    /// `unix://` without a path, or a path with a control character.
+    BadSocketPath,
+}
+
+impl Endpoint {
+    /// Reads `host`, `host:port`, `[v6]`, `[v6]:port`, each also after `http://` or `https://` and
+    /// with a trailing `/`, and `unix://path` or `unixs://path`. An IPv6 address without brackets
+    /// is a host without port.
+    pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return tcp(Scheme::Unspecified, text);
+        };
+        match scheme.to_ascii_lowercase().as_str() {
+            "http" => tcp(Scheme::Plain, rest),
+            "https" => tcp(Scheme::Tls, rest),
+            "unix" => unix(Scheme::Unspecified, rest),
+            "unixs" => unix(Scheme::Tls, rest),
+            _ => Err(EndpointError::UnknownScheme),
+        }
+    }
+
+    /// Settles an unspecified scheme: TLS if `tls`, else plaintext. A scheme that was written stays.
+    pub fn with_default_tls(mut self, tls: bool) -> Endpoint {
+        if self.scheme == Scheme::Unspecified {
+            self.scheme = if tls { Scheme::Tls } else { Scheme::Plain };
+        }
+        self
+    }
+
+    /// What goes into `:authority`: `host:port`, or `localhost` for a unix socket. The zone of an
+    /// IPv6 address means something on this machine only and is left out.
+    pub fn authority(&self) -> String {
+        match &self.address {
+            Address::Tcp { host, port } => {
+                let host = host
+                    .split_once('%')
+                    .map_or(host.as_str(), |(address, _)| address);
+                host_port(host, *port)
+            }
+            Address::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// Whether connections to it are to be encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.scheme == Scheme::Tls
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.address, self.scheme) {
+            (Address::Unix(path), Scheme::Tls) => write!(f, "unixs://{}", path.display()),
+            (Address::Unix(path), _) => write!(f, "unix://{}", path.display()),
+            (Address::Tcp { host, port }, scheme) => {
+                f.write_str(match scheme {
+                    Scheme::Plain => "http://",
+                    Scheme::Tls => "https://",
+                    Scheme::Unspecified => "",
+                })?;
+                f.write_str(&host_port(host, *port))
+            }
+        }
+    }
+}
+
+impl fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            EndpointError::NoHost => "an endpoint needs a host",
+            EndpointError::UnknownScheme => {
+                "the scheme of an endpoint is http, https, unix or unixs"
+            }
+            EndpointError::BadHost => "not a host name or an address",
+            EndpointError::BadIpv6 => "not an IPv6 address in brackets",
+            EndpointError::BadPort => "the port of an endpoint is a number from 1 to 65535",
+            EndpointError::HasPath => "an endpoint has nothing after its port",
+            EndpointError::BadSocketPath => "a unix endpoint needs the path of a socket",
+        })
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+fn tcp(scheme: Scheme, text: &str) -> Result<Endpoint, EndpointError> {
+    let text = text.strip_suffix('/').unwrap_or(text);
+    if text.contains(['/', '?', '#']) {
+        return Err(EndpointError::HasPath);
+    }
+    let (host, port) = split_host_port(text)?;
+    let port = match port {
+        None => DEFAULT_PORT,
+        Some(digits) => parse_port(digits)?,
+    };
+    let address = Address::Tcp {
+        host: host.to_owned(),
+        port,
+    };
+    Ok(Endpoint { scheme, address })
+}
+
+fn unix(scheme: Scheme, path: &str) -> Result<Endpoint, EndpointError> {
+    if path.is_empty() || path.contains(char::is_control) {
+        return Err(EndpointError::BadSocketPath);
+    }
+    let address = Address::Unix(PathBuf::from(path));
+    Ok(Endpoint { scheme, address })
+}
+
+/// Splits off the port, if any, and checks the host.
+fn split_host_port(text: &str) -> Result<(&str, Option<&str>), EndpointError> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(EndpointError::BadIpv6)?;
+        if !is_ipv6(host) {
+            return Err(EndpointError::BadIpv6);
+        }
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if rest.is_empty() => Ok((host, None)),
+            None => Err(EndpointError::BadPort),
+        };
+    }
+    if is_ipv6(text) {
+        return Ok((text, None));
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    if host.is_empty() {
+        return Err(EndpointError::NoHost);
+    }
+    if !is_name(host) {
+        return Err(EndpointError::BadHost);
+    }
+    Ok((host, port))
+}
+
+/// Whether a text can stand for a host before a port: a name, an IPv4 address, or an IPv6 address in
+/// brackets.
+pub(crate) fn is_host(text: &str) -> bool {
+    match text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(address) => is_ipv6(address),
+        None => is_name(text),
+    }
+}
+
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
+    address.parse::<Ipv6Addr>().is_ok() && is_name(zone)
+}
+
+/// A name or an IPv4 address. Narrower than a URI's host: what resolvers know, with the underscore
+/// of container names.
+fn is_name(text: &str) -> bool {
+    let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
+    !text.is_empty() && text.chars().all(is_char)
+}
+
+fn parse_port(digits: &str) -> Result<u16, EndpointError> {
+    // `u16::from_str` alone would take a leading `+`.
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(EndpointError::BadPort);
+    }
+    match digits.parse() {
+        Ok(0) | Err(_) => Err(EndpointError::BadPort),
+        Ok(port) => Ok(port),
+    }
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Address, Endpoint, EndpointError, Scheme};
+    use std::path::PathBuf;
+
+    fn tcp(scheme: Scheme, host: &str, port: u16) -> Endpoint {
+        Endpoint {
+            scheme,
+            address: Address::Tcp {
+                host: host.to_owned(),
+                port,
+            },
+        }
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        use Scheme::{Plain, Tls, Unspecified};
+        for (text, expected) in [
+            ("etcd", tcp(Unspecified, "etcd", 2379)),
+            ("etcd:1", tcp(Unspecified, "etcd", 1)),
+            (
+                "my_etcd-0.example.:65535/",
+                tcp(Unspecified, "my_etcd-0.example.", 65535),
+            ),
+            ("10.0.0.1:2380", tcp(Unspecified, "10.0.0.1", 2380)),
+            ("[::1]", tcp(Unspecified, "::1", 2379)),
+            ("[::1]:2", tcp(Unspecified, "::1", 2)),
+            ("::1", tcp(Unspecified, "::1", 2379)),
+            ("fe80::1%eth0", tcp(Unspecified, "fe80::1%eth0", 2379)),
+            ("http://etcd", tcp(Plain, "etcd", 2379)),
+            ("HTTP://etcd:5/", tcp(Plain, "etcd", 5)),
+            ("https://[2001:db8::1]:7", tcp(Tls, "2001:db8::1", 7)),
+            ("https://2001:db8::1/", tcp(Tls, "2001:db8::1", 2379)),
+        ] {
+            assert_eq!(Endpoint::parse(text), Ok(expected), "{text}");
+        }
+        for (text, scheme, path) in [
+            ("unix:///run/etcd.sock", Unspecified, "/run/etcd.sock"),
+            ("unix://etcd.sock", Unspecified, "etcd.sock"),
+            ("unixs://a/b:2379", Tls, "a/b:2379"),
+        ] {
+            let expected = Endpoint {
+                scheme,
+                address: Address::Unix(PathBuf::from(path)),
+            };
+            assert_eq!(Endpoint::parse(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused_with_its_reason() {
+        use EndpointError::{
+            BadHost, BadIpv6, BadPort, BadSocketPath, HasPath, NoHost, UnknownScheme,
+        };
+        for (text, reason) in [
+            ("", NoHost),
+            (":2379", NoHost),
+            ("http://", NoHost),
+            ("http:///", NoHost),
+            ("https://:1", NoHost),
+            ("ftp://etcd", UnknownScheme),
+            ("://etcd", UnknownScheme),
+            ("etcd 1", BadHost),
+            ("user@etcd", BadHost),
+            ("bücher:2379", BadHost),
+            ("etcd\n", BadHost),
+            ("[::1", BadIpv6),
+            ("[etcd]:2379", BadIpv6),
+            ("[::1%]", BadIpv6),
+            ("[]", BadIpv6),
+            ("etcd:", BadPort),
+            ("etcd:0", BadPort),
+            ("etcd:+1", BadPort),
+            ("etcd:65536", BadPort),
+            ("etcd:x", BadPort),
+            ("a:1:2", BadPort),
+            ("[::1]2379", BadPort),
+            ("etcd/v3", HasPath),
+            ("http://etcd:2379//", HasPath),
+            ("http://etcd?a=b", HasPath),
+            ("unix://", BadSocketPath),
+            ("unix:///a\0b", BadSocketPath),
+        ] {
+            assert_eq!(Endpoint::parse(text), Err(reason), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn prints_as_text_that_means_the_same() {
+        for (text, printed) in [
+            ("etcd", "etcd:2379"),
+            ("http://::1", "http://[::1]:2379"),
+            ("https://etcd:1/", "https://etcd:1"),
+            ("unix:///run/e.sock", "unix:///run/e.sock"),
+            ("unixs://e.sock", "unixs://e.sock"),
+        ] {
+            let endpoint = Endpoint::parse(text).unwrap();
+            assert_eq!(endpoint.to_string(), printed);
+            assert_eq!(Endpoint::parse(printed), Ok(endpoint));
+        }
+    }
+
+    #[test]
+    fn only_an_unspecified_scheme_follows_the_flags() {
+        for (text, tls, expected) in [
+            ("etcd", true, Scheme::Tls),
+            ("etcd", false, Scheme::Plain),
+            ("http://etcd", true, Scheme::Plain),
+            ("https://etcd", false, Scheme::Tls),
+            ("unix://e", true, Scheme::Tls),
+            ("unixs://e", false, Scheme::Tls),
+        ] {
+            assert_eq!(
+                Endpoint::parse(text).unwrap().with_default_tls(tls).scheme,
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn authority_is_fit_for_a_request() {
+        for (text, expected) in [
+            ("etcd", "etcd:2379"),
+            ("[::1]:5", "[::1]:5"),
+            ("[fe80::1%eth0]:5", "[fe80::1]:5"),
+            ("unix:///run/e.sock", "localhost"),
+        ] {
+            let authority = Endpoint::parse(text).unwrap().authority();
+            assert_eq!(authority, expected);
+            assert!(authority.parse::<http::uri::Authority>().is_ok());
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Calls to etcd: endpoints, dialing, connections, and one open call with its failure.
+//! Knows nothing of what a call is for.
+
+pub mod attempt;
+pub mod conn;
+pub mod dial;
+pub mod endpoint;
+pub mod failure;
+pub mod page;
+pub mod pool;

@@ -1,0 +1,50 @@
+//! One HTTP/1.1 page of an etcd member, fetched on a connection of its own.
+
+use std::io;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+
+use crate::limits;
+use crate::upstream::dial;
+use crate::upstream::pool::Endpoints;
+
+/// A page of a member.
+#[derive(Debug)]
+pub struct Page {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Its `content-type`, if it had one.
+    pub content_type: Option<HeaderValue>,
+    /// At most [`limits::PAGE_BYTES`].
+    pub body: Bytes,
+}
+
+/// Fetches `path`; the caller sets the time limit.
+pub async fn fetch(endpoints: &Endpoints, endpoint: usize, path: &str) -> io::Result<Page> {
+    let tls = endpoints.tls(endpoint).map(|tls| &tls.pages);
+    let stream = dial::connect(endpoints.get(endpoint), tls).await?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    let driver = tokio::task::spawn_local(connection);
+    let (_, authority) = endpoints.origin(endpoint);
+    let request = Request::get(path)
+        .header(header::HOST, authority.as_str())
+        .body(Empty::<Bytes>::new())
+        .map_err(io::Error::other)?;
+    let response = send.send_request(request).await.map_err(io::Error::other)?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, limits::PAGE_BYTES)
+        .collect()
+        .await
+        .map_err(io::Error::other)?;
+    driver.abort();
+    Ok(Page {
+        status: head.status,
+        content_type: head.headers.get(header::CONTENT_TYPE).cloned(),
+        body: body.to_bytes(),
+    })
+}

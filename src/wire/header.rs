@@ -1,0 +1,116 @@
+//! The `ResponseHeader` at the front of nearly every answer of etcd, read without decoding the rest.
+
+use crate::wire::frame::HEAD_LEN;
+use crate::wire::method::Method;
+use crate::wire::proto::{self, WireType, read_varint};
+use crate::wire::watch::Header;
+
+/// Field of the header in all answers that have one.
+const HEADER: u64 = 1 << 3 | WireType::Len as u64;
+
+/// The header of the message that begins `bytes`, gRPC head included; `None` when the method's
+/// answers have none, or when it is not all there. It comes first and is far smaller than a frame,
+/// so it is, in practice.
+pub fn peek(method: &Method, bytes: &[u8]) -> Option<Header> {
+    let (0, message) = (*bytes.first()?, bytes.get(HEAD_LEN..)?) else {
+        return None;
+    };
+    let first = first_field(message)?;
+    // RangeStreamResponse { range_response: RangeResponse { header } }, which may reach further than
+    // these bytes.
+    let header = match method.name {
+        "RangeStream" => {
+            let (_, at) = read_varint(first).ok()?;
+            first_field(&first[at..])?
+        }
+        _ => first,
+    };
+    read(complete(header)?)
+}
+
+/// The numbers of an encoded `ResponseHeader`; `None` when it is malformed.
+pub fn read(encoded: &[u8]) -> Option<Header> {
+    let mut header = Header::default();
+    for field in proto::fields(encoded) {
+        let field = field.ok()?;
+        match (field.number, field.varint()) {
+            (1, Some(value)) => header.cluster_id = value,
+            (2, Some(value)) => header.member_id = value,
+            // An int64 travels as the same 64 bits.
+            (3, Some(value)) => header.revision = value as i64,
+            (4, Some(value)) => header.raft_term = value,
+            _ => {}
+        }
+    }
+    Some(header)
+}
+
+/// From the length of field 1 on, if the message begins with it.
+fn first_field(message: &[u8]) -> Option<&[u8]> {
+    let (tag, len) = read_varint(message).ok()?;
+    (tag == HEADER).then(|| &message[len..])
+}
+
+/// The value behind a length, if it is all there.
+fn complete(field: &[u8]) -> Option<&[u8]> {
+    let (len, at) = read_varint(field).ok()?;
+    field.get(at..at.checked_add(usize::try_from(len).ok()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::wire::frame;
+    use crate::wire::method;
+    use crate::wire::pb::etcdserverpb::{MemberListResponse, ResponseHeader};
+
+    const ENCODED: ResponseHeader = ResponseHeader {
+        cluster_id: u64::MAX,
+        member_id: 2,
+        revision: 300,
+        raft_term: 4,
+    };
+    const READ: Header = Header {
+        cluster_id: u64::MAX,
+        member_id: 2,
+        revision: 300,
+        raft_term: 4,
+    };
+
+    fn list() -> &'static Method {
+        method::lookup("/etcdserverpb.Cluster/MemberList").unwrap()
+    }
+
+    #[test]
+    fn the_header_of_an_answer_is_read() {
+        let answer = MemberListResponse {
+            header: Some(ENCODED),
+            members: vec![Default::default(); 9],
+        };
+        let bytes = frame::encode(&answer.encode_to_vec());
+        assert_eq!(peek(list(), &bytes), Some(READ));
+        for cut in 0..bytes.len() {
+            let got = peek(list(), &bytes[..cut]);
+            assert!(got.is_none() || got == Some(READ));
+        }
+        assert_eq!(peek(list(), b"\x01\0\0\0\0"), None);
+        assert_eq!(peek(list(), b"\0\0\0\0\x02\x08\x01"), None);
+    }
+
+    #[test]
+    fn in_a_range_stream_it_is_one_level_further_down() {
+        let header = ENCODED.encode_to_vec();
+        let mut range = vec![0x0a, header.len() as u8];
+        range.extend(&header);
+        // Far more of it is to come.
+        let mut message = vec![0x0a, 0xff, 0x7f];
+        message.extend(&range);
+        let mut bytes = vec![0, 0, 0, 0x40, 0];
+        bytes.extend(&message);
+        let stream = method::lookup("/etcdserverpb.KV/RangeStream").unwrap();
+        assert_eq!(peek(stream, &bytes), Some(READ));
+        assert_eq!(peek(list(), &bytes), None);
+    }
+}

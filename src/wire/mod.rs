@@ -1,0 +1,14 @@
+//! Bytes and their meaning: gRPC framing, protobuf, methods, status, timeouts. Pure: no io, clock,
+//! lock or tokio; every parser takes any input without panicking and without unbounded memory.
+//!
+//! Left to others: where the bytes come from, and what is done about a call.
+
+pub mod frame;
+pub mod header;
+pub mod method;
+pub mod pb;
+pub mod proto;
+pub mod range;
+pub mod status;
+pub mod timeout;
+pub mod watch;

@@ -1,0 +1,515 @@
+//! The command line as its users type it: arguments in, options or one line of complaint out.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etcd_edge::cli::{self, Parsed};
+use etcd_edge::config::{Config, ServerTls, UpstreamTls};
+
+/// Splits at blanks and reads it.
+fn parse(line: &str) -> Result<Parsed, String> {
+    parse_args(&line.split_whitespace().collect::<Vec<_>>())
+}
+
+fn parse_args(args: &[&str]) -> Result<Parsed, String> {
+    cli::parse(args.iter().map(OsString::from)).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn config(line: &str) -> Config {
+    match parse(line) {
+        Ok(Parsed::Run(config)) => *config,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn start(args: &[&str]) -> Config {
+    match parse_args(&[&["start"], args].concat()) {
+        Ok(Parsed::Run(config)) => *config,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn complaint(line: &str) -> String {
+    parse(line).expect_err(line)
+}
+
+#[track_caller]
+fn printed(line: &str) -> String {
+    match parse(line) {
+        Ok(Parsed::Print(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn endpoints(config: &Config) -> Vec<String> {
+    config.endpoints.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn without_flags_everything_is_the_default() {
+    let config = config("start");
+    assert_eq!(config.listen_addr, "127.0.0.1:23790");
+    assert_eq!(endpoints(&config), ["http://127.0.0.1:2379"]);
+    assert_eq!(config.upstream_tls, UpstreamTls::default());
+    assert_eq!(config.server_tls, None);
+    assert_eq!(config.max_send_bytes, 1_572_864);
+    assert_eq!(config.max_recv_bytes, 2_147_483_647);
+    assert_eq!(config.max_concurrent_streams, u32::MAX);
+    assert_eq!(config.dial_keepalive_time, Duration::ZERO);
+    assert_eq!(config.dial_keepalive_timeout, Duration::from_secs(20));
+    assert!(!config.permit_without_stream && !config.debug);
+    assert_eq!(config.watch_log_bytes, 16 << 20);
+    assert_eq!(config.watch_bypass, [""; 0]);
+    assert_eq!(config.watch_progress_notify, Duration::from_secs(600));
+    assert_eq!(
+        config.workers,
+        std::thread::available_parallelism().unwrap().get()
+    );
+    assert_eq!(config.drain_timeout, Duration::from_secs(5));
+}
+
+#[test]
+fn the_go_proxys_command_line_means_the_same() {
+    let flags = "--listen-addr=:2379 --endpoints=a:1,b --debug --max-send-bytes 7";
+    let config = config(&format!("grpc-proxy start {flags}"));
+    assert_eq!(
+        Parsed::Run(Box::new(config)),
+        parse(&format!("start {flags}")).unwrap()
+    );
+}
+
+#[test]
+fn every_served_flag_reaches_the_options() {
+    let config = config(
+        "start --listen-addr [::1]:0 --endpoints https://a,unix:///e --dial-keepalive-time 30s \
+         --dial-keepalive-timeout 1.5s --permit-without-stream --max-send-bytes 0x10 \
+         --max-recv-bytes 12 --max-concurrent-streams 100 --cert c --key k --cacert ca \
+         --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --debug \
+         --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
+         --watch-bypass c --watch-progress-notify-interval 1s",
+    );
+    let expected = Config {
+        listen_addr: "[::1]:0".to_owned(),
+        endpoints: config.endpoints.clone(),
+        upstream_tls: UpstreamTls {
+            cert: Some(PathBuf::from("c")),
+            key: Some(PathBuf::from("k")),
+            cacert: Some(PathBuf::from("ca")),
+            insecure_skip_verify: true,
+        },
+        server_tls: Some(ServerTls {
+            cert_file: PathBuf::from("cf"),
+            key_file: PathBuf::from("kf"),
+            trusted_ca_file: Some(PathBuf::from("tf")),
+        }),
+        max_send_bytes: 16,
+        max_recv_bytes: 12,
+        max_concurrent_streams: 100,
+        dial_keepalive_time: Duration::from_secs(30),
+        dial_keepalive_timeout: Duration::from_millis(1500),
+        permit_without_stream: true,
+        watch_log_bytes: 4096,
+        watch_bypass: vec!["a".to_owned(), "b/".to_owned(), "c".to_owned()],
+        watch_progress_notify: Duration::from_secs(1),
+        workers: 3,
+        drain_timeout: Duration::from_secs(90),
+        debug: true,
+    };
+    assert_eq!(config, expected);
+    assert_eq!(endpoints(&config), ["https://a:2379", "unixs:///e"]);
+}
+
+#[test]
+fn flags_may_be_typed_in_every_way() {
+    for debug in [
+        &["--debug"][..],
+        &["-debug"],
+        &["--debug=true"],
+        &["-debug=T"],
+        &["--debug=1"],
+        &["--debug=false", "--debug"],
+        &["--debug", "--"],
+    ] {
+        assert!(start(debug).debug, "{debug:?}");
+    }
+    for quiet in [
+        &["--debug=false"][..],
+        &["--debug=0"],
+        &["--debug", "-debug=F"],
+        &["--"],
+    ] {
+        assert!(!start(quiet).debug, "{quiet:?}");
+    }
+    for address in [
+        &["--listen-addr", "h:1"][..],
+        &["--listen-addr=h:1"],
+        &["-listen-addr", "h:1"],
+        &["-listen-addr=h:1"],
+        &["--listen-addr=x:9", "--listen-addr", "h:1"],
+    ] {
+        assert_eq!(start(address).listen_addr, "h:1");
+    }
+    // An equals sign or a dash inside a value is the value's own.
+    assert_eq!(
+        start(&["--cert=a=b", "--key", "--debug"]).upstream_tls.key,
+        Some(PathBuf::from("--debug"))
+    );
+}
+
+#[test]
+fn lists_add_up_and_scalars_do_not() {
+    let config = start(&[
+        "--endpoints=a, b",
+        "--endpoints",
+        "c",
+        "--endpoints=",
+        "--endpoints=a",
+    ]);
+    assert_eq!(
+        endpoints(&config),
+        ["http://a:2379", "http://b:2379", "http://c:2379"]
+    );
+    assert_eq!(
+        start(&["--cacert=a", "--cacert="]).upstream_tls,
+        UpstreamTls::default()
+    );
+}
+
+#[test]
+fn a_zero_where_go_means_the_default_means_it_here() {
+    let zero = "start --max-send-bytes=0 --max-recv-bytes=0 --max-concurrent-streams=0 \
+                --dial-keepalive-timeout=0 --workers=0";
+    assert_eq!(config(zero), config("start"));
+    assert_eq!(
+        config("start --drain-timeout=0").drain_timeout,
+        Duration::ZERO
+    );
+}
+
+#[test]
+fn any_client_tls_flag_makes_endpoints_without_scheme_tls() {
+    for flags in [
+        "--cert=c --key=k",
+        "--cacert=ca",
+        "--insecure-skip-tls-verify",
+    ] {
+        let config = config(&format!("start --endpoints a,http://b,https://c {flags}"));
+        assert_eq!(
+            endpoints(&config),
+            ["https://a:2379", "http://b:2379", "https://c:2379"]
+        );
+    }
+    let config = config("start --endpoints a,https://c");
+    assert_eq!(endpoints(&config), ["http://a:2379", "https://c:2379"]);
+}
+
+#[test]
+fn wrong_values_are_named_with_their_flag() {
+    for (flags, expected) in [
+        ("--listen-addr=a", "--listen-addr=a: not host:port"),
+        (
+            "--listen-addr=a:65536",
+            "--listen-addr=a:65536: the port is a number from 0 to 65535",
+        ),
+        (
+            "--listen-addr=a:+1",
+            "--listen-addr=a:+1: the port is a number from 0 to 65535",
+        ),
+        (
+            "--listen-addr=::1:80",
+            "--listen-addr=::1:80: not a host name or an address; an IPv6 address needs brackets",
+        ),
+        (
+            "--listen-addr=http://a:1",
+            "--listen-addr=http://a:1: not a host name or an address; an IPv6 address needs brackets",
+        ),
+        (
+            "--endpoints=",
+            "--endpoints=: at least one endpoint is needed",
+        ),
+        (
+            "--endpoints=a,b/c",
+            "--endpoints=b/c: an endpoint has nothing after its port",
+        ),
+        ("--debug=yes", "--debug=yes: not true or false"),
+        (
+            "--max-send-bytes=1k",
+            "--max-send-bytes=1k: not a whole number, from 0 on",
+        ),
+        (
+            "--max-send-bytes -1",
+            "--max-send-bytes=-1: not a whole number, from 0 on",
+        ),
+        (
+            "--max-concurrent-streams=4294967296",
+            "--max-concurrent-streams=4294967296: more than 4294967295",
+        ),
+        (
+            "--drain-timeout=5",
+            "--drain-timeout=5: a duration needs a unit: ns, us, ms, s, m or h",
+        ),
+        (
+            "--drain-timeout=-5s",
+            "--drain-timeout=-5s: a duration from 0 on is needed",
+        ),
+        ("--workers=2000", "--workers=2000: more than 1024"),
+        (
+            "--tls-min-version=1.2",
+            "--tls-min-version=1.2: not TLS1.2 or TLS1.3",
+        ),
+        ("--cert=c", "--cert=c: needs --key"),
+        ("--key=k", "--key=k: needs --cert"),
+        ("--cert-file=c", "--cert-file=c: needs --key-file"),
+        ("--key-file=k", "--key-file=k: needs --cert-file"),
+        (
+            "--trusted-ca-file=t",
+            "--trusted-ca-file=t: needs --cert-file and --key-file",
+        ),
+        ("--cert", "--cert: a value is needed"),
+        ("--nothing=1", "--nothing=1: no such flag"),
+        ("-d", "-d: no such flag"),
+        ("--=1", "--=1: no such flag"),
+        ("---debug", "---debug: no such flag"),
+        ("--experimental-debug", "--experimental-debug: no such flag"),
+        ("--help=1", "--help=1: no such flag"),
+        ("stray", "\"stray\": an argument that belongs to no flag"),
+        ("-", "\"-\": an argument that belongs to no flag"),
+        (
+            "-- --debug",
+            "\"--debug\": an argument that belongs to no flag",
+        ),
+        (
+            "--debug false",
+            "\"false\": an argument that belongs to no flag; a boolean is typed --flag or --flag=false",
+        ),
+    ] {
+        assert_eq!(complaint(&format!("start {flags}")), expected);
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_more_than_is_done_is_taken() {
+    let nothing = "start --advertise-client-url= --discovery-srv= --discovery-srv-name= \
+                   --insecure-discovery=false --endpoints-auto-sync-interval=0s --client-crl-file= \
+                   --auto-tls=f --self-signed-cert-validity=1 --data-dir=default.proxy \
+                   --listen-cipher-suites= --tls-min-version=TLS1.2 --tls-max-version=TLS1.3 \
+                   --grpc-keepalive-min-time=0 --grpc-keepalive-interval=0 \
+                   --grpc-keepalive-timeout=0 --resolver-prefix= --resolver-ttl=0 --namespace= \
+                   --experimental-serializable-ordering=false --serializable-ordering=false \
+                   --experimental-leasing-prefix= --leasing-prefix= --metrics-addr= \
+                   --enable-pprof=false --experimental-enable-grpc-logging=false \
+                   --enable-grpc-logging=false";
+    assert_eq!(config(nothing), config("start"));
+    // The last value of a scalar is what is asked for.
+    assert_eq!(
+        config("start --enable-pprof --enable-pprof=false"),
+        config("start")
+    );
+}
+
+#[test]
+fn what_is_not_served_yet_is_refused() {
+    for flag in [
+        "advertise-client-url=127.0.0.1:23790",
+        "discovery-srv=d",
+        "discovery-srv-name=n",
+        "insecure-discovery=true",
+        "endpoints-auto-sync-interval=30s",
+        "client-crl-file=c",
+        "auto-tls=true",
+        "self-signed-cert-validity=2",
+        "data-dir=/var/lib",
+        "listen-cipher-suites=A,B",
+        "tls-min-version=TLS1.3",
+        "tls-max-version=TLS1.2",
+        "grpc-keepalive-min-time=5s",
+        "grpc-keepalive-interval=2h",
+        "grpc-keepalive-timeout=20s",
+        "namespace=n",
+        "experimental-serializable-ordering=true",
+        "experimental-leasing-prefix=p",
+        "metrics-addr=http://a",
+        "enable-pprof=true",
+        "experimental-enable-grpc-logging=true",
+    ] {
+        assert_eq!(
+            complaint(&format!("start --{flag}")),
+            format!("--{flag}: not supported yet")
+        );
+    }
+    assert_eq!(
+        complaint("start --leasing-prefix=p"),
+        "--experimental-leasing-prefix=p: not supported yet"
+    );
+    assert_eq!(
+        complaint("start --resolver-prefix=p --resolver-ttl=60"),
+        "--resolver-prefix=p: not supported yet"
+    );
+    // The list adds up, so an empty value after it takes nothing back.
+    assert_eq!(
+        complaint("start --listen-cipher-suites=A --listen-cipher-suites="),
+        "--listen-cipher-suites=A: not supported yet"
+    );
+}
+
+#[test]
+fn a_wrong_command_line_is_called_wrong_before_it_is_called_not_supported() {
+    for (flags, expected) in [
+        (
+            "--namespace=n --resolver-prefix=p",
+            "--resolver-prefix=p: needs --resolver-ttl of at least 1",
+        ),
+        (
+            "--resolver-prefix=p --resolver-ttl=0",
+            "--resolver-prefix=p: needs --resolver-ttl of at least 1",
+        ),
+        (
+            "--resolver-ttl=5",
+            "--resolver-ttl=5: needs --resolver-prefix",
+        ),
+        (
+            "--resolver-prefix=p --resolver-ttl=5 --advertise-client-url=",
+            "--resolver-prefix=p: needs --advertise-client-url, which is empty",
+        ),
+        (
+            "--auto-tls --self-signed-cert-validity=0",
+            "--self-signed-cert-validity=0: --auto-tls needs at least one year",
+        ),
+        (
+            "--tls-min-version=TLS1.3 --tls-max-version=TLS1.2",
+            "--tls-min-version=TLS1.3: above --tls-max-version=TLS1.2",
+        ),
+        (
+            "--tls-min-version=TLS1.3 --listen-cipher-suites=A,B",
+            "--listen-cipher-suites=A,B: the cipher suites of TLS 1.3 cannot be chosen",
+        ),
+    ] {
+        assert_eq!(complaint(&format!("start {flags}")), expected);
+    }
+}
+
+#[test]
+fn commands_are_found_or_named() {
+    assert_eq!(
+        complaint(""),
+        "a command is needed: etcd-edge start, or etcd-edge help"
+    );
+    assert_eq!(
+        complaint("grpc-proxy"),
+        "grpc-proxy: a command is needed: grpc-proxy start"
+    );
+    assert_eq!(
+        complaint("stop"),
+        "\"stop\": no such command; etcd-edge help lists them"
+    );
+    assert_eq!(
+        complaint("grpc-proxy stop"),
+        "\"grpc-proxy stop\": no such command; etcd-edge help lists them"
+    );
+    assert_eq!(complaint("version now"), "\"now\": an argument too many");
+    assert_eq!(
+        complaint("help me"),
+        "\"me\": no such command; etcd-edge help lists them"
+    );
+}
+
+#[test]
+fn help_and_version_are_there_at_each_level() {
+    for line in ["version", "--version", "-version"] {
+        assert_eq!(
+            printed(line),
+            concat!("etcd-edge ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+    }
+    for line in ["help", "--help", "-help", "-h"] {
+        assert!(
+            printed(line).contains("Usage: etcd-edge COMMAND\n"),
+            "{line}"
+        );
+    }
+    for line in [
+        "grpc-proxy help",
+        "grpc-proxy --help",
+        "grpc-proxy -h",
+        "help grpc-proxy",
+    ] {
+        assert!(
+            printed(line).contains("Usage: etcd-edge grpc-proxy start"),
+            "{line}"
+        );
+    }
+    for line in [
+        "start --help",
+        "start -h",
+        "start help",
+        "help start",
+        "grpc-proxy start --help",
+        "help grpc-proxy start",
+        "start --debug --namespace n --help --nothing",
+    ] {
+        assert!(
+            printed(line).contains("Usage: etcd-edge start [FLAGS]"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_help_is_readable() {
+    for line in ["help", "grpc-proxy help", "start help"] {
+        let text = printed(line);
+        assert!(text.ends_with('\n') && !text.contains("\n\n\n"), "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.len() <= 80 && line.trim_end() == line),
+            "{text}"
+        );
+    }
+    let text = printed("start help");
+    let flags: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("  --"))
+        .collect();
+    assert_eq!(flags.len(), 44);
+    assert!(text.contains("\nTLS to etcd:\n"));
+    assert!(text.contains("  --max-send-bytes N\n"));
+    assert!(text.contains("(default 1572864)"));
+    // Each flag is followed by what it is for.
+    for pair in text.lines().collect::<Vec<_>>().windows(2) {
+        assert!(
+            !pair[0].starts_with("  --") || pair[1].starts_with("        "),
+            "{pair:?}"
+        );
+    }
+}
+
+#[test]
+fn arguments_that_are_no_text_are_refused() {
+    let bytes = OsString::from_vec(b"--cert=\xff\n".to_vec());
+    let error = cli::parse([OsString::from("start"), bytes].into_iter()).unwrap_err();
+    assert_eq!(error.to_string(), "--cert=\u{fffd}\\n: not valid UTF-8");
+}
+
+/// `UPDATE_DOCS=1 cargo test --test cli` writes the page anew.
+#[test]
+fn the_page_of_flags_is_what_the_program_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/flags.md");
+    let page = format!(
+        "# Flags\n\nWhat `etcd-edge start --help` prints; `UPDATE_DOCS=1 cargo test --test cli` \
+         writes this page.\n\n```text\n{}```\n",
+        printed("start --help")
+    );
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        page,
+        "{path} is out of date"
+    );
+}

@@ -1,0 +1,104 @@
+//! Replays the committed corpus of every fuzz target, so that what fuzzing once found stays found
+//! without a fuzzer at hand.
+//!
+//! A new target is a body under `fuzz/bodies/`, a file like its neighbours under
+//! `fuzz/fuzz_targets/`, a `[[bin]]` in `fuzz/Cargo.toml`, a folder under `fuzz/corpus/`, and its
+//! two lines here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::panic;
+use std::path::{Path, PathBuf};
+
+/// Most files a corpus may hold, and the most bytes of each: it is replayed by every test run.
+const MAX_FILES: usize = 200;
+const MAX_LEN: usize = 1024;
+
+#[path = "../fuzz/bodies/endpoint_parse.rs"]
+mod endpoint_parse;
+#[path = "../fuzz/bodies/first_bytes.rs"]
+mod first_bytes;
+#[path = "../fuzz/bodies/flag_parse.rs"]
+mod flag_parse;
+#[path = "../fuzz/bodies/grpc_frames.rs"]
+mod grpc_frames;
+#[path = "../fuzz/bodies/grpc_message.rs"]
+mod grpc_message;
+#[path = "../fuzz/bodies/grpc_timeout.rs"]
+mod grpc_timeout;
+#[path = "../fuzz/bodies/http1_head.rs"]
+mod http1_head;
+#[path = "../fuzz/bodies/protobuf_walk.rs"]
+mod protobuf_walk;
+#[path = "../fuzz/bodies/watch_hub.rs"]
+mod watch_hub;
+#[path = "../fuzz/bodies/watch_response.rs"]
+mod watch_response;
+#[path = "../fuzz/bodies/watch_trunk.rs"]
+mod watch_trunk;
+
+/// A target's name and its body.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: &[Target] = &[
+    ("endpoint_parse", endpoint_parse::run),
+    ("first_bytes", first_bytes::run),
+    ("flag_parse", flag_parse::run),
+    ("grpc_frames", grpc_frames::run),
+    ("grpc_message", grpc_message::run),
+    ("grpc_timeout", grpc_timeout::run),
+    ("http1_head", http1_head::run),
+    ("protobuf_walk", protobuf_walk::run),
+    ("watch_hub", watch_hub::run),
+    ("watch_response", watch_response::run),
+    ("watch_trunk", watch_trunk::run),
+];
+
+#[test]
+fn every_corpus_replays() {
+    for (name, run) in TARGETS {
+        replay(name, *run);
+    }
+}
+
+#[test]
+fn the_list_is_complete() {
+    let listed: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    for folder in ["bodies", "fuzz_targets", "corpus"] {
+        let found: BTreeSet<String> = entries(&fuzz().join(folder))
+            .iter()
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(found, listed, "fuzz/{folder} and the list differ");
+    }
+}
+
+fn replay(name: &str, run: fn(&[u8])) {
+    let files = entries(&fuzz().join("corpus").join(name));
+    assert!(!files.is_empty(), "fuzz/corpus/{name} is empty");
+    assert!(
+        files.len() <= MAX_FILES,
+        "fuzz/corpus/{name} holds {} files, {MAX_FILES} are enough",
+        files.len()
+    );
+    for file in files {
+        let data = fs::read(&file).unwrap();
+        assert!(data.len() <= MAX_LEN, "{} is too large", file.display());
+        if let Err(fault) = panic::catch_unwind(|| run(&data)) {
+            eprintln!("replaying {}", file.display());
+            panic::resume_unwind(fault);
+        }
+    }
+}
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+/// The paths in a folder, sorted.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}

@@ -1,0 +1,106 @@
+//! The real Go client of etcd (`tests/go`) through the proxy, in front of three members: KV, Txn,
+//! leases, watches, locks, elections, STM, auth, snapshots, maintenance, mirror, naming (P1 to P6),
+//! random watchers and caches that live on them (W2, W8), and those while members fail (W10).
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use support::cluster::Cluster;
+use support::pages;
+use support::process::Process;
+use support::proxy::Proxy;
+use support::release;
+
+#[test]
+fn every_part_of_the_go_client_works_through_the_proxy() {
+    let program = build();
+    let cluster = Cluster::start(release::NEWEST, 3);
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    let run = Command::new(program)
+        .args(["-test.v", "-test.timeout=240s", "-test.skip=^TestFailover$"])
+        .env("ETCD_ENDPOINTS", proxy.address())
+        .env("ETCD_DIRECT", cluster.endpoints())
+        .output()
+        .expect("the test program starts");
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(
+        run.status.success(),
+        "{}\nthe Go client's tests fail:\n{said}",
+        proxy.process.log()
+    );
+    println!("{said}");
+    // A program that ran nothing succeeds as well.
+    let passed = said
+        .lines()
+        .filter(|line| line.starts_with("--- PASS"))
+        .count();
+    assert!(passed >= 26, "only {passed} tests ran:\n{said}");
+}
+
+#[test]
+fn watches_of_the_go_client_lose_nothing_while_members_fail() {
+    let program = build();
+    let mut cluster = Cluster::start(release::NEWEST, 3);
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    let mut command = Command::new(program);
+    command
+        .args(["-test.v", "-test.timeout=240s", "-test.run=^TestFailover$"])
+        .env("ETCD_ENDPOINTS", proxy.address())
+        .env("ETCD_DIRECT", cluster.endpoints())
+        .env("ETCD_FAILOVER_SECONDS", "9");
+    let mut client = Process::spawn("the Go client", &mut command);
+    // How far the client is by then makes no difference to what it must have seen in the end.
+    for stop in [false, true, false] {
+        std::thread::sleep(Duration::from_millis(1500));
+        let serving = pages::serving(&proxy).expect("an endpoint was picked");
+        let is_serving = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
+        let member = (0..cluster.size()).find(is_serving).expect("a member");
+        if stop {
+            cluster.stop(member);
+        } else {
+            cluster.kill(member);
+        }
+        std::thread::sleep(Duration::from_millis(1000));
+        if stop {
+            cluster.resume(member);
+        } else {
+            cluster.restart(member);
+        }
+        cluster.wait_healthy(member);
+    }
+    let status = client.wait(Duration::from_secs(240));
+    let said = client.log();
+    println!("{said}");
+    assert!(
+        status.success() && said.contains("--- PASS: TestFailover"),
+        "{}\nthe Go client's watches fail:\n{said}",
+        proxy.process.log()
+    );
+}
+
+fn build() -> PathBuf {
+    // Both tests need it; the second finds it made.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join("target/go-client/client.test");
+    let built = Command::new("go")
+        .args(["test", "-c", "-mod=readonly", "-o"])
+        .arg(&program)
+        .arg(".")
+        .current_dir(root.join("tests/go"))
+        .output();
+    let built = built.unwrap_or_else(|error| {
+        panic!("this test needs Go 1.26 or newer on PATH (https://go.dev/dl): {error}")
+    });
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(
+        built.status.success(),
+        "tests/go does not build; it needs Go 1.26 or newer:\n{said}"
+    );
+    program
+}

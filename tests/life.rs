@@ -1,0 +1,13 @@
+//! From the first log line to the last call: starting, being told to stop, what stops a start, and
+//! the HTTP pages all the while (S2, E4).
+
+mod support;
+
+#[path = "life/pages.rs"]
+mod pages;
+#[path = "life/start.rs"]
+mod start;
+#[path = "life/stop.rs"]
+mod stop;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";

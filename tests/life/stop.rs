@@ -1,0 +1,252 @@
+//! SIGTERM and SIGINT: nobody's unary call fails, streams end so that clients move on, and the
+//! process is gone within its grace (S2).
+
+use std::time::{Duration, Instant};
+
+use crate::RANGE;
+use crate::support::cluster::Cluster;
+use crate::support::grpc::Client;
+use crate::support::load::{Lane, Load, Role};
+use crate::support::pages::metric;
+use crate::support::pb::{self, Msg};
+use crate::support::proxy::Proxy;
+use crate::support::release::NEWEST;
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+const OBSERVE: &str = "/v3electionpb.Election/Observe";
+const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+const LOCK: &str = "/v3lockpb.Lock/Lock";
+const PUT: &str = "/etcdserverpb.KV/Put";
+
+const NO_CLIENT_URL: &str = "--advertise-client-url=";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_no_unary_call_fails() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let mut proxies = [
+        Proxy::start(&cluster, &[NO_CLIENT_URL]),
+        Proxy::start(&cluster, &[NO_CLIENT_URL]),
+    ];
+    let addresses = [
+        proxies[0].address().to_owned(),
+        proxies[1].address().to_owned(),
+    ];
+    let roles: Vec<Role> = (0..16)
+        .map(|n| match n % 4 {
+            0 => Role::Reader { timeout: None },
+            1 => Role::Putter,
+            2 => Role::Overwriter,
+            _ => Role::Appender,
+        })
+        .collect();
+    let load = Load::start(&[&addresses[0], &addresses[1]], &roles);
+    load.flows(300, Duration::from_secs(20)).await;
+    for round in 0..6 {
+        let which = round % 2;
+        let signal = ["TERM", "INT", "TERM"][round % 3];
+        let told = Instant::now();
+        proxies[which].process.signal(signal);
+        let status = proxies[which].process.wait(Duration::from_secs(10));
+        println!("{signal}: exit {status} after {:?}", told.elapsed());
+        assert_eq!(status.code(), Some(0), "{}", proxies[which].process.log());
+        load.flows(100, Duration::from_secs(20)).await;
+        // The same port again, at once.
+        let listen = format!("--listen-addr={}", addresses[which]);
+        proxies[which] = Proxy::start(&cluster, &[NO_CLIENT_URL, &listen]);
+        load.flows(100, Duration::from_secs(20)).await;
+    }
+    let account = load.finish().await;
+    println!("{}", account.table());
+    account.assert_kept();
+    let ok = account.count(|_| true, Some(0));
+    let all: u64 = [
+        None,
+        Some(0),
+        Some(1),
+        Some(2),
+        Some(4),
+        Some(8),
+        Some(13),
+        Some(14),
+    ]
+    .into_iter()
+    .map(|code| account.count(|_| true, code))
+    .sum();
+    assert_eq!(ok, all, "failed calls:\n{}", account.table());
+    account.assert_written_once(&cluster.endpoint(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=30s"]);
+    let client = Client::connect(proxy.address()).await;
+    let mut watch = client.call(WATCH, &[]).await;
+    watch
+        .send(Msg::new().msg(1, Msg::new().bytes(1, "k")))
+        .await;
+    assert!(watch.next().await.is_some(), "created");
+    let lease = client.unary(GRANT, Msg::new().int(1, 60), &[]).await;
+    let mut heartbeats = client.call(KEEP_ALIVE, &[]).await;
+    let id = pb::int(lease.only(), &[2]);
+    heartbeats.send(Msg::new().int(1, id)).await;
+    assert!(heartbeats.next().await.is_some(), "a heartbeat");
+    // One that is not answered yet, and one that has half-closed.
+    let mut observe = client.call(OBSERVE, &[]).await;
+    observe.send(Msg::new().bytes(1, "nobody")).await;
+    observe.half_close();
+    let mut other = client.call("/etcdserverpb.Watch/Watch", &[]).await;
+    other
+        .send(Msg::new().msg(1, Msg::new().bytes(1, "k")))
+        .await;
+    other.half_close();
+    assert!(other.next().await.is_some(), "created");
+    wait_calls(&proxy, 4.0);
+    // An idle connection besides.
+    let idle = Client::connect(proxy.address()).await;
+    assert_eq!(
+        idle.unary(RANGE, Msg::new().bytes(1, "k"), &[])
+            .await
+            .code(),
+        Some(0)
+    );
+
+    let told = Instant::now();
+    proxy.process.signal("TERM");
+    for (name, stream) in [
+        ("watch", watch),
+        ("heartbeats", heartbeats),
+        ("observe", observe),
+        ("half-closed watch", other),
+    ] {
+        let reply = stream.finish().await;
+        assert_eq!(reply.code(), Some(14), "{name}: {reply:?}");
+        assert_eq!(reply.reset, None, "{name}");
+    }
+    let status = proxy.process.wait(Duration::from_secs(20));
+    println!("gone after {:?}", told.elapsed());
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        told.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        told.elapsed()
+    );
+    drop(idle);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unary_call_may_take_the_whole_grace() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=20s"]);
+    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let (held, key) = hold(&direct).await;
+    let waiting = blocked(&proxy, &held).await;
+    proxy.process.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(proxy.process.exited(), None, "a unary call is open");
+    // Nobody new is let in.
+    let refused = tokio::net::TcpStream::connect(proxy.address()).await;
+    assert!(refused.is_err(), "it still accepts");
+    let key = Msg::new().bytes(1, key);
+    let unlocked = direct
+        .unary("/v3lockpb.Lock/Unlock", key.as_ref(), None)
+        .await;
+    assert!(unlocked.ok(), "{unlocked:?}");
+    let told = waiting.await.unwrap();
+    assert!(told.ok(), "{told:?}");
+    assert_eq!(proxy.process.wait(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grace_is_bounded_and_its_end_is_no_failure() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let (held, _) = hold(&direct).await;
+    let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=1500ms"]);
+    let _waiting = blocked(&proxy, &held).await;
+    let told = Instant::now();
+    proxy.process.signal("INT");
+    let status = proxy.process.wait(Duration::from_secs(10));
+    let took = told.elapsed();
+    assert_eq!(status.code(), Some(0));
+    assert!(took >= Duration::from_millis(1400), "{took:?}");
+    assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_it_at_once() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let (held, _) = hold(&direct).await;
+    for second in ["TERM", "INT"] {
+        let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=60s"]);
+        let _waiting = blocked(&proxy, &held).await;
+        proxy.process.signal("TERM");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(proxy.process.exited(), None, "it drains");
+        let told = Instant::now();
+        proxy.process.signal(second);
+        proxy.process.wait(Duration::from_secs(3));
+        println!("{second}: gone after {:?}", told.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_says_nothing_does_not_outstay_the_grace() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=2s"]);
+    let mute = tokio::net::TcpStream::connect(proxy.address())
+        .await
+        .unwrap();
+    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let put = Msg::new().bytes(1, "k").bytes(2, "v");
+    assert!(lane.unary(PUT, put.as_ref(), None).await.ok());
+    let told = Instant::now();
+    proxy.process.signal("TERM");
+    let status = proxy.process.wait(Duration::from_secs(10));
+    println!("gone after {:?}", told.elapsed());
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        told.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        told.elapsed()
+    );
+    drop(mute);
+}
+
+/// Takes the lock; its lease-less twin request for others, and the key that unlocks it.
+async fn hold(direct: &Lane) -> (Msg, Vec<u8>) {
+    let request = lock_request(direct).await;
+    let locked = direct.unary(LOCK, request.as_ref(), None).await;
+    assert!(locked.ok(), "{locked:?}");
+    (lock_request(direct).await, pb::bytes(&locked.message, &[2]))
+}
+
+async fn lock_request(direct: &Lane) -> Msg {
+    let lease = direct
+        .unary(GRANT, Msg::new().int(1, 600).as_ref(), None)
+        .await;
+    Msg::new()
+        .bytes(1, "lock")
+        .int(2, pb::int(&lease.message, &[2]))
+}
+
+/// A Lock through the proxy that waits for another's.
+async fn blocked(
+    proxy: &Proxy,
+    request: &Msg,
+) -> tokio::task::JoinHandle<crate::support::load::Told> {
+    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let request = request.clone();
+    let waiting = tokio::spawn(async move { lane.unary(LOCK, request.as_ref(), None).await });
+    wait_calls(proxy, 1.0);
+    waiting
+}
+
+/// Waits until so many calls are open.
+fn wait_calls(proxy: &Proxy, open: f64) {
+    let limit = Duration::from_secs(10);
+    crate::support::pages::wait_metric(proxy.address(), "etcd_edge_calls", limit, |n| n == open);
+    assert_eq!(metric(proxy.address(), "etcd_edge_calls"), open);
+}

@@ -1,0 +1,231 @@
+//! Floods of frames that cost us more than their sender: the connection ends with ENHANCE_YOUR_CALM,
+//! and another one does not notice.
+
+use std::time::{Duration, Instant};
+
+use crate::support::load::Lane;
+use crate::support::pages::metric;
+use crate::support::proxy::Proxy;
+use crate::support::raw_h2::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawClient,
+    SETTINGS, WINDOW_UPDATE, grpc_head,
+};
+use crate::support::scripted_etcd::{Fleet, frame};
+use crate::{CALM, PUT, UNKNOWN, scene};
+
+/// Answers everything at once.
+fn answer_all(mut etcd: Fleet) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Some(mut call) = etcd.next_within(Duration::from_secs(60)).await {
+            match call.path() {
+                PUT => call.answer("y"),
+                _ => open.push(call),
+            }
+        }
+    })
+}
+
+/// Sends a flood until the connection ends; a neighbour calls all the while.
+async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) {
+    let address = proxy.address().to_owned();
+    let neighbour = tokio::spawn(async move {
+        let lane = Lane::connect(&address).await.unwrap();
+        let mut slowest = Duration::ZERO;
+        let until = Instant::now() + Duration::from_secs(2);
+        let mut calls = 0;
+        while Instant::now() < until {
+            let told = lane.unary(PUT, b"x", Some("10S")).await;
+            assert!(told.ok(), "{told:?}");
+            slowest = slowest.max(told.took);
+            calls += 1;
+        }
+        (calls, slowest)
+    });
+    let begun = Instant::now();
+    let mut sent = 0;
+    while begun.elapsed() < Duration::from_secs(20) && flooder.send(burst).await {
+        sent += burst.len();
+        if flooder.seen().closed {
+            break;
+        }
+    }
+    let seen = flooder
+        .wait(Duration::from_secs(10), what, |seen| seen.closed)
+        .await;
+    let (calls, slowest) = neighbour.await.unwrap();
+    println!(
+        "{what}: ended after {sent} bytes and {:?} with {:?}; neighbour: {calls} calls, slowest {slowest:?}",
+        begun.elapsed(),
+        (seen.go_away, &seen.why)
+    );
+    assert_eq!(seen.go_away, Some(CALM), "{what}: {seen:?}");
+    assert!(
+        slowest < Duration::from_secs(2),
+        "{what}: a call took {slowest:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_frames() {
+    let (etcd, proxy, _client) = scene(&[]).await;
+    let etcd = answer_all(etcd);
+    let cases: [(&str, Vec<u8>); 6] = [
+        ("PING", frame(PING, 0, 0, &[7; 8]).to_vec()),
+        (
+            "SETTINGS",
+            frame(SETTINGS, 0, 0, &[0, 4, 0, 1, 0, 0]).to_vec(),
+        ),
+        ("SETTINGS ACK or none", frame(SETTINGS, 0, 0, &[]).to_vec()),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 9]).to_vec()),
+        (
+            "WINDOW_UPDATE",
+            frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).to_vec(),
+        ),
+        ("an unknown frame", frame(0x77, 0, 0, &[1; 4]).to_vec()),
+    ];
+    for (what, one) in cases {
+        let flooder = RawClient::connect(proxy.address(), &[]).await;
+        flood(what, &proxy, flooder, &one.repeat(500)).await;
+    }
+    let hits = r#"etcd_edge_limit_hits_total{limit="control_frames"}"#;
+    assert!(metric(proxy.address(), hits) >= 5.0);
+    etcd.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn empty_data_and_empty_continuations() {
+    let (etcd, proxy, _client) = scene(&[]).await;
+    let etcd = answer_all(etcd);
+    let mut flooder = RawClient::connect(proxy.address(), &[]).await;
+    let stream = flooder.stream();
+    let head = frame(HEADERS, END_HEADERS, stream, &grpc_head(UNKNOWN));
+    flooder.send(&head).await;
+    flood(
+        "empty DATA",
+        &proxy,
+        flooder,
+        &frame(DATA, 0, stream, &[]).repeat(500),
+    )
+    .await;
+
+    let mut flooder = RawClient::connect(proxy.address(), &[]).await;
+    let stream = flooder.stream();
+    flooder
+        .send(&frame(HEADERS, 0, stream, &grpc_head(UNKNOWN)))
+        .await;
+    let empty = frame(CONTINUATION, 0, stream, &[]).repeat(500);
+    flood("empty CONTINUATION", &proxy, flooder, &empty).await;
+    etcd.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rapid_resets() {
+    let (etcd, proxy, _client) = scene(&[]).await;
+    let etcd = answer_all(etcd);
+    // Cancelled as soon as opened; and cancelled when already on its way to etcd.
+    for pause in [0, 1] {
+        let mut flooder = RawClient::connect(proxy.address(), &[]).await;
+        let head = grpc_head(UNKNOWN);
+        let mut next = Vec::new();
+        let what = format!("rapid reset, {pause} ms between");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(30) && !flooder.seen().closed {
+            next.clear();
+            let mut streams = Vec::new();
+            for _ in 0..100 {
+                let stream = flooder.stream();
+                next.extend_from_slice(&frame(HEADERS, END_HEADERS, stream, &head));
+                streams.push(stream);
+            }
+            if pause > 0 {
+                flooder.send(&next).await;
+                next.clear();
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            for stream in streams {
+                next.extend_from_slice(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+            }
+            if !flooder.send(&next).await {
+                break;
+            }
+        }
+        println!(
+            "{what}: ended after {} streams and {:?}",
+            flooder.stream() / 2,
+            begun.elapsed()
+        );
+        flood(&what, &proxy, flooder, &[]).await;
+    }
+    etcd.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_the_clients_own_making() {
+    // Requests that are malformed, and answers that nobody can be given: each costs a reset of ours
+    // (MadeYouReset).
+    let (etcd, proxy, _client) = scene(&[]).await;
+    let etcd = answer_all(etcd);
+    let mut flooder = RawClient::connect(proxy.address(), &[]).await;
+    let head = grpc_head(UNKNOWN);
+    let mut burst = Vec::new();
+    for _ in 0..2_000 {
+        let stream = flooder.stream();
+        burst.extend_from_slice(&frame(HEADERS, END_HEADERS, stream, &head));
+        // A window beyond what a window can be is an error of its stream.
+        let update = frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);
+        burst.extend_from_slice(&update);
+    }
+    flooder.send(&burst).await;
+    flood("made resets", &proxy, flooder, &[]).await;
+    etcd.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_client_is_no_flood() {
+    let (etcd, proxy, _client) = scene(&[]).await;
+    let etcd = answer_all(etcd);
+    let mut busy = RawClient::connect(proxy.address(), &[]).await;
+    // What a client does that gives up on 2,000 calls as soon as it has made them, on 3,000 that are
+    // under way, and that measures its bandwidth with each of 5,000 answers.
+    let head = grpc_head(UNKNOWN);
+    let mut burst = Vec::new();
+    for _ in 0..2_000 {
+        let stream = busy.stream();
+        burst.extend_from_slice(&frame(HEADERS, END_HEADERS, stream, &head));
+        burst.extend_from_slice(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    busy.send(&burst).await;
+    burst.clear();
+    let mut streams = Vec::new();
+    for _ in 0..3_000 {
+        let stream = busy.stream();
+        burst.extend_from_slice(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+        streams.push(stream);
+    }
+    busy.send(&burst).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    burst.clear();
+    for stream in streams {
+        burst.extend_from_slice(&frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    busy.send(&burst).await;
+    for _ in 0..50 {
+        burst.clear();
+        for _ in 0..100 {
+            let (_, frames) = busy.call(PUT, b"x");
+            burst.extend_from_slice(&frames);
+            burst.extend_from_slice(&frame(PING, 0, 0, &[1; 8]));
+            burst.extend_from_slice(&frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 100]));
+        }
+        assert!(busy.send(&burst).await, "{:?}", busy.seen());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let seen = busy
+        .wait(Duration::from_secs(20), "all answers", |seen| {
+            seen.ended == 5_000
+        })
+        .await;
+    assert_eq!((seen.go_away, seen.closed), (None, false), "{seen:?}");
+    etcd.abort();
+}

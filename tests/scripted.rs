@@ -1,0 +1,101 @@
+//! The proxy between a client and an etcd that misbehaves to order: GOAWAY, refused and reset
+//! streams, stalls, half messages, bad frames (P1 to P6, E1, E2, E5, E6).
+
+mod support;
+
+#[path = "scripted/answers.rs"]
+mod answers;
+#[path = "scripted/deadlines.rs"]
+mod deadlines;
+#[path = "scripted/framing.rs"]
+mod framing;
+#[path = "scripted/goaway.rs"]
+mod goaway;
+#[path = "scripted/reads.rs"]
+mod reads;
+#[path = "scripted/resets.rs"]
+mod resets;
+#[path = "scripted/watches.rs"]
+mod watches;
+
+use tokio::task::JoinHandle;
+
+use support::grpc::{Call, Client, Metadata, Reply};
+use support::proxy::Proxy;
+use support::scripted_etcd::Fleet;
+
+/// A write.
+const PUT: &str = "/etcdserverpb.KV/Put";
+/// A read.
+const RANGE: &str = "/etcdserverpb.KV/Range";
+/// Both sides stream.
+const STREAM: &str = "/etcdserverpb.KV/RangeStream";
+/// A method that no release of etcd has.
+const UNKNOWN: &str = "/future.Service/New";
+
+const OK: Option<u32> = Some(0);
+const UNKNOWN_CODE: Option<u32> = Some(2);
+const DEADLINE_EXCEEDED: Option<u32> = Some(4);
+const UNAVAILABLE: Option<u32> = Some(14);
+
+/// Scripted endpoints, a proxy before them, and one connection of a client.
+struct Scene {
+    etcd: Fleet,
+    proxy: Proxy,
+    client: Client,
+}
+
+impl Scene {
+    async fn start(endpoints: usize) -> Scene {
+        Scene::with(endpoints, &[]).await
+    }
+
+    async fn with(endpoints: usize, flags: &[&str]) -> Scene {
+        let etcd = Fleet::start(endpoints).await;
+        let mut all = vec![etcd.flag()];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let proxy = Proxy::start_with(&all);
+        let client = Client::connect(proxy.address()).await;
+        Scene {
+            etcd,
+            proxy,
+            client,
+        }
+    }
+
+    /// A unary call, under way.
+    fn call(&self, path: &'static str, message: &'static str) -> JoinHandle<Reply> {
+        self.call_with(path, message, &[])
+    }
+
+    fn call_with(
+        &self,
+        path: &'static str,
+        message: impl AsRef<[u8]> + Send + 'static,
+        metadata: Metadata<'static>,
+    ) -> JoinHandle<Reply> {
+        let client = self.client.clone();
+        tokio::spawn(async move { client.unary(path, message, metadata).await })
+    }
+
+    /// An open call.
+    async fn open(&self, path: &str) -> Call {
+        self.client.call(path, &[]).await
+    }
+
+    /// The proxy serves a read as if nothing had happened, by whichever endpoint.
+    async fn serves(&mut self) {
+        let reply = self.call(RANGE, "still there?");
+        let mut call = self.etcd.next().await;
+        assert_eq!(call.message().await.unwrap(), "still there?");
+        call.answer("yes");
+        assert_eq!(ended(reply).await.only(), b"yes");
+    }
+}
+
+async fn ended<T>(task: JoinHandle<T>) -> T {
+    match task.await {
+        Ok(value) => value,
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}

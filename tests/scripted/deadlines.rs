@@ -1,0 +1,172 @@
+//! `grpc-timeout`: forwarded less the time already spent, enforced here, and nobody's invention (P3,
+//! E6).
+
+use std::time::{Duration, Instant};
+
+use h2::Reason;
+
+use crate::support::scripted_etcd::Incoming;
+use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
+
+/// The `grpc-timeout` that reached etcd.
+fn forwarded(call: &Incoming) -> Duration {
+    let [value] = &call.metadata("grpc-timeout")[..] else {
+        panic!("one grpc-timeout: {:?}", call.head.headers)
+    };
+    let (number, unit) = value.split_at(value.len() - 1);
+    let number: u64 = number.parse().unwrap();
+    match unit {
+        "n" => Duration::from_nanos(number),
+        "u" => Duration::from_micros(number),
+        "m" => Duration::from_millis(number),
+        "S" => Duration::from_secs(number),
+        other => panic!("unit {other} in a test of seconds"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_forwarded_less_the_time_already_spent() {
+    let mut scene = Scene::start(1).await;
+    // Nothing to spend: nearly all of it.
+    for path in [RANGE, PUT, STREAM, UNKNOWN] {
+        let begun = Instant::now();
+        let reply = scene.call_with(path, "x", &[("grpc-timeout", "20S")]);
+        let mut call = scene.etcd.next().await;
+        let spent = begun.elapsed();
+        let left = forwarded(&call);
+        assert!(left <= Duration::from_secs(20), "{path}: {left:?}");
+        assert!(
+            left + spent >= Duration::from_secs(20),
+            "{path}: {left:?} after {spent:?}"
+        );
+        call.answer("done");
+        assert_eq!(ended(reply).await.code(), OK);
+    }
+    // The client takes its time to send a read.
+    let mut client = scene.client.call(RANGE, &[("grpc-timeout", "20S")]).await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    client.send("x").await;
+    client.half_close();
+    let mut call = scene.etcd.next().await;
+    let left = forwarded(&call);
+    assert!(left <= Duration::from_millis(18_900), "{left:?}");
+    call.answer("done");
+    assert_eq!(client.finish().await.code(), OK);
+    // A second try elsewhere has only the rest.
+    let mut scene = Scene::start(2).await;
+    for path in [RANGE, PUT] {
+        let reply = scene.call_with(path, "x", &[("grpc-timeout", "20S")]);
+        let mut call = scene.etcd.next().await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        call.reset(Reason::REFUSED_STREAM);
+        let mut call = scene.etcd.next().await;
+        let left = forwarded(&call);
+        assert!(left <= Duration::from_millis(18_900), "{path}: {left:?}");
+        call.answer("done");
+        assert_eq!(ended(reply).await.code(), OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_enforced_here_and_etcd_is_told() {
+    let mut scene = Scene::start(1).await;
+    for path in [RANGE, PUT, STREAM, UNKNOWN] {
+        for answered in [false, true] {
+            let begun = Instant::now();
+            let mut client = scene.client.call(path, &[("grpc-timeout", "400m")]).await;
+            client.send("x").await;
+            client.half_close();
+            let mut call = scene.etcd.next().await;
+            if answered {
+                call.headers(&[]);
+                call.send("value");
+            }
+            let reply = client.finish().await;
+            let took = begun.elapsed();
+            assert_eq!(reply.code(), DEADLINE_EXCEEDED, "{path}: {reply:?}");
+            assert_eq!(reply.message(), "context deadline exceeded");
+            assert_eq!(reply.reset, None);
+            assert!(
+                took >= Duration::from_millis(400),
+                "{path}: invented after {took:?}"
+            );
+            assert!(took < Duration::from_secs(4), "{path}: {took:?}");
+            assert_eq!(call.cancelled().await, Reason::CANCEL, "{path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_a_wait_for_an_endpoint() {
+    let mut scene = Scene::start(1).await;
+    scene.etcd.silence(0, true);
+    for path in [RANGE, PUT, STREAM, UNKNOWN] {
+        let begun = Instant::now();
+        let reply = scene.call_with(path, "x", &[("grpc-timeout", "500m")]);
+        let reply = ended(reply).await;
+        let took = begun.elapsed();
+        assert_eq!(reply.code(), DEADLINE_EXCEEDED, "{path}: {reply:?}");
+        assert!(took >= Duration::from_millis(500), "{path}: {took:?}");
+        assert!(took < Duration::from_secs(4), "{path}: {took:?}");
+    }
+    scene.etcd.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_one_none_is_made_up() {
+    let mut scene = Scene::start(1).await;
+    for path in [RANGE, PUT, STREAM, UNKNOWN] {
+        let reply = scene.call(path, "x");
+        let mut call = scene.etcd.next().await;
+        assert!(call.metadata("grpc-timeout").is_empty(), "{path}");
+        call.answer("done");
+        assert_eq!(ended(reply).await.code(), OK);
+    }
+    // What cannot be read is left for etcd to judge.
+    let reply = scene.call_with(PUT, "x", &[("grpc-timeout", "soon")]);
+    let mut call = scene.etcd.next().await;
+    assert_eq!(call.metadata("grpc-timeout"), ["soon"]);
+    call.trailers_only(&[("grpc-status", "13")]);
+    assert_eq!(ended(reply).await.code(), Some(13));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_by_etcd_before_the_deadline_is_no_deadline() {
+    // grpc-go resets with CANCEL when its own clock says so: a client whose deadline is ahead must
+    // not read that as its own.
+    let mut scene = Scene::start(1).await;
+    for path in [RANGE, PUT, STREAM, UNKNOWN] {
+        let reply = scene.call_with(path, "x", &[("grpc-timeout", "20S")]);
+        let mut call = scene.etcd.next().await;
+        call.message().await.unwrap();
+        call.reset(Reason::CANCEL);
+        assert_eq!(ended(reply).await.code(), UNAVAILABLE, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_by_etcd_at_the_deadline_is_the_deadline() {
+    // Both clocks run out at nearly one time, and etcd's may be looked at first.
+    let mut scene = Scene::start(1).await;
+    for path in [RANGE, PUT, STREAM, UNKNOWN] {
+        for answered in [false, true] {
+            let mut client = scene.client.call(path, &[("grpc-timeout", "150m")]).await;
+            client.send("x").await;
+            client.half_close();
+            let mut call = scene.etcd.next().await;
+            let over = Instant::now() + forwarded(&call);
+            if answered {
+                call.headers(&[]);
+                call.send("value");
+            }
+            // To the very moment: a timer would come a millisecond late.
+            tokio::task::yield_now().await;
+            while Instant::now() < over {
+                std::hint::spin_loop();
+            }
+            call.reset(Reason::CANCEL);
+            let reply = client.finish().await;
+            assert_eq!(reply.code(), DEADLINE_EXCEEDED, "{path}: {reply:?}");
+        }
+    }
+}

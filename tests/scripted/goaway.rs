@@ -1,0 +1,190 @@
+//! GOAWAY at every moment: a connection is replaced without a failed call, and what is provably not
+//! processed, and only that, is sent again (E2).
+
+use h2::Reason;
+
+use crate::support::scripted_etcd::framed;
+use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
+
+/// The last stream id of a GOAWAY that lets every open stream end.
+const EVERYTHING: u32 = (1 << 31) - 1;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_two_calls_it_costs_nothing() {
+    let mut scene = Scene::start(1).await;
+    let first = scene.call(PUT, "1");
+    let mut call = scene.etcd.next().await;
+    call.answer("one");
+    assert_eq!(ended(first).await.only(), b"one");
+    call.conn.go_away(call.stream_id(), Reason::NO_ERROR);
+    // Until the proxy has read it: a call that crosses it on the wire is another test's.
+    scene.etcd.quiet().await;
+    for path in [PUT, RANGE, PUT] {
+        let reply = scene.call(path, "2");
+        let mut call = scene.etcd.next().await;
+        assert_eq!(call.message().await.unwrap(), "2");
+        call.answer("two");
+        assert_eq!(ended(reply).await.only(), b"two");
+    }
+    scene.etcd.quiet().await;
+    assert_eq!(scene.etcd.connects(0), 2, "one connection for the rest");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_it_covers_ends_where_it_is_while_new_ones_go_elsewhere() {
+    let mut scene = Scene::start(1).await;
+    let write = scene.call(PUT, "open");
+    let mut watch = scene.open(STREAM).await;
+    watch.send("watch").await;
+    let mut calls = [scene.etcd.next().await, scene.etcd.next().await];
+    calls.sort_by_key(|call| call.path().to_owned());
+    let [open_write, open_watch] = &mut calls;
+    open_watch.headers(&[]);
+    open_watch.send("created");
+    assert_eq!(watch.next().await.unwrap(), "created");
+
+    // In two steps, as gRPC servers do.
+    open_write.conn.go_away(EVERYTHING, Reason::NO_ERROR);
+    let last = open_write.stream_id().max(open_watch.stream_id());
+    open_write.conn.go_away(last, Reason::NO_ERROR);
+    scene.serves().await;
+
+    watch.send("more").await;
+    assert_eq!(open_watch.message().await.unwrap(), "watch");
+    assert_eq!(open_watch.message().await.unwrap(), "more");
+    open_watch.send("event");
+    assert_eq!(watch.next().await.unwrap(), "event");
+    assert_eq!(open_write.message().await.unwrap(), "open");
+    open_write.answer("done");
+    assert_eq!(ended(write).await.only(), b"done");
+    scene.etcd.quiet().await;
+    assert_eq!(scene.etcd.connects(0), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_above_the_last_id_is_sent_once_more() {
+    for endpoints in [1, 2] {
+        let mut scene = Scene::start(endpoints).await;
+        let write = scene.call(PUT, "token");
+        let mut first = scene.etcd.next().await;
+        assert_eq!(first.message().await.unwrap(), "token");
+        first.conn.go_away(0, Reason::NO_ERROR);
+        let mut second = scene.etcd.next().await;
+        assert_eq!(second.body().await, framed(b"token"));
+        second.answer("done");
+        assert_eq!(ended(write).await.only(), b"done");
+        if endpoints == 2 {
+            assert_ne!(first.endpoint, second.endpoint, "an untried one is there");
+        }
+        scene.etcd.quiet().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_half_sent_goes_on_elsewhere_whole() {
+    let mut scene = Scene::start(2).await;
+    let message: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+    let body = framed(&message);
+    let mut write = scene.open(PUT).await;
+    write.send_raw(body.slice(..100_000)).await;
+    let mut first = scene.etcd.next().await;
+    assert!(first.some().await, "the first part arrives");
+    first.conn.go_away(0, Reason::NO_ERROR);
+    let mut second = scene.etcd.next().await;
+    let rest = async {
+        write.send_raw(body.slice(100_000..)).await;
+        write.half_close();
+    };
+    assert_eq!(tokio::join!(second.body(), rest).0, body);
+    second.answer("done");
+    assert_eq!(write.finish().await.only(), b"done");
+    scene.etcd.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_above_the_last_id_begins_anew() {
+    for path in [STREAM, UNKNOWN] {
+        let mut scene = Scene::start(2).await;
+        let mut stream = scene.open(path).await;
+        stream.send("a").await;
+        let mut first = scene.etcd.next().await;
+        assert_eq!(first.message().await.unwrap(), "a");
+        first.conn.go_away(0, Reason::NO_ERROR);
+        let mut second = scene.etcd.next().await;
+        stream.send("b").await;
+        assert_eq!(second.message().await.unwrap(), "a");
+        assert_eq!(second.message().await.unwrap(), "b");
+        second.answer("done");
+        assert_eq!(stream.finish().await.only(), b"done");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_it_covers_is_lost_with_its_connection_and_never_sent_again() {
+    for reason in [Reason::NO_ERROR, Reason::ENHANCE_YOUR_CALM] {
+        let mut scene = Scene::start(2).await;
+        let write = scene.call(PUT, "token");
+        let mut call = scene.etcd.next().await;
+        assert_eq!(call.body().await, framed(b"token"));
+        call.conn.go_away(call.stream_id(), reason);
+        call.conn.cut();
+        let reply = ended(write).await;
+        assert_eq!(reply.code(), UNAVAILABLE, "{reply:?}");
+        assert!(
+            !reply.message().contains("there is no"),
+            "a text that makes clients resend (E3): {reply:?}"
+        );
+        scene.etcd.quiet().await;
+        scene.serves().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_with_and_without_luck_share_one_connection() {
+    // One GOAWAY tells three writes apart: the first is answered, the second is lost with the
+    // connection, the third was never processed.
+    let mut scene = Scene::start(1).await;
+    let mut replies = Vec::new();
+    let mut calls = Vec::new();
+    for token in ["1", "2", "3"] {
+        replies.push(scene.call(PUT, token));
+        let mut call = scene.etcd.next().await;
+        assert_eq!(call.message().await.unwrap(), token);
+        calls.push(call);
+    }
+    calls[0]
+        .conn
+        .go_away(calls[1].stream_id(), Reason::NO_ERROR);
+    let mut again = scene.etcd.next().await;
+    assert_eq!(again.message().await.unwrap(), "3");
+    again.answer("3 done");
+    calls[0].answer("1 done");
+    let [first, second, third] = replies.try_into().ok().unwrap();
+    assert_eq!(ended(first).await.only(), b"1 done");
+    assert_eq!(ended(third).await.only(), b"3 done");
+    calls[0].conn.cut();
+    assert_eq!(ended(second).await.code(), UNAVAILABLE);
+    scene.etcd.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_cut_without_a_word_loses_writes_and_moves_reads() {
+    let mut scene = Scene::start(2).await;
+    let write = scene.call(PUT, "token");
+    let mut put = scene.etcd.next().await;
+    put.message().await.unwrap();
+    let read = scene.call(RANGE, "key");
+    let mut range = scene.etcd.next().await;
+    range.message().await.unwrap();
+    // Half an answer is no answer.
+    range.headers(&[]);
+    range.raw(framed(b"value").slice(..7));
+    put.conn.cut();
+    let mut again = scene.etcd.next().await;
+    assert_eq!(again.body().await, framed(b"key"));
+    again.answer("value");
+    let reply = ended(read).await;
+    assert_eq!((reply.code(), reply.only()), (OK, &b"value"[..]));
+    assert_eq!(ended(write).await.code(), UNAVAILABLE);
+    scene.etcd.quiet().await;
+}

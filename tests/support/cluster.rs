@@ -1,0 +1,348 @@
+//! A real etcd cluster on loopback: started fresh, broken on purpose, cleaned up.
+
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use super::process::Process;
+use super::release::{self, binary};
+use super::tls::{Identity, Tls};
+use super::{http, janitor, ports};
+
+/// Password of the user `root` of a cluster with auth.
+pub const ROOT_PASSWORD: &str = "root-secret";
+
+/// How long a member may take to answer as healthy on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// Members of one etcd release. Dropping it kills them and removes their data.
+pub struct Cluster {
+    members: Vec<Member>,
+    version: String,
+    tls: Option<Tls>,
+    auth: bool,
+    // After the members: their processes must be gone before their data is.
+    _dir: tempfile::TempDir,
+}
+
+struct Member {
+    client_port: u16,
+    metrics_port: u16,
+    arguments: Vec<String>,
+    process: Process,
+}
+
+/// How a cluster is to be.
+pub struct Builder {
+    version: String,
+    members: usize,
+    tls: bool,
+    auth: bool,
+    arguments: Vec<String>,
+}
+
+impl Cluster {
+    /// Starts a plaintext cluster without auth and waits until it is healthy.
+    pub fn start(version: &str, members: usize) -> Cluster {
+        Cluster::builder(version).members(members).start()
+    }
+
+    /// One member, plaintext and no auth, unless told otherwise.
+    pub fn builder(version: &str) -> Builder {
+        Builder {
+            version: version.to_owned(),
+            members: 1,
+            tls: false,
+            auth: false,
+            arguments: Vec::new(),
+        }
+    }
+
+    /// How many members it was started with.
+    pub fn size(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The release.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The certificates, for a cluster with TLS.
+    pub fn tls(&self) -> &Tls {
+        self.tls.as_ref().expect("the cluster was built with tls()")
+    }
+
+    /// `127.0.0.1:port` of one member's client port.
+    pub fn endpoint(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].client_port)
+    }
+
+    /// All client ports, comma-separated.
+    pub fn endpoints(&self) -> String {
+        let all: Vec<String> = (0..self.size())
+            .map(|member| self.endpoint(member))
+            .collect();
+        all.join(",")
+    }
+
+    /// The flags that send a proxy to this cluster.
+    pub fn proxy_flags(&self) -> Vec<String> {
+        let mut flags = vec![format!("--endpoints={}", self.endpoints())];
+        if let Some(tls) = &self.tls {
+            flags.extend(tls_flags(tls, &tls.client));
+        }
+        flags
+    }
+
+    /// Runs etcdctl of this release against the members themselves.
+    pub fn etcdctl<I: AsRef<str>>(&self, args: &[I]) -> Output {
+        self.etcdctl_at(&self.endpoints(), args)
+    }
+
+    /// Runs etcdctl of this release, with this cluster's TLS flags, against some endpoints.
+    pub fn etcdctl_at<I: AsRef<str>>(&self, endpoints: &str, args: &[I]) -> Output {
+        let mut command = Command::new(binary(&self.version, "etcdctl"));
+        command.arg(format!("--endpoints={endpoints}"));
+        if let Some(tls) = &self.tls {
+            command.args(tls_flags(tls, &tls.client));
+        }
+        if self.auth {
+            command.arg(format!("--user=root:{ROOT_PASSWORD}"));
+        }
+        command.args(args.iter().map(AsRef::as_ref));
+        command.output().expect("etcdctl starts")
+    }
+
+    /// The member that leads now; waits for one.
+    pub fn leader(&self) -> usize {
+        let until = Instant::now() + START_LIMIT;
+        loop {
+            let leads = |member: &usize| {
+                self.metric(*member, "etcd_server_is_leader")
+                    .is_some_and(|leads| leads == 1.0)
+            };
+            if let Some(leader) = (0..self.size()).find(leads) {
+                return leader;
+            }
+            assert!(Instant::now() < until, "no leader within {START_LIMIT:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The sum of a metric's series of one member, by name (with labels: up to the `}`); none if
+    /// the member does not answer or does not have it.
+    pub fn metric(&self, member: usize, name: &str) -> Option<f64> {
+        // A stopped member accepts and says nothing: its pages are not to be waited for.
+        if !self.members[member].process.is_running() {
+            return None;
+        }
+        let page = http::get(&self.metrics_address(member), "/metrics").ok()?;
+        let values = page.body.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            let rest = rest.strip_prefix('{').map_or(Some(rest), |labels| {
+                labels.split_once('}').map(|(_, value)| value)
+            })?;
+            rest.strip_prefix(' ')?.trim().parse::<f64>().ok()
+        });
+        values.reduce(|sum, value| sum + value)
+    }
+
+    /// Kills one member at once (SIGKILL); its data stays.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].process.kill();
+    }
+
+    /// Stops one member (SIGSTOP): its connections stay open and silent.
+    pub fn stop(&mut self, member: usize) {
+        self.members[member].process.stop();
+    }
+
+    /// Lets a stopped member go on (SIGCONT).
+    pub fn resume(&mut self, member: usize) {
+        self.members[member].process.signal("CONT");
+    }
+
+    /// Starts a killed member again on its ports and data. Does not wait: see `wait_healthy`.
+    pub fn restart(&mut self, member: usize) {
+        self.kill(member);
+        let arguments = self.members[member].arguments.clone();
+        self.members[member].process = spawn(&self.version, &arguments);
+    }
+
+    /// Waits until one member answers as healthy, which takes a quorum.
+    pub fn wait_healthy(&mut self, member: usize) {
+        if let Err(why) = self.try_healthy(member) {
+            panic!("{why}");
+        }
+    }
+
+    fn try_healthy(&mut self, member: usize) -> Result<(), String> {
+        let address = self.metrics_address(member);
+        let until = Instant::now() + START_LIMIT;
+        loop {
+            let page = http::get(&address, "/health");
+            if page.is_ok_and(|page| page.body.contains(r#""health":"true""#)) {
+                return Ok(());
+            }
+            let process = &mut self.members[member].process;
+            if let Some(status) = process.exited() {
+                return Err(format!("etcd ended: {status}\n{}", process.log()));
+            }
+            if Instant::now() >= until {
+                return Err(format!("etcd is not healthy\n{}", process.log()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn metrics_address(&self, member: usize) -> String {
+        format!("127.0.0.1:{}", self.members[member].metrics_port)
+    }
+
+    fn enable_auth(&mut self) {
+        let root = format!("root:{ROOT_PASSWORD}");
+        for args in [
+            vec!["user", "add", &root],
+            vec!["user", "grant-role", "root", "root"],
+            vec!["auth", "enable"],
+        ] {
+            let done = self.etcdctl(&args);
+            assert!(done.status.success(), "etcdctl {args:?}: {done:?}");
+        }
+        self.auth = true;
+    }
+}
+
+impl Builder {
+    /// The number of members.
+    pub fn members(mut self, members: usize) -> Builder {
+        self.members = members;
+        self
+    }
+
+    /// Clients must come with TLS and a certificate.
+    pub fn tls(mut self) -> Builder {
+        self.tls = true;
+        self
+    }
+
+    /// Auth is on, with the user `root` and [`ROOT_PASSWORD`].
+    pub fn auth(mut self) -> Builder {
+        self.auth = true;
+        self
+    }
+
+    /// One more argument for each etcd.
+    pub fn arg(mut self, argument: &str) -> Builder {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Starts it and waits until every member is healthy.
+    pub fn start(self) -> Cluster {
+        // A port may be taken between being found free and being bound.
+        let mut failures = String::new();
+        for _ in 0..3 {
+            match self.try_start() {
+                Ok(mut cluster) => {
+                    if self.auth {
+                        cluster.enable_auth();
+                    }
+                    return cluster;
+                }
+                Err(why) if why.contains("address already in use") => failures += &why,
+                Err(why) => panic!("{why}"),
+            }
+        }
+        panic!("no cluster in three tries:\n{failures}");
+    }
+
+    fn try_start(&self) -> Result<Cluster, String> {
+        let dir = janitor::temp_dir();
+        let tls = self.tls.then(Tls::generate);
+        let ports: Vec<[u16; 3]> = (0..self.members)
+            .map(|_| [ports::take(), ports::take(), ports::take()])
+            .collect();
+        let peers: Vec<String> = ports
+            .iter()
+            .enumerate()
+            .map(|(member, [_, peer, _])| format!("m{member}=http://127.0.0.1:{peer}"))
+            .collect();
+        let members = ports.iter().enumerate().map(|(member, ports)| {
+            let [client_port, peer_port, metrics_port] = *ports;
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let client = format!("{scheme}://127.0.0.1:{client_port}");
+            let peer = format!("http://127.0.0.1:{peer_port}");
+            let mut arguments = vec![
+                format!("--name=m{member}"),
+                format!(
+                    "--data-dir={}",
+                    dir.path().join(format!("m{member}")).display()
+                ),
+                format!("--listen-client-urls={client}"),
+                format!("--advertise-client-urls={client}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--listen-metrics-urls=http://127.0.0.1:{metrics_port}"),
+                format!("--initial-cluster={}", peers.join(",")),
+                "--initial-cluster-state=new".to_owned(),
+                "--logger=zap".to_owned(),
+                "--log-level=warn".to_owned(),
+                "--bcrypt-cost=4".to_owned(),
+                // What a kill of the process loses is not in the page cache: safe, and quick.
+                "--unsafe-no-fsync".to_owned(),
+            ];
+            if let Some(tls) = &tls {
+                arguments.extend([
+                    format!("--cert-file={}", tls.server.cert.display()),
+                    format!("--key-file={}", tls.server.key.display()),
+                    format!("--trusted-ca-file={}", tls.ca.display()),
+                    "--client-cert-auth".to_owned(),
+                ]);
+            }
+            arguments.extend(self.arguments.iter().cloned());
+            Member {
+                client_port,
+                metrics_port,
+                process: spawn(&self.version, &arguments),
+                arguments,
+            }
+        });
+        let mut cluster = Cluster {
+            members: members.collect(),
+            version: self.version.clone(),
+            tls,
+            auth: false,
+            _dir: dir,
+        };
+        (0..self.members).try_for_each(|member| cluster.try_healthy(member))?;
+        Ok(cluster)
+    }
+}
+
+fn spawn(version: &str, arguments: &[String]) -> Process {
+    let etcd = binary(version, "etcd");
+    Process::spawn(
+        &format!("etcd {version}"),
+        Command::new(etcd).args(arguments),
+    )
+}
+
+fn tls_flags(tls: &Tls, identity: &Identity) -> [String; 3] {
+    [
+        format!("--cacert={}", tls.ca.display()),
+        format!("--cert={}", identity.cert.display()),
+        format!("--key={}", identity.key.display()),
+    ]
+}
+
+/// What an etcdctl that must succeed wrote to stdout.
+pub fn stdout_of(output: &Output) -> String {
+    assert!(output.status.success(), "etcdctl failed: {output:?}");
+    String::from_utf8(output.stdout.clone()).expect("etcdctl writes UTF-8")
+}
+
+/// etcdctl of the newest release against `endpoint`; must succeed; its stdout.
+pub fn etcdctl_ok<I: AsRef<str>>(endpoint: &str, args: &[I]) -> String {
+    stdout_of(&release::etcdctl(endpoint, args))
+}

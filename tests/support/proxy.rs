@@ -1,0 +1,71 @@
+//! The proxy under test as a child process, and the Go proxy to compare it with.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::ports;
+use super::process::Process;
+use super::release::binary;
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running proxy. Dropping it kills it.
+pub struct Proxy {
+    address: String,
+    /// The process, for signals, memory, CPU time and the log.
+    pub process: Process,
+}
+
+impl Proxy {
+    /// Starts `etcd-edge` in front of a cluster, with further flags, and waits until it is ready.
+    pub fn start<I: AsRef<str>>(cluster: &Cluster, flags: &[I]) -> Proxy {
+        let mut all = cluster.proxy_flags();
+        all.extend(flags.iter().map(|flag| flag.as_ref().to_owned()));
+        Proxy::start_with(&all)
+    }
+
+    /// Starts `etcd-edge start` with these flags on a port of its own and waits until it is ready.
+    pub fn start_with<I: AsRef<str>>(flags: &[I]) -> Proxy {
+        let mut process = Proxy::spawn(flags);
+        let ready = process.wait_line(START_LIMIT, |line| {
+            let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+            let ready = entry["msg"].as_str()?.contains("started gRPC proxy");
+            ready.then(|| entry["address"].as_str().map(str::to_owned))
+        });
+        let address = ready.unwrap_or_else(|why| panic!("no ready line from {why}"));
+        Proxy {
+            address: address.expect("the ready line names the address"),
+            process,
+        }
+    }
+
+    /// Starts it without waiting; for flags it is to refuse, or an etcd that is not there.
+    pub fn spawn<I: AsRef<str>>(flags: &[I]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
+        // The tests' flags come last, and the last of a repeated flag wins.
+        command.args(["start", "--listen-addr=127.0.0.1:0"]);
+        command.args(flags.iter().map(AsRef::as_ref));
+        Process::spawn("etcd-edge", &mut command)
+    }
+
+    /// Starts `etcd grpc-proxy` of the cluster's release in front of it.
+    pub fn start_go<I: AsRef<str>>(cluster: &Cluster, flags: &[I]) -> Proxy {
+        let address = format!("127.0.0.1:{}", ports::take());
+        let mut command = Command::new(binary(cluster.version(), "etcd"));
+        command.args(["grpc-proxy", "start", &format!("--listen-addr={address}")]);
+        command.args(cluster.proxy_flags());
+        command.args(flags.iter().map(AsRef::as_ref));
+        let mut process = Process::spawn("etcd grpc-proxy", &mut command);
+        let ready = process.wait_line(START_LIMIT, |line| {
+            line.contains("started gRPC proxy").then_some(())
+        });
+        ready.unwrap_or_else(|why| panic!("no ready line from {why}"));
+        Proxy { address, process }
+    }
+
+    /// `host:port` where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+}

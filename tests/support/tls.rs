@@ -1,0 +1,140 @@
+//! Certificates for a test: one authority, a server and a client it vouches for, and the wrong
+//! ones: a client of a foreign authority, a server certificate that has expired.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::janitor;
+
+/// A certificate and its key as PEM files.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The certificate's path.
+    pub cert: PathBuf,
+    /// The private key's path (PKCS #8).
+    pub key: PathBuf,
+}
+
+/// PEM files in a folder that goes with this value.
+pub struct Tls {
+    /// The authority that all but the foreign ones were signed by.
+    pub ca: PathBuf,
+    /// For `localhost`, 127.0.0.1 and ::1; may serve and call.
+    pub server: Identity,
+    /// A client without a Common Name, as etcd wants a proxy's to be.
+    pub client: Identity,
+    /// A client whose Common Name is `root`.
+    pub root_client: Identity,
+    /// A server certificate for the same names that expired in 2001.
+    pub expired_server: Identity,
+    /// An authority that signed none of the above but `foreign_client`.
+    pub foreign_ca: PathBuf,
+    /// A client of the foreign authority.
+    pub foreign_client: Identity,
+    _dir: tempfile::TempDir,
+}
+
+impl Tls {
+    /// Makes all of it anew.
+    pub fn generate() -> Tls {
+        let dir = janitor::temp_dir();
+        let path = dir.path();
+        let authority = issuer("etcd-edge test authority");
+        let foreign = issuer("foreign authority");
+        Tls {
+            ca: write(path, "ca.pem", &authority.pem()),
+            server: sign(path, "server", leaf("server", &SERVER_NAMES), &authority),
+            client: sign(path, "client", leaf("", &[]), &authority),
+            root_client: sign(path, "root-client", leaf("root", &[]), &authority),
+            expired_server: sign(path, "expired-server", expired(), &authority),
+            foreign_ca: write(path, "foreign-ca.pem", &foreign.pem()),
+            foreign_client: sign(path, "foreign-client", leaf("", &[]), &foreign),
+            _dir: dir,
+        }
+    }
+
+    /// What a client needs that trusts `ca`, offers h2, and shows `identity` if any.
+    pub fn client_config(&self, identity: Option<&Identity>) -> Arc<rustls::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(&self.ca).expect("the authority's PEM");
+        roots.add(ca).expect("the authority's certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has the default versions")
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let cert = CertificateDer::from_pem_file(&identity.cert).expect("client PEM");
+                let key = PrivateKeyDer::from_pem_file(&identity.key).expect("client key PEM");
+                builder
+                    .with_client_auth_cert(vec![cert], key)
+                    .expect("key fits certificate")
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+}
+
+const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn issuer(name: &str) -> Authority {
+    let mut params = CertificateParams::new([]).expect("no names to be wrong");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let key = KeyPair::generate().expect("a key");
+    CertifiedIssuer::self_signed(params, key).expect("an authority")
+}
+
+fn leaf(common_name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names are well formed");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    if !common_name.is_empty() {
+        params
+            .distinguished_name
+            .push(DnType::CommonName, common_name);
+    }
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    params
+}
+
+fn expired() -> CertificateParams {
+    let mut params = leaf("server", &SERVER_NAMES);
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(2001, 1, 1);
+    params
+}
+
+fn sign(dir: &Path, name: &str, params: CertificateParams, by: &Authority) -> Identity {
+    let key = KeyPair::generate().expect("a key");
+    let cert = params.signed_by(&key, by).expect("a certificate");
+    Identity {
+        cert: write(dir, &format!("{name}.pem"), &cert.pem()),
+        key: write(dir, &format!("{name}-key.pem"), &key.serialize_pem()),
+    }
+}
+
+fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path
+}

@@ -1,0 +1,410 @@
+//! TLS on both sides: which endpoints get it, whom the proxy trusts, whom it lets in, and what is
+//! spoken then.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName;
+use support::cluster::Cluster;
+use support::grpc::{Client, Reply};
+use support::http as raw;
+use support::pages::logged;
+use support::pb::{self, Msg};
+use support::proxy::Proxy;
+use support::release::NEWEST;
+use support::scripted_etcd::framed;
+use support::tls::{Identity, Tls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_rustls::TlsConnector;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+
+/// A plaintext read through a proxy.
+async fn read(proxy: &Proxy) -> Reply {
+    let client = Client::connect(proxy.address()).await;
+    client
+        .unary(RANGE, Msg::new().bytes(1, "k"), &[("grpc-timeout", "2S")])
+        .await
+}
+
+fn cert_flags(identity: &Identity) -> [String; 2] {
+    [
+        format!("--cert={}", identity.cert.display()),
+        format!("--key={}", identity.key.display()),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let https = format!("--endpoints=https://{}", cluster.endpoint(0));
+    let bare = format!("--endpoints={}", cluster.endpoint(0));
+    let localhost = https.replace("127.0.0.1", "localhost");
+    let http = https.replace("https", "http");
+    let ca = format!("--cacert={}", tls.ca.display());
+    let foreign_ca = format!("--cacert={}", tls.foreign_ca.display());
+    let skip = "--insecure-skip-tls-verify".to_owned();
+    let none: [String; 0] = [];
+    let own = cert_flags(&tls.client).to_vec();
+    let foreign = cert_flags(&tls.foreign_client).to_vec();
+    let works = |first: &String, more: &[&[String]]| {
+        let flags: Vec<String> = [&[first.clone()][..], &more.concat()].concat();
+        (flags, true)
+    };
+    let fails = |first: &String, more: &[&[String]]| {
+        let (flags, _) = works(first, more);
+        (flags, false)
+    };
+    let (ca, foreign_ca, skip) = ([ca], [foreign_ca], [skip]);
+    let cases = [
+        works(&https, &[&ca, &own]),
+        // The name is checked, and this one is in the certificate too.
+        works(&localhost, &[&ca, &own]),
+        // No scheme is TLS when any TLS flag is given.
+        works(&bare, &[&ca, &own]),
+        works(&bare, &[&skip, &own]),
+        works(&https, &[&skip, &own]),
+        fails(&https, &[&foreign_ca, &own]),
+        // The system's authorities have not signed this one.
+        fails(&https, &[&own]),
+        fails(&https, &[&ca, &none]),
+        fails(&https, &[&ca, &foreign]),
+        // http is plaintext whatever else is given.
+        fails(&http, &[&ca, &own]),
+        fails(&bare, &[&none]),
+    ];
+    for (flags, good) in cases {
+        let proxy = Proxy::start_with(&flags);
+        let begun = Instant::now();
+        let reply = read(&proxy).await;
+        let warned = logged(
+            &proxy,
+            "--insecure-skip-tls-verify: etcd's certificate is not verified",
+        );
+        let skips = flags.iter().any(|flag| flag.contains("skip"));
+        assert_eq!(warned.len(), usize::from(skips), "{flags:?}");
+        if good {
+            assert_eq!(reply.code(), Some(0), "{flags:?}: {reply:?}");
+            let page = raw::get(proxy.address(), "/metrics").unwrap();
+            assert_eq!(
+                page.status, 200,
+                "pages of a member take TLS too: {}",
+                page.body
+            );
+            continue;
+        }
+        // Its deadline is shorter than the wait for an endpoint.
+        assert_eq!(reply.code(), Some(4), "{flags:?}: {reply:?}");
+        assert!(begun.elapsed() >= Duration::from_secs(2), "{flags:?}");
+        let trouble: Vec<_> = ["endpoint cannot be reached", "connection to endpoint lost"]
+            .iter()
+            .flat_map(|message| logged(&proxy, message))
+            .collect();
+        let [first, ..] = &trouble[..] else {
+            panic!("{flags:?}: nothing in the log:\n{}", proxy.process.log())
+        };
+        assert_eq!(first["level"], "warn");
+        assert!(
+            first["error"].as_str().is_some_and(|e| !e.is_empty()),
+            "{first}"
+        );
+        println!("{}", first["error"]);
+        let port = cluster.endpoint(0).split_off(10);
+        assert!(
+            first["endpoint"].as_str().unwrap().ends_with(&port),
+            "{first}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_cannot_be_trusted_ends_in_unavailable_and_a_reason() {
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let mut flags = vec![
+        format!("--endpoints=https://{}", cluster.endpoint(0)),
+        format!("--cacert={}", tls.foreign_ca.display()),
+    ];
+    flags.extend(cert_flags(&tls.client));
+    let proxy = Proxy::start_with(&flags);
+    let lane = support::load::Lane::connect(proxy.address()).await.unwrap();
+    let told = lane
+        .unary(PUT, Msg::new().bytes(1, "k").as_ref(), None)
+        .await;
+    assert_eq!(told.code, Some(14), "{told:?}");
+    let dials = logged(&proxy, "endpoint cannot be reached");
+    let error = dials[0]["error"].as_str().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unix_sockets_are_endpoints_too() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let dir = support::janitor::temp_dir();
+    let path = dir.path().join("etcd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let etcd = cluster.endpoint(0);
+    tokio::spawn(async move {
+        while let Ok((mut here, _)) = listener.accept().await {
+            let mut there = TcpStream::connect(&etcd).await.unwrap();
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+            });
+        }
+    });
+    let proxy = Proxy::start_with(&[format!("--endpoints=unix://{}", path.display())]);
+    let reply = read(&proxy).await;
+    assert_eq!(reply.code(), Some(0), "{reply:?}");
+    assert_eq!(raw::get(proxy.address(), "/health").unwrap().status, 200);
+    assert_eq!(raw::get(proxy.address(), "/metrics").unwrap().status, 200);
+}
+
+/// A plaintext etcd and a proxy that serves TLS.
+fn secure(cluster: &Cluster, tls: &Tls, server: &Identity, ca: bool) -> Proxy {
+    let mut flags = vec![
+        format!("--cert-file={}", server.cert.display()),
+        format!("--key-file={}", server.key.display()),
+    ];
+    if ca {
+        flags.push(format!("--trusted-ca-file={}", tls.ca.display()));
+    }
+    Proxy::start(cluster, &flags)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_need_a_certificate_when_an_authority_is_given_and_only_then() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let clients = [
+        None,
+        Some(&tls.client),
+        Some(&tls.root_client),
+        Some(&tls.foreign_client),
+    ];
+    for (asks, welcome) in [(false, [true; 4]), (true, [false, true, true, false])] {
+        let proxy = secure(&cluster, &tls, &tls.server, asks);
+        for (identity, welcome) in clients.iter().zip(welcome) {
+            let call = call_tls(&proxy, &tls, *identity).await;
+            assert_eq!(call.is_ok(), welcome, "asks {asks}, {identity:?}: {call:?}");
+            // Pages are behind the same door.
+            let page = page_tls(&proxy, &tls, *identity).await;
+            assert_eq!(page.is_ok(), welcome, "asks {asks}, {identity:?}: {page:?}");
+        }
+        // Plain text is no TLS.
+        assert!(raw::get(proxy.address(), "/health").is_err());
+        let page = page_tls(&proxy, &tls, Some(&tls.client)).await;
+        assert!(page.is_ok_and(|page| page.contains(r#"{"health":"true""#)));
+        let again = call_tls(&proxy, &tls, Some(&tls.client)).await;
+        assert!(again.is_ok(), "{again:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_protocols_are_offered_and_h2_is_preferred() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let proxy = secure(&cluster, &tls, &tls.server, false);
+    type Name = &'static [u8];
+    let cases: [(&[Name], Option<Name>); 5] = [
+        (&[b"h2"], Some(b"h2")),
+        (&[b"http/1.1"], Some(b"http/1.1")),
+        (&[b"http/1.1", b"h2"], Some(b"h2")),
+        (&[b"h2", b"http/1.1"], Some(b"h2")),
+        (&[], None),
+    ];
+    for (offered, chosen) in cases {
+        let stream = handshake(&proxy, &tls, None, offered).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), chosen, "{offered:?}");
+        if chosen != Some(b"h2") {
+            let said = http1(stream, "/proxy/metrics").await.unwrap();
+            assert!(said.starts_with("HTTP/1.1 200"), "{offered:?}: {said}");
+        }
+    }
+    // Something else altogether.
+    let spdy = handshake(&proxy, &tls, None, &[b"spdy/3"]).await;
+    assert!(spdy.is_err(), "no protocol in common");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_on_both_sides_carries_much_data() {
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let flags = [
+        format!("--cert-file={}", tls.server.cert.display()),
+        format!("--key-file={}", tls.server.key.display()),
+        format!("--trusted-ca-file={}", tls.ca.display()),
+    ];
+    let proxy = Proxy::start(&cluster, &flags);
+    let config = tls.client_config(Some(&tls.client));
+    let client = Client::connect_tls(proxy.address(), config).await.unwrap();
+    for n in 0..20usize {
+        let value: Vec<u8> = (0..n * 70_000).map(|at| (at * (n + 1)) as u8).collect();
+        let put = Msg::new().bytes(1, "k").bytes(2, &value);
+        assert_eq!(client.unary(PUT, put, &[]).await.code(), Some(0));
+        let reply = client.unary(RANGE, Msg::new().bytes(1, "k"), &[]).await;
+        assert!(
+            pb::bytes(reply.only(), &[2, 5]) == value,
+            "{n}: changed on its way"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tls_endpoint_that_is_none_is_passed_over() {
+    // One member speaks TLS as told, the other endpoint answers with something else.
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let noise = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = noise.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = noise.accept().await {
+            let _ = stream.write_all(b"220 smtp ready\r\n").await;
+        }
+    });
+    let mut flags = vec![
+        format!(
+            "--endpoints=https://{address},https://{}",
+            cluster.endpoint(0)
+        ),
+        format!("--cacert={}", tls.ca.display()),
+    ];
+    flags.extend(cert_flags(&tls.client));
+    for _ in 0..4 {
+        let proxy = Proxy::start_with(&flags);
+        let reply = read(&proxy).await;
+        assert_eq!(reply.code(), Some(0), "{reply:?}");
+    }
+}
+
+async fn handshake(
+    proxy: &Proxy,
+    tls: &Tls,
+    identity: Option<&Identity>,
+    protocols: &[&[u8]],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut config = (*tls.client_config(identity)).clone();
+    config.alpn_protocols = protocols.iter().map(|each| each.to_vec()).collect();
+    let stream = TcpStream::connect(proxy.address()).await?;
+    let name = ServerName::try_from("localhost").expect("a name");
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+}
+
+/// One call under TLS. With TLS 1.3 a client learns only with the first answer that it is refused.
+async fn call_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Result<(), String> {
+    let stream = handshake(proxy, tls, identity, &[b"h2"])
+        .await
+        .map_err(|e| e.to_string())?;
+    let (send, connection) = h2::client::handshake(stream)
+        .await
+        .map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let request = http::Request::post(format!("https://localhost{RANGE}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a well-formed request");
+    let mut send = send.ready().await.map_err(|e| e.to_string())?;
+    let (response, mut body) = send
+        .send_request(request, false)
+        .map_err(|e| e.to_string())?;
+    let message = support::scripted_etcd::framed(b"\x0a\x01k");
+    body.send_data(message, true).map_err(|e| e.to_string())?;
+    let response = response.await.map_err(|e| e.to_string())?;
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        data.map_err(|e| e.to_string())?;
+    }
+    let trailers = body.trailers().await.map_err(|e| e.to_string())?;
+    driver.abort();
+    match trailers.as_ref().and_then(|t| t.get("grpc-status")) {
+        Some(code) if code == "0" => Ok(()),
+        other => Err(format!("grpc-status {other:?}")),
+    }
+}
+
+async fn page_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Result<String, String> {
+    let stream = handshake(proxy, tls, identity, &[b"http/1.1"]).await;
+    let stream = stream.map_err(|e| e.to_string())?;
+    let said = http1(stream, "/health").await.map_err(|e| e.to_string())?;
+    match said.starts_with("HTTP/1.1 200") {
+        true => Ok(said),
+        false => Err(said),
+    }
+}
+
+async fn http1<T>(mut stream: T, path: &str) -> std::io::Result<String>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// TLS encrypts more at once than a socket takes; all of it arrives once the client reads on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_bytes_leave_for_a_client_that_pauses() {
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let flags = [
+        format!("--endpoints=https://{}", cluster.endpoint(0)),
+        format!("--cacert={}", tls.ca.display()),
+        format!("--cert={}", tls.client.cert.display()),
+        format!("--key={}", tls.client.key.display()),
+        format!("--cert-file={}", tls.server.cert.display()),
+        format!("--key-file={}", tls.server.key.display()),
+    ];
+    let proxy = Proxy::start_with(&flags);
+    let writer = Client::connect_tls(proxy.address(), tls.client_config(None)).await;
+    let value: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+    let put = Msg::new().bytes(1, "k").bytes(2, &value);
+    let put = writer.expect("a handshake").unary(PUT, put, &[]).await;
+    assert_eq!(put.code(), Some(0), "{put:?}");
+
+    let stream = handshake(&proxy, tls, None, &[b"h2"]).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(1 << 24)
+        .initial_connection_window_size(1 << 30);
+    let (send, mut connection) = builder.handshake::<_, bytes::Bytes>(stream).await.unwrap();
+    let answers: Vec<_> = (0..32)
+        .map(|_| {
+            let request = http::Request::post(format!("https://localhost{RANGE}"))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(())
+                .unwrap();
+            let (answer, mut body) = send.clone().send_request(request, false).unwrap();
+            body.send_data(framed(Msg::new().bytes(1, "k").as_ref()), true)
+                .unwrap();
+            answer
+        })
+        .collect();
+    // Long enough to ask, then not a byte is read: every buffer on the way fills up.
+    let _ = tokio::time::timeout(Duration::from_millis(50), &mut connection).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::spawn(connection);
+    for answer in answers {
+        let whole = async {
+            let mut body = answer.await.unwrap().into_body();
+            let mut bytes = 0;
+            while let Some(chunk) = body.data().await {
+                let chunk = chunk.unwrap();
+                body.flow_control().release_capacity(chunk.len()).unwrap();
+                bytes += chunk.len();
+            }
+            assert!(bytes > value.len(), "{bytes}");
+        };
+        let read = tokio::time::timeout(Duration::from_secs(20), whole).await;
+        read.expect("nothing gets stuck");
+    }
+}

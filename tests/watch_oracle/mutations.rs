@@ -1,0 +1,430 @@
+//! The judge judged: a faithful record passes, and each way of breaking it is found.
+
+use std::collections::BTreeMap;
+
+use crate::support::watch::checker::{Rules, check};
+use crate::support::watch::client::{Asked, Ending, Expect, Record, Session};
+use crate::support::watch::messages::{Create, Event, KeyValue, Response};
+use crate::support::watch::truth::History;
+
+const STRICT: Rules = Rules {
+    exact: true,
+    lasting: true,
+};
+
+/// Revisions 10 to 15: puts of `a`, one of both `a` and `b`, a delete of `a`.
+fn history() -> History {
+    let mut history = History::begin(10, Vec::new());
+    for (revision, key, version) in [
+        (10, "a", 1),
+        (11, "b", 1),
+        (12, "a", 2),
+        (13, "a", 3),
+        (13, "b", 2),
+        (14, "a", 0),
+        (15, "b", 3),
+    ] {
+        let kv = KeyValue {
+            key: key.as_bytes().to_vec(),
+            create_revision: if version == 0 { 0 } else { 10 },
+            mod_revision: revision,
+            version,
+            value: format!("{revision}").into_bytes(),
+            lease: 0,
+        };
+        history.push(version == 0, kv);
+    }
+    history.compactions.push(9);
+    history
+}
+
+fn asked(watcher: usize, create: Create, expect: Expect) -> Asked {
+    Asked {
+        watcher,
+        create,
+        expect,
+        known: 11,
+        resumed: false,
+    }
+}
+
+fn answer(id: i64, revision: i64) -> Response {
+    Response {
+        cluster: 1,
+        member: 2,
+        term: 3,
+        revision,
+        id,
+        ..Response::default()
+    }
+}
+
+fn created(id: i64) -> Response {
+    Response {
+        created: true,
+        ..answer(id, 11)
+    }
+}
+
+/// What a watcher is told of one revision.
+fn told(id: i64, revision: i64, create: &Create) -> Response {
+    let events = history().events.into_iter();
+    let events = events.filter(|event| event.revision() == revision && create.wants(event));
+    let cut = |event: Event| Event {
+        prev: event.prev.filter(|_| create.prev_kv),
+        ..event
+    };
+    Response {
+        events: events.map(cut).collect(),
+        ..answer(id, revision)
+    }
+}
+
+/// Both keys from 10 on with previous values and in parts (id 0), and `a` from now on (id 7).
+fn creates() -> [Create; 2] {
+    let both = Create {
+        start: 10,
+        prev_kv: true,
+        fragment: true,
+        ..Create::of("a", "c")
+    };
+    let one = Create {
+        id: 7,
+        ..Create::of("a", "")
+    };
+    [both, one]
+}
+
+fn faithful() -> Record {
+    let [both, one] = creates();
+    let again = one.clone();
+    let refused = Response {
+        canceled: true,
+        reason: "mvcc: duplicate watch ID provided on the WatchStream".to_owned(),
+        ..created(-1)
+    };
+    let mut parts = [told(0, 13, &both), told(0, 13, &both)];
+    parts[0].events.truncate(1);
+    parts[0].fragment = true;
+    parts[1].events.remove(0);
+    let [part, rest] = parts;
+    let mut past = told(0, 10, &both);
+    past.events.extend(told(0, 11, &both).events);
+    past.revision = 11;
+    let received = vec![
+        created(0),         // 0
+        past,               // 1
+        created(7),         // 2
+        refused,            // 3
+        told(0, 12, &both), // 4
+        told(7, 12, &one),  // 5
+        answer(-1, 12),     // 6
+        part,               // 7
+        rest,               // 8
+        told(7, 13, &one),  // 9
+        told(7, 14, &one),  // 10
+        told(0, 14, &both), // 11
+        Response {
+            canceled: true,
+            ..answer(7, 14)
+        }, // 12
+        told(0, 15, &both), // 13
+        answer(-1, 15),     // 14
+    ];
+    Record {
+        name: "a client".to_owned(),
+        through: 15,
+        sessions: vec![Session {
+            asked: vec![
+                asked(0, both, Expect::Created),
+                asked(1, one, Expect::Created),
+                asked(2, again, Expect::Refused("duplicate watch ID")),
+            ],
+            cancelled: BTreeMap::from([(1, 11)]),
+            progress: 2,
+            received,
+            ending: Ending::Done,
+        }],
+    }
+}
+
+fn broken(how: impl Fn(&mut Session)) -> Vec<String> {
+    let mut record = faithful();
+    how(&mut record.sessions[0]);
+    check(&history(), STRICT, &record)
+}
+
+#[test]
+fn a_faithful_record_passes() {
+    let wrong = check(&history(), STRICT, &faithful());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_broken_rule_is_found() {
+    type How = fn(&mut Session);
+    let ways: [(&str, How, &str); 34] = [
+        (
+            "a dropped revision",
+            |s| drop(s.received.remove(11)),
+            "not told 1 events",
+        ),
+        (
+            "a dropped event of the past",
+            |s| drop(s.received[1].events.remove(0)),
+            "not told 1",
+        ),
+        (
+            "a dropped event within a revision",
+            |s| drop(s.received.remove(8)),
+            "told",
+        ),
+        (
+            "a dropped last event",
+            |s| drop(s.received.remove(13)),
+            "progress ahead",
+        ),
+        (
+            "a dropped end",
+            |s| s.received.truncate(13),
+            "never told 1 events",
+        ),
+        (
+            "a doubled response",
+            |s| {
+                let again = s.received[9].clone();
+                s.received.insert(10, again);
+            },
+            "told again",
+        ),
+        (
+            "a doubled event",
+            |s| {
+                let again = s.received[4].events[0].clone();
+                s.received[4].events.push(again);
+            },
+            "told again",
+        ),
+        (
+            "reordered responses",
+            |s| s.received.swap(9, 10),
+            "not told 1 events",
+        ),
+        (
+            "reordered events",
+            |s| s.received[1].events.swap(0, 1),
+            "not told 1 events",
+        ),
+        ("reordered parts", |s| s.received.swap(7, 8), "told"),
+        (
+            "a split revision",
+            |s| s.received[7].fragment = false,
+            "revision 13 is split",
+        ),
+        (
+            "a part nobody asked for",
+            |s| s.asked[0].create.fragment = false,
+            "a part nobody asked for",
+        ),
+        (
+            "parts apart",
+            |s| s.received.swap(8, 9),
+            "between two parts",
+        ),
+        (
+            "a last part that says more follows",
+            |s| s.received[8].fragment = true,
+            "between two parts",
+        ),
+        (
+            "another value",
+            |s| s.received[4].events[0].kv.value = b"x".to_vec(),
+            "not its own",
+        ),
+        (
+            "a put for a delete",
+            |s| s.received[10].events[0].delete = false,
+            "not its own",
+        ),
+        (
+            "another's event",
+            |s| {
+                let other = s.received[8].events[0].clone();
+                s.received[9].events.push(other);
+            },
+            "not its own",
+        ),
+        (
+            "an event of the filtered kind",
+            |s| s.asked[1].create.no_delete = true,
+            "not its own",
+        ),
+        (
+            "no previous value",
+            |s| s.received[4].events[0].prev = None,
+            "previous value",
+        ),
+        (
+            "another previous value",
+            |s| s.received[4].events[0].prev = s.received[8].events[0].prev.clone(),
+            "previous value",
+        ),
+        (
+            "a previous value nobody asked for",
+            |s| s.asked[0].create.prev_kv = false,
+            "did not ask for",
+        ),
+        (
+            "progress ahead of an event",
+            |s| s.received.swap(5, 6),
+            "progress ahead",
+        ),
+        (
+            "progress ahead of the last",
+            |s| s.received[6].revision = 13,
+            "progress ahead",
+        ),
+        (
+            "progress that goes back",
+            |s| s.received[14].revision = 12,
+            "progress below 15",
+        ),
+        (
+            "progress nobody asked for",
+            |s| s.progress = 1,
+            "progress nobody asked for",
+        ),
+        (
+            "progress before a start",
+            |s| s.asked[0].create.start = 16,
+            "progress before the start",
+        ),
+        (
+            "progress of one who did not ask",
+            |s| s.received[6].id = 0,
+            "did not ask",
+        ),
+        (
+            "an event after the cancel",
+            |s| s.received.swap(10, 12),
+            "after its canceled",
+        ),
+        (
+            "a cancel by nobody",
+            |s| s.cancelled.clear(),
+            "canceled by nobody",
+        ),
+        (
+            "a cancel without an answer",
+            |s| drop(s.received.remove(12)),
+            "was not canceled",
+        ),
+        (
+            "an event before created",
+            |s| s.received.swap(0, 1),
+            "nobody has this id",
+        ),
+        ("another id", |s| s.asked[1].create.id = 8, "not an id for"),
+        (
+            "created below what was known",
+            |s| s.asked[1].known = 12,
+            "created below 12",
+        ),
+        (
+            "a header without a member",
+            |s| s.received[4].member = 0,
+            "header is not complete",
+        ),
+    ];
+    let missed = ways.iter().filter_map(|(what, how, words)| {
+        let wrong = broken(how);
+        let found = wrong.iter().any(|each| each.contains(words));
+        (!found).then(|| format!("{what} is not found as {words:?} but as {wrong:#?}"))
+    });
+    let missed: Vec<String> = missed.collect();
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+#[test]
+fn each_wrong_answer_to_a_create_is_found() {
+    let wrong = broken(|s| s.received[3].canceled = false);
+    assert!(wrong[0].contains("not Refused"), "{wrong:?}");
+    let wrong = broken(|s| s.received[3].reason = "no".to_owned());
+    assert!(wrong[0].contains("not refused by"), "{wrong:?}");
+    let wrong = broken(|s| s.asked[0].expect = Expect::Refused("permission denied"));
+    assert!(wrong[0].contains("not Refused"), "{wrong:?}");
+    // Answers out of order: the second has the other's id.
+    let wrong = broken(|s| s.received.swap(0, 2));
+    assert!(wrong[0].contains("nobody has this id"), "{wrong:?}");
+    let wrong = broken(|s| drop(s.received.remove(3)));
+    assert!(
+        wrong.iter().any(|each| each.contains("no answer to")),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn events_at_or_below_created_are_news_with_etcd_only() {
+    // Created at 11, and then told 10 as well.
+    let early = |record: &mut Record| {
+        let [_, one] = creates();
+        record.sessions[0].received.insert(3, told(7, 10, &one));
+    };
+    let mut record = faithful();
+    early(&mut record);
+    let wrong = check(&history(), STRICT, &record);
+    assert!(wrong[0].contains("not its own"), "{wrong:?}");
+    let lenient = Rules {
+        exact: false,
+        ..STRICT
+    };
+    assert!(check(&history(), lenient, &record).is_empty());
+    // It must go on from there without a gap all the same.
+    record.sessions[0].received.remove(6);
+    let wrong = check(&history(), lenient, &record);
+    assert!(wrong[0].contains("progress ahead"), "{wrong:?}");
+}
+
+#[test]
+fn a_compaction_ends_only_who_was_behind_it() {
+    let compacted = |at: i64, start: i64| {
+        let mut record = faithful();
+        let session = &mut record.sessions[0];
+        session.asked.truncate(1);
+        session.asked[0].create.start = start;
+        session.received.truncate(1);
+        session.received.push(Response {
+            canceled: true,
+            compact_revision: at,
+            ..answer(0, 0)
+        });
+        let mut history = history();
+        history.compactions = vec![12];
+        check(&history, STRICT, &record)
+    };
+    assert!(compacted(12, 10).is_empty(), "{:?}", compacted(12, 10));
+    assert!(compacted(13, 10)[0].contains("nobody compacted 13"));
+    assert!(compacted(12, 13)[0].contains("beyond that compaction"));
+    // Created at 11, and nothing was told since.
+    assert!(compacted(12, 0).is_empty());
+}
+
+#[test]
+fn the_end_of_a_stream_is_no_end_of_a_watch() {
+    let ended = |why: &str, rules: Rules| {
+        let mut record = faithful();
+        record.sessions[0].ending = Ending::Lost(why.to_owned());
+        check(&history(), rules, &record)
+    };
+    let lenient = Rules {
+        lasting: false,
+        ..STRICT
+    };
+    assert!(ended("status 14 gone", lenient).is_empty());
+    assert!(ended("status 14 gone", STRICT)[0].contains("the stream ended"));
+    assert!(ended("status 0 ", lenient)[0].contains("the stream ended"));
+    assert!(ended("status 1 cancelled", lenient)[0].contains("the stream ended"));
+    let mut record = faithful();
+    record.sessions[0].ending = Ending::Late("it took long".to_owned());
+    assert!(check(&history(), STRICT, &record)[0].contains("in time"));
+}

@@ -1,0 +1,16 @@
+//! Watches one by one: side by side with etcd itself (W4 to W8), of several users (R4, W10), far
+//! behind (W2), and read slowly or not at all (W9).
+
+#[path = "watch_streams/fidelity.rs"]
+mod fidelity;
+#[path = "watch_streams/joining.rs"]
+mod joining;
+#[path = "watch_streams/leader.rs"]
+mod leader;
+#[path = "watch_streams/slow.rs"]
+mod slow;
+mod support;
+#[path = "watch_streams/users.rs"]
+mod users;
+
+const PUT: &str = "/etcdserverpb.KV/Put";

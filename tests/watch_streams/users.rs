@@ -1,0 +1,264 @@
+//! Watches of several users: each sees what etcd lets it see, by etcd's own word (R4, W10).
+
+use std::sync::Arc;
+
+use crate::PUT;
+use crate::support::cluster::{Cluster, ROOT_PASSWORD, stdout_of};
+use crate::support::load::Lane;
+use crate::support::pb::{self, Msg};
+use crate::support::proxy::Proxy;
+use crate::support::release::versions;
+use crate::support::watch::client::{Credentials, Expect, Place, Watches, dial, login};
+use crate::support::watch::messages::{Create, Response};
+use crate::support::watch::stream::Stream;
+
+/// `alice` may do all below `a/`, `bob` below `b/`, both below `c/`.
+fn scene(version: &str) -> (Cluster, Proxy) {
+    let cluster = Cluster::builder(version).auth().start();
+    for (user, own) in [("alice", "a/"), ("bob", "b/")] {
+        let role = &format!("role-{user}");
+        for args in [
+            &["role", "add", role][..],
+            &[
+                "role",
+                "grant-permission",
+                role,
+                "readwrite",
+                own,
+                "--prefix",
+            ],
+            &[
+                "role",
+                "grant-permission",
+                role,
+                "readwrite",
+                "c/",
+                "--prefix",
+            ],
+            &["user", "add", &format!("{user}:secret")],
+            &["user", "grant-role", user, role],
+        ] {
+            stdout_of(&cluster.etcdctl(args));
+        }
+    }
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    (cluster, proxy)
+}
+
+fn user(name: &str) -> Credentials {
+    let password = if name == "root" {
+        ROOT_PASSWORD
+    } else {
+        "secret"
+    };
+    Credentials {
+        name: name.to_owned(),
+        password: password.to_owned(),
+    }
+}
+
+async fn put(lane: &Lane, key: &str) -> i64 {
+    let told = lane
+        .unary(PUT, Msg::new().bytes(1, key).bytes(2, "v").as_ref(), None)
+        .await;
+    assert!(told.ok(), "{told:?}");
+    pb::int(&told.message, &[1, 3])
+}
+
+/// What does not name a member or a revision.
+fn gist(response: &Response) -> String {
+    let Response {
+        id,
+        created,
+        canceled,
+        compact_revision,
+        reason,
+        ..
+    } = response;
+    format!("{id} {created} {canceled} {compact_revision} {reason:?}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_crosses_from_one_user_to_another() {
+    for version in versions() {
+        let (cluster, proxy) = scene(version);
+        let root = dial(proxy.address(), Some(&user("root"))).await.unwrap();
+        // All on one connection, and the same user twice with another token.
+        let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+        let mut streams = Vec::new();
+        for name in ["alice", "bob", "alice", "root"] {
+            let token = login(&lane, Some(&user(name))).await.unwrap();
+            streams.push((name, Stream::open(&lane, &token).await));
+        }
+        for _ in 0..2 {
+            for (name, stream) in &mut streams {
+                for prefix in ["a/", "b/", "c/"] {
+                    let mut end = prefix.to_owned();
+                    end.replace_range(1.., "0");
+                    let answer = stream.create(&Create::of(prefix, &end)).await;
+                    let mine = *name == "root" || prefix == "c/" || name.starts_with(&prefix[..1]);
+                    assert_eq!(
+                        !answer.canceled, mine,
+                        "{version}: {name}, {prefix}: {answer:?}"
+                    );
+                    if !mine {
+                        assert_eq!(answer.id, -1, "{answer:?}");
+                        let words = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+                        assert_eq!(answer.reason, words);
+                    }
+                }
+            }
+        }
+        let mut last = 0;
+        for key in ["a/1", "b/1", "c/1", "a/2", "b/2", "c/2", "d"] {
+            last = put(&root, key).await;
+        }
+        for (name, stream) in &mut streams {
+            let mut keys = Vec::new();
+            for response in stream.progress_at(last).await {
+                keys.extend(response.events.into_iter().map(|event| event.kv.key));
+            }
+            let mine = |key: &&str| {
+                *name == "root" || key.starts_with("c/") || name.starts_with(&key[..1])
+            };
+            // Twice, since each range was created twice.
+            let all = ["a/1", "a/2", "b/1", "b/2", "c/1", "c/2"].into_iter();
+            let wanted: Vec<&str> = all.filter(mine).flat_map(|key| [key, key]).collect();
+            let mut keys: Vec<String> = keys
+                .into_iter()
+                .map(|key| String::from_utf8(key).expect("text"))
+                .collect();
+            keys.sort();
+            assert_eq!(keys, wanted, "{version}: {name}");
+        }
+        drop(cluster);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_or_wrong_token_is_refused_in_etcds_words() {
+    for version in versions() {
+        let (cluster, proxy) = scene(version);
+        let token = |value: &str| vec![("token".to_owned(), value.to_owned())];
+        // Somebody watches the range already.
+        let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+        let alice = login(&lane, Some(&user("alice"))).await.unwrap();
+        let mut there = Stream::open(&lane, &alice).await;
+        there.create(&Create::of("a/", "a0")).await;
+        for metadata in [
+            Vec::new(),
+            token("nobody.1"),
+            token("abcdefghijklmnop.1"),
+            token(""),
+            vec![("authorization".to_owned(), "nobody.1".to_owned())],
+        ] {
+            let mut answers = Vec::new();
+            for address in [&cluster.endpoint(0)[..], proxy.address()] {
+                let lane = Arc::new(Lane::connect(address).await.unwrap());
+                let mut stream = Stream::open(&lane, &metadata).await;
+                stream.send(&Create::of("a/", "a0").request());
+                let answer = stream.next_or_end().await;
+                answers.push(answer.map(|response| gist(&response)));
+            }
+            println!("{version} {metadata:?}: {answers:?}");
+            assert_eq!(answers[0], answers[1], "{version} {metadata:?}");
+            let refused = match &answers[1] {
+                Ok(answer) => answer.starts_with("-1 true true 0"),
+                Err(_) => true,
+            };
+            assert!(refused, "{version} {metadata:?}: {answers:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_that_lost_its_permission_creates_no_more() {
+    let (cluster, proxy) = scene(versions()[0]);
+    let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+    let token = login(&lane, Some(&user("alice"))).await.unwrap();
+    let mut stream = Stream::open(&lane, &token).await;
+    let all = Create::of("a/", "a0");
+    assert!(!stream.create(&all).await.canceled);
+    stdout_of(&cluster.etcdctl(&["user", "revoke-role", "alice", "role-alice"]));
+    // A permission that was just checked may be remembered for some seconds.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let answer = stream.create(&all).await;
+        if answer.canceled {
+            assert!(answer.reason.contains("permission denied"), "{answer:?}");
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "created for long after");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_lost_by_a_restart_lose_no_event() {
+    let (mut cluster, proxy) = scene(versions()[0]);
+    let mut clients = Vec::new();
+    for name in ["alice", "bob", "alice"] {
+        let client = Watches::start(Place {
+            name: name.to_owned(),
+            addresses: vec![proxy.address().to_owned()],
+            credentials: Some(user(name)),
+            metadata: Vec::new(),
+            known: Arc::default(),
+            connection: Arc::default(),
+        });
+        client.create(0, Create::of("c/", "c0"), Expect::Created);
+        clients.push(client);
+    }
+    // A watch from now on is there when it is told something.
+    let mut first = 0;
+    for turn in 0..3 {
+        let root = dial(&cluster.endpoint(0), Some(&user("root")))
+            .await
+            .unwrap();
+        for number in 0..20 {
+            let revision = put(&root, &format!("c/{turn}-{number}")).await;
+            first = if first == 0 { revision } else { first };
+        }
+        if turn < 2 {
+            cluster.kill(0);
+            cluster.restart(0);
+            cluster.wait_healthy(0);
+        }
+    }
+    let root = dial(&cluster.endpoint(0), Some(&user("root")))
+        .await
+        .unwrap();
+    let last = put(&root, "c/last").await;
+    let finishing: Vec<_> = clients
+        .into_iter()
+        .map(|client| tokio::spawn(client.finish(last)))
+        .collect();
+    // Its progress may wait for a write behind the place where it resumed.
+    put(&root, "d").await;
+    for client in finishing {
+        let record = client.await.unwrap();
+        let received = record.sessions.iter().flat_map(|session| &session.received);
+        let received: Vec<&Response> = received.collect();
+        assert!(
+            received.iter().all(|response| !response.canceled),
+            "{}: {received:?}",
+            record.name
+        );
+        let created = received
+            .iter()
+            .find(|each| each.created)
+            .expect("created")
+            .revision;
+        let events = received.iter().flat_map(|response| &response.events);
+        let revisions: Vec<i64> = events.map(|event| event.revision()).collect();
+        // etcd may tell one at or below `created` as well.
+        let begins = revisions.first().copied().unwrap_or(0);
+        assert!(
+            begins <= first.max(created + 1),
+            "{}: {begins}",
+            record.name
+        );
+        let wanted: Vec<i64> = (begins..=last).collect();
+        assert_eq!(revisions, wanted, "{}", record.name);
+    }
+}
