@@ -134,15 +134,17 @@ fn accept(
         route::spawn(call);
         return;
     }
-    let Some(open) = OpenPage::new(open_pages) else {
-        let mut busy = Response::new(());
-        *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        // An error means that the client is gone.
-        let _ = respond.send_response(busy, true);
-        return;
-    };
-    let (ctx, pages) = (ctx.clone(), pages.clone());
+    let (ctx, pages, open_pages) = (ctx.clone(), pages.clone(), open_pages.clone());
     tokio::task::spawn_local(async move {
+        // Counted here and not before: the tasks of pages that were given up ahead of this request
+        // are woken by that, and have their turn before this one.
+        let Some(open) = OpenPage::new(&open_pages) else {
+            let mut busy = Response::new(());
+            *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            // An error means that the client is gone.
+            let _ = respond.send_response(busy, true);
+            return;
+        };
         // Dropping the body tells the client that it is not read.
         let (head, _) = request.into_parts();
         let page = pages.answer(&ctx, &head.method, head.uri.path());

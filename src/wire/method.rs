@@ -48,28 +48,36 @@ pub struct Method {
     pub index: usize,
 }
 
-/// Every method, a service's methods side by side; each at its own [`Method::index`].
+/// Every method, each at its own [`Method::index`].
 pub fn all() -> &'static [Method] {
     &METHODS
 }
 
-/// The method of a request path, `None` for one that is not known. Compares the service once and
-/// then the names within it; the lengths settle nearly every comparison.
+/// The method of a request path, `None` for one that is not known. One comparison of texts, whatever
+/// the method.
 pub fn lookup(path: &str) -> Option<&'static Method> {
-    let (service, name) = path.strip_prefix('/')?.split_once('/')?;
-    let group = SERVICES.iter().find(|group| group.name == service)?;
-    METHODS[group.start..group.end]
-        .iter()
-        .find(|method| method.name == name)
+    let method = &METHODS[usize::from(SLOTS[slot(path.as_bytes())?])];
+    (method.path == path).then_some(method)
 }
 
-/// A service's methods in [`METHODS`].
-#[derive(Clone, Copy)]
-struct Service {
-    name: &'static str,
-    start: usize,
-    end: usize,
+/// A path's place in [`SLOTS`], by its end and its length; `None` for one too short to be known.
+const fn slot(path: &[u8]) -> Option<usize> {
+    match path.last_chunk() {
+        Some(end) => {
+            let end = u64::from_le_bytes(*end).wrapping_add(path.len() as u64);
+            // The upper 8 bits: below the number of slots.
+            Some((end.wrapping_mul(SPREAD) >> 56) as usize)
+        }
+        None => None,
+    }
 }
+
+/// Found by trying: gives each method a slot of its own. Where a new method makes two of them meet,
+/// [`slots`] does not compile, and another odd number is to be tried.
+const SPREAD: u64 = 0x764c_95f1_1365_c161;
+
+/// A method's index by the slot of its path. Slots of none have some method's: its path is compared.
+static SLOTS: [u8; 256] = slots(&METHODS);
 
 macro_rules! method {
     ($service:literal, $name:literal, $kind:expr, $access:expr) => {
@@ -156,8 +164,6 @@ static METHODS: [Method; 51] = numbered([
     method!("grpc.health.v1.Health", "Watch", ServerStream, Read),
 ]);
 
-static SERVICES: [Service; 9] = services(&METHODS);
-
 /// Gives each method its place as its index.
 const fn numbered<const N: usize>(mut methods: [Method; N]) -> [Method; N] {
     let mut i = 0;
@@ -168,38 +174,26 @@ const fn numbered<const N: usize>(mut methods: [Method; N]) -> [Method; N] {
     methods
 }
 
-/// The runs of methods with the same service. Fails to compile when there are not `N` of them.
-const fn services<const N: usize>(methods: &[Method]) -> [Service; N] {
-    let mut services = [Service {
-        name: "",
-        start: 0,
-        end: 0,
-    }; N];
-    let (mut n, mut i) = (0, 0);
-    while i < methods.len() {
-        let start = i;
-        let name = methods[start].service;
-        while i < methods.len() && same(methods[i].service, name) {
-            i += 1;
-        }
-        services[n] = Service {
-            name,
-            start,
-            end: i,
-        };
-        n += 1;
-    }
-    assert!(n == N, "the number of services is wrong");
-    services
-}
-
-const fn same(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
+const fn slots(methods: &[Method]) -> [u8; 256] {
+    let mut slots = [u8::MAX; 256];
     let mut i = 0;
-    while i < a.len() && i < b.len() && a[i] == b[i] {
+    while i < methods.len() {
+        let Some(slot) = slot(methods[i].path.as_bytes()) else {
+            panic!("a path is shorter than the end that is looked at");
+        };
+        assert!(slots[slot] == u8::MAX, "two methods have the same slot");
+        slots[slot] = i as u8;
         i += 1;
     }
-    i == a.len() && i == b.len()
+    assert!(i < u8::MAX as usize, "an index does not fit a slot");
+    let mut slot = 0;
+    while slot < slots.len() {
+        if slots[slot] == u8::MAX {
+            slots[slot] = 0;
+        }
+        slot += 1;
+    }
+    slots
 }
 
 #[cfg(test)]
@@ -229,6 +223,9 @@ mod tests {
             "/etcdserverpb.KV/Range?x",
             "/etcdserverpb.Lease/Range",
             "/invented.Service/Call",
+            // The end and the length of one that is known.
+            "/etcdserverpb.kv/Range",
+            "KV/Range",
         ] {
             assert!(lookup(path).is_none(), "{path}");
         }
