@@ -318,7 +318,61 @@ pub const WATCH_PROGRESS_LONGEST: Duration = Duration::from_secs(1);
 /// its own, and does not count as one to a later request.
 pub const WATCH_PROGRESS_DROPPED: Duration = Duration::from_secs(5);
 
+/// Heartbeats of one client's stream that wait for their answers; beyond them it is not read. Streams
+/// of a connection beyond [`WATCH_ROOMY_STREAMS`] have [`LEASE_FEW_PENDING`]. Each costs about 150 B
+/// where every one is for a lease of its own.
+pub const LEASE_PENDING: u32 = 128;
+/// See [`LEASE_PENDING`].
+pub const LEASE_FEW_PENDING: u32 = 8;
+
+/// Leases that are remembered, one identity's, while nothing is under way for them: about 60 B each.
+/// One that is forgotten may wait behind others at its next heartbeat, where one blocks.
+pub const LEASES_REMEMBERED: usize = 262_144;
+
+/// Heartbeats sent on one stream to etcd before the first of them is answered: as many are sent again
+/// when one of them blocks.
+pub const LEASE_BATCH: usize = 256;
+
+/// Time after which a heartbeat that etcd does not answer is taken to block the stream, when its lease
+/// may have expired. A lease is renewed with two thirds of its time left, and none lives for less than
+/// two seconds: half a second is not missed.
+pub const LEASE_BLOCKED: Duration = Duration::from_millis(300);
+
+/// The same when its lease can not have expired: the endpoint is at fault.
+pub const LEASE_SILENT: Duration = Duration::from_secs(2);
+
+/// Time for one that is alone on its stream, until another endpoint is asked. What blocks it is the
+/// same there, so nothing is lost by it.
+pub const LEASE_APART_TIME: Duration = Duration::from_secs(3);
+
+/// How long leases that may have expired are kept apart after one of them was at fault.
+pub const LEASE_TROUBLE: Duration = Duration::from_secs(10);
+
+/// Streams to etcd for heartbeats that may block, all of an identity together, and of one client's
+/// connection.
+pub const LEASE_APART_LANES: usize = 32;
+/// See [`LEASE_APART_LANES`].
+pub const LEASE_LANES_OF_ONE: usize = 4;
+
+/// Streams to etcd that heartbeats of an identity share, and the time one waits to be sent until there
+/// is one more: a follower asks the leader for each heartbeat, one after the other.
+pub const LEASE_LANES: usize = 8;
+/// See [`LEASE_LANES`].
+pub const LEASE_CROWDED: Duration = Duration::from_millis(100);
+
+/// Time without anything to do after which all streams but one to etcd are closed.
+pub const LEASE_LANE_IDLE: Duration = Duration::from_secs(10);
+
+/// The same for the last one, when no client's stream is left: who renews once comes again.
+pub const LEASE_LINGER: Duration = Duration::from_secs(1);
+
 const _: () = {
+    assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
+    assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);
+    assert!(LEASE_CROWDED.as_millis() < LEASE_BLOCKED.as_millis());
+    assert!(LEASE_BLOCKED.as_millis() < LEASE_SILENT.as_millis());
+    assert!(LEASE_APART_TIME.as_millis() < LEASE_TROUBLE.as_millis());
+    assert!(LEASE_TROUBLE.as_millis() < WAIT_FOR_ENDPOINT.as_millis());
     assert!(WATCHERS_PER_STREAM <= WATCHERS_PER_WORKER);
     assert!(STREAM_WINDOW <= CONNECTION_WINDOW);
     assert!(FREE_SEND_BYTES <= SEND_BUFFER_BYTES);

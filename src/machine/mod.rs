@@ -3,6 +3,7 @@
 
 pub mod bucket;
 pub mod flood;
+pub mod lease;
 pub mod picker;
 pub mod retry;
 pub mod silence;
