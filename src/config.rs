@@ -3,6 +3,7 @@
 //! Pure: no file is opened and no name resolved here, so a missing certificate shows itself
 //! when the program starts, not here.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ pub struct Config {
     pub permit_without_stream: bool,
     /// Bytes of events kept for watches that are slow or late, over all ranges; never 0.
     pub watch_log_bytes: usize,
-    /// Watches within these prefixes share nothing (W13). None of them is empty.
+    /// Watches within these prefixes share nothing (W13). None of them is empty, each is there once.
     pub watch_bypass: Vec<String>,
     /// How often a watch that asks for it is told its progress (W7), at least
     /// [`LEAST_PROGRESS_NOTIFY`].
@@ -122,7 +123,7 @@ impl Config {
                 DEFAULT_WATCH_LOG_BYTES,
             ))
             .unwrap_or(usize::MAX),
-            watch_bypass: flags.watch_bypass,
+            watch_bypass: once(flags.watch_bypass),
             watch_progress_notify: or_default(
                 flags.experimental_watch_progress_notify_interval,
                 DEFAULT_WATCH_PROGRESS_NOTIFY,
@@ -204,6 +205,13 @@ fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError> {
         key_file,
         trusted_ca_file,
     }))
+}
+
+/// Each in the order of its first mention.
+fn once(texts: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let first = |text: &String| seen.insert(text.clone());
+    texts.into_iter().filter(first).collect()
 }
 
 /// A certificate and its key come together or not at all.

@@ -117,14 +117,19 @@ pub const TOKENS: usize = 16_384;
 /// See [`TOKENS`].
 pub const TOKEN_BYTES: usize = 2 * 1024;
 
-/// Bytes that may wait here for one watch stream of a client that does not read, and one message
+/// Bytes that may wait here for one stream of a client that shares what goes to etcd and does not read, and one message
 /// more; and the streams of a connection that have this much. Further ones have
 /// [`FREE_SEND_BYTES`].
-pub const WATCH_ROOM: usize = 64 * 1024;
-/// See [`WATCH_ROOM`].
-pub const WATCH_ROOMY_STREAMS: usize = 256;
+pub const STREAM_ROOM: usize = 64 * 1024;
+/// See [`STREAM_ROOM`].
+pub const ROOMY_STREAMS: usize = 256;
 
-/// How long etcd's word counts that a token may read a range (R4).
+/// How often a client's token is looked at while its heartbeats go to etcd with another of its user:
+/// etcd lets a token go that was not used for five minutes, and would refuse an old one at the next
+/// heartbeat.
+pub const TOKEN_LOOK: Duration = Duration::from_secs(60);
+
+/// How long etcd's word counts that a token may read a range (R4), or that it is one.
 pub const GRANT_TIME: Duration = Duration::from_secs(3);
 
 /// What such words may hold in memory per worker, tokens and keys included. One that finds no room
@@ -319,7 +324,7 @@ pub const WATCH_PROGRESS_LONGEST: Duration = Duration::from_secs(1);
 pub const WATCH_PROGRESS_DROPPED: Duration = Duration::from_secs(5);
 
 /// Heartbeats of one client's stream that wait for their answers; beyond them it is not read. Streams
-/// of a connection beyond [`WATCH_ROOMY_STREAMS`] have [`LEASE_FEW_PENDING`]. Each costs about 150 B
+/// of a connection beyond [`ROOMY_STREAMS`] have [`LEASE_FEW_PENDING`]. Each costs about 150 B
 /// where every one is for a lease of its own.
 pub const LEASE_PENDING: u32 = 128;
 /// See [`LEASE_PENDING`].
@@ -332,6 +337,12 @@ pub const LEASES_REMEMBERED: usize = 262_144;
 /// Heartbeats sent on one stream to etcd before the first of them is answered: as many are sent again
 /// when one of them blocks.
 pub const LEASE_BATCH: usize = 256;
+
+/// Heartbeats sent at once from which on more are waited for before the next are sent, and how long:
+/// each writing and reading costs the same for many as for one, here and at etcd.
+pub const LEASE_MANY: usize = 4;
+/// See [`LEASE_MANY`].
+pub const LEASE_GATHER: Duration = Duration::from_millis(1);
 
 /// Time after which a heartbeat that etcd does not answer is taken to block the stream, when its lease
 /// may have expired. A lease is renewed with two thirds of its time left, and none lives for less than
@@ -369,6 +380,7 @@ pub const LEASE_LINGER: Duration = Duration::from_secs(1);
 const _: () = {
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
     assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);
+    assert!(LEASE_GATHER.as_millis() < LEASE_CROWDED.as_millis());
     assert!(LEASE_CROWDED.as_millis() < LEASE_BLOCKED.as_millis());
     assert!(LEASE_BLOCKED.as_millis() < LEASE_SILENT.as_millis());
     assert!(LEASE_APART_TIME.as_millis() < LEASE_TROUBLE.as_millis());
@@ -382,7 +394,7 @@ const _: () = {
     // A held answer must fit the window, or it would wait for an update that never comes.
     assert!(HOLD_BYTES < UPSTREAM_STREAM_WINDOW as usize);
     assert!(HOLD_BYTES <= HOLD_BYTES_PER_CONNECTION);
-    assert!(WATCH_ROOM * WATCH_ROOMY_STREAMS * 4 <= MAX_STALLED_BYTES);
+    assert!(STREAM_ROOM * ROOMY_STREAMS * 4 <= MAX_STALLED_BYTES);
     assert!(FREE_SEND_BYTES * MAX_STREAMS as usize <= MAX_STALLED_BYTES);
     assert!(REPLAY_BYTES <= REPLAY_BYTES_PER_WORKER);
     assert!(PENDING_RESETS <= RESET_BURST as usize);

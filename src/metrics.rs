@@ -101,6 +101,27 @@ pub struct WatchMetrics {
     pub history_resets: Count,
 }
 
+/// Heartbeats of one worker: of its clients, and of the lines that it owns.
+#[derive(Debug, Default)]
+pub struct LeaseMetrics {
+    /// Clients' streams now.
+    pub streams: Count,
+    /// Streams to etcd now.
+    pub upstream: Count,
+    /// Heartbeats from clients.
+    pub received: Count,
+    /// Heartbeats to etcd.
+    pub sent: Count,
+    /// Heartbeats of clients that shared one to etcd with an earlier one.
+    pub merged: Count,
+    /// Heartbeats sent to etcd again.
+    pub resent: Count,
+    /// Answers that a lease is no more.
+    pub expired: Count,
+    /// Heartbeats that were put aside since they blocked others.
+    pub aside: Count,
+}
+
 /// The block of one worker.
 #[derive(Debug)]
 pub struct WorkerMetrics {
@@ -116,6 +137,8 @@ pub struct WorkerMetrics {
     pub retries: Count,
     /// Watches.
     pub watch: WatchMetrics,
+    /// Leases.
+    pub lease: LeaseMetrics,
     /// Silent reads that were also sent to another endpoint.
     pub hedges: Count,
     /// By [`Limit`].
@@ -240,6 +263,7 @@ impl Metrics {
                 open_calls: Count::default(),
                 retries: Count::default(),
                 watch: WatchMetrics::default(),
+                lease: LeaseMetrics::default(),
                 hedges: Count::default(),
                 limits: Default::default(),
                 calls: methods.iter().map(|_| CallMetrics::default()).collect(),
@@ -378,6 +402,46 @@ impl Metrics {
                 "etcd_edge_history_resets_total",
                 "Times the store's history was found to have gone back.",
                 plain(|w| &w.watch.history_resets),
+            ),
+            gauge(
+                "etcd_edge_lease_streams",
+                "Streams of heartbeats of clients open.",
+                plain(|w| &w.lease.streams),
+            ),
+            gauge(
+                "etcd_edge_lease_upstream_streams",
+                "Streams of heartbeats to etcd open.",
+                plain(|w| &w.lease.upstream),
+            ),
+            counter(
+                "etcd_edge_heartbeats_received_total",
+                "Heartbeats from clients.",
+                plain(|w| &w.lease.received),
+            ),
+            counter(
+                "etcd_edge_heartbeats_sent_total",
+                "Heartbeats to etcd, those sent again included.",
+                plain(|w| &w.lease.sent),
+            ),
+            counter(
+                "etcd_edge_heartbeats_merged_total",
+                "Heartbeats of clients that shared one to etcd with an earlier one.",
+                plain(|w| &w.lease.merged),
+            ),
+            counter(
+                "etcd_edge_heartbeats_resent_total",
+                "Heartbeats sent to etcd again.",
+                plain(|w| &w.lease.resent),
+            ),
+            counter(
+                "etcd_edge_heartbeats_expired_total",
+                "Answers of etcd that a lease is no more.",
+                plain(|w| &w.lease.expired),
+            ),
+            counter(
+                "etcd_edge_heartbeats_aside_total",
+                "Heartbeats that were put aside since they blocked others.",
+                plain(|w| &w.lease.aside),
             ),
             gauge(
                 "etcd_grpc_proxy_watchers_coalescing_total",

@@ -28,6 +28,8 @@ mod grpc_message;
 mod grpc_timeout;
 #[path = "../fuzz/bodies/http1_head.rs"]
 mod http1_head;
+#[path = "../fuzz/bodies/lease_hub.rs"]
+mod lease_hub;
 #[path = "../fuzz/bodies/protobuf_walk.rs"]
 mod protobuf_walk;
 #[path = "../fuzz/bodies/watch_hub.rs"]
@@ -48,6 +50,7 @@ const TARGETS: &[Target] = &[
     ("grpc_message", grpc_message::run),
     ("grpc_timeout", grpc_timeout::run),
     ("http1_head", http1_head::run),
+    ("lease_hub", lease_hub::run),
     ("protobuf_walk", protobuf_walk::run),
     ("watch_hub", watch_hub::run),
     ("watch_response", watch_response::run),

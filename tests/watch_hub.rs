@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use etcd_edge::machine::watch::Told;
 use etcd_edge::machine::watch::hub::{Action, Create, Hub, Identity, Settings, Verdict};
-use etcd_edge::wire::watch::Header;
+use etcd_edge::wire::header::Header;
 use fastrand::Rng;
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};

@@ -7,7 +7,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use etcd_edge::machine::watch::hub::{Action, Create, FeedId, Hub, Identity, Settings, Verdict};
 use etcd_edge::machine::watch::{Batch, Told};
-use etcd_edge::wire::watch::{Event, Header};
+use etcd_edge::wire::header::Header;
+use etcd_edge::wire::watch::Event;
 
 const STREAMS: usize = 100;
 const EACH: usize = 1_000;

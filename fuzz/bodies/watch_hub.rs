@@ -15,9 +15,10 @@ use etcd_edge::machine::watch::hub::{
 };
 use etcd_edge::machine::watch::{Batch, Lost, Told};
 use etcd_edge::wire::frame::HEAD_LEN;
+use etcd_edge::wire::header::Header;
 use etcd_edge::wire::pb::{etcdserverpb as pb, mvccpb};
 use etcd_edge::wire::range::KeyRange;
-use etcd_edge::wire::watch::{Event, Header, Response};
+use etcd_edge::wire::watch::{Event, Response};
 use prost::Message as _;
 
 /// One thing that happens. Numbers pick among what there is, by their remainder.

@@ -2,10 +2,11 @@
 //! clients, in one piece or in two, decodes to what was meant.
 
 use bytes::Bytes;
+use etcd_edge::wire::header::Header;
 use etcd_edge::wire::pb::{etcdserverpb as pb, mvccpb};
 use etcd_edge::wire::range::KeyRange;
 use etcd_edge::wire::watch::answer::{self, Cut, Head};
-use etcd_edge::wire::watch::{Event, Header, Response, WatchError};
+use etcd_edge::wire::watch::{Event, Response, WatchError};
 use prost::Message;
 
 /// The whole input is an answer of etcd's; its first byte also chooses how it is cut.

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use etcd_edge::limits::WATCH_PROGRESS_DROPPED;
 use etcd_edge::machine::watch::trunk::{Action, Because, Sub, Token, Trunk};
 use etcd_edge::machine::watch::{Lost, Told};
+use etcd_edge::wire::header::Header;
 use etcd_edge::wire::range::KeyRange;
-use etcd_edge::wire::watch::{Header, Response};
+use etcd_edge::wire::watch::Response;
 
 #[path = "watch_trunk/etcd.rs"]
 mod etcd;

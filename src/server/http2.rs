@@ -72,7 +72,7 @@ async fn drive(
     h2: &mut Connection<Batched, Payload>,
     flusher: &Flusher,
 ) {
-    let peer = Rc::new(Peer::default());
+    let peer = Rc::new(Peer::new(ctx));
     let open_pages = Rc::new(Cell::new(0));
     let mut draining = pin!(ctx.drain.begun());
     let mut drains = false;

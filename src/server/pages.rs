@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::limits;
 use crate::metrics::{Metrics, MetricsCollector};
-use crate::service::watch::status::status;
+use crate::service::status::status;
 use crate::service::{Ctx, health};
 use crate::upstream::page;
 

@@ -18,8 +18,7 @@ use crate::metrics::Metrics;
 use crate::server::connection::{self, Clients};
 use crate::server::pages::Pages;
 use crate::service::shared::Shared;
-use crate::service::watch::tasks;
-use crate::service::{Ctx, MaxBytes};
+use crate::service::{Ctx, MaxBytes, tasks};
 use crate::upstream::pool::{Endpoints, Pool};
 
 /// What every worker is made of.

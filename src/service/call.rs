@@ -10,11 +10,16 @@ use tokio::time::Instant;
 
 use crate::net::payload::Payload;
 use crate::net::timers::Timer;
+use crate::service::identity::{Credential, Session};
 use crate::service::{Ctx, Peer};
 use crate::wire::method::{self, Access, Kind, Method};
 use crate::wire::timeout;
 
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
+/// Of watches.
+pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
+/// Of heartbeats.
+pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
 /// One call of a client.
 pub struct Call {
@@ -75,9 +80,30 @@ impl Call {
         self.method.is_some_and(|m| m.kind == Kind::Unary)
     }
 
-    /// A stream of watches.
+    /// A stream of watches that may be shared.
     pub(super) fn is_watch(&self) -> bool {
-        self.method.is_some_and(|m| m.path == WATCH)
+        self.is(WATCH) && !self.asks_for_bypass()
+    }
+
+    /// A stream of heartbeats that may be shared.
+    pub(super) fn is_keep_alive(&self) -> bool {
+        self.is(KEEP_ALIVE) && !self.asks_for_bypass()
+    }
+
+    fn is(&self, path: &str) -> bool {
+        self.method.is_some_and(|m| m.path == path)
+    }
+
+    /// The client wants to share nothing (W13).
+    fn asks_for_bypass(&self) -> bool {
+        let value = self.head.headers.get("etcd-edge-bypass");
+        value.is_some_and(|value| value == "1")
+    }
+
+    /// Whose it is, for what it shares.
+    pub(super) fn session(&self) -> Session {
+        let credential = Credential::of(&self.head.headers);
+        self.ctx.shared.identities.session(credential)
     }
 
     /// May be sent twice, and its answer be held.

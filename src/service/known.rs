@@ -5,8 +5,8 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::wire::header;
+use crate::wire::header::Header;
 use crate::wire::method::Method;
-use crate::wire::watch::Header;
 
 /// One for the process. Read with every answer, written when the store has moved.
 #[derive(Debug, Default)]

@@ -12,6 +12,9 @@ use crate::service::bounds::Cut;
 use crate::upstream::failure;
 use crate::wire::status::{Code, Status};
 
+/// What etcd says to a stream that wants a leader where there is none.
+pub(super) const NO_LEADER: &str = "etcdserver: no leader";
+
 /// Ends a call that has sent nothing yet: headers that are trailers too.
 pub(super) fn trailers_only(respond: &mut SendResponse<Payload>, status: &Status) -> Code {
     let mut response = Response::new(());
@@ -64,6 +67,11 @@ pub(super) fn recv_too_large(len: u64, max: u64) -> Status {
 /// The process is to end, and this call has no end of its own (S2).
 pub(super) fn shutting_down() -> Status {
     Status::new(Code::Unavailable, "etcd-edge is shutting down")
+}
+
+/// No endpoint has a leader (W12), in etcd's words.
+pub(super) fn no_leader() -> Status {
+    Status::new(Code::Unavailable, NO_LEADER)
 }
 
 /// A unary request that did not arrive in time.

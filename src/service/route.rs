@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::limits;
 use crate::metrics::{CallMetrics, Limit};
 use crate::service::call::Call;
-use crate::service::{Ctx, read, relay, reply, watch};
+use crate::service::{Ctx, lease, read, relay, reply, watch};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
 
@@ -27,13 +27,22 @@ pub fn spawn(mut call: Box<Call>) {
             };
             counted.ended(call.method, code);
         }));
-    } else if call.is_watch() && !watch::asks_for_bypass(&call.head.headers) {
+    } else if call.is_watch() {
         tokio::task::spawn_local(Box::pin(async move {
             let Some(counted) = admit(&mut call) else {
                 return;
             };
             let method = call.method;
             let code = watch::serve(call).await;
+            counted.ended(method, code);
+        }));
+    } else if call.is_keep_alive() {
+        tokio::task::spawn_local(Box::pin(async move {
+            let Some(counted) = admit(&mut call) else {
+                return;
+            };
+            let method = call.method;
+            let code = lease::serve(call).await;
             counted.ended(method, code);
         }));
     } else {

@@ -1,6 +1,5 @@
-//! What the services of all workers share, and the mail between workers.
+//! What the services of all workers share, and the boxes for the mail between them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,13 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::limits;
-use crate::machine::watch::Told;
-use crate::machine::watch::hub::{FeedStatus, Identity, Stats};
-use crate::machine::watch::trunk::{Sub, Token};
-use crate::service::identity::{Identities, Login};
+use crate::machine::watch::hub::Identity;
+use crate::service::identity::Identities;
 use crate::service::known::Known;
-use crate::wire::range::KeyRange;
-use crate::wire::watch::Header;
+use crate::service::mail::Mail;
 
 /// What flags say of watches.
 #[derive(Debug, Clone)]
@@ -54,48 +50,6 @@ struct Mailbox {
     receiver: Mutex<Option<UnboundedReceiver<Mail>>>,
     /// Bytes of events on their way.
     backlog: AtomicUsize,
-}
-
-/// What one worker's hub serves.
-#[derive(Debug)]
-pub struct Report {
-    /// Its number.
-    pub(super) worker: u32,
-    /// Sizes and counts.
-    pub(super) stats: Stats,
-    /// s-watchers of the lines that are here.
-    pub(super) s_watchers: usize,
-    /// The feeds, each with the name of its identity.
-    pub(super) feeds: Vec<(String, FeedStatus)>,
-}
-
-/// From worker to worker.
-#[derive(Debug)]
-pub(super) enum Mail {
-    /// To the owner of an identity's shared line: tell this feed.
-    Open {
-        identity: Identity,
-        login: Arc<Login>,
-        sub: Sub,
-        range: KeyRange,
-        prev_kv: bool,
-    },
-    /// No longer.
-    Close(Identity, Sub),
-    /// A stream wants a barrier.
-    Sync(Identity, Token),
-    /// No longer.
-    Unsync(Identity, Token),
-    /// To the worker of a feed.
-    Told(u64, Told),
-    /// To the worker of a stream: its barrier stands.
-    Synced(u64, i64),
-    /// To all: no endpoint that an identity's line reaches has a leader.
-    NoLeader(Identity),
-    /// To all: say what is watched.
-    Report(UnboundedSender<Report>),
-    /// To all: history went back, and stands here now.
-    Reset(Header),
 }
 
 impl Shared {
@@ -163,7 +117,7 @@ impl Shared {
         let Some(to) = self.boxes.get(worker as usize) else {
             return;
         };
-        to.backlog.fetch_add(bytes(&mail), Ordering::Relaxed);
+        to.backlog.fetch_add(mail.bytes(), Ordering::Relaxed);
         // A worker that is gone has nobody left to tell.
         let _ = to.sender.send(mail);
     }
@@ -183,7 +137,7 @@ impl Shared {
     /// A worker has taken this out of its mail.
     pub(super) fn received(&self, worker: u32, mail: &Mail) {
         if let Some(to) = self.boxes.get(worker as usize) {
-            to.backlog.fetch_sub(bytes(mail), Ordering::Relaxed);
+            to.backlog.fetch_sub(mail.bytes(), Ordering::Relaxed);
         }
     }
 
@@ -191,12 +145,5 @@ impl Shared {
     pub(super) fn is_backed_up(&self) -> bool {
         let backlog = |to: &Mailbox| to.backlog.load(Ordering::Relaxed);
         self.boxes.iter().any(|to| backlog(to) > limits::MAIL_BYTES)
-    }
-}
-
-fn bytes(mail: &Mail) -> usize {
-    match mail {
-        Mail::Told(_, Told::Events(batch)) => batch.bytes,
-        _ => 0,
     }
 }

@@ -107,8 +107,11 @@ impl Endpoints {
         Some(self.current.load(Ordering::Relaxed)).filter(|e| *e != NONE)
     }
 
-    /// An endpoint for a second try.
+    /// An endpoint for a second try: the one that serves, if it was not tried.
     pub fn other(&self, tried: Tried) -> Option<usize> {
+        // Where none serves just now, one is picked first: else each call that comes this way would
+        // settle somewhere else.
+        self.pick();
         self.picker.lock().other(now(), tried, fastrand::u64(..))
     }
 

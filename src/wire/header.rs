@@ -3,7 +3,19 @@
 use crate::wire::frame::HEAD_LEN;
 use crate::wire::method::Method;
 use crate::wire::proto::{self, WireType, read_varint};
-use crate::wire::watch::Header;
+
+/// The numbers of a `ResponseHeader`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Header {
+    /// Which cluster.
+    pub cluster_id: u64,
+    /// Which member of it.
+    pub member_id: u64,
+    /// The revision of that member's store. No proof that all events up to it were delivered (W3).
+    pub revision: i64,
+    /// The term of its leader.
+    pub raft_term: u64,
+}
 
 /// Field of the header in all answers that have one.
 const HEADER: u64 = 1 << 3 | WireType::Len as u64;

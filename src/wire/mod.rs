@@ -5,6 +5,7 @@
 
 pub mod frame;
 pub mod header;
+pub mod lease;
 pub mod method;
 pub mod pb;
 pub mod proto;

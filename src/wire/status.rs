@@ -39,16 +39,13 @@ impl Status {
         Some(Status { code, message })
     }
 
-    /// Sets `grpc-status` and `grpc-message` in `headers`; an empty text leaves the latter out.
+    /// Sets `grpc-status` and `grpc-message` in `headers`, the latter also when it is empty, as etcd
+    /// does.
     pub fn write(&self, headers: &mut HeaderMap) {
         headers.insert(
             GRPC_STATUS,
             HeaderValue::from_static(self.code.header_value()),
         );
-        if self.message.is_empty() {
-            headers.remove(&GRPC_MESSAGE);
-            return;
-        }
         // Cannot fail: encoded text is printable ASCII, which every header value may hold.
         let value = HeaderValue::from_str(&percent_encode(&self.message))
             .expect("percent-encoded text is a header value");
@@ -272,7 +269,6 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert("grpc-message", HeaderValue::from_static("old"));
             status.write(&mut headers);
-            assert_eq!(headers.contains_key("grpc-message"), !text.is_empty());
             assert_eq!(Status::from_headers(&headers), Some(status));
         }
         assert_eq!(Status::from_headers(&HeaderMap::new()), None);

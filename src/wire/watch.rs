@@ -13,20 +13,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::header::Header;
 use super::proto::{self, Field, ProtoError, WireType};
-
-/// The numbers of a `ResponseHeader`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Header {
-    /// Which cluster.
-    pub cluster_id: u64,
-    /// Which member of it.
-    pub member_id: u64,
-    /// The revision of that member's store. No proof that all events up to it were delivered (W3).
-    pub revision: i64,
-    /// The term of its leader.
-    pub raft_term: u64,
-}
 
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

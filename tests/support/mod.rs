@@ -8,6 +8,7 @@
 // Each test file is a crate of its own and uses another part of this module.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod beats;
 pub mod cluster;
 pub mod grpc;
 pub mod http;

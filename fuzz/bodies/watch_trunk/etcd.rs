@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use etcd_edge::wire::header::Header;
 use etcd_edge::wire::pb::etcdserverpb::{WatchRequest, watch_request::RequestUnion};
 use etcd_edge::wire::range::KeyRange;
-use etcd_edge::wire::watch::{Event, Header, Response};
+use etcd_edge::wire::watch::{Event, Response};
 use prost::Message;
 
 /// Members of the cluster; an endpoint of a higher number belongs to another cluster.

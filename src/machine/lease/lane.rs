@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::api::PeerId;
 use super::rounds::RoundId;
+use crate::limits;
 
 /// What a lane carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub(super) struct Lane {
     pub(super) sent: Instant,
     /// Since when the first of them is the first, or since when there is none.
     pub(super) since: Instant,
+    /// Not before then is more sent.
+    gather: Instant,
 }
 
 impl Lane {
@@ -39,6 +42,7 @@ impl Lane {
             flight: VecDeque::new(),
             sent: now,
             since: now,
+            gather: now,
         }
     }
 
@@ -46,9 +50,9 @@ impl Lane {
         self.kind == Kind::Shared
     }
 
-    /// It can take something now.
-    pub(super) fn is_free(&self) -> bool {
-        self.up && self.flight.is_empty()
+    /// From when on it can take something; `None` while it has something on its way, or no stream.
+    pub(super) fn free_at(&self) -> Option<Instant> {
+        (self.up && self.flight.is_empty()).then_some(self.gather)
     }
 
     /// These are sent.
@@ -56,6 +60,12 @@ impl Lane {
         self.flight.extend(rounds);
         self.sent = now;
         self.since = now;
+        // Where many come, a few more are waited for: they cost next to nothing together.
+        self.gather = if self.flight.len() < limits::LEASE_MANY {
+            now
+        } else {
+            now + limits::LEASE_GATHER
+        };
     }
 
     /// How long the first of what is on its way has been the first; or how long nothing has been.

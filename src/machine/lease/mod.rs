@@ -378,7 +378,7 @@ impl Hub {
     /// Gives free lanes what waits.
     fn hand_out(&mut self, now: Instant) {
         for (id, lane) in &mut self.lanes {
-            if !lane.is_free() {
+            if lane.free_at().is_none_or(|at| now < at) {
                 continue;
             }
             let mut batch = Vec::new();

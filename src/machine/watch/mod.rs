@@ -11,7 +11,8 @@ pub mod trunk;
 
 use std::sync::Arc;
 
-use crate::wire::watch::{Event, Header};
+use crate::wire::header::Header;
+use crate::wire::watch::Event;
 
 /// What a feed tells about its range. In order; a feed begins with [`Told::Live`] or ends before.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,17 +1,8 @@
-//! Watches that want to share nothing (W13): they are relayed as any other stream.
+//! Watches that are to share nothing by their range (W13): they are relayed as any other stream.
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use crate::wire::range::KeyRange;
-
-/// The metadata by which a client asks for it.
-const METADATA: &str = "etcd-edge-bypass";
-
-/// Whether the client asks for it.
-pub(in crate::service) fn asks_for_bypass(headers: &HeaderMap) -> bool {
-    headers.get(METADATA).is_some_and(|value| value == "1")
-}
 
 /// Whether the range lies within one of the prefixes.
 pub(super) fn within(prefixes: &[Bytes], range: &KeyRange) -> bool {

@@ -1,36 +1,34 @@
 //! A client's watch stream: its requests are read and handed to the hub. What it is sent comes from
 //! elsewhere (see [`work`](super::work)); here only its end is noticed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
-use http::{HeaderValue, Response, header};
 use prost::Message as _;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::machine::watch::Lost;
 use crate::machine::watch::hub::{Create, StreamId};
-use crate::metrics::Limit;
 use crate::net::payload::Account;
-use crate::net::timers::Timer;
 use crate::service::call::Call;
-use crate::service::identity::Credential;
-use crate::service::watch::state::{Client, identity, room};
-use crate::service::watch::work::{end, lost, run};
+use crate::service::client::{ClientStream, room};
+use crate::service::requests::{Messages, Next, Over, Requests, malformed};
+use crate::service::watch::state::{Client, identity};
+use crate::service::watch::work::run;
 use crate::service::watch::{ask, bypass};
 use crate::service::{Ctx, relay, reply};
 use crate::upstream::attempt;
-use crate::wire::frame::{FrameError, Message, Reader};
 use crate::wire::pb::etcdserverpb::watch_create_request::FilterType;
 use crate::wire::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::wire::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
+
+/// What its requests are called in errors.
+const WHAT: &str = "watch request";
 
 /// Serves a client's watch stream to its end.
 pub(in crate::service) async fn serve(mut call: Box<Call>) -> Code {
@@ -46,7 +44,7 @@ pub(in crate::service) async fn serve(mut call: Box<Call>) -> Code {
         }
     }
     if attempt::wants_leader(&call.head.headers) && call.ctx.shared.is_leaderless() {
-        return reply::trailers_only(&mut call.respond, &lost(Lost::NoLeader));
+        return reply::trailers_only(&mut call.respond, &reply::no_leader());
     }
     let watches = &call.ctx.watches;
     if call.ctx.shared.known.header().revision == 0 && watches.greeted.get().is_none() {
@@ -56,9 +54,7 @@ pub(in crate::service) async fn serve(mut call: Box<Call>) -> Code {
         // refuse anybody.
         let _ = Box::pin(watches.greeted.get_or_try_init(|| hello)).await;
     }
-    let Some(mut stream) = open(call, received) else {
-        return Code::Cancelled;
-    };
+    let mut stream = open(call, received);
     poll_fn(|cx| stream.poll(cx)).await
 }
 
@@ -67,15 +63,15 @@ async fn first_create(
     call: &mut Call,
     received: &mut Vec<Bytes>,
 ) -> Result<Option<KeyRange>, Status> {
-    let mut reader = Reader::new(call.ctx.max.send);
+    let mut messages = Messages::new(&call.ctx, WHAT);
     let arrived = async {
         while let Some(Ok(chunk)) = poll_fn(|cx| call.body.poll_data(cx)).await {
             // An error means that the stream is gone, which is found out next.
             let _ = call.body.flow_control().release_capacity(chunk.len());
             received.push(chunk.clone());
-            reader.push(chunk);
-            while let Some(message) = next_message(&call.ctx, &mut reader)? {
-                if let Some(RequestUnion::CreateRequest(create)) = decode(&message)? {
+            messages.push(chunk);
+            while let Some(message) = messages.next(&call.ctx)? {
+                if let Some(RequestUnion::CreateRequest(create)) = decode(message)? {
                     let key = match create.key.is_empty() {
                         true => Bytes::from_static(&[0]),
                         false => create.key,
@@ -93,99 +89,66 @@ async fn first_create(
     }
 }
 
-/// The reading side of a client's stream.
-struct Requests {
+/// One client's stream as the task that reads it sees it.
+struct Watching {
     ctx: Rc<Ctx>,
     client: Rc<Client>,
     id: StreamId,
-    body: RecvStream,
-    reader: Reader,
-    deadline: Timer,
-    half_closed: bool,
+    requests: Requests,
 }
 
-/// Lets go of what only the beginning of a call needs, and makes it known to the hub; `None` when
-/// the client is gone.
-fn open(mut call: Box<Call>, received: Vec<Bytes>) -> Option<Requests> {
-    let mut head = Response::new(());
-    head.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    let to = call.respond.send_response(head, false).ok()?;
+/// Lets go of what only the beginning of a call needs, and makes it known to the hub.
+fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
     let deadline = call.timer();
+    let session = call.session();
     let Call {
         ctx,
         peer,
         head,
         body,
+        respond,
         ..
     } = *call;
     let watches = &ctx.watches;
     let total = peer.watched(watches.board());
     let room = room(Rc::strong_count(total));
-    let session = ctx.shared.identities.session(Credential::of(&head.headers));
     let id = watches
         .hub
         .borrow_mut()
         .stream_opened(identity(session.login()), room);
     let granted = session.login().is_user();
+    let account = Account::new(id.number(), room / 2, total.clone());
+    let wants_leader = attempt::wants_leader(&head.headers);
     let client = Rc::new(Client {
-        to: RefCell::new(to),
-        account: Account::new(id.number(), room / 2, total.clone()),
-        session,
-        wants_leader: attempt::wants_leader(&head.headers),
+        stream: ClientStream::new(respond, account, session, wants_leader),
         syncing: Cell::new(false),
         granted: Cell::new(granted),
-        ended: Cell::new(None),
-        waker: Cell::new(None),
     });
     watches.insert(id, client.clone());
-    let mut reader = Reader::new(ctx.max.send);
-    received.into_iter().for_each(|chunk| reader.push(chunk));
-    Some(Requests {
+    let mut messages = Messages::new(&ctx, WHAT);
+    received.into_iter().for_each(|chunk| messages.push(chunk));
+    Watching {
         client,
         id,
-        body,
-        reader,
-        deadline,
-        half_closed: false,
+        requests: Requests::new(body, messages, deadline),
         ctx,
-    })
+    }
 }
 
-/// Why a stream is over.
-enum Over {
-    /// The client is gone.
-    Gone,
-    /// It is told so.
-    Status(Status),
-}
-
-impl Requests {
+impl Watching {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
         let polled = self.poll_requests(cx);
-        if let Some(code) = self.client.ended.get() {
+        if let Some(code) = self.client.stream.ended() {
             // Whoever ended it may have done so without a word to the hub.
             self.close();
             return Poll::Ready(code);
         }
         let over = match polled {
             Poll::Ready(over) => over,
-            Poll::Pending if self.ctx.drain.has_begun() => Over::Status(reply::shutting_down()),
-            Poll::Pending => match self.deadline.poll(cx) {
-                Poll::Ready(()) => Over::Status(reply::deadline_exceeded()),
-                Poll::Pending => return Poll::Pending,
-            },
+            Poll::Pending => ready!(self.requests.poll_over(cx, &self.ctx)),
         };
         self.close();
-        Poll::Ready(match over {
-            Over::Gone => Code::Cancelled,
-            Over::Status(status) => {
-                end(&self.client, &status);
-                status.code
-            }
-        })
+        Poll::Ready(over.conclude(&self.client.stream))
     }
 
     /// The hub forgets it.
@@ -198,84 +161,42 @@ impl Requests {
 
     /// Hands in what has arrived; ready at the stream's end.
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        // What was read before is handed in with the first poll.
-        if let Err(status) = self.read() {
-            return Poll::Ready(Over::Status(status));
-        }
         let over = loop {
-            if self.half_closed || !self.takes_requests() {
-                // Half-close is no end (P4), and whoever has no room is read no further: either way
-                // only a reset ends it.
-                self.client.waker.set(Some(cx.waker().clone()));
-                break match self.client.to.borrow_mut().poll_reset(cx) {
-                    Poll::Ready(_) => Some(Over::Gone),
-                    Poll::Pending => None,
-                };
-            }
-            match self.body.poll_data(cx) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    // An error means that the stream is gone, which the next poll says.
-                    let _ = self.body.flow_control().release_capacity(chunk.len());
-                    self.reader.push(chunk);
-                    if let Err(status) = self.read() {
-                        break Some(Over::Status(status));
+            let takes = self.ctx.watches.hub.borrow().takes_requests(self.id);
+            let stream = &self.client.stream;
+            match self.requests.poll_next(cx, &self.ctx, stream, takes) {
+                Poll::Ready(Ok(Next::Message(message))) => {
+                    if let Err(status) = self.hand_in(message) {
+                        break Poll::Ready(Over::Status(status));
                     }
                 }
-                Poll::Ready(Some(Err(_))) => break Some(Over::Gone),
-                Poll::Ready(None) => self.half_closed = true,
-                Poll::Pending => {
-                    self.client.waker.set(Some(cx.waker().clone()));
-                    break None;
-                }
+                Poll::Ready(Ok(Next::HalfClosed)) => {}
+                Poll::Ready(Err(over)) => break Poll::Ready(over),
+                Poll::Pending => break Poll::Pending,
             }
         };
         run(&self.ctx);
-        over.map_or(Poll::Pending, Poll::Ready)
+        over
     }
 
-    fn takes_requests(&self) -> bool {
-        self.ctx.watches.hub.borrow().takes_requests(self.id)
-    }
-
-    /// Hands whole requests to the hub.
-    fn read(&mut self) -> Result<(), Status> {
-        while let Some(message) = next_message(&self.ctx, &mut self.reader)? {
-            let request = decode(&message)?;
-            let mut hub = self.ctx.watches.hub.borrow_mut();
-            match request {
-                Some(RequestUnion::CreateRequest(create)) => hub.create(self.id, owned(create)),
-                Some(RequestUnion::CancelRequest(cancel)) => hub.cancel(self.id, cancel.watch_id),
-                Some(RequestUnion::ProgressRequest(_)) => hub.progress(self.id),
-                // etcd does nothing about it either.
-                None => {}
-            }
+    /// Hands one request to the hub.
+    fn hand_in(&self, message: Bytes) -> Result<(), Status> {
+        let request = decode(message)?;
+        let mut hub = self.ctx.watches.hub.borrow_mut();
+        match request {
+            Some(RequestUnion::CreateRequest(create)) => hub.create(self.id, owned(create)),
+            Some(RequestUnion::CancelRequest(cancel)) => hub.cancel(self.id, cancel.watch_id),
+            Some(RequestUnion::ProgressRequest(_)) => hub.progress(self.id),
+            // etcd does nothing about it either.
+            None => {}
         }
         Ok(())
     }
 }
 
-fn next_message(ctx: &Ctx, reader: &mut Reader) -> Result<Option<Message>, Status> {
-    reader.next().map_err(|error| match error {
-        FrameError::TooLarge { len, max } => {
-            ctx.count().hit(Limit::SendBytes);
-            reply::send_too_large(len, max)
-        }
-        error => {
-            let text = format!("etcd-edge: malformed gRPC frame: {error}");
-            Status::new(Code::Internal, text)
-        }
-    })
-}
-
-fn decode(message: &Message) -> Result<Option<RequestUnion>, Status> {
-    if message.compressed {
-        let text = "etcd-edge: compressed watch requests are not supported";
-        return Err(Status::new(Code::Unimplemented, text));
-    }
-    let request = WatchRequest::decode(message.payload.clone()).map_err(|error| {
-        let text = format!("etcd-edge: malformed watch request: {error}");
-        Status::new(Code::InvalidArgument, text)
-    })?;
+fn decode(message: Bytes) -> Result<Option<RequestUnion>, Status> {
+    let request = WatchRequest::decode(message);
+    let request = request.map_err(|error| malformed(WHAT, &error))?;
     Ok(request.request_union)
 }
 

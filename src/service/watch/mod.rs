@@ -6,8 +6,7 @@
 //! with the hub that asked for it.
 //!
 //! From the clients down: `client` reads what they ask, `work` does what the hub says, `line` and
-//! `upstream` what a trunk says, over the `road` to an endpoint that serves. `state` is what one
-//! worker keeps of it all.
+//! `upstream` what a trunk says. `state` is what one worker keeps of it all.
 
 mod ask;
 mod bypass;
@@ -16,12 +15,9 @@ mod granted;
 mod line;
 mod outbox;
 mod release;
-mod road;
 pub mod state;
-pub mod status;
-pub mod tasks;
+pub(super) mod tasks;
 mod upstream;
-mod work;
+pub(super) mod work;
 
-pub(super) use bypass::asks_for_bypass;
 pub(super) use client::serve;

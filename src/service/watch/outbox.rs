@@ -7,8 +7,9 @@ use std::sync::Arc;
 use crate::machine::watch::Told;
 use crate::machine::watch::hub::{CheckId, FeedId, StreamId, Verdict};
 use crate::machine::watch::trunk::{Sub, Token};
-use crate::service::shared::{Mail, Shared};
-use crate::wire::watch::Header;
+use crate::service::mail::{Mail, WatchMail};
+use crate::service::shared::Shared;
+use crate::wire::header::Header;
 
 /// Something the hub has to be told.
 #[derive(Debug)]
@@ -55,7 +56,8 @@ impl Outbox {
         if sub.worker == self.worker {
             self.note(Input::Told(FeedId::from_number(sub.feed), told));
         } else {
-            self.shared.post(sub.worker, Mail::Told(sub.feed, told));
+            let mail = WatchMail::Told(sub.feed, told);
+            self.shared.post(sub.worker, Mail::Watch(mail));
         }
     }
 
@@ -64,8 +66,8 @@ impl Outbox {
         if token.worker == self.worker {
             self.note(Input::Synced(StreamId::from_number(token.stream), revision));
         } else {
-            self.shared
-                .post(token.worker, Mail::Synced(token.stream, revision));
+            let mail = WatchMail::Synced(token.stream, revision);
+            self.shared.post(token.worker, Mail::Watch(mail));
         }
     }
 

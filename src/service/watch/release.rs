@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use crate::limits;
 use crate::service::Ctx;
+use crate::service::ask::head;
 use crate::service::identity::Credential;
-use crate::service::watch::ask;
 use crate::upstream::attempt::{self, Attempt};
 use crate::upstream::conn::Conn;
 use crate::upstream::page;
@@ -62,8 +62,8 @@ async fn by_status(
     conn: &Rc<Conn>,
     credential: Option<&Credential>,
 ) -> Option<String> {
-    let head = ask::head(STATUS, credential);
-    let head = attempt::head(ctx.pool.endpoints(), conn.endpoint(), &head, None);
+    let own = head(STATUS, credential);
+    let head = attempt::head(ctx.pool.endpoints(), conn.endpoint(), &own, None);
     let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])]);
     let answer = std::future::poll_fn(|cx| attempt.poll(cx)).await.ok()?;
     let mut reader = frame::Reader::new(limits::HOLD_BYTES as u64);

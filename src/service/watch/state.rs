@@ -8,47 +8,29 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Instant;
 
-use h2::SendStream;
 use tokio::sync::{Notify, OnceCell};
 
-use crate::limits;
 use crate::machine::watch::hub::{FeedId, Hub, Identity, Settings, StreamId};
 use crate::machine::watch::trunk::{Sub, Token};
-use crate::net::payload::{Account, Board, Payload};
-use crate::service::identity::{Login, Session};
-use crate::service::shared::{Mail, Shared};
+use crate::net::payload::Board;
+use crate::service::client::ClientStream;
+use crate::service::identity::Login;
+use crate::service::mail::{Mail, WatchMail};
+use crate::service::shared::Shared;
 use crate::service::watch::granted::Granted;
 use crate::service::watch::line::Line;
 use crate::service::watch::outbox::Outbox;
-use crate::wire::status::Code;
-use crate::wire::watch::Header;
+use crate::wire::header::Header;
 
 /// A client's watch stream, while it is open here.
 pub(super) struct Client {
-    pub(super) to: RefCell<SendStream<Payload>>,
-    pub(super) account: Rc<Account>,
-    pub(super) session: Session,
-    /// It asked to be told when there is no leader (W12).
-    pub(super) wants_leader: bool,
+    pub(super) stream: ClientStream,
     /// Its token was good once.
     pub(super) granted: Cell<bool>,
     /// A barrier was asked for, and has not come.
     pub(super) syncing: Cell<bool>,
-    /// How it was ended, if it was: the task that reads it is to go.
-    pub(super) ended: Cell<Option<Code>>,
-    /// Of the task that reads it.
-    pub(super) waker: Cell<Option<Waker>>,
-}
-
-impl Client {
-    pub(super) fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
 }
 
 /// Where a feed comes from.
@@ -134,7 +116,7 @@ impl Watches {
 
     /// A client's stream was opened under this name.
     pub(super) fn insert(&self, id: StreamId, client: Rc<Client>) {
-        let login = client.session.login();
+        let login = client.stream.session().login();
         self.logins
             .borrow_mut()
             .entry(identity(login))
@@ -161,9 +143,9 @@ impl Watches {
             let place = clients.get_mut(id.index())?;
             place.take_if(|(named, _)| *named == id)?
         };
-        let identity = identity(client.session.login());
+        let identity = identity(client.stream.session().login());
         if client.syncing.get() {
-            self.send(identity, Mail::Unsync(identity, self.token(id)));
+            self.send(identity, WatchMail::Unsync(identity, self.token(id)));
         }
         let mut logins = self.logins.borrow_mut();
         if let Some((_, streams)) = logins.get_mut(&identity) {
@@ -203,8 +185,9 @@ impl Watches {
     }
 
     /// Sends mail to the worker that owns the identity's shared line.
-    pub(super) fn send(&self, identity: Identity, mail: Mail) {
-        self.shared.post(self.shared.owner(identity), mail);
+    pub(super) fn send(&self, identity: Identity, mail: WatchMail) {
+        let owner = self.shared.owner(identity);
+        self.shared.post(owner, Mail::Watch(mail));
     }
 
     /// A feed of this worker's hub, as trunks know it.
@@ -227,14 +210,4 @@ impl Watches {
 /// The hub's word for a login.
 pub(super) fn identity(login: &Login) -> Identity {
     Identity(login.number())
-}
-
-/// Room of a new stream of a connection that has so many already: all together they stay near
-/// [`limits::MAX_STALLED_BYTES`].
-pub(super) fn room(streams: usize) -> usize {
-    if streams < limits::WATCH_ROOMY_STREAMS {
-        limits::WATCH_ROOM
-    } else {
-        limits::FREE_SEND_BYTES
-    }
 }

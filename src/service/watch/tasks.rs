@@ -6,12 +6,11 @@ use std::rc::Rc;
 use tokio::time::sleep_until;
 
 use crate::machine::watch::hub::StreamId;
-use crate::service::watch::work::{deliver, end_streams, run};
+use crate::service::watch::work::{end_streams, run};
 use crate::service::{Ctx, reply};
 
 /// Begins all of it.
-pub fn begin(ctx: &Rc<Ctx>) {
-    tokio::task::spawn_local(take_mail(ctx.clone()));
+pub(in crate::service) fn begin(ctx: &Rc<Ctx>) {
     tokio::task::spawn_local(take_work(ctx.clone()));
     tokio::task::spawn_local(take_room(ctx.clone()));
     tokio::task::spawn_local(clock(ctx.clone()));
@@ -22,23 +21,6 @@ pub fn begin(ctx: &Rc<Ctx>) {
 async fn take_work(ctx: Rc<Ctx>) {
     loop {
         ctx.watches.work.notified().await;
-        run(&ctx);
-    }
-}
-
-/// Mail from other workers.
-async fn take_mail(ctx: Rc<Ctx>) {
-    let worker = ctx.watches.worker;
-    let Some(mut receiver) = ctx.shared.receiver(worker) else {
-        return;
-    };
-    while let Some(first) = receiver.recv().await {
-        let mut next = Some(first);
-        while let Some(mail) = next {
-            ctx.shared.received(worker, &mail);
-            deliver(&ctx, mail);
-            next = receiver.try_recv().ok();
-        }
         run(&ctx);
     }
 }

@@ -9,21 +9,25 @@ use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::HeaderMap;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::limits;
 use crate::machine::watch::Lost;
 use crate::machine::watch::trunk::Because;
 use crate::service::Ctx;
-use crate::service::shared::Mail;
-use crate::service::watch::ask;
+use crate::service::alarm::Alarm;
+use crate::service::call::WATCH;
+use crate::service::identity::Login;
+use crate::service::mail::{Mail, WatchMail};
+use crate::service::road::{End, NoWay, Road};
 use crate::service::watch::line::{Line, Verify};
-use crate::service::watch::road::{End, Opened, Road};
 use crate::service::watch::state::identity;
+use crate::service::watch::{ask, release};
 use crate::upstream::conn::{CallGuard, Taken};
 use crate::wire::frame::{FrameError, Reader};
+use crate::wire::header::Header;
 use crate::wire::status::Status;
-use crate::wire::watch::{Header, Response};
+use crate::wire::watch::Response;
 
 /// Drives a line until nobody listens any more.
 pub(super) async fn drive(ctx: Rc<Ctx>, line: Rc<Line>) {
@@ -38,8 +42,11 @@ pub(super) async fn drive(ctx: Rc<Ctx>, line: Rc<Line>) {
         }
         // Read before the stream is opened: what etcd answers on it is to be no older.
         let before = ctx.shared.known.header();
+        if because == Because::Token {
+            road.token_refused();
+        }
         let opened = tokio::select! {
-            opened = road.open(&ctx, &line.login, because) => opened,
+            opened = open(&ctx, &line.login, &mut road) => opened,
             () = unwanted(&line, generation) => continue,
         };
         match opened {
@@ -55,18 +62,39 @@ pub(super) async fn drive(ctx: Rc<Ctx>, line: Rc<Line>) {
                 }
             }
             // Whoever asked for a leader is told that there is none; the others wait on.
-            Err(Lost::NoLeader) => {
+            Err(NoWay::NoLeader) => {
                 let identity = identity(&line.login);
                 ctx.shared.set_leaderless(true);
                 ctx.shared.post_all(|| Mail::NoLeader(identity));
             }
-            Err(why) => {
-                line.give_up(&ctx.watches.out, generation, why);
+            Err(NoWay::Unavailable) => {
+                line.give_up(&ctx.watches.out, generation, Lost::Unavailable);
                 ctx.watches.work.notify_one();
             }
         }
     }
     ctx.watches.forget_line(&line);
+}
+
+/// A stream that has been opened and not answered.
+struct Opened {
+    taken: Taken,
+    /// Answers to progress requests are sound here (W8).
+    progress: bool,
+}
+
+async fn open(ctx: &Rc<Ctx>, login: &Login, road: &mut Road) -> Result<Opened, NoWay> {
+    loop {
+        let way = road.way(ctx, login).await?;
+        let sound = release::answers_progress(ctx, &way.conn, way.credential.as_ref()).await;
+        // A silent one may be stalled; a stream there would never be asked for progress.
+        if let Some(progress) = sound
+            && let Some(taken) = way.open(ctx, WATCH)
+        {
+            return Ok(Opened { taken, progress });
+        }
+        road.pass_over();
+    }
 }
 
 /// Returns when the trunk no longer wants this stream.
@@ -131,7 +159,7 @@ async fn read(
             Woken::Arrived(Ok(responses)) => {
                 if !answered {
                     answered = true;
-                    road.answered();
+                    road.answered(ctx);
                     ctx.shared.set_leaderless(false);
                     if !fits(ctx, line, generation, before, &responses).await {
                         break None;
@@ -151,6 +179,9 @@ async fn read(
                 }
                 // Told GOAWAY, or found to be stalled by others (E5); or this stream alone is.
                 let silent = !answered && began.elapsed() >= limits::WATCH_UNANSWERED;
+                if silent {
+                    road.stalls();
+                }
                 if incoming.guard.conn().is_retired() || silent {
                     break None;
                 }
@@ -239,7 +270,7 @@ async fn history_is_told(ctx: &Rc<Ctx>, line: &Rc<Line>, verify: Verify) -> bool
     );
     ctx.count().watch.history_resets.inc();
     ctx.shared.known.reset(&now);
-    ctx.shared.post_all(|| Mail::Reset(now));
+    ctx.shared.post_all(|| Mail::Watch(WatchMail::Reset(now)));
     line.with(&ctx.watches.out, |trunk| trunk.history_reset(now));
     ctx.watches.work.notify_one();
     true
@@ -347,42 +378,4 @@ fn parse(
 
 fn text(headers: &HeaderMap) -> Option<String> {
     Status::from_headers(headers).map(|status| status.message.into_owned())
-}
-
-/// One timer, registered anew only when it must be earlier: a later one looks again when it fires.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    /// When it is wanted.
-    at: Instant,
-}
-
-impl Alarm {
-    fn new() -> Alarm {
-        let at = Instant::now() + limits::WATCH_LOOK;
-        Alarm {
-            sleep: Box::pin(sleep_until(at)),
-            at,
-        }
-    }
-
-    fn set(&mut self, at: Instant) {
-        self.at = at;
-        if at < self.sleep.deadline() {
-            self.sleep.as_mut().reset(at);
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            ready!(self.sleep.as_mut().poll(cx));
-            let wanted = self.at;
-            if Instant::now() >= wanted {
-                self.sleep
-                    .as_mut()
-                    .reset(Instant::now() + limits::WATCH_LOOK);
-                return Poll::Ready(());
-            }
-            self.sleep.as_mut().reset(wanted);
-        }
-    }
 }

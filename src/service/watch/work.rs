@@ -4,7 +4,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits;
 use crate::machine::watch::hub::{
     Action, CheckId, FeedId, FeedStatus, Hub, Identity, Message, Stats, StreamId, Verdict,
 };
@@ -12,8 +11,9 @@ use crate::machine::watch::trunk::{Sub, Trunk};
 use crate::machine::watch::{Lost, Told};
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
+use crate::service::ask::BAD_TOKEN;
 use crate::service::identity::Login;
-use crate::service::shared::{Mail, Report};
+use crate::service::mail::{WatchMail, WatchStatus};
 use crate::service::watch::granted::Answer;
 use crate::service::watch::line::Line;
 use crate::service::watch::outbox::Input;
@@ -24,7 +24,7 @@ use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
 /// Tells the hub what waits in the inbox, and does what it asks for, until nothing is left.
-pub(super) fn run(ctx: &Rc<Ctx>) {
+pub(in crate::service) fn run(ctx: &Rc<Ctx>) {
     let watches = &ctx.watches;
     if watches.running.replace(true) {
         return;
@@ -118,24 +118,23 @@ fn perform(ctx: &Rc<Ctx>, action: Action) {
             if let Some(client) = watches.client(stream) {
                 client.syncing.set(true);
             }
-            let mail = Mail::Sync(identity, watches.token(stream));
+            let mail = WatchMail::Sync(identity, watches.token(stream));
             to_owner(ctx, identity, mail);
         }
         Action::End { stream, why } => {
             if let Some(client) = watches.remove(stream) {
-                end(&client, &lost(why));
+                client.stream.end(&lost(why));
             }
         }
         Action::ReadRequests(stream) => {
             if let Some(client) = watches.client(stream) {
-                client.wake();
+                client.stream.wake();
             }
         }
     }
 }
 
-/// One message to a client. No stream keeps more than its room here but for one message; what all
-/// of a connection keep together is bounded too (S1).
+/// One message to a client. No stream keeps more than its room here but for one message.
 fn send(ctx: &Rc<Ctx>, stream: StreamId, message: Message) {
     let Some(client) = ctx.watches.client(stream) else {
         return;
@@ -144,34 +143,20 @@ fn send(ctx: &Rc<Ctx>, stream: StreamId, message: Message) {
         Message::Whole(bytes) => Payload::from(bytes),
         Message::Shared { head, tail } => Payload::new(&head, tail),
     };
-    let payload = payload.counted(&client.account);
-    // An error means that the client is gone, which its task finds out.
-    let _ = client.to.borrow_mut().send_data(payload, false);
-    if client.account.total() > limits::MAX_STALLED_BYTES {
+    if !client.stream.send(payload) {
         ctx.count().hit(Limit::StalledBytes);
-        client
-            .to
-            .borrow_mut()
-            .send_reset(h2::Reason::ENHANCE_YOUR_CALM);
-        client.ended.set(Some(Code::ResourceExhausted));
-        client.wake();
     }
-}
-
-/// Ends a client's stream that the hub has forgotten.
-pub(super) fn end(client: &Client, status: &Status) {
-    let code = reply::trailers(&mut client.to.borrow_mut(), status);
-    client.ended.set(Some(code));
-    client.wake();
 }
 
 /// What a client is told when its stream cannot go on.
 pub(super) fn lost(why: Lost) -> Status {
-    let text = match why {
-        Lost::NoLeader => "etcdserver: no leader",
-        Lost::Unavailable => "etcd-edge: no endpoint can serve the watch",
-    };
-    Status::new(Code::Unavailable, text)
+    match why {
+        Lost::NoLeader => reply::no_leader(),
+        Lost::Unavailable => Status::new(
+            Code::Unavailable,
+            "etcd-edge: no endpoint can serve the watch",
+        ),
+    }
 }
 
 /// Ends streams without the hub's word.
@@ -179,7 +164,7 @@ pub(super) fn end_streams(ctx: &Ctx, fits: impl Fn(&Client) -> bool, status: &St
     for stream in ctx.watches.streams(fits) {
         if let Some(client) = ctx.watches.remove(stream) {
             ctx.watches.out.note(Input::Closed(stream));
-            end(&client, status);
+            client.stream.end(status);
         }
     }
 }
@@ -188,7 +173,7 @@ fn check_range(ctx: &Rc<Ctx>, check: CheckId, stream: StreamId, range: KeyRange)
     let Some(client) = ctx.watches.client(stream) else {
         return;
     };
-    let wish = (client.session.credential().cloned(), range);
+    let wish = (client.stream.session().credential().cloned(), range);
     let now = Instant::now();
     let answer = ctx.watches.granted.borrow_mut().look(&wish, check, now);
     match answer {
@@ -216,7 +201,7 @@ fn answer_check(ctx: &Ctx, check: CheckId, verdict: Verdict) {
     let client = ctx.watches.client(check.stream());
     let was_good = client.as_ref().is_some_and(|client| client.granted.get());
     let verdict = match verdict {
-        Verdict::Refused(reason) if was_good && reason.contains(ask::BAD_TOKEN) => {
+        Verdict::Refused(reason) if was_good && reason.contains(BAD_TOKEN) => {
             Verdict::Lost(Lost::Unavailable)
         }
         verdict => verdict,
@@ -243,7 +228,7 @@ fn open_feed(
     let sub = watches.sub(feed);
     let source = match start {
         None => {
-            let mail = Mail::Open {
+            let mail = WatchMail::Open {
                 identity,
                 login,
                 sub,
@@ -268,7 +253,7 @@ fn close_feed(ctx: &Rc<Ctx>, feed: FeedId) {
     };
     let sub = watches.sub(feed);
     match source {
-        Source::Shared(identity) => to_owner(ctx, identity, Mail::Close(identity, sub)),
+        Source::Shared(identity) => to_owner(ctx, identity, WatchMail::Close(identity, sub)),
         Source::Own(line) => {
             line.with(&watches.out, |trunk| trunk.close(sub));
         }
@@ -283,7 +268,7 @@ fn pause_feed(ctx: &Rc<Ctx>, feed: FeedId, paused: bool) {
 }
 
 /// To the worker that owns the identity's shared line, which may be this one.
-fn to_owner(ctx: &Rc<Ctx>, identity: Identity, mail: Mail) {
+fn to_owner(ctx: &Rc<Ctx>, identity: Identity, mail: WatchMail) {
     if ctx.shared.owner(identity) == ctx.watches.worker {
         deliver(ctx, mail);
     } else {
@@ -292,10 +277,10 @@ fn to_owner(ctx: &Rc<Ctx>, identity: Identity, mail: Mail) {
 }
 
 /// Does what a worker asks of this one.
-pub(super) fn deliver(ctx: &Rc<Ctx>, mail: Mail) {
+pub(in crate::service) fn deliver(ctx: &Rc<Ctx>, mail: WatchMail) {
     let watches = &ctx.watches;
     match mail {
-        Mail::Open {
+        WatchMail::Open {
             identity,
             login,
             sub,
@@ -307,39 +292,28 @@ pub(super) fn deliver(ctx: &Rc<Ctx>, mail: Mail) {
                 trunk.open(sub, range, prev_kv);
             });
         }
-        Mail::Close(identity, sub) => close_shared(ctx, identity, sub),
-        Mail::Sync(identity, token) => match find_line(ctx, identity) {
+        WatchMail::Close(identity, sub) => close_shared(ctx, identity, sub),
+        WatchMail::Sync(identity, token) => match find_line(ctx, identity) {
             Some(line) => line.with(&watches.out, |trunk| trunk.sync(token, Instant::now())),
             // Nothing is known: the hub asks again while the stream has watchers.
             None => watches.out.synced(token, 0),
         },
-        Mail::Unsync(identity, token) => {
+        WatchMail::Unsync(identity, token) => {
             if let Some(line) = find_line(ctx, identity) {
                 line.with(&watches.out, |trunk| trunk.unsync(token));
             }
         }
-        Mail::Told(feed, told) => {
+        WatchMail::Told(feed, told) => {
             watches
                 .out
                 .note(Input::Told(FeedId::from_number(feed), told));
         }
-        Mail::Synced(stream, revision) => {
+        WatchMail::Synced(stream, revision) => {
             watches
                 .out
                 .note(Input::Synced(StreamId::from_number(stream), revision));
         }
-        Mail::NoLeader(identity) => {
-            // It halts a Go client's watches for good: nobody else is told (W12, E6).
-            let asks = |client: &Client| {
-                client.wants_leader && state::identity(client.session.login()) == identity
-            };
-            end_streams(ctx, asks, &lost(Lost::NoLeader));
-        }
-        Mail::Report(to) => {
-            // Who asked may have gone.
-            let _ = to.send(report(ctx));
-        }
-        Mail::Reset(header) => {
+        WatchMail::Reset(header) => {
             let lines: Vec<_> = watches.lines.borrow().values().cloned().collect();
             for line in lines {
                 line.with(&watches.out, |trunk| trunk.history_reset(header));
@@ -355,15 +329,24 @@ pub(super) fn deliver(ctx: &Rc<Ctx>, mail: Mail) {
     }
 }
 
-fn report(ctx: &Ctx) -> Report {
+/// No endpoint has a leader: it halts a Go client's watches for good, so nobody is told who has not
+/// asked to be (W12, E6).
+pub(in crate::service) fn no_leader(ctx: &Ctx, identity: Identity) {
+    let asks = |client: &Client| {
+        client.stream.wants_leader() && state::identity(client.stream.session().login()) == identity
+    };
+    end_streams(ctx, asks, &lost(Lost::NoLeader));
+}
+
+/// The watches of this worker, for people.
+pub(in crate::service) fn report(ctx: &Ctx) -> WatchStatus {
     let watches = &ctx.watches;
     let hub = watches.hub.borrow();
     let name = |feed: &FeedStatus| {
         let login = watches.login(feed.identity);
         login.map_or_else(String::new, |login| login.name().to_owned())
     };
-    Report {
-        worker: watches.worker,
+    WatchStatus {
         stats: hub.stats(),
         s_watchers: watches.out.s_watchers(),
         feeds: hub.feeds().map(|feed| (name(&feed), feed)).collect(),

@@ -7,7 +7,7 @@ use super::api::{Action, CheckId, StreamId};
 use super::parts::{Barrier, Request, Standing};
 use super::slab::Key;
 use crate::machine::watch::Lost;
-use crate::wire::watch::Header;
+use crate::wire::header::Header;
 
 impl Hub {
     /// A feed tells from here on.

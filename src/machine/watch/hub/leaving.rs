@@ -4,7 +4,8 @@ use super::Hub;
 use super::message::Message;
 use super::parts::{Barrier, Request, range_bytes};
 use super::slab::Key;
-use crate::wire::watch::{Header, Response};
+use crate::wire::header::Header;
+use crate::wire::watch::Response;
 
 impl Hub {
     /// Unknown ids are not answered, as etcd does.

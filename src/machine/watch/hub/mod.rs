@@ -44,7 +44,7 @@ use self::parts::{Counts, Group, Request, Source, Stream, Watcher};
 use self::slab::{Key, Slab};
 use super::Told;
 use crate::limits;
-use crate::wire::watch::Header;
+use crate::wire::header::Header;
 
 /// The c-watchers of one worker.
 #[derive(Debug)]

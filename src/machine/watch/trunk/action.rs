@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::machine::watch::Told;
-use crate::wire::watch::Header;
+use crate::wire::header::Header;
 
 /// What the caller must do, in this order.
 #[derive(Debug, Clone, PartialEq)]

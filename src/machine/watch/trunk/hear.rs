@@ -8,7 +8,8 @@ use super::stream::Doubt;
 use super::watcher::{Nonsense, Place};
 use super::{Stream, Trunk};
 use crate::machine::watch::Told;
-use crate::wire::watch::{Header, Response};
+use crate::wire::header::Header;
+use crate::wire::watch::Response;
 
 impl Trunk {
     /// An answer came on the stream.

@@ -24,8 +24,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use super::{Lost, Told};
+use crate::wire::header::Header;
 use crate::wire::range::KeyRange;
-use crate::wire::watch::{Header, request};
+use crate::wire::watch::request;
 pub use action::{Action, Because, Sub, Token};
 use barriers::Barriers;
 use progress::Progress;

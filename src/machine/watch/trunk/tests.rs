@@ -11,10 +11,11 @@ use crate::limits::{
     WATCH_PROGRESS_LONGEST,
 };
 use crate::machine::watch::{Lost, Told};
+use crate::wire::header::Header;
 use crate::wire::pb::etcdserverpb::WatchRequest;
 use crate::wire::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::wire::range::KeyRange;
-use crate::wire::watch::{Event, Header, Response};
+use crate::wire::watch::{Event, Response};
 
 const SUB: Sub = Sub { worker: 0, feed: 1 };
 const OTHER: Sub = Sub { worker: 1, feed: 1 };

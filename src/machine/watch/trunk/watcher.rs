@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::action::{Action, Sub};
 use crate::machine::watch::{Batch, Told};
+use crate::wire::header::Header;
 use crate::wire::range::KeyRange;
-use crate::wire::watch::{Event, Header};
+use crate::wire::watch::Event;
 
 /// An s-watcher and those who are told.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! The way to an endpoint that serves a watch stream: which endpoint, with which token, after which
-//! pause, and when to give up (E1, E4, W10, W12).
+//! The way to an endpoint that serves a stream which clients share: which endpoint, with which token,
+//! after which pause, and when to give up (E1, E4, L3, W10, W12).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,18 +9,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::limits;
 use crate::machine::picker::Tried;
-use crate::machine::watch::Lost;
-use crate::machine::watch::trunk::Because;
-use crate::service::Ctx;
 use crate::service::identity::{Credential, Login};
-use crate::service::watch::{ask, release};
+use crate::service::reply::NO_LEADER;
+use crate::service::{Ctx, ask};
 use crate::upstream::attempt;
-use crate::upstream::conn::Taken;
+use crate::upstream::conn::{Conn, Taken};
 
-/// What etcd says to a stream that wants a leader where there is none.
-const NO_LEADER: &str = "etcdserver: no leader";
-
-/// What is remembered from one stream of a line to the next.
+/// What is remembered from one stream to the next that takes its place.
 #[derive(Debug, Default)]
 pub(super) struct Road {
     /// Endpoints that failed us since one last answered.
@@ -28,6 +23,8 @@ pub(super) struct Road {
     /// Tokens that the endpoint at hand refused.
     refused: Vec<Credential>,
     last: Option<(usize, Option<Credential>)>,
+    /// It did not answer, and no other has answered since.
+    stalled: Option<usize>,
     /// When it was last known to be good: no endpoint has answered since.
     since: Option<Instant>,
     /// When an endpoint first said that it has no leader, and none has answered since.
@@ -36,11 +33,32 @@ pub(super) struct Road {
     pause: Duration,
 }
 
-/// A stream that has been opened and not answered.
-pub(super) struct Opened {
-    pub(super) taken: Taken,
-    /// Answers to progress requests are sound here (W8).
-    pub(super) progress: bool,
+/// Why there is no way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoWay {
+    /// No endpoint, or no token that works.
+    Unavailable,
+    /// Every endpoint that was reached says that it has no leader.
+    NoLeader,
+}
+
+/// An endpoint to open a stream at.
+pub(super) struct Way {
+    pub(super) conn: Rc<Conn>,
+    /// The token to open it with.
+    pub(super) credential: Option<Credential>,
+}
+
+impl Way {
+    /// Opens a stream that asks for a leader; `None` when the endpoint is not to be had after all.
+    pub(super) fn open(&self, ctx: &Ctx, path: &'static str) -> Option<Taken> {
+        let mut head = ask::head(path, self.credential.as_ref());
+        head.headers
+            .insert("hasleader", HeaderValue::from_static("true"));
+        let endpoint = self.conn.endpoint();
+        let head = attempt::head(ctx.pool.endpoints(), endpoint, &head, None);
+        self.conn.open(head, false).ok()
+    }
 }
 
 /// How a stream ended.
@@ -53,18 +71,8 @@ pub(super) struct End {
 }
 
 impl Road {
-    /// Opens a stream.
-    pub(super) async fn open(
-        &mut self,
-        ctx: &Rc<Ctx>,
-        login: &Login,
-        because: Because,
-    ) -> Result<Opened, Lost> {
-        if because == Because::Token
-            && let Some((_, Some(token))) = self.last.take()
-        {
-            self.refused.push(token);
-        }
+    /// The next endpoint to try.
+    pub(super) async fn way(&mut self, ctx: &Rc<Ctx>, login: &Login) -> Result<Way, NoWay> {
         loop {
             let since = *self.since.get_or_insert_with(Instant::now);
             let give_up = since + limits::WAIT_FOR_ENDPOINT;
@@ -112,37 +120,51 @@ impl Road {
                 self.refused.clear();
             }
             self.last = Some((endpoint, credential.clone()));
-            let sound = release::answers_progress(ctx, &conn, credential.as_ref()).await;
-            let Some(progress) = sound else {
-                // It may be stalled; a stream there would never be asked for progress.
-                self.tried.add(endpoint);
-                continue;
-            };
-            let mut head = ask::head(ask::WATCH, credential.as_ref());
-            head.headers
-                .insert("hasleader", HeaderValue::from_static("true"));
-            let head = attempt::head(ctx.pool.endpoints(), endpoint, &head, None);
-            match conn.open(head, false) {
-                Ok(taken) => return Ok(Opened { taken, progress }),
-                Err(_) => self.tried.add(endpoint),
-            }
+            return Ok(Way { conn, credential });
         }
     }
 
-    /// The stream brought an answer: the endpoint serves.
-    pub(super) fn answered(&mut self) {
+    /// Nothing is to be had at the endpoint that was shown last.
+    pub(super) fn pass_over(&mut self) {
+        if let Some((endpoint, _)) = self.last {
+            self.tried.add(endpoint);
+        }
+    }
+
+    /// It takes streams and does not answer on them.
+    pub(super) fn stalls(&mut self) {
+        self.pass_over();
+        self.stalled = self.last.as_ref().map(|(endpoint, _)| *endpoint);
+    }
+
+    /// It does not take the token.
+    pub(super) fn token_refused(&mut self) {
+        if let Some((_, Some(token))) = self.last.take() {
+            self.refused.push(token);
+        }
+    }
+
+    /// The stream brought an answer: the endpoint serves. One that stalled, and in whose place this
+    /// one was asked, serves nobody from now on (E5).
+    pub(super) fn answered(&mut self, ctx: &Ctx) {
         self.since = None;
         self.leaderless = None;
         self.tried = Tried::default();
+        let serves = self.last.as_ref().map(|(endpoint, _)| *endpoint);
+        if let Some(stalled) = self
+            .stalled
+            .take()
+            .filter(|stalled| Some(*stalled) != serves)
+        {
+            ctx.pool.endpoints().failed(stalled, Duration::ZERO);
+        }
     }
 
     /// The stream ended.
     pub(super) async fn ended(&mut self, end: End) {
-        if let Some((endpoint, _)) = self.last {
-            // One whose connection broke is known to have failed; one that ended the stream itself
-            // is only known here.
-            self.tried.add(endpoint);
-        }
+        // One whose connection broke is known to have failed; one that ended the stream itself is only
+        // known here.
+        self.pass_over();
         if end.text.as_deref() == Some(NO_LEADER) {
             self.leaderless.get_or_insert_with(Instant::now);
         }
@@ -173,10 +195,10 @@ impl Road {
     }
 
     /// Says why, and begins anew.
-    fn give_up(&mut self) -> Lost {
+    fn give_up(&mut self) -> NoWay {
         let why = match self.leaderless {
-            Some(_) => Lost::NoLeader,
-            None => Lost::Unavailable,
+            Some(_) => NoWay::NoLeader,
+            None => NoWay::Unavailable,
         };
         *self = Road::default();
         why

@@ -1,4 +1,5 @@
-//! What is watched, for people: ranges with their watchers, frontiers and lags, over all workers.
+//! What is served, for people: ranges with their watchers, frontiers and lags, and whose heartbeats
+//! share what, over all workers.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use crate::machine::watch::hub::FeedStatus;
 use crate::service::Ctx;
-use crate::service::shared::{Mail, Report};
+use crate::service::mail::{LeaseStatus, Mail, Report};
 
 /// Asks every worker; says what has come when the last has answered. The caller bounds the time.
 pub async fn status(ctx: &Ctx) -> Value {
@@ -26,19 +27,28 @@ pub async fn status(ctx: &Ctx) -> Value {
         "revision": known.revision,
         "workers": workers,
         "ranges": ranges(&all, known.revision),
+        "leases": all.iter().flat_map(|report| &report.leases).map(lease).collect::<Vec<_>>(),
     })
 }
 
 fn worker(report: &Report) -> Value {
-    let stats = &report.stats;
+    let stats = &report.watches.stats;
     json!({
         "worker": report.worker,
         "streams": stats.streams,
         "c_watchers": stats.watchers,
-        "s_watchers": report.s_watchers,
+        "s_watchers": report.watches.s_watchers,
         "catch_ups": stats.catch_ups,
         "slow": stats.slow,
         "log_bytes": stats.log_bytes,
+    })
+}
+
+fn lease(lease: &LeaseStatus) -> Value {
+    json!({
+        "identity": lease.name,
+        "c_streams": lease.c_streams,
+        "s_streams": lease.s_streams,
     })
 }
 
@@ -49,7 +59,7 @@ type Watched<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, bool);
 /// workers that are told by it; each that catches up is one of its own.
 fn ranges(reports: &[Report], known: i64) -> Vec<Value> {
     let mut ranges: BTreeMap<Watched<'_>, Vec<&FeedStatus>> = BTreeMap::new();
-    for (name, feed) in reports.iter().flat_map(|report| &report.feeds) {
+    for (name, feed) in reports.iter().flat_map(|report| &report.watches.feeds) {
         let end = feed.range.end().map(|end| &end[..]);
         let watched = (name.as_str(), &feed.range.start()[..], end, feed.prev_kv);
         ranges.entry(watched).or_default().push(feed);

@@ -1,0 +1,72 @@
+//! Calls of the proxy's own with a client's token.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, header, request};
+use prost::Message as _;
+
+use crate::service::Ctx;
+use crate::service::fetch::{Begun, Read};
+use crate::service::identity::Credential;
+use crate::upstream::attempt::Answer;
+use crate::wire::frame;
+use crate::wire::pb::etcdserverpb::request_op::Request as Op;
+use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
+use crate::wire::range::KeyRange;
+use crate::wire::status::Status;
+
+/// The method of [`txn`].
+pub(super) const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// etcd's words for a token that it does not know, or no longer.
+pub(super) const BAD_TOKEN: &str = "etcdserver: invalid auth token";
+
+/// A transaction that compares nothing and does nothing. What it would do if the comparison failed is
+/// to read the range: etcd checks that this is permitted, and does not read. It costs no more than a
+/// look at the permissions, and without `serializable` a round of the quorum.
+pub(super) async fn txn(
+    ctx: &Rc<Ctx>,
+    credential: Option<&Credential>,
+    range: &KeyRange,
+    serializable: bool,
+) -> Result<Answer, Status> {
+    let read = RangeRequest {
+        key: range.start().clone(),
+        range_end: range.range_end(),
+        serializable,
+        ..RangeRequest::default()
+    };
+    let txn = TxnRequest {
+        failure: vec![RequestOp {
+            request: Some(Op::RequestRange(read)),
+        }],
+        ..TxnRequest::default()
+    };
+    let request = [frame::encode(&txn.encode_to_vec())];
+    let head = head(TXN, credential);
+    let read = Read {
+        ctx,
+        head: &head,
+        deadline: None,
+        request: &request,
+    };
+    read.fetch(Begun::Nothing).await
+}
+
+/// The head of a call of our own with a client's token (P5).
+pub(super) fn head(path: &'static str, credential: Option<&Credential>) -> request::Parts {
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = http::Uri::from_static(path);
+    let headers = request.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    if let Some(Credential { name, value }) = credential {
+        let name: HeaderName = name.clone();
+        headers.insert(name, value.clone());
+    }
+    request.into_parts().0
+}

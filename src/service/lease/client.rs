@@ -1,0 +1,136 @@
+//! A client's stream of heartbeats: read, and handed on. Its answers come from elsewhere (see
+//! [`work`](super::work)); here only its end is noticed.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use crate::net::payload::Account;
+use crate::service::Ctx;
+use crate::service::call::Call;
+use crate::service::client::{ClientStream, room};
+use crate::service::identity::Session;
+use crate::service::lease::state::{Client, most_pending};
+use crate::service::lease::verify::judge;
+use crate::service::mail::Word;
+use crate::service::reply;
+use crate::service::requests::{Messages, Next, Over, Requests, malformed};
+use crate::upstream::attempt;
+use crate::wire::lease;
+use crate::wire::status::Code;
+
+/// What its requests are called in errors.
+const WHAT: &str = "keep-alive request";
+
+/// Serves a client's stream of heartbeats to its end.
+pub(in crate::service) async fn serve(mut call: Box<Call>) -> Code {
+    if attempt::wants_leader(&call.head.headers) && call.ctx.shared.is_leaderless() {
+        return reply::trailers_only(&mut call.respond, &reply::no_leader());
+    }
+    let session = call.session();
+    let ctx = call.ctx.clone();
+    let session = match ctx.leases.tokens.know(&session) {
+        true => session,
+        false => match Box::pin(judge(&ctx, session)).await {
+            Ok(session) => session,
+            Err(status) => return reply::trailers_only(&mut call.respond, &status),
+        },
+    };
+    let mut stream = open(call, session);
+    std::future::poll_fn(|cx| stream.poll(cx)).await
+}
+
+/// One client's stream as the task that reads it sees it.
+struct Beating {
+    ctx: Rc<Ctx>,
+    client: Rc<Client>,
+    requests: Requests,
+}
+
+/// Lets go of what only the beginning of a call needs, and makes it known to the hub.
+fn open(call: Box<Call>, session: Session) -> Beating {
+    let deadline = call.timer();
+    let Call {
+        ctx,
+        peer,
+        head,
+        body,
+        respond,
+        ..
+    } = *call;
+    let total = peer.leased(&ctx.leases.board);
+    let streams = Rc::strong_count(total);
+    let number = ctx.leases.next_number();
+    let room = room(streams);
+    let account = Account::new(number, room / 2, total.clone());
+    let wants_leader = attempt::wants_leader(&head.headers);
+    let client = Rc::new(Client {
+        stream: ClientStream::new(respond, account, session, wants_leader),
+        number,
+        room,
+        most: most_pending(streams),
+        pending: Cell::new(0),
+        beats: Cell::new(false),
+    });
+    ctx.leases.insert(client.clone());
+    ctx.count().lease.streams.set(ctx.leases.streams());
+    ctx.leases.say(&client, Word::Opened(peer.number));
+    Beating {
+        requests: Requests::new(body, Messages::new(&ctx, WHAT), deadline),
+        client,
+        ctx,
+    }
+}
+
+impl Beating {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
+        let polled = self.poll_requests(cx);
+        if let Some(code) = self.client.stream.ended() {
+            self.close();
+            return Poll::Ready(code);
+        }
+        let over = match polled {
+            Poll::Ready(over) => over,
+            Poll::Pending => ready!(self.requests.poll_over(cx, &self.ctx)),
+        };
+        self.close();
+        Poll::Ready(over.conclude(&self.client.stream))
+    }
+
+    /// The hub forgets it.
+    fn close(&self) {
+        if self.ctx.leases.remove(self.client.number).is_some() {
+            self.ctx.leases.say(&self.client, Word::Closed);
+            self.ctx
+                .count()
+                .lease
+                .streams
+                .set(self.ctx.leases.streams());
+        }
+    }
+
+    /// Hands on what has arrived; ready at the stream's end.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        let Beating {
+            ctx,
+            client,
+            requests,
+        } = self;
+        loop {
+            let takes = client.takes_more();
+            match ready!(requests.poll_next(cx, ctx, &client.stream, takes)) {
+                Ok(Next::Message(message)) => match lease::lease(&message) {
+                    Ok(lease) => {
+                        client.pending.set(client.pending.get() + 1);
+                        client.beats.set(true);
+                        ctx.count().lease.received.inc();
+                        ctx.leases.say(client, Word::Beat(lease));
+                    }
+                    Err(error) => return Poll::Ready(Over::Status(malformed(WHAT, &error))),
+                },
+                Ok(Next::HalfClosed) => ctx.leases.say(client, Word::HalfClosed),
+                Err(over) => return Poll::Ready(over),
+            }
+        }
+    }
+}

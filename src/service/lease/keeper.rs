@@ -1,0 +1,38 @@
+//! The task of a line: starts its lanes and tells its hub the time.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::service::Ctx;
+use crate::service::alarm::Alarm;
+use crate::service::lease::lane::drive;
+use crate::service::lease::line::Line;
+use crate::service::lease::turn::turn;
+
+/// Keeps a line for as long as there is something left of it.
+pub(super) async fn keep(ctx: Rc<Ctx>, line: Rc<Line>) {
+    let mut alarm = Alarm::new();
+    while !line.is_over() {
+        for lane in line.take_fresh() {
+            tokio::task::spawn_local(drive(ctx.clone(), line.clone(), lane));
+        }
+        if let Some(at) = line.wake_at.get() {
+            alarm.set(at.into());
+        }
+        let mut rearm = pin!(line.rearm.notified());
+        let rings = poll_fn(|cx| {
+            if rearm.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            alarm.poll(cx).map(|()| true)
+        })
+        .await;
+        if rings {
+            line.wake_at.set(None);
+            turn(&ctx, &line, |_, _| ());
+        }
+    }
+    ctx.leases.lines.borrow_mut().remove(&line.login.number());
+}

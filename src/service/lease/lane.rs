@@ -1,0 +1,287 @@
+//! A lane's streams to etcd: one after the other, each opened, read and given up, for as long as the
+//! hub wants one.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::ResponseFuture;
+use http::HeaderMap;
+use tokio::time::{Instant, sleep};
+
+use crate::limits;
+use crate::machine::lease::{Because, Lost};
+use crate::machine::watch::hub::Identity;
+use crate::service::Ctx;
+use crate::service::alarm::Alarm;
+use crate::service::call::KEEP_ALIVE;
+use crate::service::identity::Credential;
+use crate::service::lease::line::{Lane, Line};
+use crate::service::lease::turn::turn;
+use crate::service::mail::{LeaseMail, Mail};
+use crate::service::road::{End, NoWay, Road};
+use crate::upstream::conn::{CallGuard, Taken};
+use crate::wire::frame::Reader;
+use crate::wire::lease::Renewed;
+use crate::wire::status::{Code, Status};
+
+/// Drives a lane until the hub has closed it.
+pub(super) async fn drive(ctx: Rc<Ctx>, line: Rc<Line>, lane: Rc<Lane>) {
+    let mut road = Road::default();
+    let mut last = None;
+    while let Some((generation, because)) = lane.wanted() {
+        if last.replace(generation) != Some(generation) {
+            match because {
+                Because::Token => road.token_refused(),
+                Because::Stalled => road.stalls(),
+                Because::Needed | Because::Lost => {}
+            }
+        }
+        let opened = tokio::select! {
+            opened = open(&ctx, &line, &mut road) => opened,
+            () = lane.changed() => continue,
+        };
+        match opened {
+            Ok((taken, credential)) => {
+                let stream = Stream {
+                    ctx: &ctx,
+                    line: &line,
+                    lane: &lane,
+                    generation,
+                    credential,
+                };
+                let ended = stream.read(taken, &mut road).await;
+                if let Some(end) = ended {
+                    tracing::debug!(?end, "a stream of heartbeats to etcd has ended");
+                    road.ended(end).await;
+                }
+            }
+            // Whoever asked for a leader is told that there is none; the others wait on.
+            Err(NoWay::NoLeader) => {
+                let identity = Identity(line.login.number());
+                ctx.shared.set_leaderless(true);
+                ctx.shared.post_all(|| Mail::NoLeader(identity));
+            }
+            // The hub knows for how long its clients wait.
+            Err(NoWay::Unavailable) => sleep(limits::READ_ROUND_PAUSE).await,
+        }
+    }
+}
+
+async fn open(
+    ctx: &Rc<Ctx>,
+    line: &Line,
+    road: &mut Road,
+) -> Result<(Taken, Option<Credential>), NoWay> {
+    loop {
+        let way = road.way(ctx, &line.login).await?;
+        if let Some(taken) = way.open(ctx, KEEP_ALIVE) {
+            return Ok((taken, way.credential));
+        }
+        road.pass_over();
+    }
+}
+
+/// A stream that was opened.
+struct Stream<'a> {
+    ctx: &'a Rc<Ctx>,
+    line: &'a Rc<Line>,
+    lane: &'a Lane,
+    generation: u64,
+    /// The token it was opened with.
+    credential: Option<Credential>,
+}
+
+impl Stream<'_> {
+    /// Reads the stream to its end; how it ended if that is the endpoint's doing.
+    async fn read(&self, taken: Taken, road: &mut Road) -> Option<End> {
+        let Stream {
+            ctx,
+            line,
+            lane,
+            generation,
+            ..
+        } = *self;
+        let Taken {
+            response,
+            body,
+            guard,
+        } = taken;
+        let began = Instant::now();
+        let mut incoming = Incoming::new(response, guard, ctx.max.recv);
+        let mut alarm = Alarm::new();
+        let mut answered = false;
+        lane.set_up(body);
+        turn(ctx, line, |hub, now| {
+            hub.connected(lane.id, generation, now)
+        });
+        let status = loop {
+            if !lane.wants(generation) {
+                return None;
+            }
+            let mut changed = pin!(lane.changed());
+            let arrived = poll_fn(|cx| {
+                if changed.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                if let Poll::Ready(arrived) = incoming.poll(cx) {
+                    return Poll::Ready(Some(arrived));
+                }
+                alarm.poll(cx).map(|()| None)
+            })
+            .await;
+            match arrived {
+                Some(Ok(renewed)) => {
+                    if !answered {
+                        answered = true;
+                        road.answered(ctx);
+                        ctx.shared.set_leaderless(false);
+                    }
+                    self.hand_in(&renewed);
+                }
+                Some(Err(status)) => break status,
+                // Told GOAWAY, or found to be stalled by others (E5).
+                None if incoming.guard.conn().is_retired() => break None,
+                None => {}
+            }
+        };
+        self.ended(status, began)
+    }
+
+    fn hand_in(&self, renewed: &[Renewed]) {
+        for renewed in renewed {
+            self.ctx.shared.known.see(&renewed.header);
+        }
+        turn(self.ctx, self.line, |hub, now| {
+            let from = (self.lane.id, self.generation);
+            for Renewed {
+                lease,
+                ttl,
+                message,
+                ..
+            } in renewed
+            {
+                hub.answered(from, *lease, *ttl, message, now);
+            }
+        });
+    }
+
+    /// Says to the hub how the stream ended, and to clients whose token it was.
+    fn ended(&self, status: Option<Status>, began: Instant) -> Option<End> {
+        let text = status.as_ref().map(|status| status.message.to_string());
+        let why = match status {
+            Some(status) if status.code == Code::PermissionDenied => Lost::Refused(status),
+            Some(status) if is_about_token(&status) => {
+                let identity = self.line.login.number();
+                let refused = || {
+                    let credential = self.credential.clone();
+                    Mail::Lease(LeaseMail::TokenRefused(
+                        identity,
+                        credential,
+                        status.clone(),
+                    ))
+                };
+                self.ctx.shared.post_all(refused);
+                Lost::Token
+            }
+            _ => Lost::Endpoint,
+        };
+        let lived = began.elapsed();
+        let end = (why == Lost::Endpoint).then_some(End { text, lived });
+        if self.lane.wants(self.generation) {
+            turn(self.ctx, self.line, |hub, now| {
+                hub.lost(self.lane.id, self.generation, why, now);
+            });
+        }
+        end
+    }
+}
+
+/// Whether etcd has refused the token, or that there is none.
+fn is_about_token(status: &Status) -> bool {
+    match status.code {
+        Code::Unauthenticated => true,
+        Code::InvalidArgument => {
+            status.message.contains("user name is empty")
+                || status.message.contains("revision of auth store is old")
+        }
+        _ => false,
+    }
+}
+
+/// Answers of a stream.
+struct Incoming {
+    response: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    reader: Reader,
+    guard: CallGuard,
+}
+
+impl Incoming {
+    fn new(response: ResponseFuture, guard: CallGuard, max: u64) -> Incoming {
+        Incoming {
+            response: Some(response),
+            body: None,
+            reader: Reader::new(max),
+            guard,
+        }
+    }
+
+    /// All that is here, at least one; or how the stream ended, in etcd's words if it said any.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Renewed>, Option<Status>>> {
+        if let Some(response) = &mut self.response {
+            let response = ready!(Pin::new(response).poll(cx));
+            self.response = None;
+            let Ok(response) = response else {
+                return Poll::Ready(Err(None));
+            };
+            let (head, body) = response.into_parts();
+            if body.is_end_stream() {
+                return Poll::Ready(Err(status(&head.headers)));
+            }
+            self.body = Some(body);
+        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(Err(None));
+        };
+        let mut arrived = Vec::new();
+        loop {
+            match body.poll_data(cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    // An error means that the stream is gone, which the next poll says.
+                    let _ = body.flow_control().release_capacity(chunk.len());
+                    if let Err(nonsense) = parse(&mut self.reader, chunk, &mut arrived) {
+                        return Poll::Ready(Err(Some(nonsense)));
+                    }
+                }
+                // What came before is handed in first.
+                Poll::Ready(_) | Poll::Pending if !arrived.is_empty() => {
+                    return Poll::Ready(Ok(arrived));
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
+                Poll::Ready(None) => {
+                    let trailers = ready!(body.poll_trailers(cx));
+                    let said = trailers.ok().flatten().and_then(|t| status(&t));
+                    return Poll::Ready(Err(said));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+fn parse(reader: &mut Reader, chunk: Bytes, arrived: &mut Vec<Renewed>) -> Result<(), Status> {
+    let nonsense = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
+    reader.push(chunk);
+    while let Some(message) = reader.next().map_err(|e| nonsense(&e))? {
+        arrived.push(Renewed::parse(&message.payload).map_err(|e| nonsense(&e))?);
+    }
+    Ok(())
+}
+
+fn status(headers: &HeaderMap) -> Option<Status> {
+    Status::from_headers(headers)
+}

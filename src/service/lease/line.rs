@@ -1,0 +1,122 @@
+//! The line of an identity: its hub and the lanes that the hub asked for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::SendStream;
+use tokio::sync::Notify;
+
+use crate::machine::lease::{Because, Hub};
+use crate::service::identity::Login;
+
+/// See the module.
+pub(super) struct Line {
+    /// Whose tokens it uses.
+    pub(super) login: Arc<Login>,
+    pub(super) hub: RefCell<Hub>,
+    pub(super) lanes: RefCell<HashMap<u64, Rc<Lane>>>,
+    /// Those that nobody drives yet.
+    fresh: RefCell<Vec<Rc<Lane>>>,
+    /// When the hub wants to be told the time.
+    pub(super) wake_at: Cell<Option<Instant>>,
+    /// That is earlier than it was, or there is a new lane, or the hub is over.
+    pub(super) rearm: Notify,
+    /// Its streams to etcd as the worker has counted them.
+    pub(super) counted: Cell<usize>,
+}
+
+impl Line {
+    pub(super) fn new(login: Arc<Login>) -> Line {
+        Line {
+            login,
+            hub: RefCell::new(Hub::new(Instant::now())),
+            lanes: RefCell::default(),
+            fresh: RefCell::default(),
+            wake_at: Cell::new(None),
+            rearm: Notify::new(),
+            counted: Cell::new(0),
+        }
+    }
+
+    /// The lane of this name; the keeper sees to it that a new one is driven.
+    pub(super) fn lane(&self, id: u64) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        let lane = lanes.entry(id).or_insert_with(|| {
+            let lane = Rc::new(Lane::new(id));
+            self.fresh.borrow_mut().push(lane.clone());
+            self.rearm.notify_one();
+            lane
+        });
+        lane.clone()
+    }
+
+    /// Lanes that nobody drives yet.
+    pub(super) fn take_fresh(&self) -> Vec<Rc<Lane>> {
+        self.fresh.take()
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.hub.borrow().is_over()
+    }
+}
+
+/// One lane: the stream to etcd that the hub wants, and its sending side while it is up.
+pub(super) struct Lane {
+    pub(super) id: u64,
+    /// The generation, and what the one before ended of; `None` when the lane is over.
+    wanted: Cell<Option<(u64, Because)>>,
+    up: RefCell<Option<SendStream<Bytes>>>,
+    changed: Notify,
+}
+
+impl Lane {
+    pub(super) fn new(id: u64) -> Lane {
+        Lane {
+            id,
+            wanted: Cell::new(None),
+            up: RefCell::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The hub wants this stream, or none any more. What was up is dropped.
+    pub(super) fn want(&self, wanted: Option<(u64, Because)>) {
+        self.wanted.set(wanted);
+        self.up.borrow_mut().take();
+        self.changed.notify_one();
+    }
+
+    /// What the hub wants.
+    pub(super) fn wanted(&self) -> Option<(u64, Because)> {
+        self.wanted.get()
+    }
+
+    /// Whether it still wants this stream.
+    pub(super) fn wants(&self, generation: u64) -> bool {
+        self.wanted()
+            .is_some_and(|(wanted, _)| wanted == generation)
+    }
+
+    /// Returns when it wants something else.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The stream is open.
+    pub(super) fn set_up(&self, stream: SendStream<Bytes>) {
+        *self.up.borrow_mut() = Some(stream);
+    }
+
+    /// Sends on the stream that is up.
+    pub(super) fn send(&self, message: Bytes) {
+        if let Some(stream) = &mut *self.up.borrow_mut() {
+            // An error means that the stream is gone, which its reader finds out.
+            let _ = stream.send_data(message, false);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a client asks on a stream that shares what goes to etcd, message by message, and why the
+//! stream is over when it is.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::RecvStream;
+
+use crate::metrics::Limit;
+use crate::net::timers::Timer;
+use crate::service::client::ClientStream;
+use crate::service::{Ctx, reply};
+use crate::wire::frame::{FrameError, Reader};
+use crate::wire::status::{Code, Status};
+
+/// Why a stream is over.
+pub(super) enum Over {
+    /// The client is gone.
+    Gone,
+    /// It is told so.
+    Status(Status),
+}
+
+/// The reading side of a client's stream.
+pub(super) struct Requests {
+    body: RecvStream,
+    messages: Messages,
+    deadline: Timer,
+    half_closed: bool,
+}
+
+/// What comes next on a stream.
+pub(super) enum Next {
+    /// A message's payload; it may share the buffer it came in.
+    Message(Bytes),
+    /// Nothing more: half-close, which is no end (P4).
+    HalfClosed,
+}
+
+impl Requests {
+    /// Of a call of which these bytes have been received.
+    pub(super) fn new(body: RecvStream, messages: Messages, deadline: Timer) -> Requests {
+        Requests {
+            body,
+            messages,
+            deadline,
+            half_closed: false,
+        }
+    }
+
+    /// The next message while `takes` says that one is wanted; half-close is told once. Whoever has
+    /// enough is read no further, so that HTTP/2 holds its client back (P2): then, and after the
+    /// half-close, only a reset ends the stream.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        ctx: &Ctx,
+        stream: &ClientStream,
+        takes: bool,
+    ) -> Poll<Result<Next, Over>> {
+        if self.half_closed || !takes {
+            stream.waits(cx);
+            return stream.poll_reset(cx).map(|()| Err(Over::Gone));
+        }
+        loop {
+            match self.messages.next(ctx) {
+                Ok(Some(message)) => return Poll::Ready(Ok(Next::Message(message))),
+                Ok(None) => {}
+                Err(status) => return Poll::Ready(Err(Over::Status(status))),
+            }
+            match self.body.poll_data(cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    // An error means that the stream is gone, which the next poll says.
+                    let _ = self.body.flow_control().release_capacity(chunk.len());
+                    self.messages.push(chunk);
+                }
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Over::Gone)),
+                Poll::Ready(None) => {
+                    self.half_closed = true;
+                    return Poll::Ready(Ok(Next::HalfClosed));
+                }
+                Poll::Pending => {
+                    stream.waits(cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Ready when the client's deadline is over, or the process is to end (S2, P3).
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>, ctx: &Ctx) -> Poll<Over> {
+        if ctx.drain.has_begun() {
+            return Poll::Ready(Over::Status(reply::shutting_down()));
+        }
+        let over = self.deadline.poll(cx);
+        over.map(|()| Over::Status(reply::deadline_exceeded()))
+    }
+}
+
+/// Whole messages of a client, judged.
+pub(super) struct Messages {
+    reader: Reader,
+    /// Of what, for the texts of errors.
+    what: &'static str,
+}
+
+impl Messages {
+    /// None yet; of a call whose requests are called `what`.
+    pub(super) fn new(ctx: &Rc<Ctx>, what: &'static str) -> Messages {
+        Messages {
+            reader: Reader::new(ctx.max.send),
+            what,
+        }
+    }
+
+    /// More of the stream.
+    pub(super) fn push(&mut self, chunk: Bytes) {
+        self.reader.push(chunk);
+    }
+
+    /// The payload of the next message that is whole.
+    pub(super) fn next(&mut self, ctx: &Ctx) -> Result<Option<Bytes>, Status> {
+        let message = match self.reader.next() {
+            Ok(message) => message,
+            Err(FrameError::TooLarge { len, max }) => {
+                ctx.count().hit(Limit::SendBytes);
+                return Err(reply::send_too_large(len, max));
+            }
+            Err(error) => {
+                let text = format!("etcd-edge: malformed gRPC frame: {error}");
+                return Err(Status::new(Code::Internal, text));
+            }
+        };
+        let Some(message) = message else {
+            return Ok(None);
+        };
+        if message.compressed {
+            let text = format!("etcd-edge: compressed {}s are not supported", self.what);
+            return Err(Status::new(Code::Unimplemented, text));
+        }
+        Ok(Some(message.payload))
+    }
+}
+
+/// What is told of a message that is none.
+pub(super) fn malformed(what: &str, error: &prost::DecodeError) -> Status {
+    let text = format!("etcd-edge: malformed {what}: {error}");
+    Status::new(Code::InvalidArgument, text)
+}
+
+impl Over {
+    /// Ends the client's stream accordingly.
+    pub(super) fn conclude(self, stream: &ClientStream) -> Code {
+        match self {
+            Over::Gone => Code::Cancelled,
+            Over::Status(status) => {
+                stream.end(&status);
+                status.code
+            }
+        }
+    }
+}

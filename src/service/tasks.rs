@@ -1,0 +1,54 @@
+//! What each worker does beside its clients' calls.
+
+use std::rc::Rc;
+
+use crate::service::mail::{Mail, Report};
+use crate::service::{Ctx, lease, watch};
+
+/// Begins all of it.
+pub fn begin(ctx: &Rc<Ctx>) {
+    tokio::task::spawn_local(take_mail(ctx.clone()));
+    watch::tasks::begin(ctx);
+    lease::tasks::begin(ctx);
+}
+
+/// Mail from other workers.
+async fn take_mail(ctx: Rc<Ctx>) {
+    let worker = ctx.number();
+    let Some(mut receiver) = ctx.shared.receiver(worker) else {
+        return;
+    };
+    while let Some(first) = receiver.recv().await {
+        let mut next = Some(first);
+        while let Some(mail) = next {
+            ctx.shared.received(worker, &mail);
+            deliver(&ctx, mail);
+            next = receiver.try_recv().ok();
+        }
+        watch::work::run(&ctx);
+    }
+}
+
+/// Does what a worker asks of this one.
+fn deliver(ctx: &Rc<Ctx>, mail: Mail) {
+    match mail {
+        Mail::Watch(mail) => watch::work::deliver(ctx, mail),
+        Mail::Lease(mail) => lease::work::deliver(ctx, mail),
+        Mail::NoLeader(identity) => {
+            watch::work::no_leader(ctx, identity);
+            lease::work::no_leader(ctx, identity);
+        }
+        Mail::Report(to) => {
+            // Who asked may have gone.
+            let _ = to.send(report(ctx));
+        }
+    }
+}
+
+fn report(ctx: &Ctx) -> Report {
+    Report {
+        worker: ctx.number(),
+        watches: watch::work::report(ctx),
+        leases: lease::work::report(ctx),
+    }
+}

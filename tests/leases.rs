@@ -1,0 +1,41 @@
+//! Heartbeats of many clients on few streams, in front of real etcd: by etcd's own count, beside
+//! clients that hurt themselves, with users, and while members fail (L1 to L4).
+
+mod support;
+
+#[path = "leases/failing.rs"]
+mod failing;
+#[path = "leases/sharing.rs"]
+mod sharing;
+#[path = "leases/trouble.rs"]
+mod trouble;
+#[path = "leases/users.rs"]
+mod users;
+
+use support::cluster::Cluster;
+use support::grpc::Client;
+use support::proxy::Proxy;
+
+fn scene(version: &str, members: usize) -> (Cluster, Proxy) {
+    let cluster = Cluster::start(version, members);
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    (cluster, proxy)
+}
+
+/// So many connections, which the proxy spreads over its workers.
+async fn clients(address: &str, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(Client::connect(address).await);
+    }
+    clients
+}
+
+/// So many leases.
+async fn leases(client: &Client, ttl: i64, count: usize) -> Vec<i64> {
+    let mut leases = Vec::new();
+    for _ in 0..count {
+        leases.push(support::beats::grant(client, ttl).await);
+    }
+    leases
+}

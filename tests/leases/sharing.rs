@@ -1,0 +1,203 @@
+//! How many streams and heartbeats reach etcd, by its own count (L1, L2), and that nothing is renewed
+//! for who is no more.
+
+use std::time::{Duration, Instant};
+
+use crate::support::beats::{
+    AtEtcd, KEEP_ALIVE, Keeper, beat, grant, once, put_with, time_to_live,
+};
+use crate::support::cluster::Cluster;
+use crate::support::grpc::Client;
+use crate::support::memory;
+use crate::support::pages::{metric, wait_metric};
+use crate::support::release::{NEWEST, versions};
+use crate::{clients, leases, scene};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_streams_are_one_at_etcd_and_none_when_they_leave() {
+    for version in versions() {
+        let (cluster, proxy) = scene(version, 1);
+        let clients = clients(proxy.address(), 10).await;
+        let leases = leases(&clients[0], 60, 1_000).await;
+        let keeper = Keeper::start(&clients, &leases, Duration::from_millis(500));
+        while keeper.answered() < 3_000 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let streams = metric(proxy.address(), "etcd_edge_lease_streams");
+        assert_eq!(streams, 1_000.0, "{version}");
+        AtEtcd::wait_streams(&cluster, 1);
+        let kept = keeper.finish().await;
+        assert!(kept.lost.is_empty() && kept.ended.is_empty(), "{kept:?}");
+        assert_eq!(kept.sent, kept.answered);
+        // A heartbeat goes to etcd only because a client sent one.
+        let at_etcd = AtEtcd::of(&cluster).beats as u64;
+        assert!(at_etcd <= kept.sent, "{at_etcd} of {}", kept.sent);
+        AtEtcd::wait_streams(&cluster, 0);
+        wait_metric(
+            proxy.address(),
+            "etcd_edge_lease_upstream_streams",
+            Duration::from_secs(10),
+            |streams| streams == 0.0,
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heartbeats_of_one_lease_are_merged_and_each_is_answered() {
+    let (cluster, proxy) = scene(NEWEST, 1);
+    let clients = clients(proxy.address(), 4).await;
+    let lease = grant(&clients[0], 60).await;
+    let mut calls = Vec::new();
+    for n in 0..200 {
+        calls.push(clients[n % 4].call(KEEP_ALIVE, &[]).await);
+    }
+    for _ in 0..20 {
+        for call in &mut calls {
+            call.send(beat(lease)).await;
+        }
+    }
+    for call in &mut calls {
+        for _ in 0..20 {
+            assert!(call.next().await.is_some(), "each heartbeat has an answer");
+        }
+        call.half_close();
+        assert!(call.next().await.is_none());
+    }
+    let at_etcd = AtEtcd::of(&cluster).beats;
+    assert!(at_etcd < 2_000.0, "{at_etcd} of 4000 went to etcd");
+    let merged = metric(proxy.address(), "etcd_edge_heartbeats_merged_total");
+    assert!(merged >= 2_000.0, "{merged}");
+}
+
+/// A client that floods and does not read costs a bounded number of bytes, and etcd next to nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_floods_is_held_back() {
+    let (cluster, proxy) = scene(NEWEST, 1);
+    let client = Client::connect(proxy.address()).await;
+    let lease = grant(&client, 60).await;
+    let mut other = client.call(KEEP_ALIVE, &[]).await;
+    assert_eq!(once(&mut other, lease).await, 60);
+    let before = proxy.process.rss_kib();
+    memory::forget_peak(&proxy.process);
+    let flood = Client::connect(proxy.address()).await;
+    let mut call = flood.call(KEEP_ALIVE, &[]).await;
+    let burst = beat(lease);
+    let sent = tokio::time::timeout(Duration::from_secs(5), async {
+        for _ in 0..3_000_000 {
+            call.send(&burst).await;
+        }
+    });
+    // It is stopped by its window, or was answered all that.
+    let held = sent.await.is_err();
+    assert_eq!(once(&mut other, lease).await, 60);
+    let grown = memory::peak_kib(&proxy.process).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB for one client");
+    let at_etcd = AtEtcd::of(&cluster).beats;
+    assert!(at_etcd < 400_000.0, "{at_etcd}, held back: {held}");
+}
+
+/// When a lease's key went, counted from the last heartbeat that was answered.
+async fn outlives(client: &Client, watcher: &Client, key: &str) -> Duration {
+    let lease = grant(client, 2).await;
+    put_with(client, key, lease, &[]).await;
+    let mut call = client.call(KEEP_ALIVE, &[]).await;
+    for _ in 0..3 {
+        assert_eq!(once(&mut call, lease).await, 2);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    assert_eq!(once(&mut call, lease).await, 2);
+    let last = Instant::now();
+    // The client is gone without a word to the lease.
+    drop(call);
+    while time_to_live(watcher, lease).await >= 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    last.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_clients_lease_is_gone_in_its_time() {
+    let (cluster, proxy) = scene(NEWEST, 1);
+    let watcher = &Client::connect(&cluster.endpoint(0)).await;
+    // Others of the identity go on, so that the stream to etcd does.
+    let others = clients(proxy.address(), 2).await;
+    let kept = leases(&others[0], 2, 20).await;
+    let keeper = Keeper::start(&others, &kept, Duration::from_millis(300));
+    let die = |address: String, name: &'static str| async move {
+        let deaths = (0..20).map(|n| {
+            let address = address.clone();
+            async move {
+                let client = Client::connect(&address).await;
+                outlives(&client, watcher, &format!("{name}{n}")).await
+            }
+        });
+        let times = join_all(deaths).await;
+        times.into_iter().max().expect("twenty")
+    };
+    let direct = die(cluster.endpoint(0), "direct").await;
+    let proxied = die(proxy.address().to_owned(), "proxied").await;
+    let kept = keeper.finish().await;
+    assert!(kept.lost.is_empty() && kept.ended.is_empty(), "{kept:?}");
+    // etcd looks for expired leases twice a second.
+    let most = Duration::from_secs(3);
+    assert!(
+        proxied <= most || proxied <= direct + Duration::from_millis(500),
+        "a dead client's lease lived for {proxied:?}, without the proxy for {direct:?}"
+    );
+    println!("longest life after the last heartbeat: {proxied:?}, without the proxy {direct:?}");
+}
+
+async fn join_all<T: Send>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut all: Vec<_> = futures.map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = all.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, done) in all.iter_mut().zip(&mut done) {
+            if done.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(cx)
+            {
+                *done = Some(value);
+            }
+        }
+        match done.iter().all(Option::is_some) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    done.into_iter().flatten().collect()
+}
+
+/// Who wants to share nothing does not (W13).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_may_have_a_stream_of_its_own() {
+    let (cluster, proxy) = scene(NEWEST, 1);
+    let client = Client::connect(proxy.address()).await;
+    let lease = grant(&client, 60).await;
+    let mut shared = client.call(KEEP_ALIVE, &[]).await;
+    let mut own = client.call(KEEP_ALIVE, &[("etcd-edge-bypass", "1")]).await;
+    assert_eq!(once(&mut shared, lease).await, 60);
+    assert_eq!(once(&mut own, lease).await, 60);
+    AtEtcd::wait_streams(&cluster, 2);
+}
+
+/// What a page shows of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_page_shows_who_shares_what() {
+    let (_cluster, proxy): (Cluster, _) = scene(NEWEST, 1);
+    let clients = clients(proxy.address(), 2).await;
+    let lease = grant(&clients[0], 60).await;
+    let mut calls = Vec::new();
+    for n in 0..6 {
+        let mut call = clients[n % 2].call(KEEP_ALIVE, &[]).await;
+        once(&mut call, lease).await;
+        calls.push(call);
+    }
+    let page = crate::support::http::get(proxy.address(), "/proxy/status").unwrap();
+    let status: serde_json::Value = serde_json::from_str(&page.body).unwrap();
+    let lines = status["leases"].as_array().unwrap();
+    assert_eq!(lines.len(), 1, "{status}");
+    assert_eq!(
+        (&lines[0]["c_streams"], &lines[0]["s_streams"]),
+        (&6.into(), &1.into())
+    );
+}

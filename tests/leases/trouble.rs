@@ -1,0 +1,78 @@
+//! Leases that block or break the stream they are renewed on hurt nobody else (L4).
+
+use std::time::{Duration, Instant};
+
+use crate::support::beats::{KEEP_ALIVE, Keeper, answer, beat, grant, once};
+use crate::support::grpc::Client;
+use crate::support::pages::metric;
+use crate::support::release::{NEWEST, versions};
+use crate::{clients, leases, scene};
+
+/// Renews leases just when they have expired, again and again: etcd answers such a heartbeat only when
+/// it has revoked the lease, and works off nothing else of its stream meanwhile.
+async fn renew_expired(address: &str, until: Instant) -> u32 {
+    let client = Client::connect(address).await;
+    let mut blocked = 0;
+    while Instant::now() < until {
+        let mut some = leases(&client, 2, 8).await;
+        let granted = Instant::now();
+        let mut call = client.call(KEEP_ALIVE, &[]).await;
+        tokio::time::sleep_until((granted + Duration::from_millis(2_020)).into()).await;
+        let sent = Instant::now();
+        for lease in &some {
+            call.send(beat(*lease)).await;
+        }
+        while !some.is_empty() {
+            let message = call.next().await.expect("an answer in the end");
+            let (lease, _) = answer(&message);
+            some.retain(|each| *each != lease);
+            blocked += u32::from(sent.elapsed() > Duration::from_millis(100));
+        }
+    }
+    blocked
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_renews_what_has_expired_waits_alone() {
+    let scenes = [
+        (NEWEST, 1),
+        (NEWEST, 3),
+        (versions()[1], 1),
+        (versions()[2], 1),
+    ];
+    for (version, members) in scenes {
+        let (_cluster, proxy) = scene(version, members);
+        let address = proxy.address();
+        let clients = clients(address, 10).await;
+        let some = leases(&clients[0], 3, 1_000).await;
+        let keeper = Keeper::start(&clients, &some, Duration::from_secs(1));
+        let until = Instant::now() + Duration::from_secs(6);
+        let blocked = renew_expired(address, until).await;
+        let kept = keeper.finish().await;
+        println!(
+            "{version}, {members}: {blocked} blocked, {} put aside, longest wait of others {:?}",
+            metric(address, "etcd_edge_heartbeats_aside_total"),
+            kept.longest
+        );
+        assert!(blocked > 0, "{version}: nothing was blocked");
+        assert!(
+            kept.lost.is_empty() && kept.ended.is_empty(),
+            "{version}, {members} members: {kept:?}"
+        );
+        assert!(kept.answered > 5_000, "{kept:?}");
+    }
+}
+
+/// A lease that is no more, or never was, says so on the stream that asks, at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_is_not_there_says_so() {
+    let (_cluster, proxy) = scene(NEWEST, 1);
+    let client = Client::connect(proxy.address()).await;
+    let lease = grant(&client, 60).await;
+    let mut bad = client.call(KEEP_ALIVE, &[]).await;
+    let mut good = client.call(KEEP_ALIVE, &[]).await;
+    for id in [1, i64::MAX, -5, 0] {
+        assert_eq!(once(&mut bad, id).await, 0);
+        assert_eq!(once(&mut good, lease).await, 60);
+    }
+}
