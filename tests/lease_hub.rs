@@ -5,9 +5,10 @@ mod blocked;
 #[path = "../fuzz/bodies/lease_hub.rs"]
 mod lease_hub;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_edge::limits;
+use etcd_edge::machine::lease::{Action, Because, Hub, PeerId, StreamId};
 use lease_hub::{Op, Seen};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
@@ -74,15 +75,20 @@ fn seeded_worlds_are_answered_in_full() {
 
 /// Rule L4 by the clock: an etcd that takes a fifth of a millisecond for each heartbeat, as a follower
 /// does, a thousand leases that are renewed each second, and a client that keeps renewing leases which
-/// have expired and block their stream for a second. None of the thousand waits for much longer than
-/// it takes to find out.
+/// have expired and block their stream for five seconds. None of the thousand waits for much longer
+/// than it takes to find out.
 #[test]
 fn who_blocks_waits_alone() {
-    let longest = blocked::longest_wait(1_000, true);
-    assert!(longest < Duration::from_millis(900), "{longest:?}");
-    // It is the others that make the difference, and there is a difference.
-    let alone = blocked::longest_wait(1_000, false);
-    assert!(alone < Duration::from_millis(300), "{alone:?}");
+    for together in [false, true] {
+        let (longest, lanes) = blocked::longest_wait(1_000, true, together);
+        assert!(longest < Duration::from_millis(900), "{longest:?}");
+        // What one client may have, and one for all others; more where they come at once.
+        let others = if together { 5 } else { 3 };
+        assert!(lanes <= limits::LEASE_LANES_OF_ONE + others, "{lanes}");
+        // It is the others that make the difference, and there is a difference.
+        let (alone, _) = blocked::longest_wait(1_000, false, together);
+        assert!(alone < Duration::from_millis(300), "{alone:?}");
+    }
 }
 
 /// A follower far from its leader takes a millisecond for each heartbeat: 3,000 a second need more than
@@ -96,4 +102,131 @@ fn one_stream_that_cannot_keep_up_gets_help() {
     let (longest, lanes) = blocked::crowd(3_000, Duration::from_micros(50));
     assert!(longest < Duration::from_millis(200), "{longest:?}");
     assert_eq!(lanes, 1);
+}
+
+/// A hub with one client and a lane that is open.
+struct One {
+    hub: Hub,
+    lane: u64,
+    stream: StreamId,
+}
+
+impl One {
+    fn new(now: Instant) -> One {
+        let stream = StreamId {
+            worker: 0,
+            stream: 1,
+        };
+        let mut hub = Hub::new(now);
+        hub.opened(stream, PeerId { worker: 0, peer: 1 });
+        hub.beat(stream, 7, now);
+        hub.settle(now);
+        let Some(Action::Connect { lane, .. }) = hub.next_action() else {
+            panic!("a stream is asked for");
+        };
+        hub.connected(lane, 0, now);
+        hub.settle(now);
+        let mut one = One { hub, lane, stream };
+        assert_eq!(one.sent(), [7]);
+        one.answer(7, now);
+        one
+    }
+
+    fn beat(&mut self, leases: impl IntoIterator<Item = i64>, now: Instant) {
+        for lease in leases {
+            self.hub.beat(self.stream, lease, now);
+        }
+        self.hub.settle(now);
+    }
+
+    fn answer(&mut self, lease: i64, now: Instant) {
+        let ttl = Duration::from_secs(60);
+        let message = bytes::Bytes::new();
+        self.hub.answered((self.lane, 0), lease, ttl, &message, now);
+        self.hub.settle(now);
+        assert!(matches!(
+            self.hub.next_action(),
+            Some(Action::Answer { .. })
+        ));
+    }
+
+    /// What is sent now.
+    fn sent(&mut self) -> Vec<i64> {
+        match self.hub.next_action() {
+            Some(Action::Send { leases, .. }) => leases,
+            other => panic!("{other:?} is not sent"),
+        }
+    }
+}
+
+/// Where many come, the next are gathered for a moment, and go when it is over whatever else happens.
+#[test]
+fn many_are_gathered_for_a_moment() {
+    let begun = Instant::now();
+    let mut one = One::new(begun);
+    one.beat(1..=4, begun);
+    assert_eq!(one.sent(), [1, 2, 3, 4]);
+    (1..=4).for_each(|lease| one.answer(lease, begun));
+    one.beat([5], begun);
+    assert_eq!(one.hub.next_action(), None);
+    let due = one.hub.wake_at(begun).expect("it waits for its moment");
+    assert_eq!(due, begun + limits::LEASE_GATHER);
+    one.beat([6], due);
+    assert_eq!(one.sent(), [5, 6]);
+    // Few are not waited for.
+    one.answer(5, due);
+    one.answer(6, due);
+    one.beat([7], due);
+    assert_eq!(one.sent(), [7]);
+}
+
+/// A lease that cannot have expired is not what blocks: the endpoint is asked no more.
+#[test]
+fn an_endpoint_that_is_silent_about_a_fresh_lease_is_at_fault() {
+    let begun = Instant::now();
+    let mut one = One::new(begun);
+    let later = begun + Duration::from_secs(20);
+    one.beat([7], later);
+    assert_eq!(one.sent(), [7]);
+    let due = one.hub.wake_at(later).expect("it is waited for");
+    assert_eq!(due, later + limits::LEASE_SILENT);
+    one.hub.settle(due);
+    let connect = Action::Connect {
+        lane: one.lane,
+        generation: 1,
+        because: Because::Stalled,
+    };
+    assert_eq!(one.hub.next_action(), Some(connect));
+    assert_eq!(one.hub.take_counts().aside, 0);
+}
+
+/// What blocks with others behind it does not keep them on its stream: that is dropped, and they go on
+/// beside it (L4).
+#[test]
+fn what_is_behind_one_that_blocks_goes_on_elsewhere() {
+    let begun = Instant::now();
+    let mut one = One::new(begun);
+    // Nothing is known of the first, and the second was answered just now.
+    one.beat([1, 7], begun);
+    assert_eq!(one.sent(), [1, 7]);
+    let due = begun + limits::LEASE_BLOCKED;
+    assert_eq!(one.hub.wake_at(begun), Some(due));
+    one.hub.settle(due);
+    let close = Action::Close { lane: one.lane };
+    assert_eq!(one.hub.next_action(), Some(close));
+    let mut sent = Vec::new();
+    let mut lanes = 0;
+    while let Some(action) = one.hub.next_action() {
+        match action {
+            Action::Connect { lane, .. } => {
+                lanes += 1;
+                one.hub.connected(lane, 0, due);
+                one.hub.settle(due);
+            }
+            Action::Send { leases, .. } => sent.push(leases),
+            other => panic!("{other:?}"),
+        }
+    }
+    sent.sort();
+    assert_eq!((sent, lanes), (vec![vec![1], vec![7]], 2));
 }

@@ -159,6 +159,8 @@ struct World {
     clients: BTreeMap<StreamId, Client>,
     next_stream: u64,
     lanes: BTreeMap<u64, Lane>,
+    /// The first on its way on streams that were given up.
+    bygone: Vec<(u64, u64, i64)>,
     /// What etcd's answers were to: the lease, and when its heartbeat was sent.
     answers: Vec<(i64, u64)>,
     /// Heartbeats of clients, and to etcd.
@@ -179,6 +181,7 @@ impl World {
             clients: BTreeMap::new(),
             next_stream: 0,
             lanes: BTreeMap::new(),
+            bygone: Vec::new(),
             answers: Vec::new(),
             beats: 0,
             sent: 0,
@@ -245,6 +248,17 @@ impl World {
                 // One that may not have expired yet does not block: what the hub relies on.
                 if to != Lease::Blocks || !self.is_renewed(lease) {
                     self.leases.insert(lease, to);
+                }
+            }
+            Op::Nonsense(n) if n % 2 == 0 => {
+                // Of a stream that was given up: nothing may come of it.
+                if let Some((lane, generation, lease)) = self.bygone.pop() {
+                    let message = Bytes::from_static(b"bygone");
+                    let ttl = Duration::from_secs(TTL);
+                    let from = (lane, generation);
+                    self.hub.answered(from, lease, ttl, &message, self.now);
+                    self.hub.lost(lane, generation, Lost::Endpoint, self.now);
+                    assert_eq!(self.hub.next_action(), None);
                 }
             }
             Op::Nonsense(n) => {
@@ -387,6 +401,13 @@ impl World {
             beats.all(|beats| beats.front().is_none_or(waits)),
             "waits for longer than calls do (E4)"
         );
+        let owed = |client: &Client| client.beats.values().any(|beats| !beats.is_empty());
+        assert!(
+            self.clients
+                .values()
+                .all(|client| !client.half_closed || owed(client)),
+            "half-closed, answered and not ended (P4)"
+        );
         let counts = self.hub.take_counts();
         self.counts.resent += counts.resent;
         self.counts.sent += counts.sent;
@@ -420,10 +441,14 @@ impl World {
                             way: VecDeque::new(),
                         },
                     );
-                    assert!(before.is_none_or(|before| before.generation < generation));
+                    if let Some(before) = before {
+                        assert!(before.generation < generation);
+                        self.bygone(lane, &before);
+                    }
                 }
                 Action::Close { lane } => {
-                    assert!(self.lanes.remove(&lane).is_some());
+                    let before = self.lanes.remove(&lane).expect("a lane that is there");
+                    self.bygone(lane, &before);
                 }
                 Action::Send { lane, leases } => self.send(lane, &leases),
                 Action::Answer {
@@ -434,6 +459,13 @@ impl World {
                 Action::End { stream, why } => self.end(stream, &why),
             }
         }
+    }
+
+    /// What a stream that is given up had on its way.
+    fn bygone(&mut self, id: u64, lane: &Lane) {
+        let first = lane.way.front().map(|(lease, _)| *lease);
+        self.bygone
+            .extend(first.map(|lease| (id, lane.generation, lease)));
     }
 
     fn send(&mut self, id: u64, leases: &[i64]) {
@@ -520,6 +552,8 @@ impl World {
             let left: usize = client.beats.values().map(VecDeque::len).sum();
             assert_eq!(left, 0, "{stream:?} waits for ever");
         }
+        self.pass(Duration::from_secs(30));
+        assert!(self.lanes.len() <= 1, "lanes that nobody needs stay (L1)");
         for stream in self.clients.keys().copied().collect::<Vec<_>>() {
             self.clients.get_mut(&stream).unwrap().half_closed = true;
             self.hub.half_closed(stream, self.now);

@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use etcd_edge::limits;
 use etcd_edge::machine::lease::{Action, Hub, PeerId, StreamId};
 
 /// How long the world runs.
@@ -13,25 +14,30 @@ const RUN: Duration = Duration::from_secs(30);
 /// Time to live of every lease.
 const TTL: Duration = Duration::from_secs(3);
 
-/// From where a lease has expired: they are revoked a second after they were first renewed.
+/// From where on leases expire: each is renewed in its time, and again when it is over; it is revoked
+/// late.
 const EXPIRED: i64 = 1_000_000;
 
+/// How long etcd takes to revoke a lease: so long does a heartbeat for it block.
+const BLOCKS: Duration = Duration::from_secs(5);
+
 /// The longest that one of `leases` waited that are renewed each second by clients of ten connections,
-/// beside one client that renews expired leases if there is `trouble`.
-pub(crate) fn longest_wait(leases: usize, trouble: bool) -> Duration {
+/// beside one client that renews expired leases if there is `trouble`; and the most lanes. They come
+/// one by one or all at once.
+pub(crate) fn longest_wait(leases: usize, trouble: bool, together: bool) -> (Duration, usize) {
     let mut world = World::new(Duration::from_micros(200));
-    world.leases(leases);
+    world.leases(leases, together);
     if trouble {
-        world.plan(Duration::ZERO, What::Expired(0));
+        world.plan(Duration::from_millis(500), What::Early(0));
     }
     world.run();
-    world.longest
+    (world.longest, world.most_lanes)
 }
 
 /// The longest wait, and the most lanes, when each heartbeat takes etcd so long.
 pub(crate) fn crowd(leases: usize, each: Duration) -> (Duration, usize) {
     let mut world = World::new(each);
-    world.leases(leases);
+    world.leases(leases, false);
     world.run();
     (world.longest, world.most_lanes)
 }
@@ -40,8 +46,10 @@ pub(crate) fn crowd(leases: usize, each: Duration) -> (Duration, usize) {
 enum What {
     /// A client renews its lease.
     Beat(i64),
-    /// One renews a lease that has expired, and the next one soon.
-    Expired(i64),
+    /// One renews a lease in its time; the next one's turn comes soon.
+    Early(i64),
+    /// The same lease, when its time is over.
+    Late(i64),
     /// etcd has worked at the first heartbeat of a lane's stream.
     Work(u64, u64),
 }
@@ -95,15 +103,14 @@ impl World {
         self.plan.push(Reverse((self.now + after, what)));
     }
 
-    /// So many, spread over a second; each of a stream of its own.
-    fn leases(&mut self, count: usize) {
+    /// So many, each of a stream of its own; spread over a second if not all at once.
+    fn leases(&mut self, count: usize, together: bool) {
         for n in 0..count {
             let lease = n as i64;
             self.open(lease, n as u64 % 10);
-            self.plan(
-                Duration::from_secs(1) * n as u32 / count as u32,
-                What::Beat(lease),
-            );
+            let first = Duration::from_secs(1) * n as u32 / count as u32;
+            let first = if together { Duration::ZERO } else { first };
+            self.plan(first, What::Beat(lease));
         }
     }
 
@@ -123,10 +130,11 @@ impl World {
                 (Some(next), Some(wake)) if wake < next => self.now = wake.max(self.now),
                 (Some(next), _) => {
                     self.now = next;
-                    let Some(Reverse((_, what))) = self.plan.pop() else {
-                        return;
-                    };
-                    self.happen(what);
+                    while self.plan.peek().is_some_and(|Reverse((at, _))| *at == next)
+                        && let Some(Reverse((_, what))) = self.plan.pop()
+                    {
+                        self.happen(what);
+                    }
                 }
                 (None, Some(wake)) => self.now = wake.max(self.now),
                 (None, None) => return,
@@ -145,13 +153,18 @@ impl World {
                 self.hub.beat(stream(lease), lease, self.at());
                 self.plan(Duration::from_secs(1), What::Beat(lease));
             }
-            What::Expired(n) => {
+            What::Early(n) => {
                 let lease = EXPIRED + n;
                 self.open(lease, 77);
                 self.hub.beat(stream(lease), lease, self.at());
-                self.revoked
-                    .insert(lease, self.now + Duration::from_secs(1));
-                self.plan(Duration::from_millis(50), What::Expired(n + 1));
+                // Just when the others come, if they come at once.
+                self.plan(TTL + Duration::from_millis(500), What::Late(n));
+                self.plan(Duration::from_millis(200), What::Early(n + 1));
+            }
+            What::Late(n) => {
+                let lease = EXPIRED + n;
+                self.revoked.insert(lease, self.now + BLOCKS);
+                self.hub.beat(stream(lease), lease, self.at());
             }
             What::Work(lane, generation) => self.work(lane, generation),
         }
@@ -202,6 +215,7 @@ impl World {
                     self.lanes.remove(&lane);
                 }
                 Action::Send { lane: id, leases } => {
+                    assert!(leases.len() <= limits::LEASE_BATCH);
                     let lane = self.lanes.get_mut(&id).unwrap();
                     let generation = lane.generation;
                     lane.way.extend(leases);

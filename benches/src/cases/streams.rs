@@ -159,6 +159,16 @@ pub(crate) fn leases() -> Vec<Case> {
             }),
         ),
         case(
+            "heartbeat-20000",
+            "Heartbeats of 20,000 leases of 3 s on 2,000 streams, once a second",
+            Some(2),
+            Load::Heartbeat(Heartbeat {
+                leases: 20_000,
+                streams: 2_000,
+                ..heartbeat::DEFAULT
+            }),
+        ),
+        case(
             "heartbeat-shared",
             "Heartbeats of 10,000 leases of 6 s on 100 streams, every two seconds",
             None,

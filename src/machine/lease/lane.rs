@@ -50,6 +50,11 @@ impl Lane {
         self.kind == Kind::Shared
     }
 
+    /// What its stream is at.
+    pub(super) fn first(&self) -> Option<RoundId> {
+        self.flight.front().copied().filter(|_| self.up)
+    }
+
     /// From when on it can take something; `None` while it has something on its way, or no stream.
     pub(super) fn free_at(&self) -> Option<Instant> {
         (self.up && self.flight.is_empty()).then_some(self.gather)

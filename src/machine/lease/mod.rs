@@ -326,7 +326,7 @@ impl Hub {
         let due: Vec<u64> = self
             .lanes
             .iter()
-            .filter(|(_, lane)| lane.up && !lane.flight.is_empty())
+            .filter(|(_, lane)| lane.first().is_some())
             .filter(|(_, lane)| now >= lane.since + self.patience(lane, now))
             .map(|(id, _)| *id)
             .collect();
@@ -440,9 +440,7 @@ impl Hub {
     fn crowded_at(&self, now: Instant) -> Option<Instant> {
         let waits = self.queue.values().next()?;
         let mut shared = self.lanes.values().filter(|lane| lane.is_shared());
-        let busy = |lane: &Lane| {
-            lane.up && !lane.flight.is_empty() && lane.waited(now) < limits::LEASE_CROWDED
-        };
+        let busy = |lane: &Lane| lane.first().is_some() && lane.waited(now) < limits::LEASE_CROWDED;
         let few = shared.clone().count() < limits::LEASE_LANES;
         (few && shared.all(busy)).then(|| *waits + limits::LEASE_CROWDED)
     }
@@ -476,8 +474,13 @@ impl Hub {
 
     /// When something is to be decided about a lane.
     fn lane_due(&self, id: u64, lane: &Lane, now: Instant) -> Option<Instant> {
-        let answer =
-            (lane.up && !lane.flight.is_empty()).then(|| lane.since + self.patience(lane, now));
-        answer.into_iter().chain(self.idle_until(id, lane)).min()
+        let answer = lane.first().map(|_| lane.since + self.patience(lane, now));
+        let waits = match lane.kind {
+            Kind::Shared => !self.queue.is_empty(),
+            Kind::Apart(_) => self.doubted.any(),
+        };
+        let send = lane.free_at().filter(|_| waits);
+        let times = [answer, send, self.idle_until(id, lane)];
+        times.into_iter().flatten().min()
     }
 }

@@ -338,3 +338,43 @@ impl Lease {
         self.fresh_until.is_some_and(|until| now < until)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One client that renews ever new leases, each once.
+    fn renew(rounds: &mut Rounds, leases: std::ops::Range<i64>, ttl: Duration, now: Instant) {
+        let stream = StreamId {
+            worker: 0,
+            stream: 1,
+        };
+        rounds.open(stream, PeerId { worker: 0, peer: 1 });
+        for lease in leases {
+            let Joined::Ready(round) = rounds.join(stream, lease, now) else {
+                panic!("nothing is under way for it");
+            };
+            rounds.sent(round);
+            assert_eq!(rounds.answered(round, now, ttl).waiters.len(), 1);
+        }
+    }
+
+    #[test]
+    fn leases_are_forgotten_when_they_may_have_expired_or_are_too_many() {
+        let begun = Instant::now();
+        let mut rounds = Rounds::default();
+        let second = Duration::from_secs(1);
+        renew(&mut rounds, 0..10_000, second, begun);
+        assert!(rounds.leases.len() >= 10_000);
+        renew(&mut rounds, 10_000..40_000, second * 1_000, begun + second);
+        assert!(!rounds.leases.contains_key(&0) && rounds.leases.contains_key(&39_999));
+        let most = limits::LEASES_REMEMBERED as i64;
+        renew(
+            &mut rounds,
+            40_000..4 * most,
+            second * 1_000,
+            begun + second,
+        );
+        assert!(rounds.leases.len() <= 2 * limits::LEASES_REMEMBERED + 64);
+    }
+}
