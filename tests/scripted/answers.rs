@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::support::scripted_etcd::{frame, framed};
 use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
 
-const STREAMS: [&str; 3] = [UNKNOWN, STREAM, "/etcdserverpb.Lease/LeaseKeepAlive"];
+/// What is relayed as a stream, known or not.
+const STREAMS: [&str; 3] = [UNKNOWN, STREAM, "/v3electionpb.Election/Observe"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_method_of_each_kind_passes() {
