@@ -377,7 +377,42 @@ pub const LEASE_LANE_IDLE: Duration = Duration::from_secs(10);
 /// The same for the last one, when no client's stream is left: who renews once comes again.
 pub const LEASE_LINGER: Duration = Duration::from_secs(1);
 
+/// Bytes of answers that are kept for serializable reads when no flag says otherwise (R6).
+pub const CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How old a kept answer may be when no flag says otherwise (R2).
+pub const CACHE_MAX_AGE: Duration = Duration::from_secs(1);
+
+/// The largest answer that is kept, with what finds it. Larger ones are not held here whole either.
+pub const CACHE_ENTRY_BYTES: usize = HOLD_BYTES;
+
+/// Parts of the cache, each with a lock of its own.
+pub const CACHE_SHARDS: usize = 16;
+
+/// Hits in one life of an answer from which on it was asked for often, and lives in a row after which
+/// it is hot: a watch then proves it right, instead of a read a second.
+pub const CACHE_HOT_HITS: u32 = 32;
+/// See [`CACHE_HOT_HITS`].
+pub const CACHE_HOT_LIVES: u32 = 3;
+
+/// Answers that watches prove right, all workers together, and the time in which one must have been
+/// asked for [`CACHE_HOT_HITS`] times to stay so.
+pub const CACHE_COVERS: usize = 1_024;
+/// See [`CACHE_COVERS`].
+pub const CACHE_COLD_AFTER: Duration = Duration::from_secs(10);
+
+/// Ranges whose last writes are told apart, and the bytes of their keys; beyond them the older half
+/// counts as a write to all keys.
+pub const CACHE_FLOORS: usize = 16_384;
+/// See [`CACHE_FLOORS`].
+pub const CACHE_FLOOR_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long after a write whose outcome is not known its keys are read at etcd only: what is on its way
+/// there may still be done.
+pub const CACHE_UNSURE: Duration = Duration::from_secs(8);
+
 const _: () = {
+    assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
     assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);
     assert!(LEASE_GATHER.as_millis() < LEASE_CROWDED.as_millis());

@@ -32,6 +32,10 @@ mod http1_head;
 mod lease_hub;
 #[path = "../fuzz/bodies/protobuf_walk.rs"]
 mod protobuf_walk;
+#[path = "../fuzz/bodies/read_cache.rs"]
+mod read_cache;
+#[path = "../fuzz/bodies/read_sharing.rs"]
+mod read_sharing;
 #[path = "../fuzz/bodies/watch_hub.rs"]
 mod watch_hub;
 #[path = "../fuzz/bodies/watch_response.rs"]
@@ -52,6 +56,8 @@ const TARGETS: &[Target] = &[
     ("http1_head", http1_head::run),
     ("lease_hub", lease_hub::run),
     ("protobuf_walk", protobuf_walk::run),
+    ("read_cache", read_cache::run),
+    ("read_sharing", read_sharing::run),
     ("watch_hub", watch_hub::run),
     ("watch_response", watch_response::run),
     ("watch_trunk", watch_trunk::run),

@@ -5,6 +5,7 @@ pub mod bucket;
 pub mod flood;
 pub mod lease;
 pub mod picker;
+pub mod reads;
 pub mod retry;
 pub mod silence;
 pub mod watch;

@@ -10,6 +10,8 @@ pub mod method;
 pub mod pb;
 pub mod proto;
 pub mod range;
+pub mod read;
 pub mod status;
 pub mod timeout;
 pub mod watch;
+pub mod write;

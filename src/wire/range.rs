@@ -38,6 +38,11 @@ impl KeyRange {
         }
     }
 
+    /// From a key up to but without another; `None` is open-ended.
+    pub fn between(start: Bytes, end: Option<Bytes>) -> KeyRange {
+        KeyRange { start, end }
+    }
+
     /// The first key it may hold.
     pub fn start(&self) -> &Bytes {
         &self.start

@@ -1,0 +1,279 @@
+//! Answers that were given before, one shard of them, and whether one may be given again (R2, R3, R5).
+//!
+//! Whether it may is decided by what the answer says of itself: the revision it is true at, and when it
+//! was asked for. The order in which reads and writes come back plays no part.
+//!
+//! Bounded in bytes, what finds the answers included (R6). What was not asked for since the hand came
+//! by last goes first.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::limits;
+use crate::wire::range::KeyRange;
+
+/// Who asks what.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Question {
+    /// The identity's number; 0 is nobody's.
+    pub identity: u64,
+    /// The request, without the word of who may answer.
+    pub message: Bytes,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The keys it is about.
+    pub range: KeyRange,
+    /// The old revision it was asked for; `None` for the latest.
+    pub at: Option<i64>,
+    /// The store's revision it is true at, as its header says.
+    pub revision: i64,
+    /// When it was asked for.
+    pub asked: Instant,
+    /// As etcd sent it, framed.
+    pub answer: Bytes,
+}
+
+/// What an answer is held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Standard {
+    /// Now.
+    pub now: Instant,
+    /// How old it may be.
+    pub max_age: Duration,
+    /// The highest revision of a write that is known to touch its range.
+    pub written: Option<i64>,
+    /// Nothing that was asked for earlier counts: a write then may have been done or not.
+    pub unsure: Option<Instant>,
+    /// The highest revision that the client has been shown.
+    pub shown: i64,
+    /// A watch covers the range, and has told everything.
+    pub proof: Option<Proof>,
+}
+
+/// A watch on a range, as far as it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proof {
+    /// The first revision whose events it tells; they have raised [`Standard::written`].
+    pub from: i64,
+    /// It has told every event up to this one.
+    pub through: i64,
+    /// When that was asked.
+    pub asked: Instant,
+}
+
+/// What is to be done with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Given, as true at this revision.
+    Give(i64),
+    /// Asked for anew.
+    Stale(Stale),
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stale {
+    /// Too old, with nothing that proves it right.
+    Age,
+    /// Something was written since, or may have been.
+    Written,
+    /// The client has been shown more.
+    Shown,
+}
+
+impl Entry {
+    /// Whether it may be given.
+    pub fn judge(&self, standard: &Standard) -> Verdict {
+        if self.at.is_none() {
+            // What was asked for an old revision does not change.
+            if standard
+                .written
+                .is_some_and(|written| self.revision < written)
+                || standard.unsure.is_some_and(|until| self.asked < until)
+            {
+                return Verdict::Stale(Stale::Written);
+            }
+        }
+        let proof = standard
+            .proof
+            .filter(|proof| self.at.is_none() && proof.from <= self.revision.saturating_add(1));
+        let asked = proof.map_or(self.asked, |proof| proof.asked.max(self.asked));
+        if standard.now.saturating_duration_since(asked) >= standard.max_age {
+            return Verdict::Stale(Stale::Age);
+        }
+        if self.revision >= standard.shown {
+            return Verdict::Give(self.revision);
+        }
+        // It is as true at whatever revision the watch has come to.
+        match proof {
+            Some(proof) if proof.through >= standard.shown => Verdict::Give(proof.through),
+            _ => Verdict::Stale(Stale::Shown),
+        }
+    }
+}
+
+/// One shard. See the module.
+#[derive(Debug)]
+pub struct Cache {
+    slots: HashMap<Question, Slot>,
+    /// In the order in which the hand comes by.
+    order: VecDeque<(u64, Question)>,
+    last: u64,
+    bytes: usize,
+    most: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: Arc<Entry>,
+    /// Its place in the order; one under another number is void.
+    number: u64,
+    /// It was asked for since the hand came by.
+    visited: bool,
+    hits: u32,
+    /// In how many lives in a row it was asked for often.
+    heat: u32,
+}
+
+/// What a shard has of a question.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The answer.
+    pub entry: Arc<Entry>,
+    /// How often it was asked for in this life, this time included.
+    pub hits: u32,
+    /// It has been asked for often for a while.
+    pub is_hot: bool,
+}
+
+impl Cache {
+    /// Without an answer, for at most so many bytes.
+    pub fn new(most: usize) -> Cache {
+        Cache {
+            slots: HashMap::new(),
+            order: VecDeque::new(),
+            last: 0,
+            bytes: 0,
+            most,
+        }
+    }
+
+    /// The answer to a question, which counts as asked for once more.
+    pub fn look(&mut self, question: &Question) -> Option<Found> {
+        let slot = self.slots.get_mut(question)?;
+        slot.visited = true;
+        slot.hits = slot.hits.saturating_add(1);
+        Some(Found {
+            entry: slot.entry.clone(),
+            hits: slot.hits,
+            is_hot: slot.heat >= limits::CACHE_HOT_LIVES,
+        })
+    }
+
+    /// Keeps an answer in the place of the one before; false when it is too large to be kept. One that
+    /// is older than the one before is not kept.
+    pub fn store(&mut self, question: Question, entry: Entry) -> bool {
+        let bytes = size(&question, &entry);
+        if bytes > self.most.min(limits::CACHE_ENTRY_BYTES) {
+            return false;
+        }
+        if let Some(slot) = self.slots.get_mut(&question) {
+            if (entry.revision, entry.asked) < (slot.entry.revision, slot.entry.asked) {
+                return true;
+            }
+            let often = slot.hits >= limits::CACHE_HOT_HITS;
+            slot.heat = if often {
+                slot.heat.saturating_add(1)
+            } else {
+                0
+            };
+            slot.hits = 0;
+            self.bytes = self.bytes + bytes - size(&question, &slot.entry);
+            slot.entry = Arc::new(entry);
+        } else {
+            self.last += 1;
+            self.order.push_back((self.last, question.clone()));
+            self.bytes += bytes;
+            let slot = Slot {
+                entry: Arc::new(entry),
+                number: self.last,
+                visited: false,
+                hits: 0,
+                heat: 0,
+            };
+            self.slots.insert(question, slot);
+        }
+        self.evict();
+        true
+    }
+
+    /// Drops the answer to a question.
+    pub fn remove(&mut self, question: &Question) {
+        if let Some(slot) = self.slots.remove(question) {
+            self.bytes -= size(question, &slot.entry);
+            if self.order.len() > 2 * self.slots.len() + 16 {
+                let slots = &self.slots;
+                self.order.retain(|(number, question)| {
+                    slots
+                        .get(question)
+                        .is_some_and(|slot| slot.number == *number)
+                });
+            }
+        }
+    }
+
+    /// Drops every answer.
+    pub fn clear(&mut self) {
+        *self = Cache::new(self.most);
+    }
+
+    /// How often an answer was asked for since this was last called; none when it is not there.
+    pub fn take_hits(&mut self, question: &Question) -> Option<u32> {
+        let slot = self.slots.get_mut(question)?;
+        Some(std::mem::take(&mut slot.hits))
+    }
+
+    /// How many answers there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// What they hold in memory, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn evict(&mut self) {
+        while self.bytes > self.most
+            && let Some((number, question)) = self.order.pop_front()
+        {
+            let Some(slot) = self.slots.get_mut(&question).filter(|s| s.number == number) else {
+                continue;
+            };
+            if std::mem::take(&mut slot.visited) {
+                self.order.push_back((number, question));
+            } else {
+                self.remove(&question);
+            }
+        }
+    }
+}
+
+/// What an answer and its question hold in memory, roughly: two copies of the question's handle, its
+/// bytes once, the answer, the range, and the tables.
+fn size(question: &Question, entry: &Entry) -> usize {
+    let end = entry.range.end().map_or(0, Bytes::len);
+    let tables = 2 * size_of::<Question>() + size_of::<Slot>() + size_of::<Entry>() + 64;
+    tables + question.message.len() + entry.answer.len() + entry.range.start().len() + end
+}

@@ -1,0 +1,5 @@
+//! Reads: many that ask the same, few at etcd, and none older than it may be (R1 to R6).
+
+pub mod cache;
+pub mod floors;
+pub mod sharing;
