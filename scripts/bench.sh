@@ -9,6 +9,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What only prints needs nothing to compare.
+for argument in "$@"; do
+  case $argument in
+    --help | help | --list) exec cargo run --locked --release --quiet --package etcd-edge-bench -- "$@" ;;
+  esac
+done
+
 if [[ -z "${ETCD_BIN:-}" && ! -x target/etcd/3.7.3/etcd ]]; then
   scripts/get-etcd.sh
 fi

@@ -14,9 +14,18 @@ case ${1:-} in
 esac
 
 say() { printf '\n== %s\n' "$*"; }
-show() { printf '$ %s\n' "$*" && "$@"; }
+# As it could be typed: what has a space in it is quoted.
+show() {
+    local word line=''
+    for word in "$@"; do
+        if [[ $word == *' '* ]]; then word="'$word'"; fi
+        line+=" $word"
+    done
+    printf '$%s\n' "$line" && "$@"
+}
 stop() {
     local pid
+    if [[ -n $cluster && -z $once ]]; then echo "stopping; etcd takes some seconds"; fi
     # The proxy first, so that it drains while etcd still answers.
     for pid in $proxy $cluster; do
         kill "$pid" 2>/dev/null || true
@@ -73,6 +82,7 @@ if (exec 3<>/dev/tcp/127.0.0.1/23790) 2>/dev/null; then
     echo "port 23790 is taken: another one is used"
 fi
 printf '$ %s\n' "$edge start --endpoints $endpoints --listen-addr $listen"
+: >"$work/proxy.log"
 "$edge" start --endpoints "$endpoints" --listen-addr "$listen" 2>"$work/proxy.log" &
 proxy=$!
 for ((try = 0; try < 100; try++)); do

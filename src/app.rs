@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
 use crate::error::StartError;
 use crate::limits;
 use crate::machine::silence::KeepAlive;
@@ -80,7 +80,11 @@ impl App {
         let plan = Plan {
             endpoints: Arc::new(endpoints),
             metrics: metrics.clone(),
-            shared: Arc::new(Shared::new(config.workers, watch_options(config))),
+            shared: Arc::new(Shared::new(
+                config.workers,
+                watch_options(config),
+                config.reads,
+            )),
             pages: Arc::new(pages),
             tls: server_tls,
             max: MaxBytes {
@@ -188,6 +192,15 @@ fn announce(config: &Config, app: &App) {
             "--dial-keepalive-time is raised: etcd closes on closer pings"
         );
     }
+    let least = LEAST_PROGRESS_NOTIFY;
+    if config.watch_progress_notify < least {
+        let asked = config.watch_progress_notify;
+        warn!(
+            ?asked,
+            ?least,
+            "--experimental-watch-progress-notify-interval is raised"
+        );
+    }
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     info!(
         address = %app.address(),
@@ -256,7 +269,7 @@ fn watch_options(config: &Config) -> WatchOptions {
         part_bytes: usize::try_from(config.max_send_bytes)
             .unwrap_or(usize::MAX)
             .saturating_add(512 * 1024),
-        progress_notify: config.watch_progress_notify,
+        progress_notify: config.watch_progress_notify.max(LEAST_PROGRESS_NOTIFY),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
+use crate::service::reads::answers::ReadOptions;
 use crate::upstream::endpoint::{Endpoint, is_host};
 
 /// What to run.
@@ -41,9 +42,11 @@ pub struct Config {
     pub watch_log_bytes: usize,
     /// Watches within these prefixes share nothing (W13). None of them is empty, each is there once.
     pub watch_bypass: Vec<String>,
-    /// How often a watch that asks for it is told its progress (W7), at least
-    /// [`LEAST_PROGRESS_NOTIFY`].
+    /// How often a watch that asks for it is told its progress (W7), as it was asked for:
+    /// [`LEAST_PROGRESS_NOTIFY`] is the least whatever stands here.
     pub watch_progress_notify: Duration,
+    /// Which answers to reads are kept, and for how long.
+    pub reads: ReadOptions,
     /// Worker threads, 1 to [`MAX_WORKERS`].
     pub workers: usize,
     /// How long open calls may go on once the process is told to stop (S2); zero: not at all.
@@ -127,8 +130,13 @@ impl Config {
             watch_progress_notify: or_default(
                 flags.experimental_watch_progress_notify_interval,
                 DEFAULT_WATCH_PROGRESS_NOTIFY,
-            )
-            .max(LEAST_PROGRESS_NOTIFY),
+            ),
+            reads: ReadOptions {
+                cache_bytes: usize::try_from(flags.cache_bytes).unwrap_or(usize::MAX),
+                max_age: flags.cache_max_age,
+                audit: flags.cache_audit,
+                ordering: flags.experimental_serializable_ordering,
+            },
             permit_without_stream: flags.permit_without_stream,
             drain_timeout: flags.drain_timeout,
             debug: flags.debug,

@@ -47,10 +47,13 @@ pub const STALLED_SOCKET_TIME: Duration = Duration::from_secs(300);
 /// Without them one that vanished without a word would be kept for ever.
 pub const SILENT_SOCKET_TIME: Duration = Duration::from_secs(15);
 
-/// Bytes that wait here for one client connection which does not read. Counted in bytes, not in
-/// streams: one event for ten thousand watches of a connection lets them all wait for its window
+/// Bytes that wait here for one client connection which does not read, with what keeps them (see
+/// [`MESSAGE_COST`]). Counted in bytes, not in streams: one event for ten thousand watches of a connection lets them all wait for its window
 /// at once, and is no attack; ten thousand large answers that nobody reads are one.
 pub const MAX_STALLED_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a message that waits for its client holds in memory beside its bytes.
+pub const MESSAGE_COST: usize = 256;
 
 /// How often a stream whose client does not read is looked at: what waits for it grows.
 pub const STALL_LOOK: Duration = Duration::from_secs(1);
@@ -251,8 +254,8 @@ pub const GOODBYE_TIME: Duration = Duration::from_secs(1);
 /// one may have on its way. A flood is not read to its end.
 pub const LINGER_BYTES: usize = CONNECTION_WINDOW as usize;
 
-/// Bytes the logs of one worker's watches hold when no flag says otherwise: what a slow watcher can
-/// be behind without a watch of its own at etcd (W9).
+/// Bytes that the logs of a hub hold where nobody says otherwise, as in tests: the program's come from
+/// `--watch-log-bytes` (W9).
 pub const WATCH_LOG_BYTES: usize = 64 * 1024 * 1024;
 
 /// Catch-up watches one worker has open at etcd at once. Each is a stream there; a c-watcher beyond
@@ -323,6 +326,12 @@ pub const WATCH_PROGRESS_LONGEST: Duration = Duration::from_secs(1);
 /// its own, and does not count as one to a later request.
 pub const WATCH_PROGRESS_DROPPED: Duration = Duration::from_secs(5);
 
+/// The largest request for a heartbeat: a few bytes, and what a later etcd may add.
+pub const KEEP_ALIVE_BYTES: u64 = 4 * 1024;
+
+/// Bytes of messages on streams that share, larger than half a window and not complete, on one worker.
+pub const LARGE_REQUEST_BYTES: usize = 64 * 1024 * 1024;
+
 /// Heartbeats of one client's stream that wait for their answers; beyond them it is not read. Streams
 /// of a connection beyond [`ROOMY_STREAMS`] have [`LEASE_FEW_PENDING`]. Each costs about 150 B
 /// where every one is for a lease of its own.
@@ -359,17 +368,27 @@ pub const LEASE_APART_TIME: Duration = Duration::from_secs(3);
 /// How long leases that may have expired are kept apart after one of them was at fault.
 pub const LEASE_TROUBLE: Duration = Duration::from_secs(10);
 
+/// Leases that etcd is asked about at once, of an identity, before their heartbeats are sent.
+pub const LEASE_EXAMS: usize = 64;
+
+/// How often it is looked, at most, who has waited for too long.
+pub const LEASE_LOOK: Duration = Duration::from_millis(500);
+
 /// Streams to etcd for heartbeats that may block, all of an identity together, and of one client's
-/// connection.
+/// connection. Only leases that have expired go there.
 pub const LEASE_APART_LANES: usize = 32;
 /// See [`LEASE_APART_LANES`].
 pub const LEASE_LANES_OF_ONE: usize = 4;
 
 /// Streams to etcd that heartbeats of an identity share, and the time one waits to be sent until there
 /// is one more: a follower asks the leader for each heartbeat, one after the other.
-pub const LEASE_LANES: usize = 8;
+pub const LEASE_LANES: usize = 32;
 /// See [`LEASE_LANES`].
 pub const LEASE_CROWDED: Duration = Duration::from_millis(100);
+
+/// Time that one waits until a further one of these streams takes it, rather than the first. Where the
+/// first comes to all in less, the others have nothing to do, and close.
+pub const LEASE_SPILL: Duration = Duration::from_millis(20);
 
 /// Time without anything to do after which all streams but one to etcd are closed.
 pub const LEASE_LANE_IDLE: Duration = Duration::from_secs(10);
@@ -415,7 +434,8 @@ const _: () = {
     assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
     assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);
-    assert!(LEASE_GATHER.as_millis() < LEASE_CROWDED.as_millis());
+    assert!(LEASE_GATHER.as_millis() < LEASE_SPILL.as_millis());
+    assert!(LEASE_SPILL.as_millis() < LEASE_CROWDED.as_millis());
     assert!(LEASE_CROWDED.as_millis() < LEASE_BLOCKED.as_millis());
     assert!(LEASE_BLOCKED.as_millis() < LEASE_SILENT.as_millis());
     assert!(LEASE_APART_TIME.as_millis() < LEASE_TROUBLE.as_millis());

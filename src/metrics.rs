@@ -122,6 +122,25 @@ pub struct LeaseMetrics {
     pub aside: Count,
 }
 
+/// Reads of one worker.
+#[derive(Debug, Default)]
+pub struct ReadMetrics {
+    /// Linearizable reads that were answered by one that several shared.
+    pub shared: Count,
+    /// Serializable reads that were answered from what is kept.
+    pub hits: Count,
+    /// Those that were not, though they might have been.
+    pub misses: Count,
+    /// Of them: what was kept was too old.
+    pub too_old: Count,
+    /// Something was written since, or may have been.
+    pub written: Count,
+    /// The client had been shown more.
+    pub behind: Count,
+    /// Reads for answers that were soon to be too old.
+    pub renewed: Count,
+}
+
 /// The block of one worker.
 #[derive(Debug)]
 pub struct WorkerMetrics {
@@ -139,6 +158,8 @@ pub struct WorkerMetrics {
     pub watch: WatchMetrics,
     /// Leases.
     pub lease: LeaseMetrics,
+    /// Reads.
+    pub reads: ReadMetrics,
     /// Silent reads that were also sent to another endpoint.
     pub hedges: Count,
     /// By [`Limit`].
@@ -168,11 +189,13 @@ pub enum Limit {
     SlowReader,
     /// Bytes that wait for one connection which is not read.
     StalledBytes,
+    /// Large messages of streams that are not complete.
+    LargeRequests,
 }
 
 impl Limit {
     /// Every bound with its name.
-    pub const ALL: [(Limit, &'static str); 9] = [
+    pub const ALL: [(Limit, &'static str); 10] = [
         (Limit::Resets, "resets"),
         (Limit::ControlFrames, "control_frames"),
         (Limit::HeaderFields, "header_fields"),
@@ -182,6 +205,7 @@ impl Limit {
         (Limit::SlowRequest, "slow_request"),
         (Limit::SlowReader, "slow_reader"),
         (Limit::StalledBytes, "stalled_bytes"),
+        (Limit::LargeRequests, "large_requests"),
     ];
 }
 
@@ -264,6 +288,7 @@ impl Metrics {
                 retries: Count::default(),
                 watch: WatchMetrics::default(),
                 lease: LeaseMetrics::default(),
+                reads: ReadMetrics::default(),
                 hedges: Count::default(),
                 limits: Default::default(),
                 calls: methods.iter().map(|_| CallMetrics::default()).collect(),

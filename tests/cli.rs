@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, ServerTls, UpstreamTls};
+use etcd_edge::service::reads::answers::ReadOptions;
 
 /// Splits at blanks and reads it.
 fn parse(line: &str) -> Result<Parsed, String> {
@@ -66,6 +67,12 @@ fn without_flags_everything_is_the_default() {
     assert_eq!(config.watch_log_bytes, 16 << 20);
     assert_eq!(config.watch_bypass, [""; 0]);
     assert_eq!(config.watch_progress_notify, Duration::from_secs(600));
+    let reads = config.reads;
+    assert_eq!((reads.cache_bytes, reads.audit), (64 << 20, 0));
+    assert_eq!(
+        (reads.max_age, reads.ordering),
+        (Duration::from_secs(1), false)
+    );
     assert_eq!(
         config.workers,
         std::thread::available_parallelism().unwrap().get()
@@ -91,7 +98,8 @@ fn every_served_flag_reaches_the_options() {
          --max-recv-bytes 12 --max-concurrent-streams 100 --cert c --key k --cacert ca \
          --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --debug \
          --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
-         --watch-bypass c --watch-progress-notify-interval 1s",
+         --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
+         --cache-max-age 200ms --cache-audit 50",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
@@ -116,6 +124,12 @@ fn every_served_flag_reaches_the_options() {
         watch_log_bytes: 4096,
         watch_bypass: vec!["a".to_owned(), "b/".to_owned(), "c".to_owned()],
         watch_progress_notify: Duration::from_secs(1),
+        reads: ReadOptions {
+            cache_bytes: 1 << 20,
+            max_age: Duration::from_millis(200),
+            audit: 50,
+            ordering: false,
+        },
         workers: 3,
         drain_timeout: Duration::from_secs(90),
         debug: true,
@@ -475,7 +489,7 @@ fn the_help_is_readable() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 44);
+    assert_eq!(flags.len(), 47);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

@@ -8,7 +8,7 @@ mod lease_hub;
 use std::time::{Duration, Instant};
 
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Because, Hub, PeerId, StreamId};
+use etcd_edge::machine::lease::{Action, Because, Examined, Hub, PeerId, StreamId};
 use lease_hub::{Op, Seen};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
@@ -60,13 +60,14 @@ fn seeded_worlds_are_answered_in_full() {
         resent,
         expired,
         aside,
+        examined,
         refused,
         given_up,
         done,
         lanes,
     } = all;
     for each in [
-        answers, merged, resent, expired, aside, refused, given_up, done,
+        answers, merged, resent, expired, aside, examined, refused, given_up, done,
     ] {
         assert!(each >= 20, "hardly reached: {all:?}");
     }
@@ -89,6 +90,14 @@ fn who_blocks_waits_alone() {
         let (alone, _) = blocked::longest_wait(1_000, false, together);
         assert!(alone < Duration::from_millis(300), "{alone:?}");
     }
+}
+
+/// Many connections that renew what has expired do not keep back one that begins: what it renews is
+/// asked about, and lives.
+#[test]
+fn who_begins_among_many_that_block_is_not_kept_back() {
+    let longest = blocked::newcomers(2_000);
+    assert!(longest < Duration::from_millis(900), "{longest:?}");
 }
 
 /// A follower far from its leader takes a millisecond for each heartbeat: 3,000 a second need more than
@@ -224,6 +233,11 @@ fn what_is_behind_one_that_blocks_goes_on_elsewhere() {
                 one.hub.settle(due);
             }
             Action::Send { leases, .. } => sent.push(leases),
+            Action::Examine { lease } => {
+                assert_eq!(lease, 1);
+                one.hub.examined(1, Examined::Doubtful, due, due);
+                one.hub.settle(due);
+            }
             other => panic!("{other:?}"),
         }
     }

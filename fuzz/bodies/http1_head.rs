@@ -12,6 +12,7 @@ use etcd_edge::metrics::{CODES, Metrics};
 use etcd_edge::net::stream::Stream;
 use etcd_edge::server::http1;
 use etcd_edge::server::pages::Pages;
+use etcd_edge::service::reads::answers::ReadOptions;
 use etcd_edge::service::shared::{Shared, WatchOptions};
 use etcd_edge::service::{Ctx, MaxBytes};
 use etcd_edge::upstream::endpoint::Endpoint;
@@ -46,6 +47,12 @@ async fn serve(server: StdStream) {
             bypass: Vec::new(),
             part_bytes: 0,
             progress_notify: Duration::from_secs(600),
+        },
+        ReadOptions {
+            cache_bytes: 0,
+            max_age: Duration::ZERO,
+            audit: 0,
+            ordering: false,
         },
     );
     let ctx = Rc::new(Ctx::new(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Counts, End, Hub, Lost, PeerId, StreamId};
+use etcd_edge::machine::lease::{Action, Counts, End, Examined, Hub, Lost, PeerId, StreamId};
 use etcd_edge::wire::status::{Code, Status};
 
 /// Most operations of one run.
@@ -44,6 +44,8 @@ pub(crate) enum Op {
     Turn(u8, u8),
     /// etcd answers what was not asked.
     Nonsense(u8),
+    /// etcd says how long a lease has.
+    Word(u8),
     /// Time passes.
     Tick(u8, u8),
 }
@@ -64,7 +66,8 @@ impl Op {
             18..=19 => Op::ServeAll,
             20 => Op::Connect(a),
             21..=22 => Op::ConnectAll,
-            23 => Op::Lose(a, b),
+            23 if a % 2 == 0 => Op::Lose(a, b),
+            23 => Op::Word(b),
             24..=26 => Op::Turn(a, b),
             27 if a % 8 == 0 => Op::Nonsense(b),
             _ => Op::Tick(a, b),
@@ -80,6 +83,7 @@ pub(crate) struct Seen {
     pub(crate) resent: u64,
     pub(crate) expired: u64,
     pub(crate) aside: u64,
+    pub(crate) examined: u64,
     pub(crate) refused: u64,
     pub(crate) given_up: u64,
     pub(crate) done: u64,
@@ -94,6 +98,7 @@ impl std::ops::AddAssign for Seen {
         self.resent += more.resent;
         self.expired += more.expired;
         self.aside += more.aside;
+        self.examined += more.examined;
         self.refused += more.refused;
         self.given_up += more.given_up;
         self.done += more.done;
@@ -161,6 +166,8 @@ struct World {
     lanes: BTreeMap<u64, Lane>,
     /// The first on its way on streams that were given up.
     bygone: Vec<(u64, u64, i64)>,
+    /// Leases that etcd is asked about, and since when.
+    exams: Vec<(i64, Instant)>,
     /// What etcd's answers were to: the lease, and when its heartbeat was sent.
     answers: Vec<(i64, u64)>,
     /// Heartbeats of clients, and to etcd.
@@ -182,6 +189,7 @@ impl World {
             next_stream: 0,
             lanes: BTreeMap::new(),
             bygone: Vec::new(),
+            exams: Vec::new(),
             answers: Vec::new(),
             beats: 0,
             sent: 0,
@@ -270,6 +278,7 @@ impl World {
                         .answered((lane, generation), -1, ttl, &message, self.now);
                 }
             }
+            Op::Word(n) => self.word(n),
             Op::Tick(a, b) => {
                 let most = if b % 8 == 0 { 12_000 } else { 400 };
                 self.pass(Duration::from_millis(u64::from(a) * most / 255));
@@ -341,6 +350,22 @@ impl World {
         }
     }
 
+    /// One of the leases that were asked about; now and then nobody can say.
+    fn word(&mut self, n: u8) {
+        let at = usize::from(n) % self.exams.len().max(1);
+        if at >= self.exams.len() {
+            return;
+        }
+        let (lease, asked) = self.exams.remove(at);
+        let word = match self.leases.get(&lease).copied().unwrap_or(Lease::Lives) {
+            _ if n >= 250 => Examined::Doubtful,
+            Lease::Lives | Lease::Denied => Examined::Lives(Duration::from_secs(TTL)),
+            Lease::Gone => Examined::Unknown,
+            Lease::Blocks => Examined::Doubtful,
+        };
+        self.hub.examined(lease, word, asked, self.now);
+    }
+
     /// One answer after the other, until one blocks.
     fn serve(&mut self, id: u64, most: usize) {
         for _ in 0..most {
@@ -392,7 +417,8 @@ impl World {
     fn settle(&mut self) {
         self.hub.settle(self.now);
         self.perform();
-        let waits = |beat: &Beat| self.now - beat.at < limits::WAIT_FOR_ENDPOINT;
+        let longest = limits::WAIT_FOR_ENDPOINT + limits::LEASE_LOOK;
+        let waits = |beat: &Beat| self.now - beat.at < longest;
         let mut beats = self
             .clients
             .values()
@@ -449,6 +475,11 @@ impl World {
                 Action::Close { lane } => {
                     let before = self.lanes.remove(&lane).expect("a lane that is there");
                     self.bygone(lane, &before);
+                }
+                Action::Examine { lease } => {
+                    self.seen.examined += 1;
+                    self.exams.push((lease, self.now));
+                    assert!(self.exams.len() <= limits::LEASE_EXAMS);
                 }
                 Action::Send { lane, leases } => self.send(lane, &leases),
                 Action::Answer {
@@ -545,6 +576,9 @@ impl World {
             self.connect_all();
             self.settle();
             self.serve_all();
+            while !self.exams.is_empty() {
+                self.word(0);
+            }
             self.settle();
             self.pass(Duration::from_millis(50));
         }

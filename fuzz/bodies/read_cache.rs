@@ -5,6 +5,7 @@
 //! back in any order or not at all, watches cover ranges and tell late.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -282,6 +283,7 @@ impl World {
             Op::Uncover(n) => {
                 if let Some(question) = self.covered(n) {
                     self.covers.remove(&question);
+                    self.cache.prove(&name(question), None);
                 }
             }
             Op::Forget(n) => {
@@ -330,8 +332,12 @@ impl World {
             usize::from(question) % questions().len(),
         );
         let standard = self.standard(client, question);
-        if let Some(found) = self.cache.look(&name(question))
-            && let Verdict::Give(revision) = found.entry.judge(&standard)
+        let look = self.cache.look(&name(question), self.now, MAX_AGE / 4 * 3);
+        if let Some(found) = look
+            && let Verdict::Give(revision) = found.entry.judge(&Standard {
+                proof: found.proof,
+                ..standard
+            })
         {
             self.given(client, question, &found.entry, revision);
             return;
@@ -355,7 +361,7 @@ impl World {
             written: self.written.highest(range),
             unsure: self.unsure.highest(range),
             shown: self.shown[client],
-            proof: self.covers.get(&question).and_then(|cover| cover.proof),
+            proof: None,
         }
     }
 
@@ -417,6 +423,7 @@ impl World {
                 revision,
                 asked: read.asked,
                 answer: Bytes::from(vec![0; 32]),
+                checked: AtomicU64::new(0),
             };
             self.cache.store(name(read.question), entry);
             // etcd's own answer may go back; a cached one may not.
@@ -426,7 +433,7 @@ impl World {
 
     fn cover(&mut self, n: u8) {
         let question = usize::from(n) % questions().len();
-        if let Some(found) = self.cache.look(&name(question)) {
+        if let Some(found) = self.cache.look(&name(question), self.now, MAX_AGE) {
             let revision = found.entry.revision;
             self.covers.entry(question).or_insert(Cover {
                 from: revision + 1,
@@ -477,11 +484,13 @@ impl World {
             self.tell(question);
         }
         if let Some(cover) = self.covers.get_mut(&question) {
-            cover.proof = Some(Proof {
+            let proof = Proof {
                 from: cover.from,
                 through,
                 asked,
-            });
+            };
+            cover.proof = Some(proof);
+            self.cache.prove(&name(question), Some(proof));
         }
     }
 }

@@ -136,6 +136,15 @@ pub struct Flags {
     #[argh(option)]
     pub namespace: String,
 
+    /// memory for answers to serializable reads, in bytes; 0: none is kept
+    #[argh(option, from_str_fn(number))]
+    pub cache_bytes: u64,
+    /// how old such an answer may be; 0: none is kept
+    #[argh(option, from_str_fn(duration))]
+    pub cache_max_age: Duration,
+    /// one in so many kept answers that are given is compared with what etcd answers; 0: none
+    #[argh(option, from_str_fn(number))]
+    pub cache_audit: u64,
     /// serializable reads never go back in revision when the endpoint changes
     #[argh(option, from_str_fn(boolean))]
     pub experimental_serializable_ordering: bool,

@@ -242,6 +242,9 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("resolver-prefix", Fleet, Text("PREFIX"), "", Only(&[""])),
     flag("resolver-ttl", Fleet, Number, "0", Only(&["0"])),
     flag("namespace", Namespace, Text("PREFIX"), "", Only(&[""])),
+    flag("cache-bytes", Cache, Number, "67108864", Yes),
+    flag("cache-max-age", Cache, Duration, "1s", Yes),
+    flag("cache-audit", Cache, Number, "0", Yes),
     flag(
         "experimental-serializable-ordering",
         Cache,

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 
+use crate::limits;
+
 /// Bytes that fit in front of a tail.
 pub const HEAD_BYTES: usize = 22;
 
@@ -144,14 +146,15 @@ impl Account {
         self.queued.get()
     }
 
-    /// Bytes queued on the stream's connection.
+    /// Bytes queued on the stream's connection, with what each message costs.
     pub fn total(&self) -> usize {
         self.total.queued.get()
     }
 
     fn add(&self, bytes: usize) {
         self.queued.set(self.queued.get() + bytes);
-        self.total.queued.set(self.total.queued.get() + bytes);
+        let total = &self.total.queued;
+        total.set(total.get() + bytes + limits::MESSAGE_COST);
     }
 
     /// Runs within the HTTP/2 layer: it may note, and nothing else.
@@ -182,8 +185,9 @@ impl Total {
     }
 
     fn left(&self, bytes: usize) {
-        self.queued.set(self.queued.get() - bytes);
-        if self.queued.get() <= self.most {
+        let queued = self.queued.get() - bytes - limits::MESSAGE_COST;
+        self.queued.set(queued);
+        if queued <= self.most {
             self.held
                 .borrow_mut()
                 .drain(..)
@@ -257,10 +261,11 @@ mod tests {
     #[test]
     fn what_has_left_is_told_in_steps() {
         let board = Rc::new(Board::default());
-        let account = Account::new(7, 4, Total::new(100, board.clone()));
+        let account = Account::new(7, 4, Total::new(10_000, board.clone()));
         let send = |n: usize| Payload::from(Bytes::from(vec![0; n])).counted(&account);
         let (first, second, third) = (send(3), send(4), send(2));
-        assert_eq!((account.queued(), account.total()), (9, 9));
+        assert_eq!(account.queued(), 9);
+        assert_eq!(account.total(), 9 + 3 * limits::MESSAGE_COST);
         drop(first);
         assert_eq!(noted(&board), []);
         drop(third);
@@ -273,13 +278,16 @@ mod tests {
     #[test]
     fn a_full_connection_holds_back_all_its_streams() {
         let board = Rc::new(Board::default());
-        let total = Total::new(10, board.clone());
+        let total = Total::new(10 + limits::MESSAGE_COST, board.clone());
         let full = Account::new(1, 5, total.clone());
         let other = Account::new(2, 5, total.clone());
         let send = |account, n: usize| Payload::from(Bytes::from(vec![0; n])).counted(account);
         let (first, second) = (send(&full, 11), send(&other, 6));
         drop(second);
-        assert_eq!((noted(&board), other.total()), (vec![], 11));
+        assert_eq!(
+            (noted(&board), other.total()),
+            (vec![], 11 + limits::MESSAGE_COST)
+        );
         drop(first);
         assert_eq!(noted(&board), [(2, 6), (1, 11)]);
     }

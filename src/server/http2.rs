@@ -25,7 +25,8 @@ use crate::net::stream::Stream;
 use crate::server::opening::in_time;
 use crate::server::pages::Pages;
 use crate::service::call::Call;
-use crate::service::{Ctx, Peer, route};
+use crate::service::peer::Peer;
+use crate::service::{Ctx, route};
 use crate::upstream::attempt::is_grpc;
 
 /// Serves the connection; an error only if it fails before `until` without a preface.
@@ -72,7 +73,7 @@ async fn drive(
     h2: &mut Connection<Batched, Payload>,
     flusher: &Flusher,
 ) {
-    let peer = Rc::new(Peer::new(ctx));
+    let peer = ctx.new_peer();
     let open_pages = Rc::new(Cell::new(0));
     let mut draining = pin!(ctx.drain.begun());
     let mut drains = false;

@@ -38,9 +38,8 @@ impl Pages {
     /// The page at a path.
     pub async fn answer(&self, ctx: &Rc<Ctx>, method: &Method, path: &str) -> Response<Bytes> {
         match path {
-            "/health" | "/proxy/health" | "/proxy/status" | "/metrics" | "/proxy/metrics"
-                if method != Method::GET =>
-            {
+            // Metrics are shown to any method, as etcd does.
+            "/health" | "/proxy/health" | "/proxy/status" if method != Method::GET => {
                 let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
                 page.headers_mut()
                     .insert(header::ALLOW, HeaderValue::from_static("GET"));

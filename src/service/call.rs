@@ -1,6 +1,7 @@
 //! One call as it arrived: what it asks, what it may spend, and the two directions of its stream.
 
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::RecvStream;
@@ -10,10 +11,15 @@ use tokio::time::Instant;
 
 use crate::net::payload::Payload;
 use crate::net::timers::Timer;
+use crate::service::Ctx;
+use crate::service::bounds::{Cut, bounded};
 use crate::service::identity::{Credential, Session};
-use crate::service::{Ctx, Peer};
+use crate::service::peer::Peer;
 use crate::wire::method::{self, Access, Kind, Method};
 use crate::wire::timeout;
+
+/// Of reads.
+pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 
 /// Of watches.
 pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -85,6 +91,11 @@ impl Call {
         self.is(WATCH) && !self.asks_for_bypass()
     }
 
+    /// A read of keys that may be shared, or answered from what is kept.
+    pub(super) fn is_range(&self) -> bool {
+        self.is(RANGE) && !self.asks_for_bypass()
+    }
+
     /// A stream of heartbeats that may be shared.
     pub(super) fn is_keep_alive(&self) -> bool {
         self.is(KEEP_ALIVE) && !self.asks_for_bypass()
@@ -111,4 +122,22 @@ impl Call {
         self.method
             .is_some_and(|m| m.kind == Kind::Unary && m.access == Access::Read)
     }
+}
+
+/// Waits for something while the client may leave, its deadline pass, or, where the call has no end of
+/// its own, the process end.
+pub(super) async fn while_wanted<T>(
+    call: &mut Call,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Result<T, Cut> {
+    let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
+    let timer = call.timer();
+    let respond = &mut call.respond;
+    bounded(timer, drain.as_ref(), |cx| {
+        if let Poll::Ready(value) = poll(cx) {
+            return Poll::Ready(Ok(value));
+        }
+        respond.poll_reset(cx).map(|_| Err(Cut::ClientGone))
+    })
+    .await
 }

@@ -14,6 +14,8 @@ use http::{HeaderValue, Response, header};
 use crate::limits;
 use crate::net::payload::{Account, Payload};
 use crate::service::identity::Session;
+use crate::service::known::Known;
+use crate::service::peer::Peer;
 use crate::service::reply;
 use crate::wire::status::{Code, Status};
 
@@ -22,6 +24,7 @@ pub(super) struct ClientStream {
     to: RefCell<To>,
     account: Rc<Account>,
     session: Session,
+    peer: Rc<Peer>,
     /// It asked to be told when there is no leader (W12).
     wants_leader: bool,
     /// How it was ended, if it was: the task that reads it is to go.
@@ -71,12 +74,14 @@ impl ClientStream {
         respond: SendResponse<Payload>,
         account: Rc<Account>,
         session: Session,
+        peer: Rc<Peer>,
         wants_leader: bool,
     ) -> ClientStream {
         ClientStream {
             to: RefCell::new(To::Silent(respond)),
             account,
             session,
+            peer,
             wants_leader,
             ended: Cell::new(None),
             waker: Cell::new(None),
@@ -98,10 +103,11 @@ impl ClientStream {
         self.account.queued()
     }
 
-    /// Sends one message. What all streams of a connection keep together is bounded (S1): false when it
+    /// Sends one message, which shows no more of the store than is known. What all streams of a connection keep together is bounded (S1): false when it
     /// is too much, and the stream is reset.
     #[must_use]
-    pub(super) fn send(&self, payload: Payload) -> bool {
+    pub(super) fn send(&self, known: &Known, payload: Payload) -> bool {
+        self.peer.show(known, known.revision());
         let payload = payload.counted(&self.account);
         let mut to = self.to.borrow_mut();
         let Some(stream) = to.begun() else {

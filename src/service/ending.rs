@@ -11,21 +11,24 @@ use crate::service::reply;
 use crate::upstream::failure;
 use crate::wire::status::{Code, Status};
 
+/// The code that etcd ended its stream with.
+pub(super) fn code(end: &End) -> Code {
+    match end {
+        End::Trailers(trailers) => Status::from_headers(trailers).map_or(Code::Unknown, |s| s.code),
+        End::Passed | End::Bare => Code::Unknown,
+    }
+}
+
 /// Ends the client's stream as etcd ended its own.
 pub(super) fn finish(to: &mut SendStream<Payload>, end: End) -> Code {
+    let code = code(&end);
     // Errors mean that the client is gone.
     match end {
-        End::Passed => Code::Unknown,
-        End::Bare => {
-            let _ = to.send_data(Payload::default(), true);
-            Code::Unknown
-        }
-        End::Trailers(trailers) => {
-            let code = Status::from_headers(&trailers).map_or(Code::Unknown, |s| s.code);
-            let _ = to.send_trailers(trailers);
-            code
-        }
+        End::Passed => {}
+        End::Bare => drop(to.send_data(Payload::default(), true)),
+        End::Trailers(trailers) => drop(to.send_trailers(trailers)),
     }
+    code
 }
 
 /// Ends the client's stream when the relay could not go on.

@@ -186,6 +186,11 @@ impl Identities {
         self.0.lock().users.remove(credential.token());
     }
 
+    /// Whose a token is.
+    pub(super) fn login(&self, credential: &Credential) -> Arc<Login> {
+        self.0.lock().login(Some(credential))
+    }
+
     /// Begins the use of an identity by a client with this credential.
     pub(super) fn session(&self, credential: Option<Credential>) -> Session {
         let login = self.0.lock().login(credential.as_ref());

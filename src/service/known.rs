@@ -15,6 +15,8 @@ pub(super) struct Known {
     member_id: AtomicU64,
     raft_term: AtomicU64,
     revision: AtomicI64,
+    /// How often history has been found to have gone back.
+    history: AtomicU64,
 }
 
 impl Known {
@@ -28,6 +30,16 @@ impl Known {
             revision: self.revision.load(Ordering::Acquire),
             raft_term: self.raft_term.load(Ordering::Relaxed),
         }
+    }
+
+    /// The highest revision.
+    pub(super) fn revision(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Which history it is: a revision of another one says nothing of this.
+    pub(super) fn history(&self) -> u64 {
+        self.history.load(Ordering::Relaxed)
     }
 
     /// Notes the header of an answer.
@@ -58,17 +70,17 @@ impl Known {
         }
     }
 
-    /// Notes the header of the message that begins `bytes`, if the method's answers have one.
-    pub(super) fn see_answer(&self, method: Option<&Method>, bytes: &[u8]) {
-        if let Some(method) = method
-            && let Some(header) = header::peek(method, bytes)
-        {
-            self.see(&header);
-        }
+    /// Notes the header of the message that begins `bytes`, if the method's answers have one, and
+    /// gives it back.
+    pub(super) fn see_answer(&self, method: Option<&Method>, bytes: &[u8]) -> Option<Header> {
+        let header = header::peek(method?, bytes)?;
+        self.see(&header);
+        Some(header)
     }
 
     /// History has gone back, or the cluster is another one: what was known is void.
     pub(super) fn reset(&self, header: &Header) {
+        self.history.fetch_add(1, Ordering::Relaxed);
         self.cluster_id.store(header.cluster_id, Ordering::Relaxed);
         self.member_id.store(header.member_id, Ordering::Relaxed);
         self.raft_term.store(header.raft_term, Ordering::Relaxed);

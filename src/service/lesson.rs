@@ -1,13 +1,18 @@
 //! What is learned from answers as they pass, without changing or delaying them: how far the store
 //! has come, and whose a token is.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use crate::service::Ctx;
 use crate::service::call::Call;
+use crate::service::peer::Peer;
+use crate::service::reads::writes::Write;
 use crate::wire::frame::{HEAD_LEN, Reader};
 use crate::wire::method::Method;
 use crate::wire::proto;
+use crate::wire::status::Code;
 
 const AUTHENTICATE: &str = "Authenticate";
 
@@ -17,6 +22,8 @@ pub(super) struct Lesson {
     method: Option<&'static Method>,
     /// Who asks for a token.
     user: Option<Box<str>>,
+    /// What the call may have written.
+    write: RefCell<Option<Write>>,
 }
 
 impl Lesson {
@@ -27,12 +34,42 @@ impl Lesson {
             .is_some_and(|method| method.name == AUTHENTICATE)
             .then(|| user(sent()?))
             .flatten();
-        Lesson { method, user }
+        Lesson {
+            method,
+            user,
+            write: RefCell::new(None),
+        }
+    }
+
+    /// The same, of a call that may write.
+    pub(super) fn of_write(mut self, write: Option<Write>) -> Lesson {
+        self.write = RefCell::new(write);
+        self
+    }
+
+    /// etcd has ended the call with this code; the client has not been told.
+    pub(super) fn ended(&self, ctx: &Ctx, code: Code) {
+        if let Some(write) = &mut *self.write.borrow_mut() {
+            write.ended(ctx, code);
+        }
+    }
+
+    /// The call could not go on.
+    pub(super) fn broke_off(&self, ctx: &Ctx) {
+        if let Some(write) = &mut *self.write.borrow_mut() {
+            write.unsure(ctx);
+        }
     }
 
     /// Looks at a chunk that begins a message.
-    pub(super) fn see(&self, ctx: &Ctx, chunk: &[u8]) {
-        ctx.shared.known.see_answer(self.method, chunk);
+    pub(super) fn see(&self, ctx: &Ctx, peer: &Peer, chunk: &[u8]) {
+        let header = ctx.shared.known.see_answer(self.method, chunk);
+        if let Some(header) = header {
+            peer.show(&ctx.shared.known, header.revision);
+        }
+        if let Some(write) = &mut *self.write.borrow_mut() {
+            write.answered(ctx, header.map(|header| header.revision));
+        }
         if let Some(user) = &self.user
             && let Some(token) = token(chunk)
         {

@@ -1,26 +1,28 @@
 //! What is done with each call: one driver per way of serving it. Knows nothing of sockets.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::limits;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::net::drain::Drain;
-use crate::net::payload::{Board, Total};
 use crate::net::timers::Timers;
 use crate::service::lease::state::Leases;
+use crate::service::peer::Peer;
+use crate::service::reads::Reads;
 use crate::service::shared::Shared;
 use crate::service::watch::state::Watches;
 use crate::upstream::pool::Pool;
 
 mod alarm;
+mod alone;
 mod ask;
 mod bounds;
 pub mod call;
 mod client;
 mod ending;
 mod fetch;
+mod grants;
 pub mod health;
 mod identity;
 mod kept;
@@ -30,7 +32,9 @@ mod lesson;
 mod mail;
 mod outflow;
 mod pass;
+pub mod peer;
 mod read;
+pub mod reads;
 mod relay;
 mod replay;
 mod reply;
@@ -64,6 +68,8 @@ pub struct Ctx {
     pub max: MaxBytes,
     /// Calls open on this worker.
     pub open_calls: Cell<usize>,
+    /// Bytes of large messages of streams that are not complete, on this worker.
+    pub large_requests: Rc<Cell<usize>>,
     /// Bytes kept for sending calls again, on this worker.
     pub replay_bytes: Cell<usize>,
     /// What all workers share.
@@ -74,6 +80,8 @@ pub struct Ctx {
     pub watches: Watches,
     /// Leases of this worker.
     pub leases: Leases,
+    /// Reads of this worker.
+    pub reads: Reads,
     /// The number of the last client connection.
     peers: Cell<u64>,
     /// This worker's number.
@@ -95,9 +103,11 @@ impl Ctx {
             timers: Timers::new(),
             max,
             open_calls: Cell::new(0),
+            large_requests: Rc::default(),
             replay_bytes: Cell::new(0),
             watches: Watches::new(worker, shared.clone()),
             leases: Leases::default(),
+            reads: Reads::default(),
             peers: Cell::new(0),
             shared,
             metrics,
@@ -111,46 +121,14 @@ impl Ctx {
         self.worker as u32
     }
 
+    /// A client connection begins.
+    pub fn new_peer(&self) -> Rc<Peer> {
+        self.peers.set(self.peers.get() + 1);
+        Rc::new(Peer::new(self.peers.get()))
+    }
+
     /// This worker's block of counters.
     pub fn count(&self) -> &WorkerMetrics {
         self.metrics.worker(self.worker)
     }
-}
-
-/// What every call of one client connection shares.
-#[derive(Debug)]
-pub struct Peer {
-    /// Its number on this worker.
-    number: u64,
-    /// Bytes that wait here for it to read on.
-    stalled_bytes: Cell<usize>,
-    /// The same for its watch streams, of which it mostly has none.
-    watched: OnceCell<Rc<Total>>,
-    /// The same for its streams of heartbeats.
-    leased: OnceCell<Rc<Total>>,
-}
-
-impl Peer {
-    /// A connection without a call.
-    pub fn new(ctx: &Ctx) -> Peer {
-        ctx.peers.set(ctx.peers.get() + 1);
-        Peer {
-            number: ctx.peers.get(),
-            stalled_bytes: Cell::new(0),
-            watched: OnceCell::new(),
-            leased: OnceCell::new(),
-        }
-    }
-
-    fn watched(&self, board: &Rc<Board>) -> &Rc<Total> {
-        total(&self.watched, board)
-    }
-
-    fn leased(&self, board: &Rc<Board>) -> &Rc<Total> {
-        total(&self.leased, board)
-    }
-}
-
-fn total<'a>(of: &'a OnceCell<Rc<Total>>, board: &Rc<Board>) -> &'a Rc<Total> {
-    of.get_or_init(|| Total::new(limits::MAX_STALLED_BYTES / 2, board.clone()))
 }

@@ -12,8 +12,9 @@ use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::net::pump::{End, Pump, PumpError};
 use crate::net::timers::Timer;
+use crate::service::Ctx;
 use crate::service::lesson::Lesson;
-use crate::service::{Ctx, Peer};
+use crate::service::peer::Peer;
 
 /// Why the direction ended early.
 pub(super) enum Stopped {
@@ -47,6 +48,11 @@ impl Outflow {
         }
     }
 
+    /// What is learned from what passes.
+    pub(super) fn lesson(&self) -> &Lesson {
+        &self.lesson
+    }
+
     /// Sends one chunk that is already here; `pinned` bytes wait here with it.
     pub(super) fn poll_chunk(
         &mut self,
@@ -72,10 +78,10 @@ impl Outflow {
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
     ) -> Poll<Result<End, Stopped>> {
-        let (ctx, lesson) = (&self.ctx, &self.lesson);
+        let (ctx, peer, lesson) = (&self.ctx, &self.peer, &self.lesson);
         let polled = self.pump.poll(cx, from, to, |chunk, begins| {
             if begins {
-                lesson.see(ctx, chunk);
+                lesson.see(ctx, peer, chunk);
             }
         });
         self.watched(cx, polled, || from.flow_control().used_capacity())

@@ -24,7 +24,10 @@ use crate::wire::status::Code;
 pub(super) async fn pass(call: &mut Call, answer: Answer) -> Code {
     let code = answer.code();
     if let Some(first) = answer.chunks.front() {
-        call.ctx.shared.known.see_answer(call.method, first);
+        let known = &call.ctx.shared.known;
+        if let Some(header) = known.see_answer(call.method, first) {
+            call.peer.show(known, header.revision);
+        }
     }
     // Nothing this small needs a look at its messages' lengths.
     let most = usize::try_from(call.ctx.max.recv).unwrap_or(usize::MAX);

@@ -4,24 +4,25 @@
 //! on one timer. All that is rare is boxed: every read's future would carry it.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use crate::error::Failure;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::pump::{Pump, PumpError};
+use crate::service::alone::{Plain, cut_short, plain, second_chances};
 use crate::service::bounds::{Cut, bounded};
 use crate::service::call::Call;
-use crate::service::fetch::{Begun, Read};
+use crate::service::fetch::Begun;
 use crate::service::kept::Kept;
 use crate::service::pass::pass;
+use crate::service::reads::kept::keep;
+use crate::service::reads::plan::{Plan, plan};
+use crate::service::reads::waiting;
 use crate::service::reply;
-use crate::upstream::attempt::{Answer, Attempt};
 use crate::wire::status::{Code, Status};
 
 /// Serves a client's read. Gives back what was received when the request is too large to be
@@ -45,113 +46,32 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         }
         Err(NotGathered::ClientGone) => return Ok(Code::Cancelled),
     };
-    let begun = match plain(call, &request).await {
-        Plain::Answered(answer) => return Ok(pass(call, answer).await),
-        Plain::Cut(cut) => return Ok(cut_short(call, cut)),
-        Plain::Begun(begun) => begun,
+    let (asking, flight) = match plan(call, &request) {
+        Plan::Given(code) => return Ok(code),
+        Plan::Waits(waits) => return Ok(Box::pin(waiting::serve(call, request, waits)).await),
+        Plan::Plain(asking) => (asking, None),
+        Plan::Alone(asking, flight) => (Some(asking), Some(flight)),
     };
-    Ok(
-        match Box::pin(second_chances(call, &request, begun)).await {
-            Ok(Ok(answer)) => pass(call, answer).await,
-            Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
-            Err(cut) => cut_short(call, cut),
-        },
-    )
-}
-
-fn cut_short(call: &mut Call, cut: Cut) -> Code {
-    match cut {
-        Cut::ClientGone | Cut::Drain => Code::Cancelled,
-        Cut::Deadline => reply::trailers_only(&mut call.respond, &reply::deadline_exceeded()),
+    let came = plain(call, &request).await;
+    if let (Plain::Answered(answer), Some(asking)) = (&came, &asking) {
+        keep(&call.ctx, asking, answer);
+    }
+    // Whoever waits for it to come back goes now, however long it takes to be read.
+    drop(flight);
+    match came {
+        Plain::Answered(answer) => Ok(pass(call, answer).await),
+        Plain::Cut(cut) => Ok(cut_short(call, cut)),
+        Plain::Begun(begun) => Ok(Box::pin(on(call, &request, begun)).await),
     }
 }
 
-/// What one attempt on the serving endpoint gave.
-enum Plain {
-    Answered(Answer),
-    Cut(Cut),
-    /// Not enough.
-    Begun(Begun),
-}
-
-async fn plain(call: &mut Call, request: &[Bytes]) -> Plain {
-    let Some(conn) = call.ctx.pool.ready() else {
-        return Plain::Begun(Begun::Nothing);
-    };
-    let sent = read(call, request).send(&conn);
-    let mut attempt = match sent {
-        Ok(attempt) => attempt,
-        Err(failure) => return failed(conn.endpoint(), Err(failure)),
-    };
-    match wait(call, &mut attempt).await {
-        Ok(Ok(answer)) if !answer.is_unavailable() => Plain::Answered(answer),
-        Ok(result) => failed(attempt.endpoint(), result),
-        Err(NoAnswer::Silent) => Plain::Begun(Begun::Silent(attempt)),
-        Err(NoAnswer::Cut(cut)) => Plain::Cut(cut),
+/// What one attempt was not enough for.
+async fn on(call: &mut Call, request: &[Bytes], begun: Begun) -> Code {
+    match second_chances(call, request, begun).await {
+        Ok(Ok(answer)) => pass(call, answer).await,
+        Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
+        Err(cut) => cut_short(call, cut),
     }
-}
-
-fn failed(endpoint: usize, result: Result<Answer, Failure>) -> Plain {
-    Plain::Begun(Begun::Failed(endpoint, result))
-}
-
-fn read<'a>(call: &'a Call, request: &'a [Bytes]) -> Read<'a> {
-    Read {
-        ctx: &call.ctx,
-        head: &call.head,
-        deadline: call.deadline,
-        request,
-    }
-}
-
-#[derive(Clone, Copy)]
-enum NoAnswer {
-    Silent,
-    Cut(Cut),
-}
-
-/// Waits for the answer until it counts as silent, or the deadline is over, or the client leaves.
-async fn wait(call: &mut Call, attempt: &mut Attempt) -> Result<Result<Answer, Failure>, NoAnswer> {
-    let silent = Instant::now() + limits::SILENT_READ;
-    let (until, over) = match call.deadline {
-        Some(deadline) if deadline <= silent => (deadline, NoAnswer::Cut(Cut::Deadline)),
-        _ => (silent, NoAnswer::Silent),
-    };
-    let mut timer = call.ctx.timers.at(Some(until));
-    poll_fn(|cx| {
-        if let Poll::Ready(answered) = attempt.poll(cx) {
-            return Poll::Ready(Ok(answered));
-        }
-        if call.respond.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(NoAnswer::Cut(Cut::ClientGone)));
-        }
-        ready!(timer.poll(cx));
-        Poll::Ready(Err(over))
-    })
-    .await
-}
-
-async fn second_chances(
-    call: &mut Call,
-    request: &[Bytes],
-    begun: Begun,
-) -> Result<Result<Answer, Status>, Cut> {
-    let read = Read {
-        ctx: &call.ctx,
-        head: &call.head,
-        deadline: call.deadline,
-        request,
-    };
-    let timer = call.ctx.timers.at(call.deadline);
-    let respond = &mut call.respond;
-    let mut fetch = pin!(read.fetch(begun));
-    bounded(timer, None, |cx| {
-        if let Poll::Ready(answered) = fetch.as_mut().poll(cx) {
-            return Poll::Ready(Ok(answered));
-        }
-        respond.poll_reset(cx).map(|_| Err(Cut::ClientGone))
-    })
-    .await
 }
 
 /// Collects a small request.

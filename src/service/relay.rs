@@ -3,23 +3,24 @@
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::RecvStream;
 use http::Response;
 use tokio::time::{Instant, sleep};
 
-use crate::error::Failure;
+use crate::error::{Failure, Progress};
 use crate::limits;
 use crate::machine::picker::Tried;
 use crate::machine::retry::{Situation, Verdict, verdict};
 use crate::net::pump::End;
 use crate::service::bounds::{Cut, bounded};
-use crate::service::call::Call;
-use crate::service::ending::{finish, stopped};
+use crate::service::call::{Call, while_wanted};
+use crate::service::ending::{self, finish, stopped};
 use crate::service::lesson::Lesson;
 use crate::service::outflow::{Outflow, Stopped};
+use crate::service::reads::writes::Write;
 use crate::service::reply;
 use crate::service::upload::Upload;
 use crate::upstream::attempt;
@@ -30,8 +31,16 @@ use crate::wire::status::{Code, Status};
 /// Serves a call of which these bytes have been received.
 pub(super) async fn serve(call: &mut Call, received: Vec<Bytes>) -> Code {
     let mut upload = Upload::new(call, received);
-    match open(call, &mut upload).await {
-        Ok((taken, response)) => answer(call, upload, taken, response).await,
+    let mut write = Write::of(call);
+    let opened = open(call, &mut upload).await;
+    if let Some(write) = &mut write {
+        write.learn(&call.ctx, || upload.sent());
+        if opened.is_err() && upload.may_be_done() {
+            write.unsure(&call.ctx);
+        }
+    }
+    match opened {
+        Ok((taken, response)) => answer(call, upload, taken, response, write).await,
         Err(Stop::Status(status)) => reply::trailers_only(&mut call.respond, &status),
         Err(Stop::ClientGone) => Code::Cancelled,
     }
@@ -67,6 +76,9 @@ async fn open(call: &mut Call, upload: &mut Upload) -> Result<(Taken, Response<R
             Ok(begun) => return Ok(begun),
             Err(failure) => failure,
         };
+        if failure.progress != Progress::Sent {
+            upload.is_undone();
+        }
         let situation = Situation {
             read: false,
             replayable: upload.is_replayable(),
@@ -81,7 +93,7 @@ async fn open(call: &mut Call, upload: &mut Upload) -> Result<(Taken, Response<R
             Verdict::AfterPause => {
                 tried = Tried::default();
                 let mut pause = pin!(sleep(limits::READ_ROUND_PAUSE));
-                wait(call, |cx| pause.as_mut().poll(cx)).await?;
+                while_wanted(call, |cx| pause.as_mut().poll(cx)).await?;
             }
         }
         call.ctx.count().retries.inc();
@@ -109,25 +121,8 @@ async fn connection(
             Ok(pool.other(tried, give_up).await)
         }
     });
-    let conn = Box::pin(wait(call, |cx| dial.as_mut().poll(cx))).await?;
+    let conn = Box::pin(while_wanted(call, |cx| dial.as_mut().poll(cx))).await?;
     conn.map_err(|failure| Stop::Status(reply::lost(&failure, call.deadline)))
-}
-
-/// Waits for something while the client may leave, its deadline pass, or the process end.
-async fn wait<T>(
-    call: &mut Call,
-    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-) -> Result<T, Cut> {
-    let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
-    let timer = call.timer();
-    let respond = &mut call.respond;
-    bounded(timer, drain.as_ref(), |cx| {
-        if let Poll::Ready(value) = poll(cx) {
-            return Poll::Ready(Ok(value));
-        }
-        respond.poll_reset(cx).map(|_| Err(Cut::ClientGone))
-    })
-    .await
 }
 
 /// One attempt, up to the head of etcd's answer.
@@ -146,6 +141,7 @@ async fn attempt(
         Ok(taken) => taken,
         Err(failure) => return Ok(Err(failure)),
     };
+    upload.begins();
     let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
     let timer = call.timer();
     let Call { body, respond, .. } = call;
@@ -178,16 +174,21 @@ async fn answer(
     mut upload: Upload,
     mut taken: Taken,
     response: Response<RecvStream>,
+    write: Option<Write>,
 ) -> Code {
-    let lesson = Lesson::new(call, || upload.sent());
+    let lesson = Lesson::new(call, || upload.sent()).of_write(write);
     upload.forget();
     let (head, mut from) = response.into_parts();
     let end = from.is_end_stream();
     let code = Status::from_headers(&head.headers).map_or(Code::Unknown, |s| s.code);
+    if end {
+        lesson.ended(&call.ctx, code);
+    }
     let Ok(mut to) = call
         .respond
         .send_response(Response::from_parts(head, ()), end)
     else {
+        lesson.broke_off(&call.ctx);
         return Code::Cancelled;
     };
     if end {
@@ -208,6 +209,10 @@ async fn answer(
         to.poll_reset(cx).map(|_| Err(Cut::ClientGone))
     })
     .await;
+    match &ended {
+        Ok(Ended::Out(Ok(end))) => out.lesson().ended(&call.ctx, ending::code(end)),
+        _ => out.lesson().broke_off(&call.ctx),
+    }
     match ended {
         Ok(Ended::Out(Ok(end))) => finish(&mut to, end),
         Ok(Ended::Out(Err(why))) => stopped(call, &mut to, why),

@@ -64,6 +64,12 @@ pub(super) fn recv_too_large(len: u64, max: u64) -> Status {
     Status::new(Code::ResourceExhausted, text)
 }
 
+/// Large messages of streams that are not complete come to too much.
+pub(super) fn too_many_large() -> Status {
+    let text = "etcd-edge: too many large requests are not complete";
+    Status::new(Code::ResourceExhausted, text)
+}
+
 /// The process is to end, and this call has no end of its own (S2).
 pub(super) fn shutting_down() -> Status {
     Status::new(Code::Unavailable, "etcd-edge is shutting down")

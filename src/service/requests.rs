@@ -1,12 +1,14 @@
 //! What a client asks on a stream that shares what goes to etcd, message by message, and why the
 //! stream is over when it is.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::RecvStream;
 
+use crate::limits;
 use crate::metrics::Limit;
 use crate::net::timers::Timer;
 use crate::service::client::ClientStream;
@@ -23,11 +25,39 @@ pub(super) enum Over {
 }
 
 /// The reading side of a client's stream.
+///
+/// The window is given back for what has been read as messages: what is kept of one that is not complete
+/// counts against the windows of its stream and connection, so that all that a client begins and does
+/// not finish is bounded by them (S1). A message that is larger than half a window is let in beyond it,
+/// [`limits::LARGE_REQUEST_BYTES`] of them on a worker.
 pub(super) struct Requests {
     body: RecvStream,
     messages: Messages,
     deadline: Timer,
     half_closed: bool,
+    /// Received, and not given back.
+    owed: usize,
+    /// Of a message that is larger than half a window.
+    large: Large,
+}
+
+/// Bytes of large messages that are not complete, counted on their worker.
+struct Large {
+    all: Rc<Cell<usize>>,
+    bytes: usize,
+}
+
+impl Large {
+    fn set(&mut self, bytes: usize) {
+        self.all.set(self.all.get() + bytes - self.bytes);
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// What comes next on a stream.
@@ -40,12 +70,23 @@ pub(super) enum Next {
 
 impl Requests {
     /// Of a call of which these bytes have been received.
-    pub(super) fn new(body: RecvStream, messages: Messages, deadline: Timer) -> Requests {
+    pub(super) fn new(
+        ctx: &Ctx,
+        body: RecvStream,
+        messages: Messages,
+        deadline: Timer,
+    ) -> Requests {
+        let large = Large {
+            all: ctx.large_requests.clone(),
+            bytes: 0,
+        };
         Requests {
             body,
             messages,
             deadline,
             half_closed: false,
+            owed: 0,
+            large,
         }
     }
 
@@ -60,6 +101,7 @@ impl Requests {
         takes: bool,
     ) -> Poll<Result<Next, Over>> {
         if self.half_closed || !takes {
+            self.messages.settle();
             stream.waits(cx);
             return stream.poll_reset(cx).map(|()| Err(Over::Gone));
         }
@@ -69,13 +111,20 @@ impl Requests {
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(Err(Over::Status(status))),
             }
+            if let Err(status) = self.give_back(ctx) {
+                return Poll::Ready(Err(Over::Status(status)));
+            }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
-                    // An error means that the stream is gone, which the next poll says.
-                    let _ = self.body.flow_control().release_capacity(chunk.len());
+                    self.owed += chunk.len();
                     self.messages.push(chunk);
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Over::Gone)),
+                Poll::Ready(None) if self.messages.held() > 0 => {
+                    // As etcd says it.
+                    let status = Status::new(Code::Internal, "unexpected EOF");
+                    return Poll::Ready(Err(Over::Status(status)));
+                }
                 Poll::Ready(None) => {
                     self.half_closed = true;
                     return Poll::Ready(Ok(Next::HalfClosed));
@@ -86,6 +135,25 @@ impl Requests {
                 }
             }
         }
+    }
+
+    /// All whole messages have been taken: gives back what they were.
+    fn give_back(&mut self, ctx: &Ctx) -> Result<(), Status> {
+        let held = self.messages.held();
+        let large = held.saturating_sub(limits::STREAM_WINDOW as usize / 2);
+        self.large.set(large);
+        if self.large.all.get() > limits::LARGE_REQUEST_BYTES {
+            ctx.count().hit(Limit::LargeRequests);
+            return Err(reply::too_many_large());
+        }
+        let keeps = (held - large).min(self.owed);
+        let back = self.owed - keeps;
+        if back > 0 {
+            self.owed = keeps;
+            // An error means that the stream is gone, which the next poll says.
+            let _ = self.body.flow_control().release_capacity(back);
+        }
+        Ok(())
     }
 
     /// Ready when the client's deadline is over, or the process is to end (S2, P3).
@@ -106,12 +174,22 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// None yet; of a call whose requests are called `what`.
-    pub(super) fn new(ctx: &Rc<Ctx>, what: &'static str) -> Messages {
+    /// None yet; of a call whose requests are called `what`, and have at most so many bytes.
+    pub(super) fn new(max: u64, what: &'static str) -> Messages {
         Messages {
-            reader: Reader::new(ctx.max.send),
+            reader: Reader::new(max),
             what,
         }
+    }
+
+    /// Bytes that are here and are no whole message yet, or were not taken.
+    fn held(&self) -> usize {
+        self.reader.buffered()
+    }
+
+    /// Nothing is taken for a while: what is here keeps no buffer alive that it came in.
+    fn settle(&mut self) {
+        self.reader.settle();
     }
 
     /// More of the stream.

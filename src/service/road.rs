@@ -27,8 +27,8 @@ pub(super) struct Road {
     stalled: Option<usize>,
     /// When it was last known to be good: no endpoint has answered since.
     since: Option<Instant>,
-    /// When an endpoint first said that it has no leader, and none has answered since.
-    leaderless: Option<Instant>,
+    /// When an endpoint first and last said that it has no leader, and none has answered since.
+    leaderless: Option<(Instant, Instant)>,
     /// The next pause.
     pause: Duration,
 }
@@ -76,10 +76,15 @@ impl Road {
         loop {
             let since = *self.since.get_or_insert_with(Instant::now);
             let give_up = since + limits::WAIT_FOR_ENDPOINT;
-            let leaderless = self
-                .leaderless
-                .is_some_and(|since| since.elapsed() >= limits::LEADERLESS_TIME);
+            let leaderless = self.leaderless.is_some_and(|(first, last)| {
+                first.elapsed() >= limits::LEADERLESS_TIME
+                    && last.elapsed() < limits::LEADERLESS_TIME
+            });
             if leaderless || Instant::now() >= give_up {
+                return Err(self.give_up());
+            }
+            if !login.is_nobody() && login.credentials(1).is_empty() {
+                // Nobody is here any more.
                 return Err(self.give_up());
             }
             let Some(credential) = self.credential(login) else {
@@ -165,8 +170,17 @@ impl Road {
         // One whose connection broke is known to have failed; one that ended the stream itself is only
         // known here.
         self.pass_over();
+        let now = Instant::now();
         if end.text.as_deref() == Some(NO_LEADER) {
-            self.leaderless.get_or_insert_with(Instant::now);
+            let (first, _) = self.leaderless.unwrap_or((now, now));
+            self.leaderless = Some((first, now));
+        } else if end.lived >= limits::LEADERLESS_TIME {
+            // It had one for as long: it would have said so.
+            self.leaderless = None;
+        }
+        if end.lived >= limits::WAIT_FOR_ENDPOINT {
+            // Nothing was asked of it, or it would have been given up before.
+            self.since = None;
         }
         if end.lived >= limits::WATCH_LOOK {
             self.pause = Duration::ZERO;

@@ -12,6 +12,7 @@ use crate::machine::watch::hub::Identity;
 use crate::service::identity::Identities;
 use crate::service::known::Known;
 use crate::service::mail::Mail;
+use crate::service::reads::answers::{Answers, ReadOptions};
 
 /// What flags say of watches.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Shared {
     pub(super) known: Known,
     /// Whose tokens are whose.
     pub(super) identities: Identities,
+    /// Kept answers.
+    pub(super) answers: Answers,
     /// The size from which etcd cuts what it tells, as far as it has shown.
     part_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
@@ -54,7 +57,7 @@ struct Mailbox {
 
 impl Shared {
     /// For so many workers.
-    pub fn new(workers: usize, options: WatchOptions) -> Shared {
+    pub fn new(workers: usize, options: WatchOptions, reads: ReadOptions) -> Shared {
         let mailbox = |_| {
             let (sender, receiver) = unbounded_channel();
             Mailbox {
@@ -66,6 +69,7 @@ impl Shared {
         Shared {
             known: Known::default(),
             identities: Identities::default(),
+            answers: Answers::new(reads),
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,

@@ -34,6 +34,8 @@ pub(super) struct Upload {
     /// Runs while a unary request is incomplete.
     timer: Option<Pin<Box<Sleep>>>,
     unary: bool,
+    /// etcd may have processed it.
+    may_be_done: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,23 @@ impl Upload {
             state: UploadState::Open,
             timer: None,
             unary: call.is_unary(),
+            may_be_done: false,
         }
+    }
+
+    /// An attempt begins.
+    pub(super) fn begins(&mut self) {
+        self.may_be_done = true;
+    }
+
+    /// etcd provably did not process it (E2).
+    pub(super) fn is_undone(&mut self) {
+        self.may_be_done = false;
+    }
+
+    /// Whether etcd may have processed what was sent.
+    pub(super) fn may_be_done(&self) -> bool {
+        self.may_be_done
     }
 
     /// Begins anew for another attempt; the replay is complete.

@@ -66,20 +66,31 @@ impl CallGuard {
 
 /// Bytes of an answer that are held, counted at the connection they came over while it lives.
 pub struct Held {
-    conn: Rc<Conn>,
+    /// `None` for an answer that did not come from etcd just now.
+    conn: Option<Rc<Conn>>,
     bytes: usize,
 }
 
 impl Held {
     /// None yet.
     pub fn new(conn: Rc<Conn>) -> Held {
-        Held { conn, bytes: 0 }
+        Held {
+            conn: Some(conn),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes that are kept here anyway.
+    pub fn kept(bytes: usize) -> Held {
+        Held { conn: None, bytes }
     }
 
     /// So many more.
     pub fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
-        self.conn.held.set(self.conn.held.get() + bytes);
+        if let Some(conn) = &self.conn {
+            conn.held.set(conn.held.get() + bytes);
+        }
     }
 
     /// How many.
@@ -90,15 +101,17 @@ impl Held {
     /// Whether this answer, or all of the connection together, are more than may be held. Small
     /// answers are not asked: they cost less than their calls.
     pub fn is_too_much(&self) -> bool {
+        let all = self.conn.as_ref().map_or(0, |conn| conn.held.get());
         self.bytes > limits::HOLD_BYTES
-            || self.bytes > limits::FREE_SEND_BYTES
-                && self.conn.held.get() > limits::HOLD_BYTES_PER_CONNECTION
+            || self.bytes > limits::FREE_SEND_BYTES && all > limits::HOLD_BYTES_PER_CONNECTION
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.conn.held.set(self.conn.held.get() - self.bytes);
+        if let Some(conn) = &self.conn {
+            conn.held.set(conn.held.get() - self.bytes);
+        }
     }
 }
 

@@ -203,6 +203,18 @@ impl Reader {
         }
     }
 
+    /// Copies what is held in chunks into one of its own: they may keep alive the buffers they came in.
+    pub fn settle(&mut self) {
+        if self.chunks.is_empty() {
+            return;
+        }
+        let mut own = Vec::with_capacity(self.chunks.iter().map(Bytes::len).sum());
+        self.chunks
+            .drain(..)
+            .for_each(|chunk| own.extend_from_slice(&chunk));
+        self.chunks.push_back(own.into());
+    }
+
     /// Bytes held: pushed and not yet returned in a message, heads included.
     pub fn buffered(&self) -> usize {
         let chunks: usize = self.chunks.iter().map(Bytes::len).sum();

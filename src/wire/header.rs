@@ -1,8 +1,12 @@
 //! The `ResponseHeader` at the front of nearly every answer of etcd, read without decoding the rest.
 
-use crate::wire::frame::HEAD_LEN;
+use bytes::Bytes;
+
+use crate::wire::frame::{self, HEAD_LEN};
 use crate::wire::method::Method;
-use crate::wire::proto::{self, WireType, read_varint};
+use crate::wire::proto::{
+    self, MAX_VARINT_LEN, WireType, put_len_head, put_varint_field, read_varint,
+};
 
 /// The numbers of a `ResponseHeader`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +23,9 @@ pub struct Header {
 
 /// Field of the header in all answers that have one.
 const HEADER: u64 = 1 << 3 | WireType::Len as u64;
+
+/// Field of the revision in a header.
+const REVISION: u32 = 3;
 
 /// The header of the message that begins `bytes`, gRPC head included; `None` when the method's
 /// answers have none, or when it is not all there. It comes first and is far smaller than a frame,
@@ -57,6 +64,31 @@ pub fn read(encoded: &[u8]) -> Option<Header> {
     Some(header)
 }
 
+/// A framed answer whose header is its first field, with another revision in it; `None` when it is none.
+pub fn at_revision(framed: &[u8], revision: i64) -> Option<Bytes> {
+    let message = framed.get(HEAD_LEN..)?;
+    let header = complete(first_field(message)?)?;
+    let first = proto::fields(message).next()?.ok()?;
+    let rest = &message[first.range.end..];
+    let mut fields = Vec::with_capacity(header.len() + MAX_VARINT_LEN);
+    for field in proto::fields(header) {
+        let field = field.ok()?;
+        if field.number != REVISION {
+            fields.extend_from_slice(&header[field.range]);
+        }
+    }
+    // An int64 travels as the same 64 bits.
+    put_varint_field(&mut fields, REVISION, revision as u64);
+    let mut out = Vec::with_capacity(framed.len() + 2 * MAX_VARINT_LEN);
+    out.extend_from_slice(&[0; HEAD_LEN]);
+    put_len_head(&mut out, 1, fields.len());
+    out.extend_from_slice(&fields);
+    out.extend_from_slice(rest);
+    let len = u32::try_from(out.len() - HEAD_LEN).ok()?;
+    out[..HEAD_LEN].copy_from_slice(&frame::head(false, len));
+    Some(out.into())
+}
+
 /// From the length of field 1 on, if the message begins with it.
 fn first_field(message: &[u8]) -> Option<&[u8]> {
     let (tag, len) = read_varint(message).ok()?;
@@ -74,9 +106,9 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::wire::frame;
     use crate::wire::method;
-    use crate::wire::pb::etcdserverpb::{MemberListResponse, ResponseHeader};
+    use crate::wire::pb::etcdserverpb::{MemberListResponse, RangeResponse, ResponseHeader};
+    use crate::wire::pb::mvccpb::KeyValue;
 
     const ENCODED: ResponseHeader = ResponseHeader {
         cluster_id: u64::MAX,
@@ -124,5 +156,38 @@ mod tests {
         let stream = method::lookup("/etcdserverpb.KV/RangeStream").unwrap();
         assert_eq!(peek(stream, &bytes), Some(READ));
         assert_eq!(peek(list(), &bytes), None);
+    }
+
+    #[test]
+    fn another_revision_changes_nothing_else() {
+        let answer = |revision| {
+            let kv = KeyValue {
+                key: "k".into(),
+                value: vec![7; 300].into(),
+                mod_revision: 3,
+                ..KeyValue::default()
+            };
+            let header = ResponseHeader {
+                revision,
+                ..ENCODED
+            };
+            let answer = RangeResponse {
+                header: Some(header),
+                kvs: vec![kv.clone(), kv],
+                more: true,
+                count: 2,
+            };
+            frame::encode_message(&answer)
+        };
+        for revision in [1, 127, 128, i64::MAX] {
+            let changed = at_revision(&answer(300), revision).unwrap();
+            let decoded = RangeResponse::decode(&changed[HEAD_LEN..]).unwrap();
+            let wanted = RangeResponse::decode(&answer(revision)[HEAD_LEN..]).unwrap();
+            assert_eq!(decoded, wanted);
+            assert_eq!(changed.len(), answer(revision).len());
+        }
+        for cut in [0, 4, 9] {
+            assert_eq!(at_revision(&answer(300)[..cut], 4), None);
+        }
     }
 }

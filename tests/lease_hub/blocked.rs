@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Hub, PeerId, StreamId};
+use etcd_edge::machine::lease::{Action, Examined, Hub, PeerId, StreamId};
 
 /// How long the world runs.
 const RUN: Duration = Duration::from_secs(30);
@@ -34,6 +34,23 @@ pub(crate) fn longest_wait(leases: usize, trouble: bool, together: bool) -> (Dur
     (world.longest, world.most_lanes)
 }
 
+/// The longest that one waited who begins to renew a lease of his own, at any time, while each of so many
+/// connections renews one that has expired.
+pub(crate) fn newcomers(expired: usize) -> Duration {
+    let mut world = World::new(Duration::from_micros(200));
+    for n in 0..expired as i64 {
+        let lease = EXPIRED + n;
+        world.open(lease, 1_000 + n as u64);
+        world.plan(Duration::from_millis(500), What::Late(n));
+    }
+    for n in 0..100 {
+        world.open(n, n as u64);
+        world.plan(Duration::from_millis(40 * n as u64), What::Beat(n));
+    }
+    world.run();
+    world.longest
+}
+
 /// The longest wait, and the most lanes, when each heartbeat takes etcd so long.
 pub(crate) fn crowd(leases: usize, each: Duration) -> (Duration, usize) {
     let mut world = World::new(each);
@@ -52,6 +69,8 @@ enum What {
     Late(i64),
     /// etcd has worked at the first heartbeat of a lane's stream.
     Work(u64, u64),
+    /// It says how long a lease has.
+    Word(i64),
 }
 
 struct Lane {
@@ -167,6 +186,15 @@ impl World {
                 self.hub.beat(stream(lease), lease, self.at());
             }
             What::Work(lane, generation) => self.work(lane, generation),
+            What::Word(lease) => {
+                let asked = self.at() - self.each;
+                let word = match self.revoked.get(&lease) {
+                    None => Examined::Lives(TTL),
+                    Some(at) if *at > self.now => Examined::Doubtful,
+                    Some(_) => Examined::Unknown,
+                };
+                self.hub.examined(lease, word, asked, self.at());
+            }
         }
     }
 
@@ -221,6 +249,7 @@ impl World {
                     lane.way.extend(leases);
                     self.plan(self.each, What::Work(id, generation));
                 }
+                Action::Examine { lease } => self.plan(self.each, What::Word(lease)),
                 Action::Answer { stream, .. } => {
                     if let Some(since) = self.waits.remove(&(stream.stream as i64)) {
                         self.longest = self.longest.max(self.now - since);

@@ -1,5 +1,7 @@
 //! The words between the lease hub and its driver.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::wire::status::Status;
@@ -47,6 +49,11 @@ pub enum Action {
         /// Not empty; none of them is on its way already.
         leases: Vec<i64>,
     },
+    /// Ask etcd how long a lease has, which waits for nobody; answer with [`super::Hub::examined`].
+    Examine {
+        /// Which.
+        lease: i64,
+    },
     /// Answer a client.
     Answer {
         /// Its stream.
@@ -74,6 +81,8 @@ pub enum Because {
     Lost,
     /// The endpoint does not answer what it should.
     Stalled,
+    /// It does not answer, which may be for a reason that is none of its.
+    Elsewhere,
     /// etcd refuses the token that the last one was opened with.
     Token,
 }
@@ -87,6 +96,17 @@ pub enum Lost {
     Token,
     /// etcd refuses the heartbeat it was at, the first unanswered one (L4).
     Refused(Status),
+}
+
+/// What etcd says of a lease that was examined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Examined {
+    /// It lives for this time from when it was asked.
+    Lives(Duration),
+    /// It is not there: a heartbeat for it is answered at once.
+    Unknown,
+    /// It has expired and is still there, or nobody could say: a heartbeat for it may block.
+    Doubtful,
 }
 
 /// How a client's stream ends.

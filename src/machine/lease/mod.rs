@@ -6,8 +6,9 @@
 //! - Each heartbeat of a client gets one answer, of a heartbeat that left after it came (L2).
 //! - What was not answered when a stream was lost is sent again on the next (L3).
 //! - etcd works a stream off one by one, so a heartbeat that it cannot answer keeps back all behind it.
-//!   A lease that may have expired and does not come back soon is put aside, with all others of that
-//!   kind, until there is calm: each of them alone on a stream (L4).
+//!   A lease that may have expired and does not come back soon is put aside. From then on until there is
+//!   calm, etcd is asked about each lease that may have expired, and those that have are sent each alone
+//!   on a stream (L4).
 //!
 //! Streams to etcd are *lanes*. There is one shared lane; more only while one cannot keep up, as when
 //! the endpoint is a follower, which asks the leader for each heartbeat in turn.
@@ -20,13 +21,13 @@ mod doubted;
 mod lane;
 mod rounds;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::limits;
-pub use api::{Action, Because, Counts, End, Lost, PeerId, StreamId};
+pub use api::{Action, Because, Counts, End, Examined, Lost, PeerId, StreamId};
 use doubted::Doubted;
 use lane::{Kind, Lane};
 use rounds::{Joined, RoundId, Rounds};
@@ -37,6 +38,9 @@ pub struct Hub {
     rounds: Rounds,
     /// Rounds that wait for a shared lane, and since when. The oldest first, whenever it came here.
     queue: BTreeMap<RoundId, Instant>,
+    /// Rounds whose leases are to be examined, and how many are.
+    unexamined: BTreeSet<RoundId>,
+    examining: usize,
     /// Rounds that wait for a lane of their own.
     doubted: Doubted,
     lanes: BTreeMap<u64, Lane>,
@@ -55,6 +59,8 @@ impl Hub {
         Hub {
             rounds: Rounds::default(),
             queue: BTreeMap::new(),
+            unexamined: BTreeSet::new(),
+            examining: 0,
             doubted: Doubted::default(),
             lanes: BTreeMap::new(),
             last_lane: 0,
@@ -91,6 +97,7 @@ impl Hub {
         let before = self.rounds.streams();
         for round in self.rounds.close(stream) {
             self.queue.remove(&round);
+            self.unexamined.remove(&round);
             self.doubted.remove(round);
         }
         if before > 0 && self.rounds.streams() == 0 {
@@ -159,30 +166,52 @@ impl Hub {
         }
     }
 
-    /// A lane's stream has ended by itself, or spoke nonsense.
-    pub fn lost(&mut self, lane: u64, generation: u64, why: Lost, now: Instant) {
-        let Some(up) = self.lane(lane, generation) else {
+    /// etcd's word on a lease, asked for at `asked`.
+    pub fn examined(&mut self, lease: i64, word: Examined, asked: Instant, now: Instant) {
+        self.examining = self.examining.saturating_sub(1);
+        let lives = match word {
+            // A time that the clock cannot express is as good as none.
+            Examined::Lives(time) => asked.checked_add(time),
+            Examined::Unknown | Examined::Doubtful => None,
+        };
+        let Some(round) = self.rounds.examined(lease, lives) else {
             return;
         };
+        let trusted = word == Examined::Unknown || self.rounds.is_fresh(round, now);
+        match self.rounds.peer(round) {
+            Some(peer) if !trusted => self.doubted.push(peer, round),
+            _ => drop(self.queue.insert(round, now)),
+        }
+    }
+
+    /// A lane's stream has ended by itself, or spoke nonsense. False when that was about none of the
+    /// heartbeats on it: the next stream may end alike.
+    pub fn lost(&mut self, lane: u64, generation: u64, why: Lost, now: Instant) -> bool {
+        let Some(up) = self.lane(lane, generation) else {
+            return true;
+        };
         let head = up.flight.front().copied();
-        let because = match (why, head) {
+        let (because, explained) = match (why, head) {
             (Lost::Refused(status), Some(head)) => {
                 self.landed(lane, now);
                 // One that is refused once will be again.
                 self.beware(now);
+                self.rounds.distrust(head);
                 self.refuse(head, &End::Refused(status), now);
-                Because::Needed
+                (Because::Needed, true)
             }
-            (Lost::Refused(_) | Lost::Endpoint, _) => Because::Lost,
-            (Lost::Token, _) => Because::Token,
+            (Lost::Refused(_) | Lost::Endpoint, _) => (Because::Lost, false),
+            (Lost::Token, _) => (Because::Token, true),
         };
         self.reconnect(lane, because, now);
+        explained
     }
 
     /// Time has passed, or something has been handed in: decides what is to be done now.
     pub fn settle(&mut self, now: Instant) {
         self.give_up(now);
         self.judge(now);
+        self.examine();
         self.hand_out(now);
         self.open_lanes(now);
         self.close_lanes(now);
@@ -228,13 +257,23 @@ impl Hub {
 
     /// The round can go.
     fn ready(&mut self, round: RoundId, now: Instant) {
-        if self.is_troubled(now)
-            && !self.rounds.is_fresh(round, now)
-            && let Some(peer) = self.rounds.peer(round)
-        {
-            self.doubted.push(peer, round);
+        if self.is_troubled(now) && !self.rounds.is_fresh(round, now) {
+            self.unexamined.insert(round);
         } else {
             self.queue.insert(round, now);
+        }
+    }
+
+    /// Asks about leases that may have expired, some at a time.
+    fn examine(&mut self) {
+        while self.examining < limits::LEASE_EXAMS
+            && let Some(round) = self.unexamined.pop_first()
+        {
+            if let Some(lease) = self.rounds.lease(round) {
+                self.rounds.examine(round);
+                self.examining += 1;
+                self.actions.push_back(Action::Examine { lease });
+            }
         }
     }
 
@@ -276,6 +315,11 @@ impl Hub {
 
     /// The lane is to have another stream; what is on its way is sent again.
     fn reconnect(&mut self, id: u64, because: Because, now: Instant) {
+        if self.rounds.streams() == 0 {
+            // For nobody.
+            self.empty(id, now);
+            return self.close(id);
+        }
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
@@ -337,11 +381,13 @@ impl Hub {
                 self.set_aside(id, now);
                 continue;
             }
-            if !lane.is_shared() {
-                // It comes back alone.
+            if lane.is_shared() {
+                self.reconnect(id, Because::Stalled, now);
+            } else {
+                // It comes back alone; and it may be its own fault.
                 self.beware(now);
+                self.reconnect(id, Because::Elsewhere, now);
             }
-            self.reconnect(id, Because::Stalled, now);
         }
     }
 
@@ -377,8 +423,19 @@ impl Hub {
 
     /// Gives free lanes what waits.
     fn hand_out(&mut self, now: Instant) {
+        let first = self.first_shared();
         for (id, lane) in &mut self.lanes {
-            if lane.free_at().is_none_or(|at| now < at) {
+            // The first takes whatever there is; the others what it does not come to.
+            let waited = || {
+                self.queue
+                    .values()
+                    .next()
+                    .map(|at| *at + limits::LEASE_SPILL)
+            };
+            let spilled = !lane.is_shared() || Some(*id) == first;
+            if lane.free_at().is_none_or(|at| now < at)
+                || !spilled && waited().is_none_or(|at| now < at)
+            {
                 continue;
             }
             let mut batch = Vec::new();
@@ -440,7 +497,7 @@ impl Hub {
     fn crowded_at(&self, now: Instant) -> Option<Instant> {
         let waits = self.queue.values().next()?;
         let mut shared = self.lanes.values().filter(|lane| lane.is_shared());
-        let busy = |lane: &Lane| lane.first().is_some() && lane.waited(now) < limits::LEASE_CROWDED;
+        let busy = |lane: &Lane| lane.first().is_some() && lane.waited(now) < limits::LEASE_BLOCKED;
         let few = shared.clone().count() < limits::LEASE_LANES;
         (few && shared.all(busy)).then(|| *waits + limits::LEASE_CROWDED)
     }
@@ -467,19 +524,31 @@ impl Hub {
         if self.rounds.streams() == 0 {
             return Some(self.unused + limits::LEASE_LINGER);
         }
-        let first = self.lanes.iter().find(|(_, lane)| lane.is_shared());
-        let is_first = first.is_some_and(|(first, _)| *first == id);
+        let is_first = self.first_shared() == Some(id);
         (lane.flight.is_empty() && !is_first).then(|| lane.since + limits::LEASE_LANE_IDLE)
+    }
+
+    /// The shared lane that stays as long as there are clients.
+    fn first_shared(&self) -> Option<u64> {
+        let mut lanes = self.lanes.iter();
+        lanes.find(|(_, lane)| lane.is_shared()).map(|(id, _)| *id)
     }
 
     /// When something is to be decided about a lane.
     fn lane_due(&self, id: u64, lane: &Lane, now: Instant) -> Option<Instant> {
         let answer = lane.first().map(|_| lane.since + self.patience(lane, now));
         let waits = match lane.kind {
-            Kind::Shared => !self.queue.is_empty(),
-            Kind::Apart(_) => self.doubted.any(),
+            Kind::Shared if self.first_shared() == Some(id) => {
+                self.queue.values().next().map(|_| now)
+            }
+            Kind::Shared => self
+                .queue
+                .values()
+                .next()
+                .map(|at| *at + limits::LEASE_SPILL),
+            Kind::Apart(_) => self.doubted.any().then_some(now),
         };
-        let send = lane.free_at().filter(|_| waits);
+        let send = lane.free_at().and_then(|free| Some(free.max(waits?)));
         let times = [answer, send, self.idle_until(id, lane)];
         times.into_iter().flatten().min()
     }

@@ -43,6 +43,8 @@ struct Lease {
     /// It cannot expire at etcd before: counted from the sending of the last heartbeat that was
     /// answered.
     fresh_until: Option<Instant>,
+    /// The round that waits for etcd's word on the lease.
+    examined: Option<RoundId>,
 }
 
 #[derive(Debug)]
@@ -201,11 +203,37 @@ impl Rounds {
         lease.is_some_and(|lease| lease.is_fresh(now))
     }
 
+    /// A lease is refused: whatever was known of it, its next heartbeat is not to be trusted.
+    pub(super) fn distrust(&mut self, round: RoundId) {
+        if let Some(lease) = self.lease_of(round) {
+            lease.fresh_until = None;
+        }
+    }
+
+    /// The round waits for etcd's word on its lease.
+    pub(super) fn examine(&mut self, round: RoundId) {
+        if let Some(lease) = self.lease_of(round) {
+            lease.examined = Some(round);
+        }
+    }
+
+    /// etcd's word on a lease: the round that waited for it, if somebody still waits for that. The
+    /// lease lives at least until then, if it does.
+    pub(super) fn examined(&mut self, id: i64, lives: Option<Instant>) -> Option<RoundId> {
+        let lease = self.leases.get_mut(&id)?;
+        lease.fresh_until = lease.fresh_until.max(lives);
+        let round = lease.examined.take()?;
+        (lease.waiting == Some(round)).then_some(round)
+    }
+
+    fn lease_of(&mut self, round: RoundId) -> Option<&mut Lease> {
+        let id = self.lease(round)?;
+        self.leases.get_mut(&id)
+    }
+
     /// The round is on its way.
     pub(super) fn sent(&mut self, round: RoundId) {
-        if let Some(id) = self.lease(round)
-            && let Some(lease) = self.leases.get_mut(&id)
-        {
+        if let Some(lease) = self.lease_of(round) {
             lease.waiting.take_if(|waiting| *waiting == round);
             lease.sent = Some(round);
         }
@@ -293,8 +321,8 @@ impl Rounds {
         self.patience.filter(|_| !self.rounds.is_empty())
     }
 
-    /// Who has waited for as long as calls wait for an endpoint (E4). Looks at everybody who waits:
-    /// it is not asked before it is time, and then not for as long again as the next has left.
+    /// Who has waited for as long as calls wait for an endpoint (E4), or a little longer. Looks at
+    /// everybody who waits.
     pub(super) fn impatient(&mut self, now: Instant) -> Vec<StreamId> {
         let mut impatient = Vec::new();
         let mut next: Option<Instant> = None;
@@ -311,7 +339,8 @@ impl Rounds {
                 }
             }
         }
-        self.patience = next;
+        // Looking costs as much as there are: not for each of them by the clock.
+        self.patience = next.map(|next| next.max(now + limits::LEASE_LOOK));
         impatient.sort_unstable();
         impatient.dedup();
         impatient

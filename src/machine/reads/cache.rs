@@ -8,6 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub struct Question {
 }
 
 /// One answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Entry {
     /// The keys it is about.
     pub range: KeyRange,
@@ -37,6 +38,9 @@ pub struct Entry {
     pub asked: Instant,
     /// As etcd sent it, framed.
     pub answer: Bytes,
+    /// For whoever counts how often [`Standard::written`] and [`Standard::unsure`] rise: when it was
+    /// last held against them.
+    pub checked: AtomicU64,
 }
 
 /// What an answer is held against.
@@ -137,6 +141,9 @@ struct Slot {
     /// It was asked for since the hand came by.
     visited: bool,
     hits: u32,
+    /// Somebody asks for it anew before it is too old.
+    renewing: bool,
+    proof: Option<Proof>,
     /// In how many lives in a row it was asked for often.
     heat: u32,
 }
@@ -146,8 +153,10 @@ struct Slot {
 pub struct Found {
     /// The answer.
     pub entry: Arc<Entry>,
-    /// How often it was asked for in this life, this time included.
-    pub hits: u32,
+    /// What proves it right, if something does.
+    pub proof: Option<Proof>,
+    /// It was given before and will be too old soon: whoever is told so asks for it anew. Only one is.
+    pub renew: bool,
     /// It has been asked for often for a while.
     pub is_hot: bool,
 }
@@ -164,14 +173,19 @@ impl Cache {
         }
     }
 
-    /// The answer to a question, which counts as asked for once more.
-    pub fn look(&mut self, question: &Question) -> Option<Found> {
+    /// The answer to a question, which counts as asked for once more. From the age of `early` on it is
+    /// to be renewed.
+    pub fn look(&mut self, question: &Question, now: Instant, early: Duration) -> Option<Found> {
         let slot = self.slots.get_mut(question)?;
         slot.visited = true;
         slot.hits = slot.hits.saturating_add(1);
+        let age = now.saturating_duration_since(slot.entry.asked);
+        let renew = !slot.renewing && slot.hits > 1 && age >= early;
+        slot.renewing |= renew;
         Some(Found {
             entry: slot.entry.clone(),
-            hits: slot.hits,
+            proof: slot.proof,
+            renew,
             is_hot: slot.heat >= limits::CACHE_HOT_LIVES,
         })
     }
@@ -194,6 +208,7 @@ impl Cache {
                 0
             };
             slot.hits = 0;
+            slot.renewing = false;
             self.bytes = self.bytes + bytes - size(&question, &slot.entry);
             slot.entry = Arc::new(entry);
         } else {
@@ -205,12 +220,37 @@ impl Cache {
                 number: self.last,
                 visited: false,
                 hits: 0,
+                renewing: false,
+                proof: None,
                 heat: 0,
             };
             self.slots.insert(question, slot);
         }
         self.evict();
         true
+    }
+
+    /// Puts an answer, true at a later revision, in the place of the same one: its life goes on.
+    pub fn advance(&mut self, question: &Question, entry: Entry) {
+        if let Some(slot) = self.slots.get_mut(question)
+            && slot.entry.revision < entry.revision
+            && slot.entry.asked == entry.asked
+        {
+            self.bytes = self.bytes + size(question, &entry) - size(question, &slot.entry);
+            slot.entry = Arc::new(entry);
+        }
+    }
+
+    /// Whether there is an answer to a question.
+    pub fn has(&self, question: &Question) -> bool {
+        self.slots.contains_key(question)
+    }
+
+    /// What proves the answer to a question right from now on, and those that take its place; false when
+    /// there is none.
+    pub fn prove(&mut self, question: &Question, proof: Option<Proof>) -> bool {
+        let slot = self.slots.get_mut(question);
+        slot.map(|slot| slot.proof = proof).is_some()
     }
 
     /// Drops the answer to a question.

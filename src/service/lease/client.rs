@@ -2,12 +2,15 @@
 //! [`work`](super::work)); here only its end is noticed.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use crate::limits;
 use crate::net::payload::Account;
 use crate::service::Ctx;
-use crate::service::call::Call;
+use crate::service::bounds::Cut;
+use crate::service::call::{Call, while_wanted};
 use crate::service::client::{ClientStream, room};
 use crate::service::identity::Session;
 use crate::service::lease::state::{Client, most_pending};
@@ -31,13 +34,26 @@ pub(in crate::service) async fn serve(mut call: Box<Call>) -> Code {
     let ctx = call.ctx.clone();
     let session = match ctx.leases.tokens.know(&session) {
         true => session,
-        false => match Box::pin(judge(&ctx, session)).await {
+        false => match judged(&mut call, &ctx, session).await {
             Ok(session) => session,
-            Err(status) => return reply::trailers_only(&mut call.respond, &status),
+            Err(code) => return code,
         },
     };
     let mut stream = open(call, session);
     std::future::poll_fn(|cx| stream.poll(cx)).await
+}
+
+/// The session once etcd was asked about its token; or the code that the call has ended with.
+async fn judged(call: &mut Call, ctx: &Rc<Ctx>, session: Session) -> Result<Session, Code> {
+    let mut judge = Box::pin(judge(ctx, session));
+    let status = match while_wanted(call, |cx| judge.as_mut().poll(cx)).await {
+        Ok(Ok(session)) => return Ok(session),
+        Ok(Err(status)) => status,
+        Err(Cut::ClientGone) => return Err(Code::Cancelled),
+        Err(Cut::Deadline) => reply::deadline_exceeded(),
+        Err(Cut::Drain) => reply::shutting_down(),
+    };
+    Err(reply::trailers_only(&mut call.respond, &status))
 }
 
 /// One client's stream as the task that reads it sees it.
@@ -58,14 +74,15 @@ fn open(call: Box<Call>, session: Session) -> Beating {
         respond,
         ..
     } = *call;
-    let total = peer.leased(&ctx.leases.board);
-    let streams = Rc::strong_count(total);
+    let total = peer.leased(&ctx.leases.board).clone();
+    let streams = Rc::strong_count(&total) - 1;
     let number = ctx.leases.next_number();
     let room = room(streams);
-    let account = Account::new(number, room / 2, total.clone());
+    let account = Account::new(number, room / 2, total);
     let wants_leader = attempt::wants_leader(&head.headers);
+    let number_of_peer = peer.number;
     let client = Rc::new(Client {
-        stream: ClientStream::new(respond, account, session, wants_leader),
+        stream: ClientStream::new(respond, account, session, peer, wants_leader),
         number,
         room,
         most: most_pending(streams),
@@ -74,9 +91,14 @@ fn open(call: Box<Call>, session: Session) -> Beating {
     });
     ctx.leases.insert(client.clone());
     ctx.count().lease.streams.set(ctx.leases.streams());
-    ctx.leases.say(&client, Word::Opened(peer.number));
+    ctx.leases.say(&client, Word::Opened(number_of_peer));
     Beating {
-        requests: Requests::new(body, Messages::new(&ctx, WHAT), deadline),
+        requests: Requests::new(
+            &ctx,
+            body,
+            Messages::new(limits::KEEP_ALIVE_BYTES, WHAT),
+            deadline,
+        ),
         client,
         ctx,
     }

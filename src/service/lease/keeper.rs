@@ -1,4 +1,4 @@
-//! The task of a line: starts its lanes and tells its hub the time.
+//! The task of a line: starts its lanes and what is asked of etcd, and tells its hub the time.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use crate::service::Ctx;
 use crate::service::alarm::Alarm;
+use crate::service::lease::examine::examine;
 use crate::service::lease::lane::drive;
 use crate::service::lease::line::Line;
 use crate::service::lease::turn::turn;
@@ -17,6 +18,9 @@ pub(super) async fn keep(ctx: Rc<Ctx>, line: Rc<Line>) {
     while !line.is_over() {
         for lane in line.take_fresh() {
             tokio::task::spawn_local(drive(ctx.clone(), line.clone(), lane));
+        }
+        for lease in line.take_exams() {
+            tokio::task::spawn_local(examine(ctx.clone(), line.clone(), lease));
         }
         if let Some(at) = line.wake_at.get() {
             alarm.set(at.into());

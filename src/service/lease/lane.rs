@@ -37,6 +37,7 @@ pub(super) async fn drive(ctx: Rc<Ctx>, line: Rc<Line>, lane: Rc<Lane>) {
             match because {
                 Because::Token => road.token_refused(),
                 Because::Stalled => road.stalls(),
+                Because::Elsewhere => road.pass_over(),
                 Because::Needed | Because::Lost => {}
             }
         }
@@ -172,9 +173,10 @@ impl Stream<'_> {
     /// Says to the hub how the stream ended, and to clients whose token it was.
     fn ended(&self, status: Option<Status>, began: Instant) -> Option<End> {
         let text = status.as_ref().map(|status| status.message.to_string());
+        let about_token = status.as_ref().is_some_and(is_about_token);
         let why = match status {
             Some(status) if status.code == Code::PermissionDenied => Lost::Refused(status),
-            Some(status) if is_about_token(&status) => {
+            Some(status) if about_token => {
                 let identity = self.line.login.number();
                 let refused = || {
                     let credential = self.credential.clone();
@@ -189,14 +191,17 @@ impl Stream<'_> {
             }
             _ => Lost::Endpoint,
         };
-        let lived = began.elapsed();
-        let end = (why == Lost::Endpoint).then_some(End { text, lived });
+        let mut explained = true;
         if self.lane.wants(self.generation) {
             turn(self.ctx, self.line, |hub, now| {
-                hub.lost(self.lane.id, self.generation, why, now);
+                explained = hub.lost(self.lane.id, self.generation, why, now);
             });
         }
-        end
+        // A token that is refused is followed by another; where there is none to begin with, whatever
+        // comes next is refused alike.
+        explained &= self.credential.is_some() || !about_token;
+        let lived = began.elapsed();
+        (!explained).then_some(End { text, lived })
     }
 }
 

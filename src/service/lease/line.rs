@@ -21,9 +21,11 @@ pub(super) struct Line {
     pub(super) lanes: RefCell<HashMap<u64, Rc<Lane>>>,
     /// Those that nobody drives yet.
     fresh: RefCell<Vec<Rc<Lane>>>,
+    /// Leases to be asked about.
+    exams: RefCell<Vec<i64>>,
     /// When the hub wants to be told the time.
     pub(super) wake_at: Cell<Option<Instant>>,
-    /// That is earlier than it was, or there is a new lane, or the hub is over.
+    /// That is earlier than it was, or there is something to begin, or the hub is over.
     pub(super) rearm: Notify,
     /// Its streams to etcd as the worker has counted them.
     pub(super) counted: Cell<usize>,
@@ -36,6 +38,7 @@ impl Line {
             hub: RefCell::new(Hub::new(Instant::now())),
             lanes: RefCell::default(),
             fresh: RefCell::default(),
+            exams: RefCell::default(),
             wake_at: Cell::new(None),
             rearm: Notify::new(),
             counted: Cell::new(0),
@@ -57,6 +60,17 @@ impl Line {
     /// Lanes that nobody drives yet.
     pub(super) fn take_fresh(&self) -> Vec<Rc<Lane>> {
         self.fresh.take()
+    }
+
+    /// etcd is to be asked about a lease; the keeper sees to it.
+    pub(super) fn examine(&self, lease: i64) {
+        self.exams.borrow_mut().push(lease);
+        self.rearm.notify_one();
+    }
+
+    /// Leases to be asked about.
+    pub(super) fn take_exams(&self) -> Vec<i64> {
+        self.exams.take()
     }
 
     /// Nothing is left of it.

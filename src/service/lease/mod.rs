@@ -6,10 +6,11 @@
 //! gathered for a turn of their worker, so that many heartbeats are one letter and one write.
 //!
 //! From the clients down: `client` reads what they ask once `verify` has found their tokens good, `work`
-//! hands it to the hub, `turn` does what that says, `keeper` starts the lanes, and each `lane` keeps a
-//! stream to etcd. `line` and `state` are what is kept of it all.
+//! hands it to the hub, `turn` does what that says, `keeper` starts the lanes and asks about
+//! leases (`examine`), and each `lane` keeps a stream to etcd. `line` and `state` are what is kept of it all.
 
 mod client;
+mod examine;
 mod keeper;
 mod lane;
 mod line;

@@ -43,7 +43,7 @@ async fn take_room(ctx: Rc<Ctx>) {
 async fn look_at_tokens(ctx: Rc<Ctx>) {
     loop {
         sleep(limits::TOKEN_LOOK).await;
-        look_again(&ctx).await;
+        look_again(&ctx);
     }
 }
 

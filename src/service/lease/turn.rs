@@ -67,6 +67,7 @@ fn perform(ctx: &Ctx, line: &Line, action: Action, letters: &mut Vec<Vec<Told>>)
                 lane.want(None);
             }
         }
+        Action::Examine { lease } => line.examine(lease),
         Action::Send { lane, leases } => {
             if let Some(lane) = line.lanes.borrow().get(&lane) {
                 lane.send(lease::requests(&leases));
@@ -92,7 +93,10 @@ pub(super) fn tell(ctx: &Ctx, told: Told) {
                 .pending
                 .set(client.pending.get().saturating_sub(times));
             for _ in 0..times {
-                if !client.stream.send(Payload::from(message.clone())) {
+                if !client
+                    .stream
+                    .send(&ctx.shared.known, Payload::from(message.clone()))
+                {
                     ctx.count().hit(Limit::StalledBytes);
                     return;
                 }

@@ -38,7 +38,7 @@ pub(super) async fn judge(ctx: &Rc<Ctx>, session: Session) -> Result<Session, St
 }
 
 /// Looks again at the tokens of clients that have sent heartbeats since the last time.
-pub(super) async fn look_again(ctx: &Rc<Ctx>) {
+pub(super) fn look_again(ctx: &Rc<Ctx>) {
     let shares = |session: &Session| session.login().is_user();
     let beating = ctx
         .leases
@@ -50,10 +50,14 @@ pub(super) async fn look_again(ctx: &Rc<Ctx>) {
         }
     }
     for (credential, clients) in by_token {
-        if let Verdict::Bad(status) = look(ctx, &credential).await {
-            ctx.shared.identities.forget(&credential);
-            clients.iter().for_each(|client| end(ctx, client, &status));
-        }
+        let ctx = ctx.clone();
+        // Side by side, so that a silent endpoint keeps none of them waiting for the others.
+        tokio::task::spawn_local(async move {
+            if let Verdict::Bad(status) = look(&ctx, &credential).await {
+                ctx.shared.identities.forget(&credential);
+                clients.iter().for_each(|client| end(&ctx, client, &status));
+            }
+        });
     }
 }
 

@@ -63,7 +63,7 @@ async fn first_create(
     call: &mut Call,
     received: &mut Vec<Bytes>,
 ) -> Result<Option<KeyRange>, Status> {
-    let mut messages = Messages::new(&call.ctx, WHAT);
+    let mut messages = Messages::new(call.ctx.max.send, WHAT);
     let arrived = async {
         while let Some(Ok(chunk)) = poll_fn(|cx| call.body.poll_data(cx)).await {
             // An error means that the stream is gone, which is found out next.
@@ -110,27 +110,27 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
         ..
     } = *call;
     let watches = &ctx.watches;
-    let total = peer.watched(watches.board());
-    let room = room(Rc::strong_count(total));
+    let total = peer.watched(watches.board()).clone();
+    let room = room(Rc::strong_count(&total) - 1);
     let id = watches
         .hub
         .borrow_mut()
         .stream_opened(identity(session.login()), room);
     let granted = session.login().is_user();
-    let account = Account::new(id.number(), room / 2, total.clone());
+    let account = Account::new(id.number(), room / 2, total);
     let wants_leader = attempt::wants_leader(&head.headers);
     let client = Rc::new(Client {
-        stream: ClientStream::new(respond, account, session, wants_leader),
+        stream: ClientStream::new(respond, account, session, peer, wants_leader),
         syncing: Cell::new(false),
         granted: Cell::new(granted),
     });
     watches.insert(id, client.clone());
-    let mut messages = Messages::new(&ctx, WHAT);
+    let mut messages = Messages::new(ctx.max.send, WHAT);
     received.into_iter().for_each(|chunk| messages.push(chunk));
     Watching {
         client,
         id,
-        requests: Requests::new(body, messages, deadline),
+        requests: Requests::new(&ctx, body, messages, deadline),
         ctx,
     }
 }

@@ -270,6 +270,7 @@ async fn history_is_told(ctx: &Rc<Ctx>, line: &Rc<Line>, verify: Verify) -> bool
     );
     ctx.count().watch.history_resets.inc();
     ctx.shared.known.reset(&now);
+    ctx.shared.answers.forget();
     ctx.shared.post_all(|| Mail::Watch(WatchMail::Reset(now)));
     line.with(&ctx.watches.out, |trunk| trunk.history_reset(now));
     ctx.watches.work.notify_one();

@@ -1,0 +1,87 @@
+//! What a read asks, and for whom.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::machine::reads::cache::Question;
+use crate::service::Ctx;
+use crate::service::call::Call;
+use crate::service::grants::Wish;
+use crate::service::peer::Asker;
+use crate::service::reads::state::Key;
+use crate::upstream::attempt;
+use crate::wire::read::Asked;
+
+/// A read that is understood.
+pub(in crate::service) struct Asking {
+    pub(super) asked: Asked,
+    pub(super) asker: Asker,
+    /// It wants to be told when there is no leader.
+    pub(super) leader: bool,
+    /// When it was asked; what comes back is as old as this.
+    pub(super) since: Instant,
+    /// Which drop of all kept answers came last before that.
+    pub(super) dropped: u64,
+}
+
+impl Asking {
+    /// `None`: it is not understood, or wants to share nothing.
+    pub(super) fn of(call: &Call, request: &[Bytes]) -> Option<Asking> {
+        let [message] = request else {
+            return None;
+        };
+        if !call.is_range() {
+            return None;
+        }
+        Some(Asking {
+            asked: Asked::parse(message)?,
+            asker: call
+                .peer
+                .asker(&call.ctx.shared.identities, &call.head.headers),
+            leader: attempt::wants_leader(&call.head.headers),
+            since: Instant::now(),
+            dropped: call.ctx.shared.answers.dropped(),
+        })
+    }
+
+    /// The same, asked again now.
+    pub(super) fn again(mut self, ctx: &Ctx) -> Asking {
+        self.dropped = ctx.shared.answers.dropped();
+        self.since = Instant::now();
+        self
+    }
+
+    /// What is kept under.
+    pub(super) fn question(&self) -> Question {
+        Question {
+            identity: self.asker.identity,
+            message: self.asked.question(),
+        }
+    }
+
+    /// What is the same may share.
+    pub(super) fn key(&self) -> Key {
+        Key {
+            identity: self.asker.identity,
+            leader: self.leader,
+            serializable: self.asked.is_serializable(),
+            message: self.asked.message().clone(),
+        }
+    }
+
+    /// The same, for one that goes on beside it.
+    pub(super) fn beside(&self, ctx: &Ctx) -> Asking {
+        Asking {
+            asked: self.asked.clone(),
+            asker: self.asker.clone(),
+            leader: self.leader,
+            since: Instant::now(),
+            dropped: ctx.shared.answers.dropped(),
+        }
+    }
+
+    /// What etcd is asked about its permission.
+    pub(super) fn wish(&self) -> Wish {
+        (self.asker.credential.clone(), self.asked.range())
+    }
+}

@@ -1,0 +1,151 @@
+//! Gives a kept answer, where that breaks no promise.
+
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header};
+
+use crate::limits;
+use crate::machine::reads::cache::{Entry, Found, Stale, Standard, Verdict};
+use crate::metrics::ReadMetrics;
+use crate::service::Ctx;
+use crate::service::call::Call;
+use crate::service::grants::Wish;
+use crate::service::reads::answers::NEVER_CHECKED;
+use crate::service::reads::asking::Asking;
+use crate::service::reads::kept::may_read;
+use crate::service::reads::renew::renew;
+use crate::wire::header as wire_header;
+use crate::wire::range::KeyRange;
+use crate::wire::status::{Code, Status};
+
+/// What came of a look at what is kept.
+pub(super) enum Given {
+    /// The client has it.
+    Yes,
+    /// It is for the client, and too large to be sent at once.
+    Large(Bytes),
+    /// It is for the client if etcd says that he may read this.
+    IfMay(Wish),
+    /// There is nothing for him.
+    No,
+}
+
+/// Gives a kept answer.
+pub(super) fn give(call: &mut Call, asking: &Asking) -> Given {
+    let ctx = call.ctx.clone();
+    let answers = &ctx.shared.answers;
+    let count = &ctx.count().reads;
+    let question = asking.question();
+    let now = asking.since.into_std();
+    let Some(found) = answers.look(&question, now) else {
+        count.misses.inc();
+        return Given::No;
+    };
+    let max_age = answers.options().max_age;
+    let floor = answers.floor(&found.entry);
+    let standard = Standard {
+        now,
+        max_age,
+        written: floor.written,
+        unsure: floor.unsure,
+        shown: call.peer.shown(&ctx.shared.known),
+        proof: found.proof,
+    };
+    let revision = match found.entry.judge(&standard) {
+        Verdict::Give(revision) => revision,
+        Verdict::Stale(why) => {
+            stale(count, why);
+            return Given::No;
+        }
+    };
+    // Who wants to be told that there is no leader asks etcd when there is none.
+    if asking.leader && ctx.shared.is_leaderless() {
+        count.misses.inc();
+        return Given::No;
+    }
+    let old = now.saturating_duration_since(found.entry.asked) >= max_age;
+    if let Some(wish) = doubt(&ctx, asking, old) {
+        return Given::IfMay(wish);
+    }
+    count.hits.inc();
+    call.peer.show(&ctx.shared.known, revision);
+    if found.renew && !old && found.proof.is_none() {
+        renew(&ctx, asking.beside(&ctx));
+    }
+    let answer = at_revision(&ctx, asking, found, revision);
+    if answer.len() > limits::FREE_SEND_BYTES {
+        return Given::Large(answer);
+    }
+    send(call, answer);
+    Given::Yes
+}
+
+fn stale(count: &ReadMetrics, why: Stale) {
+    count.misses.inc();
+    match why {
+        Stale::Age => count.too_old.inc(),
+        Stale::Written => count.written.inc(),
+        Stale::Shown => count.behind.inc(),
+    }
+}
+
+/// What etcd has to say before the client is given what is kept (R4): a token must have been taken for
+/// just this range within the age of answers; and where an answer is older than that, since a watch
+/// proves it right, so must be that nobody needs a token.
+fn doubt(ctx: &Rc<Ctx>, asking: &Asking, old: bool) -> Option<Wish> {
+    let wish = match &asking.asker.credential {
+        Some(_) => asking.wish(),
+        None if old => (None, KeyRange::of(Bytes::from_static(&[0]), Bytes::new())),
+        None => return None,
+    };
+    (!may_read(ctx, &wish)).then_some(wish)
+}
+
+/// The answer as true at a revision.
+fn at_revision(ctx: &Ctx, asking: &Asking, found: Found, revision: i64) -> Bytes {
+    let entry = &found.entry;
+    if revision == entry.revision {
+        return entry.answer.clone();
+    }
+    let Some(answer) = wire_header::at_revision(&entry.answer, revision) else {
+        return entry.answer.clone();
+    };
+    let advanced = Entry {
+        range: entry.range.clone(),
+        at: entry.at,
+        revision,
+        asked: entry.asked,
+        answer: answer.clone(),
+        checked: AtomicU64::new(NEVER_CHECKED),
+    };
+    ctx.shared.answers.advance(&asking.question(), advanced);
+    answer
+}
+
+/// Everything at once. Errors mean that the client is gone.
+fn send(call: &mut Call, answer: Bytes) {
+    let Ok(mut to) = call.respond.send_response(head(), false) else {
+        return;
+    };
+    let _ = to.send_data(answer.into(), false);
+    let _ = to.send_trailers(trailers());
+}
+
+/// As etcd begins an answer.
+pub(super) fn head() -> Response<()> {
+    let mut head = Response::new(());
+    head.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
+    head
+}
+
+/// As etcd ends one.
+pub(super) fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    Status::new(Code::Ok, "").write(&mut trailers);
+    trailers
+}

@@ -1,0 +1,99 @@
+//! What comes back from etcd is kept, and what it says of clients' tokens.
+
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::limits;
+use crate::machine::reads::cache::Entry;
+use crate::service::Ctx;
+use crate::service::call::RANGE;
+use crate::service::grants::Wish;
+use crate::service::reads::answers::NEVER_CHECKED;
+use crate::service::reads::asking::Asking;
+use crate::upstream::attempt::{Answer, Rest};
+use crate::wire::frame::HEAD_LEN;
+use crate::wire::status::Code;
+use crate::wire::{header, method};
+
+/// Whether etcd has said so lately.
+pub(super) fn may_read(ctx: &Ctx, wish: &Wish) -> bool {
+    let reads = &ctx.reads;
+    let dropped = ctx.shared.answers.dropped();
+    if reads.granted_after.replace(dropped) != dropped {
+        reads.grants.borrow_mut().clear();
+    }
+    reads.grants.borrow().holds(wish, Instant::now())
+}
+
+/// etcd has said so when it was asked.
+pub(super) fn granted(ctx: &Ctx, wish: Wish, asked: Instant, dropped: u64) {
+    if ctx.reads.granted_after.get() != dropped {
+        return;
+    }
+    let counts = match ctx.shared.answers.options().max_age {
+        age if age.is_zero() => limits::CACHE_MAX_AGE,
+        age => age,
+    };
+    let mut grants = ctx.reads.grants.borrow_mut();
+    grants.remember(wish, asked, asked + counts);
+}
+
+/// Keeps what came back, and what it says of the client's token.
+pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) {
+    if answer.code() != Code::Ok {
+        return;
+    }
+    if asking.asker.credential.is_some() {
+        granted(ctx, asking.wish(), asking.since.into_std(), asking.dropped);
+    }
+    let answers = &ctx.shared.answers;
+    // A linearizable answer is kept in the place of one that is there, and begins none: most reads are
+    // linearizable, and nobody asks for them otherwise.
+    if !answers.is_on() || !asking.asked.is_serializable() && answers.count() == 0 {
+        return;
+    }
+    let Some(entry) = entry(ctx, asking, answer) else {
+        return;
+    };
+    let question = asking.question();
+    if asking.asked.is_serializable() || answers.has(&question) {
+        answers.store(question, entry, asking.dropped);
+    }
+}
+
+/// The answer as it is kept; `None` when it is not whole, or is one of another cluster.
+fn entry(ctx: &Ctx, asking: &Asking, answer: &Answer) -> Option<Entry> {
+    let Rest::End(_) = answer.rest else {
+        return None;
+    };
+    let first = answer.chunks.front()?;
+    let head = header::peek(method::lookup(RANGE)?, first)?;
+    ctx.shared.known.see(&head);
+    let known = ctx.shared.known.header();
+    if head.revision <= 0 || head.cluster_id != known.cluster_id {
+        return None;
+    }
+    let bytes: usize = answer.chunks.iter().map(Bytes::len).sum();
+    let length = first.get(1..HEAD_LEN)?.try_into().ok()?;
+    if u32::from_be_bytes(length) as usize + HEAD_LEN != bytes || bytes > limits::CACHE_ENTRY_BYTES
+    {
+        return None;
+    }
+    // The buffers it came in hold whatever else came with it.
+    let mut whole = Vec::with_capacity(bytes);
+    answer
+        .chunks
+        .iter()
+        .for_each(|chunk| whole.extend_from_slice(chunk));
+    Some(Entry {
+        range: asking.asked.range(),
+        at: asking.asked.revision(),
+        revision: head.revision,
+        asked: asking.since.into_std(),
+        answer: whole.into(),
+        checked: AtomicU64::new(NEVER_CHECKED),
+    })
+}

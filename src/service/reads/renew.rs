@@ -1,0 +1,37 @@
+//! Asks anew for a kept answer that is given often, before it is too old: nobody waits for it, and it is
+//! asked for once, not by all who find it too old at the same time.
+
+use std::rc::Rc;
+
+use http::HeaderValue;
+
+use crate::service::call::RANGE;
+use crate::service::fetch::{Begun, Read};
+use crate::service::reads::asking::Asking;
+use crate::service::reads::kept::keep;
+use crate::service::{Ctx, ask};
+use crate::wire::frame;
+
+/// With the token of the client that was given it (P5).
+pub(super) fn renew(ctx: &Rc<Ctx>, asking: Asking) {
+    let ctx = ctx.clone();
+    tokio::task::spawn_local(async move {
+        ctx.count().reads.renewed.inc();
+        let mut head = ask::head(RANGE, asking.asker.credential.as_ref());
+        if asking.leader {
+            head.headers
+                .insert("hasleader", HeaderValue::from_static("true"));
+        }
+        let request = [frame::encode(asking.asked.message())];
+        let read = Read {
+            ctx: &ctx,
+            head: &head,
+            deadline: None,
+            request: &request,
+        };
+        // One that fails is no loss: whoever finds the answer too old asks for himself.
+        if let Ok(answer) = read.fetch(Begun::Nothing).await {
+            keep(&ctx, &asking, &answer);
+        }
+    });
+}

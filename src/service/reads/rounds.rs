@@ -1,0 +1,209 @@
+//! Reads that share (R1): whose turn it is, and the read of those who waited together.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http::HeaderValue;
+
+use crate::service::call::RANGE;
+use crate::service::fetch::{Begun, Read};
+use crate::service::peer::Asker;
+use crate::service::reads::state::{Key, Outcome, Round, Whole};
+use crate::service::{Ctx, ask};
+use crate::upstream::attempt::{Answer, Rest};
+use crate::wire::frame;
+use crate::wire::status::Status;
+
+/// Somebody's turn.
+pub(super) enum Turn {
+    /// His read goes now.
+    Go(Flight),
+    /// He waits for the next.
+    Wait(Ticket),
+}
+
+/// Asks for a turn.
+pub(super) fn enter(ctx: &Rc<Ctx>, key: Key, asker: &Asker) -> Turn {
+    let mut sharing = ctx.reads.sharing.borrow_mut();
+    let begin = || Round::new(asker.credential.clone());
+    match sharing.ask(key.clone(), begin) {
+        None => Turn::Go(Flight {
+            ctx: ctx.clone(),
+            key,
+        }),
+        Some(round) => {
+            round.live.set(round.live.get() + 1);
+            Turn::Wait(Ticket {
+                round: round.clone(),
+                ctx: ctx.clone(),
+                key,
+                place: None,
+                taken: false,
+            })
+        }
+    }
+}
+
+/// A read that is on its way; it has come back, or will not, when this is dropped.
+pub(in crate::service) struct Flight {
+    ctx: Rc<Ctx>,
+    key: Key,
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        came_back(&self.ctx, &self.key);
+    }
+}
+
+/// Whoever waits has his turn.
+fn came_back(ctx: &Rc<Ctx>, key: &Key) {
+    loop {
+        let round = ctx.reads.sharing.borrow_mut().returned(key);
+        let Some(round) = round else {
+            return;
+        };
+        match round.live.get() {
+            // They have all left: nothing is on its way for them.
+            0 => {}
+            // What came back may serve them.
+            _ if key.serializable => round.tell(Outcome::Look),
+            1 => return round.tell(Outcome::Go),
+            _ => {
+                tokio::task::spawn_local(read(ctx.clone(), key.clone(), round));
+                return;
+            }
+        }
+    }
+}
+
+/// The place of one who waits.
+pub(in crate::service) struct Ticket {
+    round: Rc<Round>,
+    ctx: Rc<Ctx>,
+    key: Key,
+    /// Of his waker.
+    place: Option<usize>,
+    /// He has been told.
+    taken: bool,
+}
+
+/// What one who waited is told.
+pub(super) enum Told {
+    /// His read goes now.
+    Go(Flight),
+    /// See [`Outcome::Alone`].
+    Alone,
+    /// See [`Outcome::Look`].
+    Look,
+    /// His answer.
+    Answer(Rc<Result<Whole, Status>>),
+}
+
+impl Ticket {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Told> {
+        let outcome = self.round.outcome.borrow().clone();
+        let told = match outcome {
+            None => {
+                let mut wakers = self.round.wakers.borrow_mut();
+                match self.place.and_then(|place| wakers.get_mut(place)) {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => {
+                        self.place = Some(wakers.len());
+                        wakers.push(cx.waker().clone());
+                    }
+                }
+                return Poll::Pending;
+            }
+            Some(Outcome::Go) => Told::Go(self.flight()),
+            Some(Outcome::Alone) => Told::Alone,
+            Some(Outcome::Look) => Told::Look,
+            Some(Outcome::Answer(answer)) => Told::Answer(answer),
+        };
+        self.taken = true;
+        Poll::Ready(told)
+    }
+
+    fn flight(&self) -> Flight {
+        Flight {
+            ctx: self.ctx.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let live = self.round.live.get() - 1;
+        self.round.live.set(live);
+        let outcome = self.round.outcome.borrow().clone();
+        match outcome {
+            // It was his turn, and he is gone.
+            Some(Outcome::Go) => drop(self.flight()),
+            None if live == 0 => {
+                if let Some(reader) = self.round.reader.take() {
+                    reader.wake();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One read for all who waited: with a token of theirs, with no one's deadline (P5). It goes on while
+/// one of them waits.
+async fn read(ctx: Rc<Ctx>, key: Key, round: Rc<Round>) {
+    let flight = Flight {
+        ctx: ctx.clone(),
+        key: key.clone(),
+    };
+    ctx.count().reads.shared.add(round.live.get());
+    let mut head = ask::head(RANGE, round.credential.as_ref());
+    if key.leader {
+        head.headers
+            .insert("hasleader", HeaderValue::from_static("true"));
+    }
+    let request = [frame::encode(&key.message)];
+    let read = Read {
+        ctx: &ctx,
+        head: &head,
+        deadline: None,
+        request: &request,
+    };
+    let mut fetch = pin!(read.fetch(Begun::Nothing));
+    let answer = poll_fn(|cx| {
+        if round.live.get() == 0 {
+            return Poll::Ready(None);
+        }
+        round.reader.set(Some(cx.waker().clone()));
+        fetch.as_mut().poll(cx).map(Some)
+    })
+    .await;
+    if let Some(answer) = answer {
+        round.tell(match answer.map(whole) {
+            // Too large to be held: it would have to be kept for the slowest of them.
+            Ok(None) => Outcome::Alone,
+            Ok(Some(whole)) => Outcome::Answer(Rc::new(Ok(whole))),
+            Err(status) => Outcome::Answer(Rc::new(Err(status))),
+        });
+    }
+    drop(flight);
+}
+
+/// The answer, if all of it is here.
+fn whole(answer: Answer) -> Option<Whole> {
+    match answer.rest {
+        Rest::End(trailers) => Some(Whole {
+            status: answer.head.status,
+            headers: answer.head.headers,
+            chunks: answer.chunks.into(),
+            trailers,
+        }),
+        Rest::Stream { .. } => None,
+    }
+}

@@ -1,0 +1,132 @@
+//! The way of a read that waits: for its turn, for etcd's word on its client, or for the client.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::service::alone::{Plain, cut_short, plain, second_chances};
+use crate::service::bounds::Cut;
+use crate::service::call::{Call, while_wanted};
+use crate::service::grants::Wish;
+use crate::service::pass::pass;
+use crate::service::reads::asking::Asking;
+use crate::service::reads::give::{Given, give, head, trailers};
+use crate::service::reads::kept::{granted, keep};
+use crate::service::reads::plan::Wait;
+use crate::service::reads::rounds::{Flight, Told};
+use crate::service::reads::state::Whole;
+use crate::service::{Ctx, ask, reply};
+use crate::upstream::attempt::{Answer, Rest};
+use crate::upstream::conn::Held;
+use crate::wire::status::{Code, Status};
+
+/// Serves it to its end.
+pub(in crate::service) async fn serve(
+    call: &mut Call,
+    request: Vec<Bytes>,
+    waits: Box<(Asking, Wait)>,
+) -> Code {
+    let (asking, wait) = *waits;
+    match wait {
+        Wait::Client(answer) => pass(call, kept(answer)).await,
+        Wait::Word(wish) => match may(call, wish).await {
+            Ok(true) => look(call, &request, asking).await,
+            // What etcd says to the read itself is what the client is told.
+            Ok(false) => go(call, &request, asking, None).await,
+            Err(cut) => cut_short(call, cut),
+        },
+        Wait::Turn(mut ticket) => {
+            let told = while_wanted(call, |cx| ticket.poll(cx)).await;
+            match told {
+                Ok(Told::Go(flight)) => go(call, &request, asking, Some(flight)).await,
+                Ok(Told::Alone) => go(call, &request, asking, None).await,
+                Ok(Told::Look) => look(call, &request, asking).await,
+                Ok(Told::Answer(answer)) => told_all(call, &answer).await,
+                Err(cut) => cut_short(call, cut),
+            }
+        }
+    }
+}
+
+/// The same answer for all who waited.
+async fn told_all(call: &mut Call, answer: &Rc<Result<Whole, Status>>) -> Code {
+    match &**answer {
+        Ok(whole) => pass(call, answer_of(whole.clone())).await,
+        Err(status) => reply::trailers_only(&mut call.respond, status),
+    }
+}
+
+/// What is kept may be for it now; if it is not, it goes to etcd.
+async fn look(call: &mut Call, request: &[Bytes], asking: Asking) -> Code {
+    let asking = asking.again(&call.ctx);
+    match give(call, &asking) {
+        Given::Yes => Code::Ok,
+        Given::Large(answer) => pass(call, kept(answer)).await,
+        Given::IfMay(_) | Given::No => go(call, request, asking, None).await,
+    }
+}
+
+/// Goes to etcd on its own.
+async fn go(call: &mut Call, request: &[Bytes], asking: Asking, flight: Option<Flight>) -> Code {
+    let asking = asking.again(&call.ctx);
+    let came = plain(call, request).await;
+    if let Plain::Answered(answer) = &came {
+        keep(&call.ctx, &asking, answer);
+    }
+    drop(flight);
+    let begun = match came {
+        Plain::Answered(answer) => return pass(call, answer).await,
+        Plain::Cut(cut) => return cut_short(call, cut),
+        Plain::Begun(begun) => begun,
+    };
+    match second_chances(call, request, begun).await {
+        Ok(Ok(answer)) => pass(call, answer).await,
+        Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
+        Err(cut) => cut_short(call, cut),
+    }
+}
+
+/// Whether etcd says that the client may read; asked with its own token.
+async fn may(call: &mut Call, wish: Wish) -> Result<bool, Cut> {
+    let ctx = call.ctx.clone();
+    let mut asked = pin!(may_read(&ctx, wish));
+    while_wanted(call, |cx| asked.as_mut().poll(cx)).await
+}
+
+async fn may_read(ctx: &Rc<Ctx>, wish: Wish) -> bool {
+    let (asked, dropped) = (std::time::Instant::now(), ctx.shared.answers.dropped());
+    let (credential, range) = &wish;
+    let answer = ask::txn(ctx, credential.as_ref(), range, true).await;
+    let good = answer.is_ok_and(|answer| answer.code() == Code::Ok);
+    if good {
+        granted(ctx, wish, asked, dropped);
+    }
+    good
+}
+
+/// A kept answer as one of etcd's.
+fn kept(answer: Bytes) -> Answer {
+    Answer {
+        head: head().into_parts().0,
+        held: Held::kept(answer.len()),
+        chunks: VecDeque::from([answer]),
+        rest: Rest::End(Some(trailers())),
+    }
+}
+
+/// An answer of several as one of etcd's.
+fn answer_of(whole: Whole) -> Answer {
+    let mut head = Response::new(());
+    *head.status_mut() = whole.status;
+    *head.headers_mut() = whole.headers;
+    Answer {
+        head: head.into_parts().0,
+        held: Held::kept(whole.chunks.iter().map(Bytes::len).sum()),
+        chunks: whole.chunks.into(),
+        rest: Rest::End(whole.trailers),
+    }
+}
