@@ -8,7 +8,8 @@ mod lease_hub;
 use std::time::{Duration, Instant};
 
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Because, Examined, Hub, PeerId, StreamId};
+use etcd_edge::machine::lease::{Action, Because, Examined, Hub, Lost, PeerId, StreamId};
+use etcd_edge::wire::status::{Code, Status};
 use lease_hub::{Op, Seen};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
@@ -243,4 +244,34 @@ fn what_is_behind_one_that_blocks_goes_on_elsewhere() {
     }
     sent.sort();
     assert_eq!((sent, lanes), (vec![vec![1], vec![7]], 2));
+}
+
+/// A lease that was refused once ends no other's stream again, though it lives.
+#[test]
+fn who_is_refused_is_refused_alone() {
+    let begun = Instant::now();
+    let mut one = One::new(begun);
+    let other = StreamId {
+        worker: 0,
+        stream: 2,
+    };
+    let beat = |one: &mut One| {
+        one.hub.opened(other, PeerId { worker: 0, peer: 2 });
+        one.hub.beat(other, 9, begun);
+        one.hub.settle(begun);
+    };
+    beat(&mut one);
+    assert_eq!(one.sent(), [9]);
+    let status = Status::new(Code::PermissionDenied, "etcdserver: permission denied");
+    let (lane, refused) = (one.lane, Lost::Refused(status));
+    assert!(one.hub.lost(lane, 0, refused, begun));
+    while one.hub.next_action().is_some() {}
+    one.hub.connected(lane, 1, begun);
+    beat(&mut one);
+    // It is not asked about, and not sent where the others are.
+    let Some(Action::Connect { lane: apart, .. }) = one.hub.next_action() else {
+        panic!("a stream of its own");
+    };
+    assert_ne!(apart, lane);
+    assert_eq!(one.hub.next_action(), None);
 }

@@ -178,9 +178,10 @@ impl Hub {
             return;
         };
         let trusted = word == Examined::Unknown || self.rounds.is_fresh(round, now);
-        match self.rounds.peer(round) {
-            Some(peer) if !trusted => self.doubted.push(peer, round),
-            _ => drop(self.queue.insert(round, now)),
+        if trusted {
+            self.queue.insert(round, now);
+        } else {
+            self.put_apart(round, now);
         }
     }
 
@@ -196,7 +197,7 @@ impl Hub {
                 self.landed(lane, now);
                 // One that is refused once will be again.
                 self.beware(now);
-                self.rounds.distrust(head);
+                self.rounds.distrust(head, now + limits::LEASE_TROUBLE);
                 self.refuse(head, &End::Refused(status), now);
                 (Because::Needed, true)
             }
@@ -257,10 +258,21 @@ impl Hub {
 
     /// The round can go.
     fn ready(&mut self, round: RoundId, now: Instant) {
-        if self.is_troubled(now) && !self.rounds.is_fresh(round, now) {
-            self.unexamined.insert(round);
-        } else {
+        if !self.is_troubled(now) || self.rounds.is_fresh(round, now) {
             self.queue.insert(round, now);
+        } else if self.rounds.is_refused(round, now) {
+            self.put_apart(round, now);
+        } else {
+            self.unexamined.insert(round);
+        }
+    }
+
+    /// The round is to be sent alone.
+    fn put_apart(&mut self, round: RoundId, now: Instant) {
+        match self.rounds.peer(round) {
+            Some(peer) => self.doubted.push(peer, round),
+            // Nobody waits for it, and it is not sent.
+            None => drop(self.queue.insert(round, now)),
         }
     }
 

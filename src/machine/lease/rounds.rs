@@ -45,6 +45,8 @@ struct Lease {
     fresh_until: Option<Instant>,
     /// The round that waits for etcd's word on the lease.
     examined: Option<RoundId>,
+    /// It was refused: whatever is known of it, until then its heartbeats end their streams.
+    refused_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -203,11 +205,17 @@ impl Rounds {
         lease.is_some_and(|lease| lease.is_fresh(now))
     }
 
-    /// A lease is refused: whatever was known of it, its next heartbeat is not to be trusted.
-    pub(super) fn distrust(&mut self, round: RoundId) {
+    /// The round's lease is refused, and will be for a while.
+    pub(super) fn distrust(&mut self, round: RoundId, until: Instant) {
         if let Some(lease) = self.lease_of(round) {
-            lease.fresh_until = None;
+            lease.refused_until = Some(until);
         }
+    }
+
+    /// Whether the round's lease was refused lately.
+    pub(super) fn is_refused(&self, round: RoundId, now: Instant) -> bool {
+        let lease = self.lease(round).and_then(|id| self.leases.get(&id));
+        lease.is_some_and(|lease| lease.refused_until.is_some_and(|until| now < until))
     }
 
     /// The round waits for etcd's word on its lease.
@@ -364,7 +372,8 @@ impl Rounds {
 
 impl Lease {
     fn is_fresh(&self, now: Instant) -> bool {
-        self.fresh_until.is_some_and(|until| now < until)
+        let before = |until: Instant| now < until;
+        self.fresh_until.is_some_and(before) && !self.refused_until.is_some_and(before)
     }
 }
 
