@@ -84,6 +84,7 @@ impl App {
                 config.workers,
                 watch_options(config),
                 config.reads,
+                metrics.answers.clone(),
             )),
             pages: Arc::new(pages),
             tls: server_tls,

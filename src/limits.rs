@@ -420,6 +420,9 @@ pub const CACHE_COVERS: usize = 1_024;
 /// See [`CACHE_COVERS`].
 pub const CACHE_COLD_AFTER: Duration = Duration::from_secs(10);
 
+/// Answers of one worker that are held against etcd at the same time, at most.
+pub const CACHE_AUDITS: usize = 8;
+
 /// Ranges whose last writes are told apart, and the bytes of their keys; beyond them the older half
 /// counts as a write to all keys.
 pub const CACHE_FLOORS: usize = 16_384;

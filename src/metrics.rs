@@ -1,15 +1,14 @@
-//! What is counted, and how it is shown.
+//! What is counted.
 //!
 //! Each worker counts in a block of its own, so counting is a plain store to memory that no
 //! other core writes; a scrape adds the blocks up. Names that dashboards know from the Go proxy
 //! are kept, our own begin with `etcd_edge_`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 /// A counter with one writing thread, or a gauge of one.
 #[derive(Debug, Default)]
@@ -133,12 +132,71 @@ pub struct ReadMetrics {
     pub misses: Count,
     /// Of them: what was kept was too old.
     pub too_old: Count,
-    /// Something was written since, or may have been.
+    /// Something was written since.
     pub written: Count,
+    /// A write may have been done since.
+    pub unsure: Count,
     /// The client had been shown more.
     pub behind: Count,
     /// Reads for answers that were soon to be too old.
     pub renewed: Count,
+    /// Serializable reads that were asked again, since etcd's answer was older than what the client had
+    /// been shown.
+    pub overtaken: Count,
+    /// Answers that a watch proves right.
+    pub covers: Count,
+    /// Answers that were given, by their age: see [`AGES`].
+    pub ages: [Count; AGES.len() + 1],
+    /// The sum of their ages, in microseconds.
+    pub age_sum: Count,
+    /// Answers that were held against etcd after they were given.
+    pub audited: Count,
+    /// Of them: those that differed.
+    pub differed: Count,
+}
+
+/// The bounds of the ages that are told apart, in microseconds; what is older comes after the last.
+pub const AGES: [u64; 11] = [
+    1_000, 5_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+impl ReadMetrics {
+    /// An answer was given that was so old.
+    pub fn gave(&self, age: Duration) {
+        let micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.hits.inc();
+        self.ages[AGES.partition_point(|bound| *bound < micros)].inc();
+        self.age_sum.set(self.age_sum.get().wrapping_add(micros));
+    }
+}
+
+/// Kept answers, of all workers.
+#[derive(Debug, Default)]
+pub struct AnswerMetrics {
+    /// How many there are.
+    pub count: Size,
+    /// What they hold in memory, in bytes.
+    pub bytes: Size,
+    /// Times all of them were dropped.
+    pub drops: SharedCount,
+}
+
+/// A gauge that several threads move.
+#[derive(Debug, Default)]
+pub struct Size(AtomicUsize);
+
+impl Size {
+    /// What was of one size is of another.
+    pub fn change(&self, from: usize, to: usize) {
+        // Wraps, and wraps back.
+        self.0.fetch_add(to.wrapping_sub(from), Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The block of one worker.
@@ -260,10 +318,14 @@ pub struct Metrics {
     pub endpoints: Arc<[EndpointMetrics]>,
     /// Connections closed at accept because there were too many.
     pub connections_refused: SharedCount,
+    /// Kept answers.
+    pub answers: Arc<AnswerMetrics>,
     /// The most that was shown.
-    events_coalescing: AtomicU64,
-    methods: Vec<MethodLabels>,
-    code_names: [&'static str; CODES],
+    pub(crate) events_coalescing: AtomicU64,
+    /// Of [`WorkerMetrics::calls`].
+    pub(crate) methods: Vec<MethodLabels>,
+    /// Of [`CallMetrics::handled`].
+    pub(crate) code_names: [&'static str; CODES],
 }
 
 impl Metrics {
@@ -298,322 +360,20 @@ impl Metrics {
             workers: (0..workers).map(|_| block()).collect(),
             endpoints: endpoints.into_iter().map(EndpointMetrics::new).collect(),
             connections_refused: SharedCount::default(),
+            answers: Arc::default(),
             events_coalescing: AtomicU64::new(0),
             methods,
             code_names,
         }
     }
 
+    /// The blocks of all workers.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerMetrics> {
+        self.workers.iter().map(|block| &**block)
+    }
+
     /// The block of one worker.
     pub fn worker(&self, worker: usize) -> &WorkerMetrics {
         &self.workers[worker]
     }
-
-    fn sum(&self, of: impl Fn(&WorkerMetrics) -> u64) -> u64 {
-        self.workers
-            .iter()
-            .map(|w| of(w))
-            .fold(0, u64::wrapping_add)
-    }
-
-    fn families(&self) -> Vec<MetricFamily> {
-        let plain = |of: fn(&WorkerMetrics) -> &Count| vec![(vec![], self.sum(|w| of(w).get()))];
-        let per_endpoint = |of: fn(&EndpointMetrics) -> &SharedCount| {
-            self.endpoints
-                .iter()
-                .map(|e| (vec![label("endpoint", &e.name)], of(e).get()))
-                .collect()
-        };
-        let limits = Limit::ALL.iter().map(|(limit, name)| {
-            (
-                vec![label("limit", name)],
-                self.sum(|w| w.limits[*limit as usize].get()),
-            )
-        });
-        let refused = self.connections_refused.get();
-        vec![
-            counter(
-                "grpc_server_started_total",
-                "Calls that arrived.",
-                self.started(),
-            ),
-            counter(
-                "grpc_server_handled_total",
-                "Calls that ended, by code.",
-                self.handled(),
-            ),
-            counter(
-                "etcd_edge_connections_accepted_total",
-                "Client connections accepted.",
-                plain(|w| &w.accepted),
-            ),
-            counter(
-                "etcd_edge_connections_refused_total",
-                "Client connections closed at accept because there were too many.",
-                vec![(vec![], refused)],
-            ),
-            counter(
-                "etcd_edge_handshakes_failed_total",
-                "Client connections that ended before their first request.",
-                plain(|w| &w.handshakes_failed),
-            ),
-            gauge(
-                "etcd_edge_connections",
-                "Client connections open.",
-                plain(|w| &w.connections),
-            ),
-            gauge("etcd_edge_calls", "Calls open.", plain(|w| &w.open_calls)),
-            counter(
-                "etcd_edge_retries_total",
-                "Attempts at a call beyond its first.",
-                plain(|w| &w.retries),
-            ),
-            gauge(
-                "etcd_edge_watch_streams",
-                "Watch streams of clients open.",
-                plain(|w| &w.watch.streams),
-            ),
-            gauge(
-                "etcd_edge_c_watchers",
-                "Watchers of clients.",
-                plain(|w| &w.watch.c_watchers),
-            ),
-            gauge(
-                "etcd_edge_s_watchers",
-                "Watchers at etcd.",
-                plain(|w| &w.watch.s_watchers),
-            ),
-            gauge(
-                "etcd_edge_watch_catch_ups",
-                "Watchers at etcd that catch up with the shared ones.",
-                plain(|w| &w.watch.catch_ups),
-            ),
-            gauge(
-                "etcd_edge_slow_watchers",
-                "Watchers of clients that do not read on.",
-                plain(|w| &w.watch.slow),
-            ),
-            gauge(
-                "etcd_edge_watch_log_bytes",
-                "Bytes of events kept for slow and late watchers.",
-                plain(|w| &w.watch.log_bytes),
-            ),
-            counter(
-                "etcd_edge_watchers_joined_total",
-                "Watchers of clients served by a watcher at etcd that was there.",
-                plain(|w| &w.watch.joined),
-            ),
-            counter(
-                "etcd_edge_watch_catch_ups_total",
-                "Watchers at etcd opened to catch up.",
-                plain(|w| &w.watch.catch_ups_opened),
-            ),
-            counter(
-                "etcd_edge_watch_resumes_total",
-                "Watch streams to etcd opened in the place of lost ones.",
-                plain(|w| &w.watch.resumes),
-            ),
-            counter(
-                "etcd_edge_watch_events_received_total",
-                "Events from etcd.",
-                plain(|w| &w.watch.events_in),
-            ),
-            counter(
-                "etcd_edge_watch_events_sent_total",
-                "Events to clients.",
-                plain(|w| &w.watch.events_out),
-            ),
-            counter(
-                "etcd_edge_history_resets_total",
-                "Times the store's history was found to have gone back.",
-                plain(|w| &w.watch.history_resets),
-            ),
-            gauge(
-                "etcd_edge_lease_streams",
-                "Streams of heartbeats of clients open.",
-                plain(|w| &w.lease.streams),
-            ),
-            gauge(
-                "etcd_edge_lease_upstream_streams",
-                "Streams of heartbeats to etcd open.",
-                plain(|w| &w.lease.upstream),
-            ),
-            counter(
-                "etcd_edge_heartbeats_received_total",
-                "Heartbeats from clients.",
-                plain(|w| &w.lease.received),
-            ),
-            counter(
-                "etcd_edge_heartbeats_sent_total",
-                "Heartbeats to etcd, those sent again included.",
-                plain(|w| &w.lease.sent),
-            ),
-            counter(
-                "etcd_edge_heartbeats_merged_total",
-                "Heartbeats of clients that shared one to etcd with an earlier one.",
-                plain(|w| &w.lease.merged),
-            ),
-            counter(
-                "etcd_edge_heartbeats_resent_total",
-                "Heartbeats sent to etcd again.",
-                plain(|w| &w.lease.resent),
-            ),
-            counter(
-                "etcd_edge_heartbeats_expired_total",
-                "Answers of etcd that a lease is no more.",
-                plain(|w| &w.lease.expired),
-            ),
-            counter(
-                "etcd_edge_heartbeats_aside_total",
-                "Heartbeats that were put aside since they blocked others.",
-                plain(|w| &w.lease.aside),
-            ),
-            gauge(
-                "etcd_grpc_proxy_watchers_coalescing_total",
-                "Watchers of clients beyond those at etcd.",
-                vec![(vec![], self.coalescing())],
-            ),
-            counter(
-                "etcd_grpc_proxy_events_coalescing_total",
-                "Events to clients that were served without one from etcd.",
-                vec![(vec![], self.events_coalescing())],
-            ),
-            counter(
-                "etcd_edge_hedged_reads_total",
-                "Silent reads that were also sent to another endpoint.",
-                plain(|w| &w.hedges),
-            ),
-            counter(
-                "etcd_edge_limit_hits_total",
-                "Bounds that clients met.",
-                limits.collect(),
-            ),
-            counter(
-                "etcd_edge_endpoint_picked_total",
-                "Times the endpoint was picked to serve.",
-                per_endpoint(|e| &e.picked),
-            ),
-            counter(
-                "etcd_edge_endpoint_connects_total",
-                "Connections to the endpoint that came up.",
-                per_endpoint(|e| &e.connects),
-            ),
-            counter(
-                "etcd_edge_endpoint_failures_total",
-                "Dials and connections of the endpoint that failed.",
-                per_endpoint(|e| &e.failures),
-            ),
-        ]
-    }
-
-    fn coalescing(&self) -> u64 {
-        let c_watchers = self.sum(|w| w.watch.c_watchers.get());
-        c_watchers.saturating_sub(self.sum(|w| w.watch.s_watchers.get()))
-    }
-
-    fn events_coalescing(&self) -> u64 {
-        let out = self.sum(|w| w.watch.events_out.get());
-        let coalescing = out.saturating_sub(self.sum(|w| w.watch.events_in.get()));
-        // Never less than it was: it is shown as a counter.
-        let before = self
-            .events_coalescing
-            .fetch_max(coalescing, Ordering::Relaxed);
-        before.max(coalescing)
-    }
-
-    /// Only methods that were called, as go-grpc shows them.
-    fn started(&self) -> Vec<Sample> {
-        let methods = self.methods.iter().enumerate();
-        methods
-            .map(|(n, labels)| (call_labels(labels), self.sum(|w| w.calls[n].started.get())))
-            .filter(|(_, value)| *value > 0)
-            .collect()
-    }
-
-    fn handled(&self) -> Vec<Sample> {
-        let mut samples = Vec::new();
-        for (n, labels) in self.methods.iter().enumerate() {
-            for (code, name) in self.code_names.iter().enumerate() {
-                let value = self.sum(|w| w.calls[n].handled[code].get());
-                if value > 0 {
-                    let mut labels = call_labels(labels);
-                    labels.insert(0, label("grpc_code", name));
-                    samples.push((labels, value));
-                }
-            }
-        }
-        samples
-    }
-}
-
-/// Lets a registry of the `prometheus` crate collect the blocks.
-#[derive(Debug, Clone)]
-pub struct MetricsCollector(pub Arc<Metrics>);
-
-impl Collector for MetricsCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.0
-            .families()
-            .into_iter()
-            .filter(|f| !f.get_metric().is_empty())
-            .collect()
-    }
-}
-
-type Sample = (Vec<LabelPair>, u64);
-
-fn call_labels(labels: &MethodLabels) -> Vec<LabelPair> {
-    vec![
-        label("grpc_method", labels.method),
-        label("grpc_service", labels.service),
-        label("grpc_type", labels.kind),
-    ]
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn counter(name: &str, help: &str, samples: Vec<Sample>) -> MetricFamily {
-    family(name, help, MetricType::COUNTER, samples, |metric, value| {
-        let mut counter = Counter::default();
-        counter.set_value(value);
-        metric.set_counter(counter);
-    })
-}
-
-fn gauge(name: &str, help: &str, samples: Vec<Sample>) -> MetricFamily {
-    family(name, help, MetricType::GAUGE, samples, |metric, value| {
-        let mut gauge = Gauge::default();
-        gauge.set_value(value);
-        metric.set_gauge(gauge);
-    })
-}
-
-fn family(
-    name: &str,
-    help: &str,
-    kind: MetricType,
-    samples: Vec<Sample>,
-    set: impl Fn(&mut Metric, f64),
-) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    for (labels, value) in samples {
-        let mut metric = Metric::default();
-        metric.set_label(labels);
-        // Exact up to 2^53, as everywhere in Prometheus.
-        set(&mut metric, value as f64);
-        family.mut_metric().push(metric);
-    }
-    family
 }

@@ -99,7 +99,7 @@ fn every_served_flag_reaches_the_options() {
          --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --debug \
          --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
-         --cache-max-age 200ms --cache-audit 50",
+         --cache-max-age 200ms --cache-audit 50 --serializable-ordering",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
@@ -128,7 +128,7 @@ fn every_served_flag_reaches_the_options() {
             cache_bytes: 1 << 20,
             max_age: Duration::from_millis(200),
             audit: 50,
-            ordering: false,
+            ordering: true,
         },
         workers: 3,
         drain_timeout: Duration::from_secs(90),
@@ -345,7 +345,6 @@ fn what_is_not_served_yet_is_refused() {
         "grpc-keepalive-interval=2h",
         "grpc-keepalive-timeout=20s",
         "namespace=n",
-        "experimental-serializable-ordering=true",
         "experimental-leasing-prefix=p",
         "metrics-addr=http://a",
         "enable-pprof=true",

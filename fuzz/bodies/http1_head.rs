@@ -54,6 +54,7 @@ async fn serve(server: StdStream) {
             audit: 0,
             ordering: false,
         },
+        metrics().answers.clone(),
     );
     let ctx = Rc::new(Ctx::new(
         Pool::new(endpoints().clone()),

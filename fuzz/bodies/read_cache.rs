@@ -334,7 +334,7 @@ impl World {
         let standard = self.standard(client, question);
         let look = self.cache.look(&name(question), self.now, MAX_AGE / 4 * 3);
         if let Some(found) = look
-            && let Verdict::Give(revision) = found.entry.judge(&Standard {
+            && let Verdict::Give { revision, .. } = found.entry.judge(&Standard {
                 proof: found.proof,
                 ..standard
             })

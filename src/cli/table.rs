@@ -250,7 +250,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         Cache,
         Bool,
         "false",
-        Only(&["false"]),
+        Yes,
     ),
     flag(
         "experimental-leasing-prefix",

@@ -2,6 +2,7 @@
 //! Knows nothing of flags.
 
 pub mod accept;
+mod families;
 pub mod http1;
 pub mod pages;
 pub mod worker;

@@ -11,7 +11,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::metrics::{Metrics, MetricsCollector};
+use crate::metrics::Metrics;
+use crate::server::families::MetricsCollector;
 use crate::service::status::status;
 use crate::service::{Ctx, health};
 use crate::upstream::page;

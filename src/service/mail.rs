@@ -6,10 +6,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::machine::lease::End;
+use crate::machine::reads::cache::Question;
 use crate::machine::watch::Told as FeedTold;
 use crate::machine::watch::hub::{FeedStatus, Identity, Stats};
 use crate::machine::watch::trunk::{Sub, Token};
-use crate::service::identity::{Credential, Login};
+use crate::service::identity::{Credential, Login, Session};
 use crate::wire::header::Header;
 use crate::wire::range::KeyRange;
 use crate::wire::status::Status;
@@ -60,6 +61,19 @@ pub(super) enum WatchMail {
     Synced(u64, i64),
     /// To all: history went back, and stands here now.
     Reset(Header),
+    /// To the owner of an identity's shared line: prove an answer right.
+    Cover(Box<Wanted>),
+}
+
+/// An answer that is to be proved right by a watch.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// What it answers.
+    pub(super) question: Question,
+    /// The keys it is about.
+    pub(super) range: KeyRange,
+    /// The identity whose it is, with the token of a client that was given it.
+    pub(super) session: Session,
 }
 
 /// About leases.

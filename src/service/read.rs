@@ -19,7 +19,8 @@ use crate::service::call::Call;
 use crate::service::fetch::Begun;
 use crate::service::kept::Kept;
 use crate::service::pass::pass;
-use crate::service::reads::kept::keep;
+use crate::service::reads::asking::Asking;
+use crate::service::reads::kept::{is_behind, keep};
 use crate::service::reads::plan::{Plan, plan};
 use crate::service::reads::waiting;
 use crate::service::reply;
@@ -53,22 +54,29 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         Plan::Alone(asking, flight) => (Some(asking), Some(flight)),
     };
     let came = plain(call, &request).await;
+    let mut behind = false;
     if let (Plain::Answered(answer), Some(asking)) = (&came, &asking) {
-        keep(&call.ctx, asking, answer);
+        behind = is_behind(call, asking, answer);
+        if !behind {
+            keep(&call.ctx, asking, answer);
+        }
     }
     // Whoever waits for it to come back goes now, however long it takes to be read.
     drop(flight);
     match came {
+        Plain::Answered(answer) if behind => {
+            Ok(Box::pin(waiting::came(call, asking.as_ref(), answer)).await)
+        }
         Plain::Answered(answer) => Ok(pass(call, answer).await),
         Plain::Cut(cut) => Ok(cut_short(call, cut)),
-        Plain::Begun(begun) => Ok(Box::pin(on(call, &request, begun)).await),
+        Plain::Begun(begun) => Ok(Box::pin(on(call, &request, asking, begun)).await),
     }
 }
 
 /// What one attempt was not enough for.
-async fn on(call: &mut Call, request: &[Bytes], begun: Begun) -> Code {
+async fn on(call: &mut Call, request: &[Bytes], asking: Option<Asking>, begun: Begun) -> Code {
     match second_chances(call, request, begun).await {
-        Ok(Ok(answer)) => pass(call, answer).await,
+        Ok(Ok(answer)) => waiting::came(call, asking.as_ref(), answer).await,
         Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
         Err(cut) => cut_short(call, cut),
     }

@@ -1,5 +1,6 @@
 //! What the services of all workers share, and the boxes for the mail between them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::limits;
 use crate::machine::watch::hub::Identity;
+use crate::metrics::AnswerMetrics;
 use crate::service::identity::Identities;
 use crate::service::known::Known;
 use crate::service::mail::Mail;
@@ -57,7 +59,12 @@ struct Mailbox {
 
 impl Shared {
     /// For so many workers.
-    pub fn new(workers: usize, options: WatchOptions, reads: ReadOptions) -> Shared {
+    pub fn new(
+        workers: usize,
+        options: WatchOptions,
+        reads: ReadOptions,
+        answers: Arc<AnswerMetrics>,
+    ) -> Shared {
         let mailbox = |_| {
             let (sender, receiver) = unbounded_channel();
             Mailbox {
@@ -69,7 +76,7 @@ impl Shared {
         Shared {
             known: Known::default(),
             identities: Identities::default(),
-            answers: Answers::new(reads),
+            answers: Answers::new(reads, answers),
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,

@@ -1,5 +1,5 @@
-//! What is served, for people: ranges with their watchers, frontiers and lags, and whose heartbeats
-//! share what, over all workers.
+//! What is served, for people: ranges with their watchers, frontiers and lags, whose heartbeats share
+//! what, and what is kept of reads, over all workers.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::machine::watch::hub::FeedStatus;
+use crate::metrics::{Count, ReadMetrics};
 use crate::service::Ctx;
 use crate::service::mail::{LeaseStatus, Mail, Report};
 
@@ -27,6 +28,7 @@ pub async fn status(ctx: &Ctx) -> Value {
         "revision": known.revision,
         "workers": workers,
         "ranges": ranges(&all, known.revision),
+        "reads": reads(ctx),
         "leases": all.iter().flat_map(|report| &report.leases).map(lease).collect::<Vec<_>>(),
     })
 }
@@ -41,6 +43,21 @@ fn worker(report: &Report) -> Value {
         "catch_ups": stats.catch_ups,
         "slow": stats.slow,
         "log_bytes": stats.log_bytes,
+    })
+}
+
+fn reads(ctx: &Ctx) -> Value {
+    let sum = |of: fn(&ReadMetrics) -> &Count| {
+        let workers = ctx.metrics.workers();
+        workers.map(|w| of(&w.reads).get()).sum::<u64>()
+    };
+    json!({
+        "entries": ctx.metrics.answers.count.get(),
+        "bytes": ctx.metrics.answers.bytes.get(),
+        "covers": sum(|reads| &reads.covers),
+        "hits": sum(|reads| &reads.hits),
+        "misses": sum(|reads| &reads.misses),
+        "shared": sum(|reads| &reads.shared),
     })
 }
 

@@ -102,6 +102,14 @@ impl Asked {
             }
         }
     }
+
+    /// The question, asked of the store as it was at a revision.
+    pub fn question_at(&self, revision: i64) -> Bytes {
+        let mut question = self.question().to_vec();
+        // Of a field that is there twice the last counts; an int64 travels as the same 64 bits.
+        proto::put_varint_field(&mut question, REVISION, revision as u64);
+        question.into()
+    }
 }
 
 /// Where a field's bytes stand; `None` for another layout.
@@ -157,6 +165,8 @@ mod tests {
             // The question is the request as a linearizable one, to the letter.
             let plain = RangeRequest { serializable: false, ..request };
             prop_assert_eq!(&asked.question()[..], &plain.encode_to_vec()[..]);
+            let at = RangeRequest::decode(asked.question_at(7)).unwrap();
+            prop_assert_eq!(at, RangeRequest { revision: 7, ..plain });
         }
 
         #[test]

@@ -74,8 +74,13 @@ pub struct Proof {
 /// What is to be done with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Given, as true at this revision.
-    Give(i64),
+    /// Given.
+    Give {
+        /// The revision it is true at.
+        revision: i64,
+        /// When etcd was asked for it, or for what proves it right.
+        asked: Instant,
+    },
     /// Asked for anew.
     Stale(Stale),
 }
@@ -85,8 +90,10 @@ pub enum Verdict {
 pub enum Stale {
     /// Too old, with nothing that proves it right.
     Age,
-    /// Something was written since, or may have been.
+    /// Something was written since.
     Written,
+    /// A write may have been done since.
+    Unsure,
     /// The client has been shown more.
     Shown,
 }
@@ -94,14 +101,16 @@ pub enum Stale {
 impl Entry {
     /// Whether it may be given.
     pub fn judge(&self, standard: &Standard) -> Verdict {
+        // What was asked for an old revision does not change.
         if self.at.is_none() {
-            // What was asked for an old revision does not change.
             if standard
                 .written
                 .is_some_and(|written| self.revision < written)
-                || standard.unsure.is_some_and(|until| self.asked < until)
             {
                 return Verdict::Stale(Stale::Written);
+            }
+            if standard.unsure.is_some_and(|until| self.asked < until) {
+                return Verdict::Stale(Stale::Unsure);
             }
         }
         let proof = standard
@@ -111,14 +120,13 @@ impl Entry {
         if standard.now.saturating_duration_since(asked) >= standard.max_age {
             return Verdict::Stale(Stale::Age);
         }
-        if self.revision >= standard.shown {
-            return Verdict::Give(self.revision);
-        }
-        // It is as true at whatever revision the watch has come to.
-        match proof {
-            Some(proof) if proof.through >= standard.shown => Verdict::Give(proof.through),
-            _ => Verdict::Stale(Stale::Shown),
-        }
+        let revision = match proof {
+            _ if self.revision >= standard.shown => self.revision,
+            // It is as true at whatever revision the watch has come to.
+            Some(proof) if proof.through >= standard.shown => proof.through,
+            _ => return Verdict::Stale(Stale::Shown),
+        };
+        Verdict::Give { revision, asked }
     }
 }
 
@@ -146,6 +154,8 @@ struct Slot {
     proof: Option<Proof>,
     /// In how many lives in a row it was asked for often.
     heat: u32,
+    /// Somebody has been told in this life that it is hot.
+    told_hot: bool,
 }
 
 /// What a shard has of a question.
@@ -155,10 +165,12 @@ pub struct Found {
     pub entry: Arc<Entry>,
     /// What proves it right, if something does.
     pub proof: Option<Proof>,
-    /// It was given before and will be too old soon: whoever is told so asks for it anew. Only one is.
+    /// It was given before and will be too old soon, with nothing that proves it right: whoever is told
+    /// so asks for it anew. Only one is.
     pub renew: bool,
-    /// It has been asked for often for a while.
-    pub is_hot: bool,
+    /// It has been asked for often for a while, and nothing proves it right: whoever is told so asks for
+    /// a watch. One is, in each life of the answer.
+    pub cover: bool,
 }
 
 impl Cache {
@@ -180,13 +192,16 @@ impl Cache {
         slot.visited = true;
         slot.hits = slot.hits.saturating_add(1);
         let age = now.saturating_duration_since(slot.entry.asked);
-        let renew = !slot.renewing && slot.hits > 1 && age >= early;
+        let renew = !slot.renewing && slot.proof.is_none() && slot.hits > 1 && age >= early;
         slot.renewing |= renew;
+        let hot = slot.heat >= limits::CACHE_HOT_LIVES && slot.entry.at.is_none();
+        let cover = hot && slot.proof.is_none() && !slot.told_hot;
+        slot.told_hot |= cover;
         Some(Found {
             entry: slot.entry.clone(),
             proof: slot.proof,
             renew,
-            is_hot: slot.heat >= limits::CACHE_HOT_LIVES,
+            cover,
         })
     }
 
@@ -209,6 +224,7 @@ impl Cache {
             };
             slot.hits = 0;
             slot.renewing = false;
+            slot.told_hot = false;
             self.bytes = self.bytes + bytes - size(&question, &slot.entry);
             slot.entry = Arc::new(entry);
         } else {
@@ -223,6 +239,7 @@ impl Cache {
                 renewing: false,
                 proof: None,
                 heat: 0,
+                told_hot: false,
             };
             self.slots.insert(question, slot);
         }

@@ -5,15 +5,19 @@
 //! was last looked at.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::limits;
 use crate::machine::reads::cache::{Cache, Entry, Found, Proof, Question};
 use crate::machine::reads::floors::Floors;
+use crate::metrics::AnswerMetrics;
+use crate::wire::range::KeyRange;
 use crate::wire::write::Touched;
 
 /// What no count of raised floors is.
@@ -43,9 +47,7 @@ pub(crate) struct Answers {
     raised: AtomicU64,
     /// Grows whenever all answers are dropped: one that was asked for before is not kept.
     dropped: AtomicU64,
-    /// Answers and their bytes, over all shards.
-    count: AtomicUsize,
-    bytes: AtomicUsize,
+    metrics: Arc<AnswerMetrics>,
 }
 
 #[derive(Debug)]
@@ -62,7 +64,7 @@ pub(crate) struct Floor {
 }
 
 impl Answers {
-    pub(crate) fn new(options: ReadOptions) -> Answers {
+    pub(crate) fn new(options: ReadOptions, metrics: Arc<AnswerMetrics>) -> Answers {
         let bytes = options.cache_bytes / limits::CACHE_SHARDS;
         let shard = |_| CachePadded::new(Mutex::new(Cache::new(bytes)));
         Answers {
@@ -83,8 +85,7 @@ impl Answers {
             }),
             raised: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            count: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
+            metrics,
         }
     }
 
@@ -151,7 +152,10 @@ impl Answers {
 
     /// Puts an answer, true at a later revision, in the place of the same one.
     pub(crate) fn advance(&self, question: &Question, entry: Entry) {
-        self.shard(question).lock().advance(question, entry);
+        let mut shard = self.shard(question).lock();
+        let before = (shard.len(), shard.bytes());
+        shard.advance(question, entry);
+        self.count_shard(before, &shard);
     }
 
     /// Whether something is kept of a question.
@@ -171,6 +175,19 @@ impl Answers {
             }
             Touched::AllKeys => self.floors.lock().written.raise_all(revision),
             Touched::Everything => return self.drop_all(),
+        }
+        self.raised.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A watch tells of writes.
+    pub(crate) fn told<'a>(&self, writes: impl Iterator<Item = (&'a Bytes, i64)>) {
+        {
+            let mut floors = self.floors.lock();
+            for (key, revision) in writes {
+                // A key of its own: the event's is a part of its batch.
+                let key = KeyRange::of(Bytes::copy_from_slice(key), Bytes::new());
+                floors.written.raise(&key, revision);
+            }
         }
         self.raised.fetch_add(1, Ordering::AcqRel);
     }
@@ -198,6 +215,7 @@ impl Answers {
     /// No answer counts any more.
     pub(crate) fn drop_all(&self) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.metrics.drops.inc();
         for shard in &self.shards {
             let mut shard = shard.lock();
             let before = (shard.len(), shard.bytes());
@@ -223,12 +241,7 @@ impl Answers {
 
     /// How many answers are kept.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// What they hold in memory, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
+        self.metrics.count.get()
     }
 
     fn shard(&self, question: &Question) -> &Mutex<Cache> {
@@ -238,10 +251,7 @@ impl Answers {
     }
 
     fn count_shard(&self, (count, bytes): (usize, usize), shard: &Cache) {
-        // Wraps, and wraps back.
-        self.count
-            .fetch_add(shard.len().wrapping_sub(count), Ordering::Relaxed);
-        self.bytes
-            .fetch_add(shard.bytes().wrapping_sub(bytes), Ordering::Relaxed);
+        self.metrics.count.change(count, shard.len());
+        self.metrics.bytes.change(bytes, shard.bytes());
     }
 }

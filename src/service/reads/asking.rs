@@ -10,6 +10,7 @@ use crate::service::grants::Wish;
 use crate::service::peer::Asker;
 use crate::service::reads::state::Key;
 use crate::upstream::attempt;
+use crate::wire::frame;
 use crate::wire::read::Asked;
 
 /// A read that is understood.
@@ -78,6 +79,19 @@ impl Asking {
             since: Instant::now(),
             dropped: ctx.shared.answers.dropped(),
         }
+    }
+
+    /// The same, asked now of a member that has come as far as all, with its request.
+    pub(super) fn linearizable(&self, ctx: &Ctx) -> Option<(Asking, Bytes)> {
+        let request = frame::encode(&self.asked.question());
+        let asked = Asked::parse(&request)?;
+        Some((
+            Asking {
+                asked,
+                ..self.beside(ctx)
+            },
+            request,
+        ))
     }
 
     /// What etcd is asked about its permission.

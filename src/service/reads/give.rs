@@ -8,16 +8,18 @@ use http::{HeaderMap, HeaderValue, Response, header};
 
 use crate::limits;
 use crate::machine::reads::cache::{Entry, Found, Stale, Standard, Verdict};
+use crate::machine::watch::hub::Identity;
 use crate::metrics::ReadMetrics;
 use crate::service::Ctx;
 use crate::service::call::Call;
 use crate::service::grants::Wish;
+use crate::service::mail::{Mail, Wanted, WatchMail};
 use crate::service::reads::answers::NEVER_CHECKED;
 use crate::service::reads::asking::Asking;
+use crate::service::reads::audit::audit;
 use crate::service::reads::kept::may_read;
 use crate::service::reads::renew::renew;
 use crate::wire::header as wire_header;
-use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
 /// What came of a look at what is kept.
@@ -53,8 +55,8 @@ pub(super) fn give(call: &mut Call, asking: &Asking) -> Given {
         shown: call.peer.shown(&ctx.shared.known),
         proof: found.proof,
     };
-    let revision = match found.entry.judge(&standard) {
-        Verdict::Give(revision) => revision,
+    let (revision, since) = match found.entry.judge(&standard) {
+        Verdict::Give { revision, asked } => (revision, asked),
         Verdict::Stale(why) => {
             stale(count, why);
             return Given::No;
@@ -65,16 +67,21 @@ pub(super) fn give(call: &mut Call, asking: &Asking) -> Given {
         count.misses.inc();
         return Given::No;
     }
-    let old = now.saturating_duration_since(found.entry.asked) >= max_age;
-    if let Some(wish) = doubt(&ctx, asking, old) {
+    if let Some(wish) = doubt(&ctx, asking) {
         return Given::IfMay(wish);
     }
-    count.hits.inc();
+    count.gave(now.saturating_duration_since(since));
     call.peer.show(&ctx.shared.known, revision);
-    if found.renew && !old && found.proof.is_none() {
+    if found.renew {
         renew(&ctx, asking.beside(&ctx));
     }
+    if found.cover {
+        cover(&ctx, asking);
+    }
     let answer = at_revision(&ctx, asking, found, revision);
+    if answers.options().audit > 0 {
+        audit(&ctx, asking.beside(&ctx), revision, answer.clone());
+    }
     if answer.len() > limits::FREE_SEND_BYTES {
         return Given::Large(answer);
     }
@@ -87,20 +94,30 @@ fn stale(count: &ReadMetrics, why: Stale) {
     match why {
         Stale::Age => count.too_old.inc(),
         Stale::Written => count.written.inc(),
+        Stale::Unsure => count.unsure.inc(),
         Stale::Shown => count.behind.inc(),
     }
 }
 
-/// What etcd has to say before the client is given what is kept (R4): a token must have been taken for
-/// just this range within the age of answers; and where an answer is older than that, since a watch
-/// proves it right, so must be that nobody needs a token.
-fn doubt(ctx: &Rc<Ctx>, asking: &Asking, old: bool) -> Option<Wish> {
-    let wish = match &asking.asker.credential {
-        Some(_) => asking.wish(),
-        None if old => (None, KeyRange::of(Bytes::from_static(&[0]), Bytes::new())),
-        None => return None,
-    };
+/// What etcd has to say before the client is given what is kept: a token must have been taken for just
+/// this range within the age of answers (R4).
+fn doubt(ctx: &Rc<Ctx>, asking: &Asking) -> Option<Wish> {
+    asking.asker.credential.as_ref()?;
+    let wish = asking.wish();
     (!may_read(ctx, &wish)).then_some(wish)
+}
+
+/// Asks for a watch that proves the answer right from now on.
+fn cover(ctx: &Ctx, asking: &Asking) {
+    let shared = &ctx.shared;
+    let session = shared.identities.session(asking.asker.credential.clone());
+    let owner = shared.owner(Identity(session.login().number()));
+    let wanted = Wanted {
+        question: asking.question(),
+        range: asking.asked.range(),
+        session,
+    };
+    shared.post(owner, Mail::Watch(WatchMail::Cover(Box::new(wanted))));
 }
 
 /// The answer as true at a revision.

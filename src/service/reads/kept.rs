@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::limits;
 use crate::machine::reads::cache::Entry;
 use crate::service::Ctx;
-use crate::service::call::RANGE;
+use crate::service::call::{Call, RANGE};
 use crate::service::grants::Wish;
 use crate::service::reads::answers::NEVER_CHECKED;
 use crate::service::reads::asking::Asking;
@@ -62,6 +62,20 @@ pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) 
     if asking.asked.is_serializable() || answers.has(&question) {
         answers.store(question, entry, asking.dropped);
     }
+}
+
+/// Whether an answer is older than what the client has been shown, where it asked for that not to be
+/// (R5).
+pub(in crate::service) fn is_behind(call: &Call, asking: &Asking, answer: &Answer) -> bool {
+    let ctx = &call.ctx;
+    if !ctx.shared.answers.options().ordering || !asking.asked.is_serializable() {
+        return false;
+    }
+    let header = answer.chunks.front().and_then(|first| {
+        let header = ctx.shared.known.see_answer(call.method, first)?;
+        Some(header.revision)
+    });
+    header.is_some_and(|revision| revision < call.peer.shown(&ctx.shared.known))
 }
 
 /// The answer as it is kept; `None` when it is not whole, or is one of another cluster.

@@ -31,6 +31,8 @@ pub(super) struct Key {
 pub struct Reads {
     pub(super) sharing: RefCell<Sharing<Key, Rc<Round>>>,
     pub(super) grants: RefCell<Grants>,
+    /// Answers that are being held against etcd.
+    pub(super) auditing: Cell<usize>,
     /// Which drop of all answers the grants come after.
     pub(super) granted_after: Cell<u64>,
 }

@@ -15,7 +15,7 @@ use crate::service::grants::Wish;
 use crate::service::pass::pass;
 use crate::service::reads::asking::Asking;
 use crate::service::reads::give::{Given, give, head, trailers};
-use crate::service::reads::kept::{granted, keep};
+use crate::service::reads::kept::{granted, is_behind, keep};
 use crate::service::reads::plan::Wait;
 use crate::service::reads::rounds::{Flight, Told};
 use crate::service::reads::state::Whole;
@@ -73,21 +73,49 @@ async fn look(call: &mut Call, request: &[Bytes], asking: Asking) -> Code {
 /// Goes to etcd on its own.
 async fn go(call: &mut Call, request: &[Bytes], asking: Asking, flight: Option<Flight>) -> Code {
     let asking = asking.again(&call.ctx);
-    let came = plain(call, request).await;
-    if let Plain::Answered(answer) = &came {
-        keep(&call.ctx, &asking, answer);
+    let answer = match plain(call, request).await {
+        Plain::Answered(answer) => answer,
+        Plain::Cut(cut) => return cut_short(call, cut),
+        Plain::Begun(begun) => {
+            drop(flight);
+            match second_chances(call, request, begun).await {
+                Ok(Ok(answer)) => return came(call, Some(&asking), answer).await,
+                Ok(Err(status)) => return reply::trailers_only(&mut call.respond, &status),
+                Err(cut) => return cut_short(call, cut),
+            }
+        }
+    };
+    if !is_behind(call, &asking, &answer) {
+        keep(&call.ctx, &asking, &answer);
+        drop(flight);
+        return pass(call, answer).await;
     }
     drop(flight);
-    let begun = match came {
-        Plain::Answered(answer) => return pass(call, answer).await,
-        Plain::Cut(cut) => return cut_short(call, cut),
-        Plain::Begun(begun) => begun,
-    };
-    match second_chances(call, request, begun).await {
-        Ok(Ok(answer)) => pass(call, answer).await,
-        Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
-        Err(cut) => cut_short(call, cut),
+    overtake(call, &asking, answer).await
+}
+
+/// An answer of etcd's that is not kept, and what it asked if that is understood.
+pub(in crate::service) async fn came(
+    call: &mut Call,
+    asking: Option<&Asking>,
+    answer: Answer,
+) -> Code {
+    match asking {
+        Some(asking) if is_behind(call, asking, &answer) => overtake(call, asking, answer).await,
+        _ => pass(call, answer).await,
     }
+}
+
+/// Asks again, for what is no older than anything a client was shown: not of any member, but of one
+/// that has come as far as all (R5).
+pub(in crate::service) async fn overtake(call: &mut Call, asking: &Asking, older: Answer) -> Code {
+    let Some((asking, request)) = asking.linearizable(&call.ctx) else {
+        return pass(call, older).await;
+    };
+    drop(older);
+    call.ctx.count().reads.overtaken.inc();
+    // It is not behind, and so comes by here no more.
+    Box::pin(go(call, &[request], asking, None)).await
 }
 
 /// Whether etcd says that the client may read; asked with its own token.

@@ -6,13 +6,17 @@
 //! with the hub that asked for it.
 //!
 //! From the clients down: `client` reads what they ask, `work` does what the hub says, `line` and
-//! `upstream` what a trunk says. `state` is what one worker keeps of it all.
+//! `upstream` what a trunk says, and `lines` keeps them. `cover` is a reader of lines that is no client:
+//! it proves kept answers right. `state` is what one worker keeps of it all.
 
 mod ask;
 mod bypass;
 mod client;
+mod cover;
+mod covers;
 mod granted;
 mod line;
+mod lines;
 mod outbox;
 mod release;
 pub mod state;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::machine::watch::Told;
-use crate::machine::watch::hub::{CheckId, FeedId, StreamId, Verdict};
+use crate::machine::watch::hub::{CheckId, FeedId, Identity, StreamId, Verdict};
 use crate::machine::watch::trunk::{Sub, Token};
 use crate::service::mail::{Mail, WatchMail};
 use crate::service::shared::Shared;
@@ -19,7 +19,15 @@ pub(super) enum Input {
     Synced(StreamId, i64),
     Closed(StreamId),
     Reset(Header),
+    /// To the cover of this number.
+    Cover(u64, Told),
+    /// To the covers of an identity: a barrier stands here.
+    CoversSynced(Identity, i64),
 }
+
+/// Stands for a worker in the names of feeds and streams that are covers: they are always where their
+/// line is, and no hub knows them. No worker has this number.
+pub(super) const COVERS: u32 = u32::MAX;
 
 /// Of one worker.
 pub(super) struct Outbox {
@@ -55,6 +63,8 @@ impl Outbox {
     pub(super) fn tell(&self, sub: Sub, told: Told) {
         if sub.worker == self.worker {
             self.note(Input::Told(FeedId::from_number(sub.feed), told));
+        } else if sub.worker == COVERS {
+            self.note(Input::Cover(sub.feed, told));
         } else {
             let mail = WatchMail::Told(sub.feed, told);
             self.shared.post(sub.worker, Mail::Watch(mail));
@@ -65,6 +75,8 @@ impl Outbox {
     pub(super) fn synced(&self, token: Token, revision: i64) {
         if token.worker == self.worker {
             self.note(Input::Synced(StreamId::from_number(token.stream), revision));
+        } else if token.worker == COVERS {
+            self.note(Input::CoversSynced(Identity(token.stream), revision));
         } else {
             let mail = WatchMail::Synced(token.stream, revision);
             self.shared.post(token.worker, Mail::Watch(mail));

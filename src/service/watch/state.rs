@@ -19,6 +19,7 @@ use crate::service::client::ClientStream;
 use crate::service::identity::Login;
 use crate::service::mail::{Mail, WatchMail};
 use crate::service::shared::Shared;
+use crate::service::watch::covers::Covers;
 use crate::service::watch::granted::Granted;
 use crate::service::watch::line::Line;
 use crate::service::watch::outbox::Outbox;
@@ -65,6 +66,8 @@ pub struct Watches {
     logins: RefCell<HashMap<Identity, (Arc<Login>, usize)>>,
     /// Shared lines that this worker owns.
     pub(super) lines: RefCell<HashMap<Identity, Rc<Line>>>,
+    /// Their feeds that prove kept answers right.
+    pub(super) covers: Covers,
     pub(super) granted: RefCell<Granted>,
     /// etcd was asked who it is.
     pub(super) greeted: OnceCell<()>,
@@ -99,6 +102,7 @@ impl Watches {
             feeds: RefCell::default(),
             logins: RefCell::default(),
             lines: RefCell::default(),
+            covers: Covers::default(),
             granted: RefCell::default(),
             greeted: OnceCell::new(),
             releases: RefCell::default(),

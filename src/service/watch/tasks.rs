@@ -6,6 +6,7 @@ use std::rc::Rc;
 use tokio::time::sleep_until;
 
 use crate::machine::watch::hub::StreamId;
+use crate::service::watch::cover;
 use crate::service::watch::work::{end_streams, run};
 use crate::service::{Ctx, reply};
 
@@ -15,6 +16,7 @@ pub(in crate::service) fn begin(ctx: &Rc<Ctx>) {
     tokio::task::spawn_local(take_room(ctx.clone()));
     tokio::task::spawn_local(clock(ctx.clone()));
     tokio::task::spawn_local(drain(ctx.clone()));
+    tokio::task::spawn_local(cover::beats(ctx.clone()));
 }
 
 /// What lines and checks have left in the inbox.

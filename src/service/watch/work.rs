@@ -1,24 +1,22 @@
 //! What the hub says is done: messages are sent, feeds opened, tokens checked, streams ended.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use crate::machine::watch::hub::{
     Action, CheckId, FeedId, FeedStatus, Hub, Identity, Message, Stats, StreamId, Verdict,
 };
-use crate::machine::watch::trunk::{Sub, Trunk};
+use crate::machine::watch::trunk::Trunk;
 use crate::machine::watch::{Lost, Told};
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::service::ask::BAD_TOKEN;
-use crate::service::identity::Login;
 use crate::service::mail::{WatchMail, WatchStatus};
 use crate::service::watch::granted::Answer;
-use crate::service::watch::line::Line;
+use crate::service::watch::lines::{begin_line, close_shared, find_line, shared_line};
 use crate::service::watch::outbox::Input;
 use crate::service::watch::state::{Client, Source};
-use crate::service::watch::{ask, state, upstream};
+use crate::service::watch::{ask, cover, state};
 use crate::service::{Ctx, reply};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
@@ -70,6 +68,8 @@ fn tell(ctx: &Ctx, hub: &mut Hub, input: Input) {
         Input::Closed(stream) => hub.stream_closed(stream),
         Input::Synced(stream, revision) => hub.synced(stream, revision),
         Input::Reset(header) => hub.history_reset(header),
+        Input::Cover(number, told) => cover::told(ctx, number, &told),
+        Input::CoversSynced(identity, revision) => cover::synced(ctx, identity, revision),
     }
 }
 
@@ -293,6 +293,7 @@ pub(in crate::service) fn deliver(ctx: &Rc<Ctx>, mail: WatchMail) {
             });
         }
         WatchMail::Close(identity, sub) => close_shared(ctx, identity, sub),
+        WatchMail::Cover(wanted) => cover::begin(ctx, *wanted),
         WatchMail::Sync(identity, token) => match find_line(ctx, identity) {
             Some(line) => line.with(&watches.out, |trunk| trunk.sync(token, Instant::now())),
             // Nothing is known: the hub asks again while the stream has watchers.
@@ -350,39 +351,5 @@ pub(in crate::service) fn report(ctx: &Ctx) -> WatchStatus {
         stats: hub.stats(),
         s_watchers: watches.out.s_watchers(),
         feeds: hub.feeds().map(|feed| (name(&feed), feed)).collect(),
-    }
-}
-
-fn find_line(ctx: &Rc<Ctx>, identity: Identity) -> Option<Rc<Line>> {
-    ctx.watches.lines.borrow().get(&identity).cloned()
-}
-
-fn shared_line(ctx: &Rc<Ctx>, identity: Identity, login: Arc<Login>, range: &KeyRange) -> Rc<Line> {
-    if let Some(line) = find_line(ctx, identity) {
-        return line;
-    }
-    let line = begin_line(ctx, login, range.clone(), Trunk::shared());
-    ctx.watches
-        .lines
-        .borrow_mut()
-        .insert(identity, line.clone());
-    line
-}
-
-fn begin_line(ctx: &Rc<Ctx>, login: Arc<Login>, range: KeyRange, trunk: Trunk) -> Rc<Line> {
-    let line = Rc::new(Line::new(login, range, trunk));
-    // A trunk may have asked for its stream when it was made.
-    line.with(&ctx.watches.out, |_| ());
-    tokio::task::spawn_local(upstream::drive(ctx.clone(), line.clone()));
-    line
-}
-
-/// The line ends with its last feed (W11).
-fn close_shared(ctx: &Rc<Ctx>, identity: Identity, sub: Sub) {
-    if let Some(line) = find_line(ctx, identity) {
-        line.with(&ctx.watches.out, |trunk| trunk.close(sub));
-        if line.is_over() {
-            ctx.watches.forget_line(&line);
-        }
     }
 }

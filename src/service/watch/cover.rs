@@ -1,0 +1,187 @@
+//! Watches that prove kept answers right: an answer that is asked for often is not asked of etcd again
+//! and again. Its events raise the floors at once, and a barrier asked for in time says that none is
+//! missing (R2).
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+
+use crate::limits;
+use crate::machine::reads::cover::{Cover, Over};
+use crate::machine::watch::Told;
+use crate::machine::watch::hub::Identity;
+use crate::service::mail::Wanted;
+use crate::service::watch::covers::{Barrier, Covering, sub, token};
+use crate::service::watch::lines::{close_shared, find_line, shared_line};
+use crate::service::{Ctx, ask};
+use crate::wire::range::KeyRange;
+use crate::wire::status::Code;
+
+/// Begins to prove an answer right.
+pub(super) fn begin(ctx: &Rc<Ctx>, wanted: Wanted) {
+    let watches = &ctx.watches;
+    let Wanted {
+        question,
+        range,
+        session,
+    } = wanted;
+    if watches.covers.len() >= limits::CACHE_COVERS / ctx.shared.workers() {
+        return;
+    }
+    let login = session.login().clone();
+    let covering = Covering {
+        question,
+        cover: Cover::new(range.clone()),
+        session,
+        dropped: ctx.shared.answers.dropped(),
+        looked: Instant::now(),
+    };
+    let identity = covering.identity();
+    let Some(number) = watches.covers.insert(covering) else {
+        return;
+    };
+    count(ctx);
+    if watches.covers.len() == 1 {
+        watches.covers.begun.notify_one();
+    }
+    let line = shared_line(ctx, identity, login, &range);
+    line.with(&watches.out, |trunk| trunk.open(sub(number), range, false));
+}
+
+/// What the watch of a cover tells.
+pub(super) fn told(ctx: &Ctx, number: u64, told: &Told) {
+    let covers = &ctx.watches.covers;
+    let over = {
+        let mut open = covers.open.borrow_mut();
+        let Some(covering) = open.get_mut(&number) else {
+            return;
+        };
+        if let Told::Events(batch) = told {
+            ctx.shared.answers.told(covering.cover.writes(batch));
+        }
+        covering.cover.told(told) == Err(Over)
+    };
+    if over {
+        // It need not be closed.
+        forget(ctx, number);
+    }
+}
+
+/// All covers of an identity have been told everything up to a revision, as of when that was asked.
+pub(super) fn synced(ctx: &Ctx, identity: Identity, revision: i64) {
+    let (covers, answers) = (&ctx.watches.covers, &ctx.shared.answers);
+    let Some(barrier) = covers.asked.borrow_mut().remove(&identity) else {
+        return;
+    };
+    // What has been given up says nothing, and neither does a revision of a history that is no more.
+    if revision == 0 || barrier.dropped != answers.dropped() {
+        return;
+    }
+    let mut gone = Vec::new();
+    for (number, covering) in &*covers.open.borrow() {
+        if covering.identity() == identity
+            && covering.dropped == barrier.dropped
+            && let Some(proof) = covering.cover.proof(revision, barrier.asked)
+            && !answers.prove(&covering.question, Some(proof))
+        {
+            gone.push(*number);
+        }
+    }
+    gone.into_iter().for_each(|number| close(ctx, number));
+}
+
+/// Ends a cover here and at etcd.
+fn close(ctx: &Ctx, number: u64) {
+    if let Some(identity) = forget(ctx, number) {
+        close_shared(ctx, identity, sub(number));
+    }
+}
+
+/// Ends a cover here; says whose it was.
+fn forget(ctx: &Ctx, number: u64) -> Option<Identity> {
+    let covering = ctx.watches.covers.remove(number)?;
+    ctx.shared.answers.prove(&covering.question, None);
+    count(ctx);
+    Some(covering.identity())
+}
+
+fn count(ctx: &Ctx) {
+    ctx.count().reads.covers.set(ctx.watches.covers.len());
+}
+
+/// Asks for barriers in time, for as long as there are covers, and ends those that nobody asks for.
+pub(super) async fn beats(ctx: Rc<Ctx>) {
+    // A barrier counts from when it was asked for, and must stand before the one before is too old.
+    let pause = ctx.shared.answers.options().max_age / 3 * 2;
+    loop {
+        if ctx.watches.covers.len() == 0 {
+            ctx.watches.covers.begun.notified().await;
+        }
+        end_cold(&ctx);
+        for identity in ctx.watches.covers.identities() {
+            beat(&ctx, identity);
+        }
+        sleep(pause.max(Duration::from_millis(1))).await;
+    }
+}
+
+/// Asks for one barrier. Of nobody's answers etcd must say meanwhile that nobody needs a token (R4).
+fn beat(ctx: &Rc<Ctx>, identity: Identity) {
+    let covers = &ctx.watches.covers;
+    if covers.asked.borrow().contains_key(&identity) {
+        return;
+    }
+    let barrier = Barrier {
+        asked: Instant::now(),
+        dropped: ctx.shared.answers.dropped(),
+    };
+    covers.asked.borrow_mut().insert(identity, barrier);
+    let ctx = ctx.clone();
+    tokio::task::spawn_local(async move {
+        let line = find_line(&ctx, identity);
+        let needs_token = match &line {
+            Some(line) if line.login.is_nobody() => !nobody_may_read(&ctx).await,
+            _ => false,
+        };
+        match line {
+            Some(line) if !line.is_over() && !needs_token => {
+                let (out, now) = (&ctx.watches.out, Instant::now());
+                line.with(out, |trunk| trunk.sync(token(identity), now));
+                ctx.watches.work.notify_one();
+            }
+            _ => {
+                ctx.watches.covers.asked.borrow_mut().remove(&identity);
+            }
+        }
+    });
+}
+
+async fn nobody_may_read(ctx: &Rc<Ctx>) -> bool {
+    let nothing = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
+    let answer = ask::txn(ctx, None, &nothing, true).await;
+    answer.is_ok_and(|answer| answer.code() == Code::Ok)
+}
+
+/// Ends covers of answers that are not asked for any more, or were dropped.
+fn end_cold(ctx: &Ctx) {
+    let now = Instant::now();
+    let dropped = ctx.shared.answers.dropped();
+    let mut cold = Vec::new();
+    for (number, covering) in &mut *ctx.watches.covers.open.borrow_mut() {
+        if covering.dropped != dropped {
+            cold.push(*number);
+            continue;
+        }
+        if now < covering.looked + limits::CACHE_COLD_AFTER {
+            continue;
+        }
+        covering.looked = now;
+        let hits = ctx.shared.answers.take_hits(&covering.question);
+        if hits.is_none_or(|hits| hits < limits::CACHE_HOT_HITS) {
+            cold.push(*number);
+        }
+    }
+    cold.into_iter().for_each(|number| close(ctx, number));
+}

@@ -1,0 +1,105 @@
+//! What one worker keeps of watches that prove kept answers right.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::machine::reads::cache::Question;
+use crate::machine::reads::cover::Cover;
+use crate::machine::watch::hub::Identity;
+use crate::machine::watch::trunk::{Sub, Token};
+use crate::service::identity::Session;
+use crate::service::watch::outbox::COVERS;
+
+/// Those of the lines that this worker owns.
+#[derive(Default)]
+pub(super) struct Covers {
+    /// The number of the last.
+    last: Cell<u64>,
+    pub(super) open: RefCell<HashMap<u64, Covering>>,
+    questions: RefCell<HashSet<Question>>,
+    /// Barriers that are waited for, by the identity.
+    pub(super) asked: RefCell<HashMap<Identity, Barrier>>,
+    /// There is one, where there was none.
+    pub(super) begun: Notify,
+}
+
+/// A barrier that is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Barrier {
+    /// Since when.
+    pub(super) asked: Instant,
+    /// Which drop of all answers came last before that.
+    pub(super) dropped: u64,
+}
+
+/// One of them.
+pub(super) struct Covering {
+    pub(super) question: Question,
+    pub(super) cover: Cover,
+    /// Keeps the identity's token in use.
+    pub(super) session: Session,
+    /// Which drop of all answers it comes after: it proves nothing beyond the next.
+    pub(super) dropped: u64,
+    /// When it was last looked how often the answer is given.
+    pub(super) looked: Instant,
+}
+
+impl Covering {
+    pub(super) fn identity(&self) -> Identity {
+        Identity(self.session.login().number())
+    }
+}
+
+impl Covers {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// Takes one in, and says its number; `None` when there is one for the same answer.
+    pub(super) fn insert(&self, covering: Covering) -> Option<u64> {
+        let question = covering.question.clone();
+        if !self.questions.borrow_mut().insert(question) {
+            return None;
+        }
+        let number = self.last.get() + 1;
+        self.last.set(number);
+        self.open.borrow_mut().insert(number, covering);
+        Some(number)
+    }
+
+    /// Forgets one.
+    pub(super) fn remove(&self, number: u64) -> Option<Covering> {
+        let covering = self.open.borrow_mut().remove(&number)?;
+        self.questions.borrow_mut().remove(&covering.question);
+        Some(covering)
+    }
+
+    /// The identities that have one.
+    pub(super) fn identities(&self) -> HashSet<Identity> {
+        self.open
+            .borrow()
+            .values()
+            .map(Covering::identity)
+            .collect()
+    }
+}
+
+/// A cover as trunks know it.
+pub(super) fn sub(number: u64) -> Sub {
+    Sub {
+        worker: COVERS,
+        feed: number,
+    }
+}
+
+/// The covers of an identity, as its trunk knows them.
+pub(super) fn token(identity: Identity) -> Token {
+    Token {
+        worker: COVERS,
+        stream: identity.0,
+    }
+}
