@@ -22,6 +22,7 @@ use crate::service::pass::pass;
 use crate::service::reads::asking::Asking;
 use crate::service::reads::kept::{is_behind, keep};
 use crate::service::reads::plan::{Plan, plan};
+use crate::service::reads::rounds::Flight;
 use crate::service::reads::waiting;
 use crate::service::reply;
 use crate::wire::status::{Code, Status};
@@ -54,29 +55,35 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         Plan::Alone(asking, flight) => (Some(asking), Some(flight)),
     };
     let came = plain(call, &request).await;
-    let mut behind = false;
-    if let (Plain::Answered(answer), Some(asking)) = (&came, &asking) {
-        behind = is_behind(call, asking, answer);
-        if !behind {
-            keep(&call.ctx, asking, answer);
-        }
-    }
-    // Whoever waits for it to come back goes now, however long it takes to be read.
-    drop(flight);
     match came {
-        Plain::Answered(answer) if behind => {
-            Ok(Box::pin(waiting::came(call, asking.as_ref(), answer)).await)
-        }
-        Plain::Answered(answer) => Ok(pass(call, answer).await),
+        Plain::Answered(answer) => match &asking {
+            Some(asking) if is_behind(call, asking, &answer) => {
+                Ok(Box::pin(waiting::came(call, Some(asking), answer, flight)).await)
+            }
+            asking => {
+                if let Some(asking) = asking {
+                    keep(&call.ctx, asking, &answer);
+                }
+                // Whoever waits for it to come back goes now, however long it takes to be read.
+                drop(flight);
+                Ok(pass(call, answer).await)
+            }
+        },
         Plain::Cut(cut) => Ok(cut_short(call, cut)),
-        Plain::Begun(begun) => Ok(Box::pin(on(call, &request, asking, begun)).await),
+        Plain::Begun(begun) => Ok(Box::pin(on(call, &request, asking, begun, flight)).await),
     }
 }
 
 /// What one attempt was not enough for.
-async fn on(call: &mut Call, request: &[Bytes], asking: Option<Asking>, begun: Begun) -> Code {
+async fn on(
+    call: &mut Call,
+    request: &[Bytes],
+    asking: Option<Asking>,
+    begun: Begun,
+    flight: Option<Flight>,
+) -> Code {
     match second_chances(call, request, begun).await {
-        Ok(Ok(answer)) => waiting::came(call, asking.as_ref(), answer).await,
+        Ok(Ok(answer)) => waiting::came(call, asking.as_ref(), answer, flight).await,
         Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
         Err(cut) => cut_short(call, cut),
     }

@@ -14,7 +14,7 @@ mod give;
 pub(super) mod kept;
 pub(super) mod plan;
 mod renew;
-mod rounds;
+pub(super) mod rounds;
 mod state;
 pub(super) mod waiting;
 pub(super) mod writes;

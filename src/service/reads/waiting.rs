@@ -73,42 +73,40 @@ async fn look(call: &mut Call, request: &[Bytes], asking: Asking) -> Code {
 /// Goes to etcd on its own.
 async fn go(call: &mut Call, request: &[Bytes], asking: Asking, flight: Option<Flight>) -> Code {
     let asking = asking.again(&call.ctx);
-    let answer = match plain(call, request).await {
-        Plain::Answered(answer) => answer,
-        Plain::Cut(cut) => return cut_short(call, cut),
-        Plain::Begun(begun) => {
-            drop(flight);
-            match second_chances(call, request, begun).await {
-                Ok(Ok(answer)) => return came(call, Some(&asking), answer).await,
-                Ok(Err(status)) => return reply::trailers_only(&mut call.respond, &status),
-                Err(cut) => return cut_short(call, cut),
-            }
-        }
+    let answered = match plain(call, request).await {
+        Plain::Answered(answer) => Ok(Ok(answer)),
+        Plain::Cut(cut) => Err(cut),
+        Plain::Begun(begun) => second_chances(call, request, begun).await,
     };
-    if !is_behind(call, &asking, &answer) {
-        keep(&call.ctx, &asking, &answer);
-        drop(flight);
-        return pass(call, answer).await;
+    match answered {
+        Ok(Ok(answer)) => came(call, Some(&asking), answer, flight).await,
+        Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
+        Err(cut) => cut_short(call, cut),
     }
-    drop(flight);
-    overtake(call, &asking, answer).await
 }
 
-/// An answer of etcd's that is not kept, and what it asked if that is understood.
+/// An answer of etcd's, and what it asked if that is understood.
 pub(in crate::service) async fn came(
     call: &mut Call,
     asking: Option<&Asking>,
     answer: Answer,
+    flight: Option<Flight>,
 ) -> Code {
-    match asking {
-        Some(asking) if is_behind(call, asking, &answer) => overtake(call, asking, answer).await,
-        _ => pass(call, answer).await,
+    if let Some(asking) = asking {
+        if is_behind(call, asking, &answer) {
+            drop(flight);
+            return overtake(call, asking, answer).await;
+        }
+        keep(&call.ctx, asking, &answer);
     }
+    // Whoever waits for it to come back goes now, however long it takes to be read.
+    drop(flight);
+    pass(call, answer).await
 }
 
 /// Asks again, for what is no older than anything a client was shown: not of any member, but of one
 /// that has come as far as all (R5).
-pub(in crate::service) async fn overtake(call: &mut Call, asking: &Asking, older: Answer) -> Code {
+async fn overtake(call: &mut Call, asking: &Asking, older: Answer) -> Code {
     let Some((asking, request)) = asking.linearizable(&call.ctx) else {
         return pass(call, older).await;
     };

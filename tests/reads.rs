@@ -1,0 +1,102 @@
+//! Reads in front of a real etcd: what is kept is given while it is right and no longer, reads that ask
+//! the same share, and nothing crosses from one user to another (R1 to R6).
+
+mod support;
+
+#[path = "reads/hot.rs"]
+mod hot;
+#[path = "reads/kept.rs"]
+mod kept;
+#[path = "reads/shared.rs"]
+mod shared;
+#[path = "reads/unsure.rs"]
+mod unsure;
+#[path = "reads/users.rs"]
+mod users;
+#[path = "reads/writes.rs"]
+mod writes;
+
+use support::cluster::Cluster;
+use support::grpc::{Client, Metadata, Reply};
+use support::pages;
+use support::pb::{self, Msg};
+use support::proxy::Proxy;
+use support::release::NEWEST;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// A kept answer that only a write, or the test's end, makes too old.
+const LONG: &str = "--cache-max-age=1h";
+
+fn scene(flags: &[&str]) -> (Cluster, Proxy) {
+    let cluster = Cluster::start(NEWEST, 1);
+    let proxy = Proxy::start(&cluster, flags);
+    (cluster, proxy)
+}
+
+/// A `RangeRequest` for a key, or for all up to an end.
+fn range(key: &str, end: &str) -> Msg {
+    let range = Msg::new().bytes(1, key);
+    if end.is_empty() {
+        range
+    } else {
+        range.bytes(2, end)
+    }
+}
+
+/// The same, that any member may answer.
+fn serializable(range: Msg) -> Msg {
+    range.int(7, 1)
+}
+
+async fn ask(client: &Client, range: Msg) -> Reply {
+    client.unary(RANGE, range, &[]).await
+}
+
+/// A serializable read: the values in their order.
+async fn read(client: &Client, key: &str, end: &str) -> Vec<String> {
+    values(&ask(client, serializable(range(key, end))).await)
+}
+
+fn values(reply: &Reply) -> Vec<String> {
+    let fields = pb::fields(reply.only()).into_iter();
+    let kvs = fields.filter_map(|(number, value)| match value {
+        pb::Value::Bytes(kv) if number == 2 => Some(kv),
+        _ => None,
+    });
+    kvs.map(|kv| String::from_utf8_lossy(&pb::bytes(&kv, &[5])).into_owned())
+        .collect()
+}
+
+fn revision(reply: &Reply) -> i64 {
+    pb::int(reply.only(), &[1, 3])
+}
+
+/// Writes a key; the revision.
+async fn put(client: &Client, key: &str, value: &str) -> i64 {
+    put_as(client, key, value, &[]).await
+}
+
+async fn put_as(client: &Client, key: &str, value: &str, metadata: Metadata<'_>) -> i64 {
+    let put = Msg::new().bytes(1, key).bytes(2, value);
+    revision(&client.unary(PUT, put, metadata).await)
+}
+
+fn hits(proxy: &Proxy) -> f64 {
+    pages::metric(proxy.address(), "etcd_edge_cache_hits_total")
+}
+
+/// Requests that etcd was asked for ranges, by its own count.
+fn asked_of_etcd(cluster: &Cluster) -> f64 {
+    let page = support::http::get(&cluster.endpoint(0), "/metrics").expect("etcd's page");
+    let lines = page.body.lines();
+    let started = lines.filter(|line| {
+        line.starts_with("grpc_server_started_total{")
+            && (line.contains("grpc_method=\"Range\"") || line.contains("grpc_method=\"Txn\""))
+    });
+    started
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}
