@@ -5,14 +5,19 @@
 //! back in any order or not at all, watches cover ranges and tell late.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
 use etcd_edge::machine::reads::cache::{Cache, Entry, Proof, Question, Standard, Verdict};
+use etcd_edge::machine::reads::cover::Cover;
 use etcd_edge::machine::reads::floors::Floors;
+use etcd_edge::machine::watch::{Batch, Told};
+use etcd_edge::wire::header::Header;
 use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::watch::Event;
 
 /// Most operations of one run.
 const MAX_OPS: usize = 2_048;
@@ -40,8 +45,8 @@ pub(crate) enum Op {
     Serve(u8, u8),
     /// What was read comes back.
     Return(u8),
-    /// A range is covered by a watch, from its answer on.
-    Cover(u8),
+    /// A range is covered by a watch, from its answer on, or from earlier or later.
+    Cover(u8, u8),
     /// A watch tells its next event.
     Tell(u8),
     /// A watch is asked how far it has come.
@@ -74,7 +79,7 @@ impl Op {
             12..=16 => Op::Read(a, b),
             17..=19 => Op::Serve(a, b),
             20..=22 => Op::Return(a),
-            23 => Op::Cover(a),
+            23 => Op::Cover(a, b),
             24..=25 => Op::Tell(a),
             26 => Op::Probe(a),
             27 => Op::Prove(a),
@@ -145,8 +150,8 @@ struct Read {
 }
 
 /// A watch on a range.
-struct Cover {
-    from: i64,
+struct Watch {
+    cover: Cover,
     /// Events up to here have been told.
     told: i64,
     /// When it was asked how far it is, and how far the store was when it was served.
@@ -159,7 +164,7 @@ struct World {
     history: Vec<KeyRange>,
     writes: VecDeque<Write>,
     reads: VecDeque<Read>,
-    covers: BTreeMap<usize, Cover>,
+    covers: BTreeMap<usize, Watch>,
     cache: Cache,
     written: Floors<i64>,
     unsure: Floors<Instant>,
@@ -267,7 +272,7 @@ impl World {
                 }
             }
             Op::Return(n) => self.returned(n),
-            Op::Cover(n) => self.cover(n),
+            Op::Cover(n, from) => self.cover(n, from),
             Op::Tell(n) => {
                 if let Some(question) = self.covered(n) {
                     self.tell(question);
@@ -431,17 +436,35 @@ impl World {
         }
     }
 
-    fn cover(&mut self, n: u8) {
+    fn cover(&mut self, n: u8, from: u8) {
         let question = usize::from(n) % questions().len();
-        if let Some(found) = self.cache.look(&name(question), self.now, MAX_AGE) {
-            let revision = found.entry.revision;
-            self.covers.entry(question).or_insert(Cover {
-                from: revision + 1,
-                told: revision,
-                probe: None,
-                proof: None,
-            });
+        let head = self.head();
+        let Some(found) = self.cache.look(&name(question), self.now, MAX_AGE) else {
+            return;
+        };
+        if self.covers.contains_key(&question) {
+            return;
         }
+        let from = match from % 4 {
+            0 => head + 1,
+            1 => found.entry.revision,
+            _ => found.entry.revision + 1,
+        };
+        let mut cover = Cover::new(questions()[question].clone());
+        let live = Told::Live {
+            from,
+            through: from - 1,
+            header: Header::default(),
+        };
+        assert_eq!(cover.proof(1, self.now), None, "nothing is known yet");
+        cover.told(&live).expect("it begins");
+        let watch = Watch {
+            cover,
+            told: from - 1,
+            probe: None,
+            proof: None,
+        };
+        self.covers.insert(question, watch);
     }
 
     fn covered(&self, n: u8) -> Option<usize> {
@@ -449,22 +472,31 @@ impl World {
         self.covers.keys().nth(at).copied()
     }
 
-    /// The next event: it raises the floor.
+    /// The next event: it raises the floor. A watch on more tells of other keys too.
     fn tell(&mut self, question: usize) {
         let range = questions()[question].clone();
         let head = self.head();
-        let Some(cover) = self.covers.get_mut(&question) else {
+        let Some(watch) = self.covers.get_mut(&question) else {
             return;
         };
         let touches = |revision: &i64| overlaps(&self.history[(*revision - 2) as usize], &range);
-        match (cover.told.max(1) + 1..=head).find(touches) {
+        let told = match (watch.told.max(1) + 1..=head).find(touches) {
             Some(revision) => {
-                cover.told = revision;
-                let touched = &self.history[(revision - 2) as usize];
-                self.written.raise(touched, revision);
+                let batch = batch(&self.history[(revision - 2) as usize], revision);
+                for (key, at) in watch.cover.writes(&batch) {
+                    assert_eq!(at, revision);
+                    let key = KeyRange::of(key.clone(), Bytes::new());
+                    self.written.raise(&key, revision);
+                }
+                Told::Events(Arc::new(batch))
             }
-            None => cover.told = head,
-        }
+            None => Told::Through(head.max(watch.told)),
+        };
+        watch.told = match &told {
+            Told::Events(batch) => batch.through,
+            _ => head.max(watch.told),
+        };
+        watch.cover.told(&told).expect("it goes on");
     }
 
     /// An answer to a probe comes behind all events up to it.
@@ -472,26 +504,45 @@ impl World {
         let Some(question) = self.covered(n) else {
             return;
         };
-        let Some((asked, through)) = self.covers.get_mut(&question).and_then(|c| c.probe.take())
+        let Some((asked, barrier)) = self.covers.get_mut(&question).and_then(|c| c.probe.take())
         else {
             return;
         };
         while self
             .covers
             .get(&question)
-            .is_some_and(|cover| cover.told < through)
+            .is_some_and(|watch| watch.told < barrier)
         {
+            let watch = &self.covers[&question];
+            assert_eq!(watch.cover.proof(barrier, asked), None, "not all is told");
             self.tell(question);
         }
-        if let Some(cover) = self.covers.get_mut(&question) {
-            let proof = Proof {
-                from: cover.from,
-                through,
-                asked,
-            };
-            cover.proof = Some(proof);
+        if let Some(watch) = self.covers.get_mut(&question) {
+            let proof = watch.cover.proof(barrier, asked).expect("all is told");
+            watch.proof = Some(proof);
             self.cache.prove(&name(question), Some(proof));
         }
+    }
+}
+
+/// What a watch tells of a write: all keys are there.
+fn batch(touched: &KeyRange, revision: i64) -> Batch {
+    let keys = (0..KEYS).map(|n| Bytes::from(vec![b'a' + n]));
+    let event = |key| Event {
+        encoded: Bytes::new(),
+        key,
+        revision,
+        delete: true,
+        prev_kv: 0..0,
+    };
+    Batch {
+        header: Header::default(),
+        events: keys
+            .filter(|key| touched.contains(key))
+            .map(event)
+            .collect(),
+        through: revision,
+        bytes: 0,
     }
 }
 
