@@ -11,6 +11,8 @@ mod deadlines;
 mod framing;
 #[path = "scripted/goaway.rs"]
 mod goaway;
+#[path = "scripted/kept.rs"]
+mod kept;
 #[path = "scripted/reads.rs"]
 mod reads;
 #[path = "scripted/resets.rs"]

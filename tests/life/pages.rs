@@ -105,6 +105,12 @@ async fn pages_are_the_same_by_every_way() {
                 let page = fetch(proxy, config, way, method.clone(), "/nothing").await;
                 assert_eq!(page.status, 404, "{what} {method}");
             }
+            for method in [Method::HEAD, Method::POST] {
+                for path in ["/metrics", "/proxy/metrics"] {
+                    let page = fetch(proxy, config, way, method.clone(), path).await;
+                    assert_eq!(page.status, 200, "{what} {method} {path}");
+                }
+            }
         }
     }
 }

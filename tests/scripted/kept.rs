@@ -1,0 +1,211 @@
+//! What is kept of reads, where etcd's answers come in an order of the test's choice (R1, R3, R5).
+
+use std::time::Duration;
+
+use crate::support::pages::{logged, metric, wait_metric};
+use crate::support::pb::{self, Msg};
+use crate::support::scripted_etcd::Incoming;
+use crate::{PUT, RANGE, Scene, ended};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const KEPT: &str = "--cache-max-age=1h";
+
+fn read() -> Msg {
+    Msg::new().bytes(1, "k").int(7, 1)
+}
+
+fn linearizable() -> Msg {
+    Msg::new().bytes(1, "k")
+}
+
+fn write() -> Msg {
+    Msg::new().bytes(1, "k").bytes(2, "w")
+}
+
+/// An answer at a revision: of a write, or of a read of one value.
+fn answer(revision: i64, value: &str) -> Msg {
+    let header = Msg::new().int(1, 7).int(2, 8).int(3, revision).int(4, 2);
+    let answer = Msg::new().msg(1, header);
+    if value.is_empty() {
+        return answer;
+    }
+    let kv = Msg::new().bytes(1, "k").int(3, 2).bytes(5, value);
+    answer.msg(2, kv).int(4, 1)
+}
+
+fn value(message: &[u8]) -> String {
+    String::from_utf8(pb::bytes(message, &[2, 5])).expect("text")
+}
+
+/// The next call of etcd's, which is to be this.
+async fn next(scene: &mut Scene, path: &str, message: &Msg) -> Incoming {
+    let mut call = scene.etcd.next().await;
+    assert_eq!(call.path(), path);
+    assert_eq!(call.message().await.as_deref(), Some(message.as_ref()));
+    call
+}
+
+/// A read that etcd answers so; gives what the client has of it.
+async fn asked(scene: &mut Scene, question: Msg, told: Msg) -> String {
+    let reply = scene.call_with(RANGE, question.clone(), &[]);
+    next(scene, RANGE, &question).await.answer(told);
+    value(ended(reply).await.only())
+}
+
+/// A read that etcd is not asked.
+async fn given(scene: &mut Scene) -> String {
+    let reply = scene.call_with(RANGE, read(), &[]);
+    value(ended(reply).await.only())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_began_before_a_write_does_not_put_the_old_value_back() {
+    let mut scene = Scene::with(1, &[KEPT]).await;
+    let slow = scene.call_with(RANGE, read(), &[]);
+    let mut slow_at_etcd = next(&mut scene, RANGE, &read()).await;
+    let put = scene.call_with(PUT, write(), &[]);
+    next(&mut scene, PUT, &write()).await.answer(answer(6, ""));
+    assert_eq!(ended(put).await.code(), Some(0));
+    slow_at_etcd.answer(answer(5, "old"));
+    assert_eq!(value(ended(slow).await.only()), "old");
+    assert_eq!(asked(&mut scene, read(), answer(6, "new")).await, "new");
+    assert_eq!(given(&mut scene).await, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_answer_is_not_for_who_has_seen_more() {
+    let mut scene = Scene::with(1, &[KEPT]).await;
+    let slow = scene.call_with(RANGE, read(), &[]);
+    let mut slow_at_etcd = next(&mut scene, RANGE, &read()).await;
+    // A linearizable read of the same does not wait for it.
+    assert_eq!(
+        asked(&mut scene, linearizable(), answer(9, "new")).await,
+        "new"
+    );
+    slow_at_etcd.answer(answer(5, "old"));
+    assert_eq!(value(ended(slow).await.only()), "old");
+    // The client was shown 9.
+    assert_eq!(asked(&mut scene, read(), answer(9, "new")).await, "new");
+    assert_eq!(given(&mut scene).await, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_write_is_on_its_way_the_old_value_is_right() {
+    let mut scene = Scene::with(1, &[KEPT]).await;
+    assert_eq!(asked(&mut scene, read(), answer(5, "old")).await, "old");
+    let put = scene.call_with(PUT, write(), &[]);
+    let mut at_etcd = next(&mut scene, PUT, &write()).await;
+    assert_eq!(given(&mut scene).await, "old");
+    // Its outcome is not known: from now on it is not.
+    at_etcd.reset(h2::Reason::INTERNAL_ERROR);
+    assert_eq!(ended(put).await.code(), Some(13));
+    assert_eq!(asked(&mut scene, read(), answer(5, "old")).await, "old");
+    assert_eq!(asked(&mut scene, read(), answer(6, "w")).await, "w");
+}
+
+/// Who comes while a read is on its way does not get its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_on_its_way_is_not_joined() {
+    let mut scene = Scene::with(1, &["--workers=1"]).await;
+    let first = scene.call_with(RANGE, linearizable(), &[]);
+    let mut first_at_etcd = next(&mut scene, RANGE, &linearizable()).await;
+    let others: Vec<_> = (0..10)
+        .map(|_| scene.call_with(RANGE, linearizable(), &[]))
+        .collect();
+    // Time for them to arrive; whoever comes later has a read of his own, and the test fails.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    first_at_etcd.answer(answer(5, "before"));
+    next(&mut scene, RANGE, &linearizable())
+        .await
+        .answer(answer(6, "after"));
+    assert_eq!(value(ended(first).await.only()), "before");
+    for other in others {
+        assert_eq!(value(ended(other).await.only()), "after");
+    }
+    assert_eq!(
+        metric(scene.proxy.address(), "etcd_edge_reads_shared_total"),
+        10.0
+    );
+    scene.etcd.quiet().await;
+}
+
+/// A shared read that fails at one endpoint is asked of another, once for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_is_retried_once_for_all_who_share() {
+    let mut scene = Scene::with(2, &["--workers=1"]).await;
+    let first = scene.call_with(RANGE, linearizable(), &[]);
+    let mut first_at_etcd = next(&mut scene, RANGE, &linearizable()).await;
+    let others: Vec<_> = (0..10)
+        .map(|_| scene.call_with(RANGE, linearizable(), &[]))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    first_at_etcd.answer(answer(5, "before"));
+    assert_eq!(value(ended(first).await.only()), "before");
+    let mut shared = next(&mut scene, RANGE, &linearizable()).await;
+    shared.trailers_only(&[("grpc-status", "14"), ("grpc-message", "no")]);
+    next(&mut scene, RANGE, &linearizable())
+        .await
+        .answer(answer(6, "after"));
+    for other in others {
+        assert_eq!(value(ended(other).await.only()), "after");
+    }
+    scene.etcd.quiet().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_finds_what_differs_and_drops_everything() {
+    let mut scene = Scene::with(1, &[KEPT, "--cache-audit=1"]).await;
+    assert_eq!(asked(&mut scene, read(), answer(5, "kept")).await, "kept");
+    assert_eq!(given(&mut scene).await, "kept");
+    // As of the revision that was given, of a member that has come so far.
+    let at = linearizable().int(4, 5);
+    next(&mut scene, RANGE, &at)
+        .await
+        .answer(answer(9, "etcd's"));
+    let address = scene.proxy.address().to_owned();
+    wait_metric(&address, "etcd_edge_cache_differed_total", LIMIT, |n| {
+        n == 1.0
+    });
+    assert_eq!(metric(&address, "etcd_edge_cache_entries"), 0.0);
+    let told = logged(
+        &scene.proxy,
+        "a kept answer was not etcd's: all are dropped",
+    );
+    assert_eq!((told.len(), told[0]["key"].as_str()), (1, Some("k")));
+    assert_eq!(
+        asked(&mut scene, read(), answer(9, "etcd's")).await,
+        "etcd's"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_it_is_wished_no_read_goes_back() {
+    let ordered = "--experimental-serializable-ordering";
+    for flags in [&[ordered][..], &[ordered, "--cache-bytes=0"]] {
+        let mut scene = Scene::with(1, flags).await;
+        let reply = scene.call_with(RANGE, linearizable(), &[]);
+        next(&mut scene, RANGE, &linearizable())
+            .await
+            .answer(answer(9, "new"));
+        assert_eq!(value(ended(reply).await.only()), "new");
+        let reply = scene.call_with(RANGE, read(), &[]);
+        next(&mut scene, RANGE, &read())
+            .await
+            .answer(answer(7, "old"));
+        next(&mut scene, RANGE, &linearizable())
+            .await
+            .answer(answer(9, "new"));
+        assert_eq!(value(ended(reply).await.only()), "new");
+        assert_eq!(
+            metric(scene.proxy.address(), "etcd_edge_reads_overtaken_total"),
+            1.0
+        );
+    }
+    // Where it is not, etcd's own answer is the client's.
+    let mut scene = Scene::start(1).await;
+    assert_eq!(
+        asked(&mut scene, linearizable(), answer(9, "new")).await,
+        "new"
+    );
+    assert_eq!(asked(&mut scene, read(), answer(7, "old")).await, "old");
+}
