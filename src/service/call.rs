@@ -15,6 +15,7 @@ use crate::service::Ctx;
 use crate::service::bounds::{Cut, bounded};
 use crate::service::identity::{Credential, Session};
 use crate::service::peer::Peer;
+use crate::wire::metadata;
 use crate::wire::method::{self, Access, Kind, Method};
 use crate::wire::timeout;
 
@@ -52,7 +53,7 @@ impl Call {
         let method = method::lookup(head.uri.path());
         let timeout = head
             .headers
-            .get_all("grpc-timeout")
+            .get_all(metadata::GRPC_TIMEOUT)
             .iter()
             // Of several the last counts, as at etcd.
             .next_back()
@@ -107,7 +108,7 @@ impl Call {
 
     /// The client wants to share nothing (W13).
     fn asks_for_bypass(&self) -> bool {
-        let value = self.head.headers.get("etcd-edge-bypass");
+        let value = self.head.headers.get(metadata::BYPASS);
         value.is_some_and(|value| value == "1")
     }
 

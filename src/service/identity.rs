@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use parking_lot::Mutex;
 
 use crate::limits;
+use crate::wire::metadata::TOKEN;
 
 /// The metadata that carries a token, and its value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,8 +22,6 @@ pub(super) struct Credential {
     /// As the client sent it.
     pub(super) value: HeaderValue,
 }
-
-const TOKEN: HeaderName = HeaderName::from_static("token");
 
 impl Credential {
     /// Of a call: the first `token`, else the first `authorization`, as etcd reads them.

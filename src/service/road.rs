@@ -14,6 +14,7 @@ use crate::service::reply::NO_LEADER;
 use crate::service::{Ctx, ask};
 use crate::upstream::attempt;
 use crate::upstream::conn::{Conn, Taken};
+use crate::wire::metadata;
 
 /// What is remembered from one stream to the next that takes its place.
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ impl Way {
     pub(super) fn open(&self, ctx: &Ctx, path: &'static str) -> Option<Taken> {
         let mut head = ask::head(path, self.credential.as_ref());
         head.headers
-            .insert("hasleader", HeaderValue::from_static("true"));
+            .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
         let endpoint = self.conn.endpoint();
         let head = attempt::head(ctx.pool.endpoints(), endpoint, &head, None);
         self.conn.open(head, false).ok()

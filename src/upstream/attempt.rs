@@ -20,6 +20,7 @@ use crate::error::Failure;
 use crate::upstream::conn::{CallGuard, Conn, Held, Taken};
 use crate::upstream::failure;
 use crate::upstream::pool::Endpoints;
+use crate::wire::metadata;
 use crate::wire::status::{Code, Status};
 use crate::wire::timeout;
 
@@ -45,7 +46,7 @@ pub fn head(
     if let Some(left) = left {
         let text = timeout::format(rounded_up(left));
         if let Ok(value) = HeaderValue::from_bytes(text.as_str().as_bytes()) {
-            request.headers_mut().insert("grpc-timeout", value);
+            request.headers_mut().insert(metadata::GRPC_TIMEOUT, value);
         }
     }
     request
@@ -93,7 +94,7 @@ impl Answer {
 
     /// The same without its text; UNKNOWN while it is not known.
     pub fn code(&self) -> Code {
-        let value = self.trailers().and_then(|t| t.get("grpc-status"));
+        let value = self.trailers().and_then(|t| t.get(metadata::GRPC_STATUS));
         value.map_or(Code::Unknown, |v| Code::from_bytes(v.as_bytes()))
     }
 
@@ -241,7 +242,9 @@ impl Attempt {
 
 /// Whether a client asked for an error when its endpoint knows no leader (`hasleader`).
 pub fn wants_leader(headers: &HeaderMap) -> bool {
-    headers.get("hasleader").is_some_and(|v| v == "true")
+    headers
+        .get(metadata::HAS_LEADER)
+        .is_some_and(|v| v == "true")
 }
 
 /// Whether the body of a request is gRPC's.

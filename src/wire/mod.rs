@@ -6,6 +6,7 @@
 pub mod frame;
 pub mod header;
 pub mod lease;
+pub mod metadata;
 pub mod method;
 pub mod pb;
 pub mod proto;

@@ -5,10 +5,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+use crate::wire::metadata::{GRPC_MESSAGE, GRPC_STATUS};
 
 /// A gRPC status: code and human text.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -162,8 +162,22 @@ pub(crate) const ALL: &[Case] = &[
     ),
     relayed(
         "relayed-read-64",
-        "a Range with a deadline, 64 in flight on one connection",
+        "a Range with a deadline, 64 of as many keys in flight on one connection",
         relay::read_in_flight,
+        (5, 35),
+        IN_FLIGHT,
+    ),
+    relayed(
+        "shared-read-64",
+        "the same of one key: two of them reach etcd",
+        relay::shared,
+        (5, 35),
+        IN_FLIGHT,
+    ),
+    relayed(
+        "kept-read-64",
+        "the same, serializable: none reaches etcd",
+        relay::kept,
         (5, 35),
         IN_FLIGHT,
     ),

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 
 use crate::limits;
 use crate::wire::range::KeyRange;
@@ -133,7 +134,7 @@ impl Entry {
 /// One shard. See the module.
 #[derive(Debug)]
 pub struct Cache {
-    slots: HashMap<Question, Slot>,
+    slots: HashMap<Question, Slot, RandomState>,
     /// In the order in which the hand comes by.
     order: VecDeque<(u64, Question)>,
     last: u64,
@@ -177,7 +178,7 @@ impl Cache {
     /// Without an answer, for at most so many bytes.
     pub fn new(most: usize) -> Cache {
         Cache {
-            slots: HashMap::new(),
+            slots: HashMap::default(),
             order: VecDeque::new(),
             last: 0,
             bytes: 0,

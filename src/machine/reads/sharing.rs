@@ -5,18 +5,20 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::quality::RandomState;
+
 /// By what is asked. `R` is what those who wait for the next read have in common.
 #[derive(Debug)]
 pub struct Sharing<K, R> {
     /// For each question that is on its way: who waits for the next.
-    waiting: HashMap<K, Option<R>>,
+    waiting: HashMap<K, Option<R>, RandomState>,
 }
 
 impl<K: Hash + Eq, R> Sharing<K, R> {
     /// With nothing on its way.
     pub fn new() -> Sharing<K, R> {
         Sharing {
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
         }
     }
 
@@ -37,9 +39,10 @@ impl<K: Hash + Eq, R> Sharing<K, R> {
     /// The read that was on its way has come back, or will not. Those who wait go now, and their read
     /// is on its way; `None` when there are none, and then nothing is.
     pub fn returned(&mut self, key: &K) -> Option<R> {
-        let waiting = self.waiting.get_mut(key)?.take();
-        if waiting.is_none() {
-            self.waiting.remove(key);
+        // Mostly nobody waits, and the question is looked up once.
+        let (key, waiting) = self.waiting.remove_entry(key)?;
+        if waiting.is_some() {
+            self.waiting.insert(key, None);
         }
         waiting
     }

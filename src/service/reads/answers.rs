@@ -4,13 +4,14 @@
 //! the way of a hit is a shard under its lock, and the floors only when one was raised since the answer
 //! was last looked at.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_utils::CachePadded;
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::limits;
@@ -70,7 +71,7 @@ impl Answers {
         Answers {
             options,
             shards: (0..limits::CACHE_SHARDS).map(shard).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             floors: Mutex::new(Raised {
                 written: Floors::new(
                     limits::CACHE_FLOORS,

@@ -43,16 +43,18 @@ pub(super) fn granted(ctx: &Ctx, wish: Wish, asked: Instant, dropped: u64) {
 
 /// Keeps what came back, and what it says of the client's token.
 pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) {
-    if answer.code() != Code::Ok {
-        return;
-    }
-    if asking.asker.credential.is_some() {
-        granted(ctx, asking.wish(), asking.since.into_std(), asking.dropped);
-    }
     let answers = &ctx.shared.answers;
+    let has_token = asking.asker.credential.is_some();
     // A linearizable answer is kept in the place of one that is there, and begins none: most reads are
     // linearizable, and nobody asks for them otherwise.
-    if !answers.is_on() || !asking.asked.is_serializable() && answers.count() == 0 {
+    let kept = answers.is_on() && (asking.asked.is_serializable() || answers.count() > 0);
+    if !(has_token || kept) || answer.code() != Code::Ok {
+        return;
+    }
+    if has_token {
+        granted(ctx, asking.wish(), asking.since.into_std(), asking.dropped);
+    }
+    if !kept {
         return;
     }
     let Some(entry) = entry(ctx, asking, answer) else {

@@ -10,7 +10,7 @@ use crate::service::fetch::{Begun, Read};
 use crate::service::reads::asking::Asking;
 use crate::service::reads::kept::keep;
 use crate::service::{Ctx, ask};
-use crate::wire::frame;
+use crate::wire::{frame, metadata};
 
 /// With the token of the client that was given it (P5).
 pub(super) fn renew(ctx: &Rc<Ctx>, asking: Asking) {
@@ -20,7 +20,7 @@ pub(super) fn renew(ctx: &Rc<Ctx>, asking: Asking) {
         let mut head = ask::head(RANGE, asking.asker.credential.as_ref());
         if asking.leader {
             head.headers
-                .insert("hasleader", HeaderValue::from_static("true"));
+                .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
         }
         let request = [frame::encode(asking.asked.message())];
         let read = Read {

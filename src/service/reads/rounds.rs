@@ -13,8 +13,8 @@ use crate::service::peer::Asker;
 use crate::service::reads::state::{Key, Outcome, Round, Whole};
 use crate::service::{Ctx, ask};
 use crate::upstream::attempt::{Answer, Rest};
-use crate::wire::frame;
 use crate::wire::status::Status;
+use crate::wire::{frame, metadata};
 
 /// Somebody's turn.
 pub(super) enum Turn {
@@ -166,7 +166,7 @@ async fn read(ctx: Rc<Ctx>, key: Key, round: Rc<Round>) {
     let mut head = ask::head(RANGE, round.credential.as_ref());
     if key.leader {
         head.headers
-            .insert("hasleader", HeaderValue::from_static("true"));
+            .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
     }
     let request = [frame::encode(&key.message)];
     let read = Read {

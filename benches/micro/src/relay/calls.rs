@@ -25,7 +25,13 @@ pub(crate) const METADATA: [(&str, &str); 5] = [
     ("grpc-timeout", "4998231u"),
 ];
 
-const KEY: &[u8] = b"registry/pods/default/web-0";
+const KEY: &str = "registry/pods/default/web-00";
+
+/// One of a hundred keys, all of a length.
+fn key(n: u64) -> Bytes {
+    let stem = &KEY[..KEY.len() - 2];
+    format!("{stem}{:02}", n % 100).into()
+}
 
 fn header() -> Option<ResponseHeader> {
     Some(ResponseHeader {
@@ -36,14 +42,15 @@ fn header() -> Option<ResponseHeader> {
     })
 }
 
-/// A read of one key whose value has 100 bytes.
-pub(crate) fn range() -> Call {
+/// A read of one of a hundred keys whose values have 100 bytes.
+pub(crate) fn range(n: u64, serializable: bool) -> Call {
     let request = RangeRequest {
-        key: Bytes::from_static(KEY),
+        key: key(n),
+        serializable,
         ..RangeRequest::default()
     };
     let found = KeyValue {
-        key: Bytes::from_static(KEY),
+        key: key(n),
         create_revision: 1_000_000,
         mod_revision: 1_200_000,
         version: 3,
@@ -66,7 +73,7 @@ pub(crate) fn range() -> Call {
 /// A write of 100 bytes.
 pub(crate) fn put() -> Call {
     let request = PutRequest {
-        key: Bytes::from_static(KEY),
+        key: key(0),
         value: Bytes::from_static(&[7; 100]),
         ..PutRequest::default()
     };

@@ -22,33 +22,54 @@ use crate::cases::IN_FLIGHT;
 use calls::Call;
 use peer::Peer;
 
+/// Reads that go their way one by one.
 pub(crate) fn read(rounds: u64) {
-    relay(&calls::range(), rounds, 1);
+    relay(&[calls::range(0, false)], rounds, |_| &[1]);
 }
 
+/// Reads of as many keys.
 pub(crate) fn read_in_flight(rounds: u64) {
-    relay(&calls::range(), rounds, IN_FLIGHT);
+    let calls: Vec<Call> = (0..IN_FLIGHT).map(|n| calls::range(n, false)).collect();
+    relay(&calls, rounds, |_| &[IN_FLIGHT as usize]);
+}
+
+/// Reads of one key: the first goes, the others share the next.
+pub(crate) fn shared(rounds: u64) {
+    let calls: Vec<Call> = (0..IN_FLIGHT).map(|_| calls::range(0, false)).collect();
+    relay(&calls, rounds, |_| &[1, 1]);
+}
+
+/// Reads of one key that any member may answer: etcd is asked once.
+pub(crate) fn kept(rounds: u64) {
+    let calls: Vec<Call> = (0..IN_FLIGHT).map(|_| calls::range(0, true)).collect();
+    relay(&calls, rounds, |round| if round == 0 { &[1] } else { &[] });
 }
 
 pub(crate) fn put(rounds: u64) {
-    relay(&calls::put(), rounds, 1);
+    relay(&[calls::put()], rounds, |_| &[1]);
 }
 
-fn relay(call: &Call, rounds: u64, in_flight: u64) {
+/// Sends all calls in each round; `at_etcd` says how many of them reach etcd together, and how many after
+/// those were answered. All calls are of a length, and so are their answers.
+fn relay(calls: &[Call], rounds: u64, at_etcd: impl Fn(u64) -> &'static [usize]) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let proxy = start(listener.local_addr().expect("a bound socket"));
     let mut client = Peer::client(TcpStream::connect(proxy).expect("the proxy listens"));
     let mut etcd = None;
-    for _ in 0..rounds {
-        let streams: Vec<u32> = (0..in_flight).map(|_| client.request(call)).collect();
+    let call = &calls[0];
+    for round in 0..rounds {
+        let streams: Vec<u32> = calls.iter().map(|call| client.request(call)).collect();
         client.flush();
-        // The proxy connects when it has its first call.
-        let etcd = etcd
-            .get_or_insert_with(|| Peer::etcd(listener.accept().expect("the proxy connects").0));
-        for stream in etcd.arrived(streams.len(), call.request.len()) {
-            etcd.answer(stream, call);
+        for count in at_etcd(round) {
+            // The proxy connects when it has its first call.
+            let etcd = etcd.get_or_insert_with(|| {
+                Peer::etcd(listener.accept().expect("the proxy connects").0)
+            });
+            for stream in etcd.arrived(*count, call.request.len()) {
+                etcd.answer(stream, call);
+            }
+            etcd.flush();
         }
-        etcd.flush();
         let mut answered = client.arrived(streams.len(), call.answer.len());
         answered.sort_unstable();
         assert!(
@@ -68,6 +89,8 @@ fn start(etcd: SocketAddr) -> SocketAddr {
         format!("--endpoints={etcd}"),
         "--listen-addr=127.0.0.1:0".to_owned(),
         "--workers=1".to_owned(),
+        // What is kept is not asked for again in the middle of a count.
+        "--cache-max-age=1h".to_owned(),
     ];
     let Ok(Parsed::Run(config)) = cli::parse(flags.into_iter().map(Into::into)) else {
         panic!("flags the proxy does not know");
