@@ -24,6 +24,7 @@ const MAX_OPS: usize = 2_048;
 
 const KEYS: u8 = 6;
 const CLIENTS: usize = 3;
+const MOST_BYTES: usize = 4_000;
 const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// One step of the world.
@@ -204,7 +205,7 @@ impl World {
             writes: VecDeque::new(),
             reads: VecDeque::new(),
             covers: BTreeMap::new(),
-            cache: Cache::new(4_000),
+            cache: Cache::new(MOST_BYTES),
             // Few, so that they become one value now and then.
             written: Floors::new(6, 100, 5),
             unsure: Floors::new(6, 100, 5),
@@ -311,7 +312,10 @@ impl World {
                 self.now += Duration::from_millis(u64::from(a) * most / 255);
             }
         }
-        assert!(self.cache.bytes() <= 4_000);
+        let (kept, bytes) = (self.cache.len(), self.cache.bytes());
+        assert!(bytes <= MOST_BYTES, "too much is kept (R6)");
+        let least = kept * size_of::<Entry>();
+        assert!(bytes >= least && (kept > 0 || bytes == 0), "miscounted");
     }
 
     /// The floor rises before the writer is told.
@@ -427,7 +431,8 @@ impl World {
                 at: None,
                 revision,
                 asked: read.asked,
-                answer: Bytes::from(vec![0; 32]),
+                // Now and then one that is large beside what may be kept.
+                answer: Bytes::from(vec![0; (revision % 7) as usize * 150]),
                 checked: AtomicU64::new(0),
             };
             self.cache.store(name(read.question), entry);

@@ -471,11 +471,18 @@ impl Incoming {
 
     /// An answer that is its headers only.
     pub fn trailers_only(&mut self, metadata: Metadata<'_>) {
+        assert!(self.try_trailers_only(metadata), "a live stream");
+    }
+
+    /// The same, of a call that may have been cancelled meanwhile: false if it was.
+    pub fn try_trailers_only(&mut self, metadata: Metadata<'_>) -> bool {
         let mut response = Response::new(());
         *response.headers_mut() = map(metadata);
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert("content-type", grpc);
-        self.http(response, true);
+        let stream = self.respond.send_response(response, true);
+        self.stream = stream.ok();
+        self.stream.is_some()
     }
 
     /// Resets the stream.

@@ -335,3 +335,138 @@ fn size(question: &Question, entry: &Entry) -> usize {
     let tables = 2 * size_of::<Question>() + size_of::<Slot>() + size_of::<Entry>() + 64;
     tables + question.message.len() + entry.answer.len() + entry.range.start().len() + end
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(n: u8) -> Question {
+        Question {
+            identity: 1,
+            message: Bytes::from(vec![n]),
+        }
+    }
+
+    fn entry(revision: i64, asked: Instant) -> Entry {
+        Entry {
+            range: KeyRange::of("k".into(), Bytes::new()),
+            at: None,
+            revision,
+            asked,
+            answer: Bytes::from(vec![0; 100]),
+            checked: AtomicU64::new(0),
+        }
+    }
+
+    const EARLY: Duration = Duration::from_millis(750);
+
+    #[test]
+    fn an_older_answer_does_not_take_the_place_of_a_newer_one() {
+        let (mut cache, now) = (Cache::new(10_000), Instant::now());
+        cache.store(question(1), entry(5, now));
+        cache.store(question(1), entry(4, now + EARLY));
+        assert_eq!(
+            cache.look(&question(1), now, EARLY).unwrap().entry.revision,
+            5
+        );
+        cache.store(question(1), entry(5, now + EARLY));
+        let found = cache.look(&question(1), now + EARLY, EARLY).unwrap();
+        assert_eq!(found.entry.asked, now + EARLY);
+    }
+
+    #[test]
+    fn what_is_asked_for_stays_and_the_rest_goes() {
+        let now = Instant::now();
+        let one = size(&question(0), &entry(5, now));
+        let mut cache = Cache::new(4 * one);
+        for n in 0..4 {
+            cache.store(question(n), entry(5, now));
+        }
+        cache.look(&question(0), now, EARLY).unwrap();
+        for n in 4..7 {
+            cache.store(question(n), entry(5, now));
+        }
+        assert_eq!((cache.len(), cache.bytes()), (4, 4 * one));
+        assert!(cache.has(&question(0)));
+        assert!(!cache.has(&question(1)) && !cache.has(&question(2)));
+        (0..7).for_each(|n| cache.remove(&question(n)));
+        assert_eq!((cache.len(), cache.bytes()), (0, 0));
+        // One that is too large for all there is is not kept.
+        let large = Entry {
+            answer: Bytes::from(vec![0; 4 * one]),
+            ..entry(5, now)
+        };
+        assert!(!cache.store(question(1), large));
+        assert_eq!(cache.bytes(), 0);
+    }
+
+    /// Only one renews, and not what is asked for once.
+    #[test]
+    fn one_is_told_in_time_that_an_answer_will_be_too_old() {
+        let (mut cache, now) = (Cache::new(10_000), Instant::now());
+        cache.store(question(1), entry(5, now));
+        let late = now + EARLY;
+        let mut renew = |at| cache.look(&question(1), at, EARLY).unwrap().renew;
+        assert_eq!(
+            [renew(late), renew(late), renew(late)],
+            [false, true, false]
+        );
+    }
+
+    #[test]
+    fn what_is_hot_for_some_lives_is_covered_once_in_each() {
+        let (mut cache, now) = (Cache::new(10_000), Instant::now());
+        let mut told = Vec::new();
+        for life in 0..=limits::CACHE_HOT_LIVES + 1 {
+            cache.store(question(1), entry(5 + i64::from(life), now));
+            let covers = (0..limits::CACHE_HOT_HITS)
+                .filter(|_| cache.look(&question(1), now, EARLY).unwrap().cover)
+                .count();
+            told.push(covers);
+        }
+        assert_eq!(told, [0, 0, 0, 1, 1]);
+        // Once it is proved right nobody is told.
+        let proof = Proof {
+            from: 1,
+            through: 9,
+            asked: now,
+        };
+        assert!(cache.prove(&question(1), Some(proof)));
+        cache.store(question(1), entry(10, now));
+        assert!(!cache.look(&question(1), now, EARLY).unwrap().cover);
+        assert!(!cache.prove(&question(2), Some(proof)));
+    }
+
+    /// An old revision's answer does not change: writes and watches do not concern it, its age does.
+    #[test]
+    fn an_old_revision_is_not_overtaken() {
+        let now = Instant::now();
+        let entry = Entry {
+            at: Some(3),
+            ..entry(5, now)
+        };
+        let standard = Standard {
+            now,
+            max_age: Duration::from_secs(1),
+            written: Some(9),
+            unsure: Some(now + EARLY),
+            shown: 5,
+            proof: None,
+        };
+        let give = Verdict::Give {
+            revision: 5,
+            asked: now,
+        };
+        assert_eq!(entry.judge(&standard), give);
+        let later = Standard {
+            now: now + standard.max_age,
+            proof: Some(Proof {
+                from: 1,
+                through: 9,
+                asked: now + EARLY,
+            }),
+            ..standard
+        };
+        assert_eq!(entry.judge(&later), Verdict::Stale(Stale::Age));
+    }
+}
