@@ -1,5 +1,6 @@
 //! The named cases.
 
+mod kept;
 mod streams;
 
 use crate::loads::Load;
@@ -8,6 +9,7 @@ use crate::loads::keys::{Choice, Sizes};
 use crate::loads::mix::Mix;
 use crate::loads::pace::Rate;
 use crate::loads::unary::{DEFAULT, Unary};
+use crate::peers::Peer;
 
 /// A load with its sizes, under a name.
 #[derive(Clone)]
@@ -20,12 +22,15 @@ pub(crate) struct Case {
     pub(crate) short: Option<usize>,
     /// Whether system calls are counted too, in a sample apart from those that are timed.
     pub(crate) counted: bool,
+    /// What is compared, unless `--target` says so.
+    pub(crate) targets: &'static [Peer],
 }
 
 /// All cases in the order of the report. Those of one kind stand in files of their own where they
 /// are many.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = reads();
+    cases.extend(kept::reads());
     cases.extend(writes());
     cases.extend(rates());
     cases.extend(growth());
@@ -56,6 +61,7 @@ fn case(name: &str, title: &str, short: Option<usize>, load: Load) -> Case {
         load,
         short,
         counted: false,
+        targets: Peer::USUAL,
     }
 }
 
@@ -67,15 +73,17 @@ pub(crate) fn counted(case: Case) -> Case {
     }
 }
 
+/// Where what a call costs is looked at: of one key a proxy may share reads.
+const MANY: Unary = Unary {
+    keys: 1_000,
+    ..DEFAULT
+};
+
 fn reads() -> Vec<Case> {
     let one = |connections, in_flight| Unary {
         connections,
         in_flight,
-        ..DEFAULT
-    };
-    let serializable = |connections, in_flight| Unary {
-        serializable: true,
-        ..one(connections, in_flight)
+        ..MANY
     };
     let tls = |connections, in_flight| Unary {
         tls: true,
@@ -84,58 +92,48 @@ fn reads() -> Vec<Case> {
     vec![
         counted(case(
             "read-c10-m10",
-            "Linearizable read of a small key, 10 connections × 10 in flight",
+            "Linearizable read of a small key, one of 1,000, 10 connections × 10 in flight",
             Some(3),
             Load::Unary(one(10, 10)),
         )),
         counted(case(
             "read-c64-m1",
-            "Linearizable read of a small key, 64 connections × 1 in flight",
+            "Linearizable read of a small key, one of 1,000, 64 connections × 1 in flight",
             Some(3),
             Load::Unary(one(64, 1)),
         )),
         counted(case(
             "read-c1000-m1",
-            "Linearizable read of a small key, 1,000 connections × 1 in flight",
+            "Linearizable read of a small key, one of 1,000, 1,000 connections × 1 in flight",
             Some(2),
             Load::Unary(one(1000, 1)),
         )),
         counted(case(
             "read-c1-m64",
-            "Linearizable read of a small key, 1 connection × 64 in flight",
+            "Linearizable read of a small key, one of 1,000, 1 connection × 64 in flight",
             Some(1),
             Load::Unary(one(1, 64)),
         )),
         case(
             "tls-read-c10-m10",
-            "TLS on both sides, linearizable read of a small key, 10 connections × 10 in flight",
+            "TLS on both sides, linearizable read of a small key, one of 1,000, 10 connections × 10 in flight",
             None,
             Load::Unary(tls(10, 10)),
         ),
         case(
             "tls-read-c64-m1",
-            "TLS on both sides, linearizable read of a small key, 64 connections × 1 in flight",
+            "TLS on both sides, linearizable read of a small key, one of 1,000, 64 connections × 1 in flight",
             Some(2),
             Load::Unary(tls(64, 1)),
         ),
         case(
-            "serializable-c10-m10",
-            "Serializable read of a small key, 10 connections × 10 in flight",
-            None,
-            Load::Unary(serializable(10, 10)),
-        ),
-        case(
-            "serializable-c64-m1",
-            "Serializable read of a small key, 64 connections × 1 in flight",
-            None,
-            Load::Unary(serializable(64, 1)),
-        ),
-        case(
             "read-1mib",
-            "Linearizable read of a 1 MiB value, 8 connections × 1 in flight",
+            "Linearizable read of a 1 MiB value, one of 16, 8 connections × 1 in flight",
             Some(2),
             Load::Unary(Unary {
                 size: Sizes::exactly(1 << 20),
+                keys: 16,
+                choice: Choice::Turn,
                 ..one(8, 1)
             }),
         ),
@@ -198,7 +196,7 @@ fn rates() -> Vec<Case> {
         case(
             &rate_case(percent),
             &format!(
-                "Linearizable read of a small key, open loop at {percent} % of what the L4 relay \
+                "Linearizable read of a small key, one of 1,000, open loop at {percent} % of what the L4 relay \
                  manages, 64 connections"
             ),
             short,
@@ -206,7 +204,7 @@ fn rates() -> Vec<Case> {
                 rate: Some(Rate::Share(f64::from(percent) / 100.0)),
                 // Room for a moment's backlog: the rate is what holds it back.
                 in_flight: 4,
-                ..DEFAULT
+                ..MANY
             }),
         )
     };
@@ -237,7 +235,7 @@ fn growth() -> Vec<Case> {
         case(
             &growth_case(connections),
             &format!(
-                "Linearizable read of a small key, 10 in flight in all, in turn over {connections} \
+                "Linearizable read of a small key, one of 1,000, 10 in flight in all, in turn over {connections} \
                  connections"
             ),
             Some(1).filter(|_| connections != 100),
@@ -245,7 +243,7 @@ fn growth() -> Vec<Case> {
                 connections,
                 at_once: Some(10),
                 fresh: true,
-                ..DEFAULT
+                ..MANY
             }),
         )
     };

@@ -1,6 +1,7 @@
 //! The goals of the comparison, as ratios within one round: absolute figures move between machines,
 //! and with whatever else a machine does.
 
+mod reads;
 mod streams;
 
 use crate::cases::{self, RATE_OF_GOAL};
@@ -62,12 +63,9 @@ impl Round<'_> {
 /// All goals, with what `results` has of them.
 pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     let rounds = results.all().map(|(_, _, round, _)| round + 1).max();
-    let plain = goals().into_iter().map(|goal| ("The plain path", goal));
-    let streams = streams::goals()
+    groups()
         .into_iter()
-        .map(|goal| ("Watches and leases", goal));
-    plain
-        .chain(streams)
+        .flat_map(|(group, goals)| goals.into_iter().map(move |goal| (group, goal)))
         .map(|(group, goal)| {
             let rounds = (0..rounds.unwrap_or(0)).map(|round| Round { results, round });
             Verdict {
@@ -82,7 +80,16 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
         .collect()
 }
 
-fn goals() -> Vec<Goal> {
+/// All of them under their headings.
+fn groups() -> [(&'static str, Vec<Goal>); 3] {
+    [
+        ("The plain path", plain()),
+        ("Reads shared and kept", reads::goals()),
+        ("Watches and leases", streams::goals()),
+    ]
+}
+
+fn plain() -> Vec<Goal> {
     let mut goals = Vec::new();
     for case in ["read-c10-m10", "read-c64-m1"] {
         goals.push(cpu(case, Peer::GoProxy, 0.12));
@@ -136,6 +143,7 @@ fn cpu(case: &str, peer: Peer, limit: f64) -> Goal {
         Peer::GoProxy => "the Go proxy's",
         Peer::HaproxyH2 => "haproxy's (h2)",
         Peer::HaproxyTcp => "the L4 relay's",
+        Peer::EdgeUncached => "its own without a cache",
         _ => peer.name(),
     };
     let text = format!("proxy CPU per call ÷ {whose}");
@@ -304,7 +312,7 @@ mod tests {
     #[test]
     fn every_goal_is_of_a_case_there_is() {
         let names: Vec<String> = cases::all().into_iter().map(|case| case.name).collect();
-        for goal in goals() {
+        for goal in groups().into_iter().flat_map(|(_, goals)| goals) {
             assert!(names.contains(&goal.case), "{}", goal.case);
         }
     }

@@ -40,6 +40,7 @@ impl Plan {
                 load: load.clone(),
                 short: Some(3),
                 counted: arguments.counts,
+                targets: Peer::USUAL,
             }],
             None => all
                 .into_iter()
@@ -78,12 +79,25 @@ impl Plan {
         })
     }
 
-    /// How many targets are meant to be there.
-    pub(crate) fn targets(&self) -> usize {
+    /// How many targets a case is meant to have.
+    pub(crate) fn targets(&self, case: &Case) -> usize {
         match self.arguments.address.len() {
-            0 => self.peers.len(),
+            0 => self.peers_of(&[case]).len(),
             given => given,
         }
+    }
+
+    /// The peers that at least one of these cases compares.
+    pub(crate) fn peers_of(&self, cases: &[&Case]) -> Vec<Peer> {
+        let wanted = |peer: &Peer| cases.iter().any(|case| self.compares(case, peer.name()));
+        self.peers.iter().copied().filter(wanted).collect()
+    }
+
+    /// Whether a case compares the target of that name. What was asked for by its name always is.
+    pub(crate) fn compares(&self, case: &Case, target: &str) -> bool {
+        !self.arguments.address.is_empty()
+            || self.arguments.target.iter().any(|name| name == target)
+            || case.targets.iter().any(|peer| peer.name() == target)
     }
 
     /// Rounds of a case.
@@ -109,5 +123,29 @@ fn known(given: &[String], what: &str, names: &[&str]) -> Result<(), String> {
     match given.iter().find(|name| !names.contains(&name.as_str())) {
         Some(name) => Err(format!("no {what} {name}; there are {}", names.join(", "))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use argh::FromArgs;
+
+    fn names(arguments: &[&str], case: &str) -> Vec<&'static str> {
+        let arguments = Arguments::from_args(&["test"], arguments).unwrap();
+        let plan = Plan::of(arguments).unwrap();
+        let case = plan.cases.iter().find(|each| each.name == case).unwrap();
+        let peers = plan.peers_of(&[case]).into_iter();
+        peers.map(Peer::name).collect()
+    }
+
+    #[test]
+    fn the_proxy_without_its_cache_is_compared_where_it_says_something() {
+        let uncached = Peer::EdgeUncached.name();
+        assert!(!names(&[], "read-c64-m1").contains(&uncached));
+        assert!(names(&[], "misses-10000").contains(&uncached));
+        let named = ["--target", uncached];
+        assert_eq!(names(&named, "read-c64-m1"), [uncached]);
+        assert_eq!(names(&["--target", "nginx"], "misses-10000"), ["nginx"]);
     }
 }

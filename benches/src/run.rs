@@ -24,7 +24,7 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
     let samples = plan
         .cases
         .iter()
-        .map(|case| plan.rounds(case) * plan.targets());
+        .map(|case| plan.rounds(case) * plan.targets(case));
     let mut run = Run {
         plan,
         results: Results::default(),
@@ -79,7 +79,8 @@ impl Run<'_> {
         for security in [Security::Plain, Security::Tls] {
             let shared = self.plan.cases_of(Servers::Shared, security);
             if !shared.is_empty() {
-                let (world, missing) = World::start(programs, &self.plan.peers, security, 1)?;
+                let (world, missing) =
+                    World::start(programs, &self.plan.peers_of(&shared), security, 1)?;
                 self.note_missing(missing);
                 self.side_by_side(&world, &shared)?;
             }
@@ -156,9 +157,11 @@ impl Run<'_> {
     fn side_by_side(&mut self, world: &World, cases: &[&Case]) -> Result<(), String> {
         for case in cases {
             case.load.prepare(world)?;
+            let compared = |target: &&Target| self.plan.compares(case, &target.name);
+            let targets: Vec<&Target> = world.targets.iter().filter(compared).collect();
             for round in 0..self.plan.rounds(case) {
-                for step in 0..world.targets.len() {
-                    let target = &world.targets[(round + step) % world.targets.len()];
+                for step in 0..targets.len() {
+                    let target = targets[(round + step) % targets.len()];
                     self.sample(case, round, world, target);
                     std::thread::sleep(PAUSE);
                 }
@@ -171,9 +174,8 @@ impl Run<'_> {
     fn one_by_one(&mut self, programs: &Programs, case: &Case) -> Result<(), String> {
         let plan = self.plan;
         let able: Vec<Peer> = plan
-            .peers
-            .iter()
-            .copied()
+            .peers_of(&[case])
+            .into_iter()
             .filter(|peer| peer.can_hold(case.load.connections()))
             .collect();
         for round in 0..plan.rounds(case) {

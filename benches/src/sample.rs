@@ -27,6 +27,8 @@ pub(crate) enum Metric {
     P50,
     /// 99th percentile of latency, ms.
     P99,
+    /// Reads that etcd was asked for, in percent of the calls.
+    EtcdReads,
     /// How much later than due the calls of an open loop began, 99th percentile, ms.
     Lateness,
     /// Resident memory of the process between (of etcd where there is none), millions of bytes.
@@ -77,6 +79,7 @@ impl Metric {
             Metric::ClientCpu => "load CPU µs",
             Metric::P50 => "p50 ms",
             Metric::P99 => "p99 ms",
+            Metric::EtcdReads => "etcd reads %",
             Metric::Lateness => "late start p99 ms",
             Metric::Resident => "resident MB",
             Metric::Connection => "connection KB",
@@ -110,6 +113,7 @@ impl Metric {
             Metric::ClientCpu => "load_cpu_us_per_call",
             Metric::P50 => "p50_ms",
             Metric::P99 => "p99_ms",
+            Metric::EtcdReads => "etcd_reads_percent_of_calls",
             Metric::Lateness => "late_start_p99_ms",
             Metric::Resident => "resident_megabytes",
             Metric::Connection => "connection_kilobytes",
@@ -143,6 +147,7 @@ impl Metric {
             | Metric::OtherFailure
             | Metric::Gap => 0,
             Metric::P50 | Metric::P99 | Metric::Lateness | Metric::SystemCalls => 2,
+            Metric::EtcdReads => 3,
             _ => 1,
         }
     }

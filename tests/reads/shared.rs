@@ -72,7 +72,7 @@ impl Crowd {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_clients_are_few_reads_at_etcd() {
     let _alone = ALONE.lock().await;
-    let (cluster, proxy) = scene(&["--workers=2"]);
+    let (cluster, proxy) = scene(&["--workers=1"]);
     let crowd = Crowd::start(proxy.address(), 1_000, range("hot", ""), Duration::ZERO).await;
     let (asked, done) = (asked_of_etcd(&cluster), crowd.done());
     sleep(Duration::from_secs(4)).await;
@@ -80,10 +80,7 @@ async fn a_thousand_clients_are_few_reads_at_etcd() {
     crowd.finish().await;
     println!("{done} reads, {asked} at etcd");
     assert!(done > 2_000, "{done}");
-    // Whoever is not back from the read before when the next one leaves has missed it: of a build that is
-    // not optimised, whose clients and proxy are slow beside etcd, that is many. The benchmark has the
-    // figure of one that is.
-    assert!(asked <= done as f64 / 30.0, "{asked} of {done}");
+    assert!(asked <= done as f64 / 100.0, "{asked} of {done}");
     let shared = pages::metric(proxy.address(), "etcd_edge_reads_shared_total");
     assert!(shared > done as f64 * 0.9, "{shared} of {done}");
 }

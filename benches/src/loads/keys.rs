@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::etcdpb::Found;
 
@@ -17,6 +17,8 @@ pub(crate) enum Choice {
     Hot,
     /// All alike.
     Uniform,
+    /// One after the other, so that each is used again as late as can be.
+    Turn,
     /// The n-th key by 1 / n^0.99, as in YCSB.
     Zipfian,
 }
@@ -28,8 +30,9 @@ impl FromStr for Choice {
         match text {
             "hot" => Ok(Choice::Hot),
             "uniform" => Ok(Choice::Uniform),
+            "turn" => Ok(Choice::Turn),
             "zipfian" => Ok(Choice::Zipfian),
-            _ => Err("hot, uniform or zipfian".into()),
+            _ => Err("hot, uniform, turn or zipfian".into()),
         }
     }
 }
@@ -86,6 +89,8 @@ pub(crate) struct Keys {
     choice: Choice,
     sizes: Sizes,
     pattern: Vec<u8>,
+    /// The next key, for [`Choice::Turn`].
+    next: AtomicUsize,
     /// How likely the keys up to each are, for [`Choice::Zipfian`].
     shares: Vec<f64>,
     /// Of each key, the newest revision that a write was answered with.
@@ -109,6 +114,7 @@ impl Keys {
             choice,
             sizes,
             pattern: pattern(sizes.most + STARTS),
+            next: AtomicUsize::new(0),
             shares,
             written: (0..count).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -119,6 +125,7 @@ impl Keys {
         match self.choice {
             Choice::Hot if random.u8(..10) < 9 => 0,
             Choice::Hot | Choice::Uniform => random.usize(..self.count),
+            Choice::Turn => self.next.fetch_add(1, Relaxed) % self.count,
             Choice::Zipfian => {
                 let drawn = random.f64();
                 let place = self.shares.partition_point(|&share| share < drawn);
@@ -282,6 +289,8 @@ mod tests {
     #[test]
     fn keys_are_chosen_as_asked() {
         let mut random = random();
+        let turn = Keys::new(3, Choice::Turn, Sizes::exactly(16));
+        assert_eq!([0; 4].map(|_| turn.choose(&mut random)), [0, 1, 2, 0]);
         let mut share = |choice| {
             let keys = Keys::new(100, choice, Sizes::exactly(16));
             let first = (0..10_000).filter(|_| keys.choose(&mut random) == 0);

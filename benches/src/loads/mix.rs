@@ -7,6 +7,8 @@ use std::str::FromStr;
 pub(crate) enum Deed {
     /// A Range of one key.
     Read,
+    /// The same, to be answered by any member with what it has.
+    Serializable,
     /// A Put.
     Write,
     /// A Txn that compares, puts and reads back.
@@ -17,25 +19,36 @@ pub(crate) enum Deed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mix {
     read: u32,
+    serializable: u32,
     write: u32,
     txn: u32,
 }
 
 impl Mix {
-    pub(crate) const READS: Mix = Mix {
-        read: 1,
-        write: 0,
-        txn: 0,
-    };
-    pub(crate) const WRITES: Mix = Mix {
-        read: 0,
-        write: 1,
-        txn: 0,
-    };
+    pub(crate) const READS: Mix = Mix::of(1, 0, 0);
+    pub(crate) const WRITES: Mix = Mix::of(0, 1, 0);
 
     /// Shares in whole numbers; not all of them are 0.
     pub(crate) const fn of(read: u32, write: u32, txn: u32) -> Mix {
-        Mix { read, write, txn }
+        Mix {
+            read,
+            serializable: 0,
+            write,
+            txn,
+        }
+    }
+
+    /// The same, and so many serializable reads.
+    pub(crate) const fn and_serializable(self, serializable: u32) -> Mix {
+        Mix {
+            serializable,
+            ..self
+        }
+    }
+
+    /// Whether any of it reads.
+    pub(crate) fn reads(&self) -> bool {
+        self.read + self.serializable > 0
     }
 
     /// The next deed.
@@ -43,14 +56,21 @@ impl Mix {
         if *self == Mix::READS {
             return Deed::Read;
         }
-        let drawn = random.u32(..self.read + self.write + self.txn);
-        if drawn < self.read {
+        let [read, serializable, write, txn] = self.shares();
+        let drawn = random.u32(..read + serializable + write + txn);
+        if drawn < read {
             Deed::Read
-        } else if drawn < self.read + self.write {
+        } else if drawn < read + serializable {
+            Deed::Serializable
+        } else if drawn < read + serializable + write {
             Deed::Write
         } else {
             Deed::Txn
         }
+    }
+
+    fn shares(&self) -> [u32; 4] {
+        [self.read, self.serializable, self.write, self.txn]
     }
 }
 
@@ -63,17 +83,14 @@ impl FromStr for Mix {
             let (name, share) = part.split_once('=').ok_or(format!("{part}: no ="))?;
             let place = match name {
                 "read" => &mut mix.read,
+                "serializable" => &mut mix.serializable,
                 "write" => &mut mix.write,
                 "txn" => &mut mix.txn,
-                _ => return Err(format!("{name}: read, write or txn")),
+                _ => return Err(format!("{name}: read, serializable, write or txn")),
             };
             *place = share.parse().map_err(|e| format!("{part}: {e}"))?;
         }
-        match [mix.read, mix.write, mix.txn]
-            .iter()
-            .map(|&share| u64::from(share))
-            .sum()
-        {
+        match mix.shares().into_iter().map(u64::from).sum() {
             1..=1_000_000 => Ok(mix),
             _ => Err("shares add up to something between 1 and 1,000,000".into()),
         }
@@ -89,13 +106,18 @@ mod tests {
         let mix: Mix = "read=90,write=8,txn=2".parse().unwrap();
         assert_eq!(mix, Mix::of(90, 8, 2));
         let mut random = fastrand::Rng::with_seed(1);
-        let mut counts = [0; 3];
+        let mut counts = [0; 4];
         for _ in 0..10_000 {
             counts[mix.choose(&mut random) as usize] += 1;
         }
         assert!((8_800..9_200).contains(&counts[0]), "{counts:?}");
-        assert!((650..950).contains(&counts[1]), "{counts:?}");
-        assert!((120..280).contains(&counts[2]), "{counts:?}");
+        assert_eq!(counts[1], 0);
+        assert!((650..950).contains(&counts[2]), "{counts:?}");
+        assert!((120..280).contains(&counts[3]), "{counts:?}");
+        let mix: Mix = "read=1,serializable=3".parse().unwrap();
+        assert_eq!(mix, Mix::READS.and_serializable(3));
+        let drawn = (0..10_000).filter(|_| mix.choose(&mut random) == Deed::Serializable);
+        assert!((7_200..7_800).contains(&drawn.count()));
         for wrong in [
             "",
             "read",

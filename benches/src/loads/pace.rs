@@ -66,6 +66,8 @@ impl FromStr for Rate {
 pub(crate) struct Outcome<S> {
     /// Right answers within the window.
     pub(crate) calls: u64,
+    /// Right answers from the begin of the warm-up until all calls had ended.
+    pub(crate) all: u64,
     /// Bytes of values that they moved.
     pub(crate) bytes: u64,
     /// The window's true length.
@@ -134,6 +136,7 @@ pub(crate) async fn run<P: Place, S>(
     );
     Ok(Outcome {
         calls,
+        all: shared.calls.load(Relaxed),
         bytes,
         elapsed: ended - began,
         latency,
@@ -385,6 +388,7 @@ mod tests {
     fn a_closed_loop_counts_and_times() {
         let outcome = run_for(vec![Slow(5, None), Slow(5, None)], None, 200).unwrap();
         assert!(outcome.calls > 2);
+        assert!(outcome.all > outcome.calls);
         assert_eq!(outcome.bytes, 3 * outcome.calls);
         assert!(outcome.latency.min() >= 5_000);
         assert_eq!(outcome.lateness.len(), 0);

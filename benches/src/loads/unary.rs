@@ -32,16 +32,16 @@ pub(crate) struct Unary {
     /// closed loop of 64 connections (default: closed loop)
     #[argh(option)]
     pub(crate) rate: Option<Rate>,
-    /// shares of the calls, such as read=90,write=8,txn=2 (default read=1)
+    /// shares of the calls, such as read=80,serializable=10,write=8,txn=2 (default read=1)
     #[argh(option, default = "DEFAULT.mix")]
     pub(crate) mix: Mix,
-    /// serializable reads
+    /// all reads are serializable
     #[argh(switch)]
     pub(crate) serializable: bool,
     /// keys (default 1)
     #[argh(option, default = "DEFAULT.keys")]
     pub(crate) keys: usize,
-    /// which key is next: hot, uniform or zipfian (default uniform)
+    /// which key is next: hot, uniform, turn or zipfian (default uniform)
     #[argh(option, default = "DEFAULT.choice")]
     pub(crate) choice: Choice,
     /// bytes of a value, 16 to 1048576, or a range such as 16-65536 (default 64)
@@ -132,8 +132,17 @@ impl Workload for Unary {
         client::runtime()?.block_on(async {
             let places = self.places(stage).await?;
             let observe = || (Snapshot::of(stage), self.fresh.then(|| stage.resident()));
+            // Outside the window, since telling it costs etcd something; and not where memory is
+            // weighed, which remembers.
+            let told = || {
+                (self.mix.reads() && !self.fresh)
+                    .then(|| stage.world.etcd_reads())
+                    .flatten()
+            };
+            let before = told();
             let outcome =
                 pace::run(places, per_second, stage.warm_up, stage.window, observe).await?;
+            let reads = before.zip(told()).map(|(before, after)| after - before);
             let calls = outcome.calls as f64;
             let seconds = outcome.elapsed.as_secs_f64();
             let mut sample = Sample::default();
@@ -144,6 +153,8 @@ impl Workload for Unary {
                 .0
                 .costs(&outcome.after.0, stage, calls, &mut sample);
             sample.set_latency(outcome.latency);
+            let share = |reads| reads * 100.0 / outcome.all as f64;
+            sample.set_if(Metric::EtcdReads, reads.map(share));
             if per_second.is_some() {
                 let late = outcome.lateness.value_at_quantile(0.99);
                 sample.set(Metric::Lateness, late as f64 / 1e3);
@@ -262,7 +273,8 @@ impl Place for Caller {
         self.turn = (self.turn + 1) % self.clients.len();
         let number = self.job.keys.choose(&mut self.random);
         match self.job.mix.choose(&mut self.random) {
-            Deed::Read => self.read(number).await,
+            Deed::Read => self.read(number, self.job.serializable).await,
+            Deed::Serializable => self.read(number, true).await,
             Deed::Write => self.write(number).await,
             Deed::Txn => self.txn(number).await,
         }
@@ -270,15 +282,15 @@ impl Place for Caller {
 }
 
 impl Caller {
-    async fn read(&mut self, number: usize) -> Result<u64, String> {
+    async fn read(&mut self, number: usize, serializable: bool) -> Result<u64, String> {
         let job = &self.job;
         // A serializable read may be older than what is known.
-        let known = if job.serializable {
+        let known = if serializable {
             0
         } else {
             job.keys.known(number)
         };
-        let frame = Bytes::from(etcdpb::range(&job.keys.key(number), job.serializable));
+        let frame = Bytes::from(etcdpb::range(&job.keys.key(number), serializable));
         self.clients[self.turn]
             .unary(&job.range, &frame, &mut self.body)
             .await?;

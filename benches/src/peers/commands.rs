@@ -27,6 +27,11 @@ impl Post<'_> {
         match peer {
             Peer::Etcd => Err("etcd stands behind, not between".into()),
             Peer::Edge | Peer::OtherEdge => Ok(self.proxy("start")),
+            Peer::EdgeUncached => {
+                let mut arguments = self.proxy("start");
+                arguments.push("--cache-bytes=0".into());
+                Ok(arguments)
+            }
             Peer::GoProxy => {
                 let mut arguments = vec!["grpc-proxy".into()];
                 arguments.extend(self.proxy("start"));

@@ -17,6 +17,8 @@ pub(crate) struct Members {
 struct Member {
     name: String,
     address: SocketAddr,
+    /// Where it tells its counters, in plain text.
+    metrics: SocketAddr,
     arguments: Vec<String>,
     /// None while it is killed.
     server: Option<Server>,
@@ -47,6 +49,7 @@ impl Members {
             all: Vec::new(),
         };
         for (name, address, peer) in places {
+            let metrics = free_address()?;
             let scheme = if certs.is_some() { "https" } else { "http" };
             let mut arguments = vec![
                 format!("--name={name}"),
@@ -56,6 +59,7 @@ impl Members {
                 format!("--listen-peer-urls=http://{peer}"),
                 format!("--initial-advertise-peer-urls=http://{peer}"),
                 format!("--initial-cluster={}", cluster.join(",")),
+                format!("--listen-metrics-urls=http://{metrics}"),
                 "--log-level=error".into(),
             ];
             if let Some(Certs { cert, key, .. }) = certs {
@@ -65,6 +69,7 @@ impl Members {
             members.all.push(Member {
                 name,
                 address,
+                metrics,
                 arguments,
                 server: None,
                 spent: Cpu::default(),
@@ -96,6 +101,11 @@ impl Members {
     pub(crate) fn resident(&self) -> Option<u64> {
         let running = self.all.iter().filter_map(|member| member.server.as_ref());
         running.map(|server| process::resident(server.pid())).sum()
+    }
+
+    /// Where they tell their counters.
+    pub(crate) fn metrics(&self) -> Vec<SocketAddr> {
+        self.all.iter().map(|member| member.metrics).collect()
     }
 
     /// The first one's process, while it runs: for what needs to see it.

@@ -7,6 +7,7 @@
 mod certs;
 mod commands;
 mod members;
+mod metrics;
 mod programs;
 mod target;
 mod world;
@@ -25,6 +26,9 @@ pub(crate) enum Peer {
     Edge,
     /// Another build of it, to see what a change does; only where `ETCD_EDGE_OTHER_BIN` names one.
     OtherEdge,
+    /// The proxy of this project with its cache switched off: what keeping answers costs where none
+    /// is asked for again.
+    EdgeUncached,
     /// `etcd grpc-proxy start` of the same etcd.
     GoProxy,
     /// haproxy, HTTP/2 on both sides, connections to etcd shared.
@@ -36,7 +40,19 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 7] = [
+    pub(crate) const ALL: [Peer; 8] = [
+        Peer::Etcd,
+        Peer::Edge,
+        Peer::OtherEdge,
+        Peer::EdgeUncached,
+        Peer::GoProxy,
+        Peer::HaproxyH2,
+        Peer::Nginx,
+        Peer::HaproxyTcp,
+    ];
+
+    /// Those that a case compares where it does not say which.
+    pub(crate) const USUAL: &[Peer] = &[
         Peer::Etcd,
         Peer::Edge,
         Peer::OtherEdge,
@@ -63,6 +79,7 @@ impl Peer {
             Peer::Etcd => "etcd",
             Peer::Edge => "etcd-edge",
             Peer::OtherEdge => "etcd-edge-other",
+            Peer::EdgeUncached => "etcd-edge-uncached",
             Peer::GoProxy => "grpc-proxy",
             Peer::HaproxyH2 => "haproxy-h2",
             Peer::Nginx => "nginx",

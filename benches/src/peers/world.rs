@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::certs::{self, Certs};
 use super::commands::Post;
 use super::target::{self, free_address, ready};
-use super::{Members, Peer, Programs, Security, Target, probe};
+use super::{Members, Peer, Programs, Security, Target, metrics, probe};
 use crate::args::{Addresses, Arguments};
 use crate::client::Address;
 use crate::process::{self, Cpu, Server};
@@ -160,6 +160,13 @@ impl World {
             Etcd::Started(members) => members.lock().cpu(),
             Etcd::Found(pid) => pid.and_then(process::cpu),
         }
+    }
+
+    /// Reads that etcd was asked for so far, all members together; none where it was not started
+    /// here.
+    pub(crate) fn etcd_reads(&self) -> Option<f64> {
+        let members = self.started()?.lock().metrics();
+        members.into_iter().map(metrics::reads).sum()
     }
 
     /// Resident bytes of etcd, of all members together.
