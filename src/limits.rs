@@ -408,14 +408,16 @@ pub const CACHE_ENTRY_BYTES: usize = HOLD_BYTES;
 /// Parts of the cache, each with a lock of its own.
 pub const CACHE_SHARDS: usize = 16;
 
-/// Hits in one life of an answer from which on it was asked for often, and lives in a row after which
-/// it is hot: a watch then proves it right, instead of a read a second.
-pub const CACHE_HOT_HITS: u32 = 32;
-/// See [`CACHE_HOT_HITS`].
-pub const CACHE_HOT_LIVES: u32 = 3;
+/// How often an answer must be asked for in each of some spans in a row to be hot: a watch then proves it
+/// right, instead of a read a second.
+pub const CACHE_HOT_ASKED: u32 = 32;
+/// See [`CACHE_HOT_ASKED`].
+pub const CACHE_HOT_SPANS: u32 = 3;
+/// See [`CACHE_HOT_ASKED`].
+pub const CACHE_HOT_SPAN: Duration = Duration::from_secs(1);
 
 /// Answers that watches prove right, all workers together, and the time in which one must have been
-/// asked for [`CACHE_HOT_HITS`] times to stay so.
+/// asked for [`CACHE_HOT_ASKED`] times to stay so.
 pub const CACHE_COVERS: usize = 1_024;
 /// See [`CACHE_COVERS`].
 pub const CACHE_COLD_AFTER: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@
 //! by last goes first.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use foldhash::quality::RandomState;
 
 use crate::limits;
+use crate::machine::reads::heat::Heat;
 use crate::wire::range::KeyRange;
 
 /// Who asks what.
@@ -149,14 +151,12 @@ struct Slot {
     number: u64,
     /// It was asked for since the hand came by.
     visited: bool,
-    hits: u32,
+    /// It was asked for before in this life.
+    asked: bool,
     /// Somebody asks for it anew before it is too old.
     renewing: bool,
     proof: Option<Proof>,
-    /// In how many lives in a row it was asked for often.
-    heat: u32,
-    /// Somebody has been told in this life that it is hot.
-    told_hot: bool,
+    heat: Heat,
 }
 
 /// What a shard has of a question.
@@ -170,7 +170,7 @@ pub struct Found {
     /// so asks for it anew. Only one is.
     pub renew: bool,
     /// It has been asked for often for a while, and nothing proves it right: whoever is told so asks for
-    /// a watch. One is, in each life of the answer.
+    /// a watch. One is now and then.
     pub cover: bool,
 }
 
@@ -191,13 +191,13 @@ impl Cache {
     pub fn look(&mut self, question: &Question, now: Instant, early: Duration) -> Option<Found> {
         let slot = self.slots.get_mut(question)?;
         slot.visited = true;
-        slot.hits = slot.hits.saturating_add(1);
+        let hot = slot.heat.ask(now);
+        let again = mem::replace(&mut slot.asked, true);
         let age = now.saturating_duration_since(slot.entry.asked);
-        let renew = !slot.renewing && slot.proof.is_none() && slot.hits > 1 && age >= early;
+        let renew = !slot.renewing && slot.proof.is_none() && again && age >= early;
         slot.renewing |= renew;
-        let hot = slot.heat >= limits::CACHE_HOT_LIVES && slot.entry.at.is_none();
-        let cover = hot && slot.proof.is_none() && !slot.told_hot;
-        slot.told_hot |= cover;
+        // An old revision's answer does not change.
+        let cover = hot && slot.entry.at.is_none() && slot.proof.is_none() && slot.heat.tell();
         Some(Found {
             entry: slot.entry.clone(),
             proof: slot.proof,
@@ -217,18 +217,12 @@ impl Cache {
             if (entry.revision, entry.asked) < (slot.entry.revision, slot.entry.asked) {
                 return true;
             }
-            let often = slot.hits >= limits::CACHE_HOT_HITS;
-            slot.heat = if often {
-                slot.heat.saturating_add(1)
-            } else {
-                0
-            };
-            slot.hits = 0;
+            slot.asked = false;
             slot.renewing = false;
-            slot.told_hot = false;
             self.bytes = self.bytes + bytes - size(&question, &slot.entry);
             slot.entry = Arc::new(entry);
         } else {
+            let asked = entry.asked;
             self.last += 1;
             self.order.push_back((self.last, question.clone()));
             self.bytes += bytes;
@@ -236,11 +230,10 @@ impl Cache {
                 entry: Arc::new(entry),
                 number: self.last,
                 visited: false,
-                hits: 0,
+                asked: false,
                 renewing: false,
                 proof: None,
-                heat: 0,
-                told_hot: false,
+                heat: Heat::new(asked),
             };
             self.slots.insert(question, slot);
         }
@@ -292,9 +285,8 @@ impl Cache {
     }
 
     /// How often an answer was asked for since this was last called; none when it is not there.
-    pub fn take_hits(&mut self, question: &Question) -> Option<u32> {
-        let slot = self.slots.get_mut(question)?;
-        Some(std::mem::take(&mut slot.hits))
+    pub fn take_asked(&mut self, question: &Question) -> Option<u32> {
+        self.slots.get_mut(question).map(|slot| slot.heat.take())
     }
 
     /// How many answers there are.
@@ -319,7 +311,7 @@ impl Cache {
             let Some(slot) = self.slots.get_mut(&question).filter(|s| s.number == number) else {
                 continue;
             };
-            if std::mem::take(&mut slot.visited) {
+            if mem::take(&mut slot.visited) {
                 self.order.push_back((number, question));
             } else {
                 self.remove(&question);
@@ -413,28 +405,33 @@ mod tests {
         );
     }
 
+    /// However often its answer is another one.
     #[test]
-    fn what_is_hot_for_some_lives_is_covered_once_in_each() {
-        let (mut cache, now) = (Cache::new(10_000), Instant::now());
-        let mut told = Vec::new();
-        for life in 0..=limits::CACHE_HOT_LIVES + 1 {
-            cache.store(question(1), entry(5 + i64::from(life), now));
-            let covers = (0..limits::CACHE_HOT_HITS)
-                .filter(|_| cache.look(&question(1), now, EARLY).unwrap().cover)
-                .count();
-            told.push(covers);
-        }
-        assert_eq!(told, [0, 0, 0, 1, 1]);
-        // Once it is proved right nobody is told.
+    fn what_is_hot_is_covered_unless_it_is_proved_right() {
+        let (mut cache, begin) = (Cache::new(10_000), Instant::now());
+        let span = |cache: &mut Cache, n: u32| {
+            let now = begin + limits::CACHE_HOT_SPAN * n;
+            let covers = (0..limits::CACHE_HOT_ASKED).filter(|each| {
+                cache.store(question(1), entry(i64::from(n * 100 + each), now));
+                cache.look(&question(1), now, EARLY).unwrap().cover
+            });
+            covers.count()
+        };
+        let covers: Vec<usize> = (0..6).map(|n| span(&mut cache, n)).collect();
+        assert_eq!(covers, [0, 0, 0, 1, 1, 1]);
+        assert_eq!(
+            cache.take_asked(&question(1)),
+            Some(6 * limits::CACHE_HOT_ASKED)
+        );
         let proof = Proof {
             from: 1,
             through: 9,
-            asked: now,
+            asked: begin,
         };
         assert!(cache.prove(&question(1), Some(proof)));
-        cache.store(question(1), entry(10, now));
-        assert!(!cache.look(&question(1), now, EARLY).unwrap().cover);
+        assert_eq!(span(&mut cache, 6), 0);
         assert!(!cache.prove(&question(2), Some(proof)));
+        assert_eq!(cache.take_asked(&question(2)), None);
     }
 
     /// An old revision's answer does not change: writes and watches do not concern it, its age does.

@@ -3,4 +3,5 @@
 pub mod cache;
 pub mod cover;
 pub mod floors;
+pub mod heat;
 pub mod sharing;

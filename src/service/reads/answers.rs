@@ -236,8 +236,8 @@ impl Answers {
     }
 
     /// How often an answer was asked for since this was last called; none when it is not there.
-    pub(crate) fn take_hits(&self, question: &Question) -> Option<u32> {
-        self.shard(question).lock().take_hits(question)
+    pub(crate) fn take_asked(&self, question: &Question) -> Option<u32> {
+        self.shard(question).lock().take_asked(question)
     }
 
     /// How many answers are kept.

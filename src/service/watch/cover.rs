@@ -114,7 +114,7 @@ fn count(ctx: &Ctx) {
 /// Asks for barriers in time, for as long as there are covers, and ends those that nobody asks for.
 pub(super) async fn beats(ctx: Rc<Ctx>) {
     // A barrier counts from when it was asked for, and must stand before the one before is too old.
-    let pause = ctx.shared.answers.options().max_age / 3 * 2;
+    let pause = (ctx.shared.answers.options().max_age / 3 * 2).min(limits::CACHE_COLD_AFTER);
     loop {
         if ctx.watches.covers.len() == 0 {
             ctx.watches.covers.begun.notified().await;
@@ -178,8 +178,8 @@ fn end_cold(ctx: &Ctx) {
             continue;
         }
         covering.looked = now;
-        let hits = ctx.shared.answers.take_hits(&covering.question);
-        if hits.is_none_or(|hits| hits < limits::CACHE_HOT_HITS) {
+        let asked = ctx.shared.answers.take_asked(&covering.question);
+        if asked.is_none_or(|asked| asked < limits::CACHE_HOT_ASKED) {
             cold.push(*number);
         }
     }
