@@ -214,8 +214,9 @@ impl Hub {
         self.judge(now);
         self.examine();
         self.hand_out(now);
-        self.open_lanes(now);
+        // Before others are opened: one that is closed may be missed.
         self.close_lanes(now);
+        self.open_lanes(now);
     }
 
     /// When [`Hub::settle`] is to be called if nothing else happens; `None` for not at all.
