@@ -161,7 +161,7 @@ pub(crate) fn leases() -> Vec<Case> {
         case(
             "heartbeat-20000",
             "Heartbeats of 20,000 leases of 3 s on 2,000 streams, once a second",
-            Some(2),
+            Some(1),
             Load::Heartbeat(Heartbeat {
                 leases: 20_000,
                 streams: 2_000,
