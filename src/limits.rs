@@ -349,7 +349,7 @@ pub const LEASE_BATCH: usize = 256;
 
 /// Heartbeats sent at once from which on more are waited for before the next are sent, and how long:
 /// each writing and reading costs the same for many as for one, here and at etcd.
-pub const LEASE_MANY: usize = 4;
+pub const LEASE_MANY: usize = 16;
 /// See [`LEASE_MANY`].
 pub const LEASE_GATHER: Duration = Duration::from_millis(1);
 

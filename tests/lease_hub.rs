@@ -174,9 +174,10 @@ impl One {
 fn many_are_gathered_for_a_moment() {
     let begun = Instant::now();
     let mut one = One::new(begun);
-    one.beat(1..=4, begun);
-    assert_eq!(one.sent(), [1, 2, 3, 4]);
-    (1..=4).for_each(|lease| one.answer(lease, begun));
+    let many = 100..100 + limits::LEASE_MANY as i64;
+    one.beat(many.clone(), begun);
+    assert_eq!(one.sent(), many.clone().collect::<Vec<_>>());
+    many.for_each(|lease| one.answer(lease, begun));
     one.beat([5], begun);
     assert_eq!(one.hub.next_action(), None);
     let due = one.hub.wake_at(begun).expect("it waits for its moment");
