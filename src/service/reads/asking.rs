@@ -1,5 +1,7 @@
 //! What a read asks, and for whom.
 
+use std::cell::OnceCell;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -23,6 +25,8 @@ pub(in crate::service) struct Asking {
     pub(super) since: Instant,
     /// Which drop of all kept answers came last before that.
     pub(super) dropped: u64,
+    /// Made once, where it is wanted.
+    question: OnceCell<Question>,
 }
 
 impl Asking {
@@ -42,6 +46,7 @@ impl Asking {
             leader: attempt::wants_leader(&call.head.headers),
             since: Instant::now(),
             dropped: call.ctx.shared.answers.dropped(),
+            question: OnceCell::new(),
         })
     }
 
@@ -53,11 +58,11 @@ impl Asking {
     }
 
     /// What is kept under.
-    pub(super) fn question(&self) -> Question {
-        Question {
+    pub(super) fn question(&self) -> &Question {
+        self.question.get_or_init(|| Question {
             identity: self.asker.identity,
             message: self.asked.question(),
-        }
+        })
     }
 
     /// What is the same may share.
@@ -78,6 +83,7 @@ impl Asking {
             leader: self.leader,
             since: Instant::now(),
             dropped: ctx.shared.answers.dropped(),
+            question: self.question.clone(),
         }
     }
 

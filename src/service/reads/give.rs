@@ -41,7 +41,7 @@ pub(super) fn give(call: &mut Call, asking: &Asking) -> Given {
     let count = &ctx.count().reads;
     let question = asking.question();
     let now = asking.since.into_std();
-    let Some(found) = answers.look(&question, now) else {
+    let Some(found) = answers.look(question, now) else {
         count.misses.inc();
         return Given::No;
     };
@@ -113,7 +113,7 @@ fn cover(ctx: &Ctx, asking: &Asking) {
     let session = shared.identities.session(asking.asker.credential.clone());
     let owner = shared.owner(Identity(session.login().number()));
     let wanted = Wanted {
-        question: asking.question(),
+        question: asking.question().clone(),
         range: asking.asked.range(),
         session,
     };
@@ -137,7 +137,7 @@ fn at_revision(ctx: &Ctx, asking: &Asking, found: Found, revision: i64) -> Bytes
         answer: answer.clone(),
         checked: AtomicU64::new(NEVER_CHECKED),
     };
-    ctx.shared.answers.advance(&asking.question(), advanced);
+    ctx.shared.answers.advance(asking.question(), advanced);
     answer
 }
 

@@ -54,15 +54,12 @@ pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) 
     if has_token {
         granted(ctx, asking.wish(), asking.since.into_std(), asking.dropped);
     }
-    if !kept {
-        return;
-    }
-    let Some(entry) = entry(ctx, asking, answer) else {
-        return;
-    };
-    let question = asking.question();
-    if asking.asked.is_serializable() || answers.has(&question) {
-        answers.store(question, entry, asking.dropped);
+    let question = || asking.question();
+    if kept
+        && (asking.asked.is_serializable() || answers.has(question()))
+        && let Some(entry) = entry(ctx, asking, answer)
+    {
+        answers.store(question().clone(), entry, asking.dropped);
     }
 }
 
