@@ -16,6 +16,9 @@ use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
 use crate::wire::range::KeyRange;
 use crate::wire::status::Status;
 
+/// Of one transaction: etcd takes 128 operations, unless it is told to take fewer.
+pub(super) const MOST_RANGES: usize = 64;
+
 /// The method of [`txn`].
 pub(super) const TXN: &str = "/etcdserverpb.KV/Txn";
 
@@ -23,24 +26,25 @@ pub(super) const TXN: &str = "/etcdserverpb.KV/Txn";
 pub(super) const BAD_TOKEN: &str = "etcdserver: invalid auth token";
 
 /// A transaction that compares nothing and does nothing. What it would do if the comparison failed is
-/// to read the range: etcd checks that this is permitted, and does not read. It costs no more than a
-/// look at the permissions, and without `serializable` a round of the quorum.
+/// to read the ranges: etcd checks that this is permitted, and does not read. It costs no more than a
+/// look at the permissions, and without `serializable` a round of the quorum. At most
+/// [`MOST_RANGES`].
 pub(super) async fn txn(
     ctx: &Rc<Ctx>,
     credential: Option<&Credential>,
-    range: &KeyRange,
+    ranges: &[KeyRange],
     serializable: bool,
 ) -> Result<Answer, Status> {
-    let read = RangeRequest {
-        key: range.start().clone(),
-        range_end: range.range_end(),
-        serializable,
-        ..RangeRequest::default()
+    let read = |range: &KeyRange| RequestOp {
+        request: Some(Op::RequestRange(RangeRequest {
+            key: range.start().clone(),
+            range_end: range.range_end(),
+            serializable,
+            ..RangeRequest::default()
+        })),
     };
     let txn = TxnRequest {
-        failure: vec![RequestOp {
-            request: Some(Op::RequestRange(read)),
-        }],
+        failure: ranges.iter().map(read).collect(),
         ..TxnRequest::default()
     };
     let request = [frame::encode(&txn.encode_to_vec())];

@@ -41,6 +41,13 @@ impl Grants {
         }
     }
 
+    /// Nothing counts any more that a token was granted.
+    pub(super) fn forget(&mut self, credential: &Credential) {
+        self.until
+            .retain(|(whose, _), _| whose.as_ref() != Some(credential));
+        self.bytes = self.until.keys().map(size).sum();
+    }
+
     /// Nothing counts any more.
     pub(super) fn clear(&mut self) {
         *self = Grants::default();

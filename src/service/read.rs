@@ -13,16 +13,13 @@ use tokio::time::timeout;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::pump::{Pump, PumpError};
-use crate::service::alone::{Plain, cut_short, plain, second_chances};
+use crate::service::alone::{Plain, cut_short, plain};
 use crate::service::bounds::{Cut, bounded};
 use crate::service::call::Call;
-use crate::service::fetch::Begun;
 use crate::service::kept::Kept;
 use crate::service::pass::pass;
-use crate::service::reads::asking::Asking;
 use crate::service::reads::kept::{is_behind, keep};
 use crate::service::reads::plan::{Plan, plan};
-use crate::service::reads::rounds::Flight;
 use crate::service::reads::waiting;
 use crate::service::reply;
 use crate::wire::status::{Code, Status};
@@ -61,31 +58,18 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
                 Ok(Box::pin(waiting::came(call, Some(asking), answer, flight)).await)
             }
             asking => {
-                if let Some(asking) = asking {
-                    keep(&call.ctx, asking, &answer);
-                }
+                let kept = asking.as_ref().is_some_and(|a| keep(&call.ctx, a, &answer));
                 // Whoever waits for it to come back goes now, however long it takes to be read.
-                drop(flight);
+                if let Some(flight) = flight {
+                    flight.landed(kept);
+                }
                 Ok(pass(call, answer).await)
             }
         },
         Plain::Cut(cut) => Ok(cut_short(call, cut)),
-        Plain::Begun(begun) => Ok(Box::pin(on(call, &request, asking, begun, flight)).await),
-    }
-}
-
-/// What one attempt was not enough for.
-async fn on(
-    call: &mut Call,
-    request: &[Bytes],
-    asking: Option<Asking>,
-    begun: Begun,
-    flight: Option<Flight>,
-) -> Code {
-    match second_chances(call, request, begun).await {
-        Ok(Ok(answer)) => waiting::came(call, asking.as_ref(), answer, flight).await,
-        Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
-        Err(cut) => cut_short(call, cut),
+        Plain::Begun(begun) => {
+            Ok(Box::pin(waiting::on(call, &request, asking, begun, flight)).await)
+        }
     }
 }
 

@@ -95,7 +95,7 @@ macro_rules! method {
 /// The busiest services come first. Where the path alone does not tell whether a call changes
 /// something, it counts as a write, with the reason beside it.
 #[rustfmt::skip]
-static METHODS: [Method; 51] = numbered([
+static METHODS: [Method; 52] = numbered([
     method!("etcdserverpb.KV", "Range", Unary, Read),
     method!("etcdserverpb.KV", "Put", Unary, Write),
     // A transaction of reads only looks the same from outside.
@@ -161,6 +161,7 @@ static METHODS: [Method; 51] = numbered([
     method!("v3electionpb.Election", "Resign", Unary, Write),
 
     method!("grpc.health.v1.Health", "Check", Unary, Read),
+    method!("grpc.health.v1.Health", "List", Unary, Read),
     method!("grpc.health.v1.Health", "Watch", ServerStream, Read),
 ]);
 
@@ -255,6 +256,7 @@ mod tests {
             "Leader",
             "Observe",
             "Check",
+            "List",
             "Watch",
         ];
         want.sort_unstable();

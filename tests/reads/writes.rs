@@ -146,6 +146,16 @@ async fn a_deletion_within_a_transaction() {
     .await;
 }
 
+/// etcd 3.7 makes one of two that are in one place: all from `a` on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_is_there_twice() {
+    seen(|client: Client| async move {
+        let op = Msg::new().msg(3, delete("m", "\0")).msg(3, delete("a", ""));
+        done(&client, TXN, Msg::new().msg(2, op)).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_is_revoked() {
     let (_cluster, proxy) = scene(&[LONG]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::pages::{logged, metric, wait_metric};
 use crate::support::pb::{self, Msg};
-use crate::support::scripted_etcd::Incoming;
+use crate::support::scripted_etcd::{Incoming, framed};
 use crate::{PUT, RANGE, Scene, ended};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -208,4 +208,93 @@ async fn where_it_is_wished_no_read_goes_back() {
         "new"
     );
     assert_eq!(asked(&mut scene, read(), answer(7, "old")).await, "old");
+}
+
+/// Who is told what comes back when his token is not at fault (R4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_refused_is_refused_alone() {
+    let mut scene = Scene::with(1, &["--workers=1"]).await;
+    // Two logins of one user.
+    let log_in = Msg::new().bytes(1, "ann").bytes(2, "pw");
+    for token in ["old.1", "new.2"] {
+        let path = "/etcdserverpb.Auth/Authenticate";
+        let reply = scene.call_with(path, log_in.clone(), &[]);
+        let told = answer(5, "").bytes(2, token);
+        next(&mut scene, path, &log_in).await.answer(told);
+        ended(reply).await.only();
+    }
+    let (old, new) = (&[("token", "old.1")], &[("token", "new.2")]);
+    // Each may read, as etcd says.
+    for token in [old, new] {
+        let reply = scene.call_with(RANGE, linearizable(), token);
+        next(&mut scene, RANGE, &linearizable())
+            .await
+            .answer(answer(5, "v"));
+        ended(reply).await.only();
+    }
+    let first = scene.call_with(RANGE, linearizable(), old);
+    let mut first_at_etcd = next(&mut scene, RANGE, &linearizable()).await;
+    let refused = scene.call_with(RANGE, linearizable(), old);
+    // He is the first who waits: the others' read goes with his token.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let others: Vec<_> = (0..5)
+        .map(|_| scene.call_with(RANGE, linearizable(), new))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    first_at_etcd.answer(answer(5, "v"));
+    assert_eq!(value(ended(first).await.only()), "v");
+    for n in 0..7 {
+        let mut call = next(&mut scene, RANGE, &linearizable()).await;
+        let token = call.metadata("token").concat();
+        assert!(n > 0 || token == "old.1", "{token}");
+        if token == "old.1" {
+            let bad = "etcdserver: invalid auth token";
+            call.trailers_only(&[("grpc-status", "16"), ("grpc-message", bad)]);
+        } else {
+            call.answer(answer(6, "w"));
+        }
+    }
+    assert_eq!(ended(refused).await.code(), Some(16));
+    for other in others {
+        assert_eq!(value(ended(other).await.only()), "w");
+    }
+}
+
+/// While nothing may be kept, those who ask the same share as all do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_kept_is_shared() {
+    let mut scene = Scene::with(1, &[KEPT, "--workers=1"]).await;
+    let put = scene.call_with(PUT, write(), &[]);
+    let mut at_etcd = next(&mut scene, PUT, &write()).await;
+    at_etcd.reset(h2::Reason::INTERNAL_ERROR);
+    assert_eq!(ended(put).await.code(), Some(13));
+    let first = scene.call_with(RANGE, read(), &[]);
+    let mut first_at_etcd = next(&mut scene, RANGE, &read()).await;
+    let others: Vec<_> = (0..10)
+        .map(|_| scene.call_with(RANGE, read(), &[]))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    first_at_etcd.answer(answer(5, "before"));
+    next(&mut scene, RANGE, &read())
+        .await
+        .answer(answer(6, "after"));
+    assert_eq!(value(ended(first).await.only()), "before");
+    for other in others {
+        assert_eq!(value(ended(other).await.only()), "after");
+    }
+    scene.etcd.quiet().await;
+}
+
+/// A request that comes in pieces is the same request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_in_pieces_is_understood() {
+    let mut scene = Scene::with(1, &[KEPT]).await;
+    assert_eq!(asked(&mut scene, read(), answer(5, "kept")).await, "kept");
+    let framed = framed(read().as_ref());
+    let mut call = scene.open(RANGE).await;
+    for piece in [framed.slice(..5), framed.slice(5..)] {
+        call.send_raw(piece).await;
+    }
+    call.half_close();
+    assert_eq!(value(call.finish().await.only()), "kept");
 }

@@ -26,6 +26,11 @@ impl Cover {
         Cover { range, told: None }
     }
 
+    /// The keys.
+    pub fn range(&self) -> &KeyRange {
+        &self.range
+    }
+
     /// Takes what the watch tells. The writes it tells of (see [`Cover::writes`]) are noted by the
     /// caller before anything is proved.
     pub fn told(&mut self, told: &Told) -> Result<(), Over> {

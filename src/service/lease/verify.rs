@@ -73,7 +73,7 @@ enum Verdict {
 /// Whether etcd takes a token: what it may read does not matter.
 async fn look(ctx: &Rc<Ctx>, credential: &Credential) -> Verdict {
     let any = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
-    let status = match ask::txn(ctx, Some(credential), &any, true).await {
+    let status = match ask::txn(ctx, Some(credential), &[any], true).await {
         Ok(answer) => answer.status(),
         Err(status) => Some(status),
     };

@@ -64,6 +64,14 @@ pub(crate) struct Floor {
     pub(crate) unsure: Option<Instant>,
 }
 
+impl Floor {
+    /// Whether an answer is above it.
+    pub(crate) fn is_under(&self, entry: &Entry) -> bool {
+        self.written.is_none_or(|written| written <= entry.revision)
+            && self.unsure.is_none_or(|unsure| unsure <= entry.asked)
+    }
+}
+
 impl Answers {
     pub(crate) fn new(options: ReadOptions, metrics: Arc<AnswerMetrics>) -> Answers {
         let bytes = options.cache_bytes / limits::CACHE_SHARDS;
@@ -125,11 +133,7 @@ impl Answers {
                 unsure: floors.unsure.highest(&entry.range),
             }
         };
-        let above = floor
-            .written
-            .is_none_or(|written| written <= entry.revision)
-            && floor.unsure.is_none_or(|unsure| unsure <= entry.asked);
-        if above {
+        if floor.is_under(entry) {
             entry.checked.store(raised, Ordering::Relaxed);
         }
         floor
@@ -140,15 +144,17 @@ impl Answers {
         self.shard(question).lock().prove(question, proof)
     }
 
-    /// Keeps an answer that was asked for when [`Answers::dropped`] was this.
-    pub(crate) fn store(&self, question: Question, entry: Entry, dropped: u64) {
+    /// Keeps an answer that was asked for when [`Answers::dropped`] was this, if there is room for it.
+    pub(crate) fn store(&self, question: Question, entry: Entry, dropped: u64) -> bool {
         let mut shard = self.shard(&question).lock();
         // Under the lock: whoever drops all comes by here after he has said so.
-        if self.dropped() == dropped {
-            let before = (shard.len(), shard.bytes());
-            shard.store(question, entry);
-            self.count_shard(before, &shard);
+        if self.dropped() != dropped {
+            return false;
         }
+        let before = (shard.len(), shard.bytes());
+        let kept = shard.store(question, entry);
+        self.count_shard(before, &shard);
+        kept
     }
 
     /// Puts an answer, true at a later revision, in the place of the same one.

@@ -9,6 +9,7 @@ use crate::machine::reads::cache::Question;
 use crate::service::Ctx;
 use crate::service::call::Call;
 use crate::service::grants::Wish;
+use crate::service::identity::Credential;
 use crate::service::peer::Asker;
 use crate::service::reads::state::Key;
 use crate::upstream::attempt;
@@ -32,12 +33,18 @@ pub(in crate::service) struct Asking {
 impl Asking {
     /// `None`: it is not understood, or wants to share nothing.
     pub(super) fn of(call: &Call, request: &[Bytes]) -> Option<Asking> {
-        let [message] = request else {
-            return None;
-        };
         if !call.is_range() {
             return None;
         }
+        let whole;
+        let message = match request {
+            [message] => message,
+            // Mostly its head alone, and the rest.
+            pieces => {
+                whole = Bytes::from(pieces.concat());
+                &whole
+            }
+        };
         Some(Asking {
             asked: Asked::parse(message)?,
             asker: call
@@ -55,6 +62,21 @@ impl Asking {
         self.dropped = ctx.shared.answers.dropped();
         self.since = Instant::now();
         self
+    }
+
+    /// What those ask who share a read of one of them.
+    pub(super) fn shared(ctx: &Ctx, key: &Key, credential: Option<Credential>) -> Option<Asking> {
+        Some(Asking {
+            asked: Asked::parse(&frame::encode(&key.message))?,
+            asker: Asker {
+                identity: key.identity,
+                credential,
+            },
+            leader: key.leader,
+            since: Instant::now(),
+            dropped: ctx.shared.answers.dropped(),
+            question: OnceCell::new(),
+        })
     }
 
     /// What is kept under.

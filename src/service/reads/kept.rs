@@ -41,15 +41,15 @@ pub(super) fn granted(ctx: &Ctx, wish: Wish, asked: Instant, dropped: u64) {
     grants.remember(wish, asked, asked + counts);
 }
 
-/// Keeps what came back, and what it says of the client's token.
-pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) {
+/// Keeps what came back, and what it says of the client's token. Whether it was kept and may be given.
+pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) -> bool {
     let answers = &ctx.shared.answers;
     let has_token = asking.asker.credential.is_some();
     // A linearizable answer is kept in the place of one that is there, and begins none: most reads are
     // linearizable, and nobody asks for them otherwise.
     let kept = answers.is_on() && (asking.asked.is_serializable() || answers.count() > 0);
     if !(has_token || kept) || answer.code() != Code::Ok {
-        return;
+        return false;
     }
     if has_token {
         granted(ctx, asking.wish(), asking.since.into_std(), asking.dropped);
@@ -59,7 +59,10 @@ pub(in crate::service) fn keep(ctx: &Rc<Ctx>, asking: &Asking, answer: &Answer) 
         && (asking.asked.is_serializable() || answers.has(question()))
         && let Some(entry) = entry(ctx, asking, answer)
     {
-        answers.store(question().clone(), entry, asking.dropped);
+        let good = answers.floor(&entry).is_under(&entry);
+        answers.store(question().clone(), entry, asking.dropped) && good
+    } else {
+        false
     }
 }
 

@@ -8,13 +8,13 @@
 //! all workers keep together, `state` what one keeps.
 
 pub mod answers;
-pub(super) mod asking;
+mod asking;
 mod audit;
 mod give;
 pub(super) mod kept;
 pub(super) mod plan;
 mod renew;
-pub(super) mod rounds;
+mod rounds;
 mod state;
 pub(super) mod waiting;
 pub(super) mod writes;

@@ -48,7 +48,8 @@ pub(in crate::service) fn plan(call: &mut Call, request: &[Bytes]) -> Plan {
             Given::IfMay(wish) => return waits(asking, Wait::Word(wish)),
             Given::No => {}
         }
-    } else if !may_share(call, &asking) {
+    }
+    if !may_share(call, &asking) {
         return Plan::Plain(Some(asking));
     }
     match enter(&call.ctx, asking.key(), &asking.asker) {

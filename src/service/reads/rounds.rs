@@ -1,19 +1,23 @@
 //! Reads that share (R1): whose turn it is, and the read of those who waited together.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::HeaderValue;
+use tokio::time::Instant;
 
+use crate::limits;
 use crate::service::call::RANGE;
 use crate::service::fetch::{Begun, Read};
 use crate::service::peer::Asker;
+use crate::service::reads::asking::Asking;
+use crate::service::reads::kept::keep;
 use crate::service::reads::state::{Key, Outcome, Round, Whole};
 use crate::service::{Ctx, ask};
 use crate::upstream::attempt::{Answer, Rest};
-use crate::wire::status::Status;
+use crate::wire::status::{Code, Status};
 use crate::wire::{frame, metadata};
 
 /// Somebody's turn.
@@ -32,6 +36,7 @@ pub(super) fn enter(ctx: &Rc<Ctx>, key: Key, asker: &Asker) -> Turn {
         None => Turn::Go(Flight {
             ctx: ctx.clone(),
             key,
+            kept: false,
         }),
         Some(round) => {
             round.live.set(round.live.get() + 1);
@@ -50,16 +55,41 @@ pub(super) fn enter(ctx: &Rc<Ctx>, key: Key, asker: &Asker) -> Turn {
 pub(in crate::service) struct Flight {
     ctx: Rc<Ctx>,
     key: Key,
+    kept: bool,
+}
+
+impl Flight {
+    /// It has come back. Whether what came is kept, and may be given to those who wait.
+    pub(in crate::service) fn landed(mut self, kept: bool) {
+        self.kept = kept;
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        came_back(&self.ctx, &self.key);
+        came_back(&self.ctx, &self.key, self.kept);
     }
 }
 
+/// Waits for what a flight is. Whoever waits for it to come back does not wait for as long as it may take:
+/// when it is silent, the next goes too (E4).
+pub(super) async fn while_short<F: Future>(
+    ctx: &Ctx,
+    flight: &mut Option<Flight>,
+    mut what: Pin<&mut F>,
+) -> F::Output {
+    let mut silent = ctx.timers.at(Some(Instant::now() + limits::SILENT_READ));
+    poll_fn(|cx| {
+        if flight.is_some() && silent.poll(cx).is_ready() {
+            *flight = None;
+        }
+        what.as_mut().poll(cx)
+    })
+    .await
+}
+
 /// Whoever waits has his turn.
-fn came_back(ctx: &Rc<Ctx>, key: &Key) {
+fn came_back(ctx: &Rc<Ctx>, key: &Key, kept: bool) {
     loop {
         let round = ctx.reads.sharing.borrow_mut().returned(key);
         let Some(round) = round else {
@@ -68,8 +98,8 @@ fn came_back(ctx: &Rc<Ctx>, key: &Key) {
         match round.live.get() {
             // They have all left: nothing is on its way for them.
             0 => {}
-            // What came back may serve them.
-            _ if key.serializable => round.tell(Outcome::Look),
+            // Any member's answer may serve them, however long it was on its way.
+            _ if key.serializable && kept => round.tell(Outcome::Look),
             1 => return round.tell(Outcome::Go),
             _ => {
                 tokio::task::spawn_local(read(ctx.clone(), key.clone(), round));
@@ -130,6 +160,7 @@ impl Ticket {
         Flight {
             ctx: self.ctx.clone(),
             key: self.key.clone(),
+            kept: false,
         }
     }
 }
@@ -158,10 +189,12 @@ impl Drop for Ticket {
 /// One read for all who waited: with a token of theirs, with no one's deadline (P5). It goes on while
 /// one of them waits.
 async fn read(ctx: Rc<Ctx>, key: Key, round: Rc<Round>) {
-    let flight = Flight {
+    let mut flight = Some(Flight {
         ctx: ctx.clone(),
         key: key.clone(),
-    };
+        kept: false,
+    });
+    let asking = Asking::shared(&ctx, &key, round.credential.clone());
     ctx.count().reads.shared.add(round.live.get());
     let mut head = ask::head(RANGE, round.credential.as_ref());
     if key.leader {
@@ -176,23 +209,50 @@ async fn read(ctx: Rc<Ctx>, key: Key, round: Rc<Round>) {
         request: &request,
     };
     let mut fetch = pin!(read.fetch(Begun::Nothing));
-    let answer = poll_fn(|cx| {
+    let wanted = pin!(poll_fn(|cx| {
         if round.live.get() == 0 {
             return Poll::Ready(None);
         }
         round.reader.set(Some(cx.waker().clone()));
         fetch.as_mut().poll(cx).map(Some)
-    })
-    .await;
-    if let Some(answer) = answer {
-        round.tell(match answer.map(whole) {
-            // Too large to be held: it would have to be kept for the slowest of them.
-            Ok(None) => Outcome::Alone,
-            Ok(Some(whole)) => Outcome::Answer(Rc::new(Ok(whole))),
-            Err(status) => Outcome::Answer(Rc::new(Err(status))),
-        });
+    }));
+    let answer = while_short(&ctx, &mut flight, wanted).await;
+    let mut kept = false;
+    if let (Some(asking), Some(Ok(answer))) = (&asking, &answer) {
+        kept = keep(&ctx, asking, answer);
     }
-    drop(flight);
+    if let Some(answer) = answer {
+        round.tell(outcome(&ctx, &round, answer));
+    }
+    if let Some(flight) = flight {
+        flight.landed(kept);
+    }
+}
+
+/// What those who waited are told.
+fn outcome(ctx: &Ctx, round: &Round, answer: Result<Answer, Status>) -> Outcome {
+    match answer {
+        // It may be the token's fault, and they have tokens of their own (R4).
+        Ok(answer) if is_of_token(answer.code()) && round.credential.is_some() => {
+            if let Some(credential) = &round.credential {
+                ctx.reads.grants.borrow_mut().forget(credential);
+            }
+            Outcome::Alone
+        }
+        // Too large to be held: it would have to be kept for the slowest of them.
+        Ok(answer) => {
+            whole(answer).map_or(Outcome::Alone, |whole| Outcome::Answer(Rc::new(Ok(whole))))
+        }
+        Err(status) => Outcome::Answer(Rc::new(Err(status))),
+    }
+}
+
+/// What etcd says to a token that has expired, is of an older state of its users, or may not read this.
+fn is_of_token(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument
+    )
 }
 
 /// The answer, if all of it is here.

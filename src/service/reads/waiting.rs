@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::slice;
 
 use bytes::Bytes;
 use http::Response;
@@ -11,13 +12,14 @@ use http::Response;
 use crate::service::alone::{Plain, cut_short, plain, second_chances};
 use crate::service::bounds::Cut;
 use crate::service::call::{Call, while_wanted};
+use crate::service::fetch::Begun;
 use crate::service::grants::Wish;
 use crate::service::pass::pass;
 use crate::service::reads::asking::Asking;
 use crate::service::reads::give::{Given, give, head, trailers};
 use crate::service::reads::kept::{granted, is_behind, keep};
 use crate::service::reads::plan::Wait;
-use crate::service::reads::rounds::{Flight, Told};
+use crate::service::reads::rounds::{Flight, Told, while_short};
 use crate::service::reads::state::Whole;
 use crate::service::{Ctx, ask, reply};
 use crate::upstream::attempt::{Answer, Rest};
@@ -45,7 +47,7 @@ pub(in crate::service) async fn serve(
                 Ok(Told::Go(flight)) => go(call, &request, asking, Some(flight)).await,
                 Ok(Told::Alone) => go(call, &request, asking, None).await,
                 Ok(Told::Look) => look(call, &request, asking).await,
-                Ok(Told::Answer(answer)) => told_all(call, &answer).await,
+                Ok(Told::Answer(answer)) => told_all(call, &asking, &answer).await,
                 Err(cut) => cut_short(call, cut),
             }
         }
@@ -53,9 +55,15 @@ pub(in crate::service) async fn serve(
 }
 
 /// The same answer for all who waited.
-async fn told_all(call: &mut Call, answer: &Rc<Result<Whole, Status>>) -> Code {
+async fn told_all(call: &mut Call, asking: &Asking, answer: &Rc<Result<Whole, Status>>) -> Code {
     match &**answer {
-        Ok(whole) => pass(call, answer_of(whole.clone())).await,
+        Ok(whole) => {
+            let answer = answer_of(whole.clone());
+            if is_behind(call, asking, &answer) {
+                return overtake(call, asking, answer).await;
+            }
+            pass(call, answer).await
+        }
         Err(status) => reply::trailers_only(&mut call.respond, status),
     }
 }
@@ -73,13 +81,31 @@ async fn look(call: &mut Call, request: &[Bytes], asking: Asking) -> Code {
 /// Goes to etcd on its own.
 async fn go(call: &mut Call, request: &[Bytes], asking: Asking, flight: Option<Flight>) -> Code {
     let asking = asking.again(&call.ctx);
-    let answered = match plain(call, request).await {
-        Plain::Answered(answer) => Ok(Ok(answer)),
-        Plain::Cut(cut) => Err(cut),
-        Plain::Begun(begun) => second_chances(call, request, begun).await,
+    match plain(call, request).await {
+        Plain::Answered(answer) => came(call, Some(&asking), answer, flight).await,
+        Plain::Cut(cut) => cut_short(call, cut),
+        Plain::Begun(begun) => on(call, request, Some(asking), begun, flight).await,
+    }
+}
+
+/// What one attempt was not enough for.
+pub(in crate::service) async fn on(
+    call: &mut Call,
+    request: &[Bytes],
+    asking: Option<Asking>,
+    begun: Begun,
+    mut flight: Option<Flight>,
+) -> Code {
+    let ctx = call.ctx.clone();
+    if let Begun::Silent(_) = begun {
+        flight = None;
+    }
+    let answered = {
+        let chances = pin!(second_chances(call, request, begun));
+        while_short(&ctx, &mut flight, chances).await
     };
     match answered {
-        Ok(Ok(answer)) => came(call, Some(&asking), answer, flight).await,
+        Ok(Ok(answer)) => came(call, asking.as_ref(), answer, flight).await,
         Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
         Err(cut) => cut_short(call, cut),
     }
@@ -97,10 +123,12 @@ pub(in crate::service) async fn came(
             drop(flight);
             return overtake(call, asking, answer).await;
         }
-        keep(&call.ctx, asking, &answer);
+        let kept = keep(&call.ctx, asking, &answer);
+        // Whoever waits for it to come back goes now, however long it takes to be read.
+        if let Some(flight) = flight {
+            flight.landed(kept);
+        }
     }
-    // Whoever waits for it to come back goes now, however long it takes to be read.
-    drop(flight);
     pass(call, answer).await
 }
 
@@ -126,7 +154,7 @@ async fn may(call: &mut Call, wish: Wish) -> Result<bool, Cut> {
 async fn may_read(ctx: &Rc<Ctx>, wish: Wish) -> bool {
     let (asked, dropped) = (std::time::Instant::now(), ctx.shared.answers.dropped());
     let (credential, range) = &wish;
-    let answer = ask::txn(ctx, credential.as_ref(), range, true).await;
+    let answer = ask::txn(ctx, credential.as_ref(), slice::from_ref(range), true).await;
     let good = answer.is_ok_and(|answer| answer.code() == Code::Ok);
     if good {
         granted(ctx, wish, asked, dropped);

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::slice;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
@@ -25,7 +26,7 @@ use crate::wire::{header as wire_header, method};
 
 /// Whether a token may read exactly a range.
 pub(super) async fn may_read(ctx: &Rc<Ctx>, (credential, range): &Wish) -> Verdict {
-    let status = match txn(ctx, credential.as_ref(), range, true).await {
+    let status = match txn(ctx, credential.as_ref(), slice::from_ref(range), true).await {
         Ok(answer) => {
             if let Some(header) = header_of(&answer) {
                 ctx.shared.known.see(&header);
@@ -61,7 +62,9 @@ pub(super) async fn history(
     credential: Option<&Credential>,
     range: &KeyRange,
 ) -> Option<Header> {
-    let answer = txn(ctx, credential, range, false).await.ok()?;
+    let answer = txn(ctx, credential, slice::from_ref(range), false)
+        .await
+        .ok()?;
     header_of(&answer)
 }
 

@@ -5,7 +5,6 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::time::sleep;
 
 use crate::limits;
@@ -36,6 +35,7 @@ pub(super) fn begin(ctx: &Rc<Ctx>, wanted: Wanted) {
         cover: Cover::new(range.clone()),
         session,
         dropped: ctx.shared.answers.dropped(),
+        begun: Instant::now(),
         looked: Instant::now(),
     };
     let identity = covering.identity();
@@ -83,6 +83,7 @@ pub(super) fn synced(ctx: &Ctx, identity: Identity, revision: i64) {
     for (number, covering) in &*covers.open.borrow() {
         if covering.identity() == identity
             && covering.dropped == barrier.dropped
+            && covering.begun <= barrier.asked
             && let Some(proof) = covering.cover.proof(revision, barrier.asked)
             && !answers.prove(&covering.question, Some(proof))
         {
@@ -127,7 +128,7 @@ pub(super) async fn beats(ctx: Rc<Ctx>) {
     }
 }
 
-/// Asks for one barrier. Of nobody's answers etcd must say meanwhile that nobody needs a token (R4).
+/// Asks for one barrier. Of nobody's answers etcd must say meanwhile that nobody may read them (R4).
 fn beat(ctx: &Rc<Ctx>, identity: Identity) {
     let covers = &ctx.watches.covers;
     if covers.asked.borrow().contains_key(&identity) {
@@ -141,12 +142,12 @@ fn beat(ctx: &Rc<Ctx>, identity: Identity) {
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
         let line = find_line(&ctx, identity);
-        let needs_token = match &line {
-            Some(line) if line.login.is_nobody() => !nobody_may_read(&ctx).await,
-            _ => false,
+        let may = match &line {
+            Some(line) if line.login.is_nobody() => nobody_may_read(&ctx, identity).await,
+            _ => true,
         };
         match line {
-            Some(line) if !line.is_over() && !needs_token => {
+            Some(line) if !line.is_over() && may => {
                 let (out, now) = (&ctx.watches.out, Instant::now());
                 line.with(out, |trunk| trunk.sync(token(identity), now));
                 ctx.watches.work.notify_one();
@@ -158,10 +159,46 @@ fn beat(ctx: &Rc<Ctx>, identity: Identity) {
     });
 }
 
-async fn nobody_may_read(ctx: &Rc<Ctx>) -> bool {
-    let nothing = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
-    let answer = ask::txn(ctx, None, &nothing, true).await;
-    answer.is_ok_and(|answer| answer.code() == Code::Ok)
+/// Whether who sends no token may read all that is covered for him: etcd may ask for tokens by now, or take
+/// the certificate of this proxy for a user, who may have lost a permission. What he may not read is
+/// covered no more.
+async fn nobody_may_read(ctx: &Rc<Ctx>, identity: Identity) -> bool {
+    let mut may = true;
+    for portion in portions(ctx, identity) {
+        let (numbers, ranges): (Vec<u64>, Vec<KeyRange>) = portion.into_iter().unzip();
+        match ask::txn(ctx, None, &ranges, true).await {
+            Ok(answer) if answer.code() == Code::Ok => {}
+            Ok(_) => {
+                may = false;
+                numbers.into_iter().for_each(|number| close(ctx, number));
+            }
+            Err(_) => may = false,
+        }
+    }
+    may
+}
+
+/// What is covered for an identity, in portions that one transaction can name.
+fn portions(ctx: &Ctx, identity: Identity) -> Vec<Vec<(u64, KeyRange)>> {
+    let mut portions: Vec<Vec<(u64, KeyRange)>> = Vec::new();
+    let mut bytes = 0;
+    for (number, covering) in &*ctx.watches.covers.open.borrow() {
+        if covering.identity() != identity {
+            continue;
+        }
+        let range = covering.cover.range().clone();
+        bytes += range.start().len() + range.range_end().len();
+        match portions.last_mut() {
+            Some(last) if last.len() < ask::MOST_RANGES && bytes <= limits::CACHE_ENTRY_BYTES => {
+                last.push((*number, range));
+            }
+            _ => {
+                bytes = range.start().len() + range.range_end().len();
+                portions.push(vec![(*number, range)]);
+            }
+        }
+    }
+    portions
 }
 
 /// Ends covers of answers that are not asked for any more, or were dropped.

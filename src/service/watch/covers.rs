@@ -43,6 +43,8 @@ pub(super) struct Covering {
     pub(super) session: Session,
     /// Which drop of all answers it comes after: it proves nothing beyond the next.
     pub(super) dropped: u64,
+    /// Barriers that were asked for before say nothing of it.
+    pub(super) begun: Instant,
     /// When it was last looked how often the answer is given.
     pub(super) looked: Instant,
 }
