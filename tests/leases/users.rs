@@ -1,50 +1,20 @@
 //! Heartbeats of several users: each is told what etcd would tell it (L4, R4).
 
 use crate::support::beats::{AtEtcd, KEEP_ALIVE, beat, once};
-use crate::support::cluster::{Cluster, ROOT_PASSWORD, stdout_of};
+use crate::support::cluster::Cluster;
 use crate::support::grpc::{Client, Reply};
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::{NEWEST, versions};
+use crate::support::users::{self, login};
 
 /// `alice` may do all below `a/`, `bob` below `b/`.
 fn scene(version: &str) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
-    for (user, own) in [("alice", "a/"), ("bob", "b/")] {
-        let role = &format!("role-{user}");
-        let grant = [
-            "role",
-            "grant-permission",
-            role,
-            "readwrite",
-            own,
-            "--prefix",
-        ];
-        for args in [
-            &["role", "add", role][..],
-            &grant,
-            &["user", "add", &format!("{user}:secret")],
-            &["user", "grant-role", user, role],
-        ] {
-            stdout_of(&cluster.etcdctl(args));
-        }
-    }
+    users::add(&cluster, "alice", &["a/"]);
+    users::add(&cluster, "bob", &["b/"]);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     (cluster, proxy)
-}
-
-async fn login(client: &Client, user: &str) -> String {
-    let password = if user == "root" {
-        ROOT_PASSWORD
-    } else {
-        "secret"
-    };
-    let login = Msg::new().bytes(1, user).bytes(2, password);
-    let reply = client
-        .unary("/etcdserverpb.Auth/Authenticate", login, &[])
-        .await;
-    assert_eq!(reply.code(), Some(0), "{reply:?}");
-    String::from_utf8(pb::bytes(reply.only(), &[2])).unwrap()
 }
 
 async fn grant(client: &Client, token: &str) -> i64 {

@@ -4,48 +4,20 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::{Cluster, ROOT_PASSWORD, stdout_of};
 use crate::support::grpc::{Client, Metadata, Reply};
-use crate::support::pb::{self, Msg};
+use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::{NEWEST, versions};
+use crate::support::users::{self, login};
 use crate::{LONG, RANGE, hits, put_as, range, serializable, values};
 
 /// `alice` and `eve` may do all below `a/`, `bob` below `b/`.
 fn scene(version: &str, flags: &[&str]) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
     for (user, own) in [("alice", "a/"), ("bob", "b/"), ("eve", "a/")] {
-        let role = &format!("role-{user}");
-        let grant = [
-            "role",
-            "grant-permission",
-            role,
-            "readwrite",
-            own,
-            "--prefix",
-        ];
-        for args in [
-            &["role", "add", role][..],
-            &grant,
-            &["user", "add", &format!("{user}:secret")],
-            &["user", "grant-role", user, role],
-        ] {
-            stdout_of(&cluster.etcdctl(args));
-        }
+        users::add(&cluster, user, &[own]);
     }
     let proxy = Proxy::start(&cluster, flags);
     (cluster, proxy)
-}
-
-async fn login(client: &Client, user: &str) -> String {
-    let password = if user == "root" {
-        ROOT_PASSWORD
-    } else {
-        "secret"
-    };
-    let login = Msg::new().bytes(1, user).bytes(2, password);
-    let reply = client
-        .unary("/etcdserverpb.Auth/Authenticate", login, &[])
-        .await;
-    String::from_utf8(pb::bytes(reply.only(), &[2])).expect("a token is text")
 }
 
 async fn read_as(client: &Client, key: &str, metadata: Metadata<'_>) -> Reply {

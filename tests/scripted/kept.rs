@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
+use crate::support::grpc::Reply;
 use crate::support::pages::{logged, metric, wait_metric};
 use crate::support::pb::{self, Msg};
 use crate::support::scripted_etcd::{Incoming, framed};
@@ -58,6 +61,42 @@ async fn given(scene: &mut Scene) -> String {
     value(ended(reply).await.only())
 }
 
+/// A read that is at etcd, and ten that wait for it to come back; of a proxy with one worker.
+struct Crowd {
+    first: JoinHandle<Reply>,
+    at_etcd: Incoming,
+    others: Vec<JoinHandle<Reply>>,
+}
+
+impl Crowd {
+    async fn start(scene: &mut Scene, question: &Msg) -> Crowd {
+        let first = scene.call_with(RANGE, question.clone(), &[]);
+        let at_etcd = next(scene, RANGE, question).await;
+        let others = (0..10).map(|_| scene.call_with(RANGE, question.clone(), &[]));
+        let others = others.collect();
+        // Time for them to arrive; whoever comes later has a read of his own, and the test fails.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Crowd {
+            first,
+            at_etcd,
+            others,
+        }
+    }
+
+    /// The first comes back, and is not what the others get.
+    fn first_comes_back(&mut self) {
+        self.at_etcd.answer(answer(5, "before"));
+    }
+
+    /// What they were told.
+    async fn told(self) {
+        assert_eq!(value(ended(self.first).await.only()), "before");
+        for other in self.others {
+            assert_eq!(value(ended(other).await.only()), "after");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_began_before_a_write_does_not_put_the_old_value_back() {
     let mut scene = Scene::with(1, &[KEPT]).await;
@@ -107,25 +146,13 @@ async fn while_a_write_is_on_its_way_the_old_value_is_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_on_its_way_is_not_joined() {
     let mut scene = Scene::with(1, &["--workers=1"]).await;
-    let first = scene.call_with(RANGE, linearizable(), &[]);
-    let mut first_at_etcd = next(&mut scene, RANGE, &linearizable()).await;
-    let others: Vec<_> = (0..10)
-        .map(|_| scene.call_with(RANGE, linearizable(), &[]))
-        .collect();
-    // Time for them to arrive; whoever comes later has a read of his own, and the test fails.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    first_at_etcd.answer(answer(5, "before"));
-    next(&mut scene, RANGE, &linearizable())
-        .await
-        .answer(answer(6, "after"));
-    assert_eq!(value(ended(first).await.only()), "before");
-    for other in others {
-        assert_eq!(value(ended(other).await.only()), "after");
-    }
-    assert_eq!(
-        metric(scene.proxy.address(), "etcd_edge_reads_shared_total"),
-        10.0
-    );
+    let mut crowd = Crowd::start(&mut scene, &linearizable()).await;
+    crowd.first_comes_back();
+    let mut shared = next(&mut scene, RANGE, &linearizable()).await;
+    shared.answer(answer(6, "after"));
+    crowd.told().await;
+    let shared = metric(scene.proxy.address(), "etcd_edge_reads_shared_total");
+    assert_eq!(shared, 10.0);
     scene.etcd.quiet().await;
 }
 
@@ -133,22 +160,13 @@ async fn a_read_on_its_way_is_not_joined() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_is_retried_once_for_all_who_share() {
     let mut scene = Scene::with(2, &["--workers=1"]).await;
-    let first = scene.call_with(RANGE, linearizable(), &[]);
-    let mut first_at_etcd = next(&mut scene, RANGE, &linearizable()).await;
-    let others: Vec<_> = (0..10)
-        .map(|_| scene.call_with(RANGE, linearizable(), &[]))
-        .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    first_at_etcd.answer(answer(5, "before"));
-    assert_eq!(value(ended(first).await.only()), "before");
+    let mut crowd = Crowd::start(&mut scene, &linearizable()).await;
+    crowd.first_comes_back();
     let mut shared = next(&mut scene, RANGE, &linearizable()).await;
     shared.trailers_only(&[("grpc-status", "14"), ("grpc-message", "no")]);
-    next(&mut scene, RANGE, &linearizable())
-        .await
-        .answer(answer(6, "after"));
-    for other in others {
-        assert_eq!(value(ended(other).await.only()), "after");
-    }
+    let mut again = next(&mut scene, RANGE, &linearizable()).await;
+    again.answer(answer(6, "after"));
+    crowd.told().await;
     scene.etcd.quiet().await;
 }
 
@@ -268,20 +286,11 @@ async fn what_may_not_be_kept_is_shared() {
     let mut at_etcd = next(&mut scene, PUT, &write()).await;
     at_etcd.reset(h2::Reason::INTERNAL_ERROR);
     assert_eq!(ended(put).await.code(), Some(13));
-    let first = scene.call_with(RANGE, read(), &[]);
-    let mut first_at_etcd = next(&mut scene, RANGE, &read()).await;
-    let others: Vec<_> = (0..10)
-        .map(|_| scene.call_with(RANGE, read(), &[]))
-        .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    first_at_etcd.answer(answer(5, "before"));
-    next(&mut scene, RANGE, &read())
-        .await
-        .answer(answer(6, "after"));
-    assert_eq!(value(ended(first).await.only()), "before");
-    for other in others {
-        assert_eq!(value(ended(other).await.only()), "after");
-    }
+    let mut crowd = Crowd::start(&mut scene, &read()).await;
+    crowd.first_comes_back();
+    let mut shared = next(&mut scene, RANGE, &read()).await;
+    shared.answer(answer(6, "after"));
+    crowd.told().await;
     scene.etcd.quiet().await;
 }
 

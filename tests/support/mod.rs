@@ -25,4 +25,5 @@ pub mod raw_h2;
 pub mod release;
 pub mod scripted_etcd;
 pub mod tls;
+pub mod users;
 pub mod watch;

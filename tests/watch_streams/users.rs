@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use crate::PUT;
-use crate::support::cluster::{Cluster, ROOT_PASSWORD, stdout_of};
+use crate::support::cluster::{Cluster, stdout_of};
 use crate::support::load::Lane;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::versions;
+use crate::support::users;
 use crate::support::watch::client::{Credentials, Expect, Place, Watches, dial, login};
 use crate::support::watch::messages::{Create, Response};
 use crate::support::watch::stream::Stream;
@@ -15,45 +16,16 @@ use crate::support::watch::stream::Stream;
 /// `alice` may do all below `a/`, `bob` below `b/`, both below `c/`.
 fn scene(version: &str) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
-    for (user, own) in [("alice", "a/"), ("bob", "b/")] {
-        let role = &format!("role-{user}");
-        for args in [
-            &["role", "add", role][..],
-            &[
-                "role",
-                "grant-permission",
-                role,
-                "readwrite",
-                own,
-                "--prefix",
-            ],
-            &[
-                "role",
-                "grant-permission",
-                role,
-                "readwrite",
-                "c/",
-                "--prefix",
-            ],
-            &["user", "add", &format!("{user}:secret")],
-            &["user", "grant-role", user, role],
-        ] {
-            stdout_of(&cluster.etcdctl(args));
-        }
-    }
+    users::add(&cluster, "alice", &["a/", "c/"]);
+    users::add(&cluster, "bob", &["b/", "c/"]);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     (cluster, proxy)
 }
 
 fn user(name: &str) -> Credentials {
-    let password = if name == "root" {
-        ROOT_PASSWORD
-    } else {
-        "secret"
-    };
     Credentials {
         name: name.to_owned(),
-        password: password.to_owned(),
+        password: users::password(name).to_owned(),
     }
 }
 

@@ -26,7 +26,7 @@ use crate::upstream::attempt::{Answer, Rest};
 use crate::upstream::conn::Held;
 use crate::wire::status::{Code, Status};
 
-/// Serves it to its end.
+/// Serves it to its end. Many may wait at once, so what comes after is boxed: each would carry it.
 pub(in crate::service) async fn serve(
     call: &mut Call,
     request: Vec<Bytes>,
@@ -34,23 +34,29 @@ pub(in crate::service) async fn serve(
 ) -> Code {
     let (asking, wait) = *waits;
     match wait {
-        Wait::Client(answer) => pass(call, kept(answer)).await,
-        Wait::Word(wish) => match may(call, wish).await {
-            Ok(true) => look(call, &request, asking).await,
-            // What etcd says to the read itself is what the client is told.
-            Ok(false) => go(call, &request, asking, None).await,
-            Err(cut) => cut_short(call, cut),
-        },
+        Wait::Client(answer) => Box::pin(pass(call, kept(answer))).await,
+        Wait::Word(wish) => Box::pin(ask_first(call, &request, asking, wish)).await,
         Wait::Turn(mut ticket) => {
             let told = while_wanted(call, |cx| ticket.poll(cx)).await;
+            drop(ticket);
             match told {
-                Ok(Told::Go(flight)) => go(call, &request, asking, Some(flight)).await,
-                Ok(Told::Alone) => go(call, &request, asking, None).await,
-                Ok(Told::Look) => look(call, &request, asking).await,
-                Ok(Told::Answer(answer)) => told_all(call, &asking, &answer).await,
+                Ok(Told::Go(flight)) => Box::pin(go(call, &request, asking, Some(flight))).await,
+                Ok(Told::Alone) => Box::pin(go(call, &request, asking, None)).await,
+                Ok(Told::Look) => Box::pin(look(call, &request, asking)).await,
+                Ok(Told::Answer(answer)) => Box::pin(told_all(call, &asking, &answer)).await,
                 Err(cut) => cut_short(call, cut),
             }
         }
+    }
+}
+
+/// Etcd says first whether the client may be given what is kept.
+async fn ask_first(call: &mut Call, request: &[Bytes], asking: Asking, wish: Wish) -> Code {
+    match may(call, wish).await {
+        Ok(true) => look(call, request, asking).await,
+        // What etcd says to the read itself is what the client is told.
+        Ok(false) => go(call, request, asking, None).await,
+        Err(cut) => cut_short(call, cut),
     }
 }
 
