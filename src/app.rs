@@ -202,6 +202,10 @@ fn announce(config: &Config, app: &App) {
             "--experimental-watch-progress-notify-interval is raised"
         );
     }
+    let reads = &config.reads;
+    if reads.audit > 0 && (reads.cache_bytes == 0 || reads.max_age.is_zero()) {
+        warn!("--cache-audit: no answer is kept, so none is compared");
+    }
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     info!(
         address = %app.address(),
@@ -209,6 +213,8 @@ fn announce(config: &Config, app: &App) {
         endpoints = endpoints.join(","),
         tls = config.server_tls.is_some(),
         workers = config.workers,
+        cache_bytes = config.reads.cache_bytes,
+        cache_max_age = ?config.reads.max_age,
         "started gRPC proxy"
     );
     tell_systemd(sd_notify::NotifyState::Ready);

@@ -139,13 +139,16 @@ pub struct Flags {
     /// memory for answers to serializable reads, in bytes; 0: none is kept
     #[argh(option, from_str_fn(number))]
     pub cache_bytes: u64,
-    /// how old such an answer may be; 0: none is kept
+    /// how old such an answer may be: so long it may not show what was written, or whose permission
+    /// was revoked, past this proxy; 0: none is kept
     #[argh(option, from_str_fn(duration))]
     pub cache_max_age: Duration,
-    /// one in so many kept answers that are given is compared with what etcd answers; 0: none
+    /// one in so many kept answers that are given is compared with what etcd answers, which costs etcd
+    /// a read; 0: none
     #[argh(option, from_str_fn(number))]
     pub cache_audit: u64,
-    /// serializable reads never go back in revision when the endpoint changes
+    /// serializable reads of one connection never go back in revision: one that would is asked again as
+    /// a linearizable one
     #[argh(option, from_str_fn(boolean))]
     pub experimental_serializable_ordering: bool,
     /// leasing prefix for linearizable reads without etcd

@@ -259,7 +259,7 @@ impl MetricsCollector {
             ),
             counter(
                 "etcd_edge_cache_misses_total",
-                "Serializable reads that were not, though they might have been.",
+                "Serializable reads that might have been answered from what is kept and were asked of etcd.",
                 self.plain(|w| &w.reads.misses),
             ),
             counter(
@@ -289,7 +289,7 @@ impl MetricsCollector {
             ),
             counter(
                 "etcd_edge_cache_differed_total",
-                "Of those, answers that differed.",
+                "Audited answers that differed from etcd's.",
                 self.plain(|w| &w.reads.differed),
             ),
             self.ages(),
@@ -305,7 +305,7 @@ impl MetricsCollector {
             ),
             gauge(
                 "etcd_grpc_proxy_cache_misses_total",
-                "Serializable reads that were not, though they might have been.",
+                "Serializable reads that might have been answered from what is kept and were asked of etcd.",
                 self.plain(|w| &w.reads.misses),
             ),
         ]
