@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
-use crate::support::grpc::Client;
+use crate::support::grpc::{Call, Client};
 use crate::support::pages;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
@@ -42,6 +42,16 @@ fn new() -> Msg {
     Msg::new().bytes(1, "k").bytes(2, "new")
 }
 
+/// A put that has left for an etcd that is silent.
+async fn left(cluster: &mut Cluster, client: &Client) -> Call {
+    cluster.stop(0);
+    let mut call = client.call(PUT, &[]).await;
+    call.send(new()).await;
+    call.half_close();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    call
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_whose_time_is_over() {
     unsure(async |cluster: &mut Cluster, client: &Client| {
@@ -58,11 +68,7 @@ async fn a_put_whose_time_is_over() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_that_its_client_leaves() {
     unsure(async |cluster: &mut Cluster, client: &Client| {
-        cluster.stop(0);
-        let mut call = client.call(PUT, &[]).await;
-        call.send(new()).await;
-        call.half_close();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut call = left(cluster, client).await;
         call.cancel();
         cluster.resume(0);
         cluster.wait_healthy(0);
@@ -73,11 +79,7 @@ async fn a_put_that_its_client_leaves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_put_whose_connection_is_lost() {
     unsure(async |cluster: &mut Cluster, client: &Client| {
-        cluster.stop(0);
-        let mut call = client.call(PUT, &[]).await;
-        call.send(new()).await;
-        call.half_close();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        let call = left(cluster, client).await;
         cluster.restart(0);
         let reply = call.finish().await;
         assert_eq!(reply.code(), Some(14), "{reply:?}");
