@@ -228,19 +228,60 @@ async fn where_it_is_wished_no_read_goes_back() {
     assert_eq!(asked(&mut scene, read(), answer(7, "old")).await, "old");
 }
 
-/// Who is told what comes back when his token is not at fault (R4).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_that_is_refused_is_refused_alone() {
-    let mut scene = Scene::with(1, &["--workers=1"]).await;
-    // Two logins of one user.
+/// Two logins of one user.
+async fn log_in(scene: &mut Scene) {
     let log_in = Msg::new().bytes(1, "ann").bytes(2, "pw");
     for token in ["old.1", "new.2"] {
         let path = "/etcdserverpb.Auth/Authenticate";
         let reply = scene.call_with(path, log_in.clone(), &[]);
         let told = answer(5, "").bytes(2, token);
-        next(&mut scene, path, &log_in).await.answer(told);
+        next(scene, path, &log_in).await.answer(told);
         ended(reply).await.only();
     }
+}
+
+/// Who shares with others of his user has been let read this by etcd himself, and lately (R4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_etcd_has_not_taken_shares_nothing() {
+    for question in [linearizable(), read()] {
+        // Nothing is kept, so that it is the sharing that is looked at; what etcd has let be read counts.
+        let mut scene =
+            Scene::with(1, &["--workers=1", "--cache-max-age=1h", "--cache-bytes=1"]).await;
+        log_in(&mut scene).await;
+        let (old, new) = (&[("token", "old.1")], &[("token", "new.2")]);
+        // He has been let read, so others may wait for his next.
+        let reply = scene.call_with(RANGE, question.clone(), old);
+        next(&mut scene, RANGE, &question)
+            .await
+            .answer(answer(5, "v"));
+        ended(reply).await.only();
+        let first = scene.call_with(RANGE, question.clone(), old);
+        let mut at_etcd = next(&mut scene, RANGE, &question).await;
+        let second = scene.call_with(RANGE, question.clone(), old);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let other = scene.call_with(RANGE, question.clone(), new);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        at_etcd.answer(answer(5, "v"));
+        assert_eq!(value(ended(first).await.only()), "v");
+        // The second's turn has come, and the other goes with his own token.
+        for _ in 0..2 {
+            let mut call = next(&mut scene, RANGE, &question).await;
+            if call.metadata("token") == ["new.2"] {
+                call.trailers_only(&[("grpc-status", "16"), ("grpc-message", "no")]);
+            } else {
+                call.answer(answer(5, "v"));
+            }
+        }
+        assert_eq!(value(ended(second).await.only()), "v");
+        assert_eq!(ended(other).await.code(), Some(16));
+    }
+}
+
+/// Who is told what comes back when his token is not at fault (R4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_refused_is_refused_alone() {
+    let mut scene = Scene::with(1, &["--workers=1"]).await;
+    log_in(&mut scene).await;
     let (old, new) = (&[("token", "old.1")], &[("token", "new.2")]);
     // Each may read, as etcd says.
     for token in [old, new] {
