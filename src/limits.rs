@@ -230,6 +230,13 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// How long a call waits for any endpoint, and a read for one that can answer (E4).
 pub const WAIT_FOR_ENDPOINT: Duration = Duration::from_secs(30);
 
+/// Longest that the shared read of a large crowd waits for more of it (R1).
+pub const CROWD_PAUSE: Duration = Duration::from_millis(5);
+
+/// It waits only while its worker is busy for this share of its time, in percent: then others' answers are
+/// sent meanwhile.
+pub const CROWD_LOAD: u32 = 25;
+
 /// A read silent for this long is also sent to another endpoint (E5).
 pub const SILENT_READ: Duration = Duration::from_secs(2);
 

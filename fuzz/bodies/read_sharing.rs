@@ -4,39 +4,50 @@
 //! The input is a list of operations, two bytes each.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use etcd_edge::machine::reads::sharing::Sharing;
+use etcd_edge::machine::reads::sharing::{Asked, Returned, Sharing};
 
 /// Most operations of one run.
 const MAX_OPS: usize = 2_048;
 
-#[derive(Default)]
 struct World {
     sharing: Sharing<u8, Vec<u64>>,
     /// Counts everything that happens; a reader's name is the moment he asked.
     moment: u64,
-    /// What is on its way: when it left, and for whom.
+    /// What is on its way: when it left, and for whom; for nobody, when those who wait for it gather.
     away: BTreeMap<u8, (u64, Vec<u64>)>,
     waiting: u64,
     answered: u64,
     reads: u64,
+    clock: Instant,
 }
 
 /// Any bytes are operations.
 pub(crate) fn run(data: &[u8]) {
-    let mut world = World::default();
+    let mut world = World {
+        sharing: Sharing::new(),
+        moment: 0,
+        away: BTreeMap::new(),
+        waiting: 0,
+        answered: 0,
+        reads: 0,
+        clock: Instant::now(),
+    };
     for op in data.chunks_exact(2).take(MAX_OPS) {
         world.moment += 1;
         let key = op[1] % 4;
-        match op[0] % 3 {
-            0 => world.returned(key),
+        match op[0] % 7 {
+            0 | 1 => world.returned(key),
+            2 => (0..op[1] / 4).for_each(|_| world.ask(key)),
+            3 => world.clock += Duration::from_millis(u64::from(op[1])),
             _ => world.ask(key),
         }
         assert_eq!(world.sharing.len(), world.away.len());
     }
     for key in 0..4 {
-        // One on its way, one that waits, and then nothing.
-        (0..2).for_each(|_| world.returned(key));
+        // One on its way, one that gathers, which then goes, and then nothing.
+        (0..3).for_each(|_| world.returned(key));
     }
     assert!(world.sharing.is_empty(), "something is on its way for ever");
     assert_eq!(world.waiting, 0, "somebody waits for ever");
@@ -50,9 +61,17 @@ impl World {
     fn ask(&mut self, key: u8) {
         let reader = self.moment;
         self.waiting += 1;
-        match self.sharing.ask(key, Vec::new) {
-            Some(next) => next.push(reader),
-            None => self.send(key, vec![reader]),
+        let clock = self.clock;
+        match self.sharing.ask(key, reader % 64, || clock, Vec::new) {
+            Asked::Go => self.send(key, vec![reader]),
+            Asked::Wait(next) => next.push(reader),
+            Asked::Gather(next, enough) => {
+                next.push(reader);
+                assert_eq!(*next, [reader], "who asked before him was left waiting");
+                assert!(enough > 1, "one makes a crowd");
+                let before = self.away.insert(key, (self.moment, Vec::new()));
+                assert!(before.is_none(), "one gathers while one is on its way");
+            }
         }
     }
 
@@ -67,6 +86,8 @@ impl World {
         let Some((left, readers)) = self.away.remove(&key) else {
             return;
         };
+        // Those who gather have waited for their pause: they go now.
+        let gathered = readers.is_empty();
         for reader in readers {
             assert!(
                 reader < left,
@@ -75,8 +96,18 @@ impl World {
             self.answered += 1;
             self.waiting -= 1;
         }
-        if let Some(next) = self.sharing.returned(&key) {
-            self.send(key, next);
+        let clock = self.clock;
+        match self.sharing.returned(&key, !gathered, || clock) {
+            Returned::Nobody => {}
+            Returned::Go(next) => {
+                assert!(!next.is_empty(), "a read for nobody");
+                self.send(key, next);
+            }
+            Returned::Gather(next, enough) => {
+                assert!(!gathered, "a crowd gathers for ever");
+                assert!(!next.is_empty() && next.len() < enough, "enough are there");
+                self.away.insert(key, (self.moment, Vec::new()));
+            }
         }
     }
 }

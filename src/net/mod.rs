@@ -2,6 +2,7 @@
 
 pub mod drain;
 pub mod io;
+pub mod load;
 pub mod payload;
 pub mod pump;
 pub mod sniff;

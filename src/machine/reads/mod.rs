@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod cover;
+pub mod crowd;
 pub mod floors;
 pub mod heat;
 pub mod sharing;

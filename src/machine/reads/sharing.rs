@@ -2,63 +2,198 @@
 //! back, for all who came meanwhile (R1). Nobody joins what is on its way: it may have been answered
 //! before he asked.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
+
+use crate::machine::reads::crowd::Crowd;
+
+/// Fewer than this at a time are no crowd.
+const MANY: usize = 16;
+
+/// Crowds that are remembered while nothing of their question is on its way.
+const MOST_IDLE: usize = 16;
+
+/// For how long they are.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// By what is asked. `R` is what those who wait for the next read have in common.
 #[derive(Debug)]
 pub struct Sharing<K, R> {
-    /// For each question that is on its way: who waits for the next.
-    waiting: HashMap<K, Option<R>, RandomState>,
+    /// For each question that is on its way, or lately was one of a crowd.
+    places: HashMap<K, Place<R>, RandomState>,
+    /// Places of which nothing is on its way, the oldest first. One may be here that is none any more.
+    idle: VecDeque<K>,
 }
 
-impl<K: Hash + Eq, R> Sharing<K, R> {
+/// Of a question: nothing while nobody has ever waited for the read that is on its way.
+type Place<R> = Option<Box<Queue<R>>>;
+
+#[derive(Debug)]
+struct Queue<R> {
+    /// Those who wait for the next.
+    next: Option<R>,
+    /// How many have come to wait for it.
+    came: usize,
+    /// Who came lately, once they were many.
+    crowd: Option<Crowd>,
+    /// Nothing is on its way since then.
+    idle: Option<Instant>,
+}
+
+/// What one who asks is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked<'a, R> {
+    /// His read goes now; he says when it has come back.
+    Go,
+    /// He waits with the others.
+    Wait(&'a mut R),
+    /// The same, and nothing is on its way: their read goes when this many are there, or after a pause.
+    /// Until then it counts as on its way.
+    Gather(&'a mut R, usize),
+}
+
+/// What those do who wait for a read that has come back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Returned<R> {
+    /// There are none, and nothing is on its way.
+    Nobody,
+    /// Their read goes now, and is on its way.
+    Go(R),
+    /// See [`Asked::Gather`].
+    Gather(R, usize),
+}
+
+impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
     /// With nothing on its way.
     pub fn new() -> Sharing<K, R> {
         Sharing {
-            waiting: HashMap::default(),
+            places: HashMap::default(),
+            idle: VecDeque::new(),
         }
     }
 
-    /// Somebody asks. `None`: nothing of this is on its way, and his read goes now; he says when it
-    /// has come back. Else he waits with the others.
-    pub fn ask(&mut self, key: K, next: impl FnOnce() -> R) -> Option<&mut R> {
-        match self.waiting.entry(key) {
-            std::collections::hash_map::Entry::Vacant(place) => {
+    /// Somebody asks, a client by its number.
+    pub fn ask(
+        &mut self,
+        key: K,
+        client: u64,
+        now: impl FnOnce() -> Instant,
+        next: impl FnOnce() -> R,
+    ) -> Asked<'_, R> {
+        let queue = match self.places.entry(key) {
+            Entry::Vacant(place) => {
                 place.insert(None);
-                None
+                return Asked::Go;
             }
-            std::collections::hash_map::Entry::Occupied(place) => {
-                Some(place.into_mut().get_or_insert_with(next))
-            }
+            Entry::Occupied(place) => place.into_mut().get_or_insert_default(),
+        };
+        let idle = queue.idle.take();
+        if idle.is_some_and(|since| now().saturating_duration_since(since) > IDLE) {
+            queue.crowd = None;
+            return Asked::Go;
         }
+        queue.came += 1;
+        let mut enough = 0;
+        if let Some(crowd) = &mut queue.crowd {
+            crowd.came(client);
+            enough = crowd.enough();
+        }
+        let round = queue.next.get_or_insert_with(next);
+        if idle.is_some() {
+            return Asked::Gather(round, enough);
+        }
+        Asked::Wait(round)
     }
 
-    /// The read that was on its way has come back, or will not. Those who wait go now, and their read
-    /// is on its way; `None` when there are none, and then nothing is.
-    pub fn returned(&mut self, key: &K) -> Option<R> {
+    /// The read that was on its way has come back, or will not; or those who gathered go, and then they
+    /// are not to gather `again`.
+    pub fn returned(&mut self, key: &K, again: bool, now: impl FnOnce() -> Instant) -> Returned<R> {
         // Mostly nobody waits, and the question is looked up once.
-        let (key, waiting) = self.waiting.remove_entry(key)?;
-        if waiting.is_some() {
-            self.waiting.insert(key, None);
+        let Some((key, place)) = self.places.remove_entry(key) else {
+            return Returned::Nobody;
+        };
+        let Some(mut queue) = place else {
+            return Returned::Nobody;
+        };
+        let returned = queue.returned(again);
+        match (&returned, &queue.crowd) {
+            (Returned::Nobody, Some(crowd)) if crowd.is_large() => {
+                queue.idle = Some(now());
+                self.idle.push_back(key.clone());
+                self.places.insert(key, Some(queue));
+                self.forget_idle();
+            }
+            (Returned::Nobody, _) => {}
+            _ => drop(self.places.insert(key, Some(queue))),
         }
-        waiting
+        returned
+    }
+
+    fn forget_idle(&mut self) {
+        while self.idle.len() > MOST_IDLE
+            && let Some(oldest) = self.idle.pop_front()
+        {
+            let idle = self.places.get(&oldest).is_some_and(is_idle);
+            // It may be there once more, as one of the newer.
+            if idle && !self.idle.contains(&oldest) {
+                self.places.remove(&oldest);
+            }
+        }
     }
 
     /// How many are on their way.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.places.values().filter(|place| !is_idle(place)).count()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 }
 
-impl<K: Hash + Eq, R> Default for Sharing<K, R> {
+fn is_idle<R>(place: &Place<R>) -> bool {
+    place.as_ref().is_some_and(|queue| queue.idle.is_some())
+}
+
+impl<R: Clone> Queue<R> {
+    fn returned(&mut self, again: bool) -> Returned<R> {
+        let Some(next) = &self.next else {
+            return Returned::Nobody;
+        };
+        if self.crowd.is_none() && self.came >= MANY {
+            self.crowd = Some(Crowd::new());
+        }
+        if again
+            && let Some(crowd) = self.crowd.as_ref().filter(|crowd| crowd.is_large())
+            && self.came < crowd.enough()
+        {
+            return Returned::Gather(next.clone(), crowd.enough());
+        }
+        self.came = 0;
+        if let Some(crowd) = &mut self.crowd {
+            crowd.goes();
+        }
+        self.next.take().map_or(Returned::Nobody, Returned::Go)
+    }
+}
+
+impl<R> Default for Queue<R> {
+    fn default() -> Queue<R> {
+        Queue {
+            next: None,
+            came: 0,
+            crowd: None,
+            idle: None,
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, R: Clone> Default for Sharing<K, R> {
     fn default() -> Sharing<K, R> {
         Sharing::new()
     }

@@ -6,9 +6,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::HeaderValue;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::limits;
+use crate::machine::reads::sharing::{Asked, Returned};
 use crate::service::call::RANGE;
 use crate::service::fetch::{Begun, Read};
 use crate::service::peer::Asker;
@@ -29,26 +30,33 @@ pub(super) enum Turn {
 }
 
 /// Asks for a turn.
-pub(super) fn enter(ctx: &Rc<Ctx>, key: Key, asker: &Asker) -> Turn {
+pub(super) fn enter(ctx: &Rc<Ctx>, key: Key, client: u64, asker: &Asker) -> Turn {
     let mut sharing = ctx.reads.sharing.borrow_mut();
     let begin = || Round::new(asker.credential.clone());
-    match sharing.ask(key.clone(), begin) {
-        None => Turn::Go(Flight {
-            ctx: ctx.clone(),
-            key,
-            kept: false,
-        }),
-        Some(round) => {
-            round.live.set(round.live.get() + 1);
-            Turn::Wait(Ticket {
-                round: round.clone(),
+    let (round, enough) = match sharing.ask(key.clone(), client, std::time::Instant::now, begin) {
+        Asked::Go => {
+            return Turn::Go(Flight {
                 ctx: ctx.clone(),
                 key,
-                place: None,
-                taken: false,
-            })
+                kept: false,
+            });
         }
+        Asked::Wait(round) => (round.clone(), None),
+        Asked::Gather(round, enough) => (round.clone(), Some(enough)),
+    };
+    round.live.set(round.live.get() + 1);
+    if let Some(enough) = enough {
+        gather(ctx, &key, &round, enough);
+    } else if round.live.get() == round.enough.get() {
+        round.wake_reader();
     }
+    Turn::Wait(Ticket {
+        round,
+        ctx: ctx.clone(),
+        key,
+        place: None,
+        taken: false,
+    })
 }
 
 /// A read that is on its way; it has come back, or will not, when this is dropped.
@@ -88,12 +96,45 @@ pub(super) async fn while_short<F: Future>(
     .await
 }
 
-/// Whoever waits has his turn.
+/// Whoever waits has his turn, a large crowd when enough of it is there.
 fn came_back(ctx: &Rc<Ctx>, key: &Key, kept: bool) {
+    next(ctx, key, kept, !kept);
+}
+
+/// Waits for more of a crowd, a little; then it is their turn.
+fn gather(ctx: &Rc<Ctx>, key: &Key, round: &Rc<Round>, enough: usize) {
+    // Where there is time to spare, nobody is made to wait.
+    let busy = ctx.reads.load.percent() >= limits::CROWD_LOAD;
+    round.enough.set(if busy { enough } else { 0 });
+    let (ctx, key, round) = (ctx.clone(), key.clone(), round.clone());
+    tokio::task::spawn_local(async move {
+        let mut pause = pin!(sleep(limits::CROWD_PAUSE));
+        poll_fn(|cx| {
+            let live = round.live.get();
+            if live == 0 || live >= round.enough.get() {
+                return Poll::Ready(());
+            }
+            round.reader.set(Some(cx.waker().clone()));
+            pause.as_mut().poll(cx)
+        })
+        .await;
+        next(&ctx, &key, false, false);
+    });
+}
+
+/// Whoever waits has his turn; or gathers, where that may be.
+fn next(ctx: &Rc<Ctx>, key: &Key, kept: bool, may_gather: bool) {
+    let now = std::time::Instant::now;
     loop {
-        let round = ctx.reads.sharing.borrow_mut().returned(key);
-        let Some(round) = round else {
-            return;
+        let returned = ctx
+            .reads
+            .sharing
+            .borrow_mut()
+            .returned(key, may_gather, now);
+        let round = match returned {
+            Returned::Nobody => return,
+            Returned::Gather(round, enough) => return gather(ctx, key, &round, enough),
+            Returned::Go(round) => round,
         };
         match round.live.get() {
             // They have all left: nothing is on its way for them.
@@ -177,9 +218,7 @@ impl Drop for Ticket {
             // It was his turn, and he is gone.
             Some(Outcome::Go) => drop(self.flight()),
             None if live == 0 => {
-                if let Some(reader) = self.round.reader.take() {
-                    reader.wake();
-                }
+                self.round.wake_reader();
             }
             _ => {}
         }

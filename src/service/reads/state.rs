@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::machine::reads::sharing::Sharing;
+use crate::net::load::Load;
 use crate::service::grants::Grants;
 use crate::service::identity::Credential;
 use crate::wire::status::Status;
@@ -30,6 +31,7 @@ pub(super) struct Key {
 #[derive(Default)]
 pub struct Reads {
     pub(super) sharing: RefCell<Sharing<Key, Rc<Round>>>,
+    pub(super) load: Load,
     pub(super) grants: RefCell<Grants>,
     /// Answers that are being held against etcd.
     pub(super) auditing: Cell<usize>,
@@ -45,8 +47,10 @@ pub(super) struct Round {
     pub(super) live: Cell<usize>,
     pub(super) outcome: RefCell<Option<Outcome>>,
     pub(super) wakers: RefCell<Vec<Waker>>,
-    /// Of the task that reads for them.
+    /// Of the task that reads for them, or waits for more of them.
     pub(super) reader: Cell<Option<Waker>>,
+    /// How many who wait are enough, while the read waits for more of them.
+    pub(super) enough: Cell<usize>,
 }
 
 /// What becomes of a round.
@@ -79,7 +83,15 @@ impl Round {
             outcome: RefCell::new(None),
             wakers: RefCell::default(),
             reader: Cell::new(None),
+            enough: Cell::new(usize::MAX),
         })
+    }
+
+    /// The task that reads for them looks again.
+    pub(super) fn wake_reader(&self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
     }
 
     /// Tells everybody.
