@@ -39,9 +39,11 @@ impl<'a> Cursor<'a> {
         if left == 0 {
             return Ok(None);
         }
-        let mut joined = [0; MAX_HEAD_LEN];
-        let window = self.peek(left.min(MAX_HEAD_LEN), &mut joined);
-        let head = proto::read_head(window)?;
+        let count = left.min(MAX_HEAD_LEN);
+        let head = match self.rest.get(..count) {
+            Some(window) => proto::read_head(window)?,
+            None => self.head_across(count)?,
+        };
         if head.value_len > (left - head.len) as u64 {
             return Err(ProtoError::Truncated);
         }
@@ -85,14 +87,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The next `count` bytes, at most those of `joined`; without a copy where one piece has them.
-    fn peek<'b>(&self, count: usize, joined: &'b mut [u8; MAX_HEAD_LEN]) -> &'b [u8]
-    where
-        'a: 'b,
-    {
-        if let Some(window) = self.rest.get(..count) {
-            return window;
-        }
+    /// Reads a head that may lie across pieces, from the next `count` bytes.
+    #[cold]
+    fn head_across(&self, count: usize) -> Result<Head, ProtoError> {
+        let mut joined = [0; MAX_HEAD_LEN];
         let mut filled = 0;
         let mut piece = self.rest;
         let mut behind = self.behind.clone();
@@ -102,7 +100,7 @@ impl<'a> Cursor<'a> {
             filled += some;
             match behind.next() {
                 Some(next) if filled < count => piece = next,
-                _ => return &joined[..filled],
+                _ => return proto::read_head(&joined[..filled]),
             }
         }
     }
