@@ -9,7 +9,7 @@ use crate::wire::proto::{self, Head, MAX_HEAD_LEN, ProtoError};
 
 /// A place in the pieces of a message.
 pub(super) struct Cursor<'a> {
-    /// Of the piece that is being read. Empty only at the end of all.
+    /// Of the piece that is being read.
     rest: &'a [u8],
     behind: slice::Iter<'a, Bytes>,
     at: usize,
@@ -18,13 +18,12 @@ pub(super) struct Cursor<'a> {
 impl<'a> Cursor<'a> {
     /// Before the first byte.
     pub(super) fn new(pieces: &'a [Bytes]) -> Cursor<'a> {
-        let mut cursor = Cursor {
-            rest: &[],
-            behind: pieces.iter(),
+        let mut behind = pieces.iter();
+        Cursor {
+            rest: behind.next().map_or(&[], |piece| piece),
+            behind,
             at: 0,
-        };
-        cursor.settle();
-        cursor
+        }
     }
 
     /// Bytes passed so far.
@@ -63,7 +62,6 @@ impl<'a> Cursor<'a> {
             }
         }
         self.rest = &self.rest[count..];
-        self.settle();
     }
 
     /// Whether the bytes from here on are these.
@@ -101,16 +99,6 @@ impl<'a> Cursor<'a> {
             match behind.next() {
                 Some(next) if filled < count => piece = next,
                 _ => return proto::read_head(&joined[..filled]),
-            }
-        }
-    }
-
-    /// On to the next piece that has bytes, when this one has none left.
-    fn settle(&mut self) {
-        while self.rest.is_empty() {
-            match self.behind.next() {
-                Some(piece) => self.rest = piece,
-                None => return,
             }
         }
     }

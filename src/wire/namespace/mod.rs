@@ -419,6 +419,11 @@ mod tests {
             answer(Answer::LeaseTimeToLive, &field(5, b"b")),
             Ok(Vec::new())
         );
+        // A key that, together with the tag behind it, is the prefix.
+        let odd = Namespace::new(b"p\x2a").unwrap();
+        let keys = Bytes::from(fields(&[(5, b"p"), (5, b"p\x2aa"), (5, b"p")]));
+        let shown = joined(odd.answer(Answer::LeaseTimeToLive, &[keys]));
+        assert_eq!(shown, Ok(field(5, b"a")));
     }
 
     #[test]
