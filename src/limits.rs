@@ -442,6 +442,14 @@ pub const CACHE_FLOOR_BYTES: usize = 4 * 1024 * 1024;
 /// there may still be done.
 pub const CACHE_UNSURE: Duration = Duration::from_secs(8);
 
+/// Places in one request that a namespace changes, at most: keys, range ends, and lengths around them.
+/// A transaction as large as etcd takes by default has a few thousand.
+pub const TRANSLATED_PLACES: usize = 262_144;
+
+/// How deep transactions nest in each other under a namespace. etcd's own bound, when it takes as
+/// many operations in one as by default.
+pub const TRANSACTION_DEPTH: u32 = 128;
+
 const _: () = {
     assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);

@@ -30,6 +30,8 @@ mod grpc_timeout;
 mod http1_head;
 #[path = "../fuzz/bodies/lease_hub.rs"]
 mod lease_hub;
+#[path = "../fuzz/bodies/namespace.rs"]
+mod namespace;
 #[path = "../fuzz/bodies/protobuf_walk.rs"]
 mod protobuf_walk;
 #[path = "../fuzz/bodies/read_cache.rs"]
@@ -55,6 +57,7 @@ const TARGETS: &[Target] = &[
     ("grpc_timeout", grpc_timeout::run),
     ("http1_head", http1_head::run),
     ("lease_hub", lease_hub::run),
+    ("namespace", namespace::run),
     ("protobuf_walk", protobuf_walk::run),
     ("read_cache", read_cache::run),
     ("read_sharing", read_sharing::run),

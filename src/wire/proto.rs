@@ -155,6 +155,56 @@ impl Depth {
     }
 }
 
+/// What stands before a field's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The field number, 1 to [`MAX_FIELD_NUMBER`].
+    pub number: u32,
+    /// The layout of the value.
+    pub wire_type: WireType,
+    /// Bytes that the tag takes.
+    pub tag_len: usize,
+    /// Bytes before the value: the tag, and for [`WireType::Len`] the length.
+    pub len: usize,
+    /// Bytes of the value. Whether the message has as many is for the caller to see.
+    pub value_len: u64,
+}
+
+/// As many bytes as reading a head may look at: a tag, and a length or the varint that is the value.
+pub const MAX_HEAD_LEN: usize = 2 * MAX_VARINT_LEN;
+
+/// Reads the head of the field at the front of `bytes`, of which there are [`MAX_HEAD_LEN`] or all
+/// that the message has.
+///
+/// # Errors
+/// Whatever is wrong with it.
+pub fn read_head(bytes: &[u8]) -> Result<Head, ProtoError> {
+    let (tag, tag_len) = read_varint(bytes)?;
+    let number = match u32::try_from(tag >> 3) {
+        Ok(number @ 1..=MAX_FIELD_NUMBER) => number,
+        _ => return Err(ProtoError::FieldNumber),
+    };
+    let rest = &bytes[tag_len..];
+    // Three bits.
+    let (wire_type, more, value_len) = match (tag & 7) as u8 {
+        0 => (WireType::Varint, 0, read_varint(rest)?.1 as u64),
+        1 => (WireType::Fixed64, 0, 8),
+        2 => {
+            let (len, more) = read_varint(rest)?;
+            (WireType::Len, more, len)
+        }
+        5 => (WireType::Fixed32, 0, 4),
+        other => return Err(ProtoError::WireType(other)),
+    };
+    Ok(Head {
+        number,
+        wire_type,
+        tag_len,
+        len: tag_len + more,
+        value_len,
+    })
+}
+
 /// Reads the varint at the front of `bytes`: the value, and how many bytes it takes.
 ///
 /// # Errors
@@ -182,13 +232,21 @@ pub const fn varint_len(value: u64) -> usize {
 }
 
 /// Appends a varint in its shortest form.
-pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(write_varint(&mut [0; MAX_VARINT_LEN], value));
+}
+
+/// Writes a varint in its shortest form to the front of `space`, and gives what was written.
+pub fn write_varint(space: &mut [u8; MAX_VARINT_LEN], mut value: u64) -> &[u8] {
+    let mut len = 0;
     while value >= 0x80 {
         // Takes the low seven bits on purpose.
-        out.push(value as u8 | 0x80);
+        space[len] = value as u8 | 0x80;
         value >>= 7;
+        len += 1;
     }
-    out.push(value as u8);
+    space[len] = value as u8;
+    &space[..=len]
 }
 
 /// The length of a whole [`WireType::Len`] field with a value of `len` bytes.
@@ -214,33 +272,17 @@ const fn tag(number: u32, wire_type: WireType) -> u64 {
 
 /// Reads the field at the front of `bytes`, which stand at `start` of the message.
 fn read_field(bytes: &[u8], start: usize) -> Result<Field<'_>, ProtoError> {
-    let (tag, tag_len) = read_varint(bytes)?;
-    let number = match u32::try_from(tag >> 3) {
-        Ok(number @ 1..=MAX_FIELD_NUMBER) => number,
-        _ => return Err(ProtoError::FieldNumber),
-    };
-    let rest = &bytes[tag_len..];
-    // Three bits.
-    let (wire_type, head, len) = match (tag & 7) as u8 {
-        0 => (WireType::Varint, 0, read_varint(rest)?.1 as u64),
-        1 => (WireType::Fixed64, 0, 8),
-        2 => {
-            let (len, head) = read_varint(rest)?;
-            (WireType::Len, head, len)
-        }
-        5 => (WireType::Fixed32, 0, 4),
-        other => return Err(ProtoError::WireType(other)),
-    };
-    let rest = &rest[head..];
-    let len = usize::try_from(len)
+    let head = read_head(bytes)?;
+    let rest = &bytes[head.len..];
+    let len = usize::try_from(head.value_len)
         .ok()
         .filter(|len| *len <= rest.len())
         .ok_or(ProtoError::Truncated)?;
     Ok(Field {
-        number,
-        wire_type,
+        number: head.number,
+        wire_type: head.wire_type,
         value: &rest[..len],
-        range: start..start + tag_len + head + len,
+        range: start..start + head.len + len,
     })
 }
 
