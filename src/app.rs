@@ -23,10 +23,12 @@ use crate::server::accept;
 use crate::server::pages::Pages;
 use crate::server::worker::{Plan, WorkerHandle};
 use crate::service::MaxBytes;
+use crate::service::gate::Gate;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::Endpoints;
 use crate::wire::method::{self, Kind};
+use crate::wire::namespace::Namespace;
 use crate::wire::status::Code;
 
 /// A proxy that listens; not yet accepting until [`App::serve`].
@@ -85,6 +87,7 @@ impl App {
                 watch_options(config),
                 config.reads,
                 metrics.answers.clone(),
+                gate(config),
             )),
             pages: Arc::new(pages),
             tls: server_tls,
@@ -278,6 +281,14 @@ fn watch_options(config: &Config) -> WatchOptions {
             .saturating_add(512 * 1024),
         progress_notify: config.watch_progress_notify.max(LEAST_PROGRESS_NOTIFY),
     }
+}
+
+/// The namespace that clients are in, if there is one.
+fn gate(config: &Config) -> Option<Gate> {
+    let namespace = Namespace::new(config.namespace.as_bytes())?;
+    let opened = config.namespace_allow.iter();
+    let opened: Vec<_> = opened.filter_map(|path| method::lookup(path)).collect();
+    Some(Gate::new(namespace, &opened))
 }
 
 fn file<'a>(flag: &'a str, path: &'a Path) -> File<'a> {

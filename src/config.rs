@@ -11,6 +11,7 @@ use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
 use crate::service::reads::answers::ReadOptions;
 use crate::upstream::endpoint::{Endpoint, is_host};
+use crate::wire::method::{self, Method};
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub struct Config {
     /// How often a watch that asks for it is told its progress (W7), as it was asked for:
     /// [`LEAST_PROGRESS_NOTIFY`] is the least whatever stands here.
     pub watch_progress_notify: Duration,
+    /// What all keys of clients begin with at etcd; empty: they are as clients have them.
+    pub namespace: String,
+    /// Paths of the methods that are open in it though they reach beyond; none without a namespace.
+    pub namespace_allow: Vec<&'static str>,
     /// Which answers to reads are kept, and for how long.
     pub reads: ReadOptions,
     /// Worker threads, 1 to [`MAX_WORKERS`].
@@ -131,6 +136,8 @@ impl Config {
                 flags.experimental_watch_progress_notify_interval,
                 DEFAULT_WATCH_PROGRESS_NOTIFY,
             ),
+            namespace_allow: opened(&flags.namespace_allow, &flags.namespace)?,
+            namespace: flags.namespace,
             reads: ReadOptions {
                 cache_bytes: usize::try_from(flags.cache_bytes).unwrap_or(usize::MAX),
                 max_age: flags.cache_max_age,
@@ -220,6 +227,28 @@ fn once(texts: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     let first = |text: &String| seen.insert(text.clone());
     texts.into_iter().filter(first).collect()
+}
+
+/// The paths of methods by their names: `Name` where only one has it, `service/Name`, or the path.
+fn opened(names: &[String], namespace: &str) -> Result<Vec<&'static str>, UsageError> {
+    let mut paths = Vec::with_capacity(names.len());
+    for name in names {
+        let refuse = |reason| Err(UsageError::value("namespace-allow", name, reason));
+        if namespace.is_empty() {
+            return refuse("needs --namespace");
+        }
+        let path = format!("/{}", name.trim_start_matches('/'));
+        let named = |method: &&Method| method.path == path || method.name == name;
+        let mut found = method::all().iter().filter(named);
+        match (found.next(), found.next()) {
+            (Some(method), None) => paths.push(method.path),
+            (Some(_), Some(_)) => {
+                return refuse("several services have it: name it as service/Method");
+            }
+            (None, _) => return refuse("not a method of etcd's"),
+        }
+    }
+    Ok(paths)
 }
 
 /// A certificate and its key come together or not at all.

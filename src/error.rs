@@ -29,6 +29,8 @@ pub enum Fault {
     Reset(u32),
     /// etcd answered with the gRPC status UNAVAILABLE.
     Unavailable,
+    /// The request may not leave for etcd: this gRPC status code is the client's.
+    Kept(u8),
 }
 
 /// One failed attempt at a call.

@@ -339,6 +339,9 @@ pub const KEEP_ALIVE_BYTES: u64 = 4 * 1024;
 /// Bytes of messages on streams that share, larger than half a window and not complete, on one worker.
 pub const LARGE_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of answers above [`HOLD_BYTES`], not complete, that a namespace has to translate, on one worker.
+pub const LARGE_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
 /// Heartbeats of one client's stream that wait for their answers; beyond them it is not read. Streams
 /// of a connection beyond [`ROOMY_STREAMS`] have [`LEASE_FEW_PENDING`]. Each costs about 150 B
 /// where every one is for a lease of its own.

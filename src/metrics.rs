@@ -249,11 +249,13 @@ pub enum Limit {
     StalledBytes,
     /// Large messages of streams that are not complete.
     LargeRequests,
+    /// Large answers that are not complete.
+    LargeAnswers,
 }
 
 impl Limit {
     /// Every bound with its name.
-    pub const ALL: [(Limit, &'static str); 10] = [
+    pub const ALL: [(Limit, &'static str); 11] = [
         (Limit::Resets, "resets"),
         (Limit::ControlFrames, "control_frames"),
         (Limit::HeaderFields, "header_fields"),
@@ -264,6 +266,7 @@ impl Limit {
         (Limit::SlowReader, "slow_reader"),
         (Limit::StalledBytes, "stalled_bytes"),
         (Limit::LargeRequests, "large_requests"),
+        (Limit::LargeAnswers, "large_answers"),
     ];
 }
 

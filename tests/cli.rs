@@ -99,7 +99,9 @@ fn every_served_flag_reaches_the_options() {
          --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --debug \
          --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
-         --cache-max-age 200ms --cache-audit 50 --serializable-ordering",
+         --cache-max-age 200ms --cache-audit 50 --serializable-ordering --namespace p/ \
+         --namespace-allow Snapshot,etcdserverpb.KV/Compact \
+         --namespace-allow /etcdserverpb.Auth/RoleGet",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
@@ -124,6 +126,12 @@ fn every_served_flag_reaches_the_options() {
         watch_log_bytes: 4096,
         watch_bypass: vec!["a".to_owned(), "b/".to_owned(), "c".to_owned()],
         watch_progress_notify: Duration::from_secs(1),
+        namespace: "p/".to_owned(),
+        namespace_allow: vec![
+            "/etcdserverpb.Maintenance/Snapshot",
+            "/etcdserverpb.KV/Compact",
+            "/etcdserverpb.Auth/RoleGet",
+        ],
         reads: ReadOptions {
             cache_bytes: 1 << 20,
             max_age: Duration::from_millis(200),
@@ -344,7 +352,6 @@ fn what_is_not_served_yet_is_refused() {
         "grpc-keepalive-min-time=5s",
         "grpc-keepalive-interval=2h",
         "grpc-keepalive-timeout=20s",
-        "namespace=n",
         "experimental-leasing-prefix=p",
         "metrics-addr=http://a",
         "enable-pprof=true",
@@ -488,7 +495,7 @@ fn the_help_is_readable() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 47);
+    assert_eq!(flags.len(), 48);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

@@ -55,6 +55,7 @@ async fn serve(server: StdStream) {
             ordering: false,
         },
         metrics().answers.clone(),
+        None,
     );
     let ctx = Rc::new(Ctx::new(
         Pool::new(endpoints().clone()),

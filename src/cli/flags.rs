@@ -132,9 +132,13 @@ pub struct Flags {
     #[argh(option, from_str_fn(number))]
     pub resolver_ttl: u64,
 
-    /// prefix put on every key
+    /// prefix put on every key: clients see nothing outside of it
     #[argh(option)]
     pub namespace: String,
+    /// methods that are open to clients although they show or change what is outside of it, such as
+    /// Snapshot or etcdserverpb.KV/Compact
+    #[argh(option)]
+    pub namespace_allow: Vec<String>,
 
     /// memory for answers to serializable reads, in bytes; 0: none is kept
     #[argh(option, from_str_fn(number))]

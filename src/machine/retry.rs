@@ -41,6 +41,8 @@ pub fn verdict(failure: &Failure, s: Situation) -> Verdict {
     match (failure.progress, s.read) {
         // The bounded wait for an endpoint is over; another wait would not be bounded.
         (Progress::Unsent, _) if failure.fault == Fault::NoEndpoint => Verdict::Give,
+        // It is no better anywhere else.
+        (_, _) if matches!(failure.fault, Fault::Kept(_)) => Verdict::Give,
         // Provably not processed, write or read.
         (Progress::Unsent | Progress::Refused, _) if s.untried_endpoint => Verdict::Again,
         (Progress::Unsent | Progress::Refused, _) => Verdict::AfterPause,
@@ -71,6 +73,7 @@ mod tests {
             Fault::ConnectionLost,
             Fault::Reset(2),
             Fault::Unavailable,
+            Fault::Kept(3),
         ];
         (0..64u8).flat_map(move |bits| {
             let bit = move |n: u8| bits & (1 << n) != 0;
@@ -119,7 +122,7 @@ mod tests {
     fn a_read_moves_to_an_endpoint_that_is_left() {
         for (failure, s) in every_case() {
             let can = s.read && s.replayable && !s.answered && s.time_left && s.untried_endpoint;
-            if can && failure.fault != Fault::NoEndpoint {
+            if can && !matches!(failure.fault, Fault::NoEndpoint | Fault::Kept(_)) {
                 assert_eq!(verdict(&failure, s), Verdict::Again, "{failure:?} {s:?}");
             }
         }

@@ -64,6 +64,7 @@ fn read<'a>(call: &'a Call, request: &'a [Bytes]) -> Read<'a> {
         head: &call.head,
         deadline: call.deadline,
         request,
+        untranslated: false,
     }
 }
 
@@ -105,6 +106,7 @@ pub(super) async fn second_chances(
         head: &call.head,
         deadline: call.deadline,
         request,
+        untranslated: false,
     };
     let timer = call.ctx.timers.at(call.deadline);
     let respond = &mut call.respond;

@@ -54,6 +54,7 @@ pub(super) async fn txn(
         head: &head,
         deadline: None,
         request: &request,
+        untranslated: false,
     };
     read.fetch(Begun::Nothing).await
 }

@@ -42,6 +42,7 @@ pub(super) fn stopped(call: &Call, to: &mut SendStream<Payload>, why: Stopped) -
             reply::trailers(to, &reply::recv_too_large(len, max))
         }
         Stopped::Pump(PumpError::To) => Code::Cancelled,
+        Stopped::Refused(status) => reply::trailers(to, &status),
         Stopped::Limit => {
             to.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
             Code::ResourceExhausted

@@ -3,6 +3,7 @@
 //!
 //! Takes no notice of the client: whoever calls drops it when it is no longer wanted.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,6 +23,8 @@ use crate::service::{Ctx, reply};
 use crate::upstream::attempt::{self, Answer, Attempt};
 use crate::upstream::conn::Conn;
 use crate::upstream::failure;
+use crate::wire::method;
+use crate::wire::namespace::Stream;
 use crate::wire::status::Status;
 
 /// A read: what is asked, and until when.
@@ -31,6 +34,8 @@ pub(super) struct Read<'a> {
     pub(super) deadline: Option<Instant>,
     /// The whole request, framed.
     pub(super) request: &'a [Bytes],
+    /// Keys are etcd's own on both sides; else they are as clients have them.
+    pub(super) untranslated: bool,
 }
 
 /// How far a read has come without a second chance.
@@ -41,6 +46,13 @@ pub(super) enum Begun {
     Silent(Attempt),
     /// This endpoint failed it, or answered UNAVAILABLE.
     Failed(usize, Result<Answer, Failure>),
+}
+
+fn translated(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+    let messages = stream.messages();
+    stream
+        .whole(request)
+        .map_err(|error| failure::kept(error.status(messages)))
 }
 
 /// A failure, and etcd's own answer if it was one.
@@ -54,7 +66,16 @@ impl Read<'_> {
             .map(|d| d.saturating_duration_since(Instant::now()));
         let endpoints = self.ctx.pool.endpoints();
         let head = attempt::head(endpoints, conn.endpoint(), self.head, left);
-        Ok(Attempt::send(conn.open(head, false)?, self.request))
+        let Some(gate) = self.ctx.shared.gate().filter(|_| !self.untranslated) else {
+            return Ok(Attempt::send(conn.open(head, false)?, self.request, None));
+        };
+        let (method, max) = (method::lookup(self.head.uri.path()), self.ctx.max);
+        let request = match gate.requests(method, max.send) {
+            Some(stream) => translated(stream, self.request)?.into(),
+            None => Cow::Borrowed(self.request),
+        };
+        let answers = gate.answers(method, max.recv);
+        Ok(Attempt::send(conn.open(head, false)?, &request, answers))
     }
 
     /// Goes on to an answer, or to what the client is told instead.

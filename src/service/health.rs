@@ -34,6 +34,7 @@ pub async fn read(ctx: &Rc<Ctx>) -> Result<(), String> {
         head: &head,
         deadline: Some(until),
         request: &request,
+        untranslated: false,
     };
     let answered = timeout_at(until, read.fetch(Begun::Nothing)).await;
     let status = match answered {

@@ -22,14 +22,18 @@ pub mod call;
 mod client;
 mod ending;
 mod fetch;
+pub mod gate;
+mod gather;
 mod grants;
 pub mod health;
 mod identity;
 mod kept;
 mod known;
+mod large;
 pub mod lease;
 mod lesson;
 mod mail;
+mod namespace;
 mod outflow;
 mod pass;
 pub mod peer;
@@ -70,6 +74,8 @@ pub struct Ctx {
     pub open_calls: Cell<usize>,
     /// Bytes of large messages of streams that are not complete, on this worker.
     pub large_requests: Rc<Cell<usize>>,
+    /// Bytes of answers that are not complete and have to be, to be translated, on this worker.
+    pub large_answers: Rc<Cell<usize>>,
     /// Bytes kept for sending calls again, on this worker.
     pub replay_bytes: Cell<usize>,
     /// What all workers share.
@@ -104,6 +110,7 @@ impl Ctx {
             max,
             open_calls: Cell::new(0),
             large_requests: Rc::default(),
+            large_answers: Rc::default(),
             replay_bytes: Cell::new(0),
             watches: Watches::new(worker, shared.clone()),
             leases: Leases::default(),

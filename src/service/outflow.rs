@@ -1,5 +1,6 @@
 //! The direction towards the client, with the bounds on clients that do not read (S1).
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -12,9 +13,14 @@ use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::net::pump::{End, Pump, PumpError};
 use crate::net::timers::Timer;
-use crate::service::Ctx;
+use crate::service::large::Large;
 use crate::service::lesson::Lesson;
 use crate::service::peer::Peer;
+use crate::service::{Ctx, reply};
+use crate::wire::frame::FrameError;
+use crate::wire::method::Method;
+use crate::wire::namespace::{Stream, StreamError};
+use crate::wire::status::Status;
 
 /// Why the direction ended early.
 pub(super) enum Stopped {
@@ -22,6 +28,8 @@ pub(super) enum Stopped {
     Pump(PumpError),
     /// The client met a bound.
     Limit,
+    /// etcd's answer may not be shown.
+    Refused(Status),
 }
 
 /// A pump whose reader is watched.
@@ -33,6 +41,18 @@ pub(super) struct Outflow {
     timed: bool,
     lesson: Lesson,
     stall: Option<Stall>,
+    /// Of a method whose keys a namespace changes.
+    translation: Option<Box<Translation>>,
+}
+
+/// Messages on their way out of the namespace.
+struct Translation {
+    stream: Stream,
+    /// Translated and not sent.
+    out: VecDeque<Bytes>,
+    /// Bytes in `out`.
+    waiting: usize,
+    large: Large,
 }
 
 impl Outflow {
@@ -45,7 +65,34 @@ impl Outflow {
             timed,
             lesson,
             stall: None,
+            translation: None,
         }
+    }
+
+    /// What passes is translated first, where the method asks for it.
+    pub(super) fn translated(mut self, method: Option<&Method>) -> Outflow {
+        let gate = self.ctx.shared.gate();
+        let stream = gate.and_then(|gate| gate.answers(method, self.ctx.max.recv));
+        self.translation = stream.map(|stream| {
+            Box::new(Translation {
+                stream,
+                out: VecDeque::new(),
+                waiting: 0,
+                large: Large::new(&self.ctx.large_answers),
+            })
+        });
+        self
+    }
+
+    /// Chunks that have arrived, for [`Outflow::poll`] to translate; false if nothing is translated.
+    pub(super) fn takes(&mut self, chunks: &mut VecDeque<Bytes>) -> bool {
+        let Some(translation) = &mut self.translation else {
+            return false;
+        };
+        chunks
+            .drain(..)
+            .for_each(|chunk| translation.stream.push(chunk));
+        true
     }
 
     /// What is learned from what passes.
@@ -78,6 +125,11 @@ impl Outflow {
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
     ) -> Poll<Result<End, Stopped>> {
+        if let Some(mut translation) = self.translation.take() {
+            let polled = self.poll_translated(cx, from, to, &mut translation);
+            self.translation = Some(translation);
+            return polled;
+        }
         let (ctx, peer, lesson) = (&self.ctx, &self.peer, &self.lesson);
         let polled = self.pump.poll(cx, from, to, |chunk, begins| {
             if begins {
@@ -85,6 +137,44 @@ impl Outflow {
             }
         });
         self.watched(cx, polled, || from.flow_control().used_capacity())
+    }
+
+    /// The same where messages are translated, each when it is whole.
+    fn poll_translated(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut RecvStream,
+        to: &mut SendStream<Payload>,
+        translation: &mut Translation,
+    ) -> Poll<Result<End, Stopped>> {
+        loop {
+            let polled = self.pump.poll_offered(cx, to, false);
+            let waits = self.pump.unsent() + translation.waiting;
+            ready!(self.watched(cx, polled, || waits))?;
+            if let Some(piece) = translation.next(&self.ctx)? {
+                self.pump.offer(piece);
+                continue;
+            }
+            match ready!(from.poll_data(cx)) {
+                Some(Ok(chunk)) => {
+                    // An error means that the stream is gone, which the next poll says.
+                    let _ = from.flow_control().release_capacity(chunk.len());
+                    if translation.stream.held() == 0 {
+                        self.lesson.see(&self.ctx, &self.peer, &chunk);
+                    }
+                    translation.stream.push(chunk);
+                }
+                Some(Err(e)) => return Poll::Ready(Err(Stopped::Pump(PumpError::From(e)))),
+                None => {
+                    // What is no whole message is not shown; how the stream ends says why.
+                    return Poll::Ready(match ready!(from.poll_trailers(cx)) {
+                        Ok(Some(trailers)) => Ok(End::Trailers(trailers)),
+                        Ok(None) => Ok(End::Bare),
+                        Err(e) => Err(Stopped::Pump(PumpError::From(e))),
+                    });
+                }
+            }
+        }
     }
 
     fn watched<T>(
@@ -143,6 +233,36 @@ impl Outflow {
                 .timers
                 .at(Some(Instant::now() + limits::STALL_LOOK));
         }
+    }
+}
+
+impl Translation {
+    /// The next piece that may be sent.
+    fn next(&mut self, ctx: &Ctx) -> Result<Option<Bytes>, Stopped> {
+        while self.out.is_empty() {
+            match self.stream.next() {
+                Ok(Some(pieces)) => {
+                    self.waiting = pieces.iter().map(Bytes::len).sum();
+                    self.out.extend(pieces);
+                }
+                Ok(None) => break,
+                Err(StreamError::Frame(FrameError::TooLarge { len, max })) => {
+                    return Err(Stopped::Pump(PumpError::TooLarge { len, max }));
+                }
+                Err(error) => {
+                    return Err(Stopped::Refused(error.status(self.stream.messages())));
+                }
+            }
+        }
+        let held = self.stream.held() + self.waiting;
+        self.large.set(held.saturating_sub(limits::HOLD_BYTES));
+        if self.large.all() > limits::LARGE_ANSWER_BYTES {
+            ctx.count().hit(Limit::LargeAnswers);
+            return Err(Stopped::Refused(reply::too_many_large_answers()));
+        }
+        let piece = self.out.pop_front();
+        self.waiting -= piece.as_ref().map_or(0, Bytes::len);
+        Ok(piece)
     }
 }
 

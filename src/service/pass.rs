@@ -65,7 +65,7 @@ fn pass_small(
     }
 }
 
-async fn pass_large(call: &mut Call, answer: Answer, code: Code) -> Code {
+async fn pass_large(call: &mut Call, mut answer: Answer, code: Code) -> Code {
     let Ok(mut to) = call
         .respond
         .send_response(Response::from_parts(answer.head, ()), false)
@@ -74,6 +74,11 @@ async fn pass_large(call: &mut Call, answer: Answer, code: Code) -> Code {
     };
     let lesson = Lesson::new(call, || None);
     let mut out = Outflow::new(&call.ctx, &call.peer, true, lesson);
+    // What is whole has been translated.
+    if let Rest::Stream { .. } = answer.rest {
+        out = out.translated(call.method);
+        out.takes(&mut answer.chunks);
+    }
     let pinned = match answer.rest {
         Rest::End(_) => answer.held.bytes(),
         Rest::Stream { .. } => limits::UPSTREAM_STREAM_WINDOW as usize,

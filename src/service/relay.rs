@@ -195,7 +195,7 @@ async fn answer(
         return code;
     }
     let unary = call.is_unary();
-    let mut out = Outflow::new(&call.ctx, &call.peer, unary, lesson);
+    let mut out = Outflow::new(&call.ctx, &call.peer, unary, lesson).translated(call.method);
     let drain = (!unary).then(|| call.ctx.drain.clone());
     let timer = call.timer();
     let body = &mut call.body;

@@ -70,6 +70,12 @@ pub(super) fn too_many_large() -> Status {
     Status::new(Code::ResourceExhausted, text)
 }
 
+/// Large answers that are not complete come to too much.
+pub(super) fn too_many_large_answers() -> Status {
+    let text = "etcd-edge: too many large answers are not complete";
+    Status::new(Code::ResourceExhausted, text)
+}
+
 /// The process is to end, and this call has no end of its own (S2).
 pub(super) fn shutting_down() -> Status {
     Status::new(Code::Unavailable, "etcd-edge is shutting down")

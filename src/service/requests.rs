@@ -1,8 +1,6 @@
 //! What a client asks on a stream that shares what goes to etcd, message by message, and why the
 //! stream is over when it is.
 
-use std::cell::Cell;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -12,6 +10,7 @@ use crate::limits;
 use crate::metrics::Limit;
 use crate::net::timers::Timer;
 use crate::service::client::ClientStream;
+use crate::service::large::Large;
 use crate::service::{Ctx, reply};
 use crate::wire::frame::{FrameError, Reader};
 use crate::wire::status::{Code, Status};
@@ -41,25 +40,6 @@ pub(super) struct Requests {
     large: Large,
 }
 
-/// Bytes of large messages that are not complete, counted on their worker.
-struct Large {
-    all: Rc<Cell<usize>>,
-    bytes: usize,
-}
-
-impl Large {
-    fn set(&mut self, bytes: usize) {
-        self.all.set(self.all.get() + bytes - self.bytes);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Large {
-    fn drop(&mut self) {
-        self.set(0);
-    }
-}
-
 /// What comes next on a stream.
 pub(super) enum Next {
     /// A message's payload; it may share the buffer it came in.
@@ -76,10 +56,7 @@ impl Requests {
         messages: Messages,
         deadline: Timer,
     ) -> Requests {
-        let large = Large {
-            all: ctx.large_requests.clone(),
-            bytes: 0,
-        };
+        let large = Large::new(&ctx.large_requests);
         Requests {
             body,
             messages,
@@ -142,7 +119,7 @@ impl Requests {
         let held = self.messages.held();
         let large = held.saturating_sub(limits::STREAM_WINDOW as usize / 2);
         self.large.set(large);
-        if self.large.all.get() > limits::LARGE_REQUEST_BYTES {
+        if self.large.all() > limits::LARGE_REQUEST_BYTES {
             ctx.count().hit(Limit::LargeRequests);
             return Err(reply::too_many_large());
         }

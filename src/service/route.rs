@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::limits;
 use crate::metrics::{CallMetrics, Limit};
 use crate::service::call::Call;
-use crate::service::{Ctx, lease, read, relay, reply, watch};
+use crate::service::{Ctx, lease, namespace, read, relay, reply, watch};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
 
@@ -44,6 +44,14 @@ pub fn spawn(mut call: Box<Call>) {
             let method = call.method;
             let code = lease::serve(call).await;
             counted.ended(method, code);
+        }));
+    } else if namespace::is_looked_at(&call) {
+        tokio::task::spawn_local(Box::pin(async move {
+            let Some(counted) = admit(&mut call) else {
+                return;
+            };
+            let code = namespace::serve(&mut call).await;
+            counted.ended(call.method, code);
         }));
     } else {
         tokio::task::spawn_local(Box::pin(async move {
@@ -82,6 +90,9 @@ fn refusal(call: &Call) -> Option<Status> {
     // Over before it arrived: etcd would not serve it either, and a write is better not begun.
     if call.deadline.is_some_and(|at| at <= Instant::now()) {
         return Some(reply::deadline_exceeded());
+    }
+    if let Some(status) = namespace::refused(call) {
+        return Some(status);
     }
     if call.ctx.open_calls.get() > limits::MAX_CALLS_PER_WORKER {
         call.ctx.count().hit(Limit::Calls);

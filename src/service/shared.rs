@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::limits;
 use crate::machine::watch::hub::Identity;
 use crate::metrics::AnswerMetrics;
+use crate::service::gate::Gate;
 use crate::service::identity::Identities;
 use crate::service::known::Known;
 use crate::service::mail::Mail;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub(super) identities: Identities,
     /// Kept answers.
     pub(super) answers: Answers,
+    /// What all keys of clients begin with at etcd, if anything.
+    gate: Option<Gate>,
     /// The size from which etcd cuts what it tells, as far as it has shown.
     part_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
@@ -64,6 +67,7 @@ impl Shared {
         options: WatchOptions,
         reads: ReadOptions,
         answers: Arc<AnswerMetrics>,
+        gate: Option<Gate>,
     ) -> Shared {
         let mailbox = |_| {
             let (sender, receiver) = unbounded_channel();
@@ -77,11 +81,17 @@ impl Shared {
             known: Known::default(),
             identities: Identities::default(),
             answers: Answers::new(reads, answers),
+            gate,
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,
             boxes: (0..workers).map(mailbox).collect(),
         }
+    }
+
+    /// The namespace, if there is one.
+    pub(super) fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
     }
 
     /// How many workers there are.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use crate::machine::watch::hub::FeedStatus;
 use crate::metrics::{Count, ReadMetrics};
 use crate::service::Ctx;
+use crate::service::gate::Gate;
 use crate::service::mail::{LeaseStatus, Mail, Report};
 
 /// Asks every worker; says what has come when the last has answered. The caller bounds the time.
@@ -26,10 +27,18 @@ pub async fn status(ctx: &Ctx) -> Value {
     json!({
         "cluster_id": format!("{:x}", known.cluster_id),
         "revision": known.revision,
+        "namespace": ctx.shared.gate().map(namespace),
         "workers": workers,
         "ranges": ranges(&all, known.revision),
         "reads": reads(ctx),
         "leases": all.iter().flat_map(|report| &report.leases).map(lease).collect::<Vec<_>>(),
+    })
+}
+
+fn namespace(gate: &Gate) -> Value {
+    json!({
+        "prefix": gate.namespace().prefix().escape_ascii().to_string(),
+        "refused": gate.closed().collect::<Vec<_>>(),
     })
 }
 

@@ -15,9 +15,12 @@ use crate::metrics::Limit;
 use crate::net::pump::{End, Pump, PumpError};
 use crate::service::bounds::Cut;
 use crate::service::call::Call;
+use crate::service::large::Large;
 use crate::service::replay::Replay;
 use crate::service::{Ctx, reply};
-use crate::wire::status::Status;
+use crate::wire::frame::FrameError;
+use crate::wire::namespace::{Stream, StreamError};
+use crate::wire::status::{Code, Status};
 
 /// The direction's state.
 pub(super) struct Upload {
@@ -36,6 +39,8 @@ pub(super) struct Upload {
     unary: bool,
     /// etcd may have processed it.
     may_be_done: bool,
+    /// Of a method whose keys a namespace changes.
+    translation: Option<Box<Translation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +82,7 @@ impl Upload {
             timer: None,
             unary: call.is_unary(),
             may_be_done: false,
+            translation: Translation::of(call),
         }
     }
 
@@ -106,6 +112,9 @@ impl Upload {
         self.backlog = self.replay.chunks().to_vec().into();
         self.in_backlog = true;
         self.state = UploadState::Open;
+        if let Some(translation) = &mut self.translation {
+            translation.rewind();
+        }
     }
 
     /// Whether the call could be sent once more.
@@ -134,19 +143,32 @@ impl Upload {
         if self.state == UploadState::Over {
             return Poll::Pending;
         }
-        match self.poll_pump(cx, from, to) {
+        let polled = match self.translation.take() {
+            None => self.poll_pump(cx, from, to).map_err(Stop::Pump),
+            Some(mut translation) => {
+                let polled = self.poll_translated(cx, from, to, &mut translation);
+                self.translation = Some(translation);
+                polled
+            }
+        };
+        match polled {
             Poll::Ready(Ok(())) => {
                 self.state = UploadState::Over;
                 self.timer = None;
                 Poll::Pending
             }
             // etcd has ended its side; its answer is on the way.
-            Poll::Ready(Err(PumpError::To)) => {
+            Poll::Ready(Err(Stop::Pump(PumpError::To))) => {
                 self.state = UploadState::Over;
                 Poll::Pending
             }
-            Poll::Ready(Err(PumpError::From(_))) => Poll::Ready(Err(UploadError::ClientGone)),
-            Poll::Ready(Err(PumpError::TooLarge { len, max })) => {
+            Poll::Ready(Err(Stop::Pump(PumpError::From(_)))) => {
+                Poll::Ready(Err(UploadError::ClientGone))
+            }
+            Poll::Ready(Err(Stop::Refused(status))) => {
+                Poll::Ready(Err(UploadError::Refused(status)))
+            }
+            Poll::Ready(Err(Stop::Pump(PumpError::TooLarge { len, max }))) => {
                 self.ctx.count().hit(Limit::SendBytes);
                 Poll::Ready(Err(UploadError::Refused(reply::send_too_large(len, max))))
             }
@@ -197,5 +219,123 @@ impl Upload {
                 .map_err(|_| PumpError::To)?,
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The same where messages are translated, each when it is whole.
+    fn poll_translated(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut RecvStream,
+        to: &mut SendStream<Bytes>,
+        translation: &mut Translation,
+    ) -> Poll<Result<(), Stop>> {
+        loop {
+            let last = translation.is_empty() && self.backlog.is_empty() && from.is_end_stream();
+            let ends = last && self.pump.unsent() > 0;
+            ready!(self.pump.poll_offered(cx, to, last)).map_err(Stop::Pump)?;
+            if ends {
+                self.client_done = true;
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(piece) = translation.next(&self.ctx).map_err(|status| {
+                // Nothing of a request that is one message has left.
+                self.may_be_done &= !self.unary;
+                Stop::Refused(status)
+            })? {
+                self.pump.offer(piece);
+                continue;
+            }
+            if let Some(chunk) = self.backlog.pop_front() {
+                translation.push(chunk);
+                continue;
+            }
+            if self.client_done {
+                return Poll::Ready(translation.end(to));
+            }
+            match ready!(from.poll_data(cx)) {
+                Some(Ok(chunk)) => {
+                    // An error means that the stream is gone, which the next poll says.
+                    let _ = from.flow_control().release_capacity(chunk.len());
+                    self.replay.keep(&chunk);
+                    translation.push(chunk);
+                }
+                Some(Err(e)) => return Poll::Ready(Err(Stop::Pump(PumpError::From(e)))),
+                None => self.client_done = true,
+            }
+        }
+    }
+}
+
+/// Why the direction stopped.
+enum Stop {
+    Pump(PumpError),
+    Refused(Status),
+}
+
+/// Messages on their way into the namespace.
+struct Translation {
+    stream: Stream,
+    /// Translated and not sent.
+    out: VecDeque<Bytes>,
+    large: Large,
+}
+
+impl Translation {
+    fn of(call: &Call) -> Option<Box<Translation>> {
+        let gate = call.ctx.shared.gate()?;
+        let stream = gate.requests(call.method, call.ctx.max.send)?;
+        Some(Box::new(Translation {
+            stream,
+            out: VecDeque::new(),
+            large: Large::new(&call.ctx.large_requests),
+        }))
+    }
+
+    /// Nothing has arrived.
+    fn rewind(&mut self) {
+        self.stream.clear();
+        self.out.clear();
+        self.large.set(0);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.stream.held() == 0
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        self.stream.push(chunk);
+    }
+
+    /// The next piece that may be sent.
+    fn next(&mut self, ctx: &Ctx) -> Result<Option<Bytes>, Status> {
+        while self.out.is_empty() {
+            match self.stream.next() {
+                Ok(Some(pieces)) => self.out.extend(pieces),
+                Ok(None) => break,
+                Err(error) => {
+                    if let StreamError::Frame(FrameError::TooLarge { .. }) = error {
+                        ctx.count().hit(Limit::SendBytes);
+                    }
+                    return Err(error.status(self.stream.messages()));
+                }
+            }
+        }
+        self.large.set(self.stream.held());
+        if self.large.all() > limits::LARGE_REQUEST_BYTES {
+            ctx.count().hit(Limit::LargeRequests);
+            return Err(reply::too_many_large());
+        }
+        Ok(self.out.pop_front())
+    }
+
+    /// The client has said all; what is no whole message is not passed on.
+    fn end(&self, to: &mut SendStream<Bytes>) -> Result<(), Stop> {
+        if self.stream.held() > 0 {
+            // As etcd says it.
+            let status = Status::new(Code::Internal, "unexpected EOF");
+            return Err(Stop::Refused(status));
+        }
+        to.send_data(Bytes::new(), true)
+            .map_err(|_| Stop::Pump(PumpError::To))
     }
 }

@@ -21,6 +21,7 @@ use crate::upstream::conn::{CallGuard, Conn, Held, Taken};
 use crate::upstream::failure;
 use crate::upstream::pool::Endpoints;
 use crate::wire::metadata;
+use crate::wire::namespace::Stream;
 use crate::wire::status::{Code, Status};
 use crate::wire::timeout;
 
@@ -98,6 +99,21 @@ impl Answer {
         value.map_or(Code::Unknown, |v| Code::from_bytes(v.as_bytes()))
     }
 
+    /// A whole answer as a client may be shown it.
+    fn translated(mut self, translation: Stream) -> Answer {
+        let messages = translation.messages();
+        match translation.whole(&self.chunks) {
+            Ok(chunks) => self.chunks = chunks.into(),
+            Err(error) => {
+                let headers = &mut self.head.headers;
+                error.status(messages).write(headers);
+                self.chunks.clear();
+                self.rest = Rest::End(None);
+            }
+        }
+        self
+    }
+
     fn trailers(&self) -> Option<&HeaderMap> {
         match &self.rest {
             Rest::End(Some(trailers)) => Some(trailers),
@@ -118,6 +134,8 @@ pub struct Attempt {
     guard: CallGuard,
     /// Arrivals of bytes on the connection when the attempt began.
     reads_before: u64,
+    /// Of what is held whole, before anybody is shown it.
+    translation: Option<Stream>,
 }
 
 enum State {
@@ -132,8 +150,9 @@ enum State {
 }
 
 impl Attempt {
-    /// Sends the whole request, which is at most [`crate::limits::GATHER_BYTES`].
-    pub fn send(mut taken: Taken, request: &[Bytes]) -> Attempt {
+    /// Sends the whole request, which is at most [`crate::limits::GATHER_BYTES`]. With a translation the
+    /// answer comes translated if it comes whole; one with more to come is as etcd sent it.
+    pub fn send(mut taken: Taken, request: &[Bytes], translation: Option<Stream>) -> Attempt {
         let reads_before = taken.guard.conn().reads();
         let last = request.len().saturating_sub(1);
         for (n, chunk) in request.iter().enumerate() {
@@ -149,6 +168,7 @@ impl Attempt {
             state: State::Waiting(taken.response),
             guard: taken.guard,
             reads_before,
+            translation,
         }
     }
 
@@ -226,11 +246,15 @@ impl Attempt {
                         guard: self.guard.clone(),
                     },
                 };
-                Answer {
+                let answer = Answer {
                     head,
                     chunks,
                     held,
                     rest,
+                };
+                match (&answer.rest, self.translation.take()) {
+                    (Rest::End(_), Some(translation)) => answer.translated(translation),
+                    _ => answer,
                 }
             }
             State::Waiting(_) | State::Done => {

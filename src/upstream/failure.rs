@@ -51,6 +51,7 @@ pub fn status(failure: &Failure) -> Status {
     let code = match failure.fault {
         Fault::NoEndpoint | Fault::ConnectionLost | Fault::Unavailable => Code::Unavailable,
         Fault::Reset(reason) => code_for_h2_reason(reason),
+        Fault::Kept(code) => Code::from_u8(code),
     };
     Status::new(code, failure.detail.clone())
 }
@@ -60,6 +61,15 @@ fn refused(detail: &'static str, reason: Option<h2::Reason>) -> Failure {
         progress: Progress::Refused,
         fault: Fault::Reset(reason.unwrap_or(h2::Reason::REFUSED_STREAM).into()),
         detail: detail.into(),
+    }
+}
+
+/// A request that may not leave for etcd.
+pub fn kept(status: Status) -> Failure {
+    Failure {
+        progress: Progress::Unsent,
+        fault: Fault::Kept(status.code.as_u8()),
+        detail: status.message,
     }
 }
 

@@ -40,6 +40,7 @@ async fn ask(ctx: &Rc<Ctx>, line: &Line, lease: i64) -> Option<Examined> {
         head: &head,
         deadline: None,
         request: &[frame::encode_message(&question)],
+        untranslated: false,
     };
     let answer = read.fetch(Begun::Nothing).await.ok()?;
     if answer.code() != Code::Ok {

@@ -46,6 +46,7 @@ async fn told(ctx: &Rc<Ctx>, asking: &Asking, revision: i64) -> Option<Answer> {
         head: &head,
         deadline: None,
         request: &request,
+        untranslated: false,
     };
     let answer = read.fetch(Begun::Nothing).await.ok()?;
     let whole = answer.code() == Code::Ok && matches!(answer.rest, Rest::End(_));

@@ -28,6 +28,7 @@ pub(super) fn renew(ctx: &Rc<Ctx>, asking: Asking) {
             head: &head,
             deadline: None,
             request: &request,
+            untranslated: false,
         };
         // One that fails is no loss: whoever finds the answer too old asks for himself.
         if let Ok(answer) = read.fetch(Begun::Nothing).await {

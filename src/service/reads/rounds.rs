@@ -246,6 +246,7 @@ async fn read(ctx: Rc<Ctx>, key: Key, round: Rc<Round>) {
         head: &head,
         deadline: None,
         request: &request,
+        untranslated: false,
     };
     let mut fetch = pin!(read.fetch(Begun::Nothing));
     let wanted = pin!(poll_fn(|cx| {

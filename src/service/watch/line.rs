@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use crate::machine::watch::Lost;
 use crate::machine::watch::trunk::{Action, Because, Trunk};
 use crate::service::identity::Login;
+use crate::service::shared::Shared;
 use crate::service::watch::outbox::Outbox;
 use crate::wire::range::KeyRange;
 
@@ -33,6 +34,8 @@ pub(super) struct Line {
     /// Nobody can take what it would tell.
     paused: Cell<bool>,
     changed: Notify,
+    /// For the namespace: what the trunk asks for has keys as clients have them.
+    shared: Arc<Shared>,
 }
 
 /// What to ask about history.
@@ -44,7 +47,12 @@ pub(super) struct Verify {
 }
 
 impl Line {
-    pub(super) fn new(login: Arc<Login>, range: KeyRange, trunk: Trunk) -> Line {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        login: Arc<Login>,
+        range: KeyRange,
+        trunk: Trunk,
+    ) -> Line {
         Line {
             login,
             range,
@@ -55,6 +63,7 @@ impl Line {
             counted: Cell::new(0),
             paused: Cell::new(false),
             changed: Notify::new(),
+            shared,
         }
     }
 
@@ -95,6 +104,10 @@ impl Line {
                 if let Some((up, stream)) = &mut *self.up.borrow_mut()
                     && *up == generation
                 {
+                    let message = match self.shared.gate() {
+                        Some(gate) => gate.watch_request(&message),
+                        None => message,
+                    };
                     // An error means that the stream is gone, which its reader finds out.
                     let _ = stream.send_data(message, false);
                 }

@@ -41,7 +41,7 @@ pub(super) fn begin_line(
     range: KeyRange,
     trunk: Trunk,
 ) -> Rc<Line> {
-    let line = Rc::new(Line::new(login, range, trunk));
+    let line = Rc::new(Line::new(ctx.shared.clone(), login, range, trunk));
     // A trunk may have asked for its stream when it was made.
     line.with(&ctx.watches.out, |_| ());
     tokio::task::spawn_local(upstream::drive(ctx.clone(), line.clone()));

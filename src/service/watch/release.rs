@@ -64,7 +64,7 @@ async fn by_status(
 ) -> Option<String> {
     let own = head(STATUS, credential);
     let head = attempt::head(ctx.pool.endpoints(), conn.endpoint(), &own, None);
-    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])]);
+    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])], None);
     let answer = std::future::poll_fn(|cx| attempt.poll(cx)).await.ok()?;
     let mut reader = frame::Reader::new(limits::HOLD_BYTES as u64);
     answer

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use crate::service::watch::{ask, release};
 use crate::upstream::conn::{CallGuard, Taken};
 use crate::wire::frame::{FrameError, Reader};
 use crate::wire::header::Header;
+use crate::wire::namespace::{Answer, Namespace};
 use crate::wire::status::Status;
 use crate::wire::watch::Response;
 
@@ -126,7 +128,7 @@ async fn read(
         guard,
     } = opened.taken;
     let began = Instant::now();
-    let mut incoming = Incoming::new(response, guard, ctx.max.recv);
+    let mut incoming = Incoming::new(ctx, response, guard);
     let mut alarm = Alarm::new();
     let mut answered = false;
     line.connected(&ctx.watches.out, generation, body, opened.progress);
@@ -292,15 +294,19 @@ struct Incoming {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     reader: Reader,
+    /// What keys have at etcd and not here.
+    namespace: Option<Arc<Namespace>>,
     guard: CallGuard,
 }
 
 impl Incoming {
-    fn new(response: ResponseFuture, guard: CallGuard, max: u64) -> Incoming {
+    fn new(ctx: &Ctx, response: ResponseFuture, guard: CallGuard) -> Incoming {
+        let gate = ctx.shared.gate();
         Incoming {
             response: Some(response),
             body: None,
-            reader: Reader::new(max),
+            reader: Reader::new(ctx.max.recv),
+            namespace: gate.map(|gate| gate.namespace().clone()),
             part: None,
             guard,
         }
@@ -330,7 +336,9 @@ impl Incoming {
                     // An error means that the stream is gone, which the next poll says.
                     let _ = body.flow_control().release_capacity(chunk.len());
                     self.reader.push(chunk);
-                    if let Err(error) = parse(&mut self.reader, &mut self.part, &mut arrived) {
+                    let namespace = self.namespace.as_deref();
+                    let parsed = parse(&mut self.reader, namespace, &mut self.part, &mut arrived);
+                    if let Err(error) = parsed {
                         return Poll::Ready(Err(Some(error)));
                     }
                 }
@@ -351,6 +359,7 @@ impl Incoming {
 
 fn parse(
     reader: &mut Reader,
+    namespace: Option<&Namespace>,
     part: &mut Option<usize>,
     arrived: &mut Vec<Arrived>,
 ) -> Result<(), String> {
@@ -365,7 +374,13 @@ fn parse(
         };
         // Its events may be kept for long, and would keep the read buffer with whatever else of the
         // connection is in it.
-        let own = Bytes::copy_from_slice(&message.payload);
+        let own = match namespace {
+            None => Bytes::copy_from_slice(&message.payload),
+            Some(namespace) => {
+                let shown = namespace.answer(Answer::Watch, &[message.payload]);
+                shown.map_err(|error| error.to_string())?.concat().into()
+            }
+        };
         let response = Response::parse(&own).map_err(|error| error.to_string())?;
         let first = response.events.first();
         let cut_below = part.zip(first).map(|(part, e)| part + e.encoded.len());

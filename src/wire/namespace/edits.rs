@@ -7,6 +7,7 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::prefix::Namespace;
+use crate::wire::frame::{self, HEAD_LEN};
 use crate::wire::proto::{self, MAX_VARINT_LEN};
 
 /// Unchanged bytes in a row, and in one piece, from which on they are shared: a frame of their own
@@ -135,18 +136,33 @@ impl Edits {
         self.few[..self.count].iter().chain(&self.more)
     }
 
-    /// The message with its changes, none of its pieces empty.
-    pub(super) fn apply(&self, namespace: &Namespace, message: &[Bytes]) -> Vec<Bytes> {
-        if self.len() == 0 {
+    /// The message with its changes, with its gRPC head if it is to be `framed`; none of its pieces is
+    /// empty.
+    pub(super) fn apply(
+        &self,
+        namespace: &Namespace,
+        message: &[Bytes],
+        framed: bool,
+    ) -> Vec<Bytes> {
+        if self.len() == 0 && !framed {
             let filled = message.iter().filter(|piece| !piece.is_empty());
             return filled.cloned().collect();
         }
-        let (mut copied, mut shared) = (0, 0);
+        let (mut copied, mut shared, mut len) = (0, 0, 0);
         self.parts(namespace, message, |part| match part {
             Part::Copied(bytes) => copied += bytes.len(),
-            Part::Shared(..) => shared += 1,
+            Part::Shared(_, range) => {
+                shared += 1;
+                len += range.len();
+            }
         });
-        let mut fresh = BytesMut::with_capacity(copied);
+        len += copied;
+        let mut fresh = BytesMut::with_capacity(copied + HEAD_LEN);
+        if framed {
+            // What grows beyond four gigabytes had to be smaller to arrive, and larger than any limit.
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            fresh.extend_from_slice(&frame::head(false, len));
+        }
         let mut pieces = Vec::with_capacity(2 * shared + 1);
         self.parts(namespace, message, |part| match part {
             Part::Copied(bytes) => fresh.extend_from_slice(bytes),

@@ -5,20 +5,26 @@
 //! shared with what arrived (`edits.rs`). Whatever two parsers could read in two ways is refused, so
 //! that what leaves for etcd has no key outside the prefix however it is read there.
 //!
-//! Left to others: which methods may pass at all (N1), compressed messages, and the gRPC head.
+//! [`Stream`] does it for the framed messages of a call, and [`passage`] says which methods may pass at all.
 
 mod cursor;
 mod edits;
 mod forms;
+mod gate;
 mod prefix;
 mod refusal;
+mod stream;
 mod walk;
 
 use bytes::Bytes;
 
+use edits::Edits;
+
 pub use forms::{Answer, Request, forms};
+pub use gate::{Passage, only_asks, passage};
 pub use prefix::Namespace;
 pub use refusal::{Fault, Refusal};
+pub use stream::{Messages, Stream, StreamError};
 
 use crate::limits;
 
@@ -29,10 +35,19 @@ impl Namespace {
     /// # Errors
     /// When it must not be sent.
     pub fn request(&self, form: Request, message: &[Bytes]) -> Result<Vec<Bytes>, Refusal> {
-        match walk::edits(self, form.shape(), message, limits::TRANSLATED_PLACES) {
-            Ok(edits) => Ok(edits.apply(self, message)),
-            Err(fault) => Err(Refusal::request(fault, form.no_key())),
-        }
+        let edits = self.request_edits(form, message)?;
+        Ok(edits.apply(self, message, false))
+    }
+
+    /// The same with its gRPC head.
+    fn framed_request(&self, form: Request, message: &[Bytes]) -> Result<Vec<Bytes>, Refusal> {
+        let edits = self.request_edits(form, message)?;
+        Ok(edits.apply(self, message, true))
+    }
+
+    fn request_edits(&self, form: Request, message: &[Bytes]) -> Result<Edits, Refusal> {
+        walk::edits(self, form.shape(), message, limits::TRANSLATED_PLACES)
+            .map_err(|fault| Refusal::request(fault, form.no_key()))
     }
 
     /// etcd's message, for a client; see [`Namespace::request`].
@@ -40,10 +55,18 @@ impl Namespace {
     /// # Errors
     /// When it must not be shown.
     pub fn answer(&self, form: Answer, message: &[Bytes]) -> Result<Vec<Bytes>, Refusal> {
-        match walk::edits(self, form.shape(), message, usize::MAX) {
-            Ok(edits) => Ok(edits.apply(self, message)),
-            Err(fault) => Err(Refusal::Answer(fault)),
-        }
+        let edits = self.answer_edits(form, message)?;
+        Ok(edits.apply(self, message, false))
+    }
+
+    /// The same with its gRPC head.
+    fn framed_answer(&self, form: Answer, message: &[Bytes]) -> Result<Vec<Bytes>, Refusal> {
+        let edits = self.answer_edits(form, message)?;
+        Ok(edits.apply(self, message, true))
+    }
+
+    fn answer_edits(&self, form: Answer, message: &[Bytes]) -> Result<Edits, Refusal> {
+        walk::edits(self, form.shape(), message, usize::MAX).map_err(Refusal::Answer)
     }
 }
 
