@@ -8,6 +8,7 @@ pub mod header;
 pub mod lease;
 pub mod metadata;
 pub mod method;
+pub mod naming;
 pub mod pb;
 pub mod proto;
 pub mod range;
