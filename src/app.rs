@@ -23,6 +23,7 @@ use crate::server::accept;
 use crate::server::pages::Pages;
 use crate::server::worker::{Plan, WorkerHandle};
 use crate::service::MaxBytes;
+use crate::service::fleet::state::Fleet;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::pool::Endpoints;
@@ -85,6 +86,7 @@ impl App {
                 watch_options(config),
                 config.reads,
                 metrics.answers.clone(),
+                Fleet::new(config.fleet.clone(), host(), metrics.fleet.clone()),
             )),
             pages: Arc::new(pages),
             tls: server_tls,
@@ -278,6 +280,11 @@ fn watch_options(config: &Config) -> WatchOptions {
             .saturating_add(512 * 1024),
         progress_notify: config.watch_progress_notify.max(LEAST_PROGRESS_NOTIFY),
     }
+}
+
+/// The name by which this proxy's host is shown to clients.
+fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
 }
 
 fn file<'a>(flag: &'a str, path: &'a Path) -> File<'a> {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::limits;
 use crate::machine::watch::hub::Identity;
 use crate::metrics::AnswerMetrics;
+use crate::service::fleet::state::Fleet;
 use crate::service::identity::Identities;
 use crate::service::known::Known;
 use crate::service::mail::Mail;
@@ -39,6 +40,8 @@ pub struct Shared {
     pub(super) identities: Identities,
     /// Kept answers.
     pub(super) answers: Answers,
+    /// Proxies side by side.
+    pub(super) fleet: Fleet,
     /// The size from which etcd cuts what it tells, as far as it has shown.
     part_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
@@ -64,6 +67,7 @@ impl Shared {
         options: WatchOptions,
         reads: ReadOptions,
         answers: Arc<AnswerMetrics>,
+        fleet: Fleet,
     ) -> Shared {
         let mailbox = |_| {
             let (sender, receiver) = unbounded_channel();
@@ -77,6 +81,7 @@ impl Shared {
             known: Known::default(),
             identities: Identities::default(),
             answers: Answers::new(reads, answers),
+            fleet,
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,

@@ -1,0 +1,1 @@
+//! Go's clients, which find proxies by Sync and by gRPC naming.
