@@ -215,6 +215,8 @@ fn announce(config: &Config, app: &App) {
         endpoints = endpoints.join(","),
         tls = config.server_tls.is_some(),
         workers = config.workers,
+        advertise_client_url = config.fleet.advertise,
+        resolver_prefix = config.fleet.resolver.as_ref().map(|resolver| &resolver.prefix[..]),
         cache_bytes = config.reads.cache_bytes,
         cache_max_age = ?config.reads.max_age,
         "started gRPC proxy"

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "fleet/clients.rs"]
+mod clients;
 #[path = "fleet/members.rs"]
 mod members;
 #[path = "fleet/registration.rs"]

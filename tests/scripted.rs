@@ -7,6 +7,8 @@ mod support;
 mod answers;
 #[path = "scripted/deadlines.rs"]
 mod deadlines;
+#[path = "scripted/fleet.rs"]
+mod fleet;
 #[path = "scripted/framing.rs"]
 mod framing;
 #[path = "scripted/goaway.rs"]

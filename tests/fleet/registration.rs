@@ -79,6 +79,45 @@ fn a_proxy_that_is_told_to_stop_is_gone_at_once() {
 }
 
 #[test]
+fn one_that_cannot_revoke_ends_all_the_same() {
+    let mut cluster = Cluster::start(NEWEST, 1);
+    for stopped in [false, true] {
+        let mut proxy = start(&cluster, 600);
+        match stopped {
+            true => cluster.stop(0),
+            false => cluster.kill(0),
+        }
+        let told = Instant::now();
+        proxy.process.signal("TERM");
+        assert_eq!(proxy.process.wait(LIMIT).code(), Some(0));
+        println!("gone after {:?}", told.elapsed());
+        if !stopped {
+            cluster.restart(0);
+            cluster.wait_healthy(0);
+        }
+    }
+}
+
+#[test]
+fn two_of_one_address_do_not_fight_for_it() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let one = start(&cluster, 2);
+    let [_, rest @ ..] = flags(one.address(), 2);
+    let mut two = Proxy::start(&cluster, &rest);
+    wait(|| registered(&two));
+    let lease = find(&cluster, one.address()).expect("registered").lease;
+    assert_eq!(status(&two)["lease"], format!("{lease:x}"));
+    // Several lifetimes.
+    std::thread::sleep(Duration::from_secs(5));
+    let still = find(&cluster, one.address()).expect("registered").lease;
+    assert_eq!(still, lease);
+    two.process.signal("TERM");
+    assert_eq!(two.process.wait(LIMIT).code(), Some(0));
+    wait(|| find(&cluster, one.address()).is_some_and(|entry| entry.lease != lease));
+    assert_eq!(listed(&cluster, &one), [one.address()]);
+}
+
+#[test]
 fn what_is_lost_is_registered_again() {
     let mut cluster = Cluster::start(NEWEST, 1);
     // So long that no renewal finds out.
