@@ -126,10 +126,13 @@ impl Fleet {
         }
     }
 
-    /// Those that are registered. Where none is, this one is told of all the same: its clients are to
-    /// keep an address.
+    /// Those that are registered, in their order. Where none is, this one is told of all the same: its
+    /// clients are to keep an address.
     pub(super) fn set_members(&self, members: Vec<Registered>) {
         self.metrics.set_members(members.len());
+        if self.found.lock().members == members {
+            return;
+        }
         let answer = match members.is_empty() {
             true => naming::member_list(&self.own),
             false => naming::member_list(&members),
@@ -139,14 +142,20 @@ impl Fleet {
             found.answer = answer;
             std::mem::replace(&mut found.members, members.clone())
         };
-        for joined in members.iter().filter(|each| !before.contains(each)) {
+        for joined in members
+            .iter()
+            .filter(|each| before.binary_search(each).is_err())
+        {
             tracing::debug!(
                 proxy = joined.address,
                 host = joined.name,
                 "a proxy is registered"
             );
         }
-        for left in before.iter().filter(|each| !members.contains(each)) {
+        for left in before
+            .iter()
+            .filter(|each| members.binary_search(each).is_err())
+        {
             tracing::debug!(
                 proxy = left.address,
                 host = left.name,
@@ -215,5 +224,71 @@ impl Tasks {
         while self.registering.get() {
             self.over.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet(advertise: &str, prefix: Option<(&str, &'static str)>) -> Fleet {
+        let resolver = prefix.map(|(prefix, namespace)| ResolverOptions {
+            prefix: prefix.to_owned(),
+            ttl: Duration::from_secs(60),
+            namespace: (!namespace.is_empty()).then(|| Bytes::from_static(namespace.as_bytes())),
+        });
+        let options = FleetOptions {
+            advertise: advertise.to_owned(),
+            resolver,
+        };
+        Fleet::new(options, "vm".to_owned(), Arc::default())
+    }
+
+    fn registered(address: &str) -> Registered {
+        Registered {
+            address: address.to_owned(),
+            name: "vm".to_owned(),
+        }
+    }
+
+    #[test]
+    fn keys_lie_under_the_namespace() {
+        for (namespace, key, end) in [("", "p/a:1", "p0"), ("ns/", "ns/p/a:1", "ns/p0")] {
+            let fleet = fleet("a:1", Some(("p", namespace)));
+            let resolver = fleet.resolver.as_ref().unwrap();
+            assert_eq!(resolver.key, key);
+            assert_eq!(resolver.range.range_end(), end);
+            assert!(resolver.range.contains(&resolver.key));
+            assert!(resolver.key.starts_with(resolver.range.start()));
+        }
+    }
+
+    #[test]
+    fn it_tells_of_all_of_itself_or_of_nothing() {
+        assert_eq!(fleet("", None).answer(), None);
+        let own = naming::member_list([&registered("a:1")]);
+        assert_eq!(fleet("a:1", None).answer(), Some(own.clone()));
+        let fleet = fleet("a:1", Some(("p", "")));
+        assert_eq!(fleet.answer(), Some(own.clone()));
+        let others = [registered("b:1"), registered("c:1")];
+        fleet.set_members(others.to_vec());
+        assert_eq!(fleet.answer(), Some(naming::member_list(&others)));
+        fleet.set_members(Vec::new());
+        assert_eq!(fleet.answer(), Some(own));
+    }
+
+    #[test]
+    fn trouble_is_only_where_it_should_be_registered() {
+        assert_eq!(fleet("a:1", None).trouble(), None);
+        let fleet = fleet("a:1", Some(("p", "")));
+        assert!(fleet.trouble().is_some());
+        fleet.set_standing(Ok(0x7b));
+        assert_eq!(fleet.trouble(), None);
+        assert_eq!(fleet.status()["lease"], "7b");
+        assert_eq!(fleet.status()["reason"], Value::Null);
+        fleet.set_standing(Err("no leader"));
+        assert_eq!(fleet.trouble().as_deref(), Some("no leader"));
+        assert_eq!(fleet.status()["registered"], false);
+        assert!(!fleet.metrics.is_registered() && fleet.metrics.is_shown());
     }
 }
