@@ -23,6 +23,7 @@ use crate::server::accept;
 use crate::server::pages::Pages;
 use crate::server::worker::{Plan, WorkerHandle};
 use crate::service::MaxBytes;
+use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::endpoint::Endpoint;
@@ -88,6 +89,7 @@ impl App {
                 config.reads,
                 metrics.answers.clone(),
                 gate(config),
+                Fleet::new(config.fleet.clone(), host(), metrics.fleet.clone()),
             )),
             pages: Arc::new(pages),
             tls: server_tls,
@@ -216,6 +218,8 @@ fn announce(config: &Config, app: &App) {
         endpoints = endpoints.join(","),
         tls = config.server_tls.is_some(),
         workers = config.workers,
+        advertise_client_url = config.fleet.advertise,
+        resolver_prefix = config.fleet.resolver.as_ref().map(|resolver| &resolver.prefix[..]),
         cache_bytes = config.reads.cache_bytes,
         cache_max_age = ?config.reads.max_age,
         "started gRPC proxy"
@@ -289,6 +293,11 @@ fn gate(config: &Config) -> Option<Gate> {
     let opened = config.namespace_allow.iter();
     let opened: Vec<_> = opened.filter_map(|path| method::lookup(path)).collect();
     Some(Gate::new(namespace, &opened))
+}
+
+/// The name by which this proxy's host is shown to clients.
+fn host() -> String {
+    gethostname::gethostname().to_string_lossy().into_owned()
 }
 
 fn file<'a>(flag: &'a str, path: &'a Path) -> File<'a> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
+use crate::service::fleet::state::{FleetOptions, ResolverOptions};
 use crate::service::reads::answers::ReadOptions;
 use crate::upstream::endpoint::{Endpoint, is_host};
 use crate::wire::method::{self, Method};
@@ -52,6 +53,8 @@ pub struct Config {
     pub namespace_allow: Vec<&'static str>,
     /// Which answers to reads are kept, and for how long.
     pub reads: ReadOptions,
+    /// How this proxy and others find one another.
+    pub fleet: FleetOptions,
     /// Worker threads, 1 to [`MAX_WORKERS`].
     pub workers: usize,
     /// How long open calls may go on once the process is told to stop (S2); zero: not at all.
@@ -98,6 +101,8 @@ const DEFAULT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const DEFAULT_WATCH_PROGRESS_NOTIFY: Duration = Duration::from_secs(600);
 /// etcd's own bound on it.
 pub const LEAST_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
+/// In seconds: the longest lease that etcd grants is one shorter.
+const TOO_LONG_TTL: u64 = 9_000_000_001;
 /// A thousandth of what machines have that run proxies, and seconds of a busy cluster's events.
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -112,6 +117,7 @@ impl Config {
         let server_tls = server_tls(&flags)?;
         let upstream_tls = upstream_tls(&flags)?;
         let endpoints = endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
+        let resolver = resolver(&flags)?;
         Ok(Config {
             workers: workers(flags.workers)?,
             listen_addr: flags.listen_addr,
@@ -143,6 +149,10 @@ impl Config {
                 max_age: flags.cache_max_age,
                 audit: flags.cache_audit,
                 ordering: flags.experimental_serializable_ordering,
+            },
+            fleet: FleetOptions {
+                advertise: flags.advertise_client_url,
+                resolver,
             },
             permit_without_stream: flags.permit_without_stream,
             drain_timeout: flags.drain_timeout,
@@ -220,6 +230,33 @@ fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError> {
         key_file,
         trusted_ca_file,
     }))
+}
+
+/// The prefix and its TTL come together, and with an address.
+fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageError> {
+    let (prefix, ttl) = (flags.resolver_prefix.as_str(), flags.resolver_ttl);
+    let refuse_ttl =
+        |reason: &str| Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
+    if prefix.is_empty() {
+        return match ttl {
+            0 => Ok(None),
+            _ => refuse_ttl("needs --resolver-prefix"),
+        };
+    }
+    let reason = match ttl {
+        0 => "needs --resolver-ttl of at least 1",
+        _ if flags.advertise_client_url.is_empty() => {
+            "needs --advertise-client-url, which is empty"
+        }
+        TOO_LONG_TTL.. => return refuse_ttl("etcd has no lease that long"),
+        _ => {
+            return Ok(Some(ResolverOptions {
+                prefix: prefix.to_owned(),
+                ttl: Duration::from_secs(ttl),
+            }));
+        }
+    };
+    Err(UsageError::value("resolver-prefix", prefix, reason))
 }
 
 /// Each in the order of its first mention.

@@ -452,8 +452,32 @@ pub const TRANSLATED_PLACES: usize = 262_144;
 /// How deep transactions nest in each other under a namespace. etcd's own bound, when it takes as
 /// many operations in one as by default.
 pub const TRANSACTION_DEPTH: u32 = 128;
+/// Proxies under the prefix that MemberList tells of, and the size of a key or value among them, in
+/// bytes: four million bytes in all at most.
+pub const FLEET_MEMBERS: usize = 1_024;
+/// See [`FLEET_MEMBERS`].
+pub const FLEET_VALUE_BYTES: usize = 2 * 1024;
+
+/// The largest answer to a read of what is under the prefix, and to a watch of it. Where more is there,
+/// it is read anew after pauses, and MemberList tells of what was known before.
+pub const FLEET_ANSWER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Time for one step of a registration, until it counts as failed.
+pub const FLEET_CALL_TIME: Duration = Duration::from_secs(5);
+
+/// Time for its revocation at the end of the process.
+pub const FLEET_REVOKE_TIME: Duration = Duration::from_secs(2);
+
+/// Time for which the key of a registration must be seen to be gone until it is put again: a watch may
+/// be behind.
+pub const FLEET_ABSENT: Duration = Duration::from_secs(1);
+
+/// Pause until a registration that keeps failing is logged again, when it fails of something else.
+pub const FLEET_TELL_PAUSE: Duration = Duration::from_secs(60);
 
 const _: () = {
+    assert!(FLEET_MEMBERS * FLEET_VALUE_BYTES * 2 <= FLEET_ANSWER_BYTES);
+    assert!(FLEET_REVOKE_TIME.as_millis() < FLEET_CALL_TIME.as_millis());
     assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
     assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);

@@ -5,7 +5,7 @@
 //! are kept, our own begin with `etcd_edge_`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -182,6 +182,53 @@ pub struct AnswerMetrics {
     pub drops: SharedCount,
 }
 
+/// The fleet, where this proxy registers.
+#[derive(Debug, Default)]
+pub struct FleetMetrics {
+    /// It does.
+    shown: AtomicBool,
+    registered: AtomicBool,
+    members: AtomicUsize,
+    /// Times it was registered.
+    pub registrations: SharedCount,
+    /// Steps of its registration that failed.
+    pub failures: SharedCount,
+    /// Times that others could not be followed.
+    pub follow_failures: SharedCount,
+}
+
+impl FleetMetrics {
+    /// Whether any of this is to be shown.
+    pub fn show(&self, shown: bool) {
+        self.shown.store(shown, Ordering::Relaxed);
+    }
+
+    /// Whether any of this is to be shown.
+    pub fn is_shown(&self) -> bool {
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    /// Whether this proxy is registered now.
+    pub fn set_registered(&self, registered: bool) {
+        self.registered.store(registered, Ordering::Relaxed);
+    }
+
+    /// Whether this proxy is registered now.
+    pub fn is_registered(&self) -> bool {
+        self.registered.load(Ordering::Relaxed)
+    }
+
+    /// Proxies that are registered, as far as is known.
+    pub fn set_members(&self, members: usize) {
+        self.members.store(members, Ordering::Relaxed);
+    }
+
+    /// Proxies that are registered, as far as is known.
+    pub fn members(&self) -> usize {
+        self.members.load(Ordering::Relaxed)
+    }
+}
+
 /// A gauge that several threads move.
 #[derive(Debug, Default)]
 pub struct Size(AtomicUsize);
@@ -323,6 +370,8 @@ pub struct Metrics {
     pub connections_refused: SharedCount,
     /// Kept answers.
     pub answers: Arc<AnswerMetrics>,
+    /// The fleet.
+    pub fleet: Arc<FleetMetrics>,
     /// The most that was shown.
     pub(crate) events_coalescing: AtomicU64,
     /// Of [`WorkerMetrics::calls`].
@@ -364,6 +413,7 @@ impl Metrics {
             endpoints: endpoints.into_iter().map(EndpointMetrics::new).collect(),
             connections_refused: SharedCount::default(),
             answers: Arc::default(),
+            fleet: Arc::default(),
             events_coalescing: AtomicU64::new(0),
             methods,
             code_names,

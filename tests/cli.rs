@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, ServerTls, UpstreamTls};
+use etcd_edge::service::fleet::state::{FleetOptions, ResolverOptions};
 use etcd_edge::service::reads::answers::ReadOptions;
 
 /// Splits at blanks and reads it.
@@ -101,7 +102,8 @@ fn every_served_flag_reaches_the_options() {
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
          --cache-max-age 200ms --cache-audit 50 --serializable-ordering --namespace p/ \
          --namespace-allow Snapshot,etcdserverpb.KV/Compact \
-         --namespace-allow /etcdserverpb.Auth/RoleGet",
+         --namespace-allow /etcdserverpb.Auth/RoleGet \
+         --advertise-client-url a:1 --resolver-prefix p --resolver-ttl 60",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
@@ -137,6 +139,13 @@ fn every_served_flag_reaches_the_options() {
             max_age: Duration::from_millis(200),
             audit: 50,
             ordering: true,
+        },
+        fleet: FleetOptions {
+            advertise: "a:1".to_owned(),
+            resolver: Some(ResolverOptions {
+                prefix: "p".to_owned(),
+                ttl: Duration::from_secs(60),
+            }),
         },
         workers: 3,
         drain_timeout: Duration::from_secs(90),
@@ -316,7 +325,7 @@ fn wrong_values_are_named_with_their_flag() {
 
 #[test]
 fn what_asks_for_nothing_more_than_is_done_is_taken() {
-    let nothing = "start --advertise-client-url= --discovery-srv= --discovery-srv-name= \
+    let nothing = "start --advertise-client-url=127.0.0.1:23790 --discovery-srv= --discovery-srv-name= \
                    --insecure-discovery=false --endpoints-auto-sync-interval=0s --client-crl-file= \
                    --auto-tls=f --self-signed-cert-validity=1 --data-dir=default.proxy \
                    --listen-cipher-suites= --tls-min-version=TLS1.2 --tls-max-version=TLS1.3 \
@@ -337,7 +346,6 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
 #[test]
 fn what_is_not_served_yet_is_refused() {
     for flag in [
-        "advertise-client-url=127.0.0.1:23790",
         "discovery-srv=d",
         "discovery-srv-name=n",
         "insecure-discovery=true",
@@ -366,10 +374,6 @@ fn what_is_not_served_yet_is_refused() {
         complaint("start --leasing-prefix=p"),
         "--experimental-leasing-prefix=p: not supported yet"
     );
-    assert_eq!(
-        complaint("start --resolver-prefix=p --resolver-ttl=60"),
-        "--resolver-prefix=p: not supported yet"
-    );
     // The list adds up, so an empty value after it takes nothing back.
     assert_eq!(
         complaint("start --listen-cipher-suites=A --listen-cipher-suites="),
@@ -378,10 +382,10 @@ fn what_is_not_served_yet_is_refused() {
 }
 
 #[test]
-fn a_wrong_command_line_is_called_wrong_before_it_is_called_not_supported() {
+fn what_registration_needs_comes_together() {
     for (flags, expected) in [
         (
-            "--namespace=n --resolver-prefix=p",
+            "--resolver-prefix=p",
             "--resolver-prefix=p: needs --resolver-ttl of at least 1",
         ),
         (
@@ -396,6 +400,26 @@ fn a_wrong_command_line_is_called_wrong_before_it_is_called_not_supported() {
             "--resolver-prefix=p --resolver-ttl=5 --advertise-client-url=",
             "--resolver-prefix=p: needs --advertise-client-url, which is empty",
         ),
+        (
+            "--resolver-ttl=5 --advertise-client-url=",
+            "--resolver-ttl=5: needs --resolver-prefix",
+        ),
+        (
+            "--resolver-prefix=p --resolver-ttl=9000000001",
+            "--resolver-ttl=9000000001: etcd has no lease that long",
+        ),
+    ] {
+        assert_eq!(complaint(&format!("start {flags}")), expected);
+    }
+    let resolver = config("start --resolver-prefix=p --resolver-ttl=9000000000")
+        .fleet
+        .resolver;
+    assert_eq!(resolver.unwrap().ttl, Duration::from_secs(9_000_000_000));
+}
+
+#[test]
+fn a_wrong_command_line_is_called_wrong_before_it_is_called_not_supported() {
+    for (flags, expected) in [
         (
             "--auto-tls --self-signed-cert-validity=0",
             "--self-signed-cert-validity=0: --auto-tls needs at least one year",

@@ -4,12 +4,11 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use support::cluster::Cluster;
+use support::go;
 use support::pages;
 use support::process::Process;
 use support::proxy::Proxy;
@@ -17,11 +16,15 @@ use support::release;
 
 #[test]
 fn every_part_of_the_go_client_works_through_the_proxy() {
-    let program = build();
+    let program = go::client();
     let cluster = Cluster::start(release::NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let run = Command::new(program)
-        .args(["-test.v", "-test.timeout=240s", "-test.skip=^TestFailover$"])
+        .args([
+            "-test.v",
+            "-test.timeout=240s",
+            "-test.skip=^Test(Failover|Fleet.*)$",
+        ])
         .env("ETCD_ENDPOINTS", proxy.address())
         .env("ETCD_DIRECT", cluster.endpoints())
         .output()
@@ -43,7 +46,7 @@ fn every_part_of_the_go_client_works_through_the_proxy() {
 
 #[test]
 fn watches_of_the_go_client_lose_nothing_while_members_fail() {
-    let program = build();
+    let program = go::client();
     let mut cluster = Cluster::start(release::NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let mut command = Command::new(program);
@@ -80,27 +83,4 @@ fn watches_of_the_go_client_lose_nothing_while_members_fail() {
         "{}\nthe Go client's watches fail:\n{said}",
         proxy.process.log()
     );
-}
-
-fn build() -> PathBuf {
-    // Both tests need it; the second finds it made.
-    static BUILDING: Mutex<()> = Mutex::new(());
-    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = root.join("target/go-client/client.test");
-    let built = Command::new("go")
-        .args(["test", "-c", "-mod=readonly", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(root.join("tests/go"))
-        .output();
-    let built = built.unwrap_or_else(|error| {
-        panic!("this test needs Go 1.26 or newer on PATH (https://go.dev/dl): {error}")
-    });
-    let said = String::from_utf8_lossy(&built.stderr);
-    assert!(
-        built.status.success(),
-        "tests/go does not build; it needs Go 1.26 or newer:\n{said}"
-    );
-    program
 }

@@ -7,6 +7,8 @@ mod support;
 mod answers;
 #[path = "scripted/deadlines.rs"]
 mod deadlines;
+#[path = "scripted/fleet.rs"]
+mod fleet;
 #[path = "scripted/framing.rs"]
 mod framing;
 #[path = "scripted/goaway.rs"]
@@ -54,7 +56,7 @@ impl Scene {
 
     async fn with(endpoints: usize, flags: &[&str]) -> Scene {
         let etcd = Fleet::start(endpoints).await;
-        let mut all = vec![etcd.flag()];
+        let mut all = vec![etcd.flag(), "--advertise-client-url=".to_owned()];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let proxy = Proxy::start_with(&all);
         let client = Client::connect(proxy.address()).await;

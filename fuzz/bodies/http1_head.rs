@@ -12,6 +12,7 @@ use etcd_edge::metrics::{CODES, Metrics};
 use etcd_edge::net::stream::Stream;
 use etcd_edge::server::http1;
 use etcd_edge::server::pages::Pages;
+use etcd_edge::service::fleet::state::{Fleet, FleetOptions};
 use etcd_edge::service::reads::answers::ReadOptions;
 use etcd_edge::service::shared::{Shared, WatchOptions};
 use etcd_edge::service::{Ctx, MaxBytes};
@@ -56,6 +57,11 @@ async fn serve(server: StdStream) {
         },
         metrics().answers.clone(),
         None,
+        Fleet::new(
+            FleetOptions::default(),
+            String::new(),
+            metrics().fleet.clone(),
+        ),
     );
     let ctx = Rc::new(Ctx::new(
         Pool::new(endpoints().clone()),

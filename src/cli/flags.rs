@@ -18,7 +18,8 @@ pub struct Flags {
     /// where clients connect, HTTP/2 and HTTP/1.1 on one port; no host means every address
     #[argh(option)]
     pub listen_addr: String,
-    /// address this proxy registers and answers in MemberList; empty: etcd's own answer
+    /// where clients find this proxy: what MemberList tells of it; empty: MemberList is etcd's own
+    /// answer
     #[argh(option)]
     pub advertise_client_url: String,
 
@@ -125,10 +126,11 @@ pub struct Flags {
     #[argh(option, from_str_fn(duration))]
     pub experimental_watch_progress_notify_interval: Duration,
 
-    /// etcd prefix under which proxies register
+    /// etcd prefix under which this proxy registers its --advertise-client-url, and under which
+    /// MemberList finds the others; needs --resolver-ttl
     #[argh(option)]
     pub resolver_prefix: String,
-    /// lifetime of that registration, in seconds
+    /// how long that registration outlives a proxy that dies, in seconds, at least 1
     #[argh(option, from_str_fn(number))]
     pub resolver_ttl: u64,
 
@@ -184,25 +186,7 @@ impl Flags {
     /// What flags demand of each other, for those whose function is still to come: a wrong command
     /// line is to be called wrong, not merely not supported.
     pub(crate) fn check_unserved(&self) -> Result<(), UsageError> {
-        self.check_registration()?;
         self.check_listen_tls()
-    }
-
-    fn check_registration(&self) -> Result<(), UsageError> {
-        let (prefix, ttl) = (self.resolver_prefix.as_str(), self.resolver_ttl);
-        if !prefix.is_empty() && ttl < 1 {
-            let reason = "needs --resolver-ttl of at least 1";
-            return Err(UsageError::value("resolver-prefix", prefix, reason));
-        }
-        if prefix.is_empty() && ttl > 0 {
-            let reason = "needs --resolver-prefix";
-            return Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
-        }
-        if !prefix.is_empty() && self.advertise_client_url.is_empty() {
-            let reason = "needs --advertise-client-url, which is empty";
-            return Err(UsageError::value("resolver-prefix", prefix, reason));
-        }
-        Ok(())
     }
 
     fn check_listen_tls(&self) -> Result<(), UsageError> {

@@ -122,7 +122,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         Listening,
         Text("URL"),
         "127.0.0.1:23790",
-        Only(&[""]),
+        Yes,
     ),
     flag(
         "endpoints",
@@ -239,8 +239,8 @@ pub(crate) const FLAGS: &[Flag] = &[
         "10m",
         Yes,
     ),
-    flag("resolver-prefix", Fleet, Text("PREFIX"), "", Only(&[""])),
-    flag("resolver-ttl", Fleet, Number, "0", Only(&["0"])),
+    flag("resolver-prefix", Fleet, Text("PREFIX"), "", Yes),
+    flag("resolver-ttl", Fleet, Number, "0", Yes),
     flag("namespace", Namespace, Text("PREFIX"), "", Yes),
     flag("namespace-allow", Namespace, List("METHOD,..."), "", Yes),
     flag("cache-bytes", Cache, Number, "67108864", Yes),
@@ -427,7 +427,5 @@ mod tests {
         assert!(interval.serves("0") && interval.serves("0h0m") && !interval.serves("1ns"));
         let pprof = find("enable-pprof").unwrap();
         assert!(pprof.serves("F") && !pprof.serves("1"));
-        let ttl = find("resolver-ttl").unwrap();
-        assert!(ttl.serves("0x0") && !ttl.serves("1"));
     }
 }

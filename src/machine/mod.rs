@@ -2,6 +2,7 @@
 //! as arguments, so each machine runs the same in production, model test and fuzz target.
 
 pub mod bucket;
+pub mod fleet;
 pub mod flood;
 pub mod lease;
 pub mod picker;

@@ -1,5 +1,7 @@
 //! How what is counted is shown to Prometheus.
 
+mod fleet;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -392,7 +394,13 @@ impl Collector for MetricsCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let parts = [self.calls(), self.watches(), self.leases(), self.reads()];
+        let parts = [
+            self.calls(),
+            self.watches(),
+            self.leases(),
+            self.reads(),
+            self.fleet(),
+        ];
         parts
             .into_iter()
             .flatten()

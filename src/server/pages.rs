@@ -47,7 +47,7 @@ impl Pages {
                 page
             }
             "/health" => health_page(health::read(ctx).await),
-            "/proxy/health" => health_page(health::read_and_watch(ctx).await),
+            "/proxy/health" => health_page(health::of_proxy(ctx).await),
             "/proxy/status" => status_page(ctx).await,
             "/metrics" => member_metrics(ctx).await,
             "/proxy/metrics" => self.own_metrics(),

@@ -163,6 +163,7 @@ async fn serve(
     while worker.open.load(Ordering::Relaxed) > 0 {
         worker.closed.notified().await;
     }
+    tasks::end(&worker.clients.ctx).await;
     worker.clients.ctx.pool.close();
 }
 

@@ -22,6 +22,9 @@ use crate::wire::timeout;
 /// Of reads.
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 
+/// Of the list of members.
+pub(super) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+
 /// Of watches.
 pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 

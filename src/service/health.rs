@@ -52,13 +52,18 @@ pub async fn read(ctx: &Rc<Ctx>) -> Result<(), String> {
     }
 }
 
-/// The read, and then a watch whose creation is answered.
-pub async fn read_and_watch(ctx: &Rc<Ctx>) -> Result<(), String> {
+/// The proxy's own: the read, then a watch whose creation is answered, and that it is registered where it
+/// should be.
+pub async fn of_proxy(ctx: &Rc<Ctx>) -> Result<(), String> {
     read(ctx).await?;
     let until = Instant::now() + limits::HEALTH_TIME;
     match timeout_at(until, watch(ctx, until)).await {
-        Ok(Some(())) => Ok(()),
-        Ok(None) | Err(_) => Err("WATCH TIMEOUT".to_owned()),
+        Ok(Some(())) => {}
+        Ok(None) | Err(_) => return Err("WATCH TIMEOUT".to_owned()),
+    }
+    match ctx.shared.fleet.trouble() {
+        Some(why) => Err(format!("REGISTRATION ERROR:{why}")),
+        None => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::net::drain::Drain;
 use crate::net::timers::Timers;
+use crate::service::fleet::state::Tasks;
 use crate::service::lease::state::Leases;
 use crate::service::peer::Peer;
 use crate::service::reads::Reads;
@@ -22,6 +23,7 @@ pub mod call;
 mod client;
 mod ending;
 mod fetch;
+pub mod fleet;
 pub mod gate;
 mod gather;
 mod grants;
@@ -88,6 +90,8 @@ pub struct Ctx {
     pub leases: Leases,
     /// Reads of this worker.
     pub reads: Reads,
+    /// The tasks that register this proxy.
+    fleet: Tasks,
     /// The number of the last client connection.
     peers: Cell<u64>,
     /// This worker's number.
@@ -115,6 +119,7 @@ impl Ctx {
             watches: Watches::new(worker, shared.clone()),
             leases: Leases::default(),
             reads: Reads::default(),
+            fleet: Tasks::default(),
             peers: Cell::new(0),
             shared,
             metrics,

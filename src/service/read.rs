@@ -11,7 +11,7 @@ use crate::service::gather::{Gathered, gather};
 use crate::service::pass::pass;
 use crate::service::reads::kept::{is_behind, keep};
 use crate::service::reads::plan::{Plan, plan};
-use crate::service::reads::waiting;
+use crate::service::reads::waiting::{self, kept as kept_answer};
 use crate::wire::status::Code;
 
 /// Serves a client's read. Gives back what was received when the request is too large to be
@@ -24,6 +24,7 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
     };
     let (asking, flight) = match plan(call, &request) {
         Plan::Given(code) => return Ok(code),
+        Plan::Here(answer) => return Ok(Box::pin(pass(call, kept_answer(answer))).await),
         Plan::Waits(waits) => return Ok(Box::pin(waiting::serve(call, request, waits)).await),
         Plan::Plain(asking) => (asking, None),
         Plan::Alone(asking, flight) => (Some(asking), Some(flight)),

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::limits;
 use crate::machine::watch::hub::Identity;
 use crate::metrics::AnswerMetrics;
+use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
 use crate::service::identity::Identities;
 use crate::service::known::Known;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub(super) answers: Answers,
     /// What all keys of clients begin with at etcd, if anything.
     gate: Option<Gate>,
+    /// Proxies side by side.
+    pub(super) fleet: Fleet,
     /// The size from which etcd cuts what it tells, as far as it has shown.
     part_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
@@ -68,6 +71,7 @@ impl Shared {
         reads: ReadOptions,
         answers: Arc<AnswerMetrics>,
         gate: Option<Gate>,
+        fleet: Fleet,
     ) -> Shared {
         let mailbox = |_| {
             let (sender, receiver) = unbounded_channel();
@@ -82,6 +86,7 @@ impl Shared {
             identities: Identities::default(),
             answers: Answers::new(reads, answers),
             gate,
+            fleet,
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,

@@ -1,5 +1,5 @@
 //! What is served, for people: ranges with their watchers, frontiers and lags, whose heartbeats share
-//! what, and what is kept of reads, over all workers.
+//! what, what is kept of reads, and which proxies there are, over all workers.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,7 @@ pub async fn status(ctx: &Ctx) -> Value {
         "workers": workers,
         "ranges": ranges(&all, known.revision),
         "reads": reads(ctx),
+        "fleet": ctx.shared.fleet.status(),
         "leases": all.iter().flat_map(|report| &report.leases).map(lease).collect::<Vec<_>>(),
     })
 }

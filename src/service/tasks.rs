@@ -3,13 +3,19 @@
 use std::rc::Rc;
 
 use crate::service::mail::{Mail, Report};
-use crate::service::{Ctx, lease, watch};
+use crate::service::{Ctx, fleet, lease, watch};
 
 /// Begins all of it.
 pub fn begin(ctx: &Rc<Ctx>) {
     tokio::task::spawn_local(take_mail(ctx.clone()));
     watch::tasks::begin(ctx);
     lease::tasks::begin(ctx);
+    fleet::tasks::begin(ctx);
+}
+
+/// Returns when what must be done before the end of the process is done (S2).
+pub async fn end(ctx: &Rc<Ctx>) {
+    ctx.fleet.ended().await;
 }
 
 /// Mail from other workers.

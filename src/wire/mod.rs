@@ -9,6 +9,7 @@ pub mod lease;
 pub mod metadata;
 pub mod method;
 pub mod namespace;
+pub mod naming;
 pub mod pb;
 pub mod proto;
 pub mod range;

@@ -53,6 +53,8 @@ impl Asked {
             let field = field.ok()?;
             match field.number {
                 KEY => asked.key = place(&field)?,
+                // One that is there and empty is all from the key on to etcd up to 3.6, and one key to 3.7.
+                RANGE_END if field.value.is_empty() => return None,
                 RANGE_END => asked.range_end = place(&field)?,
                 // An int64 travels as the same 64 bits.
                 REVISION => asked.revision = field.varint()? as i64,
@@ -125,6 +127,18 @@ mod tests {
     use crate::wire::pb::etcdserverpb::RangeRequest;
     use proptest::prelude::*;
     use prost::Message as _;
+
+    #[test]
+    fn an_end_that_is_there_and_empty_is_not_understood() {
+        for message in [
+            &b"\x0a\x01k\x12\x00"[..],
+            b"\x12\x00\x0a\x01k\x12\x01z",
+            b"\x12\x01z\x12\x00",
+        ] {
+            assert_eq!(Asked::parse(&frame::encode(message)), None);
+        }
+        assert!(Asked::parse(&frame::encode(b"\x0a\x01k\x12\x01z")).is_some());
+    }
 
     fn request() -> impl Strategy<Value = RangeRequest> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..6).prop_map(Bytes::from);

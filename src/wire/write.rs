@@ -125,6 +125,8 @@ fn keys(request: &[u8], has_end: bool, found: &mut Vec<KeyRange>) -> Result<(), 
         let field = field?;
         match (field.number, field.wire_type) {
             (1, WireType::Len) => key = field.value,
+            // To etcd up to 3.6 this is all from the key on, to 3.7 one key.
+            (2, WireType::Len) if has_end && field.value.is_empty() => end = &[0],
             (2, WireType::Len) if has_end => end = field.value,
             _ => {}
         }
@@ -211,6 +213,15 @@ mod tests {
         };
         let open = touched("/etcdserverpb.KV/DeleteRange", &delete.encode_to_vec());
         assert_eq!(open, Touched::Ranges(vec![range("a", "\0")]));
+    }
+
+    #[test]
+    fn an_end_that_is_there_and_empty_may_mean_all_that_follows() {
+        let all = Touched::Ranges(vec![range("k", "\0")]);
+        assert_eq!(
+            touched("/etcdserverpb.KV/DeleteRange", b"\x0a\x01k\x12\x00"),
+            all
+        );
     }
 
     #[test]

@@ -169,6 +169,16 @@ impl Cluster {
         self.members[member].process = spawn(&self.version, &arguments);
     }
 
+    /// Kills the only member and starts it again on its ports with nothing in its store. Does not wait.
+    pub fn restart_empty(&mut self) {
+        assert_eq!(self.size(), 1, "one of several would not be let in again");
+        self.kill(0);
+        let data = self.members[0].arguments.iter();
+        let data = data.filter_map(|argument| argument.strip_prefix("--data-dir="));
+        data.for_each(|dir| std::fs::remove_dir_all(dir).expect("the member's own"));
+        self.restart(0);
+    }
+
     /// Waits until one member answers as healthy, which takes a quorum.
     pub fn wait_healthy(&mut self, member: usize) {
         if let Err(why) = self.try_healthy(member) {

@@ -10,6 +10,7 @@
 
 pub mod beats;
 pub mod cluster;
+pub mod go;
 pub mod grpc;
 pub mod http;
 pub mod janitor;

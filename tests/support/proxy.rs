@@ -51,7 +51,11 @@ impl Proxy {
 
     /// Starts `etcd grpc-proxy` of the cluster's release in front of it.
     pub fn start_go<I: AsRef<str>>(cluster: &Cluster, flags: &[I]) -> Proxy {
-        let address = format!("127.0.0.1:{}", ports::take());
+        Proxy::start_go_at(cluster, format!("127.0.0.1:{}", ports::take()), flags)
+    }
+
+    /// The same, at an address that is known before.
+    pub fn start_go_at<I: AsRef<str>>(cluster: &Cluster, address: String, flags: &[I]) -> Proxy {
         let mut command = Command::new(binary(cluster.version(), "etcd"));
         command.args(["grpc-proxy", "start", &format!("--listen-addr={address}")]);
         command.args(cluster.proxy_flags());

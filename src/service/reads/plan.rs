@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::service::call::Call;
+use crate::service::fleet;
 use crate::service::grants::Wish;
 use crate::service::reads::asking::Asking;
 use crate::service::reads::give::{Given, give};
@@ -14,6 +15,8 @@ use crate::wire::status::Code;
 pub(in crate::service) enum Plan {
     /// It was answered.
     Given(Code),
+    /// This is its answer, whole and framed.
+    Here(Bytes),
     /// It goes to etcd now, on its own.
     Plain(Option<Asking>),
     /// The same, and whoever asks the same meanwhile waits for it to come back.
@@ -35,7 +38,7 @@ pub(in crate::service) enum Wait {
 /// What is to be done about a call's read, its request gathered.
 pub(in crate::service) fn plan(call: &mut Call, request: &[Bytes]) -> Plan {
     let Some(asking) = Asking::of(call, request) else {
-        return Plan::Plain(None);
+        return fleet::answer(call).map_or(Plan::Plain(None), Plan::Here);
     };
     let serializable = asking.asked.is_serializable();
     if serializable {

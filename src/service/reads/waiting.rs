@@ -169,7 +169,7 @@ async fn may_read(ctx: &Rc<Ctx>, wish: Wish) -> bool {
 }
 
 /// A kept answer as one of etcd's.
-fn kept(answer: Bytes) -> Answer {
+pub(in crate::service) fn kept(answer: Bytes) -> Answer {
     Answer {
         head: head().into_parts().0,
         held: Held::kept(answer.len()),

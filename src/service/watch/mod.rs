@@ -15,6 +15,7 @@ mod client;
 mod cover;
 mod covers;
 mod granted;
+pub(super) mod incoming;
 mod line;
 mod lines;
 mod outbox;

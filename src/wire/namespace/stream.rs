@@ -151,6 +151,10 @@ impl Stream {
     ///
     /// # Errors
     /// When nothing more may pass. The message it is about is let go.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "not an iterator: None is not the end"
+    )]
     pub fn next(&mut self) -> Result<Option<Vec<Bytes>>, StreamError> {
         let Some(head) = self.head() else {
             return Ok(None);
@@ -175,7 +179,14 @@ impl Stream {
             Messages::Requests(form) => self.namespace.framed_request(form, &message),
             Messages::Answers(form) => self.namespace.framed_answer(form, &message),
         };
-        translated.map(Some).map_err(StreamError::Refused)
+        let pieces = translated.map_err(StreamError::Refused)?;
+        // The other side takes no more, and a prefix makes a message longer.
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() - HEAD_LEN as u64;
+        if len > self.max {
+            let max = self.max;
+            return Err(StreamError::Frame(FrameError::TooLarge { len, max }));
+        }
+        Ok(Some(pieces))
     }
 
     /// All of a stream that is here whole.

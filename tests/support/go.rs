@@ -1,0 +1,32 @@
+//! The program that runs the real Go client of etcd, built from `tests/go`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The program, built first.
+pub fn client() -> PathBuf {
+    // Once: whoever runs it meanwhile keeps it from being written.
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build).clone()
+}
+
+fn build() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join("target/go-client/client.test");
+    let built = Command::new("go")
+        .args(["test", "-c", "-mod=readonly", "-o"])
+        .arg(&program)
+        .arg(".")
+        .current_dir(root.join("tests/go"))
+        .output();
+    let built = built.unwrap_or_else(|error| {
+        panic!("this test needs Go 1.26 or newer on PATH (https://go.dev/dl): {error}")
+    });
+    let said = String::from_utf8_lossy(&built.stderr);
+    assert!(
+        built.status.success(),
+        "tests/go does not build; it needs Go 1.26 or newer:\n{said}"
+    );
+    program
+}
