@@ -127,6 +127,16 @@ pub(crate) const ALL: &[Case] = &[
         wire::walk_watch,
     ),
     pure(
+        "namespace-put",
+        "a put of 100 B, put under a prefix",
+        wire::namespace_put,
+    ),
+    pure(
+        "namespace-range",
+        "an answer with a key and 64 B, taken out of it",
+        wire::namespace_range,
+    ),
+    pure(
         "method-first",
         "the most frequent method looked up",
         wire::method_first,

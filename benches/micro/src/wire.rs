@@ -12,9 +12,10 @@ use etcd_edge::upstream::endpoint::Endpoint;
 use etcd_edge::upstream::pool::Endpoints;
 use etcd_edge::wire::frame::{self, Reader, Scanner};
 use etcd_edge::wire::method;
+use etcd_edge::wire::namespace::{Answer, Namespace, Request as Form};
 use etcd_edge::wire::pb::etcdserverpb::{
-    Compare, PutRequest, RangeRequest, RequestOp, ResponseHeader, TxnRequest, WatchResponse,
-    compare, request_op,
+    Compare, PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest,
+    WatchResponse, compare, request_op,
 };
 use etcd_edge::wire::pb::mvccpb::{Event, KeyValue};
 use etcd_edge::wire::proto;
@@ -217,6 +218,49 @@ pub(crate) fn walk_watch(rounds: u64) {
             }
         });
         assert!(keys == 100);
+    });
+}
+
+fn namespace() -> Namespace {
+    Namespace::new(b"tenant-1/").expect("a prefix")
+}
+
+pub(crate) fn namespace_put(rounds: u64) {
+    let put = PutRequest {
+        key: Bytes::from_static(b"registry/pods/default/web-0"),
+        value: Bytes::from_static(&[7; 69]),
+        ..PutRequest::default()
+    };
+    let message = [Bytes::from(put.encode_to_vec())];
+    let namespace = namespace();
+    repeat(rounds, message, |message| {
+        let stored = namespace.request(Form::Put, message).expect("it passes");
+        assert!(stored.len() == 1 && stored[0].len() == message[0].len() + 9);
+        stored
+    });
+}
+
+pub(crate) fn namespace_range(rounds: u64) {
+    let kv = KeyValue {
+        key: Bytes::from_static(b"tenant-1/registry/pods/default/web-0"),
+        create_revision: 1_000_000,
+        mod_revision: 1_234_567,
+        version: 3,
+        value: Bytes::from_static(&[7; 64]),
+        lease: 0,
+    };
+    let answer = RangeResponse {
+        header: Some(header()),
+        kvs: vec![kv],
+        more: false,
+        count: 1,
+    };
+    let message = [Bytes::from(answer.encode_to_vec())];
+    let namespace = namespace();
+    repeat(rounds, message, |message| {
+        let shown = namespace.answer(Answer::Range, message).expect("it passes");
+        assert!(shown.len() == 1 && shown[0].len() == message[0].len() - 9);
+        shown
     });
 }
 
