@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
+use crate::config::{Config, LEAST_PROGRESS_NOTIFY, UpstreamTls};
 use crate::error::StartError;
 use crate::limits;
 use crate::machine::silence::KeepAlive;
@@ -25,7 +25,7 @@ use crate::server::worker::{Plan, WorkerHandle};
 use crate::service::MaxBytes;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::pool::Endpoints;
+use crate::upstream::endpoints::Endpoints;
 use crate::wire::method::{self, Kind};
 use crate::wire::status::Code;
 
@@ -58,13 +58,7 @@ impl App {
                     .map(|path| file("--trusted-ca-file", path)),
             )?),
         };
-        let names = config.endpoints.iter().map(ToString::to_string);
-        let metrics = Arc::new(Metrics::new(
-            config.workers,
-            names,
-            method_labels(),
-            code_names(),
-        ));
+        let metrics = Arc::new(Metrics::new(config.workers, method_labels(), code_names()));
         let pages = Pages::new(metrics.clone()).map_err(|e| StartError::new("metrics", e))?;
         let keepalive = KeepAlive {
             time: config.dial_keepalive_time,
@@ -75,6 +69,7 @@ impl App {
             config.endpoints.clone(),
             client_tls(config)?,
             keepalive,
+            config.endpoint_options.clone(),
             metrics.endpoints.clone(),
         );
         let plan = Plan {
@@ -193,6 +188,10 @@ fn announce(config: &Config, app: &App) {
             "--dial-keepalive-time is raised: etcd closes on closer pings"
         );
     }
+    let (asked, least) = (config.endpoint_options.sync, limits::LEAST_SYNC);
+    if !asked.is_zero() && asked < least {
+        warn!(?asked, ?least, "--endpoints-auto-sync-interval is raised");
+    }
     let least = LEAST_PROGRESS_NOTIFY;
     if config.watch_progress_notify < least {
         let asked = config.watch_progress_notify;
@@ -251,7 +250,8 @@ impl Signals {
 }
 
 fn client_tls(config: &Config) -> Result<Option<ClientTls>, StartError> {
-    if !config.endpoints.iter().any(Endpoint::is_tls) {
+    let needed = config.endpoints.iter().any(Endpoint::is_tls);
+    if !needed && config.endpoint_options.sync.is_zero() {
         return Ok(None);
     }
     let files = &config.upstream_tls;
@@ -264,7 +264,12 @@ fn client_tls(config: &Config) -> Result<Option<ClientTls>, StartError> {
         (Some(cert), Some(key)) => Some((file("--cert", cert), file("--key", key))),
         _ => None,
     };
-    tls::client_config(trust, identity).map(Some)
+    let made = tls::client_config(trust, identity);
+    if needed || *files != UpstreamTls::default() {
+        return made.map(Some);
+    }
+    // Members may yet come that want TLS. Where the system trusts nobody, there can be none.
+    Ok(made.ok())
 }
 
 fn watch_options(config: &Config) -> WatchOptions {

@@ -11,6 +11,7 @@ use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
 use crate::service::reads::answers::ReadOptions;
 use crate::upstream::endpoint::{Endpoint, is_host};
+use crate::upstream::endpoints::EndpointOptions;
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub listen_addr: String,
     /// The etcd endpoints in the order given, each once, every scheme `Plain` or `Tls`. Never empty.
     pub endpoints: Vec<Endpoint>,
+    /// How the list of endpoints changes.
+    pub endpoint_options: EndpointOptions,
     /// For the endpoints whose scheme is `Tls`.
     pub upstream_tls: UpstreamTls,
     /// Clients are served in plaintext when there is none.
@@ -111,6 +114,9 @@ impl Config {
             workers: workers(flags.workers)?,
             listen_addr: flags.listen_addr,
             endpoints,
+            endpoint_options: EndpointOptions {
+                sync: flags.endpoints_auto_sync_interval,
+            },
             upstream_tls,
             server_tls,
             max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),

@@ -221,6 +221,16 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// See [`BACKOFF_FIRST`].
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
 
+/// Endpoints in the list at once, whatever flags, a name server or the cluster's member list say. A
+/// further one is left out, with a line in the log.
+pub const MAX_ENDPOINTS: usize = 256;
+
+/// Least interval at which the cluster's member list is asked for.
+pub const LEAST_SYNC: Duration = Duration::from_millis(100);
+
+/// Time limit of one question for the member list.
+pub const SYNC_TIME: Duration = Duration::from_secs(5);
+
 /// A connection that lived this long forgets earlier failures of its endpoint.
 pub const STEADY_TIME: Duration = Duration::from_secs(10);
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, ServerTls, UpstreamTls};
 use etcd_edge::service::reads::answers::ReadOptions;
+use etcd_edge::upstream::endpoints::EndpointOptions;
 
 /// Splits at blanks and reads it.
 fn parse(line: &str) -> Result<Parsed, String> {
@@ -64,6 +65,7 @@ fn without_flags_everything_is_the_default() {
     assert_eq!(config.dial_keepalive_time, Duration::ZERO);
     assert_eq!(config.dial_keepalive_timeout, Duration::from_secs(20));
     assert!(!config.permit_without_stream && !config.debug);
+    assert_eq!(config.endpoint_options, EndpointOptions::default());
     assert_eq!(config.watch_log_bytes, 16 << 20);
     assert_eq!(config.watch_bypass, [""; 0]);
     assert_eq!(config.watch_progress_notify, Duration::from_secs(600));
@@ -99,11 +101,15 @@ fn every_served_flag_reaches_the_options() {
          --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --debug \
          --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
-         --cache-max-age 200ms --cache-audit 50 --serializable-ordering",
+         --cache-max-age 200ms --cache-audit 50 --serializable-ordering \
+         --endpoints-auto-sync-interval 1m30s",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
         endpoints: config.endpoints.clone(),
+        endpoint_options: EndpointOptions {
+            sync: Duration::from_secs(90),
+        },
         upstream_tls: UpstreamTls {
             cert: Some(PathBuf::from("c")),
             key: Some(PathBuf::from("k")),
@@ -333,7 +339,6 @@ fn what_is_not_served_yet_is_refused() {
         "discovery-srv=d",
         "discovery-srv-name=n",
         "insecure-discovery=true",
-        "endpoints-auto-sync-interval=30s",
         "client-crl-file=c",
         "auto-tls=true",
         "self-signed-cert-validity=2",

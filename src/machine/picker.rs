@@ -1,12 +1,35 @@
 //! Which endpoint serves: one, picked at random, until it fails; then another (E1).
 //!
 //! A failed endpoint rests for a backoff with jitter (E4) and is then a candidate like any
-//! other. The machine knows endpoints by their place in the list only. It leaves connections,
-//! and what counts as a failure, to `upstream/`.
+//! other. The machine knows endpoints by the ids that it gave them when they came to the list. It
+//! leaves connections, and what counts as a failure, to `upstream/`.
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
+
+/// One endpoint for as long as it is in the list: an id is never given twice, so that what is still
+/// said of an endpoint that went touches none that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(u64);
+
+impl EndpointId {
+    /// A place for tables of [`limits::MAX_ENDPOINTS`]: no two endpoints of a list share one.
+    pub fn place(self) -> usize {
+        // Below MAX_ENDPOINTS.
+        (self.0 % limits::MAX_ENDPOINTS as u64) as usize
+    }
+
+    /// As a number, for an atomic; never `u64::MAX`.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From what [`EndpointId::number`] gave.
+    pub fn from_number(number: u64) -> EndpointId {
+        EndpointId(number)
+    }
+}
 
 /// Endpoints a call does not want again: those it has tried. Lists longer than 64 share bits,
 /// which can only make a call overlook an endpoint, never choose a wrong one.
@@ -15,13 +38,13 @@ pub struct Tried(u64);
 
 impl Tried {
     /// Adds an endpoint.
-    pub fn add(&mut self, endpoint: usize) {
-        self.0 |= 1 << (endpoint % 64);
+    pub fn add(&mut self, endpoint: EndpointId) {
+        self.0 |= 1 << (endpoint.0 % 64);
     }
 
     /// Whether the endpoint was added.
-    pub fn contains(self, endpoint: usize) -> bool {
-        self.0 & (1 << (endpoint % 64)) != 0
+    pub fn contains(self, endpoint: EndpointId) -> bool {
+        self.0 & (1 << (endpoint.0 % 64)) != 0
     }
 
     /// Whether nothing was added.
@@ -34,44 +57,70 @@ impl Tried {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
     /// Use this endpoint.
-    Use(usize),
+    Use(EndpointId),
     /// All endpoints rest; none may be dialed before this time.
     Wait(Instant),
 }
 
 /// The state of all endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Picker {
-    endpoints: Vec<Health>,
-    current: Option<usize>,
+    endpoints: Vec<Entry>,
+    current: Option<EndpointId>,
     /// The last that served and failed.
-    failed_last: Option<usize>,
+    failed_last: Option<EndpointId>,
+    /// The next id.
+    next: u64,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Health {
+#[derive(Debug, Clone)]
+struct Entry {
+    id: EndpointId,
     /// In a row, for the backoff.
     failures: u32,
     /// Not a candidate before.
     rests_until: Option<Instant>,
 }
 
+impl Entry {
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+}
+
 impl Picker {
-    /// For a list of `count` endpoints, at least one.
-    pub fn new(count: usize) -> Picker {
-        assert!(
-            count > 0,
-            "an empty endpoint list is refused when options are resolved"
-        );
-        Picker {
-            endpoints: vec![Health::default(); count],
-            current: None,
-            failed_last: None,
+    /// One more endpoint; `None` when there are [`limits::MAX_ENDPOINTS`].
+    pub fn add(&mut self) -> Option<EndpointId> {
+        if self.endpoints.len() >= limits::MAX_ENDPOINTS {
+            return None;
         }
+        // Ends, since a place is free.
+        let taken = |id: EndpointId| self.endpoints.iter().any(|e| e.id.place() == id.place());
+        let mut id = EndpointId(self.next);
+        while taken(id) {
+            id.0 += 1;
+        }
+        self.next = id.0 + 1;
+        self.endpoints.push(Entry {
+            id,
+            failures: 0,
+            rests_until: None,
+        });
+        Some(id)
+    }
+
+    /// The endpoint is in the list no more. The last one stays: a list is never empty.
+    pub fn remove(&mut self, endpoint: EndpointId) {
+        if self.endpoints.len() <= 1 {
+            return;
+        }
+        self.endpoints.retain(|e| e.id != endpoint);
+        self.current.take_if(|current| *current == endpoint);
+        self.failed_last.take_if(|last| *last == endpoint);
     }
 
     /// The endpoint that serves now, if one was picked and has not failed.
-    pub fn current(&self) -> Option<usize> {
+    pub fn current(&self) -> Option<EndpointId> {
         self.current
     }
 
@@ -95,7 +144,7 @@ impl Picker {
     }
 
     /// An endpoint for the second try of a call, none of `tried`; the serving one if possible.
-    pub fn other(&self, now: Instant, tried: Tried, chance: u64) -> Option<usize> {
+    pub fn other(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
         match self.current {
             Some(current) if !tried.contains(current) => Some(current),
             _ => self.candidate(now, tried, chance),
@@ -104,43 +153,48 @@ impl Picker {
 
     /// The endpoint could not be reached, broke, or stalled; `lived` is how long its connection
     /// had been up. Reports that come while it already rests change nothing: many calls and
-    /// workers report one event.
-    pub fn failed(&mut self, endpoint: usize, lived: Duration, now: Instant, chance: u64) {
+    /// workers report one event. Nor do those of an endpoint that is in the list no more.
+    pub fn failed(&mut self, endpoint: EndpointId, lived: Duration, now: Instant, chance: u64) {
         if self.current == Some(endpoint) {
             self.current = None;
             self.failed_last = Some(endpoint);
         }
-        let health = &mut self.endpoints[endpoint];
-        if health.rests_until.is_some_and(|until| now < until) {
+        let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint) else {
+            return;
+        };
+        if entry.rests(now) {
             return;
         }
         if lived >= limits::STEADY_TIME {
-            health.failures = 0;
+            entry.failures = 0;
         }
-        health.rests_until = Some(now + backoff(health.failures, chance));
-        health.failures = health.failures.saturating_add(1);
+        entry.rests_until = Some(now + backoff(entry.failures, chance));
+        entry.failures = entry.failures.saturating_add(1);
     }
 
     /// A connection to the endpoint is up: it may be used at once, but its failures are
     /// forgotten only when a connection has lived for a while.
-    pub fn connected(&mut self, endpoint: usize) {
-        self.endpoints[endpoint].rests_until = None;
+    pub fn connected(&mut self, endpoint: EndpointId) {
+        if let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint) {
+            entry.rests_until = None;
+        }
     }
 
-    fn candidate(&self, now: Instant, tried: Tried, chance: u64) -> Option<usize> {
-        let ready = |e: &usize| {
-            let rests = self.endpoints[*e]
-                .rests_until
-                .is_some_and(|until| now < until);
-            !tried.contains(*e) && !rests
-        };
-        let count = (0..self.endpoints.len()).filter(ready).count();
+    /// Whether it rests from a failure.
+    pub fn rests(&self, endpoint: EndpointId, now: Instant) -> bool {
+        let mut of = self.endpoints.iter().filter(|e| e.id == endpoint);
+        of.any(|e| e.rests(now))
+    }
+
+    fn candidate(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
+        let ready = |e: &&Entry| !tried.contains(e.id) && !e.rests(now);
+        let count = self.endpoints.iter().filter(ready).count();
         let place = usize::try_from(chance % u64::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0);
-        (0..self.endpoints.len()).filter(ready).nth(place)
+        self.endpoints.iter().filter(ready).nth(place).map(|e| e.id)
     }
 
     fn first_return(&self) -> Option<Instant> {
-        self.endpoints.iter().filter_map(|h| h.rests_until).min()
+        self.endpoints.iter().filter_map(|e| e.rests_until).min()
     }
 }
 
@@ -161,7 +215,7 @@ mod tests {
     #[test]
     fn one_serves_until_it_fails() {
         let now = Instant::now();
-        let mut picker = Picker::new(3);
+        let (mut picker, _) = picker(3);
         let Pick::Use(first) = picker.pick(now, 7) else {
             panic!("nothing picked")
         };
@@ -183,8 +237,8 @@ mod tests {
     fn every_endpoint_can_be_first() {
         let now = Instant::now();
         let firsts: std::collections::BTreeSet<_> = (0..3)
-            .map(|chance| match Picker::new(3).pick(now, chance) {
-                Pick::Use(e) => e,
+            .map(|chance| match picker(3).0.pick(now, chance) {
+                Pick::Use(e) => e.place(),
                 Pick::Wait(_) => usize::MAX,
             })
             .collect();
@@ -194,16 +248,16 @@ mod tests {
     #[test]
     fn one_event_reported_many_times_is_one_failure() {
         let now = Instant::now();
-        let mut picker = Picker::new(1);
+        let (mut picker, ids) = picker(1);
         picker.pick(now, 0);
         for _ in 0..100 {
-            picker.failed(0, Duration::ZERO, now, 0);
+            picker.failed(ids[0], Duration::ZERO, now, 0);
         }
         let Pick::Wait(until) = picker.pick(now, 0) else {
             panic!("it rests")
         };
         assert!(until - now <= limits::BACKOFF_FIRST);
-        assert_eq!(picker.pick(until, 0), Pick::Use(0));
+        assert_eq!(picker.pick(until, 0), Pick::Use(ids[0]));
     }
 
     #[test]
@@ -215,6 +269,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_id_is_never_given_twice_and_no_place_is_shared() {
+        let (mut picker, mut ids) = picker(limits::MAX_ENDPOINTS);
+        assert_eq!(picker.add(), None);
+        let mut seen: std::collections::BTreeSet<_> = ids.iter().copied().collect();
+        for round in 0..1000 {
+            let gone = ids.remove(round * 7 % ids.len());
+            picker.remove(gone);
+            let came = picker.add().unwrap();
+            assert!(seen.insert(came));
+            assert_eq!(gone.place(), came.place(), "the only place that is free");
+            ids.push(came);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_endpoint_that_went_touches_nobody() {
+        let now = Instant::now();
+        let (mut picker, ids) = picker(2);
+        picker.remove(ids[0]);
+        let came = picker.add().unwrap();
+        picker.failed(ids[0], Duration::ZERO, now, 0);
+        assert!(!picker.rests(came, now) && !picker.rests(ids[1], now));
+        // The last one stays.
+        picker.remove(came);
+        picker.remove(ids[1]);
+        assert_eq!(picker.pick(now, 0), Pick::Use(ids[1]));
+    }
+
+    fn picker(count: usize) -> (Picker, Vec<EndpointId>) {
+        let mut picker = Picker::default();
+        let ids = (0..count).map(|_| picker.add().unwrap()).collect();
+        (picker, ids)
+    }
+
     #[derive(Debug, Clone)]
     enum Op {
         Pick(u64),
@@ -222,75 +311,98 @@ mod tests {
         Failed(usize, u64, u64),
         Connected(usize),
         Pass(u64),
+        Come,
+        Go(usize),
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
         let op = prop_oneof![
-            any::<u64>().prop_map(Op::Pick),
-            (any::<u8>(), any::<u64>()).prop_map(|(t, c)| Op::Other(t, c)),
-            (0usize..4, 0u64..30_000, any::<u64>()).prop_map(|(e, l, c)| Op::Failed(e, l, c)),
-            (0usize..4).prop_map(Op::Connected),
-            (0u64..5_000).prop_map(Op::Pass),
+            3 => any::<u64>().prop_map(Op::Pick),
+            3 => (any::<u8>(), any::<u64>()).prop_map(|(t, c)| Op::Other(t, c)),
+            3 => (0usize..6, 0u64..30_000, any::<u64>()).prop_map(|(e, l, c)| Op::Failed(e, l, c)),
+            3 => (0usize..6).prop_map(Op::Connected),
+            3 => (0u64..5_000).prop_map(Op::Pass),
+            1 => Just(Op::Come),
+            1 => (0usize..6).prop_map(Op::Go),
         ];
         prop::collection::vec(op, 0..100)
     }
 
     proptest! {
-        /// Against the naive account of who rests: the serving one never changes without its
-        /// own failure, nothing that rests is handed out, a wait ends with a candidate, and no
-        /// wait is longer than the longest backoff.
+        /// Against the naive account of who is there and who rests: the serving one never changes
+        /// without its own failure or its going, nothing that rests or went is handed out, a wait
+        /// ends with a candidate, and no wait is longer than the longest backoff.
         #[test]
         fn keeps_e1_and_e4(ops in ops()) {
             let mut now = Instant::now();
-            let mut picker = Picker::new(4);
-            let mut serving: Option<usize> = None;
+            let (mut picker, mut ids) = picker(4);
+            let mut serving: Option<EndpointId> = None;
             let mut failed_last = None;
-            let mut rests = [None::<Instant>; 4];
+            let mut rests = std::collections::BTreeMap::new();
             for op in ops {
+                let is_ready = |e: &EndpointId| rests.get(e).is_none_or(|u: &Instant| *u <= now);
                 match op {
                     Op::Pick(chance) => match picker.pick(now, chance) {
                         Pick::Use(e) => {
+                            prop_assert!(ids.contains(&e));
                             if let Some(s) = serving { prop_assert_eq!(s, e); }
                             else {
-                                prop_assert!(rests[e].is_none_or(|u| u <= now));
-                                prop_assert!(failed_last != Some(e) || (0..4).all(|other| other == e
-                                    || rests[other].is_some_and(|u| u > now)));
+                                prop_assert!(is_ready(&e));
+                                prop_assert!(failed_last != Some(e)
+                                    || !ids.iter().any(|other| *other != e && is_ready(other)));
                             }
                             serving = Some(e);
                         }
                         Pick::Wait(until) => {
                             prop_assert!(serving.is_none());
                             prop_assert!(until > now && until - now <= limits::BACKOFF_LONGEST * 2);
-                            prop_assert!((0..4).all(|e| rests[e].is_some_and(|u| u > now)));
+                            prop_assert!(!ids.iter().any(is_ready));
                             let mut later = picker.clone();
                             prop_assert!(matches!(later.pick(until, chance), Pick::Use(_)));
                         }
                     },
                     Op::Other(bits, chance) => {
                         let mut tried = Tried::default();
-                        (0..4).filter(|e| bits & (1 << e) != 0).for_each(|e| tried.add(e));
+                        let chosen = ids.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+                        chosen.for_each(|(_, e)| tried.add(*e));
                         match picker.other(now, tried, chance) {
                             Some(e) => {
-                                prop_assert!(!tried.contains(e));
-                                prop_assert!(serving == Some(e) || rests[e].is_none_or(|u| u <= now));
+                                prop_assert!(ids.contains(&e) && !tried.contains(e));
+                                prop_assert!(serving == Some(e) || is_ready(&e));
                             }
-                            None => prop_assert!((0..4).all(|e| tried.contains(e)
-                                || rests[e].is_some_and(|u| u > now))),
+                            None => prop_assert!(!ids.iter().any(|e| !tried.contains(*e) && is_ready(e))),
                         }
                     }
-                    Op::Failed(e, lived, chance) => {
+                    Op::Failed(n, lived, chance) => {
+                        let e = ids[n % ids.len()];
                         picker.failed(e, Duration::from_millis(lived), now, chance);
                         if serving == Some(e) {
                             serving = None;
                             failed_last = Some(e);
                         }
-                        if rests[e].is_none_or(|u| u <= now) {
-                            rests[e] = picker.endpoints[e].rests_until;
-                            prop_assert!(rests[e].is_some_and(|u| u > now));
+                        if is_ready(&e) {
+                            let until = picker.endpoints.iter().find(|x| x.id == e).unwrap().rests_until;
+                            prop_assert!(until.is_some_and(|u| u > now));
+                            rests.insert(e, until.unwrap());
+                        }
+                        prop_assert!(picker.rests(e, now));
+                    }
+                    Op::Connected(n) => {
+                        let e = ids[n % ids.len()];
+                        picker.connected(e);
+                        rests.remove(&e);
+                    }
+                    Op::Pass(millis) => now += Duration::from_millis(millis),
+                    Op::Come => if ids.len() < 6 { ids.push(picker.add().unwrap()) },
+                    Op::Go(n) => {
+                        let e = ids[n % ids.len()];
+                        picker.remove(e);
+                        if ids.len() > 1 {
+                            ids.retain(|id| *id != e);
+                            rests.remove(&e);
+                            serving.take_if(|s| *s == e);
                         }
                     }
-                    Op::Connected(e) => { picker.connected(e); rests[e] = None; }
-                    Op::Pass(millis) => now += Duration::from_millis(millis),
                 }
                 prop_assert_eq!(picker.current(), serving);
             }

@@ -43,6 +43,7 @@ mod road;
 pub mod route;
 pub mod shared;
 pub mod status;
+mod sync;
 pub mod tasks;
 mod upload;
 pub mod watch;

@@ -131,12 +131,7 @@ async fn attempt(
     upload: &mut Upload,
     conn: &Rc<Conn>,
 ) -> Result<Result<(Taken, Response<RecvStream>), Failure>, Stop> {
-    let head = attempt::head(
-        call.ctx.pool.endpoints(),
-        conn.endpoint(),
-        &call.head,
-        call.left(),
-    );
+    let head = attempt::head(conn.target(), &call.head, call.left());
     let mut taken = match conn.open(head, false) {
         Ok(taken) => taken,
         Err(failure) => return Ok(Err(failure)),

@@ -3,13 +3,17 @@
 use std::rc::Rc;
 
 use crate::service::mail::{Mail, Report};
-use crate::service::{Ctx, lease, watch};
+use crate::service::{Ctx, lease, sync, watch};
 
 /// Begins all of it.
 pub fn begin(ctx: &Rc<Ctx>) {
     tokio::task::spawn_local(take_mail(ctx.clone()));
     watch::tasks::begin(ctx);
     lease::tasks::begin(ctx);
+    let interval = ctx.pool.endpoints().options().sync;
+    if ctx.worker == 0 && !interval.is_zero() {
+        tokio::task::spawn_local(sync::run(ctx.clone(), interval));
+    }
 }
 
 /// Mail from other workers.

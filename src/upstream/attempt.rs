@@ -17,26 +17,21 @@ use h2::client::ResponseFuture;
 use http::{HeaderMap, HeaderValue, Request, header, request, response};
 
 use crate::error::Failure;
+use crate::machine::picker::EndpointId;
 use crate::upstream::conn::{CallGuard, Conn, Held, Taken};
 use crate::upstream::failure;
-use crate::upstream::pool::Endpoints;
+use crate::upstream::target::Target;
 use crate::wire::metadata;
 use crate::wire::status::{Code, Status};
 use crate::wire::timeout;
 
 /// The request's head for an endpoint: path and metadata as the client sent them, our own
 /// authority, and what is left of the client's deadline (P3, P5).
-pub fn head(
-    endpoints: &Endpoints,
-    endpoint: usize,
-    client: &request::Parts,
-    left: Option<Duration>,
-) -> Request<()> {
+pub fn head(target: &Target, client: &request::Parts, left: Option<Duration>) -> Request<()> {
     let mut request = Request::new(());
-    let (scheme, authority) = endpoints.origin(endpoint);
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(scheme.clone());
-    uri.authority = Some(authority.clone());
+    uri.scheme = Some(target.scheme.clone());
+    uri.authority = Some(target.authority.clone());
     uri.path_and_query = client.uri.path_and_query().cloned();
     if let Ok(uri) = http::Uri::from_parts(uri) {
         *request.uri_mut() = uri;
@@ -153,7 +148,7 @@ impl Attempt {
     }
 
     /// The endpoint it went to.
-    pub fn endpoint(&self) -> usize {
+    pub fn endpoint(&self) -> EndpointId {
         self.guard.conn().endpoint()
     }
 
