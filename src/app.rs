@@ -24,10 +24,14 @@ use crate::server::pages::Pages;
 use crate::server::worker::{Plan, WorkerHandle};
 use crate::service::MaxBytes;
 use crate::service::shared::{Shared, WatchOptions};
+use crate::upstream::discovery;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::Endpoints;
 use crate::wire::method::{self, Kind};
 use crate::wire::status::Code;
+
+/// The environment variable that names a file to be read in the place of `/etc/resolv.conf`.
+const RESOLV_CONF: &str = "ETCD_EDGE_RESOLV_CONF";
 
 /// A proxy that listens; not yet accepting until [`App::serve`].
 pub struct App {
@@ -145,6 +149,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     // Within the runtime, since workers and signals belong to it.
     runtime.block_on(async {
         let mut terminate = signals()?;
+        let config = &discovered(config).await?;
         let app = App::start(config)?;
         announce(config, &app);
         let stop = async {
@@ -164,6 +169,23 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         }
         Ok(())
     })
+}
+
+/// The options with the endpoints that SRV records name, where they are to be looked for.
+async fn discovered(config: &Config) -> Result<Config, StartError> {
+    let mut config = config.clone();
+    if let Some(ask) = &config.discovery {
+        let resolv_conf = std::env::var_os(RESOLV_CONF).unwrap_or("/etc/resolv.conf".into());
+        let found = discovery::discover(ask, Path::new(&resolv_conf)).await;
+        let found =
+            found.map_err(|e| StartError::new(format!("--discovery-srv={}", ask.domain), e))?;
+        if found.is_empty() {
+            warn!("no SRV record names an endpoint that can be used: those of --endpoints are");
+        } else {
+            config.endpoints = found;
+        }
+    }
+    Ok(config)
 }
 
 fn announce(config: &Config, app: &App) {

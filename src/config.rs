@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
 use crate::service::reads::answers::ReadOptions;
+use crate::upstream::discovery::Discovery;
 use crate::upstream::endpoint::{Endpoint, is_host};
 use crate::upstream::endpoints::EndpointOptions;
 
@@ -21,6 +22,8 @@ pub struct Config {
     pub listen_addr: String,
     /// The etcd endpoints in the order given, each once, every scheme `Plain` or `Tls`. Never empty.
     pub endpoints: Vec<Endpoint>,
+    /// Where else they may be found: what is found stands in their place.
+    pub discovery: Option<Discovery>,
     /// How the list of endpoints changes.
     pub endpoint_options: EndpointOptions,
     /// For the endpoints whose scheme is `Tls`.
@@ -114,6 +117,11 @@ impl Config {
             workers: workers(flags.workers)?,
             listen_addr: flags.listen_addr,
             endpoints,
+            discovery: (!flags.discovery_srv.is_empty()).then_some(Discovery {
+                domain: flags.discovery_srv,
+                name: flags.discovery_srv_name,
+                insecure: flags.insecure_discovery,
+            }),
             endpoint_options: EndpointOptions {
                 sync: flags.endpoints_auto_sync_interval,
             },

@@ -225,6 +225,9 @@ pub const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
 /// further one is left out, with a line in the log.
 pub const MAX_ENDPOINTS: usize = 256;
 
+/// Time limit of the questions to name servers at start.
+pub const DISCOVERY_TIME: Duration = Duration::from_secs(30);
+
 /// Least interval at which the cluster's member list is asked for.
 pub const LEAST_SYNC: Duration = Duration::from_millis(100);
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, ServerTls, UpstreamTls};
 use etcd_edge::service::reads::answers::ReadOptions;
+use etcd_edge::upstream::discovery::Discovery;
 use etcd_edge::upstream::endpoints::EndpointOptions;
 
 /// Splits at blanks and reads it.
@@ -65,6 +66,7 @@ fn without_flags_everything_is_the_default() {
     assert_eq!(config.dial_keepalive_time, Duration::ZERO);
     assert_eq!(config.dial_keepalive_timeout, Duration::from_secs(20));
     assert!(!config.permit_without_stream && !config.debug);
+    assert_eq!(config.discovery, None);
     assert_eq!(config.endpoint_options, EndpointOptions::default());
     assert_eq!(config.watch_log_bytes, 16 << 20);
     assert_eq!(config.watch_bypass, [""; 0]);
@@ -102,11 +104,17 @@ fn every_served_flag_reaches_the_options() {
          --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
          --cache-max-age 200ms --cache-audit 50 --serializable-ordering \
-         --endpoints-auto-sync-interval 1m30s",
+         --endpoints-auto-sync-interval 1m30s --discovery-srv example.com --discovery-srv-name blue \
+         --insecure-discovery",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
         endpoints: config.endpoints.clone(),
+        discovery: Some(Discovery {
+            domain: "example.com".to_owned(),
+            name: "blue".to_owned(),
+            insecure: true,
+        }),
         endpoint_options: EndpointOptions {
             sync: Duration::from_secs(90),
         },
@@ -336,9 +344,6 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
 fn what_is_not_served_yet_is_refused() {
     for flag in [
         "advertise-client-url=127.0.0.1:23790",
-        "discovery-srv=d",
-        "discovery-srv-name=n",
-        "insecure-discovery=true",
         "client-crl-file=c",
         "auto-tls=true",
         "self-signed-cert-validity=2",

@@ -4,6 +4,7 @@
 pub mod attempt;
 pub mod conn;
 pub mod dial;
+pub mod discovery;
 pub mod endpoint;
 pub mod endpoints;
 pub mod failure;
