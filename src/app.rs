@@ -210,6 +210,12 @@ fn announce(config: &Config, app: &App) {
             "--dial-keepalive-time is raised: etcd closes on closer pings"
         );
     }
+    for (endpoint, _) in &config.endpoint_options.weights {
+        let named = config.endpoints.iter().any(|e| e.authority() == *endpoint);
+        if !named && config.endpoint_options.sync.is_zero() {
+            warn!(endpoint, "--endpoint-weights: there is no such endpoint");
+        }
+    }
     let (asked, least) = (config.endpoint_options.sync, limits::LEAST_SYNC);
     if !asked.is_zero() && asked < least {
         warn!(?asked, ?least, "--endpoints-auto-sync-interval is raised");
@@ -232,6 +238,7 @@ fn announce(config: &Config, app: &App) {
         address = %app.address(),
         version = env!("CARGO_PKG_VERSION"),
         endpoints = endpoints.join(","),
+        policy = config.endpoint_options.policy.name(),
         tls = config.server_tls.is_some(),
         workers = config.workers,
         cache_bytes = config.reads.cache_bytes,

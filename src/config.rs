@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
+use crate::machine::picker::Policy;
 use crate::service::reads::answers::ReadOptions;
 use crate::upstream::discovery::Discovery;
 use crate::upstream::endpoint::{Endpoint, is_host};
@@ -88,6 +89,9 @@ pub struct ServerTls {
 /// More worker threads than this are a slip of the finger: no machine gains by them.
 pub const MAX_WORKERS: usize = 1024;
 
+/// Largest weight of an endpoint.
+const MAX_WEIGHT: u32 = 1000;
+
 /// What etcd itself takes (`--max-request-bytes`).
 const DEFAULT_MAX_SEND_BYTES: u64 = 1536 * 1024;
 /// 2^31 − 1, the Go client's: no limit in practice.
@@ -113,6 +117,12 @@ impl Config {
         let server_tls = server_tls(&flags)?;
         let upstream_tls = upstream_tls(&flags)?;
         let endpoints = endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
+        let policy = policy(&flags.endpoint_policy)?;
+        let endpoint_options = EndpointOptions {
+            sync: flags.endpoints_auto_sync_interval,
+            policy,
+            weights: weights(&flags.endpoint_weights, policy)?,
+        };
         Ok(Config {
             workers: workers(flags.workers)?,
             listen_addr: flags.listen_addr,
@@ -122,9 +132,7 @@ impl Config {
                 name: flags.discovery_srv_name,
                 insecure: flags.insecure_discovery,
             }),
-            endpoint_options: EndpointOptions {
-                sync: flags.endpoints_auto_sync_interval,
-            },
+            endpoint_options,
             upstream_tls,
             server_tls,
             max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
@@ -192,6 +200,40 @@ fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
         ));
     }
     Ok(endpoints)
+}
+
+fn policy(text: &str) -> Result<Policy, UsageError> {
+    let named = Policy::ALL.iter().find(|(name, _)| *name == text);
+    named.map(|(_, policy)| *policy).ok_or_else(|| {
+        let names = Policy::ALL.map(|(name, _)| name).join(", ");
+        UsageError::value("endpoint-policy", text, format!("not one of {names}"))
+    })
+}
+
+/// Of `host:port=weight`, by how an endpoint's `:authority` has the host and port.
+fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u32)>, UsageError> {
+    let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let refuse = |reason: String| Err(UsageError::value("endpoint-weights", text, reason));
+        if policy != Policy::Weighted {
+            return refuse("needs --endpoint-policy=weighted".to_owned());
+        }
+        let Some((endpoint, weight)) = text.rsplit_once('=') else {
+            return refuse("not HOST:PORT=WEIGHT".to_owned());
+        };
+        let endpoint = match Endpoint::parse(endpoint) {
+            Ok(endpoint) => endpoint.authority(),
+            Err(reason) => return refuse(reason.to_string()),
+        };
+        let weight = match weight.parse() {
+            Ok(weight) if (1..=MAX_WEIGHT).contains(&weight) => weight,
+            _ => return refuse(format!("a weight is a number from 1 to {MAX_WEIGHT}")),
+        };
+        // Of anything given twice the last counts.
+        weights.retain(|(name, _)| *name != endpoint);
+        weights.push((endpoint, weight));
+    }
+    Ok(weights)
 }
 
 fn upstream_tls(flags: &Flags) -> Result<UpstreamTls, UsageError> {

@@ -286,6 +286,8 @@ pub struct EndpointMetrics {
     pub connects: SharedCount,
     /// Dials and connections that failed.
     pub failures: SharedCount,
+    /// Times it was left out for doing worse than the others.
+    pub ejections: SharedCount,
     workers: Box<[CachePadded<EndpointCalls>]>,
 }
 
@@ -294,7 +296,16 @@ pub struct EndpointMetrics {
 pub struct EndpointCalls {
     /// Calls that were sent, of the proxy's own too.
     pub requests: Count,
+    /// Where endpoints share calls: unary calls open now.
+    pub open: Count,
+    /// Those answered, by their latency; the steps are the picker's.
+    pub answered: [Count; LATENCY_STEPS],
+    /// Those that failed by the endpoint's doing.
+    pub failed: Count,
 }
+
+/// Latencies that are told apart.
+pub const LATENCY_STEPS: usize = 24;
 
 impl EndpointMetrics {
     /// All at zero, counted by so many workers.
@@ -304,6 +315,7 @@ impl EndpointMetrics {
             picked: SharedCount::default(),
             connects: SharedCount::default(),
             failures: SharedCount::default(),
+            ejections: SharedCount::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }

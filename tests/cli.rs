@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, ServerTls, UpstreamTls};
+use etcd_edge::machine::picker::Policy;
 use etcd_edge::service::reads::answers::ReadOptions;
 use etcd_edge::upstream::discovery::Discovery;
 use etcd_edge::upstream::endpoints::EndpointOptions;
@@ -105,7 +106,7 @@ fn every_served_flag_reaches_the_options() {
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
          --cache-max-age 200ms --cache-audit 50 --serializable-ordering \
          --endpoints-auto-sync-interval 1m30s --discovery-srv example.com --discovery-srv-name blue \
-         --insecure-discovery",
+         --insecure-discovery --endpoint-policy weighted --endpoint-weights a:1=2,http://b=3,a:1=7",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
@@ -117,6 +118,8 @@ fn every_served_flag_reaches_the_options() {
         }),
         endpoint_options: EndpointOptions {
             sync: Duration::from_secs(90),
+            policy: Policy::Weighted,
+            weights: vec![("b:2379".to_owned(), 3), ("a:1".to_owned(), 7)],
         },
         upstream_tls: UpstreamTls {
             cert: Some(PathBuf::from("c")),
@@ -498,7 +501,7 @@ fn the_help_is_readable() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 47);
+    assert_eq!(flags.len(), 49);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

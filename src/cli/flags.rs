@@ -39,6 +39,13 @@ pub struct Flags {
     /// how often to refresh the endpoints from the cluster's member list, at least 100ms; 0: never
     #[argh(option, from_str_fn(duration))]
     pub endpoints_auto_sync_interval: Duration,
+    /// which endpoint a call goes to: random (one, until it fails), round-robin, weighted, least-loaded,
+    /// or leader (the one that leads)
+    #[argh(option)]
+    pub endpoint_policy: String,
+    /// weights of endpoints, 1 to 1000, for --endpoint-policy=weighted; who is not named has 1
+    #[argh(option)]
+    pub endpoint_weights: Vec<String>,
     /// how long a connection to etcd is silent before it is pinged, at least 10s;
     /// 0: while calls are open, as often as that allows
     #[argh(option, from_str_fn(duration))]

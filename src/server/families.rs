@@ -95,6 +95,11 @@ impl MetricsCollector {
                 per_endpoint(|e| e.failures.get()),
             ),
             counter(
+                "etcd_edge_endpoint_ejections_total",
+                "Times the endpoint was left out for doing worse than the others.",
+                per_endpoint(|e| e.ejections.get()),
+            ),
+            counter(
                 "etcd_edge_endpoint_requests_total",
                 "Calls sent to the endpoint.",
                 per_endpoint(|e| e.workers().map(|w| w.requests.get()).sum()),

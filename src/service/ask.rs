@@ -1,5 +1,6 @@
 //! Calls of the proxy's own with a client's token.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,10 +11,11 @@ use crate::limits;
 use crate::service::Ctx;
 use crate::service::fetch::{Begun, Read};
 use crate::service::identity::Credential;
-use crate::upstream::attempt::Answer;
+use crate::upstream::attempt::{self, Answer, Attempt};
+use crate::upstream::conn::Conn;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::request_op::Request as Op;
-use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
+use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, StatusResponse, TxnRequest};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
@@ -22,6 +24,8 @@ pub(super) const MOST_RANGES: usize = 64;
 
 /// The method of [`txn`].
 pub(super) const TXN: &str = "/etcdserverpb.KV/Txn";
+
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// etcd's words for a token that it does not know, or no longer.
 pub(super) const BAD_TOKEN: &str = "etcdserver: invalid auth token";
@@ -67,6 +71,18 @@ pub(super) async fn unary(
         request,
     };
     read.fetch(Begun::Nothing).await
+}
+
+/// What the member at the other end of a connection says of itself; `None` when it says nothing, or may
+/// not be asked.
+pub(super) async fn status(
+    conn: &Rc<Conn>,
+    credential: Option<&Credential>,
+) -> Option<StatusResponse> {
+    let head = attempt::head(conn.target(), &head(STATUS, credential), None);
+    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])]);
+    let answer = poll_fn(|cx| attempt.poll(cx)).await.ok()?;
+    message(&answer).ok()
 }
 
 /// The message of a small answer, or what etcd said instead.

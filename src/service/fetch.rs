@@ -178,6 +178,7 @@ impl Read<'_> {
                 second_over = true;
                 if let Some(answer) = answered {
                     if first_failed.is_none() {
+                        first.outrun();
                         self.stalled(&first);
                     }
                     return Poll::Ready(Ok(answer));

@@ -27,6 +27,7 @@ pub mod health;
 mod identity;
 mod kept;
 mod known;
+mod leader;
 pub mod lease;
 mod lesson;
 mod mail;

@@ -1,15 +1,18 @@
-//! What is served, for people: ranges with their watchers, frontiers and lags, whose heartbeats share
+//! What is served, for people: endpoints, ranges with their watchers, frontiers and lags, whose heartbeats share
 //! what, and what is kept of reads, over all workers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::machine::picker::Standing;
 use crate::machine::watch::hub::FeedStatus;
 use crate::metrics::{Count, ReadMetrics};
 use crate::service::Ctx;
 use crate::service::mail::{LeaseStatus, Mail, Report};
+use crate::upstream::target::Target;
 
 /// Asks every worker; says what has come when the last has answered. The caller bounds the time.
 pub async fn status(ctx: &Ctx) -> Value {
@@ -26,6 +29,8 @@ pub async fn status(ctx: &Ctx) -> Value {
     json!({
         "cluster_id": format!("{:x}", known.cluster_id),
         "revision": known.revision,
+        "policy": ctx.pool.endpoints().options().policy.name(),
+        "endpoints": endpoints(ctx),
         "workers": workers,
         "ranges": ranges(&all, known.revision),
         "reads": reads(ctx),
@@ -44,6 +49,30 @@ fn worker(report: &Report) -> Value {
         "slow": stats.slow,
         "log_bytes": stats.log_bytes,
     })
+}
+
+fn endpoints(ctx: &Ctx) -> Vec<Value> {
+    let all = ctx.pool.endpoints().standings();
+    let entry = |(target, standing): (Arc<Target>, Standing)| {
+        let (state, tenths) = match standing {
+            Standing::Serves => ("serves", 10),
+            Standing::Shares(tenths) => ("shares", tenths),
+            Standing::Ready => ("ready", 0),
+            Standing::Rests => ("rests", 0),
+            Standing::LeftOut => ("left out", 0),
+        };
+        let metrics = &target.metrics;
+        let requests = metrics.workers().map(|calls| calls.requests.get());
+        json!({
+            "endpoint": metrics.name,
+            "state": state,
+            "tenths": tenths,
+            "requests": requests.sum::<u64>(),
+            "failures": metrics.failures.get(),
+            "ejections": metrics.ejections.get(),
+        })
+    };
+    all.into_iter().map(entry).collect()
 }
 
 fn reads(ctx: &Ctx) -> Value {

@@ -2,17 +2,36 @@
 
 use std::rc::Rc;
 
+use crate::limits;
+use crate::machine::picker::Policy;
 use crate::service::mail::{Mail, Report};
-use crate::service::{Ctx, lease, sync, watch};
+use crate::service::{Ctx, leader, lease, sync, watch};
 
 /// Begins all of it.
 pub fn begin(ctx: &Rc<Ctx>) {
     tokio::task::spawn_local(take_mail(ctx.clone()));
     watch::tasks::begin(ctx);
     lease::tasks::begin(ctx);
-    let interval = ctx.pool.endpoints().options().sync;
-    if ctx.worker == 0 && !interval.is_zero() {
-        tokio::task::spawn_local(sync::run(ctx.clone(), interval));
+    // One worker does what the process does once.
+    if ctx.worker == 0 {
+        let options = ctx.pool.endpoints().options();
+        if !options.sync.is_zero() {
+            tokio::task::spawn_local(sync::run(ctx.clone(), options.sync));
+        }
+        if options.policy == Policy::Leader {
+            tokio::task::spawn_local(leader::run(ctx.clone()));
+        }
+        if options.policy.spreads() {
+            tokio::task::spawn_local(compare(ctx.clone()));
+        }
+    }
+}
+
+/// Endpoints that share calls are held against each other.
+async fn compare(ctx: Rc<Ctx>) {
+    loop {
+        tokio::time::sleep(limits::OUTLIER_TICK).await;
+        ctx.pool.endpoints().look();
     }
 }
 

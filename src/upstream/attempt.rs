@@ -20,6 +20,7 @@ use crate::error::Failure;
 use crate::machine::picker::EndpointId;
 use crate::upstream::conn::{CallGuard, Conn, Held, Taken};
 use crate::upstream::failure;
+use crate::upstream::measure::Measure;
 use crate::upstream::target::Target;
 use crate::wire::metadata;
 use crate::wire::status::{Code, Status};
@@ -111,6 +112,7 @@ impl Answer {
 pub struct Attempt {
     state: State,
     guard: CallGuard,
+    measure: Option<Measure>,
     /// Arrivals of bytes on the connection when the attempt began.
     reads_before: u64,
 }
@@ -130,6 +132,7 @@ impl Attempt {
     /// Sends the whole request, which is at most [`crate::limits::GATHER_BYTES`].
     pub fn send(mut taken: Taken, request: &[Bytes]) -> Attempt {
         let reads_before = taken.guard.conn().reads();
+        let measure = Measure::begin(taken.guard.conn());
         let last = request.len().saturating_sub(1);
         for (n, chunk) in request.iter().enumerate() {
             // An error means that the stream is gone; the response future says why.
@@ -143,6 +146,7 @@ impl Attempt {
         Attempt {
             state: State::Waiting(taken.response),
             guard: taken.guard,
+            measure,
             reads_before,
         }
     }
@@ -162,8 +166,21 @@ impl Attempt {
         self.guard.conn()
     }
 
+    /// Another endpoint has answered in its place.
+    pub fn outrun(&mut self) {
+        self.measure.take().into_iter().for_each(Measure::failed);
+    }
+
     /// The answer, complete or too large to hold.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
+        let ended = ready!(self.poll_end(cx));
+        if let Some(measure) = self.measure.take() {
+            measure.ended(ended.as_ref().is_ok_and(|answer| !answer.is_unavailable()));
+        }
+        Poll::Ready(ended)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
         loop {
             match &mut self.state {
                 State::Waiting(response) => {

@@ -23,6 +23,7 @@ use crate::error::Failure;
 use crate::limits;
 use crate::machine::picker::EndpointId;
 use crate::machine::silence::{KeepAlive, Look, Silence};
+use crate::metrics::EndpointCalls;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::stream::Stream;
 use crate::upstream::failure;
@@ -195,6 +196,11 @@ impl Conn {
         &self.target
     }
 
+    /// What this worker counts of it.
+    pub fn calls(&self) -> &EndpointCalls {
+        self.target.metrics.worker(self.worker)
+    }
+
     /// How long it has been up.
     pub fn age(&self) -> Duration {
         self.born.elapsed()
@@ -239,7 +245,7 @@ impl Conn {
             self.retire();
             failure::not_taken(&e)
         })?;
-        self.target.metrics.worker(self.worker).requests.inc();
+        self.calls().requests.inc();
         if body.stream_id().as_u32() >= limits::LAST_STREAM_ID {
             self.retire();
         }

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::limits;
-use crate::machine::picker::{EndpointId, Pick, Picker, Tried};
+use crate::machine::picker::{EndpointId, Pick, Picker, Policy, Seen, Share, Standing, Tried};
 use crate::machine::silence::KeepAlive;
-use crate::metrics::EndpointList;
+use crate::metrics::{EndpointList, EndpointMetrics};
 use crate::net::tls::ClientTls;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::target::Target;
@@ -29,6 +29,10 @@ pub struct EndpointOptions {
     /// How often the list is taken from the cluster's members, at least [`limits::LEAST_SYNC`]; zero:
     /// never.
     pub sync: Duration,
+    /// Which endpoint a call goes to.
+    pub policy: Policy,
+    /// Weights, from 1 on, of endpoints by their `host:port`. Who is not here has 1.
+    pub weights: Vec<(String, u32)>,
 }
 
 /// See the head of the file.
@@ -38,6 +42,10 @@ pub struct Endpoints {
     current: AtomicU64,
     /// Told when the list has changed.
     changes: watch::Sender<()>,
+    /// Grows with each change of who takes calls, where calls are spread.
+    version: AtomicU64,
+    /// Woken when the endpoint that serves has failed.
+    lost: Notify,
     tls: Option<ClientTls>,
     keepalive: KeepAlive,
     options: EndpointOptions,
@@ -49,6 +57,10 @@ struct State {
     picker: Picker,
     /// In the order they came. Never empty.
     targets: Vec<Arc<Target>>,
+    /// Who takes calls, as workers were told last.
+    shares: Vec<Share>,
+    /// What has been seen of each, as of the last look.
+    seen: Vec<(EndpointId, Seen)>,
 }
 
 impl Endpoints {
@@ -69,16 +81,24 @@ impl Endpoints {
             ..keepalive
         };
         let endpoints = Endpoints {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                picker: Picker::new(options.policy),
+                ..State::default()
+            }),
             current: AtomicU64::new(NONE),
             changes: watch::Sender::new(()),
+            version: AtomicU64::new(0),
+            lost: Notify::new(),
             tls,
             keepalive,
             options,
             metrics,
         };
+        let mut state = endpoints.state.lock();
         list.into_iter()
-            .for_each(|endpoint| endpoints.add(&mut endpoints.state.lock(), endpoint));
+            .for_each(|endpoint| endpoints.add(&mut state, endpoint));
+        endpoints.show(&mut state);
+        drop(state);
         endpoints
     }
 
@@ -153,20 +173,23 @@ impl Endpoints {
             }
         }
         if changed {
-            self.show(&state.picker);
+            self.show(state);
             // Nobody may be there to be told.
             let _ = self.changes.send(());
         }
     }
 
     fn add(&self, state: &mut State, endpoint: Endpoint) {
-        let Some(id) = state.picker.add() else {
+        let authority = endpoint.authority();
+        let mut weights = self.options.weights.iter();
+        let weight = weights.find(|(name, _)| *name == authority);
+        let Some(id) = state.picker.add(weight.map_or(1, |(_, weight)| *weight)) else {
             let most = limits::MAX_ENDPOINTS;
             warn!(%endpoint, most, "endpoint left out: there are too many");
             return;
         };
         let metrics = self.metrics.add(endpoint.to_string());
-        let target = Target::new(id, endpoint, metrics);
+        let target = Target::new(id, endpoint, self.options.policy.spreads(), metrics);
         state.targets.push(Arc::new(target));
     }
 
@@ -177,8 +200,9 @@ impl Endpoints {
         let pick = state.picker.pick(Instant::now(), fastrand::u64(..));
         if let Pick::Use(endpoint) = pick
             && before.is_none()
+            && !self.options.policy.spreads()
         {
-            self.show(&state.picker);
+            self.show(state);
             if let Some(target) = state.targets.iter().find(|t| t.id == endpoint) {
                 target.metrics.picked.inc();
                 info!(endpoint = %target.endpoint, "endpoint picked");
@@ -197,7 +221,9 @@ impl Endpoints {
     pub fn other(&self, tried: Tried) -> Option<EndpointId> {
         // Where none serves just now, one is picked first: else each call that comes this way would
         // settle somewhere else.
-        self.pick();
+        if !self.options.policy.spreads() {
+            self.pick();
+        }
         let picker = &self.state.lock().picker;
         picker.other(Instant::now(), tried, fastrand::u64(..))
     }
@@ -212,8 +238,12 @@ impl Endpoints {
     pub fn failed(&self, endpoint: EndpointId, lived: Duration) {
         let state = &mut *self.state.lock();
         let (now, chance) = (Instant::now(), fastrand::u64(..));
+        let served = state.picker.current() == Some(endpoint);
         state.picker.failed(endpoint, lived, now, chance);
-        self.show(&state.picker);
+        self.show(state);
+        if served {
+            self.lost.notify_one();
+        }
         if let Some(target) = state.targets.iter().find(|t| t.id == endpoint) {
             target.metrics.failures.inc();
         }
@@ -221,13 +251,93 @@ impl Endpoints {
 
     /// A connection to the endpoint is up.
     pub fn connected(&self, target: &Target) {
-        self.state.lock().picker.connected(target.id);
+        let state = &mut *self.state.lock();
+        state.picker.connected(target.id, Instant::now());
+        self.show(state);
         target.metrics.connects.inc();
     }
 
-    /// Shows the per-call path what the picker says.
-    fn show(&self, picker: &Picker) {
-        let number = picker.current().map_or(NONE, EndpointId::number);
-        self.current.store(number, Ordering::Relaxed);
+    /// The endpoint's member leads.
+    pub fn leads(&self, endpoint: EndpointId) {
+        let state = &mut *self.state.lock();
+        let before = state.picker.current();
+        state.picker.leads(endpoint, Instant::now());
+        self.show(state);
+        if state.picker.current() != before
+            && let Some(target) = state.targets.iter().find(|t| t.id == endpoint)
+        {
+            target.metrics.picked.inc();
+            info!(endpoint = %target.endpoint, "endpoint picked: its member leads");
+        }
     }
+
+    /// Returns when the endpoint that serves has failed, at once if it has since this was last asked.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Compares endpoints that share calls; to be called at every [`limits::OUTLIER_TICK`].
+    pub fn look(&self) {
+        let state = &mut *self.state.lock();
+        let all = state.targets.iter().map(|t| (t.id, seen(&t.metrics)));
+        let all: Vec<(EndpointId, Seen)> = all.collect();
+        let late = all.iter().map(|(id, seen)| {
+            let before = state.seen.iter().find(|(before, _)| before == id);
+            (*id, before.map_or(*seen, |(_, before)| seen.since(before)))
+        });
+        let late: Vec<(EndpointId, Seen)> = late.collect();
+        let out = state.picker.saw(&late, Instant::now());
+        state.seen = all;
+        if let Some((id, cause)) = out
+            && let Some(target) = state.targets.iter().find(|t| t.id == id)
+        {
+            target.metrics.ejections.inc();
+            let (endpoint, cause) = (&target.endpoint, cause.name());
+            warn!(%endpoint, cause, "endpoint left out: it does worse than the others");
+        }
+        self.show(state);
+    }
+
+    /// Grows each time [`Endpoints::shares`] says something else.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// Who takes calls now, where calls are spread.
+    pub fn shares(&self) -> Vec<Share> {
+        self.state.lock().shares.clone()
+    }
+
+    /// Every endpoint and how it is, for people.
+    pub fn standings(&self) -> Vec<(Arc<Target>, Standing)> {
+        let state = self.state.lock();
+        let now = Instant::now();
+        let standing = |t: &Arc<Target>| Some((t.clone(), state.picker.standing(t.id, now)?));
+        state.targets.iter().filter_map(standing).collect()
+    }
+
+    /// Shows the per-call path what the picker says.
+    fn show(&self, state: &mut State) {
+        let number = state.picker.current().map_or(NONE, EndpointId::number);
+        self.current.store(number, Ordering::Relaxed);
+        if self.options.policy.spreads() {
+            let shares = state.picker.shares(Instant::now());
+            if shares != state.shares {
+                state.shares = shares;
+                self.version.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// All that workers have counted of an endpoint.
+fn seen(metrics: &EndpointMetrics) -> Seen {
+    let mut seen = Seen::default();
+    for worker in metrics.workers() {
+        let steps = seen.answered.iter_mut().zip(&worker.answered);
+        steps.for_each(|(sum, count)| *sum = sum.wrapping_add(count.get()));
+        seen.failed = seen.failed.wrapping_add(worker.failed.get());
+        seen.open = seen.open.wrapping_add(worker.open.get());
+    }
+    seen
 }

@@ -8,6 +8,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod endpoints;
 pub mod failure;
+pub mod measure;
 pub mod page;
 pub mod pool;
 pub mod roster;

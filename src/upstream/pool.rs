@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::error::Failure;
 use crate::limits;
-use crate::machine::picker::{EndpointId, Pick, Tried};
+use crate::machine::picker::{EndpointId, Pick, Spread, Tried};
 use crate::upstream::conn::{Conn, Ended};
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
@@ -29,6 +29,8 @@ pub struct Pool {
     slots: RefCell<Vec<Option<Slot>>>,
     /// A dial ended, this way or that.
     changed: Notify,
+    /// Where calls are spread: this worker's turns, and the version of what they are by.
+    spread: Option<RefCell<(u64, Spread)>>,
     /// The number of the worker, for what is counted.
     worker: usize,
 }
@@ -42,7 +44,11 @@ struct Slot {
 impl Pool {
     /// An empty pool. Nothing is dialed before the first call.
     pub fn new(endpoints: Arc<Endpoints>, worker: usize) -> Rc<Pool> {
+        let policy = endpoints.options().policy;
+        // Below the first version.
+        let spread = || RefCell::new((0, Spread::new(policy)));
         Rc::new(Pool {
+            spread: policy.spreads().then(spread),
             endpoints,
             slots: RefCell::default(),
             changed: Notify::new(),
@@ -55,9 +61,34 @@ impl Pool {
         &self.endpoints
     }
 
-    /// A connection to the serving endpoint, if it is up: the per-call path.
-    pub fn ready(&self) -> Option<Rc<Conn>> {
-        self.up(self.endpoints.current()?)
+    /// A connection to the serving endpoint, or where calls are spread, to the one whose turn it is, if
+    /// it is up: the per-call path.
+    pub fn ready(self: &Rc<Self>) -> Option<Rc<Conn>> {
+        match self.endpoints.current() {
+            Some(current) => self.up(current),
+            None => self.turn(),
+        }
+    }
+
+    /// A connection to the endpoint whose turn it is of those that are up. The others that should take
+    /// calls are dialed meanwhile.
+    fn turn(self: &Rc<Self>) -> Option<Rc<Conn>> {
+        let (version, spread) = &mut *self.spread.as_ref()?.borrow_mut();
+        let now = self.endpoints.version();
+        if *version != now {
+            *version = now;
+            spread.set(&self.endpoints.shares());
+        }
+        let chosen = spread.choose(|endpoint| {
+            let conn = self.up(endpoint)?;
+            Some(conn.calls().open.get())
+        });
+        for endpoint in spread.endpoints() {
+            if self.up(endpoint).is_none() {
+                self.dial(endpoint);
+            }
+        }
+        self.up(chosen?)
     }
 
     /// A connection to the serving endpoint, dialed if need be; waits until then at most (E4).
@@ -120,7 +151,7 @@ impl Pool {
             }
             let current = self.endpoints.current();
             for slot in self.slots.borrow_mut().iter_mut().flatten() {
-                if current != Some(slot.target.id) {
+                if current != Some(slot.target.id) && self.spread.is_none() {
                     let idle = slot.conns.iter().filter(|c| c.open_calls() == 0);
                     idle.for_each(|c| c.retire());
                 }

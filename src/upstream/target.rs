@@ -20,13 +20,20 @@ pub struct Target {
     pub scheme: UriScheme,
     /// `:authority` of requests to it.
     pub authority: Authority,
+    /// It is compared with the others, so its calls are measured.
+    pub compared: bool,
     /// What is counted of it.
     pub metrics: Arc<EndpointMetrics>,
 }
 
 impl Target {
     /// For an endpoint that has come to the list.
-    pub fn new(id: EndpointId, endpoint: Endpoint, metrics: Arc<EndpointMetrics>) -> Target {
+    pub fn new(
+        id: EndpointId,
+        endpoint: Endpoint,
+        compared: bool,
+        metrics: Arc<EndpointMetrics>,
+    ) -> Target {
         let scheme = match endpoint.scheme {
             Scheme::Tls => UriScheme::HTTPS,
             Scheme::Plain | Scheme::Unspecified => UriScheme::HTTP,
@@ -39,6 +46,7 @@ impl Target {
             endpoint,
             scheme,
             authority,
+            compared,
             metrics,
         }
     }

@@ -248,9 +248,9 @@ pub(crate) fn method_unknown(rounds: u64) {
 
 pub(crate) fn request_head(rounds: u64) {
     let endpoint = Endpoint::parse("http://127.0.0.1:2379").expect("an endpoint");
-    let id = Picker::default().add().expect("an empty list");
+    let id = Picker::default().add(1).expect("an empty list");
     let metrics = Arc::new(EndpointMetrics::new("etcd".to_owned(), 1));
-    let target = Target::new(id, endpoint, metrics);
+    let target = Target::new(id, endpoint, false, metrics);
     let mut request = Request::post("http://127.0.0.1:23790/etcdserverpb.KV/Range");
     for (name, value) in calls::METADATA {
         request = request.header(name, value);

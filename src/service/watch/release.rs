@@ -7,16 +7,10 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::service::ask::head;
 use crate::service::identity::Credential;
 use crate::service::{Ctx, ask};
-use crate::upstream::attempt::{self, Attempt};
 use crate::upstream::conn::Conn;
 use crate::upstream::page;
-use crate::wire::frame;
-use crate::wire::pb::etcdserverpb::StatusResponse;
-
-const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// Asks the endpoint once in a while; `None` when it is silent.
 pub(super) async fn answers_progress(
@@ -59,11 +53,7 @@ pub(super) async fn answers_progress(
 }
 
 async fn by_status(conn: &Rc<Conn>, credential: Option<&Credential>) -> Option<String> {
-    let own = head(STATUS, credential);
-    let head = attempt::head(conn.target(), &own, None);
-    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])]);
-    let answer = std::future::poll_fn(|cx| attempt.poll(cx)).await.ok()?;
-    let status: StatusResponse = ask::message(&answer).ok()?;
+    let status = ask::status(conn, credential).await?;
     Some(status.version).filter(|version| !version.is_empty())
 }
 

@@ -1,57 +1,26 @@
-//! Which endpoint serves: one, picked at random, until it fails; then another (E1).
+//! Which endpoint serves: one, picked at random, until it fails; then another (E1). Or, where the policy
+//! says so, the one that leads; or all that are well, each with its part of the calls.
 //!
-//! A failed endpoint rests for a backoff with jitter (E4) and is then a candidate like any
-//! other. The machine knows endpoints by the ids that it gave them when they came to the list. It
-//! leaves connections, and what counts as a failure, to `upstream/`.
+//! A failed endpoint rests for a backoff with jitter (E4) and is then a candidate like any other. Where
+//! calls are spread, one that does much worse than the others is left out for a while (`outlier.rs`),
+//! though never more than half of them, and not where nothing else is there; and whoever comes back
+//! does so slowly. What part is whose is decided here, the turns are each worker's own (`spread.rs`).
+//!
+//! The machine knows endpoints by the ids that it gave them when they came to the list. It leaves
+//! connections, and what counts as a failure, to `upstream/`.
+
+mod outlier;
+mod spread;
+mod words;
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// One endpoint for as long as it is in the list: an id is never given twice, so that what is still
-/// said of an endpoint that went touches none that came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndpointId(u64);
-
-impl EndpointId {
-    /// A place for tables of [`limits::MAX_ENDPOINTS`]: no two endpoints of a list share one.
-    pub fn place(self) -> usize {
-        // Below MAX_ENDPOINTS.
-        (self.0 % limits::MAX_ENDPOINTS as u64) as usize
-    }
-
-    /// As a number, for an atomic; never `u64::MAX`.
-    pub fn number(self) -> u64 {
-        self.0
-    }
-
-    /// From what [`EndpointId::number`] gave.
-    pub fn from_number(number: u64) -> EndpointId {
-        EndpointId(number)
-    }
-}
-
-/// Endpoints a call does not want again: those it has tried. Lists longer than 64 share bits,
-/// which can only make a call overlook an endpoint, never choose a wrong one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tried(u64);
-
-impl Tried {
-    /// Adds an endpoint.
-    pub fn add(&mut self, endpoint: EndpointId) {
-        self.0 |= 1 << (endpoint.0 % 64);
-    }
-
-    /// Whether the endpoint was added.
-    pub fn contains(self, endpoint: EndpointId) -> bool {
-        self.0 & (1 << (endpoint.0 % 64)) != 0
-    }
-
-    /// Whether nothing was added.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
+use outlier::Outlier;
+pub use outlier::{Cause, STEPS, Seen, step};
+pub use spread::{Share, Spread};
+pub use words::{EndpointId, Policy, Tried};
 
 /// What to do for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +31,25 @@ pub enum Pick {
     Wait(Instant),
 }
 
+/// How an endpoint is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It serves all calls.
+    Serves,
+    /// It takes its part of the calls, in tenths of a full one.
+    Shares(u32),
+    /// It would serve if the one that does failed.
+    Ready,
+    /// It has failed and is not tried just now.
+    Rests,
+    /// It is left out, since it did much worse than the others.
+    LeftOut,
+}
+
 /// The state of all endpoints.
 #[derive(Debug, Clone, Default)]
 pub struct Picker {
+    policy: Policy,
     endpoints: Vec<Entry>,
     current: Option<EndpointId>,
     /// The last that served and failed.
@@ -80,6 +65,8 @@ struct Entry {
     failures: u32,
     /// Not a candidate before.
     rests_until: Option<Instant>,
+    weight: u32,
+    outlier: Outlier,
 }
 
 impl Entry {
@@ -89,8 +76,17 @@ impl Entry {
 }
 
 impl Picker {
-    /// One more endpoint; `None` when there are [`limits::MAX_ENDPOINTS`].
-    pub fn add(&mut self) -> Option<EndpointId> {
+    /// Without endpoints.
+    pub fn new(policy: Policy) -> Picker {
+        Picker {
+            policy,
+            ..Picker::default()
+        }
+    }
+
+    /// One more endpoint, with its weight beside the others', at least 1; `None` when there are
+    /// [`limits::MAX_ENDPOINTS`].
+    pub fn add(&mut self, weight: u32) -> Option<EndpointId> {
         if self.endpoints.len() >= limits::MAX_ENDPOINTS {
             return None;
         }
@@ -105,6 +101,8 @@ impl Picker {
             id,
             failures: 0,
             rests_until: None,
+            weight: weight.max(1),
+            outlier: Outlier::default(),
         });
         Some(id)
     }
@@ -124,7 +122,8 @@ impl Picker {
         self.current
     }
 
-    /// The endpoint for the next call. `chance` is any random number.
+    /// The endpoint for the next call, or where calls are spread, one to begin with. `chance` is any
+    /// random number.
     pub fn pick(&mut self, now: Instant, chance: u64) -> Pick {
         if let Some(current) = self.current {
             return Pick::Use(current);
@@ -136,7 +135,9 @@ impl Picker {
         let candidate = self.candidate(now, others, chance);
         match candidate.or_else(|| self.candidate(now, Tried::default(), chance)) {
             Some(endpoint) => {
-                self.current = Some(endpoint);
+                if !self.policy.spreads() {
+                    self.current = Some(endpoint);
+                }
                 Pick::Use(endpoint)
             }
             None => Pick::Wait(self.first_return().unwrap_or(now)),
@@ -168,29 +169,108 @@ impl Picker {
         if lived >= limits::STEADY_TIME {
             entry.failures = 0;
         }
-        entry.rests_until = Some(now + backoff(entry.failures, chance));
+        let until = now + backoff(entry.failures, chance);
+        entry.rests_until = Some(until);
+        entry.outlier.comes_back(until);
         entry.failures = entry.failures.saturating_add(1);
     }
 
     /// A connection to the endpoint is up: it may be used at once, but its failures are
     /// forgotten only when a connection has lived for a while.
-    pub fn connected(&mut self, endpoint: EndpointId) {
-        if let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint) {
-            entry.rests_until = None;
+    pub fn connected(&mut self, endpoint: EndpointId, now: Instant) {
+        if let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint)
+            && entry.rests_until.take().is_some()
+        {
+            entry.outlier.comes_back(now);
         }
     }
 
-    /// Whether it rests from a failure.
-    pub fn rests(&self, endpoint: EndpointId, now: Instant) -> bool {
-        let mut of = self.endpoints.iter().filter(|e| e.id == endpoint);
-        of.any(|e| e.rests(now))
+    /// The endpoint whose member leads, which serves from now on if it is not resting, where the
+    /// policy is that the leader does.
+    pub fn leads(&mut self, endpoint: EndpointId, now: Instant) {
+        let mut ready = self.endpoints.iter().filter(|e| !e.rests(now));
+        if self.policy == Policy::Leader && ready.any(|e| e.id == endpoint) {
+            self.current = Some(endpoint);
+        }
     }
 
+    /// What was seen since this was last called, a tick ago, of each endpoint. Says who is left out
+    /// from now on, and why.
+    pub fn saw(
+        &mut self,
+        seen: &[(EndpointId, Seen)],
+        now: Instant,
+    ) -> Option<(EndpointId, Cause)> {
+        for entry in &mut self.endpoints {
+            if let Some((_, seen)) = seen.iter().find(|(id, _)| *id == entry.id) {
+                entry.outlier.saw(*seen);
+            }
+        }
+        let out = self.endpoints.iter().filter(|e| e.outlier.is_out(now));
+        if !self.policy.spreads() || out.count() + 1 > self.endpoints.len() / 2 {
+            return None;
+        }
+        let takes_calls = |e: &&mut Entry| !e.rests(now) && !e.outlier.is_out(now);
+        let mut judged: Vec<&mut Entry> = self.endpoints.iter_mut().filter(takes_calls).collect();
+        let outliers: Vec<&Outlier> = judged.iter().map(|e| &e.outlier).collect();
+        let (worst, cause) = outlier::worst(&outliers)?;
+        judged[worst].outlier.leave_out(now);
+        Some((judged[worst].id, cause))
+    }
+
+    /// Who takes calls now, and what part of them. Empty where one serves all, and while all rest.
+    pub fn shares(&self, now: Instant) -> Vec<Share> {
+        if !self.policy.spreads() {
+            return Vec::new();
+        }
+        let ready = || self.endpoints.iter().filter(|e| !e.rests(now));
+        let share = |e: &Entry| Share {
+            endpoint: e.id,
+            weight: e.outlier.tenths(now) * self.weight(e),
+        };
+        let well: Vec<Share> = ready()
+            .filter(|e| !e.outlier.is_out(now))
+            .map(share)
+            .collect();
+        if well.is_empty() {
+            return ready().map(share).collect();
+        }
+        well
+    }
+
+    fn weight(&self, entry: &Entry) -> u32 {
+        match self.policy {
+            Policy::Weighted => entry.weight,
+            _ => 1,
+        }
+    }
+
+    /// How an endpoint is; `None` for one that is not in the list.
+    pub fn standing(&self, endpoint: EndpointId, now: Instant) -> Option<Standing> {
+        let entry = self.endpoints.iter().find(|e| e.id == endpoint)?;
+        Some(if self.current == Some(endpoint) {
+            Standing::Serves
+        } else if entry.rests(now) {
+            Standing::Rests
+        } else if entry.outlier.is_out(now) {
+            Standing::LeftOut
+        } else if self.policy.spreads() {
+            Standing::Shares(entry.outlier.tenths(now))
+        } else {
+            Standing::Ready
+        })
+    }
+
+    /// Any that does not rest and was not tried; of those that are left out only if there is no
+    /// other.
     fn candidate(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
         let ready = |e: &&Entry| !tried.contains(e.id) && !e.rests(now);
-        let count = self.endpoints.iter().filter(ready).count();
+        let well = |e: &&Entry| ready(e) && !e.outlier.is_out(now);
+        let any_well = self.endpoints.iter().any(|e| well(&e));
+        let fits = |e: &&Entry| if any_well { well(e) } else { ready(e) };
+        let count = self.endpoints.iter().filter(fits).count();
         let place = usize::try_from(chance % u64::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0);
-        self.endpoints.iter().filter(ready).nth(place).map(|e| e.id)
+        self.endpoints.iter().filter(fits).nth(place).map(|e| e.id)
     }
 
     fn first_return(&self) -> Option<Instant> {
@@ -206,6 +286,9 @@ pub fn backoff(failures: u32, chance: u64) -> Duration {
     let jitter = 819 + (chance % 411) as u32;
     base * jitter / 1024
 }
+
+#[cfg(test)]
+mod spreading;
 
 #[cfg(test)]
 mod tests {
@@ -226,7 +309,7 @@ mod tests {
         };
         assert_ne!(first, second);
         // The first one's return changes nothing: the second serves until it fails.
-        picker.connected(first);
+        picker.connected(first, now);
         assert_eq!(
             picker.pick(now + Duration::from_secs(60), 1),
             Pick::Use(second)
@@ -272,12 +355,12 @@ mod tests {
     #[test]
     fn an_id_is_never_given_twice_and_no_place_is_shared() {
         let (mut picker, mut ids) = picker(limits::MAX_ENDPOINTS);
-        assert_eq!(picker.add(), None);
+        assert_eq!(picker.add(1), None);
         let mut seen: std::collections::BTreeSet<_> = ids.iter().copied().collect();
         for round in 0..1000 {
             let gone = ids.remove(round * 7 % ids.len());
             picker.remove(gone);
-            let came = picker.add().unwrap();
+            let came = picker.add(1).unwrap();
             assert!(seen.insert(came));
             assert_eq!(gone.place(), came.place(), "the only place that is free");
             ids.push(came);
@@ -289,9 +372,10 @@ mod tests {
         let now = Instant::now();
         let (mut picker, ids) = picker(2);
         picker.remove(ids[0]);
-        let came = picker.add().unwrap();
+        let came = picker.add(1).unwrap();
         picker.failed(ids[0], Duration::ZERO, now, 0);
-        assert!(!picker.rests(came, now) && !picker.rests(ids[1], now));
+        assert_eq!(picker.standing(came, now), Some(Standing::Ready));
+        assert_eq!(picker.standing(ids[1], now), Some(Standing::Ready));
         // The last one stays.
         picker.remove(came);
         picker.remove(ids[1]);
@@ -300,7 +384,7 @@ mod tests {
 
     fn picker(count: usize) -> (Picker, Vec<EndpointId>) {
         let mut picker = Picker::default();
-        let ids = (0..count).map(|_| picker.add().unwrap()).collect();
+        let ids = (0..count).map(|_| picker.add(1).unwrap()).collect();
         (picker, ids)
     }
 
@@ -385,15 +469,15 @@ mod tests {
                             prop_assert!(until.is_some_and(|u| u > now));
                             rests.insert(e, until.unwrap());
                         }
-                        prop_assert!(picker.rests(e, now));
+                        prop_assert_eq!(picker.standing(e, now), Some(Standing::Rests));
                     }
                     Op::Connected(n) => {
                         let e = ids[n % ids.len()];
-                        picker.connected(e);
+                        picker.connected(e, now);
                         rests.remove(&e);
                     }
                     Op::Pass(millis) => now += Duration::from_millis(millis),
-                    Op::Come => if ids.len() < 6 { ids.push(picker.add().unwrap()) },
+                    Op::Come => if ids.len() < 6 { ids.push(picker.add(1).unwrap()) },
                     Op::Go(n) => {
                         let e = ids[n % ids.len()];
                         picker.remove(e);
