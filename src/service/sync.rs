@@ -33,14 +33,14 @@ pub(super) async fn run(ctx: Rc<Ctx>, interval: Duration) {
                 if std::mem::take(&mut failed) {
                     info!("the member list is had again");
                 }
-                if roster.unusable != unusable {
-                    unusable = roster.unusable;
-                    warn!(
-                        urls = unusable.join(","),
-                        "client URLs that are no endpoints"
-                    );
+                let left_out = ctx.pool.endpoints().replace(roster.endpoints);
+                let mut not_used = roster.unusable;
+                not_used.extend(left_out.iter().map(ToString::to_string));
+                if not_used != unusable && !not_used.is_empty() {
+                    let urls = not_used.join(",");
+                    warn!(urls, "client URLs of members that cannot be used");
                 }
-                ctx.pool.endpoints().replace(roster.endpoints);
+                unusable = not_used;
             }
             Err(error) if !failed => {
                 failed = true;

@@ -74,7 +74,10 @@ impl Discovery {
 
 async fn srv(resolver: &TokioResolver, name: &str) -> Result<Vec<SRV>, String> {
     let found = resolver.srv_lookup(name).await;
-    let found = found.map_err(|error| format!("{name}: {error}"))?;
+    let found = found.map_err(|error| match error.is_no_records_found() {
+        true => format!("{name}: there is no such record"),
+        false => format!("{name}: {error}"),
+    })?;
     let records = found
         .answers()
         .iter()

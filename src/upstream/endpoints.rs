@@ -135,26 +135,30 @@ impl Endpoints {
     }
 
     /// The list is this from now on; endpoints that are in both stay what they are, with their
-    /// connections. What cannot be used is left out, and an empty list changes nothing. Each one
-    /// that came or went is named in the log.
-    pub fn replace(&self, list: Vec<Endpoint>) {
-        let mut wanted: Vec<Endpoint> = Vec::new();
-        let list = list
-            .into_iter()
-            .map(|e| e.with_default_tls(self.tls.is_some()));
-        for endpoint in list {
-            if endpoint.is_tls() && self.tls.is_none() {
-                warn!(%endpoint, "endpoint left out: it wants TLS, and there is none towards etcd");
-            } else if !wanted.contains(&endpoint) {
-                wanted.push(endpoint);
-            }
-        }
+    /// connections. An empty list changes nothing. Each one that came or went is named in the log.
+    /// Gives back what is left out: what wants TLS where there is none towards etcd, and what is too
+    /// much.
+    pub fn replace(&self, list: Vec<Endpoint>) -> Vec<Endpoint> {
+        let usable = |endpoint: &Endpoint| !endpoint.is_tls() || self.tls.is_some();
+        let (mut wanted, mut left_out): (Vec<Endpoint>, Vec<Endpoint>) =
+            list.into_iter().partition(usable);
+        left_out.extend(wanted.drain(wanted.len().min(limits::MAX_ENDPOINTS)..));
         if wanted.is_empty() {
-            return;
+            return left_out;
         }
         let mut changed = false;
         let state = &mut *self.state.lock();
         let before = state.targets.clone();
+        // Those that went first: there may be no room for both.
+        let (mut went, mut last) = (Vec::new(), None);
+        for target in before.iter().filter(|t| !wanted.contains(&t.endpoint)) {
+            if state.targets.len() > 1 {
+                self.remove(state, target);
+                went.push(target);
+            } else {
+                last = Some(target);
+            }
+        }
         for endpoint in &wanted {
             if !before.iter().any(|target| target.endpoint == *endpoint) {
                 self.add(state, endpoint.clone());
@@ -162,21 +166,26 @@ impl Endpoints {
                 changed = true;
             }
         }
-        for target in before.iter().filter(|t| !wanted.contains(&t.endpoint)) {
-            // Where what came was too much for the list, the last one stays.
-            if state.targets.len() > 1 {
-                state.targets.retain(|t| t.id != target.id);
-                state.picker.remove(target.id);
-                self.metrics.remove(&target.metrics);
-                info!(endpoint = %target.endpoint, "endpoint left");
-                changed = true;
-            }
+        // It made way for none before one had come, so that there was one at any time.
+        if let Some(target) = last {
+            self.remove(state, target);
+            went.push(target);
         }
-        if changed {
+        for target in &went {
+            info!(endpoint = %target.endpoint, "endpoint left");
+        }
+        if changed || !went.is_empty() {
             self.show(state);
             // Nobody may be there to be told.
             let _ = self.changes.send(());
         }
+        left_out
+    }
+
+    fn remove(&self, state: &mut State, target: &Target) {
+        state.targets.retain(|t| t.id != target.id);
+        state.picker.remove(target.id);
+        self.metrics.remove(&target.metrics);
     }
 
     fn add(&self, state: &mut State, endpoint: Endpoint) {
@@ -340,4 +349,71 @@ fn seen(metrics: &EndpointMetrics) -> Seen {
         seen.open = seen.open.wrapping_add(worker.open.get());
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(text: &str) -> Endpoint {
+        Endpoint::parse(text).unwrap().with_default_tls(false)
+    }
+
+    fn endpoints(list: &[&str]) -> Endpoints {
+        let keepalive = KeepAlive {
+            time: Duration::ZERO,
+            timeout: Duration::from_secs(20),
+            without_calls: false,
+        };
+        let list = list.iter().map(|text| endpoint(text)).collect();
+        let metrics = Arc::new(EndpointList::new(1));
+        Endpoints::new(list, None, keepalive, EndpointOptions::default(), metrics)
+    }
+
+    fn named(endpoints: &Endpoints) -> Vec<String> {
+        let all = endpoints.all();
+        all.iter().map(|t| t.endpoint.to_string()).collect()
+    }
+
+    #[test]
+    fn who_stays_is_who_it_was_and_who_goes_is_shown_no_more() {
+        let endpoints = endpoints(&["a:1", "b:1", "c:1"]);
+        let mut changes = endpoints.changes();
+        let Pick::Use(serves) = endpoints.pick() else {
+            panic!("nothing has failed")
+        };
+        let before = endpoints.all();
+        let stays = before.iter().find(|t| t.id != serves).unwrap();
+        let list = vec![stays.endpoint.clone(), endpoint("d:1")];
+        assert_eq!(endpoints.replace(list.clone()), []);
+        assert_eq!(endpoints.all()[0].id, stays.id);
+        assert_eq!(named(&endpoints)[1], "http://d:1");
+        assert_eq!(endpoints.current(), None);
+        assert!(endpoints.get(serves).is_none());
+        let counted = endpoints.metrics.all();
+        let counted: Vec<&str> = counted.iter().map(|m| &m.name[..]).collect();
+        assert_eq!(counted, named(&endpoints));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        // The same again is no change.
+        endpoints.replace(list);
+        assert!(!changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn the_list_is_never_empty_and_all_of_it_may_change() {
+        let endpoints = endpoints(&["a:1", "b:1"]);
+        assert_eq!(endpoints.replace(Vec::new()), []);
+        let secure = vec![endpoint("https://a:2")];
+        assert_eq!(endpoints.replace(secure.clone()), secure);
+        assert_eq!(named(&endpoints), ["http://a:1", "http://b:1"]);
+        endpoints.replace(vec![endpoint("x:1"), endpoint("y:1")]);
+        let mut all = named(&endpoints);
+        all.sort();
+        assert_eq!(all, ["http://x:1", "http://y:1"]);
+        let many = (1..400).map(|port| endpoint(&format!("m:{port}")));
+        let left_out = endpoints.replace(many.collect());
+        assert_eq!(left_out.len(), 399 - limits::MAX_ENDPOINTS);
+        assert!(!endpoints.all().is_empty());
+    }
 }

@@ -7,7 +7,7 @@ use crate::wire::pb::etcdserverpb::Member;
 /// What a member list says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Roster {
-    /// Each once, in the order of the members. A scheme that a URL leaves open is still open.
+    /// Each once, in the order of the members, every scheme `Plain` or `Tls`.
     pub endpoints: Vec<Endpoint>,
     /// Client URLs that name no endpoint.
     pub unusable: Vec<String>,
@@ -22,7 +22,8 @@ impl Roster {
             .iter()
             .filter(|member| !member.name.is_empty() && !member.is_learner);
         for url in serving.flat_map(|member| &member.client_urls) {
-            match Endpoint::parse(url) {
+            // etcd's URLs say which sockets speak TLS.
+            match Endpoint::parse(url).map(|e| e.with_default_tls(false)) {
                 Ok(endpoint) if roster.endpoints.contains(&endpoint) => {}
                 Ok(endpoint) => roster.endpoints.push(endpoint),
                 Err(_) => roster.unusable.push(url.clone()),
