@@ -66,6 +66,10 @@ async fn each_has_its_turn() {
     load.flows(500, LIMIT).await;
     let account = load.finish().await;
     account.assert_kept();
+    // Where the leader was killed, the others had nothing to say for a moment, and come back from that.
+    let full =
+        |shown: &[serde_json::Value]| shown.iter().filter(|e| e["tenths"] == 10).count() == 2;
+    wait_endpoints(&proxy, "two have a full part", LIMIT, full).await;
     let before = puts(&cluster);
     put_many(&lane, 200).await;
     let told = since(&cluster, &before);
