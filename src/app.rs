@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
+use crate::config::{Config, LEAST_PROGRESS_NOTIFY, UpstreamTls};
 use crate::error::StartError;
 use crate::limits;
 use crate::machine::silence::KeepAlive;
@@ -26,11 +26,15 @@ use crate::service::MaxBytes;
 use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
 use crate::service::shared::{Shared, WatchOptions};
+use crate::upstream::discovery;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::pool::Endpoints;
+use crate::upstream::endpoints::Endpoints;
 use crate::wire::method::{self, Kind};
 use crate::wire::namespace::Namespace;
 use crate::wire::status::Code;
+
+/// The environment variable that names a file to be read in the place of `/etc/resolv.conf`.
+const RESOLV_CONF: &str = "ETCD_EDGE_RESOLV_CONF";
 
 /// A proxy that listens; not yet accepting until [`App::serve`].
 pub struct App {
@@ -61,13 +65,7 @@ impl App {
                     .map(|path| file("--trusted-ca-file", path)),
             )?),
         };
-        let names = config.endpoints.iter().map(ToString::to_string);
-        let metrics = Arc::new(Metrics::new(
-            config.workers,
-            names,
-            method_labels(),
-            code_names(),
-        ));
+        let metrics = Arc::new(Metrics::new(config.workers, method_labels(), code_names()));
         let pages = Pages::new(metrics.clone()).map_err(|e| StartError::new("metrics", e))?;
         let keepalive = KeepAlive {
             time: config.dial_keepalive_time,
@@ -78,6 +76,7 @@ impl App {
             config.endpoints.clone(),
             client_tls(config)?,
             keepalive,
+            config.endpoint_options.clone(),
             metrics.endpoints.clone(),
         );
         let plan = Plan {
@@ -155,6 +154,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     // Within the runtime, since workers and signals belong to it.
     runtime.block_on(async {
         let mut terminate = signals()?;
+        let config = &discovered(config).await?;
         let app = App::start(config)?;
         announce(config, &app);
         let stop = async {
@@ -174,6 +174,23 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         }
         Ok(())
     })
+}
+
+/// The options with the endpoints that SRV records name, where they are to be looked for.
+async fn discovered(config: &Config) -> Result<Config, StartError> {
+    let mut config = config.clone();
+    if let Some(ask) = &config.discovery {
+        let resolv_conf = std::env::var_os(RESOLV_CONF).unwrap_or("/etc/resolv.conf".into());
+        let found = discovery::discover(ask, Path::new(&resolv_conf)).await;
+        let found =
+            found.map_err(|e| StartError::new(format!("--discovery-srv={}", ask.domain), e))?;
+        if found.is_empty() {
+            warn!("no SRV record names an endpoint that can be used: those of --endpoints are");
+        } else {
+            config.endpoints = found;
+        }
+    }
+    Ok(config)
 }
 
 fn announce(config: &Config, app: &App) {
@@ -198,6 +215,16 @@ fn announce(config: &Config, app: &App) {
             "--dial-keepalive-time is raised: etcd closes on closer pings"
         );
     }
+    for (endpoint, _) in &config.endpoint_options.weights {
+        let named = config.endpoints.iter().any(|e| e.authority() == *endpoint);
+        if !named && config.endpoint_options.sync.is_zero() {
+            warn!(endpoint, "--endpoint-weights: there is no such endpoint");
+        }
+    }
+    let (asked, least) = (config.endpoint_options.sync, limits::LEAST_SYNC);
+    if !asked.is_zero() && asked < least {
+        warn!(?asked, ?least, "--endpoints-auto-sync-interval is raised");
+    }
     let least = LEAST_PROGRESS_NOTIFY;
     if config.watch_progress_notify < least {
         let asked = config.watch_progress_notify;
@@ -216,6 +243,7 @@ fn announce(config: &Config, app: &App) {
         address = %app.address(),
         version = env!("CARGO_PKG_VERSION"),
         endpoints = endpoints.join(","),
+        policy = config.endpoint_options.policy.name(),
         tls = config.server_tls.is_some(),
         workers = config.workers,
         advertise_client_url = config.fleet.advertise,
@@ -258,7 +286,8 @@ impl Signals {
 }
 
 fn client_tls(config: &Config) -> Result<Option<ClientTls>, StartError> {
-    if !config.endpoints.iter().any(Endpoint::is_tls) {
+    let needed = config.endpoints.iter().any(Endpoint::is_tls);
+    if !needed && config.endpoint_options.sync.is_zero() {
         return Ok(None);
     }
     let files = &config.upstream_tls;
@@ -271,7 +300,12 @@ fn client_tls(config: &Config) -> Result<Option<ClientTls>, StartError> {
         (Some(cert), Some(key)) => Some((file("--cert", cert), file("--key", key))),
         _ => None,
     };
-    tls::client_config(trust, identity).map(Some)
+    let made = tls::client_config(trust, identity);
+    if needed || *files != UpstreamTls::default() {
+        return made.map(Some);
+    }
+    // Members may yet come that want TLS. Where the system trusts nobody, there can be none.
+    Ok(made.ok())
 }
 
 fn watch_options(config: &Config) -> WatchOptions {

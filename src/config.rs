@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
+use crate::machine::picker::Policy;
 use crate::service::fleet::state::{FleetOptions, ResolverOptions};
 use crate::service::reads::answers::ReadOptions;
+use crate::upstream::discovery::Discovery;
 use crate::upstream::endpoint::{Endpoint, is_host};
+use crate::upstream::endpoints::EndpointOptions;
 use crate::wire::method::{self, Method};
 
 /// What to run.
@@ -22,6 +25,10 @@ pub struct Config {
     pub listen_addr: String,
     /// The etcd endpoints in the order given, each once, every scheme `Plain` or `Tls`. Never empty.
     pub endpoints: Vec<Endpoint>,
+    /// Where else they may be found: what is found stands in their place.
+    pub discovery: Option<Discovery>,
+    /// How the list of endpoints changes.
+    pub endpoint_options: EndpointOptions,
     /// For the endpoints whose scheme is `Tls`.
     pub upstream_tls: UpstreamTls,
     /// Clients are served in plaintext when there is none.
@@ -90,6 +97,9 @@ pub struct ServerTls {
 /// More worker threads than this are a slip of the finger: no machine gains by them.
 pub const MAX_WORKERS: usize = 1024;
 
+/// Largest weight of an endpoint.
+const MAX_WEIGHT: u32 = 1000;
+
 /// What etcd itself takes (`--max-request-bytes`).
 const DEFAULT_MAX_SEND_BYTES: u64 = 1536 * 1024;
 /// 2^31 − 1, the Go client's: no limit in practice.
@@ -118,10 +128,22 @@ impl Config {
         let upstream_tls = upstream_tls(&flags)?;
         let endpoints = endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
         let resolver = resolver(&flags)?;
+        let policy = policy(&flags.endpoint_policy)?;
+        let endpoint_options = EndpointOptions {
+            sync: flags.endpoints_auto_sync_interval,
+            policy,
+            weights: weights(&flags.endpoint_weights, policy)?,
+        };
         Ok(Config {
             workers: workers(flags.workers)?,
             listen_addr: flags.listen_addr,
             endpoints,
+            discovery: (!flags.discovery_srv.is_empty()).then_some(Discovery {
+                domain: flags.discovery_srv,
+                name: flags.discovery_srv_name,
+                insecure: flags.insecure_discovery,
+            }),
+            endpoint_options,
             upstream_tls,
             server_tls,
             max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
@@ -195,6 +217,40 @@ fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
         ));
     }
     Ok(endpoints)
+}
+
+fn policy(text: &str) -> Result<Policy, UsageError> {
+    let named = Policy::ALL.iter().find(|(name, _)| *name == text);
+    named.map(|(_, policy)| *policy).ok_or_else(|| {
+        let names = Policy::ALL.map(|(name, _)| name).join(", ");
+        UsageError::value("endpoint-policy", text, format!("not one of {names}"))
+    })
+}
+
+/// Of `host:port=weight`, by how an endpoint's `:authority` has the host and port.
+fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u32)>, UsageError> {
+    let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let refuse = |reason: String| Err(UsageError::value("endpoint-weights", text, reason));
+        if policy != Policy::Weighted {
+            return refuse("needs --endpoint-policy=weighted".to_owned());
+        }
+        let Some((endpoint, weight)) = text.rsplit_once('=') else {
+            return refuse("not HOST:PORT=WEIGHT".to_owned());
+        };
+        let endpoint = match Endpoint::parse(endpoint) {
+            Ok(endpoint) => endpoint.authority(),
+            Err(reason) => return refuse(reason.to_string()),
+        };
+        let weight = match weight.parse() {
+            Ok(weight) if (1..=MAX_WEIGHT).contains(&weight) => weight,
+            _ => return refuse(format!("a weight is a number from 1 to {MAX_WEIGHT}")),
+        };
+        // Of anything given twice the last counts.
+        weights.retain(|(name, _)| *name != endpoint);
+        weights.push((endpoint, weight));
+    }
+    Ok(weights)
 }
 
 fn upstream_tls(flags: &Flags) -> Result<UpstreamTls, UsageError> {

@@ -221,6 +221,59 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// See [`BACKOFF_FIRST`].
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
 
+/// Endpoints in the list at once, whatever flags, a name server or the cluster's member list say. A
+/// further one is left out, with a line in the log.
+pub const MAX_ENDPOINTS: usize = 256;
+
+/// Time limit of the questions to name servers at start.
+pub const DISCOVERY_TIME: Duration = Duration::from_secs(30);
+
+/// Least interval at which the cluster's member list is asked for.
+pub const LEAST_SYNC: Duration = Duration::from_millis(100);
+
+/// Time limit of one question for the member list.
+pub const SYNC_TIME: Duration = Duration::from_secs(5);
+
+/// How often endpoints that share calls are compared.
+pub const OUTLIER_TICK: Duration = Duration::from_millis(500);
+
+/// Ticks that count: what is older is forgotten.
+pub const OUTLIER_TICKS: usize = 10;
+
+/// Ticks in a row without an answer, with calls open, that count as silence.
+pub const SILENT_TICKS: usize = 4;
+
+/// Calls of an endpoint, and of the others together, below which nothing is concluded.
+pub const OUTLIER_CALLS: u64 = 20;
+
+/// Calls that fail, in per cent, from which an endpoint is left out.
+pub const OUTLIER_ERRORS: u64 = 20;
+
+/// So many times the others' rate of errors it must be besides.
+pub const OUTLIER_TIMES: u64 = 3;
+
+/// Half of its answers take longer than half of the others' by so many doublings.
+pub const OUTLIER_STEPS: usize = 3;
+
+/// Answers within this are never too slow.
+pub const OUTLIER_LATENCY: Duration = Duration::from_millis(4);
+
+/// How long an endpoint is left out at first, doubled each time in a row, and at the most.
+pub const EJECTION_FIRST: Duration = Duration::from_secs(10);
+/// See [`EJECTION_FIRST`].
+pub const EJECTION_LONGEST: Duration = Duration::from_secs(300);
+
+/// After so long without being left out again it is the first time once more.
+pub const EJECTION_FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// How long an endpoint that comes back takes to its full part of the calls.
+pub const SLOW_RETURN: Duration = Duration::from_secs(10);
+
+/// How often the leader is asked whether it still leads, and while none is known, who does.
+pub const LEADER_LOOK: Duration = Duration::from_secs(5);
+/// See [`LEADER_LOOK`].
+pub const LEADER_SEARCH: Duration = Duration::from_millis(500);
+
 /// A connection that lived this long forgets earlier failures of its endpoint.
 pub const STEADY_TIME: Duration = Duration::from_secs(10);
 

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, ServerTls, UpstreamTls};
+use etcd_edge::machine::picker::Policy;
 use etcd_edge::service::fleet::state::{FleetOptions, ResolverOptions};
 use etcd_edge::service::reads::answers::ReadOptions;
+use etcd_edge::upstream::discovery::Discovery;
+use etcd_edge::upstream::endpoints::EndpointOptions;
 
 /// Splits at blanks and reads it.
 fn parse(line: &str) -> Result<Parsed, String> {
@@ -65,6 +68,8 @@ fn without_flags_everything_is_the_default() {
     assert_eq!(config.dial_keepalive_time, Duration::ZERO);
     assert_eq!(config.dial_keepalive_timeout, Duration::from_secs(20));
     assert!(!config.permit_without_stream && !config.debug);
+    assert_eq!(config.discovery, None);
+    assert_eq!(config.endpoint_options, EndpointOptions::default());
     assert_eq!(config.watch_log_bytes, 16 << 20);
     assert_eq!(config.watch_bypass, [""; 0]);
     assert_eq!(config.watch_progress_notify, Duration::from_secs(600));
@@ -103,11 +108,23 @@ fn every_served_flag_reaches_the_options() {
          --cache-max-age 200ms --cache-audit 50 --serializable-ordering --namespace p/ \
          --namespace-allow Snapshot,etcdserverpb.KV/Compact \
          --namespace-allow /etcdserverpb.Auth/RoleGet \
-         --advertise-client-url a:1 --resolver-prefix p --resolver-ttl 60",
+         --advertise-client-url a:1 --resolver-prefix p --resolver-ttl 60 \
+         --endpoints-auto-sync-interval 1m30s --discovery-srv example.com --discovery-srv-name blue \
+         --insecure-discovery --endpoint-policy weighted --endpoint-weights a:1=2,http://b=3,a:1=7",
     );
     let expected = Config {
         listen_addr: "[::1]:0".to_owned(),
         endpoints: config.endpoints.clone(),
+        discovery: Some(Discovery {
+            domain: "example.com".to_owned(),
+            name: "blue".to_owned(),
+            insecure: true,
+        }),
+        endpoint_options: EndpointOptions {
+            sync: Duration::from_secs(90),
+            policy: Policy::Weighted,
+            weights: vec![("b:2379".to_owned(), 3), ("a:1".to_owned(), 7)],
+        },
         upstream_tls: UpstreamTls {
             cert: Some(PathBuf::from("c")),
             key: Some(PathBuf::from("k")),
@@ -346,10 +363,6 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
 #[test]
 fn what_is_not_served_yet_is_refused() {
     for flag in [
-        "discovery-srv=d",
-        "discovery-srv-name=n",
-        "insecure-discovery=true",
-        "endpoints-auto-sync-interval=30s",
         "client-crl-file=c",
         "auto-tls=true",
         "self-signed-cert-validity=2",
@@ -519,7 +532,7 @@ fn the_help_is_readable() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 48);
+    assert_eq!(flags.len(), 50);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

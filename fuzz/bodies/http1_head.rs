@@ -17,7 +17,8 @@ use etcd_edge::service::reads::answers::ReadOptions;
 use etcd_edge::service::shared::{Shared, WatchOptions};
 use etcd_edge::service::{Ctx, MaxBytes};
 use etcd_edge::upstream::endpoint::Endpoint;
-use etcd_edge::upstream::pool::{Endpoints, Pool};
+use etcd_edge::upstream::endpoints::{EndpointOptions, Endpoints};
+use etcd_edge::upstream::pool::Pool;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
@@ -64,7 +65,7 @@ async fn serve(server: StdStream) {
         ),
     );
     let ctx = Rc::new(Ctx::new(
-        Pool::new(endpoints().clone()),
+        Pool::new(endpoints().clone(), 0),
         metrics().clone(),
         Arc::new(shared),
         0,
@@ -108,14 +109,7 @@ thread_local! {
 
 fn metrics() -> &'static Arc<Metrics> {
     static METRICS: OnceLock<Arc<Metrics>> = OnceLock::new();
-    METRICS.get_or_init(|| {
-        Arc::new(Metrics::new(
-            1,
-            ["none".to_owned()],
-            Vec::new(),
-            ["code"; CODES],
-        ))
-    })
+    METRICS.get_or_init(|| Arc::new(Metrics::new(1, Vec::new(), ["code"; CODES])))
 }
 
 fn endpoints() -> &'static Arc<Endpoints> {
@@ -131,6 +125,7 @@ fn endpoints() -> &'static Arc<Endpoints> {
             vec![nowhere],
             None,
             keepalive,
+            EndpointOptions::default(),
             metrics().endpoints.clone(),
         ))
     })

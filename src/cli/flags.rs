@@ -27,18 +27,26 @@ pub struct Flags {
     /// 2379, no scheme TLS if a flag for TLS to etcd is given
     #[argh(option)]
     pub endpoints: Vec<String>,
-    /// domain whose SRV records list the endpoints
+    /// domain whose SRV records _etcd-client-ssl._tcp and _etcd-client._tcp list the endpoints, asked
+    /// for at start; they stand in the place of --endpoints when there are any
     #[argh(option)]
     pub discovery_srv: String,
-    /// service name suffix in the SRV query
+    /// service name suffix in the SRV query: _etcd-client-ssl-NAME._tcp
     #[argh(option)]
     pub discovery_srv_name: String,
-    /// accept SRV records of endpoints without TLS
+    /// take endpoints without TLS from SRV records too, else they are left out
     #[argh(option, from_str_fn(boolean))]
     pub insecure_discovery: bool,
-    /// how often to refresh the endpoints from the cluster's member list; 0: never
+    /// how often to refresh the endpoints from the cluster's member list, at least 100ms; 0: never
     #[argh(option, from_str_fn(duration))]
     pub endpoints_auto_sync_interval: Duration,
+    /// which endpoint a call goes to: random (one, until it fails), round-robin, weighted, least-loaded,
+    /// or leader (the one that leads)
+    #[argh(option)]
+    pub endpoint_policy: String,
+    /// weights of endpoints, 1 to 1000, for --endpoint-policy=weighted; who is not named has 1
+    #[argh(option)]
+    pub endpoint_weights: Vec<String>,
     /// how long a connection to etcd is silent before it is pinged, at least 10s;
     /// 0: while calls are open, as often as that allows
     #[argh(option, from_str_fn(duration))]

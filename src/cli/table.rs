@@ -131,27 +131,23 @@ pub(crate) const FLAGS: &[Flag] = &[
         "127.0.0.1:2379",
         Yes,
     ),
-    flag("discovery-srv", Endpoints, Text("DOMAIN"), "", Only(&[""])),
-    flag(
-        "discovery-srv-name",
-        Endpoints,
-        Text("NAME"),
-        "",
-        Only(&[""]),
-    ),
-    flag(
-        "insecure-discovery",
-        Endpoints,
-        Bool,
-        "false",
-        Only(&["false"]),
-    ),
+    flag("discovery-srv", Endpoints, Text("DOMAIN"), "", Yes),
+    flag("discovery-srv-name", Endpoints, Text("NAME"), "", Yes),
+    flag("insecure-discovery", Endpoints, Bool, "false", Yes),
     flag(
         "endpoints-auto-sync-interval",
         Endpoints,
         Duration,
         "0",
-        Only(&["0"]),
+        Yes,
+    ),
+    flag("endpoint-policy", Endpoints, Text("POLICY"), "random", Yes),
+    flag(
+        "endpoint-weights",
+        Endpoints,
+        List("HOST:PORT=N,..."),
+        "",
+        Yes,
     ),
     flag("dial-keepalive-time", Endpoints, Duration, "0", Yes),
     flag("dial-keepalive-timeout", Endpoints, Duration, "20s", Yes),
@@ -423,7 +419,7 @@ mod tests {
 
     #[test]
     fn values_that_say_the_same_are_taken_alike() {
-        let interval = find("endpoints-auto-sync-interval").unwrap();
+        let interval = find("grpc-keepalive-interval").unwrap();
         assert!(interval.serves("0") && interval.serves("0h0m") && !interval.serves("1ns"));
         let pprof = find("enable-pprof").unwrap();
         assert!(pprof.serves("F") && !pprof.serves("1"));

@@ -10,9 +10,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::metrics::{
-    AGES, Count, EndpointMetrics, Limit, MethodLabels, Metrics, SharedCount, WorkerMetrics,
-};
+use crate::metrics::{AGES, Count, EndpointMetrics, Limit, MethodLabels, Metrics, WorkerMetrics};
 
 impl MetricsCollector {
     fn sum(&self, of: impl Fn(&WorkerMetrics) -> u64) -> u64 {
@@ -20,12 +18,10 @@ impl MetricsCollector {
     }
 
     fn calls(&self) -> Vec<MetricFamily> {
-        let per_endpoint = |of: fn(&EndpointMetrics) -> &SharedCount| {
-            self.0
-                .endpoints
-                .iter()
-                .map(|e| (vec![label("endpoint", &e.name)], of(e).get()))
-                .collect()
+        let endpoints = self.0.endpoints.all();
+        let per_endpoint = |of: fn(&EndpointMetrics) -> u64| {
+            let series = |e: &Arc<EndpointMetrics>| (vec![label("endpoint", &e.name)], of(e));
+            endpoints.iter().map(series).collect()
         };
         let limits = Limit::ALL.iter().map(|(limit, name)| {
             (
@@ -88,17 +84,27 @@ impl MetricsCollector {
             counter(
                 "etcd_edge_endpoint_picked_total",
                 "Times the endpoint was picked to serve.",
-                per_endpoint(|e| &e.picked),
+                per_endpoint(|e| e.picked.get()),
             ),
             counter(
                 "etcd_edge_endpoint_connects_total",
                 "Connections to the endpoint that came up.",
-                per_endpoint(|e| &e.connects),
+                per_endpoint(|e| e.connects.get()),
             ),
             counter(
                 "etcd_edge_endpoint_failures_total",
                 "Dials and connections of the endpoint that failed.",
-                per_endpoint(|e| &e.failures),
+                per_endpoint(|e| e.failures.get()),
+            ),
+            counter(
+                "etcd_edge_endpoint_ejections_total",
+                "Times the endpoint was left out for doing worse than the others.",
+                per_endpoint(|e| e.ejections.get()),
+            ),
+            counter(
+                "etcd_edge_endpoint_requests_total",
+                "Calls sent to the endpoint.",
+                per_endpoint(|e| e.workers().map(|w| w.requests.get()).sum()),
             ),
         ]
     }

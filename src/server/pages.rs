@@ -83,13 +83,15 @@ async fn status_page(ctx: &Rc<Ctx>) -> Response<Bytes> {
 /// The page of the endpoint that serves, or of another if that one cannot be reached.
 async fn member_metrics(ctx: &Rc<Ctx>) -> Response<Bytes> {
     let endpoints = ctx.pool.endpoints();
-    let first = endpoints.current().unwrap_or(0);
+    let mut all = endpoints.all();
+    let current = endpoints.current();
+    let first = all.iter().position(|target| Some(target.id) == current);
+    all.rotate_left(first.unwrap_or(0));
     let mut failed = String::new();
-    for n in 0..endpoints.count() {
-        let endpoint = (first + n) % endpoints.count();
+    for target in all {
         let fetched = timeout(
             limits::PAGE_TIME,
-            page::fetch(endpoints, endpoint, "/metrics"),
+            page::fetch(endpoints, &target, "/metrics"),
         )
         .await;
         match fetched {
@@ -97,8 +99,8 @@ async fn member_metrics(ctx: &Rc<Ctx>) -> Response<Bytes> {
                 let kind = page.content_type.unwrap_or(METRICS);
                 return made(page.status, kind, page.body);
             }
-            Ok(Err(e)) => failed += &format!("{}: {e}\n", endpoints.get(endpoint)),
-            Err(_) => failed += &format!("{}: no answer in time\n", endpoints.get(endpoint)),
+            Ok(Err(e)) => failed += &format!("{}: {e}\n", target.endpoint),
+            Err(_) => failed += &format!("{}: no answer in time\n", target.endpoint),
         }
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, &failed)

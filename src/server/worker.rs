@@ -19,7 +19,8 @@ use crate::server::connection::{self, Clients};
 use crate::server::pages::Pages;
 use crate::service::shared::Shared;
 use crate::service::{Ctx, MaxBytes, tasks};
-use crate::upstream::pool::{Endpoints, Pool};
+use crate::upstream::endpoints::Endpoints;
+use crate::upstream::pool::Pool;
 
 /// What every worker is made of.
 #[derive(Clone)]
@@ -136,7 +137,7 @@ async fn serve(
     mut inbox: UnboundedReceiver<Message>,
     open: Arc<AtomicUsize>,
 ) {
-    let pool = Pool::new(plan.endpoints);
+    let pool = Pool::new(plan.endpoints, number);
     let ctx = Rc::new(Ctx::new(pool, plan.metrics, plan.shared, number, plan.max));
     let clients = Clients {
         ctx,

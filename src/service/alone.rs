@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::error::Failure;
 use crate::limits;
+use crate::machine::picker::EndpointId;
 use crate::service::bounds::{Cut, bounded};
 use crate::service::call::Call;
 use crate::service::fetch::{Begun, Read};
@@ -54,7 +55,7 @@ pub(super) async fn plain(call: &mut Call, request: &[Bytes]) -> Plain {
     }
 }
 
-fn failed(endpoint: usize, result: Result<Answer, Failure>) -> Plain {
+fn failed(endpoint: EndpointId, result: Result<Answer, Failure>) -> Plain {
     Plain::Begun(Begun::Failed(endpoint, result))
 }
 

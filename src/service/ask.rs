@@ -1,26 +1,31 @@
 //! Calls of the proxy's own with a client's token.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, header, request};
-use prost::Message as _;
+use prost::Message;
 
+use crate::limits;
 use crate::service::Ctx;
 use crate::service::fetch::{Begun, Read};
 use crate::service::identity::Credential;
-use crate::upstream::attempt::Answer;
+use crate::upstream::attempt::{self, Answer, Attempt};
+use crate::upstream::conn::Conn;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::request_op::Request as Op;
-use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, TxnRequest};
+use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, StatusResponse, TxnRequest};
 use crate::wire::range::KeyRange;
-use crate::wire::status::Status;
+use crate::wire::status::{Code, Status};
 
 /// Of one transaction: etcd takes 128 operations, unless it is told to take fewer.
 pub(super) const MOST_RANGES: usize = 64;
 
 /// The method of [`txn`].
 pub(super) const TXN: &str = "/etcdserverpb.KV/Txn";
+
+const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// etcd's words for a token that it does not know, or no longer.
 pub(super) const BAD_TOKEN: &str = "etcdserver: invalid auth token";
@@ -48,15 +53,52 @@ pub(super) async fn txn(
         ..TxnRequest::default()
     };
     let request = [frame::encode(&txn.encode_to_vec())];
-    let head = head(TXN, credential);
+    unary(ctx, TXN, credential, &request).await
+}
+
+/// A read of the proxy's own; the caller sets the time limit.
+pub(super) async fn unary(
+    ctx: &Rc<Ctx>,
+    path: &'static str,
+    credential: Option<&Credential>,
+    request: &[Bytes],
+) -> Result<Answer, Status> {
+    let head = head(path, credential);
     let read = Read {
         ctx,
         head: &head,
         deadline: None,
-        request: &request,
+        request,
         untranslated: false,
     };
     read.fetch(Begun::Nothing).await
+}
+
+/// What the member at the other end of a connection says of itself; `None` when it says nothing, or may
+/// not be asked.
+pub(super) async fn status(
+    conn: &Rc<Conn>,
+    credential: Option<&Credential>,
+) -> Option<StatusResponse> {
+    let head = attempt::head(conn.target(), &head(STATUS, credential), None);
+    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])], None);
+    let answer = poll_fn(|cx| attempt.poll(cx)).await.ok()?;
+    message(&answer).ok()
+}
+
+/// The message of a small answer, or what etcd said instead.
+pub(super) fn message<M: Message + Default>(answer: &Answer) -> Result<M, Status> {
+    if let Some(status) = answer.status().filter(|status| status.code != Code::Ok) {
+        return Err(status);
+    }
+    let mut reader = frame::Reader::new(limits::HOLD_BYTES as u64);
+    answer
+        .chunks
+        .iter()
+        .for_each(|chunk| reader.push(chunk.clone()));
+    let nonsense = || Status::new(Code::Internal, "the answer is no message");
+    let message = reader.next().ok().flatten().ok_or_else(nonsense)?;
+    M::decode(message.payload).map_err(|_| nonsense())
 }
 
 /// The head of a call of our own with a client's token (P5).

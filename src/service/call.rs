@@ -90,6 +90,13 @@ impl Call {
         self.method.is_some_and(|m| m.kind == Kind::Unary)
     }
 
+    /// One that etcd answers as soon as it can: not a lock, which waits for others, nor upkeep of the
+    /// store, which takes its time.
+    pub(super) fn is_short(&self) -> bool {
+        let is_short = |m: &Method| matches!(m.service, "etcdserverpb.KV" | "etcdserverpb.Lease");
+        self.is_unary() && self.method.is_some_and(is_short)
+    }
+
     /// A stream of watches that may be shared.
     pub(super) fn is_watch(&self) -> bool {
         self.is(WATCH) && !self.asks_for_bypass()

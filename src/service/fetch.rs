@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::Failure;
 use crate::limits;
-use crate::machine::picker::Tried;
+use crate::machine::picker::{EndpointId, Tried};
 use crate::machine::retry::{Situation, Verdict, verdict};
 use crate::service::{Ctx, reply};
 use crate::upstream::attempt::{self, Answer, Attempt};
@@ -45,7 +45,7 @@ pub(super) enum Begun {
     /// It was sent and is silent.
     Silent(Attempt),
     /// This endpoint failed it, or answered UNAVAILABLE.
-    Failed(usize, Result<Answer, Failure>),
+    Failed(EndpointId, Result<Answer, Failure>),
 }
 
 fn translated(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
@@ -64,8 +64,7 @@ impl Read<'_> {
         let left = self
             .deadline
             .map(|d| d.saturating_duration_since(Instant::now()));
-        let endpoints = self.ctx.pool.endpoints();
-        let head = attempt::head(endpoints, conn.endpoint(), self.head, left);
+        let head = attempt::head(conn.target(), self.head, left);
         let Some(gate) = self.ctx.shared.gate().filter(|_| !self.untranslated) else {
             return Ok(Attempt::send(conn.open(head, false)?, self.request, None));
         };
@@ -200,6 +199,7 @@ impl Read<'_> {
                 second_over = true;
                 if let Some(answer) = answered {
                     if first_failed.is_none() {
+                        first.outrun();
                         self.stalled(&first);
                     }
                     return Poll::Ready(Ok(answer));
@@ -225,8 +225,7 @@ impl Read<'_> {
         under_way: &Cell<bool>,
     ) -> Option<Answer> {
         let endpoints = self.ctx.pool.endpoints();
-        let left = |tried: Tried| (0..endpoints.count()).any(|e| !tried.contains(e));
-        while left(tried) && Instant::now() < give_up {
+        while endpoints.is_any_untried(tried) && Instant::now() < give_up {
             let Some(conn) = self.ctx.pool.other(tried, give_up).await else {
                 // All that are left rest from a failed dial, which may end.
                 sleep(limits::READ_ROUND_PAUSE).await;
@@ -260,9 +259,12 @@ impl Read<'_> {
     }
 
     /// An endpoint said UNAVAILABLE where another could answer: the others serve from now on.
-    fn blame(&self, tried: Tried, answered: usize) {
+    fn blame(&self, tried: Tried, answered: EndpointId) {
         let endpoints = self.ctx.pool.endpoints();
-        let failed = (0..endpoints.count()).filter(|e| tried.contains(*e) && *e != answered);
-        failed.for_each(|e| endpoints.failed(e, Duration::ZERO));
+        let all = endpoints.all();
+        let failed = all.iter().map(|target| target.id);
+        failed
+            .filter(|e| tried.contains(*e) && *e != answered)
+            .for_each(|e| endpoints.failed(e, Duration::ZERO));
     }
 }

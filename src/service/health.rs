@@ -69,7 +69,7 @@ pub async fn of_proxy(ctx: &Rc<Ctx>) -> Result<(), String> {
 
 async fn watch(ctx: &Rc<Ctx>, until: Instant) -> Option<()> {
     let conn = ctx.pool.connection(until).await.ok()?;
-    let head = attempt::head(ctx.pool.endpoints(), conn.endpoint(), &head(WATCH), None);
+    let head = attempt::head(conn.target(), &head(WATCH), None);
     let mut taken = conn.open(head, false).ok()?;
     taken.body.send_data(frame::encode(WATCH_A), false).ok()?;
     let mut body = taken.response.await.ok()?.into_body();

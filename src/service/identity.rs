@@ -190,6 +190,16 @@ impl Identities {
         self.0.lock().login(Some(credential))
     }
 
+    /// Tokens of clients that use what is shared now, of any user, one each and at most `most`.
+    pub(super) fn credentials(&self, most: usize) -> Vec<Credential> {
+        let inner = self.0.lock();
+        let logins = inner.logins.values().filter_map(Weak::upgrade);
+        logins
+            .flat_map(|login| login.credentials(1))
+            .take(most)
+            .collect()
+    }
+
     /// Begins the use of an identity by a client with this credential.
     pub(super) fn session(&self, credential: Option<Credential>) -> Session {
         let login = self.0.lock().login(credential.as_ref());

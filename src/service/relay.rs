@@ -26,6 +26,7 @@ use crate::service::upload::Upload;
 use crate::upstream::attempt;
 use crate::upstream::conn::{Conn, Taken};
 use crate::upstream::failure;
+use crate::upstream::measure::Measure;
 use crate::wire::status::{Code, Status};
 
 /// Serves a call of which these bytes have been received.
@@ -131,17 +132,13 @@ async fn attempt(
     upload: &mut Upload,
     conn: &Rc<Conn>,
 ) -> Result<Result<(Taken, Response<RecvStream>), Failure>, Stop> {
-    let head = attempt::head(
-        call.ctx.pool.endpoints(),
-        conn.endpoint(),
-        &call.head,
-        call.left(),
-    );
+    let head = attempt::head(conn.target(), &call.head, call.left());
     let mut taken = match conn.open(head, false) {
         Ok(taken) => taken,
         Err(failure) => return Ok(Err(failure)),
     };
     upload.begins();
+    let measure = call.is_short().then(|| Measure::begin(conn)).flatten();
     let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
     let timer = call.timer();
     let Call { body, respond, .. } = call;
@@ -156,6 +153,10 @@ async fn attempt(
         respond.poll_reset(cx).map(|_| Err(Cut::ClientGone))
     })
     .await?;
+    if let (Some(measure), Begun::Response(response)) = (measure, &begun) {
+        let status = response.as_ref().map(|r| Status::from_headers(r.headers()));
+        measure.ended(status.is_ok_and(|s| s.is_none_or(|s| s.code != Code::Unavailable)));
+    }
     match begun {
         Begun::Response(Ok(response)) => Ok(Ok((taken, response))),
         Begun::Response(Err(e)) => Ok(Err(failure::from_h2(&e))),

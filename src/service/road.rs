@@ -8,7 +8,7 @@ use http::HeaderValue;
 use tokio::time::{Instant, sleep};
 
 use crate::limits;
-use crate::machine::picker::Tried;
+use crate::machine::picker::{EndpointId, Tried};
 use crate::service::identity::{Credential, Login};
 use crate::service::reply::NO_LEADER;
 use crate::service::{Ctx, ask};
@@ -23,9 +23,9 @@ pub(super) struct Road {
     tried: Tried,
     /// Tokens that the endpoint at hand refused.
     refused: Vec<Credential>,
-    last: Option<(usize, Option<Credential>)>,
+    last: Option<(EndpointId, Option<Credential>)>,
     /// It did not answer, and no other has answered since.
-    stalled: Option<usize>,
+    stalled: Option<EndpointId>,
     /// When it was last known to be good: no endpoint has answered since.
     since: Option<Instant>,
     /// When an endpoint first and last said that it has no leader, and none has answered since.
@@ -52,12 +52,11 @@ pub(super) struct Way {
 
 impl Way {
     /// Opens a stream that asks for a leader; `None` when the endpoint is not to be had after all.
-    pub(super) fn open(&self, ctx: &Ctx, path: &'static str) -> Option<Taken> {
+    pub(super) fn open(&self, path: &'static str) -> Option<Taken> {
         let mut head = ask::head(path, self.credential.as_ref());
         head.headers
             .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
-        let endpoint = self.conn.endpoint();
-        let head = attempt::head(ctx.pool.endpoints(), endpoint, &head, None);
+        let head = attempt::head(self.conn.target(), &head, None);
         self.conn.open(head, false).ok()
     }
 }

@@ -1,16 +1,19 @@
-//! What is served, for people: ranges with their watchers, frontiers and lags, whose heartbeats share
-//! what, what is kept of reads, and which proxies there are, over all workers.
+//! What is served, for people: endpoints, ranges with their watchers, frontiers and lags, whose heartbeats
+//! share what, what is kept of reads, and which proxies there are, over all workers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::machine::picker::Standing;
 use crate::machine::watch::hub::FeedStatus;
 use crate::metrics::{Count, ReadMetrics};
 use crate::service::Ctx;
 use crate::service::gate::Gate;
 use crate::service::mail::{LeaseStatus, Mail, Report};
+use crate::upstream::target::Target;
 
 /// Asks every worker; says what has come when the last has answered. The caller bounds the time.
 pub async fn status(ctx: &Ctx) -> Value {
@@ -28,6 +31,8 @@ pub async fn status(ctx: &Ctx) -> Value {
         "cluster_id": format!("{:x}", known.cluster_id),
         "revision": known.revision,
         "namespace": ctx.shared.gate().map(namespace),
+        "policy": ctx.pool.endpoints().options().policy.name(),
+        "endpoints": endpoints(ctx),
         "workers": workers,
         "ranges": ranges(&all, known.revision),
         "reads": reads(ctx),
@@ -54,6 +59,30 @@ fn worker(report: &Report) -> Value {
         "slow": stats.slow,
         "log_bytes": stats.log_bytes,
     })
+}
+
+fn endpoints(ctx: &Ctx) -> Vec<Value> {
+    let all = ctx.pool.endpoints().standings();
+    let entry = |(target, standing): (Arc<Target>, Standing)| {
+        let (state, tenths) = match standing {
+            Standing::Serves => ("serves", 10),
+            Standing::Shares(tenths) => ("shares", tenths),
+            Standing::Ready => ("ready", 0),
+            Standing::Rests => ("rests", 0),
+            Standing::LeftOut => ("left out", 0),
+        };
+        let metrics = &target.metrics;
+        let requests = metrics.workers().map(|calls| calls.requests.get());
+        json!({
+            "endpoint": metrics.name,
+            "state": state,
+            "tenths": tenths,
+            "requests": requests.sum::<u64>(),
+            "failures": metrics.failures.get(),
+            "ejections": metrics.ejections.get(),
+        })
+    };
+    all.into_iter().map(entry).collect()
 }
 
 fn reads(ctx: &Ctx) -> Value {

@@ -2,8 +2,10 @@
 
 use std::rc::Rc;
 
+use crate::limits;
+use crate::machine::picker::Policy;
 use crate::service::mail::{Mail, Report};
-use crate::service::{Ctx, fleet, lease, watch};
+use crate::service::{Ctx, fleet, leader, lease, sync, watch};
 
 /// Begins all of it.
 pub fn begin(ctx: &Rc<Ctx>) {
@@ -11,11 +13,32 @@ pub fn begin(ctx: &Rc<Ctx>) {
     watch::tasks::begin(ctx);
     lease::tasks::begin(ctx);
     fleet::tasks::begin(ctx);
+    // One worker does what the process does once.
+    if ctx.worker == 0 {
+        let options = ctx.pool.endpoints().options();
+        if !options.sync.is_zero() {
+            tokio::task::spawn_local(sync::run(ctx.clone(), options.sync));
+        }
+        if options.policy == Policy::Leader {
+            tokio::task::spawn_local(leader::run(ctx.clone()));
+        }
+        if options.policy.spreads() {
+            tokio::task::spawn_local(compare(ctx.clone()));
+        }
+    }
 }
 
 /// Returns when what must be done before the end of the process is done (S2).
 pub async fn end(ctx: &Rc<Ctx>) {
     ctx.fleet.ended().await;
+}
+
+/// Endpoints that share calls are held against each other.
+async fn compare(ctx: Rc<Ctx>) {
+    loop {
+        tokio::time::sleep(limits::OUTLIER_TICK).await;
+        ctx.pool.endpoints().look();
+    }
 }
 
 /// Mail from other workers.

@@ -17,9 +17,11 @@ use h2::client::ResponseFuture;
 use http::{HeaderMap, HeaderValue, Request, header, request, response};
 
 use crate::error::Failure;
+use crate::machine::picker::EndpointId;
 use crate::upstream::conn::{CallGuard, Conn, Held, Taken};
 use crate::upstream::failure;
-use crate::upstream::pool::Endpoints;
+use crate::upstream::measure::Measure;
+use crate::upstream::target::Target;
 use crate::wire::metadata;
 use crate::wire::namespace::Stream;
 use crate::wire::status::{Code, Status};
@@ -27,17 +29,11 @@ use crate::wire::timeout;
 
 /// The request's head for an endpoint: path and metadata as the client sent them, our own
 /// authority, and what is left of the client's deadline (P3, P5).
-pub fn head(
-    endpoints: &Endpoints,
-    endpoint: usize,
-    client: &request::Parts,
-    left: Option<Duration>,
-) -> Request<()> {
+pub fn head(target: &Target, client: &request::Parts, left: Option<Duration>) -> Request<()> {
     let mut request = Request::new(());
-    let (scheme, authority) = endpoints.origin(endpoint);
     let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(scheme.clone());
-    uri.authority = Some(authority.clone());
+    uri.scheme = Some(target.scheme.clone());
+    uri.authority = Some(target.authority.clone());
     uri.path_and_query = client.uri.path_and_query().cloned();
     if let Ok(uri) = http::Uri::from_parts(uri) {
         *request.uri_mut() = uri;
@@ -132,6 +128,7 @@ impl Answer {
 pub struct Attempt {
     state: State,
     guard: CallGuard,
+    measure: Option<Measure>,
     /// Arrivals of bytes on the connection when the attempt began.
     reads_before: u64,
     /// Of what is held whole, before anybody is shown it.
@@ -154,6 +151,7 @@ impl Attempt {
     /// answer comes translated if it comes whole; one with more to come is as etcd sent it.
     pub fn send(mut taken: Taken, request: &[Bytes], translation: Option<Stream>) -> Attempt {
         let reads_before = taken.guard.conn().reads();
+        let measure = Measure::begin(taken.guard.conn());
         let last = request.len().saturating_sub(1);
         for (n, chunk) in request.iter().enumerate() {
             // An error means that the stream is gone; the response future says why.
@@ -167,13 +165,14 @@ impl Attempt {
         Attempt {
             state: State::Waiting(taken.response),
             guard: taken.guard,
+            measure,
             reads_before,
             translation,
         }
     }
 
     /// The endpoint it went to.
-    pub fn endpoint(&self) -> usize {
+    pub fn endpoint(&self) -> EndpointId {
         self.guard.conn().endpoint()
     }
 
@@ -187,8 +186,21 @@ impl Attempt {
         self.guard.conn()
     }
 
+    /// Another endpoint has answered in its place.
+    pub fn outrun(&mut self) {
+        self.measure.take().into_iter().for_each(Measure::failed);
+    }
+
     /// The answer, complete or too large to hold.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
+        let ended = ready!(self.poll_end(cx));
+        if let Some(measure) = self.measure.take() {
+            measure.ended(ended.as_ref().is_ok_and(|answer| !answer.is_unavailable()));
+        }
+        Poll::Ready(ended)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
         loop {
             match &mut self.state {
                 State::Waiting(response) => {

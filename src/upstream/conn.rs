@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,14 +21,18 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Failure;
 use crate::limits;
+use crate::machine::picker::EndpointId;
 use crate::machine::silence::{KeepAlive, Look, Silence};
+use crate::metrics::EndpointCalls;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::stream::Stream;
 use crate::upstream::failure;
+use crate::upstream::target::Target;
 
 /// A connection as its callers see it.
 pub struct Conn {
-    endpoint: usize,
+    target: Arc<Target>,
+    worker: usize,
     /// `None` once retired: with the last handle gone the connection ends by itself.
     send: RefCell<Option<SendRequest<Bytes>>>,
     flusher: Flusher,
@@ -137,10 +142,11 @@ pub enum Ended {
 }
 
 impl Conn {
-    /// HTTP/2 over a connected stream: ready when etcd's preface has arrived, since a stopped
+    /// HTTP/2 over a stream that `worker` has connected to `target`: ready when etcd's preface has arrived, since a stopped
     /// etcd still accepts connections. The returned future drives it and says how it ended.
     pub async fn handshake(
-        endpoint: usize,
+        target: Arc<Target>,
+        worker: usize,
         stream: Stream,
         keepalive: KeepAlive,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
@@ -166,7 +172,8 @@ impl Conn {
         .await?;
         let now = Instant::now();
         let conn = Rc::new(Conn {
-            endpoint,
+            target,
+            worker,
             send: RefCell::new(Some(send)),
             flusher,
             born: now,
@@ -179,9 +186,19 @@ impl Conn {
         Ok((conn, driver))
     }
 
-    /// The endpoint's place in the list.
-    pub fn endpoint(&self) -> usize {
-        self.endpoint
+    /// The endpoint's id.
+    pub fn endpoint(&self) -> EndpointId {
+        self.target.id
+    }
+
+    /// The endpoint.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What this worker counts of it.
+    pub fn calls(&self) -> &EndpointCalls {
+        self.target.metrics.worker(self.worker)
     }
 
     /// How long it has been up.
@@ -228,6 +245,7 @@ impl Conn {
             self.retire();
             failure::not_taken(&e)
         })?;
+        self.calls().requests.inc();
         if body.stream_id().as_u32() >= limits::LAST_STREAM_ID {
             self.retire();
         }

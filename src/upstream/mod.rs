@@ -4,7 +4,12 @@
 pub mod attempt;
 pub mod conn;
 pub mod dial;
+pub mod discovery;
 pub mod endpoint;
+pub mod endpoints;
 pub mod failure;
+pub mod measure;
 pub mod page;
 pub mod pool;
+pub mod roster;
+pub mod target;

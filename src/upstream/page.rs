@@ -9,7 +9,8 @@ use hyper_util::rt::TokioIo;
 
 use crate::limits;
 use crate::upstream::dial;
-use crate::upstream::pool::Endpoints;
+use crate::upstream::endpoints::Endpoints;
+use crate::upstream::target::Target;
 
 /// A page of a member.
 #[derive(Debug)]
@@ -23,16 +24,15 @@ pub struct Page {
 }
 
 /// Fetches `path`; the caller sets the time limit.
-pub async fn fetch(endpoints: &Endpoints, endpoint: usize, path: &str) -> io::Result<Page> {
-    let tls = endpoints.tls(endpoint).map(|tls| &tls.pages);
-    let stream = dial::connect(endpoints.get(endpoint), tls).await?;
+pub async fn fetch(endpoints: &Endpoints, target: &Target, path: &str) -> io::Result<Page> {
+    let tls = endpoints.tls(&target.endpoint).map(|tls| &tls.pages);
+    let stream = dial::connect(&target.endpoint, tls).await?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
     let driver = tokio::task::spawn_local(connection);
-    let (_, authority) = endpoints.origin(endpoint);
     let request = Request::get(path)
-        .header(header::HOST, authority.as_str())
+        .header(header::HOST, target.authority.as_str())
         .body(Empty::<Bytes>::new())
         .map_err(io::Error::other)?;
     let response = send.send_request(request).await.map_err(io::Error::other)?;

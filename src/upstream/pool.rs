@@ -1,175 +1,58 @@
-//! One worker's connections to etcd, and what all workers share about endpoints.
+//! One worker's connections to etcd.
 //!
-//! [`Endpoints`] is one for the process: the list, the picker, and the endpoint that serves,
-//! which the per-call path reads without a lock. [`Pool`] is one per worker: it dials at most
-//! once at a time per endpoint, however many calls wait, and no connection crosses threads.
+//! Dials at most once at a time per endpoint, however many calls wait, and no connection crosses
+//! threads. Connections to an endpoint that is in the list no more take no further calls, and close
+//! with the last one they have.
 
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::uri::Authority;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::error::Failure;
 use crate::limits;
-use crate::machine::picker::{Pick, Picker, Tried};
-use crate::machine::silence::KeepAlive;
-use crate::metrics::EndpointMetrics;
-use crate::net::tls::ClientTls;
+use crate::machine::picker::{EndpointId, Pick, Spread, Tried};
 use crate::upstream::conn::{Conn, Ended};
 use crate::upstream::dial;
-use crate::upstream::endpoint::{Endpoint, Scheme};
+use crate::upstream::endpoints::Endpoints;
+use crate::upstream::target::Target;
 
-const NONE: usize = usize::MAX;
-
-/// What all workers share about endpoints.
-pub struct Endpoints {
-    list: Vec<Endpoint>,
-    /// `:scheme` and `:authority` for each.
-    origins: Vec<(http::uri::Scheme, Authority)>,
-    tls: Option<ClientTls>,
-    keepalive: KeepAlive,
-    picker: Mutex<Picker>,
-    /// The serving endpoint's place, or [`NONE`]: the picker's answer without its lock.
-    current: AtomicUsize,
-    metrics: Arc<[EndpointMetrics]>,
-}
-
-impl Endpoints {
-    /// `list` is not empty; `tls` is there if any of it needs it; one of `metrics` each.
-    pub fn new(
-        list: Vec<Endpoint>,
-        tls: Option<ClientTls>,
-        keepalive: KeepAlive,
-        metrics: Arc<[EndpointMetrics]>,
-    ) -> Endpoints {
-        let picker = Mutex::new(Picker::new(list.len()));
-        let origins = list.iter().map(origin).collect();
-        let keepalive = KeepAlive {
-            time: keepalive.time.max(limits::UPSTREAM_PING),
-            ..keepalive
-        };
-        Endpoints {
-            list,
-            origins,
-            tls,
-            keepalive,
-            picker,
-            current: AtomicUsize::new(NONE),
-            metrics,
-        }
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.list.len()
-    }
-
-    /// The endpoint at a place of the list.
-    pub fn get(&self, endpoint: usize) -> &Endpoint {
-        &self.list[endpoint]
-    }
-
-    /// `:scheme` and `:authority` for requests to it.
-    pub fn origin(&self, endpoint: usize) -> &(http::uri::Scheme, Authority) {
-        &self.origins[endpoint]
-    }
-
-    /// TLS for an endpoint that wants it.
-    pub fn tls(&self, endpoint: usize) -> Option<&ClientTls> {
-        self.tls.as_ref().filter(|_| self.list[endpoint].is_tls())
-    }
-
-    /// The endpoint that serves, picking one if need be; or when one may be dialed again.
-    pub fn pick(&self) -> Pick {
-        let mut picker = self.picker.lock();
-        let before = picker.current();
-        let pick = picker.pick(now(), fastrand::u64(..));
-        if let Pick::Use(endpoint) = pick
-            && before.is_none()
-        {
-            self.current.store(endpoint, Ordering::Relaxed);
-            self.metrics[endpoint].picked.inc();
-            info!(endpoint = %self.list[endpoint], "endpoint picked");
-        }
-        pick
-    }
-
-    /// The endpoint that serves, if one was picked and has not failed.
-    pub fn current(&self) -> Option<usize> {
-        Some(self.current.load(Ordering::Relaxed)).filter(|e| *e != NONE)
-    }
-
-    /// An endpoint for a second try: the one that serves, if it was not tried.
-    pub fn other(&self, tried: Tried) -> Option<usize> {
-        // Where none serves just now, one is picked first: else each call that comes this way would
-        // settle somewhere else.
-        self.pick();
-        self.picker.lock().other(now(), tried, fastrand::u64(..))
-    }
-
-    /// The endpoint failed after its connection had lived this long.
-    pub fn failed(&self, endpoint: usize, lived: Duration) {
-        let mut picker = self.picker.lock();
-        picker.failed(endpoint, lived, now(), fastrand::u64(..));
-        if picker.current().is_none() {
-            self.current.store(NONE, Ordering::Relaxed);
-        }
-        self.metrics[endpoint].failures.inc();
-    }
-
-    fn connected(&self, endpoint: usize) {
-        self.picker.lock().connected(endpoint);
-        self.metrics[endpoint].connects.inc();
-    }
-}
-
-fn origin(endpoint: &Endpoint) -> (http::uri::Scheme, Authority) {
-    let scheme = match endpoint.scheme {
-        Scheme::Tls => http::uri::Scheme::HTTPS,
-        Scheme::Plain | Scheme::Unspecified => http::uri::Scheme::HTTP,
-    };
-    // A host that a resolver takes and HTTP does not is shown as what HTTP allows.
-    let authority = Authority::try_from(endpoint.authority());
-    (
-        scheme,
-        authority.unwrap_or_else(|_| Authority::from_static("etcd")),
-    )
-}
-
-fn now() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-/// One worker's connections.
+/// See the head of the file.
 pub struct Pool {
     endpoints: Arc<Endpoints>,
-    slots: RefCell<Vec<Slot>>,
+    /// By the places of their endpoints.
+    slots: RefCell<Vec<Option<Slot>>>,
     /// A dial ended, this way or that.
     changed: Notify,
+    /// Where calls are spread: this worker's turns, and the version of what they are by.
+    spread: Option<RefCell<(u64, Spread)>>,
+    /// The number of the worker, for what is counted.
+    worker: usize,
 }
 
-#[derive(Default)]
 struct Slot {
+    target: Arc<Target>,
     conns: Vec<Rc<Conn>>,
     dialing: bool,
 }
 
 impl Pool {
     /// An empty pool. Nothing is dialed before the first call.
-    pub fn new(endpoints: Arc<Endpoints>) -> Rc<Pool> {
-        let slots = (0..endpoints.count()).map(|_| Slot::default()).collect();
+    pub fn new(endpoints: Arc<Endpoints>, worker: usize) -> Rc<Pool> {
+        let policy = endpoints.options().policy;
+        // Below the first version.
+        let spread = || RefCell::new((0, Spread::new(policy)));
         Rc::new(Pool {
+            spread: policy.spreads().then(spread),
             endpoints,
-            slots: RefCell::new(slots),
+            slots: RefCell::default(),
             changed: Notify::new(),
+            worker,
         })
     }
 
@@ -178,10 +61,34 @@ impl Pool {
         &self.endpoints
     }
 
-    /// A connection to the serving endpoint, if it is up: the per-call path.
-    pub fn ready(&self) -> Option<Rc<Conn>> {
-        let current = self.endpoints.current.load(Ordering::Relaxed);
-        self.slots.borrow().get(current).and_then(Slot::usable)
+    /// A connection to the serving endpoint, or where calls are spread, to the one whose turn it is, if
+    /// it is up: the per-call path.
+    pub fn ready(self: &Rc<Self>) -> Option<Rc<Conn>> {
+        match self.endpoints.current() {
+            Some(current) => self.up(current),
+            None => self.turn(),
+        }
+    }
+
+    /// A connection to the endpoint whose turn it is of those that are up. The others that should take
+    /// calls are dialed meanwhile.
+    fn turn(self: &Rc<Self>) -> Option<Rc<Conn>> {
+        let (version, spread) = &mut *self.spread.as_ref()?.borrow_mut();
+        let now = self.endpoints.version();
+        if *version != now {
+            *version = now;
+            spread.set(&self.endpoints.shares());
+        }
+        let chosen = spread.choose(|endpoint| {
+            let conn = self.up(endpoint)?;
+            Some(conn.calls().open.get())
+        });
+        for endpoint in spread.endpoints() {
+            if self.up(endpoint).is_none() {
+                self.dial(endpoint);
+            }
+        }
+        self.up(chosen?)
     }
 
     /// A connection to the serving endpoint, dialed if need be; waits until then at most (E4).
@@ -211,10 +118,16 @@ impl Pool {
     /// there is no such endpoint or its dial fails.
     pub async fn other(self: &Rc<Self>, tried: Tried, until: Instant) -> Option<Rc<Conn>> {
         let endpoint = self.endpoints.other(tried)?;
+        self.to(endpoint, until).await
+    }
+
+    /// A connection to this endpoint, dialed if need be; `None` when the dial fails, or the endpoint
+    /// is in the list no more.
+    pub async fn to(self: &Rc<Self>, endpoint: EndpointId, until: Instant) -> Option<Rc<Conn>> {
         if self.up(endpoint).is_none() {
             self.dial(endpoint);
         }
-        while self.up(endpoint).is_none() && self.slots.borrow()[endpoint].dialing {
+        while self.up(endpoint).is_none() && self.is_dialing(endpoint) {
             let changed = self.changed.notified();
             timeout_at(until, changed).await.ok()?;
         }
@@ -223,71 +136,113 @@ impl Pool {
 
     /// Retires every connection; open calls go on.
     pub fn close(&self) {
-        self.slots
-            .borrow_mut()
-            .iter_mut()
-            .flat_map(|s| s.conns.drain(..))
-            .for_each(|c| c.retire());
+        self.slots.borrow_mut().drain(..).for_each(Slot::end);
     }
 
-    /// Closes connections that nobody needs any more: to endpoints that do not serve.
+    /// Closes connections that nobody needs any more: to endpoints that do not serve, or are in the
+    /// list no more.
     pub async fn keep_house(self: Rc<Self>) {
+        let mut changes = self.endpoints.changes();
         loop {
-            tokio::time::sleep(limits::UPSTREAM_LOOK).await;
-            let current = self.endpoints.current.load(Ordering::Relaxed);
-            for (endpoint, slot) in self.slots.borrow_mut().iter_mut().enumerate() {
-                if endpoint != current {
-                    slot.conns
-                        .iter()
-                        .filter(|c| c.open_calls() == 0)
-                        .for_each(|c| c.retire());
+            let look = timeout(limits::UPSTREAM_LOOK, changes.changed()).await;
+            if look.is_ok() {
+                self.leave_those_that_went();
+                continue;
+            }
+            let current = self.endpoints.current();
+            for slot in self.slots.borrow_mut().iter_mut().flatten() {
+                if current != Some(slot.target.id) && self.spread.is_none() {
+                    let idle = slot.conns.iter().filter(|c| c.open_calls() == 0);
+                    idle.for_each(|c| c.retire());
                 }
                 slot.conns.retain(|conn| !conn.is_retired());
             }
         }
     }
 
-    fn up(&self, endpoint: usize) -> Option<Rc<Conn>> {
-        self.slots.borrow()[endpoint].usable()
+    fn leave_those_that_went(&self) {
+        let list = self.endpoints.all();
+        for place in self.slots.borrow_mut().iter_mut() {
+            let went = |slot: &mut Slot| !list.iter().any(|target| target.id == slot.target.id);
+            Slot::end(place.take_if(went));
+        }
+        // Whoever waits for one of them is to look again.
+        self.changed.notify_waiters();
     }
 
-    /// Begins a dial unless one is under way.
-    fn dial(self: &Rc<Self>, endpoint: usize) {
-        let slot = &mut self.slots.borrow_mut()[endpoint];
-        if !slot.dialing {
-            slot.dialing = true;
-            slot.conns.retain(|conn| !conn.is_retired());
-            tokio::task::spawn_local(self.clone().run(endpoint));
+    fn up(&self, endpoint: EndpointId) -> Option<Rc<Conn>> {
+        let slots = self.slots.borrow();
+        let slot = slots.get(endpoint.place())?.as_ref()?;
+        // Another one may have its place.
+        slot.usable().filter(|_| slot.target.id == endpoint)
+    }
+
+    fn is_dialing(&self, endpoint: EndpointId) -> bool {
+        self.with_slot(endpoint, |slot| slot.dialing)
+            .unwrap_or(false)
+    }
+
+    fn with_slot<T>(&self, endpoint: EndpointId, f: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(endpoint.place())?.as_mut()?;
+        (slot.target.id == endpoint).then(|| f(slot))
+    }
+
+    /// Begins a dial unless one is under way, or the endpoint is in the list no more.
+    fn dial(self: &Rc<Self>, endpoint: EndpointId) {
+        if self.is_dialing(endpoint) {
+            return;
         }
+        let Some(target) = self.endpoints.get(endpoint) else {
+            return;
+        };
+        let mut slots = self.slots.borrow_mut();
+        let place = endpoint.place();
+        if slots.len() <= place {
+            slots.resize_with(place + 1, || None);
+        }
+        let slot = match slots[place].take() {
+            Some(slot) if slot.target.id == endpoint => Some(slot),
+            old => {
+                Slot::end(old);
+                None
+            }
+        };
+        let slot = slots[place].insert(slot.unwrap_or_else(|| Slot::new(target.clone())));
+        slot.dialing = true;
+        slot.conns.retain(|conn| !conn.is_retired());
+        tokio::task::spawn_local(self.clone().run(target));
     }
 
     /// A connection's whole life.
-    async fn run(self: Rc<Self>, endpoint: usize) {
-        let dialed = timeout(limits::DIAL_TIME, self.establish(endpoint)).await;
+    async fn run(self: Rc<Self>, target: Arc<Target>) {
+        let id = target.id;
+        let dialed = timeout(limits::DIAL_TIME, self.establish(&target)).await;
         let dialed = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let driver = {
-            let slot = &mut self.slots.borrow_mut()[endpoint];
+        let made = dialed.as_ref().ok().map(|(conn, _)| conn.clone());
+        let is_wanted = self.with_slot(id, |slot| {
             slot.dialing = false;
-            dialed.inspect(|(conn, _)| slot.conns.push(conn.clone()))
-        };
-        match driver {
+            slot.conns.extend(made);
+        });
+        match dialed {
             Err(error) => {
-                self.endpoints.failed(endpoint, Duration::ZERO);
-                let endpoint = self.endpoints.get(endpoint);
+                self.endpoints.failed(id, Duration::ZERO);
+                let endpoint = &target.endpoint;
                 warn!(%endpoint, %error, "endpoint cannot be reached");
                 self.changed.notify_waiters();
             }
             Ok((conn, driver)) => {
-                self.endpoints.connected(endpoint);
+                match is_wanted {
+                    Some(()) => self.endpoints.connected(&target),
+                    None => conn.retire(),
+                }
                 self.changed.notify_waiters();
                 let ended = driver.await;
                 conn.retire();
-                self.slots.borrow_mut()[endpoint]
-                    .conns
-                    .retain(|c| !Rc::ptr_eq(c, &conn));
+                self.with_slot(id, |slot| slot.conns.retain(|c| !Rc::ptr_eq(c, &conn)));
                 if let Ended::Lost(error) = ended {
-                    self.endpoints.failed(endpoint, conn.age());
-                    let endpoint = self.endpoints.get(endpoint);
+                    self.endpoints.failed(id, conn.age());
+                    let endpoint = &target.endpoint;
                     warn!(%endpoint, error, "connection to endpoint lost");
                 }
             }
@@ -296,16 +251,32 @@ impl Pool {
 
     async fn establish(
         &self,
-        endpoint: usize,
+        target: &Arc<Target>,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
+        let endpoint = &target.endpoint;
         let tls = self.endpoints.tls(endpoint).map(|tls| &tls.calls);
-        let stream = dial::connect(self.endpoints.get(endpoint), tls).await?;
-        Conn::handshake(endpoint, stream, self.endpoints.keepalive).await
+        let stream = dial::connect(endpoint, tls).await?;
+        let keepalive = self.endpoints.keepalive();
+        Conn::handshake(target.clone(), self.worker, stream, keepalive).await
     }
 }
 
 impl Slot {
+    fn new(target: Arc<Target>) -> Slot {
+        Slot {
+            target,
+            conns: Vec::new(),
+            dialing: false,
+        }
+    }
+
     fn usable(&self) -> Option<Rc<Conn>> {
         self.conns.iter().find(|conn| conn.takes_calls()).cloned()
+    }
+
+    /// Retires its connections; open calls go on.
+    fn end(slot: Option<Slot>) {
+        let conns = slot.into_iter().flat_map(|slot| slot.conns);
+        conns.for_each(|conn| conn.retire());
     }
 }

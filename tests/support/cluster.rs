@@ -1,5 +1,6 @@
 //! A real etcd cluster on loopback: started fresh, broken on purpose, cleaned up.
 
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ pub struct Cluster {
     tls: Option<Tls>,
     auth: bool,
     // After the members: their processes must be gone before their data is.
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 struct Member {
@@ -29,6 +30,14 @@ struct Member {
     metrics_port: u16,
     arguments: Vec<String>,
     process: Process,
+}
+
+/// A member that the cluster knows of and that does not run yet.
+pub struct Joining {
+    name: String,
+    /// For clients, peers and metrics.
+    ports: [u16; 3],
+    peers: String,
 }
 
 /// How a cluster is to be.
@@ -179,6 +188,82 @@ impl Cluster {
         self.restart(0);
     }
 
+    /// Tells the cluster of one more member, which does not run yet: see [`Cluster::join`].
+    pub fn announce(&self, learner: bool) -> Joining {
+        let name = format!("m{}", self.size());
+        let ports = [ports::take(), ports::take(), ports::take()];
+        let peer = format!("http://127.0.0.1:{}", ports[1]);
+        let mut args = vec!["member", "add", &name, "--peer-urls", &peer];
+        args.extend(learner.then_some("--learner"));
+        let told = self.changed(&args);
+        // It says what the member is to be started with.
+        let peers = told.lines().find_map(|line| {
+            let peers = line.strip_prefix("ETCD_INITIAL_CLUSTER=")?;
+            Some(peers.trim_matches('"').to_owned())
+        });
+        Joining {
+            name,
+            ports,
+            peers: peers.unwrap_or_else(|| panic!("no list of peers in {told}")),
+        }
+    }
+
+    /// Starts a member that was announced; its number. Does not wait.
+    pub fn join(&mut self, joining: Joining) -> usize {
+        let Joining { name, ports, peers } = joining;
+        let dir = self.dir.path().to_owned();
+        let arguments = arguments(&name, &dir, ports, &peers, "existing", self.tls.as_ref());
+        self.members.push(Member {
+            client_port: ports[0],
+            metrics_port: ports[2],
+            process: spawn(&self.version, &arguments),
+            arguments,
+        });
+        self.size() - 1
+    }
+
+    /// Waits until a learner is known to have started.
+    pub fn wait_learner(&self, member: usize) {
+        let url = format!("127.0.0.1:{}", self.members[member].client_port);
+        let until = Instant::now() + START_LIMIT;
+        while !stdout_of(&self.etcdctl(&["member", "list"])).contains(&url) {
+            assert!(Instant::now() < until, "the learner does not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A learner votes from now on; waits until it has caught up, without which it may not.
+    pub fn promote(&self, member: usize) {
+        self.changed(&["member", "promote", &self.member_id(member)]);
+    }
+
+    /// The cluster has this member no more; it ends by itself.
+    pub fn remove(&self, member: usize) {
+        self.changed(&["member", "remove", &self.member_id(member)]);
+    }
+
+    /// A change of the members, which etcd refuses until it has seen all of them well for a while.
+    fn changed(&self, args: &[&str]) -> String {
+        let until = Instant::now() + START_LIMIT;
+        loop {
+            let done = self.etcdctl(args);
+            if done.status.success() {
+                return stdout_of(&done);
+            }
+            assert!(Instant::now() < until, "etcdctl {args:?}: {done:?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// As etcdctl writes it.
+    fn member_id(&self, member: usize) -> String {
+        let list = stdout_of(&self.etcdctl(&["member", "list"]));
+        let url = format!("http://127.0.0.1:{}", self.members[member].client_port);
+        let line = list.lines().find(|line| line.contains(&url));
+        let line = line.unwrap_or_else(|| panic!("{url} is no member of\n{list}"));
+        line.split(',').next().unwrap_or_default().to_owned()
+    }
+
     /// Waits until one member answers as healthy, which takes a quorum.
     pub fn wait_healthy(&mut self, member: usize) {
         if let Err(why) = self.try_healthy(member) {
@@ -279,37 +364,10 @@ impl Builder {
             .map(|(member, [_, peer, _])| format!("m{member}=http://127.0.0.1:{peer}"))
             .collect();
         let members = ports.iter().enumerate().map(|(member, ports)| {
-            let [client_port, peer_port, metrics_port] = *ports;
-            let scheme = if tls.is_some() { "https" } else { "http" };
-            let client = format!("{scheme}://127.0.0.1:{client_port}");
-            let peer = format!("http://127.0.0.1:{peer_port}");
-            let mut arguments = vec![
-                format!("--name=m{member}"),
-                format!(
-                    "--data-dir={}",
-                    dir.path().join(format!("m{member}")).display()
-                ),
-                format!("--listen-client-urls={client}"),
-                format!("--advertise-client-urls={client}"),
-                format!("--listen-peer-urls={peer}"),
-                format!("--initial-advertise-peer-urls={peer}"),
-                format!("--listen-metrics-urls=http://127.0.0.1:{metrics_port}"),
-                format!("--initial-cluster={}", peers.join(",")),
-                "--initial-cluster-state=new".to_owned(),
-                "--logger=zap".to_owned(),
-                "--log-level=warn".to_owned(),
-                "--bcrypt-cost=4".to_owned(),
-                // What a kill of the process loses is not in the page cache: safe, and quick.
-                "--unsafe-no-fsync".to_owned(),
-            ];
-            if let Some(tls) = &tls {
-                arguments.extend([
-                    format!("--cert-file={}", tls.server.cert.display()),
-                    format!("--key-file={}", tls.server.key.display()),
-                    format!("--trusted-ca-file={}", tls.ca.display()),
-                    "--client-cert-auth".to_owned(),
-                ]);
-            }
+            let [client_port, _, metrics_port] = *ports;
+            let name = format!("m{member}");
+            let peers = peers.join(",");
+            let mut arguments = arguments(&name, dir.path(), *ports, &peers, "new", tls.as_ref());
             arguments.extend(self.arguments.iter().cloned());
             Member {
                 client_port,
@@ -323,11 +381,50 @@ impl Builder {
             version: self.version.clone(),
             tls,
             auth: false,
-            _dir: dir,
+            dir,
         };
         (0..self.members).try_for_each(|member| cluster.try_healthy(member))?;
         Ok(cluster)
     }
+}
+
+/// Of one etcd with ports for clients, peers and metrics.
+fn arguments(
+    name: &str,
+    dir: &Path,
+    [client_port, peer_port, metrics_port]: [u16; 3],
+    peers: &str,
+    state: &str,
+    tls: Option<&Tls>,
+) -> Vec<String> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let client = format!("{scheme}://127.0.0.1:{client_port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    let mut arguments = vec![
+        format!("--name={name}"),
+        format!("--data-dir={}", dir.join(name).display()),
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--listen-metrics-urls=http://127.0.0.1:{metrics_port}"),
+        format!("--initial-cluster={peers}"),
+        format!("--initial-cluster-state={state}"),
+        "--logger=zap".to_owned(),
+        "--log-level=warn".to_owned(),
+        "--bcrypt-cost=4".to_owned(),
+        // What a kill of the process loses is not in the page cache: safe, and quick.
+        "--unsafe-no-fsync".to_owned(),
+    ];
+    if let Some(tls) = tls {
+        arguments.extend([
+            format!("--cert-file={}", tls.server.cert.display()),
+            format!("--key-file={}", tls.server.key.display()),
+            format!("--trusted-ca-file={}", tls.ca.display()),
+            "--client-cert-auth".to_owned(),
+        ]);
+    }
+    arguments
 }
 
 fn spawn(version: &str, arguments: &[String]) -> Process {

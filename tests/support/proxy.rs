@@ -1,5 +1,6 @@
 //! The proxy under test as a child process, and the Go proxy to compare it with.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,7 +28,12 @@ impl Proxy {
 
     /// Starts `etcd-edge start` with these flags on a port of its own and waits until it is ready.
     pub fn start_with<I: AsRef<str>>(flags: &[I]) -> Proxy {
-        let mut process = Proxy::spawn(flags);
+        Proxy::start_in(&[], flags)
+    }
+
+    /// The same with these environment variables beside those of the test.
+    pub fn start_in<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Proxy {
+        let mut process = Proxy::spawn_in(env, flags);
         let ready = process.wait_line(START_LIMIT, |line| {
             let entry: serde_json::Value = serde_json::from_str(line).ok()?;
             let ready = entry["msg"].as_str()?.contains("started gRPC proxy");
@@ -42,10 +48,16 @@ impl Proxy {
 
     /// Starts it without waiting; for flags it is to refuse, or an etcd that is not there.
     pub fn spawn<I: AsRef<str>>(flags: &[I]) -> Process {
+        Proxy::spawn_in(&[], flags)
+    }
+
+    /// The same with these environment variables beside those of the test.
+    pub fn spawn_in<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
         // The tests' flags come last, and the last of a repeated flag wins.
         command.args(["start", "--listen-addr=127.0.0.1:0"]);
         command.args(flags.iter().map(AsRef::as_ref));
+        command.envs(env.iter().copied());
         Process::spawn("etcd-edge", &mut command)
     }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_edge::machine::silence::KeepAlive;
+use etcd_edge::machine::picker::Picker;
 use etcd_edge::metrics::EndpointMetrics;
 use etcd_edge::upstream::attempt;
 use etcd_edge::upstream::endpoint::Endpoint;
-use etcd_edge::upstream::pool::Endpoints;
+use etcd_edge::upstream::target::Target;
 use etcd_edge::wire::frame::{self, Reader, Scanner};
 use etcd_edge::wire::method;
 use etcd_edge::wire::namespace::{Answer, Namespace, Request as Form};
@@ -292,20 +292,14 @@ pub(crate) fn method_unknown(rounds: u64) {
 
 pub(crate) fn request_head(rounds: u64) {
     let endpoint = Endpoint::parse("http://127.0.0.1:2379").expect("an endpoint");
-    let metrics: Arc<[EndpointMetrics]> = Arc::new([EndpointMetrics::new("etcd".to_owned())]);
-    let keepalive = KeepAlive {
-        time: Duration::ZERO,
-        timeout: Duration::from_secs(20),
-        without_calls: false,
-    };
-    let endpoints = Endpoints::new(vec![endpoint], None, keepalive, metrics);
+    let id = Picker::default().add(1).expect("an empty list");
+    let metrics = Arc::new(EndpointMetrics::new("etcd".to_owned(), 1));
+    let target = Target::new(id, endpoint, false, metrics);
     let mut request = Request::post("http://127.0.0.1:23790/etcdserverpb.KV/Range");
     for (name, value) in calls::METADATA {
         request = request.header(name, value);
     }
     let (head, ()) = request.body(()).expect("a request").into_parts();
     let left = Some(Duration::from_millis(4_998));
-    repeat(rounds, head, |head| {
-        attempt::head(&endpoints, 0, head, left)
-    });
+    repeat(rounds, head, |head| attempt::head(&target, head, left));
 }

@@ -148,7 +148,7 @@ impl Follower<'_> {
                 NoWay::Unavailable => "no endpoint can be reached".to_owned(),
                 NoWay::NoLeader => "no endpoint has a leader".to_owned(),
             })?;
-            if let Some(mut taken) = way.open(self.ctx, WATCH) {
+            if let Some(mut taken) = way.open(WATCH) {
                 let create = watch::request::create(&self.resolver.range, revision, false, 1);
                 let gate = self.ctx.shared.gate();
                 let create = gate.map_or(create.clone(), |gate| gate.watch_request(&create));

@@ -79,7 +79,7 @@ async fn open(
 ) -> Result<(Taken, Option<Credential>), NoWay> {
     loop {
         let way = road.way(ctx, &line.login).await?;
-        if let Some(taken) = way.open(ctx, KEEP_ALIVE) {
+        if let Some(taken) = way.open(KEEP_ALIVE) {
             return Ok((taken, way.credential));
         }
         road.pass_over();

@@ -77,12 +77,7 @@ fn header_of(answer: &Answer) -> Option<Header> {
 pub(super) async fn hello(ctx: &Rc<Ctx>) -> Option<()> {
     let until = Instant::now() + limits::WAIT_FOR_ENDPOINT;
     let conn = ctx.pool.connection(until).await.ok()?;
-    let head = attempt::head(
-        ctx.pool.endpoints(),
-        conn.endpoint(),
-        &head(WATCH, None),
-        None,
-    );
+    let head = attempt::head(conn.target(), &head(WATCH, None), None);
     let mut taken = conn.open(head, false).ok()?;
     let nothing = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
     let create = watch::request::create(&nothing, -1, false, 1);

@@ -3,21 +3,14 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use prost::Message as _;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::service::Ctx;
-use crate::service::ask::head;
 use crate::service::identity::Credential;
-use crate::upstream::attempt::{self, Attempt};
+use crate::service::{Ctx, ask};
 use crate::upstream::conn::Conn;
 use crate::upstream::page;
-use crate::wire::frame;
-use crate::wire::pb::etcdserverpb::StatusResponse;
-
-const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
 /// Asks the endpoint once in a while; `None` when it is silent.
 pub(super) async fn answers_progress(
@@ -33,10 +26,10 @@ pub(super) async fn answers_progress(
         return Some(sound);
     }
     let asking = async {
-        match by_status(ctx, conn, credential).await {
+        match by_status(conn, credential).await {
             Some(version) => Some(version),
             // Older releases let only root ask that, and the page is not everywhere.
-            None => by_page(ctx, endpoint).await,
+            None => by_page(ctx, conn).await,
         }
     };
     let version = timeout(limits::HEALTH_TIME, asking).await.ok()?;
@@ -46,10 +39,12 @@ pub(super) async fn answers_progress(
         None => limits::BACKOFF_LONGEST,
     };
     let entry = (sound, Instant::now() + counts);
-    ctx.watches.releases.borrow_mut().insert(endpoint, entry);
+    let mut releases = ctx.watches.releases.borrow_mut();
+    releases.retain(|_, (_, until)| Instant::now() < *until);
+    releases.insert(endpoint, entry);
     if !sound {
         tracing::warn!(
-            endpoint = %ctx.pool.endpoints().get(endpoint),
+            endpoint = %conn.target().endpoint,
             version = version.as_deref().unwrap_or("unknown"),
             "progress requests of watches are not answered: the endpoint's release is too old"
         );
@@ -57,27 +52,13 @@ pub(super) async fn answers_progress(
     Some(sound)
 }
 
-async fn by_status(
-    ctx: &Rc<Ctx>,
-    conn: &Rc<Conn>,
-    credential: Option<&Credential>,
-) -> Option<String> {
-    let own = head(STATUS, credential);
-    let head = attempt::head(ctx.pool.endpoints(), conn.endpoint(), &own, None);
-    let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])], None);
-    let answer = std::future::poll_fn(|cx| attempt.poll(cx)).await.ok()?;
-    let mut reader = frame::Reader::new(limits::HOLD_BYTES as u64);
-    answer
-        .chunks
-        .into_iter()
-        .for_each(|chunk| reader.push(chunk));
-    let message = reader.next().ok()??;
-    let status = StatusResponse::decode(message.payload).ok()?;
+async fn by_status(conn: &Rc<Conn>, credential: Option<&Credential>) -> Option<String> {
+    let status = ask::status(conn, credential).await?;
     Some(status.version).filter(|version| !version.is_empty())
 }
 
-async fn by_page(ctx: &Rc<Ctx>, endpoint: usize) -> Option<String> {
-    let page = page::fetch(ctx.pool.endpoints(), endpoint, "/version").await;
+async fn by_page(ctx: &Rc<Ctx>, conn: &Conn) -> Option<String> {
+    let page = page::fetch(ctx.pool.endpoints(), conn.target(), "/version").await;
     let page: Value = serde_json::from_slice(&page.ok()?.body).ok()?;
     page.get("etcdserver")?.as_str().map(str::to_owned)
 }

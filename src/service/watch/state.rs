@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, OnceCell};
 
+use crate::machine::picker::EndpointId;
 use crate::machine::watch::hub::{FeedId, Hub, Identity, Settings, StreamId};
 use crate::machine::watch::trunk::{Sub, Token};
 use crate::net::payload::Board;
@@ -45,9 +46,9 @@ pub(super) enum Source {
 
 type Named = (StreamId, Rc<Client>);
 
-/// Whether an endpoint, by its place in the list, answers progress requests soundly (W8), and until
+/// Whether an endpoint answers progress requests soundly (W8), and until
 /// when that counts.
-pub(super) type Releases = HashMap<usize, (bool, Instant)>;
+pub(super) type Releases = HashMap<EndpointId, (bool, Instant)>;
 
 /// One worker's part.
 pub struct Watches {

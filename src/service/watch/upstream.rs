@@ -83,7 +83,7 @@ async fn open(ctx: &Rc<Ctx>, login: &Login, road: &mut Road) -> Result<Opened, N
         let sound = release::answers_progress(ctx, &way.conn, way.credential.as_ref()).await;
         // A silent one may be stalled; a stream there would never be asked for progress.
         if let Some(progress) = sound
-            && let Some(taken) = way.open(ctx, WATCH)
+            && let Some(taken) = way.open(WATCH)
         {
             return Ok(Opened { taken, progress });
         }

@@ -1,0 +1,75 @@
+//! Where the leader serves (`--endpoint-policy=leader`): asks who leads, every so often and when the
+//! endpoint that serves has failed.
+//!
+//! Only what a member says of itself counts: the others may name one that is gone. Where no one says
+//! so, or nobody may ask, any endpoint serves as without the policy.
+
+use std::rc::Rc;
+
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use crate::limits;
+use crate::machine::picker::{EndpointId, Standing};
+use crate::service::{Ctx, ask};
+use crate::wire::pb::etcdserverpb::StatusResponse;
+
+/// Tokens of clients that are tried where nobody may ask.
+const MOST_TOKENS: usize = 3;
+
+/// Asks again and again.
+pub(super) async fn run(ctx: Rc<Ctx>) {
+    let mut said = false;
+    let endpoints = ctx.pool.endpoints();
+    loop {
+        let leader = search(&ctx).await;
+        if let Some(leader) = leader {
+            endpoints.leads(leader);
+        } else if !said {
+            warn!("no endpoint says that it leads: any serves");
+        }
+        said = leader.is_none();
+        let pause = match leader {
+            Some(_) => limits::LEADER_LOOK,
+            None => limits::LEADER_SEARCH,
+        };
+        // Sooner, when the one that serves has failed.
+        let _ = timeout(pause, endpoints.lost()).await;
+    }
+}
+
+/// The endpoint that says that it leads, the one that serves asked first.
+async fn search(ctx: &Rc<Ctx>) -> Option<EndpointId> {
+    let endpoints = ctx.pool.endpoints();
+    // Who rests from a failure is left in peace.
+    let all = endpoints.standings();
+    let awake = all
+        .iter()
+        .filter(|(_, standing)| *standing != Standing::Rests);
+    let mut all: Vec<EndpointId> = awake.map(|(target, _)| target.id).collect();
+    let current = endpoints.current();
+    all.sort_by_key(|id| Some(*id) != current);
+    for endpoint in all {
+        let asked = timeout(limits::HEALTH_TIME, leads(ctx, endpoint)).await;
+        if asked.is_ok_and(|leads| leads) {
+            return Some(endpoint);
+        }
+    }
+    None
+}
+
+async fn leads(ctx: &Rc<Ctx>, endpoint: EndpointId) -> bool {
+    let until = Instant::now() + limits::HEALTH_TIME;
+    let Some(conn) = ctx.pool.to(endpoint, until).await else {
+        return false;
+    };
+    let tokens = ctx.shared.identities.credentials(MOST_TOKENS);
+    for credential in std::iter::once(None).chain(tokens.iter().map(Some)) {
+        let answer = ask::status(&conn, credential).await;
+        if let Some(StatusResponse { header, leader, .. }) = answer {
+            let own = header.map_or(0, |header| header.member_id);
+            return leader != 0 && leader == own;
+        }
+    }
+    false
+}

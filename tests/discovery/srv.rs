@@ -1,0 +1,142 @@
+//! `--discovery-srv`: endpoints from SRV records of a name server on loopback.
+
+use std::time::Duration;
+
+use crate::dns::{Dns, Known};
+use crate::support::cluster::{Cluster, etcdctl_ok};
+use crate::support::pages::logged;
+use crate::support::proxy::Proxy;
+use crate::support::release::NEWEST;
+
+const DOMAIN: &str = "--discovery-srv=example.test";
+
+/// Records of all members, by a name that certificates are for.
+fn members(cluster: &Cluster) -> Vec<String> {
+    let all = (0..cluster.size()).map(|member| cluster.endpoint(member));
+    all.map(|e| e.replace("127.0.0.1", "localhost.")).collect()
+}
+
+fn start(dns: &Dns, flags: &[String]) -> Proxy {
+    let file = dns.resolv_conf();
+    Proxy::start_in(&[("ETCD_EDGE_RESOLV_CONF", &file)], flags)
+}
+
+/// The endpoints that the ready line names.
+fn endpoints(proxy: &Proxy) -> Vec<String> {
+    let ready = logged(proxy, "started gRPC proxy").remove(0);
+    let named = ready["endpoints"].as_str().expect("they are named");
+    named.split(',').map(str::to_owned).collect()
+}
+
+fn flags(all: &[&str]) -> Vec<String> {
+    all.iter().map(|flag| (*flag).to_owned()).collect()
+}
+
+fn serves(proxy: &Proxy) {
+    etcdctl_ok(proxy.address(), &["put", "k", "v"]);
+    assert_eq!(etcdctl_ok(proxy.address(), &["get", "k"]), "k\nv\n");
+}
+
+#[test]
+fn records_without_tls_count_with_insecure_discovery() {
+    let cluster = Cluster::start(NEWEST, 3);
+    let records = members(&cluster);
+    let dns = Dns::start(&[(
+        "_etcd-client._tcp.example.test",
+        Known::Records(records.clone()),
+    )]);
+    let nowhere = "--endpoints=127.0.0.1:1";
+    let proxy = start(&dns, &flags(&[nowhere, DOMAIN, "--insecure-discovery"]));
+    let expected: Vec<String> = records
+        .iter()
+        .map(|record| format!("http://{}", record.replace("localhost.", "localhost")))
+        .collect();
+    assert_eq!(endpoints(&proxy), expected);
+    assert_eq!(logged(&proxy, "endpoint discovered").len(), 3);
+    serves(&proxy);
+    let names = [
+        "_etcd-client-ssl._tcp.example.test",
+        "_etcd-client._tcp.example.test",
+    ];
+    assert_eq!(dns.asked(), names);
+}
+
+#[test]
+fn without_it_only_those_with_tls_are_used() {
+    let cluster = Cluster::builder(NEWEST).members(3).tls().start();
+    let dns = Dns::start(&[
+        (
+            "_etcd-client-ssl-blue._tcp.example.test",
+            Known::Records(members(&cluster)),
+        ),
+        (
+            "_etcd-client-blue._tcp.example.test",
+            Known::Records(vec!["plain.example.test.:2379".to_owned()]),
+        ),
+    ]);
+    let mut flags = cluster.proxy_flags();
+    flags.extend([DOMAIN.to_owned(), "--discovery-srv-name=blue".to_owned()]);
+    let proxy = start(&dns, &flags);
+    let named = endpoints(&proxy);
+    assert_eq!(named.len(), 3);
+    assert!(
+        named.iter().all(|e| e.starts_with("https://localhost:")),
+        "{named:?}"
+    );
+    let message = "SRV record left out: without TLS, and no --insecure-discovery";
+    assert_eq!(
+        logged(&proxy, message)[0]["endpoint"],
+        "http://plain.example.test:2379"
+    );
+    serves(&proxy);
+}
+
+#[test]
+fn where_no_record_can_be_used_the_endpoints_flag_counts() {
+    let cluster = Cluster::start(NEWEST, 1);
+    // One of the two may fail.
+    let dns = Dns::start(&[
+        ("_etcd-client-ssl._tcp.example.test", Known::Fails),
+        (
+            "_etcd-client._tcp.example.test",
+            Known::Records(members(&cluster)),
+        ),
+    ]);
+    let mut flags = cluster.proxy_flags();
+    flags.push(DOMAIN.to_owned());
+    let proxy = start(&dns, &flags);
+    assert_eq!(
+        endpoints(&proxy),
+        [format!("http://{}", cluster.endpoint(0))]
+    );
+    let message = "no SRV record names an endpoint that can be used: those of --endpoints are";
+    assert_eq!(logged(&proxy, message).len(), 1);
+    serves(&proxy);
+}
+
+#[test]
+fn where_both_lookups_fail_it_does_not_start() {
+    let dns = Dns::start(&[("_etcd-client._tcp.example.test", Known::Fails)]);
+    let env = [("ETCD_EDGE_RESOLV_CONF", &*dns.resolv_conf())];
+    let mut process = Proxy::spawn_in(&env, &[DOMAIN]);
+    assert!(!process.wait(Duration::from_secs(40)).success());
+    let log = process.log();
+    for part in [
+        "--discovery-srv=example.test: dns lookup errors: ",
+        "_etcd-client-ssl._tcp.example.test",
+        "_etcd-client._tcp.example.test",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    let missing = [(
+        "ETCD_EDGE_RESOLV_CONF",
+        std::path::Path::new("/nowhere/resolv.conf"),
+    )];
+    let mut process = Proxy::spawn_in(&missing, &[DOMAIN]);
+    assert!(!process.wait(Duration::from_secs(20)).success());
+    assert!(
+        process.log().contains("/nowhere/resolv.conf"),
+        "{}",
+        process.log()
+    );
+}

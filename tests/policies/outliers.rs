@@ -1,0 +1,174 @@
+//! A member that is stopped, or slow, beside others that are not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use crate::scene::{Detour, LIMIT, put, puts, since, wait_endpoints, warm};
+use crate::support::cluster::Cluster;
+use crate::support::load::{Lane, Load, Role};
+use crate::support::pages::{logged, metric, wait_metric};
+use crate::support::proxy::Proxy;
+use crate::support::release::NEWEST;
+
+const EJECTIONS: &str = "etcd_edge_endpoint_ejections_total";
+
+/// Clients that put one after the other, each on a connection of its own.
+struct Putters {
+    stop: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Putters {
+    fn start(address: &str, count: usize) -> Putters {
+        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let client = |_| {
+            let (stop, done, address) = (stop.clone(), Arc::clone(&done), address.to_owned());
+            tokio::spawn(async move {
+                let lane = Lane::connect(&address).await.expect("the proxy");
+                while !stop.load(Ordering::SeqCst) {
+                    put(&lane).await;
+                    AtomicUsize::fetch_add(&done, 1, Ordering::SeqCst);
+                }
+            })
+        };
+        let tasks = (0..count).map(client).collect();
+        Putters { stop, done, tasks }
+    }
+
+    async fn end(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        for task in self.tasks {
+            task.await.expect("a client that does not panic");
+        }
+        self.done.load(Ordering::SeqCst)
+    }
+}
+
+/// One member's part of the puts of a while.
+async fn part(cluster: &Cluster, member: usize, time: Duration) -> f64 {
+    let before = puts(cluster);
+    tokio::time::sleep(time).await;
+    let told = since(cluster, &before);
+    let all: f64 = told.iter().sum();
+    assert!(all > 50.0, "too little to tell: {told:?}");
+    told[member] / all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_member_takes_no_calls_and_comes_back_slowly() {
+    let mut cluster = Cluster::start(NEWEST, 3);
+    let flags = [
+        "--endpoint-policy=round-robin",
+        "--workers=1",
+        "--advertise-client-url=",
+    ];
+    let proxy = Proxy::start(&cluster, &flags);
+    warm(&cluster, &proxy).await;
+    let stopped = (cluster.leader() + 1) % 3;
+    let readers = Load::start(&[proxy.address()], &[Role::Reader { timeout: None }; 6]);
+    let writers = Putters::start(proxy.address(), 6);
+    let fair = part(&cluster, stopped, Duration::from_secs(2)).await;
+    assert!((0.28..0.39).contains(&fair), "{fair}");
+
+    cluster.stop(stopped);
+    let endpoint = cluster.endpoint(stopped);
+    let state = |state: &'static str| {
+        let endpoint = endpoint.clone();
+        move |shown: &[serde_json::Value]| {
+            let of = |e: &&serde_json::Value| e["endpoint"].as_str().unwrap().ends_with(&endpoint);
+            let own = shown.iter().find(of).expect("it is in the list");
+            own["state"] == state || state == "away" && own["state"] != "shares"
+        }
+    };
+    let began = Instant::now();
+    wait_endpoints(&proxy, "it takes no calls", LIMIT, state("away")).await;
+    println!("takes no calls {:?} after it was stopped", began.elapsed());
+    // Those whose writes it has may be gone for long; the readers are not held up.
+    readers.flows(500, LIMIT).await;
+    cluster.resume(stopped);
+    wait_endpoints(&proxy, "it is back", LIMIT, state("shares")).await;
+    let first = part(&cluster, stopped, Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let last = part(&cluster, stopped, Duration::from_secs(2)).await;
+    println!("its part: {fair:.2} before, {first:.2} at first, {last:.2} in the end");
+    assert!(first < 0.2, "{first}");
+    assert!((0.28..0.39).contains(&last), "{last}");
+    let account = readers.finish().await;
+    println!("{}", account.table());
+    account.assert_kept();
+    println!("{} puts", writers.end().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_only_writes_are_sent_to_and_that_is_silent_is_left_out() {
+    let mut cluster = Cluster::start(NEWEST, 3);
+    let proxy = Proxy::start(&cluster, &["--endpoint-policy=least-loaded", "--workers=1"]);
+    warm(&cluster, &proxy).await;
+    let stopped = (cluster.leader() + 1) % 3;
+    let writers = Putters::start(proxy.address(), 12);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.stop(stopped);
+    wait_metric(proxy.address(), EJECTIONS, LIMIT, |count| count >= 1.0);
+    let line = &logged(&proxy, "endpoint left out: it does worse than the others")[0];
+    assert_eq!(line["cause"], "silent");
+    assert!(
+        line["endpoint"]
+            .as_str()
+            .unwrap()
+            .ends_with(&cluster.endpoint(stopped))
+    );
+    cluster.resume(stopped);
+    writers.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_member_is_left_out_and_comes_back_when_it_is_slow_no_more() {
+    let cluster = Cluster::start(NEWEST, 3);
+    let slow = (cluster.leader() + 1) % 3;
+    let detour = Detour::start(cluster.endpoint(slow));
+    let endpoints: Vec<String> = (0..3)
+        .map(|member| match member == slow {
+            true => detour.address().to_owned(),
+            false => cluster.endpoint(member),
+        })
+        .collect();
+    let endpoints = format!("--endpoints={}", endpoints.join(","));
+    let proxy = Proxy::start_with(&[&endpoints, "--endpoint-policy=round-robin", "--workers=1"]);
+    warm(&cluster, &proxy).await;
+    let writers = Putters::start(proxy.address(), 6);
+    let fair = part(&cluster, slow, Duration::from_secs(1)).await;
+    assert!((0.25..0.42).contains(&fair), "{fair}");
+    assert_eq!(metric(proxy.address(), EJECTIONS), 0.0);
+
+    detour.delay(300);
+    wait_metric(proxy.address(), EJECTIONS, LIMIT, |count| count == 1.0);
+    let line = &logged(&proxy, "endpoint left out: it does worse than the others")[0];
+    assert_eq!(
+        (&line["cause"], &line["level"]),
+        (&"latency".into(), &"warn".into())
+    );
+    assert!(
+        line["endpoint"]
+            .as_str()
+            .unwrap()
+            .ends_with(detour.address())
+    );
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert_eq!(part(&cluster, slow, Duration::from_secs(2)).await, 0.0);
+
+    detour.delay(0);
+    let shares = |shown: &[serde_json::Value]| shown.iter().all(|e| e["state"] == "shares");
+    wait_endpoints(&proxy, "it is back", LIMIT, shares).await;
+    let first = part(&cluster, slow, Duration::from_secs(2)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let last = part(&cluster, slow, Duration::from_secs(2)).await;
+    println!("its part: {fair:.2} before, {first:.2} at first, {last:.2} in the end");
+    assert!(first < 0.2, "{first}");
+    assert!((0.25..0.42).contains(&last), "{last}");
+    assert_eq!(metric(proxy.address(), EJECTIONS), 1.0);
+    writers.end().await;
+}
