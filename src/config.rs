@@ -220,6 +220,9 @@ fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
 }
 
 fn policy(text: &str) -> Result<Policy, UsageError> {
+    if text.is_empty() {
+        return Ok(Policy::default());
+    }
     let named = Policy::ALL.iter().find(|(name, _)| *name == text);
     named.map(|(_, policy)| *policy).ok_or_else(|| {
         let names = Policy::ALL.map(|(name, _)| name).join(", ");

@@ -353,11 +353,45 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
                    --enable-pprof=false --experimental-enable-grpc-logging=false \
                    --enable-grpc-logging=false";
     assert_eq!(config(nothing), config("start"));
+    let nothing = "start --endpoint-policy= --endpoint-weights= --endpoint-policy=random";
+    assert_eq!(config(nothing), config("start"));
     // The last value of a scalar is what is asked for.
     assert_eq!(
         config("start --enable-pprof --enable-pprof=false"),
         config("start")
     );
+}
+
+#[test]
+fn a_policy_is_one_of_five_and_weights_are_for_one_of_them() {
+    for (name, policy) in Policy::ALL {
+        let line = format!("start --endpoint-policy={name}");
+        assert_eq!(config(&line).endpoint_options.policy, policy);
+    }
+    for (flags, expected) in [
+        (
+            "--endpoint-policy=fastest",
+            "--endpoint-policy=fastest: not one of random, round-robin, weighted, least-loaded, leader",
+        ),
+        (
+            "--endpoint-weights=a:1=2",
+            "--endpoint-weights=a:1=2: needs --endpoint-policy=weighted",
+        ),
+        (
+            "--endpoint-policy=weighted --endpoint-weights=a:1",
+            "--endpoint-weights=a:1: not HOST:PORT=WEIGHT",
+        ),
+        (
+            "--endpoint-policy=weighted --endpoint-weights=a:1=0",
+            "--endpoint-weights=a:1=0: a weight is a number from 1 to 1000",
+        ),
+        (
+            "--endpoint-policy=weighted --endpoint-weights=a:x=5",
+            "--endpoint-weights=a:x=5: the port of an endpoint is a number from 1 to 65535",
+        ),
+    ] {
+        assert_eq!(complaint(&format!("start {flags}")), expected);
+    }
 }
 
 #[test]

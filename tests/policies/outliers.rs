@@ -12,6 +12,7 @@ use crate::support::load::{Lane, Load, Role};
 use crate::support::pages::{logged, metric, wait_metric};
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
+use crate::support::scripted_etcd::{Conn, Fleet};
 
 const EJECTIONS: &str = "etcd_edge_endpoint_ejections_total";
 
@@ -123,6 +124,55 @@ async fn a_member_that_only_writes_are_sent_to_and_that_is_silent_is_left_out() 
     );
     cluster.resume(stopped);
     writers.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_refuses_writes_is_left_out_but_serves_when_it_is_the_last() {
+    // A real member does not refuse for as long as the others serve.
+    let mut etcd = Fleet::start(3).await;
+    let flags = ["--endpoint-policy=round-robin", "--workers=1"];
+    let proxy = Proxy::start_with(&[&[&etcd.flag()[..]], &flags[..]].concat());
+    let writers = Putters::start(proxy.address(), 4);
+    let mut refused = 0;
+    let left_out = || metric(proxy.address(), EJECTIONS) >= 1.0;
+    let until = Instant::now() + LIMIT;
+    let mut calls = 0;
+    while calls % 200 != 0 || !left_out() {
+        calls += 1;
+        assert!(Instant::now() < until, "{}", proxy.process.log());
+        let mut call = etcd.next().await;
+        if call.endpoint == 1 {
+            refused += 1;
+            call.try_trailers_only(&[("grpc-status", "14"), ("grpc-message", "no")]);
+        } else {
+            call.answer("");
+        }
+    }
+    println!("left out after {refused} refusals of {calls} calls");
+    let line = &logged(&proxy, "endpoint left out: it does worse than the others")[0];
+    assert_eq!(line["cause"], "errors");
+    // What is on its way may still come; then nothing.
+    for n in 0..400 {
+        let mut call = etcd.next().await;
+        assert!(call.endpoint != 1 || n < 20, "it takes calls");
+        call.answer("");
+    }
+    for endpoint in [0, 2] {
+        etcd.silence(endpoint, true);
+        etcd.conns(endpoint).iter().for_each(Conn::cut);
+    }
+    let until = Instant::now() + LIMIT;
+    loop {
+        assert!(Instant::now() < until, "nobody serves");
+        let mut call = etcd.next().await;
+        let last = call.endpoint == 1;
+        call.try_trailers_only(&[("grpc-status", "0")]);
+        if last {
+            break;
+        }
+    }
+    drop(etcd);
+    writers.tasks.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
