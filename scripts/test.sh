@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs every test: fetches the etcd releases the tests need, then `cargo test` of the whole workspace.
+# Runs every test: fetches the etcd releases and the tool the tests need, then `cargo test` of the whole workspace.
 # Usage: scripts/test.sh [ARGUMENTS OF cargo test]
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/get-etcd.sh 3.7.3 3.6.16 3.5.35
+scripts/get-ip.sh
 exec cargo test --workspace "$@"

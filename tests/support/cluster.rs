@@ -1,9 +1,10 @@
-//! A real etcd cluster on loopback: started fresh, broken on purpose, cleaned up.
+//! A real etcd cluster, on loopback or on hosts of a [`Net`](super::net): started fresh, broken on purpose, cleaned up.
 
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use super::net::Host;
 use super::process::Process;
 use super::release::{self, binary};
 use super::tls::{Identity, Tls};
@@ -26,6 +27,7 @@ pub struct Cluster {
 }
 
 struct Member {
+    host: Option<Host>,
     client_port: u16,
     metrics_port: u16,
     arguments: Vec<String>,
@@ -47,6 +49,7 @@ pub struct Builder {
     tls: bool,
     auth: bool,
     arguments: Vec<String>,
+    hosts: Vec<Host>,
 }
 
 impl Cluster {
@@ -63,6 +66,7 @@ impl Cluster {
             tls: false,
             auth: false,
             arguments: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 
@@ -81,9 +85,10 @@ impl Cluster {
         self.tls.as_ref().expect("the cluster was built with tls()")
     }
 
-    /// `127.0.0.1:port` of one member's client port.
+    /// `host:port` of one member's client port.
     pub fn endpoint(&self, member: usize) -> String {
-        format!("127.0.0.1:{}", self.members[member].client_port)
+        let member = &self.members[member];
+        format!("{}:{}", address(member.host.as_ref()), member.client_port)
     }
 
     /// All client ports, comma-separated.
@@ -174,8 +179,8 @@ impl Cluster {
     /// Starts a killed member again on its ports and data. Does not wait: see `wait_healthy`.
     pub fn restart(&mut self, member: usize) {
         self.kill(member);
-        let arguments = self.members[member].arguments.clone();
-        self.members[member].process = spawn(&self.version, &arguments);
+        let member = &mut self.members[member];
+        member.process = spawn(&self.version, &member.arguments, member.host.as_ref());
     }
 
     /// Kills the only member and starts it again on its ports with nothing in its store. Does not wait.
@@ -212,11 +217,13 @@ impl Cluster {
     pub fn join(&mut self, joining: Joining) -> usize {
         let Joining { name, ports, peers } = joining;
         let dir = self.dir.path().to_owned();
-        let arguments = arguments(&name, &dir, ports, &peers, "existing", self.tls.as_ref());
+        let tls = self.tls.as_ref();
+        let arguments = arguments(&name, &dir, address(None), ports, &peers, "existing", tls);
         self.members.push(Member {
+            host: None,
             client_port: ports[0],
             metrics_port: ports[2],
-            process: spawn(&self.version, &arguments),
+            process: spawn(&self.version, &arguments, None),
             arguments,
         });
         self.size() - 1
@@ -224,7 +231,7 @@ impl Cluster {
 
     /// Waits until a learner is known to have started.
     pub fn wait_learner(&self, member: usize) {
-        let url = format!("127.0.0.1:{}", self.members[member].client_port);
+        let url = self.endpoint(member);
         let until = Instant::now() + START_LIMIT;
         while !stdout_of(&self.etcdctl(&["member", "list"])).contains(&url) {
             assert!(Instant::now() < until, "the learner does not start");
@@ -255,10 +262,19 @@ impl Cluster {
         }
     }
 
+    /// Makes a member lead; it must be well.
+    pub fn lead(&self, member: usize) {
+        let leader = self.leader();
+        if leader != member {
+            let id = self.member_id(member);
+            stdout_of(&self.etcdctl_at(&self.endpoint(leader), &["move-leader", &id]));
+        }
+    }
+
     /// As etcdctl writes it.
     fn member_id(&self, member: usize) -> String {
         let list = stdout_of(&self.etcdctl(&["member", "list"]));
-        let url = format!("http://127.0.0.1:{}", self.members[member].client_port);
+        let url = format!("http://{}", self.endpoint(member));
         let line = list.lines().find(|line| line.contains(&url));
         let line = line.unwrap_or_else(|| panic!("{url} is no member of\n{list}"));
         line.split(',').next().unwrap_or_default().to_owned()
@@ -291,7 +307,8 @@ impl Cluster {
     }
 
     fn metrics_address(&self, member: usize) -> String {
-        format!("127.0.0.1:{}", self.members[member].metrics_port)
+        let member = &self.members[member];
+        format!("{}:{}", address(member.host.as_ref()), member.metrics_port)
     }
 
     fn enable_auth(&mut self) {
@@ -324,6 +341,13 @@ impl Builder {
     /// Auth is on, with the user `root` and [`ROOT_PASSWORD`].
     pub fn auth(mut self) -> Builder {
         self.auth = true;
+        self
+    }
+
+    /// One member on each of these hosts.
+    pub fn on(mut self, hosts: &[Host]) -> Builder {
+        self.members = hosts.len();
+        self.hosts = hosts.to_vec();
         self
     }
 
@@ -361,18 +385,23 @@ impl Builder {
         let peers: Vec<String> = ports
             .iter()
             .enumerate()
-            .map(|(member, [_, peer, _])| format!("m{member}=http://127.0.0.1:{peer}"))
+            .map(|(member, [_, peer, _])| {
+                let address = address(self.hosts.get(member));
+                format!("m{member}=http://{address}:{peer}")
+            })
             .collect();
         let members = ports.iter().enumerate().map(|(member, ports)| {
             let [client_port, _, metrics_port] = *ports;
-            let name = format!("m{member}");
-            let peers = peers.join(",");
-            let mut arguments = arguments(&name, dir.path(), *ports, &peers, "new", tls.as_ref());
+            let host = self.hosts.get(member);
+            let (name, peers) = (format!("m{member}"), peers.join(","));
+            let (dir, address, tls) = (dir.path(), address(host), tls.as_ref());
+            let mut arguments = arguments(&name, dir, address, *ports, &peers, "new", tls);
             arguments.extend(self.arguments.iter().cloned());
             Member {
+                host: host.cloned(),
                 client_port,
                 metrics_port,
-                process: spawn(&self.version, &arguments),
+                process: spawn(&self.version, &arguments, host),
                 arguments,
             }
         });
@@ -392,14 +421,15 @@ impl Builder {
 fn arguments(
     name: &str,
     dir: &Path,
+    address: &str,
     [client_port, peer_port, metrics_port]: [u16; 3],
     peers: &str,
     state: &str,
     tls: Option<&Tls>,
 ) -> Vec<String> {
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let client = format!("{scheme}://127.0.0.1:{client_port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
+    let client = format!("{scheme}://{address}:{client_port}");
+    let peer = format!("http://{address}:{peer_port}");
     let mut arguments = vec![
         format!("--name={name}"),
         format!("--data-dir={}", dir.join(name).display()),
@@ -407,7 +437,7 @@ fn arguments(
         format!("--advertise-client-urls={client}"),
         format!("--listen-peer-urls={peer}"),
         format!("--initial-advertise-peer-urls={peer}"),
-        format!("--listen-metrics-urls=http://127.0.0.1:{metrics_port}"),
+        format!("--listen-metrics-urls=http://{address}:{metrics_port}"),
         format!("--initial-cluster={peers}"),
         format!("--initial-cluster-state={state}"),
         "--logger=zap".to_owned(),
@@ -427,12 +457,23 @@ fn arguments(
     arguments
 }
 
-fn spawn(version: &str, arguments: &[String]) -> Process {
+/// Where a member listens.
+fn address(host: Option<&Host>) -> &str {
+    host.map_or("127.0.0.1", Host::address)
+}
+
+fn spawn(version: &str, arguments: &[String], host: Option<&Host>) -> Process {
     let etcd = binary(version, "etcd");
-    Process::spawn(
-        &format!("etcd {version}"),
-        Command::new(etcd).args(arguments),
-    )
+    let spawn = || {
+        Process::spawn(
+            &format!("etcd {version}"),
+            Command::new(etcd).args(arguments),
+        )
+    };
+    match host {
+        Some(host) => host.run(spawn),
+        None => spawn(),
+    }
 }
 
 fn tls_flags(tls: &Tls, identity: &Identity) -> [String; 3] {

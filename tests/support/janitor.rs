@@ -3,7 +3,7 @@
 //!
 //! A shell waits at the end of a pipe whose other end only this process holds. When the pipe
 //! closes, for whatever reason, the shell kills the children that are still listed and removes the
-//! folders. (Linux's parent-death signal would not do: it fires when the *thread* that spawned the
+//! folders and network namespaces. (Linux's parent-death signal would not do: it fires when the *thread* that spawned the
 //! child ends, and each test has a thread of its own.)
 
 use std::io::Write;
@@ -14,14 +14,17 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 pids=' '
+nets=
 while read -r what arg; do
     case $what in
         child) pids="$pids$arg " ;;
         reaped) case $pids in *" $arg "*) pids="${pids%% "$arg" *} ${pids#* "$arg" }" ;; esac ;;
         folder) set -- "$@" "$arg" ;;
+        net) nets="$nets $arg" ;;
     esac
 done
 for pid in $pids; do kill -9 "$pid"; done
+for net in $nets; do ip netns del "$net"; done
 sleep 0.3
 for folder in "$@"; do rm -rf "$folder"; done
 "#;
@@ -39,6 +42,11 @@ pub fn reaped(pid: u32) {
 /// This folder is to be removed when this process is gone.
 pub fn folder(path: &Path) {
     tell(&format!("folder {}", path.display()));
+}
+
+/// This network namespace is to be removed when this process is gone.
+pub fn net(name: &str) {
+    tell(&format!("net {name}"));
 }
 
 /// A new folder under `target/`, removed when dropped or by the janitor.

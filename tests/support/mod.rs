@@ -1,7 +1,7 @@
 //! What the black-box tests share: real clusters, proxies as child processes, TLS material, and a
 //! gRPC client that shows every header, message and trailer as it came.
 //!
-//! Invariants: everything listens on loopback, every child is killed by its id when its owner is
+//! Invariants: everything listens on loopback or in a network namespace of its own, every child is killed by its id when its owner is
 //! dropped (a panic drops it too), and what a killed test process leaves behind is cleared by the
 //! [`janitor`]. What is asserted stays in the tests; here a failure to set the scene panics.
 
@@ -16,6 +16,7 @@ pub mod http;
 pub mod janitor;
 pub mod load;
 pub mod memory;
+pub mod net;
 pub mod pages;
 pub mod pb;
 pub mod ports;
