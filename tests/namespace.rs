@@ -3,8 +3,24 @@
 
 mod support;
 
+#[path = "namespace/attacks.rs"]
+mod attacks;
 #[path = "namespace/beside.rs"]
 mod beside;
+#[path = "namespace/caches.rs"]
+mod caches;
+#[path = "namespace/documented.rs"]
+mod documented;
+#[path = "namespace/doors.rs"]
+mod doors;
+#[path = "namespace/encodings.rs"]
+mod encodings;
+#[path = "namespace/fleet.rs"]
+mod fleet;
+#[path = "namespace/locks.rs"]
+mod locks;
+#[path = "namespace/scene.rs"]
+mod scene;
 
 use support::cluster::Cluster;
 use support::proxy::Proxy;
