@@ -293,6 +293,10 @@ pub const CROWD_LOAD: u32 = 25;
 /// A read silent for this long is also sent to another endpoint (E5).
 pub const SILENT_READ: Duration = Duration::from_secs(2);
 
+/// Silence of the connection under a shared stream that has not told all it should, after which its endpoint
+/// is asked whether it lives; as long again, and it is stalled (E5).
+pub const SILENT_STREAM: Duration = Duration::from_secs(2);
+
 /// Pause before a read goes through all endpoints once more.
 pub const READ_ROUND_PAUSE: Duration = Duration::from_millis(100);
 

@@ -40,6 +40,7 @@ mod namespace;
 mod outflow;
 mod pass;
 pub mod peer;
+mod pulse;
 mod read;
 pub mod reads;
 mod relay;

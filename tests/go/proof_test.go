@@ -20,7 +20,7 @@ const (
 	// proofClients is how many there are beside the writer.
 	proofClients = 40
 	// proofTTL is that of their leases, in seconds: a client renews it each third of that.
-	proofTTL = 9
+	proofTTL = 12
 	// proofTry is how long the writer waits for one try.
 	proofTry = 3 * time.Second
 	// proofRead is more than any read may need. A read has no retry here but clientv3's own, which sends
@@ -65,14 +65,15 @@ type user struct {
 	// The revision that made the key, which is another if the lease was lost and had again.
 	made int64
 
-	mu     sync.Mutex
-	seen   int // Events in all.
-	reads  int
-	events int
-	beats  int
-	read   span
-	silent span
-	beat   span
+	mu      sync.Mutex
+	counted time.Time // The last heartbeat that was.
+	seen    int       // Events in all.
+	reads   int
+	events  int
+	beats   int
+	read    span
+	silent  span
+	beat    span
 }
 
 // story is what happened to all of them.
@@ -328,7 +329,11 @@ func (s *story) beats(ctx context.Context, n int, u *user) {
 			s.fail("client %d: lease %x is answered %x with %d s", n, u.lease, beat.ID, beat.TTL)
 		}
 		u.mu.Lock()
-		u.beats++
+		// One that was not answered at once is sent again and again, and answered as often.
+		if time.Since(u.counted) > time.Second {
+			u.counted = time.Now()
+			u.beats++
+		}
 		u.beat.next()
 		u.mu.Unlock()
 	}

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::scene::{LIMIT, endpoints, put_many, puts, since, wait_endpoints, warm};
-use crate::support::cluster::{Cluster, stdout_of};
+use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
 use crate::support::load::{Lane, Load, Role};
 use crate::support::pb::Msg;
@@ -122,9 +122,7 @@ async fn the_leader_serves_whoever_leads() {
     // Another is made to lead.
     let load = Load::start(&[proxy.address()], &[Role::Reader { timeout: None }; 4]);
     let next = (first + 1) % 3;
-    let status = stdout_of(&cluster.etcdctl_at(&cluster.endpoint(next), &["endpoint", "status"]));
-    let id = status.split(", ").nth(1).expect("its id").to_owned();
-    stdout_of(&cluster.etcdctl_at(&cluster.endpoint(first), &["move-leader", &id]));
+    cluster.lead(next);
     wait_endpoints(
         &proxy,
         "the new leader serves",

@@ -36,15 +36,20 @@ pub fn wait_metric(address: &str, name: &str, limit: Duration, good: impl Fn(f64
 
 /// The log lines with this message, parsed, oldest first.
 pub fn logged(proxy: &Proxy, message: &str) -> Vec<serde_json::Value> {
+    logged_as(proxy, |said| said == message)
+}
+
+fn logged_as(proxy: &Proxy, wanted: impl Fn(&str) -> bool) -> Vec<serde_json::Value> {
     let log = proxy.process.log();
     log.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|entry| entry["msg"] == message)
+        .filter(|entry| entry["msg"].as_str().is_some_and(&wanted))
         .collect()
 }
 
 /// The endpoint that was picked last, as the log shows it.
 pub fn serving(proxy: &Proxy) -> Option<String> {
-    let picked = logged(proxy, "endpoint picked").pop()?;
+    // By the policy that follows the leader it goes on with why.
+    let picked = logged_as(proxy, |said| said.starts_with("endpoint picked")).pop()?;
     picked["endpoint"].as_str().map(str::to_owned)
 }

@@ -19,6 +19,7 @@ use crate::service::call::{RANGE, WATCH};
 use crate::service::fleet::calls::call;
 use crate::service::fleet::state::Resolver;
 use crate::service::identity::Session;
+use crate::service::pulse::Pulse;
 use crate::service::road::{End, NoWay, Road};
 use crate::service::watch::incoming::Incoming;
 use crate::upstream::conn::Taken as TakenCall;
@@ -75,6 +76,8 @@ impl Follower<'_> {
         let mut incoming = Incoming::new(self.ctx, taken.response, taken.guard, most);
         // Held for as long as the watch is wanted: dropping it would end the stream.
         let _body = taken.body;
+        let mut pulse = Pulse::new(incoming.conn().clone());
+        let mut heard = revision;
         let mut answered = false;
         let text = loop {
             let arrived = poll_fn(|cx| match incoming.poll(cx) {
@@ -87,9 +90,14 @@ impl Follower<'_> {
                     self.road.stalls();
                     return Err("a watch is not answered".to_owned());
                 }
-                // Told GOAWAY, or found to be stalled by others (E5).
+                // Told GOAWAY, or found to be stalled by others (E5) or here.
                 None if incoming.is_retired() => break None,
-                None => {}
+                None => {
+                    let owes = heard < self.ctx.shared.known.revision();
+                    if pulse.is_stalled(self.ctx, owes, || None) {
+                        break None;
+                    }
+                }
                 Some(Err(text)) => break text,
                 Some(Ok(responses)) => {
                     if responses.iter().any(|arrived| arrived.response.canceled) {
@@ -104,6 +112,8 @@ impl Follower<'_> {
                             tracing::info!("registered proxies are followed again");
                         }
                     }
+                    let revisions = responses.iter().map(|a| a.response.header.revision);
+                    heard = revisions.max().unwrap_or(0).max(heard);
                     let events = responses.into_iter().flat_map(|a| a.response.events);
                     self.apply(events);
                     if self.members.is_short() {

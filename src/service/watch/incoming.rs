@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 
 use crate::limits;
 use crate::service::Ctx;
-use crate::upstream::conn::CallGuard;
+use crate::upstream::conn::{CallGuard, Conn};
 use crate::wire::frame::{FrameError, Reader};
 use crate::wire::namespace::{Answer, Namespace};
 use crate::wire::status::Status;
@@ -59,7 +60,12 @@ impl Incoming {
 
     /// Its connection takes no more calls: it was told GOAWAY, or others found it to be stalled (E5).
     pub(in crate::service) fn is_retired(&self) -> bool {
-        self.guard.conn().is_retired()
+        self.conn().is_retired()
+    }
+
+    /// The connection it comes over.
+    pub(in crate::service) fn conn(&self) -> &Rc<Conn> {
+        self.guard.conn()
     }
 
     /// All that is here, at least one; or how the stream ended, in etcd's words if it said any.

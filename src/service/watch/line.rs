@@ -201,6 +201,11 @@ impl Line {
         self.trunk.borrow().watchers() == 0
     }
 
+    /// Whether etcd was asked how far the stream is, and has not said so.
+    pub(super) fn awaits_progress(&self) -> bool {
+        self.trunk.borrow().awaits_progress()
+    }
+
     /// When the trunk wants to be told the time.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.trunk.borrow().wake_at()

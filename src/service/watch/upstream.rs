@@ -15,6 +15,7 @@ use crate::service::alarm::Alarm;
 use crate::service::call::WATCH;
 use crate::service::identity::Login;
 use crate::service::mail::{Mail, WatchMail};
+use crate::service::pulse::Pulse;
 use crate::service::road::{End, NoWay, Road};
 use crate::service::watch::incoming::{Arrived, Incoming};
 use crate::service::watch::line::{Line, Verify};
@@ -121,8 +122,11 @@ async fn read(
     } = opened.taken;
     let began = Instant::now();
     let mut incoming = Incoming::new(ctx, response, guard, ctx.max.recv);
+    let mut pulse = Pulse::new(incoming.conn().clone());
     let mut alarm = Alarm::new();
     let mut answered = false;
+    // The highest revision it told of.
+    let mut heard = 0;
     line.connected(&ctx.watches.out, generation, body, opened.progress);
     let text = loop {
         if !line.wants(generation) || line.is_over() {
@@ -151,6 +155,8 @@ async fn read(
         .await;
         match woken {
             Woken::Arrived(Ok(responses)) => {
+                let revisions = responses.iter().map(|a| a.response.header.revision);
+                heard = revisions.max().unwrap_or(0).max(heard);
                 if !answered {
                     answered = true;
                     road.answered(ctx);
@@ -176,7 +182,11 @@ async fn read(
                 if silent {
                     road.stalls();
                 }
-                if incoming.is_retired() || silent {
+                // The store has moved on since, or the stream is asked how far it is.
+                let owes = heard < ctx.shared.known.revision() || line.awaits_progress();
+                let credential = || line.login.credentials(1).into_iter().next();
+                let stalled = !paused && pulse.is_stalled(ctx, owes, credential);
+                if incoming.is_retired() || silent || stalled {
                     break None;
                 }
             }

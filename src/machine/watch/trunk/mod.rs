@@ -254,6 +254,14 @@ impl Trunk {
         (live && up.may_ask()).then(|| progress.due(waits))
     }
 
+    /// Whether a progress request of the stream has no answer yet. etcd may have dropped it.
+    pub fn awaits_progress(&self) -> bool {
+        match &self.stream {
+            Stream::Up(up) => up.progress.as_ref().is_some_and(Progress::awaits),
+            Stream::Closed | Stream::Connecting => false,
+        }
+    }
+
     /// The next thing to do, until there is none.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

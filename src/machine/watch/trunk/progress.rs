@@ -59,6 +59,11 @@ impl Progress {
         self.sent
     }
 
+    /// Whether a request has no answer yet.
+    pub(super) fn awaits(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
     /// When the next request is due, somebody waiting or not. Maybe in the past.
     pub(super) fn due(&self, somebody_waits: bool) -> Instant {
         match somebody_waits {

@@ -273,10 +273,18 @@ fn a_quiet_stream_is_asked_about_seldom() {
     assert_eq!(trunk.wake_at(), Some(start + WATCH_PROBE));
     trunk.tick(start + WATCH_PROBE - Duration::from_millis(1));
     assert_eq!(sent(&mut trunk), []);
+    assert!(!trunk.awaits_progress());
     trunk.tick(start + WATCH_PROBE);
     assert_eq!(sent(&mut trunk).len(), 1);
+    assert!(trunk.awaits_progress());
     // Unanswered or not, the next is as far away.
     assert_eq!(trunk.wake_at(), Some(start + 2 * WATCH_PROBE));
+    trunk.response(1, progress(12), start + WATCH_PROBE);
+    assert!(!trunk.awaits_progress());
+    trunk.tick(start + 2 * WATCH_PROBE);
+    assert!(trunk.awaits_progress());
+    trunk.lost(1);
+    assert!(!trunk.awaits_progress(), "another stream is not asked yet");
 }
 
 #[test]
