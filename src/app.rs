@@ -282,7 +282,7 @@ fn reload_on_hangup(reload: Arc<Notify>) -> Result<(), StartError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| StartError::new("signals", e))?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            info!("SIGHUP: certificates, keys and lists are read again");
+            info!("SIGHUP: TLS files are read again");
             reload.notify_one();
         }
     });

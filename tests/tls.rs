@@ -24,7 +24,7 @@ use support::pb::{self, Msg};
 use support::proxy::Proxy;
 use support::release::NEWEST;
 use support::scripted_etcd::framed;
-use support::tls::{Identity, Tls};
+use support::tls::{Identity, Tls, call_over};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
@@ -333,35 +333,6 @@ async fn call_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Resu
         .await
         .map_err(|e| e.to_string())?;
     call_over(stream).await
-}
-
-async fn call_over(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Result<(), String> {
-    let (send, connection) = h2::client::handshake(stream)
-        .await
-        .map_err(|e| e.to_string())?;
-    let driver = tokio::spawn(connection);
-    let request = http::Request::post(format!("https://localhost{RANGE}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .expect("a well-formed request");
-    let mut send = send.ready().await.map_err(|e| e.to_string())?;
-    let (response, mut body) = send
-        .send_request(request, false)
-        .map_err(|e| e.to_string())?;
-    let message = support::scripted_etcd::framed(b"\x0a\x01k");
-    body.send_data(message, true).map_err(|e| e.to_string())?;
-    let response = response.await.map_err(|e| e.to_string())?;
-    let mut body = response.into_body();
-    while let Some(data) = body.data().await {
-        data.map_err(|e| e.to_string())?;
-    }
-    let trailers = body.trailers().await.map_err(|e| e.to_string())?;
-    driver.abort();
-    match trailers.as_ref().and_then(|t| t.get("grpc-status")) {
-        Some(code) if code == "0" => Ok(()),
-        other => Err(format!("grpc-status {other:?}")),
-    }
 }
 
 async fn page_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Result<String, String> {

@@ -11,8 +11,10 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
 
 use super::janitor;
+use super::scripted_etcd::framed;
 
 /// A certificate and its key as PEM files.
 #[derive(Debug, Clone)]
@@ -154,6 +156,36 @@ impl Tls {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         Arc::new(config)
+    }
+}
+
+/// A small read over a connection of its own; what went wrong if it was not answered with OK.
+pub async fn call_over(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Result<(), String> {
+    let (send, connection) = h2::client::handshake(stream)
+        .await
+        .map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let request = http::Request::post("https://localhost/etcdserverpb.KV/Range")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a well-formed request");
+    let mut send = send.ready().await.map_err(|e| e.to_string())?;
+    let (response, mut body) = send
+        .send_request(request, false)
+        .map_err(|e| e.to_string())?;
+    let message = framed(b"\x0a\x01k");
+    body.send_data(message, true).map_err(|e| e.to_string())?;
+    let response = response.await.map_err(|e| e.to_string())?;
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        data.map_err(|e| e.to_string())?;
+    }
+    let trailers = body.trailers().await.map_err(|e| e.to_string())?;
+    driver.abort();
+    match trailers.as_ref().and_then(|t| t.get("grpc-status")) {
+        Some(code) if code == "0" => Ok(()),
+        other => Err(format!("grpc-status {other:?}")),
     }
 }
 

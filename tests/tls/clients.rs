@@ -1,5 +1,8 @@
 //! Which certificates of clients are let in: revoked, expired, of another authority, none.
 
+use std::path::Path;
+use std::process::Command;
+
 use rcgen::{SerialNumber, date_time_ymd};
 use tokio::io::AsyncReadExt;
 
@@ -10,7 +13,7 @@ use super::support::release::{NEWEST, etcdctl};
 use super::support::tls::{Identity, Tls};
 use super::{call_tls, handshake, refused, secure_with};
 
-fn with_list(cluster: &Cluster, tls: &Tls, list: &std::path::Path) -> Proxy {
+fn with_list(cluster: &Cluster, tls: &Tls, list: &Path) -> Proxy {
     let flags = [
         format!("--trusted-ca-file={}", tls.ca.display()),
         format!("--client-crl-file={}", list.display()),
@@ -118,5 +121,46 @@ fn towards_etcd_a_certificate_has_no_common_name() {
         refused(&start(&tls.root_client), &line);
         let proxy = Proxy::start_with(&start(&tls.client));
         assert!(logged(&proxy, "started gRPC proxy").len() == 1);
+    }
+}
+
+/// As scripts fetch pages, over either protocol, where the machine has curl.
+#[test]
+fn curl_gets_pages_over_both_protocols() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let ca = [format!("--trusted-ca-file={}", tls.ca.display())];
+    let proxy = secure_with(&cluster, &tls.server, &ca);
+    let curl = |args: &[&str]| {
+        Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "20",
+                "--cacert",
+            ])
+            .arg(&tls.ca)
+            .args(args)
+            .arg(format!("https://{}/metrics", proxy.address()))
+            .output()
+    };
+    if curl(&["--version"]).is_err() {
+        println!("there is no curl on this machine");
+        return;
+    }
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (cert, key) = (path(&tls.client.cert), path(&tls.client.key));
+    for protocol in ["--http1.1", "--http2"] {
+        let got = curl(&[protocol, "--cert", &cert, "--key", &key]).unwrap();
+        let said = String::from_utf8_lossy(&got.stdout);
+        assert!(
+            said.contains("etcd_server_has_leader 1"),
+            "{protocol}: {got:?}"
+        );
+        let refused = curl(&[protocol]).unwrap();
+        assert!(!refused.status.success(), "{protocol}: {refused:?}");
     }
 }

@@ -8,8 +8,8 @@ use rustls::pki_types::pem::PemObject;
 
 use super::support::cluster::Cluster;
 use super::support::release::NEWEST;
-use super::support::tls::{Identity, Tls};
-use super::{call_over, handshake_with, refused, secure_with};
+use super::support::tls::{Identity, Tls, call_over};
+use super::{handshake_with, refused, secure_with};
 
 /// The content of the DER value that `der` begins with, and what comes behind it.
 fn value(der: &[u8]) -> (&[u8], &[u8]) {

@@ -49,3 +49,30 @@ fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
     refused(&all, &format!("--data-dir={}: ", key.display()));
     assert_eq!(std::fs::read(&key).unwrap(), b"no key");
 }
+
+#[test]
+fn the_folder_of_a_go_proxy_is_taken_over() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let dir = janitor::temp_dir();
+    let flags = [
+        "--auto-tls".to_owned(),
+        format!("--data-dir={}", dir.path().display()),
+    ];
+    drop(Proxy::start_go(&cluster, &flags));
+    let path = |name: &str| dir.path().join("fixtures/proxy").join(name);
+    let both = || ["cert.pem", "key.pem"].map(|name| std::fs::read(path(name)).unwrap());
+    let before = both();
+    let proxy = Proxy::start(&cluster, &flags);
+    assert_eq!(both(), before);
+    let endpoint = format!("https://{}", proxy.address());
+    // Its certificate is for no name at all.
+    let args = [
+        "--insecure-skip-tls-verify",
+        "put",
+        "k",
+        "v",
+        "--command-timeout=5s",
+    ];
+    let run = etcdctl(&endpoint, &args);
+    assert!(run.status.success(), "{run:?}");
+}

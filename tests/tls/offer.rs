@@ -7,11 +7,11 @@ use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, ProtocolVersion, SupportedCipherSuite};
 
+use super::handshake_with;
 use super::support::cluster::Cluster;
 use super::support::proxy::Proxy;
 use super::support::release::NEWEST;
-use super::support::tls::Tls;
-use super::{call_over, handshake_with};
+use super::support::tls::{Tls, call_over};
 
 /// A handshake and a call of a client that speaks one suite only.
 async fn speaks(proxy: &Proxy, tls: &Tls, suite: SupportedCipherSuite) -> Result<(), String> {

@@ -101,6 +101,10 @@ impl Side {
 /// told about in the log whatever comes of it.
 pub async fn run(mut sides: Vec<Side>, asked: Arc<Notify>) {
     let mut ask = false;
+    while sides.is_empty() {
+        asked.notified().await;
+        info!("there are no TLS files");
+    }
     loop {
         // Files may be where reading takes its time, and connections are accepted on this thread.
         let looked = spawn_blocking(move || {
