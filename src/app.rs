@@ -2,6 +2,8 @@
 //!
 //! [`App::start`] needs no environment: tests run it in process on port 0.
 
+mod certificates;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::Path;
@@ -10,15 +12,17 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::config::{Config, LEAST_PROGRESS_NOTIFY, UpstreamTls};
+use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
 use crate::error::StartError;
 use crate::limits;
 use crate::machine::silence::KeepAlive;
 use crate::metrics::{CODES, MethodLabels, Metrics};
-use crate::net::tls::{self, ClientTls, File, Trust};
+use crate::net::tls::reload;
 use crate::server::accept;
 use crate::server::pages::Pages;
 use crate::server::worker::{Plan, WorkerHandle};
@@ -27,7 +31,6 @@ use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::discovery;
-use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::Endpoints;
 use crate::wire::method::{self, Kind};
 use crate::wire::namespace::Namespace;
@@ -42,6 +45,8 @@ pub struct App {
     address: SocketAddr,
     workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
+    sides: Vec<reload::Side>,
+    reload: Arc<Notify>,
     most_connections: usize,
     drain_timeout: Duration,
 }
@@ -54,17 +59,7 @@ impl App {
         let address = listener
             .local_addr()
             .map_err(|e| StartError::new("the listening socket", e))?;
-        let server_tls = match &config.server_tls {
-            None => None,
-            Some(files) => Some(tls::server_config(
-                file("--cert-file", &files.cert_file),
-                file("--key-file", &files.key_file),
-                files
-                    .trusted_ca_file
-                    .as_deref()
-                    .map(|path| file("--trusted-ca-file", path)),
-            )?),
-        };
+        let tls = certificates::load(config, &host())?;
         let metrics = Arc::new(Metrics::new(config.workers, method_labels(), code_names()));
         let pages = Pages::new(metrics.clone()).map_err(|e| StartError::new("metrics", e))?;
         let keepalive = KeepAlive {
@@ -74,7 +69,7 @@ impl App {
         };
         let endpoints = Endpoints::new(
             config.endpoints.clone(),
-            client_tls(config)?,
+            tls.dialer,
             keepalive,
             config.endpoint_options.clone(),
             metrics.endpoints.clone(),
@@ -91,7 +86,7 @@ impl App {
                 Fleet::new(config.fleet.clone(), host(), metrics.fleet.clone()),
             )),
             pages: Arc::new(pages),
-            tls: server_tls,
+            tls: tls.acceptor,
             max: MaxBytes {
                 send: config.max_send_bytes,
                 recv: config.max_recv_bytes,
@@ -109,6 +104,8 @@ impl App {
             address,
             workers,
             metrics,
+            sides: tls.sides,
+            reload: Arc::new(Notify::new()),
             most_connections,
             drain_timeout,
         })
@@ -119,10 +116,18 @@ impl App {
         self.address
     }
 
+    /// Whoever notifies this has the files of certificates looked at at once (S3).
+    pub fn reload(&self) -> Arc<Notify> {
+        self.reload.clone()
+    }
+
     /// Serves until `stop` returns, then drains: whoever is here finishes within the grace
     /// (S2). True when everybody did.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
         let listener = TcpListener::from_std(self.listener)?;
+        let sides = std::mem::take(&mut self.sides);
+        // Until the drain is over: calls may yet need a connection to etcd.
+        let _reload = Aborted(tokio::spawn(reload::run(sides, self.reload.clone())));
         tokio::select! {
             () = accept::accept(&listener, &self.workers, self.most_connections, &self.metrics) => {}
             () = stop => {}
@@ -157,6 +162,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         let config = &discovered(config).await?;
         let app = App::start(config)?;
         announce(config, &app);
+        reload_on_hangup(app.reload())?;
         let stop = async {
             let name = terminate.recv().await;
             info!(signal = name, grace = ?config.drain_timeout, "draining");
@@ -262,6 +268,27 @@ fn tell_systemd(state: sd_notify::NotifyState<'_>) {
     }
 }
 
+/// A task that ends with this value.
+struct Aborted(JoinHandle<()>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// SIGHUP, whose own meaning would end the process.
+fn reload_on_hangup(reload: Arc<Notify>) -> Result<(), StartError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| StartError::new("signals", e))?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("SIGHUP: TLS files are read again");
+            reload.notify_one();
+        }
+    });
+    Ok(())
+}
+
 /// SIGTERM and SIGINT as one stream.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -283,29 +310,6 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
-}
-
-fn client_tls(config: &Config) -> Result<Option<ClientTls>, StartError> {
-    let needed = config.endpoints.iter().any(Endpoint::is_tls);
-    if !needed && config.endpoint_options.sync.is_zero() {
-        return Ok(None);
-    }
-    let files = &config.upstream_tls;
-    let trust = match &files.cacert {
-        _ if files.insecure_skip_verify => Trust::Anything,
-        Some(path) => Trust::Ca(file("--cacert", path)),
-        None => Trust::System,
-    };
-    let identity = match (&files.cert, &files.key) {
-        (Some(cert), Some(key)) => Some((file("--cert", cert), file("--key", key))),
-        _ => None,
-    };
-    let made = tls::client_config(trust, identity);
-    if needed || *files != UpstreamTls::default() {
-        return made.map(Some);
-    }
-    // Members may yet come that want TLS. Where the system trusts nobody, there can be none.
-    Ok(made.ok())
 }
 
 fn watch_options(config: &Config) -> WatchOptions {
@@ -332,10 +336,6 @@ fn gate(config: &Config) -> Option<Gate> {
 /// The name by which this proxy's host is shown to clients.
 fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
-}
-
-fn file<'a>(flag: &'a str, path: &'a Path) -> File<'a> {
-    File { flag, path }
 }
 
 /// Raises the descriptor limit as far as it goes, and keeps the connections below it.

@@ -72,7 +72,6 @@ fn start(args: &[String]) -> Result<Parsed, UsageError> {
         return Ok(Parsed::Print(help::start()));
     };
     let flags = typed(&given)?;
-    flags.check_unserved()?;
     given.refuse_unserved()?;
     Config::resolve(flags).map(|config| Parsed::Run(Box::new(config)))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
 use crate::machine::picker::Policy;
+use crate::net::tls::offer::Offer;
 use crate::service::fleet::state::{FleetOptions, ResolverOptions};
 use crate::service::reads::answers::ReadOptions;
 use crate::upstream::discovery::Discovery;
@@ -86,16 +87,43 @@ pub struct UpstreamTls {
 /// How to speak TLS to clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerTls {
-    /// Certificate chain to present.
-    pub cert_file: PathBuf,
-    /// Its private key.
-    pub key_file: PathBuf,
+    /// What is presented.
+    pub certificate: ServerCertificate,
     /// When given, a client must present a certificate that this CA bundle signed.
     pub trusted_ca_file: Option<PathBuf>,
+    /// Such certificates that are refused all the same; given only with the bundle.
+    pub client_crl_file: Option<PathBuf>,
+    /// Versions and suites.
+    pub offer: Offer,
+}
+
+/// Where the certificate comes from that clients are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerCertificate {
+    /// Files of the operator's.
+    Files {
+        /// Certificate chain.
+        cert_file: PathBuf,
+        /// Its private key.
+        key_file: PathBuf,
+    },
+    /// `--auto-tls`.
+    Generated {
+        /// Where it is kept.
+        folder: PathBuf,
+        /// How long it is valid once it is made, 1 to [`MAX_VALIDITY`].
+        years: u32,
+    },
 }
 
 /// More worker threads than this are a slip of the finger: no machine gains by them.
 pub const MAX_WORKERS: usize = 1024;
+
+/// Largest `--self-signed-cert-validity`, in years: far beyond, certificates have no dates.
+pub const MAX_VALIDITY: u32 = 1000;
+
+/// Where `--auto-tls` keeps its certificate, below `--data-dir`.
+const GENERATED: &str = "fixtures/proxy";
 
 /// Largest weight of an endpoint.
 const MAX_WEIGHT: u32 = 1000;
@@ -271,23 +299,50 @@ fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError> {
         ("cert-file", &flags.cert_file),
         ("key-file", &flags.key_file),
     )?;
-    let (Some(cert_file), Some(key_file)) = (path(&flags.cert_file), path(&flags.key_file)) else {
-        // Asked for client certificates but given none to serve: plaintext would let anyone in.
-        if !flags.trusted_ca_file.is_empty() {
-            let reason = "needs --cert-file and --key-file";
-            return Err(UsageError::value(
-                "trusted-ca-file",
-                &flags.trusted_ca_file,
-                reason,
-            ));
-        }
-        return Ok(None);
+    let (min, max) = (&flags.tls_min_version, &flags.tls_max_version);
+    let offer = Offer::new(min, max, &flags.listen_cipher_suites)
+        .map_err(|refused| UsageError::value(refused.flag, &refused.value, refused.reason))?;
+    let years = flags.self_signed_cert_validity;
+    if flags.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
+        let reason = match years {
+            0 => "--auto-tls needs at least one year".to_owned(),
+            _ => format!("more than {MAX_VALIDITY}"),
+        };
+        let years = years.to_string();
+        return Err(UsageError::value(
+            "self-signed-cert-validity",
+            &years,
+            reason,
+        ));
+    }
+    let certificate = match (path(&flags.cert_file), path(&flags.key_file)) {
+        (Some(cert_file), Some(key_file)) => Some(ServerCertificate::Files {
+            cert_file,
+            key_file,
+        }),
+        _ => flags.auto_tls.then(|| ServerCertificate::Generated {
+            folder: PathBuf::from(&flags.data_dir).join(GENERATED),
+            years,
+        }),
     };
     let trusted_ca_file = path(&flags.trusted_ca_file);
-    Ok(Some(ServerTls {
-        cert_file,
-        key_file,
+    let client_crl_file = path(&flags.client_crl_file);
+    // Who asks for more than is checked would think that strangers are kept out.
+    if trusted_ca_file.is_some() && certificate.is_none() {
+        let reason = "needs --cert-file and --key-file";
+        let file = &flags.trusted_ca_file;
+        return Err(UsageError::value("trusted-ca-file", file, reason));
+    }
+    if client_crl_file.is_some() && trusted_ca_file.is_none() {
+        let reason = "needs --trusted-ca-file: without it no certificate is asked for";
+        let file = &flags.client_crl_file;
+        return Err(UsageError::value("client-crl-file", file, reason));
+    }
+    Ok(certificate.map(|certificate| ServerTls {
+        certificate,
         trusted_ca_file,
+        client_crl_file,
+        offer,
     }))
 }
 

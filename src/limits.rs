@@ -32,6 +32,18 @@ pub const HEADER_FIELDS: usize = 128;
 /// Time from accept to the first HTTP request or the HTTP/2 preface, TLS handshake included.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes of one file of certificates, keys or revoked ones: a list of a million is half of it.
+pub const TLS_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Pause after word of a changed file before files are read: a change is seldom of one file only.
+pub const TLS_SETTLE_TIME: Duration = Duration::from_millis(100);
+
+/// Time that files may be wrong after a change before they are called so: half of a change is.
+pub const TLS_SUSPECT_TIME: Duration = Duration::from_secs(1);
+
+/// How often those files are looked at without any word: not every file system gives one.
+pub const TLS_LOOK: Duration = Duration::from_secs(10);
+
 /// Time for a client to finish sending the message of a unary call once it has begun.
 pub const REQUEST_TIME: Duration = Duration::from_secs(60);
 
@@ -546,6 +558,8 @@ const _: () = {
     assert!(LEASE_APART_TIME.as_millis() < LEASE_TROUBLE.as_millis());
     assert!(LEASE_TROUBLE.as_millis() < WAIT_FOR_ENDPOINT.as_millis());
     assert!(WATCHERS_PER_STREAM <= WATCHERS_PER_WORKER);
+    assert!(TLS_SETTLE_TIME.as_millis() < TLS_SUSPECT_TIME.as_millis());
+    assert!(TLS_SUSPECT_TIME.as_millis() < TLS_LOOK.as_millis());
     assert!(STREAM_WINDOW <= CONNECTION_WINDOW);
     assert!(FREE_SEND_BYTES <= SEND_BUFFER_BYTES);
     assert!(SPARE_BUFFER_BYTES <= BATCH_BYTES);

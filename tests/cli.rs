@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use etcd_edge::cli::{self, Parsed};
-use etcd_edge::config::{Config, ServerTls, UpstreamTls};
+use etcd_edge::config::{Config, ServerCertificate, ServerTls, UpstreamTls};
 use etcd_edge::machine::picker::Policy;
+use etcd_edge::net::tls::offer::Offer;
 use etcd_edge::service::fleet::state::{FleetOptions, ResolverOptions};
 use etcd_edge::service::reads::answers::ReadOptions;
 use etcd_edge::upstream::discovery::Discovery;
@@ -102,7 +103,8 @@ fn every_served_flag_reaches_the_options() {
         "start --listen-addr [::1]:0 --endpoints https://a,unix:///e --dial-keepalive-time 30s \
          --dial-keepalive-timeout 1.5s --permit-without-stream --max-send-bytes 0x10 \
          --max-recv-bytes 12 --max-concurrent-streams 100 --cert c --key k --cacert ca \
-         --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --debug \
+         --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --client-crl-file rf --debug \
+         --listen-cipher-suites TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 --tls-max-version TLS1.2 \
          --workers 3 --drain-timeout 1m30s --watch-log-bytes 4096 --watch-bypass a,b/ \
          --watch-bypass c --watch-progress-notify-interval 1s --cache-bytes 1048576 \
          --cache-max-age 200ms --cache-audit 50 --serializable-ordering --namespace p/ \
@@ -132,9 +134,18 @@ fn every_served_flag_reaches_the_options() {
             insecure_skip_verify: true,
         },
         server_tls: Some(ServerTls {
-            cert_file: PathBuf::from("cf"),
-            key_file: PathBuf::from("kf"),
+            certificate: ServerCertificate::Files {
+                cert_file: PathBuf::from("cf"),
+                key_file: PathBuf::from("kf"),
+            },
             trusted_ca_file: Some(PathBuf::from("tf")),
+            client_crl_file: Some(PathBuf::from("rf")),
+            offer: Offer::new(
+                "",
+                "TLS1.2",
+                &["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".to_owned()],
+            )
+            .unwrap(),
         }),
         max_send_bytes: 16,
         max_recv_bytes: 12,
@@ -397,13 +408,6 @@ fn a_policy_is_one_of_five_and_weights_are_for_one_of_them() {
 #[test]
 fn what_is_not_served_yet_is_refused() {
     for flag in [
-        "client-crl-file=c",
-        "auto-tls=true",
-        "self-signed-cert-validity=2",
-        "data-dir=/var/lib",
-        "listen-cipher-suites=A,B",
-        "tls-min-version=TLS1.3",
-        "tls-max-version=TLS1.2",
         "grpc-keepalive-min-time=5s",
         "grpc-keepalive-interval=2h",
         "grpc-keepalive-timeout=20s",
@@ -420,11 +424,6 @@ fn what_is_not_served_yet_is_refused() {
     assert_eq!(
         complaint("start --leasing-prefix=p"),
         "--experimental-leasing-prefix=p: not supported yet"
-    );
-    // The list adds up, so an empty value after it takes nothing back.
-    assert_eq!(
-        complaint("start --listen-cipher-suites=A --listen-cipher-suites="),
-        "--listen-cipher-suites=A: not supported yet"
     );
 }
 
@@ -465,7 +464,7 @@ fn what_registration_needs_comes_together() {
 }
 
 #[test]
-fn a_wrong_command_line_is_called_wrong_before_it_is_called_not_supported() {
+fn what_tls_is_asked_for_must_be_possible() {
     for (flags, expected) in [
         (
             "--auto-tls --self-signed-cert-validity=0",
@@ -479,9 +478,51 @@ fn a_wrong_command_line_is_called_wrong_before_it_is_called_not_supported() {
             "--tls-min-version=TLS1.3 --listen-cipher-suites=A,B",
             "--listen-cipher-suites=A,B: the cipher suites of TLS 1.3 cannot be chosen",
         ),
+        (
+            "--auto-tls --self-signed-cert-validity=1001",
+            "--self-signed-cert-validity=1001: more than 1000",
+        ),
+        // The list adds up, so an empty value after it takes nothing back.
+        (
+            "--listen-cipher-suites=A --listen-cipher-suites=",
+            "--listen-cipher-suites=A: not the name of a cipher suite",
+        ),
+        (
+            "--listen-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256",
+            "--listen-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256: it has no forward secrecy, so \
+             it is not offered here",
+        ),
+        (
+            "--listen-cipher-suites=TLS_AES_128_GCM_SHA256 --tls-max-version=TLS1.2",
+            "--listen-cipher-suites=TLS_AES_128_GCM_SHA256: none is of TLS 1.2, and \
+             --tls-max-version=TLS1.2",
+        ),
+        (
+            "--client-crl-file=c --cert-file=c --key-file=k",
+            "--client-crl-file=c: needs --trusted-ca-file: without it no certificate is asked for",
+        ),
     ] {
         assert_eq!(complaint(&format!("start {flags}")), expected);
     }
+    let folder = |config: &Config| match &config.server_tls.as_ref().unwrap().certificate {
+        ServerCertificate::Generated { folder, years } => (folder.clone(), *years),
+        other => panic!("{other:?}"),
+    };
+    for (flags, expected) in [
+        ("--auto-tls", ("default.proxy/fixtures/proxy", 1)),
+        ("--auto-tls --data-dir=", ("fixtures/proxy", 1)),
+        (
+            "--auto-tls --data-dir=/d --self-signed-cert-validity=7 --trusted-ca-file=t",
+            ("/d/fixtures/proxy", 7),
+        ),
+    ] {
+        let config = config(&format!("start {flags}"));
+        assert_eq!(folder(&config), (PathBuf::from(expected.0), expected.1));
+    }
+    // Files that are named come first.
+    let config = config("start --auto-tls --cert-file=c --key-file=k");
+    let certificate = config.server_tls.unwrap().certificate;
+    assert!(matches!(certificate, ServerCertificate::Files { .. }));
 }
 
 #[test]

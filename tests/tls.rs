@@ -3,6 +3,15 @@
 
 mod support;
 
+#[path = "tls/clients.rs"]
+mod clients;
+#[path = "tls/files.rs"]
+mod files;
+#[path = "tls/generated.rs"]
+mod generated;
+#[path = "tls/offer.rs"]
+mod offer;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +24,7 @@ use support::pb::{self, Msg};
 use support::proxy::Proxy;
 use support::release::NEWEST;
 use support::scripted_etcd::framed;
-use support::tls::{Identity, Tls};
+use support::tls::{Identity, Tls, call_over};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
@@ -166,14 +175,30 @@ async fn unix_sockets_are_endpoints_too() {
 
 /// A plaintext etcd and a proxy that serves TLS.
 fn secure(cluster: &Cluster, tls: &Tls, server: &Identity, ca: bool) -> Proxy {
-    let mut flags = vec![
+    let ca = ca.then(|| format!("--trusted-ca-file={}", tls.ca.display()));
+    secure_with(cluster, server, ca.as_slice())
+}
+
+fn secure_with(cluster: &Cluster, server: &Identity, flags: &[String]) -> Proxy {
+    Proxy::start(cluster, &[&served(server)[..], flags].concat())
+}
+
+/// A proxy with these flags does not start, and says this first.
+fn refused(flags: &[String], line: &str) {
+    let mut process = Proxy::spawn(flags);
+    let line = format!("etcd-edge: {line}");
+    let said = process.wait_line(Duration::from_secs(20), |said| {
+        said.starts_with(&line).then_some(())
+    });
+    said.unwrap_or_else(|why| panic!("no {line:?} from {why}"));
+    assert_eq!(process.wait(Duration::from_secs(20)).code(), Some(1));
+}
+
+fn served(server: &Identity) -> [String; 2] {
+    [
         format!("--cert-file={}", server.cert.display()),
         format!("--key-file={}", server.key.display()),
-    ];
-    if ca {
-        flags.push(format!("--trusted-ca-file={}", tls.ca.display()));
-    }
-    Proxy::start(cluster, &flags)
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,11 +314,17 @@ async fn handshake(
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut config = (*tls.client_config(identity)).clone();
     config.alpn_protocols = protocols.iter().map(|each| each.to_vec()).collect();
+    handshake_with(proxy, Arc::new(config), "localhost").await
+}
+
+async fn handshake_with(
+    proxy: &Proxy,
+    config: Arc<rustls::ClientConfig>,
+    name: &'static str,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let stream = TcpStream::connect(proxy.address()).await?;
-    let name = ServerName::try_from("localhost").expect("a name");
-    TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
+    let name = ServerName::try_from(name).expect("a name");
+    TlsConnector::from(config).connect(name, stream).await
 }
 
 /// One call under TLS. With TLS 1.3 a client learns only with the first answer that it is refused.
@@ -301,32 +332,7 @@ async fn call_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Resu
     let stream = handshake(proxy, tls, identity, &[b"h2"])
         .await
         .map_err(|e| e.to_string())?;
-    let (send, connection) = h2::client::handshake(stream)
-        .await
-        .map_err(|e| e.to_string())?;
-    let driver = tokio::spawn(connection);
-    let request = http::Request::post(format!("https://localhost{RANGE}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .expect("a well-formed request");
-    let mut send = send.ready().await.map_err(|e| e.to_string())?;
-    let (response, mut body) = send
-        .send_request(request, false)
-        .map_err(|e| e.to_string())?;
-    let message = support::scripted_etcd::framed(b"\x0a\x01k");
-    body.send_data(message, true).map_err(|e| e.to_string())?;
-    let response = response.await.map_err(|e| e.to_string())?;
-    let mut body = response.into_body();
-    while let Some(data) = body.data().await {
-        data.map_err(|e| e.to_string())?;
-    }
-    let trailers = body.trailers().await.map_err(|e| e.to_string())?;
-    driver.abort();
-    match trailers.as_ref().and_then(|t| t.get("grpc-status")) {
-        Some(code) if code == "0" => Ok(()),
-        other => Err(format!("grpc-status {other:?}")),
-    }
+    call_over(stream).await
 }
 
 async fn page_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Result<String, String> {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::usage::UsageError;
 use crate::cli::values::{boolean, duration, number, number_u32};
 
 /// every flag of the proxy
@@ -58,7 +57,8 @@ pub struct Flags {
     #[argh(option, from_str_fn(boolean))]
     pub permit_without_stream: bool,
 
-    /// client certificate for etcd; etcd takes a Common Name in it as the user of every client
+    /// client certificate for etcd, without a Common Name: etcd would take it as the user of every
+    /// client
     #[argh(option)]
     pub cert: String,
     /// private key of --cert
@@ -80,25 +80,25 @@ pub struct Flags {
     /// CA bundle; with it, clients must present a certificate it signed
     #[argh(option)]
     pub trusted_ca_file: String,
-    /// revoked client certificates (PEM or DER)
+    /// revoked client certificates (PEM or DER): one whose serial number is on the list is refused
     #[argh(option)]
     pub client_crl_file: String,
-    /// serve TLS with a generated certificate
+    /// serve TLS with a generated certificate, unless --cert-file names one
     #[argh(option, from_str_fn(boolean))]
     pub auto_tls: bool,
-    /// years the generated certificate is valid
+    /// years the generated certificate is valid, 1 to 1000
     #[argh(option, from_str_fn(number_u32))]
     pub self_signed_cert_validity: u32,
-    /// folder that keeps the generated certificate
+    /// folder that keeps the generated certificate, in fixtures/proxy below it
     #[argh(option)]
     pub data_dir: String,
-    /// TLS 1.2 cipher suites, by their IANA names
+    /// TLS 1.2 cipher suites to take, by their IANA names; none: all that are safe
     #[argh(option)]
     pub listen_cipher_suites: Vec<String>,
-    /// oldest TLS version to accept: TLS1.2 or TLS1.3
+    /// oldest TLS version to take from clients: TLS1.2 or TLS1.3
     #[argh(option)]
     pub tls_min_version: String,
-    /// newest TLS version to accept; empty: no bound
+    /// newest TLS version to take from clients; empty: no bound
     #[argh(option)]
     pub tls_max_version: String,
 
@@ -188,31 +188,4 @@ pub struct Flags {
     /// how long unary calls may go on after SIGTERM or SIGINT; streams end at once
     #[argh(option, from_str_fn(duration))]
     pub drain_timeout: Duration,
-}
-
-impl Flags {
-    /// What flags demand of each other, for those whose function is still to come: a wrong command
-    /// line is to be called wrong, not merely not supported.
-    pub(crate) fn check_unserved(&self) -> Result<(), UsageError> {
-        self.check_listen_tls()
-    }
-
-    fn check_listen_tls(&self) -> Result<(), UsageError> {
-        if self.auto_tls && self.self_signed_cert_validity == 0 {
-            let reason = "--auto-tls needs at least one year";
-            return Err(UsageError::value("self-signed-cert-validity", "0", reason));
-        }
-        let (min, max) = (self.tls_min_version.as_str(), self.tls_max_version.as_str());
-        // The names sort as the versions do; an empty maximum is no bound.
-        if !max.is_empty() && min > max {
-            let reason = format!("above --tls-max-version={max}");
-            return Err(UsageError::value("tls-min-version", min, reason));
-        }
-        if min == "TLS1.3" && !self.listen_cipher_suites.is_empty() {
-            let suites = self.listen_cipher_suites.join(",");
-            let reason = "the cipher suites of TLS 1.3 cannot be chosen";
-            return Err(UsageError::value("listen-cipher-suites", &suites, reason));
-        }
-        Ok(())
-    }
 }

@@ -6,15 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::limits;
 use crate::net::sniff::{ENOUGH, Protocol, sniff};
 use crate::net::stream::Stream;
+use crate::net::tls::server::Acceptor;
 use crate::server::opening::in_time;
 use crate::server::pages::Pages;
 use crate::server::{http1, http2};
@@ -25,7 +24,7 @@ pub(super) struct Clients {
     pub(super) ctx: Rc<Ctx>,
     pub(super) pages: Arc<Pages>,
     /// TLS towards clients, if any.
-    pub(super) tls: Option<Arc<ServerConfig>>,
+    pub(super) tls: Option<Arc<Acceptor>>,
     /// Streams one connection may have open.
     pub(super) max_streams: u32,
 }
@@ -60,7 +59,7 @@ async fn open(clients: &Clients, socket: TcpStream) -> io::Result<(Protocol, Str
     let Some(tls) = &clients.tls else {
         return Ok((first_bytes(&socket).await?, Stream::Tcp(socket)));
     };
-    let stream = TlsAcceptor::from(tls.clone()).accept(socket).await?;
+    let stream = tls.accept(socket).await?;
     // No ALPN means HTTP/1.1, as everywhere.
     let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
 use crate::metrics::Metrics;
+use crate::net::tls::server::Acceptor;
 use crate::server::connection::{self, Clients};
 use crate::server::pages::Pages;
 use crate::service::shared::Shared;
@@ -34,7 +34,7 @@ pub struct Plan {
     /// HTTP pages.
     pub pages: Arc<Pages>,
     /// TLS towards clients, if any.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Arc<Acceptor>>,
     /// Largest messages.
     pub max: MaxBytes,
     /// Streams one client connection may have open.

@@ -16,7 +16,7 @@ use crate::limits;
 use crate::machine::picker::{EndpointId, Pick, Picker, Policy, Seen, Share, Standing, Tried};
 use crate::machine::silence::KeepAlive;
 use crate::metrics::{EndpointList, EndpointMetrics};
-use crate::net::tls::ClientTls;
+use crate::net::tls::client::{ClientTls, Dialer};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::target::Target;
 
@@ -46,7 +46,7 @@ pub struct Endpoints {
     version: AtomicU64,
     /// Woken when the endpoint that serves has failed.
     lost: Notify,
-    tls: Option<ClientTls>,
+    tls: Option<Arc<Dialer>>,
     keepalive: KeepAlive,
     options: EndpointOptions,
     metrics: Arc<EndpointList>,
@@ -67,7 +67,7 @@ impl Endpoints {
     /// `list` is not empty; `tls` is there if any of it needs it.
     pub fn new(
         list: Vec<Endpoint>,
-        tls: Option<ClientTls>,
+        tls: Option<Arc<Dialer>>,
         keepalive: KeepAlive,
         options: EndpointOptions,
         metrics: Arc<EndpointList>,
@@ -114,9 +114,10 @@ impl Endpoints {
         target.cloned()
     }
 
-    /// TLS for an endpoint that wants it.
-    pub fn tls(&self, endpoint: &Endpoint) -> Option<&ClientTls> {
-        self.tls.as_ref().filter(|_| endpoint.is_tls())
+    /// TLS for one connection to an endpoint that wants it.
+    pub fn tls(&self, endpoint: &Endpoint) -> Option<Arc<ClientTls>> {
+        let dialer = self.tls.as_ref().filter(|_| endpoint.is_tls());
+        dialer.map(|dialer| dialer.current())
     }
 
     /// When connections to endpoints are pinged.

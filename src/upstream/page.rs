@@ -25,8 +25,8 @@ pub struct Page {
 
 /// Fetches `path`; the caller sets the time limit.
 pub async fn fetch(endpoints: &Endpoints, target: &Target, path: &str) -> io::Result<Page> {
-    let tls = endpoints.tls(&target.endpoint).map(|tls| &tls.pages);
-    let stream = dial::connect(&target.endpoint, tls).await?;
+    let tls = endpoints.tls(&target.endpoint);
+    let stream = dial::connect(&target.endpoint, tls.as_ref().map(|tls| &tls.pages)).await?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;

@@ -254,8 +254,8 @@ impl Pool {
         target: &Arc<Target>,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
         let endpoint = &target.endpoint;
-        let tls = self.endpoints.tls(endpoint).map(|tls| &tls.calls);
-        let stream = dial::connect(endpoint, tls).await?;
+        let tls = self.endpoints.tls(endpoint);
+        let stream = dial::connect(endpoint, tls.as_ref().map(|tls| &tls.calls)).await?;
         let keepalive = self.endpoints.keepalive();
         Conn::handshake(target.clone(), self.worker, stream, keepalive).await
     }

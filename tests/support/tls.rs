@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationList,
+    CertificateRevocationListParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
 
 use super::janitor;
+use super::scripted_etcd::framed;
 
 /// A certificate and its key as PEM files.
 #[derive(Debug, Clone)]
@@ -38,7 +41,8 @@ pub struct Tls {
     pub foreign_ca: PathBuf,
     /// A client of the foreign authority.
     pub foreign_client: Identity,
-    _dir: tempfile::TempDir,
+    authority: Authority,
+    dir: tempfile::TempDir,
 }
 
 impl Tls {
@@ -49,34 +53,104 @@ impl Tls {
         let authority = issuer("etcd-edge test authority");
         let foreign = issuer("foreign authority");
         Tls {
-            ca: write(path, "ca.pem", &authority.pem()),
+            ca: write(path, "ca.pem", authority.pem()),
             server: sign(path, "server", leaf("server", &SERVER_NAMES), &authority),
             client: sign(path, "client", leaf("", &[]), &authority),
             root_client: sign(path, "root-client", leaf("root", &[]), &authority),
             expired_server: sign(path, "expired-server", expired(), &authority),
-            foreign_ca: write(path, "foreign-ca.pem", &foreign.pem()),
+            foreign_ca: write(path, "foreign-ca.pem", foreign.pem()),
             foreign_client: sign(path, "foreign-client", leaf("", &[]), &foreign),
-            _dir: dir,
+            authority,
+            dir,
         }
+    }
+
+    /// A path in the folder of these files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A file in that folder, written anew.
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        write(self.dir.path(), name, text)
+    }
+
+    /// One more that the authority vouches for, without a Common Name, and with what is changed.
+    pub fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = leaf("", &[]);
+        change(&mut params);
+        sign(self.dir.path(), name, params, &self.authority)
+    }
+
+    /// For this key, and the names of `server`.
+    pub fn issue_for_server(&self, name: &str, key: &KeyPair) -> Identity {
+        let params = leaf("", &SERVER_NAMES);
+        let cert = params.signed_by(key, &self.authority);
+        let cert = cert.expect("a certificate").pem();
+        Identity {
+            cert: self.write(&format!("{name}.pem"), cert),
+            key: self.write(&format!("{name}-key.pem"), key.serialize_pem()),
+        }
+    }
+
+    /// A client that another authority vouches for, which this one vouches for: the file has the
+    /// certificates of both.
+    pub fn issue_by_another(&self, name: &str, serial: u64, of_authority: u64) -> Identity {
+        let mut params = authority("between");
+        params.serial_number = Some(SerialNumber::from(of_authority));
+        let key = KeyPair::generate().expect("a key");
+        let between = CertifiedIssuer::signed_by(params, key, &self.authority);
+        let between = between.expect("an authority");
+        let mut params = leaf("", &SERVER_NAMES);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let identity = sign(self.dir.path(), name, params, &between);
+        let own = std::fs::read_to_string(&identity.cert).expect("just written");
+        self.write(&format!("{name}.pem"), own + &between.pem());
+        identity
+    }
+
+    /// The authority's list of what it has revoked.
+    pub fn revoked(&self, serials: &[u64]) -> CertificateRevocationList {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.authority).expect("a list")
+    }
+
+    /// `ca`, to be trusted.
+    pub fn roots(&self) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(&self.ca).expect("the authority's PEM");
+        roots.add(ca).expect("the authority's certificate");
+        roots
     }
 
     /// What a client needs that trusts `ca`, offers h2, and shows `identity` if any.
     pub fn client_config(&self, identity: Option<&Identity>) -> Arc<rustls::ClientConfig> {
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = CertificateDer::from_pem_file(&self.ca).expect("the authority's PEM");
-        roots.add(ca).expect("the authority's certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has the default versions")
-            .with_root_certificates(roots);
+            .with_root_certificates(self.roots());
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
-                let cert = CertificateDer::from_pem_file(&identity.cert).expect("client PEM");
+                let chain = CertificateDer::pem_file_iter(&identity.cert).expect("client PEM");
+                let chain = chain.collect::<Result<Vec<_>, _>>().expect("client PEM");
                 let key = PrivateKeyDer::from_pem_file(&identity.key).expect("client key PEM");
                 builder
-                    .with_client_auth_cert(vec![cert], key)
+                    .with_client_auth_cert(chain, key)
                     .expect("key fits certificate")
             }
         };
@@ -85,18 +159,52 @@ impl Tls {
     }
 }
 
+/// A small read over a connection of its own; what went wrong if it was not answered with OK.
+pub async fn call_over(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Result<(), String> {
+    let (send, connection) = h2::client::handshake(stream)
+        .await
+        .map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let request = http::Request::post("https://localhost/etcdserverpb.KV/Range")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .expect("a well-formed request");
+    let mut send = send.ready().await.map_err(|e| e.to_string())?;
+    let (response, mut body) = send
+        .send_request(request, false)
+        .map_err(|e| e.to_string())?;
+    let message = framed(b"\x0a\x01k");
+    body.send_data(message, true).map_err(|e| e.to_string())?;
+    let response = response.await.map_err(|e| e.to_string())?;
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        data.map_err(|e| e.to_string())?;
+    }
+    let trailers = body.trailers().await.map_err(|e| e.to_string())?;
+    driver.abort();
+    match trailers.as_ref().and_then(|t| t.get("grpc-status")) {
+        Some(code) if code == "0" => Ok(()),
+        other => Err(format!("grpc-status {other:?}")),
+    }
+}
+
 const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn issuer(name: &str) -> Authority {
+    let key = KeyPair::generate().expect("a key");
+    CertifiedIssuer::self_signed(authority(name), key).expect("an authority")
+}
+
+fn authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new([]).expect("no names to be wrong");
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let key = KeyPair::generate().expect("a key");
-    CertifiedIssuer::self_signed(params, key).expect("an authority")
+    params
 }
 
 fn leaf(common_name: &str, names: &[&str]) -> CertificateParams {
@@ -128,12 +236,12 @@ fn sign(dir: &Path, name: &str, params: CertificateParams, by: &Authority) -> Id
     let key = KeyPair::generate().expect("a key");
     let cert = params.signed_by(&key, by).expect("a certificate");
     Identity {
-        cert: write(dir, &format!("{name}.pem"), &cert.pem()),
-        key: write(dir, &format!("{name}-key.pem"), &key.serialize_pem()),
+        cert: write(dir, &format!("{name}.pem"), cert.pem()),
+        key: write(dir, &format!("{name}-key.pem"), key.serialize_pem()),
     }
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     path

@@ -1,0 +1,186 @@
+//! What a handshake does not ask of a certificate: its Common Name, its serial number, and which
+//! serial numbers are revoked.
+
+use std::collections::HashSet;
+
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+/// The first byte of anything in DER that is worth reading.
+const SEQUENCE: u8 = 0x30;
+
+/// The Common Name; empty when there is none.
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Result<String, String> {
+    let parsed = parse(certificate)?;
+    let names = parsed.subject().iter_common_name();
+    // One that is no text is a name all the same.
+    let names = names.map(|name| name.as_str().unwrap_or("not text"));
+    Ok(names.collect::<Vec<_>>().join(" "))
+}
+
+/// Serial numbers that are on a list.
+#[derive(Debug, Default)]
+pub(super) struct Revoked(HashSet<Box<[u8]>>);
+
+impl Revoked {
+    /// One list in DER, or one or more in PEM. Who signed a list, and until when it holds, is not
+    /// asked: the operator put it there, and a list that is late is better than none.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Revoked, String> {
+        let mut revoked = Revoked::default();
+        if bytes.first() == Some(&SEQUENCE) && revoked.add(bytes).is_ok() {
+            return Ok(revoked);
+        }
+        let mut lists = 0;
+        for list in CertificateRevocationListDer::pem_slice_iter(bytes) {
+            revoked.add(&list.map_err(|e| e.to_string())?)?;
+            lists += 1;
+        }
+        match lists {
+            0 => Err("no certificate revocation list in this file".to_owned()),
+            _ => Ok(revoked),
+        }
+    }
+
+    /// Whether the certificate is on a list. One that cannot be read is as good as revoked.
+    pub(super) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
+        parse(certificate).map_or(true, |parsed| self.0.contains(plain(parsed.raw_serial())))
+    }
+
+    fn add(&mut self, der: &[u8]) -> Result<(), String> {
+        let unread = |e: &dyn std::fmt::Display| format!("no certificate revocation list: {e}");
+        let (rest, list) = CertificateRevocationList::from_der(der).map_err(|e| unread(&e))?;
+        if !rest.is_empty() {
+            return Err(unread(&"more bytes than it has"));
+        }
+        let serials = list.iter_revoked_certificates();
+        self.0
+            .extend(serials.map(|each| plain(each.raw_serial()).into()));
+        Ok(())
+    }
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed
+        .map(|(_, certificate)| certificate)
+        .map_err(|e| e.to_string())
+}
+
+/// Without the zeros before it, which some put there and some do not.
+fn plain(serial: &[u8]) -> &[u8] {
+    let zeros = serial.iter().take_while(|byte| **byte == 0).count();
+    &serial[zeros..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Revoked, common_name, plain};
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+        DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+        SerialNumber, date_time_ymd,
+    };
+
+    type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+    fn issuer() -> Issuer {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn list(issuer: &Issuer, serials: &[&[u8]]) -> rcgen::CertificateRevocationList {
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2021, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        }
+        .signed_by(issuer)
+        .unwrap()
+    }
+
+    fn certificate(issuer: &Issuer, name: &str, serial: &[u8]) -> rcgen::Certificate {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        if !name.is_empty() {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+        params.serial_number = Some(SerialNumber::from_slice(serial));
+        params
+            .signed_by(&KeyPair::generate().unwrap(), issuer)
+            .unwrap()
+    }
+
+    #[test]
+    fn lists_are_read_in_both_forms() {
+        let issuer = issuer();
+        let high = [0xff; 20];
+        let (one, two) = (list(&issuer, &[&[7], &high]), list(&issuer, &[&[1, 0]]));
+        let has =
+            |revoked: &Revoked, serial: &[u8]| revoked.has(certificate(&issuer, "a", serial).der());
+        let pem = one.pem().unwrap();
+        for bytes in [one.der().to_vec(), pem.clone().into_bytes()] {
+            let revoked = Revoked::parse(&bytes).unwrap();
+            assert!(has(&revoked, &[7]) && has(&revoked, &high));
+            assert!(!has(&revoked, &[8]) && !has(&revoked, &[7, 0]) && !has(&revoked, &[1, 0]));
+        }
+        // Several lists, as authorities have one each, and text between them.
+        let both = format!(
+            "0 is how this text begins\n{pem}\nand\n{}",
+            two.pem().unwrap()
+        );
+        let revoked = Revoked::parse(both.as_bytes()).unwrap();
+        assert!(has(&revoked, &[7]) && has(&revoked, &[1, 0]) && !has(&revoked, &[1]));
+        let none = Revoked::parse(list(&issuer, &[]).der()).unwrap();
+        assert!(!has(&none, &[7]));
+        let broken = b"what is no certificate".to_vec().into();
+        assert!(none.has(&broken));
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused() {
+        let issuer = issuer();
+        let der = list(&issuer, &[&[7]]).der().to_vec();
+        let pem = list(&issuer, &[&[7]]).pem().unwrap();
+        let cut = pem.replace("-----END", "-----");
+        for bytes in [
+            &b""[..],
+            b"\n",
+            b"0",
+            &der[..der.len() - 1],
+            &[&der[..], b"\n"].concat(),
+            issuer.pem().as_bytes(),
+            issuer.der(),
+            cut.as_bytes(),
+        ] {
+            assert!(Revoked::parse(bytes).is_err(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn common_names_are_found() {
+        let issuer = issuer();
+        let named = certificate(&issuer, "root", &[1]);
+        assert_eq!(common_name(named.der()).unwrap(), "root");
+        let bare = certificate(&issuer, "", &[1]);
+        assert_eq!(common_name(bare.der()).unwrap(), "");
+        assert!(common_name(&b"0".to_vec().into()).is_err());
+    }
+
+    #[test]
+    fn serials_are_compared_as_numbers() {
+        assert_eq!(plain(&[0, 0, 7, 0]), [7, 0]);
+        assert_eq!(plain(&[0]), [0u8; 0]);
+    }
+}

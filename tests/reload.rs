@@ -1,0 +1,424 @@
+//! Certificates, keys, authorities and lists of revoked ones that change while the proxy runs (S3):
+//! new handshakes use what is there now, open connections go on, and what is bad changes nothing.
+
+mod support;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rcgen::{KeyPair, SerialNumber};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, HandshakeKind};
+use support::cluster::Cluster;
+use support::grpc::Client;
+use support::http;
+use support::pages::logged;
+use support::pb::Msg;
+use support::process::Process;
+use support::proxy::Proxy;
+use support::release::{NEWEST, etcdctl_command};
+use support::tls::{Identity, Tls, call_over};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const RENEWED: &str = "TLS files have changed: new connections use them";
+const WRONG: &str = "TLS files have changed and cannot be used: what was there before stays";
+/// Beyond the slowest look at files that nobody gives word of.
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// Waits until the log has so many lines of a message.
+async fn told(proxy: &Proxy, message: &str, count: usize) -> serde_json::Value {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let mut lines = logged(proxy, message);
+        if lines.len() >= count {
+            return lines.swap_remove(count - 1);
+        }
+        let log = proxy.process.log();
+        assert!(Instant::now() < until, "no {count} of {message:?}:\n{log}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Puts the content of one file in the place of another, as a whole.
+fn replace(tls: &Tls, path: &Path, with: &Path) {
+    let part = tls.path("part");
+    std::fs::copy(with, &part).unwrap();
+    std::fs::rename(&part, path).unwrap();
+}
+
+fn replace_both(tls: &Tls, identity: &Identity, with: &Identity) {
+    replace(tls, &identity.cert, &with.cert);
+    replace(tls, &identity.key, &with.key);
+}
+
+/// A copy of it that may change.
+fn copy(tls: &Tls, name: &str, of: &Identity) -> Identity {
+    let read = |path: &Path| std::fs::read(path).unwrap();
+    Identity {
+        cert: tls.write(&format!("{name}.pem"), read(&of.cert)),
+        key: tls.write(&format!("{name}-key.pem"), read(&of.key)),
+    }
+}
+
+fn flag(name: &str, path: &Path) -> String {
+    format!("--{name}={}", path.display())
+}
+
+fn served(identity: &Identity) -> Vec<String> {
+    let (cert, key) = (&identity.cert, &identity.key);
+    vec![flag("cert-file", cert), flag("key-file", key)]
+}
+
+async fn shake(
+    proxy: &Proxy,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(proxy.address()).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let connector = TlsConnector::from(config.clone());
+    connector.connect(name, socket).await
+}
+
+/// The certificate that the proxy shows now.
+async fn shown(proxy: &Proxy, tls: &Tls) -> Vec<u8> {
+    let stream = shake(proxy, &tls.client_config(None)).await.unwrap();
+    let chain = stream.get_ref().1.peer_certificates().unwrap();
+    chain[0].to_vec()
+}
+
+fn der(identity: &Identity) -> Vec<u8> {
+    CertificateDer::from_pem_file(&identity.cert)
+        .unwrap()
+        .to_vec()
+}
+
+async fn read(client: &Client) -> Option<u32> {
+    let reply = client.unary(RANGE, Msg::new().bytes(1, "k"), &[]).await;
+    reply.code()
+}
+
+/// A call on a connection of its own, and whether its session was known before; why it failed.
+async fn call(proxy: &Proxy, config: &Arc<ClientConfig>) -> Result<bool, String> {
+    let stream = shake(proxy, config).await.map_err(|e| e.to_string())?;
+    let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+    call_over(stream).await.map(|()| resumed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_certificate_is_shown_and_open_connections_go_on() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let [first, second, third] = ["first", "second", "third"]
+        .map(|name| tls.issue_for_server(name, &KeyPair::generate().unwrap()));
+    let current = copy(&tls, "current", &first);
+    let proxy = Proxy::start(&cluster, &served(&current));
+    let config = tls.client_config(None);
+    let open = Client::connect_tls(proxy.address(), config).await.unwrap();
+    assert_eq!(read(&open).await, Some(0));
+    assert_eq!(shown(&proxy, &tls).await, der(&first));
+
+    replace_both(&tls, &current, &second);
+    told(&proxy, RENEWED, 1).await;
+    assert_eq!(shown(&proxy, &tls).await, der(&second));
+    assert_eq!(read(&open).await, Some(0));
+
+    // What is bad stays without effect, and is told once.
+    std::fs::write(&current.cert, "garbage").unwrap();
+    let line = told(&proxy, WRONG, 1).await;
+    assert_eq!(
+        (&line["level"], &line["side"]),
+        (&"warn".into(), &"clients".into())
+    );
+    let error = line["error"].as_str().unwrap();
+    assert!(
+        error.starts_with(&flag("cert-file", &current.cert)),
+        "{error}"
+    );
+    assert_eq!(shown(&proxy, &tls).await, der(&second));
+    // Half of a pair is as bad.
+    replace(&tls, &current.cert, &third.cert);
+    let line = told(&proxy, WRONG, 2).await;
+    let error = line["error"].as_str().unwrap();
+    assert!(
+        error.contains("not the certificate of --key-file="),
+        "{error}"
+    );
+    assert_eq!(shown(&proxy, &tls).await, der(&second));
+    std::fs::remove_file(&current.key).unwrap();
+    let line = told(&proxy, WRONG, 3).await;
+    assert!(
+        line["error"].as_str().unwrap().contains("No such file"),
+        "{line}"
+    );
+    assert_eq!(shown(&proxy, &tls).await, der(&second));
+    // Who asks is told again.
+    proxy.process.signal("HUP");
+    told(&proxy, WRONG, 4).await;
+
+    replace(&tls, &current.key, &third.key);
+    told(&proxy, RENEWED, 2).await;
+    assert_eq!(shown(&proxy, &tls).await, der(&third));
+    proxy.process.signal("HUP");
+    told(&proxy, "TLS files have not changed", 1).await;
+    assert_eq!(logged(&proxy, WRONG).len(), 4);
+    assert_eq!(read(&open).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mounted_secret_is_swapped_as_a_whole() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let mount = tls.path("mount");
+    let fill = |folder: &str, identity: &Identity| {
+        let folder = mount.join(folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::copy(&identity.cert, folder.join("tls.crt")).unwrap();
+        std::fs::copy(&identity.key, folder.join("tls.key")).unwrap();
+    };
+    let identities = [1, 2, 3]
+        .map(|n| tls.issue_for_server(&format!("mounted-{n}"), &KeyPair::generate().unwrap()));
+    fill("..1", &identities[0]);
+    symlink("..1", mount.join("..data")).unwrap();
+    for name in ["tls.crt", "tls.key"] {
+        symlink(Path::new("..data").join(name), mount.join(name)).unwrap();
+    }
+    let named = Identity {
+        cert: mount.join("tls.crt"),
+        key: mount.join("tls.key"),
+    };
+    let proxy = Proxy::start(&cluster, &served(&named));
+    for (n, identity) in identities.iter().enumerate() {
+        if n > 0 {
+            let folder = format!("..{}", n + 1);
+            fill(&folder, identity);
+            symlink(&folder, mount.join("..data_tmp")).unwrap();
+            std::fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();
+            std::fs::remove_dir_all(mount.join(format!("..{n}"))).unwrap();
+            told(&proxy, RENEWED, n).await;
+        }
+        assert_eq!(shown(&proxy, &tls).await, der(identity));
+    }
+    assert_eq!(logged(&proxy, WRONG).len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_revoked_or_of_an_old_authority_comes_in_no_more() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let numbered = |name: &str, serial: u64| {
+        tls.issue(name, |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+        })
+    };
+    let (early, late) = (numbered("early", 7), numbered("late", 8));
+    let list = tls.write("list", tls.revoked(&[]).pem().unwrap());
+    let ca = tls.write("clients-ca.pem", std::fs::read(&tls.ca).unwrap());
+    let mut flags = served(&tls.server);
+    flags.extend([flag("trusted-ca-file", &ca), flag("client-crl-file", &list)]);
+    let proxy = Proxy::start(&cluster, &flags);
+    // Each keeps its sessions, as a client does.
+    let early = tls.client_config(Some(&early));
+    let late = tls.client_config(Some(&late));
+    let foreign = tls.client_config(Some(&tls.foreign_client));
+    let open = Client::connect_tls(proxy.address(), early.clone()).await;
+    let open = open.unwrap();
+    for config in [&early, &late] {
+        assert!(call(&proxy, config).await.is_ok());
+        assert_eq!(call(&proxy, config).await, Ok(true));
+    }
+    assert!(call(&proxy, &foreign).await.is_err());
+
+    std::fs::write(&list, tls.revoked(&[7]).der()).unwrap();
+    told(&proxy, RENEWED, 1).await;
+    for _ in 0..3 {
+        let refused = call(&proxy, &early).await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+    assert_eq!(call(&proxy, &late).await, Ok(false));
+    assert_eq!(call(&proxy, &late).await, Ok(true));
+
+    // A list that turns bad leaves the old one in force.
+    std::fs::write(&list, "no list").unwrap();
+    let line = told(&proxy, WRONG, 1).await;
+    let error = line["error"].as_str().unwrap();
+    assert!(
+        error.starts_with(&flag("client-crl-file", &list)),
+        "{error}"
+    );
+    assert!(call(&proxy, &early).await.is_err());
+    assert_eq!(call(&proxy, &late).await, Ok(true));
+    std::fs::write(&list, tls.revoked(&[]).pem().unwrap()).unwrap();
+    told(&proxy, RENEWED, 2).await;
+    assert!(call(&proxy, &early).await.is_ok());
+
+    // The authority goes, and with it all sessions it has let in.
+    replace(&tls, &ca, &tls.foreign_ca);
+    told(&proxy, RENEWED, 3).await;
+    for config in [&early, &late] {
+        for _ in 0..3 {
+            let refused = call(&proxy, config).await;
+            assert!(refused.is_err(), "{refused:?}");
+        }
+    }
+    assert_eq!(call(&proxy, &foreign).await, Ok(false));
+    // Who is in stays.
+    assert_eq!(read(&open).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn towards_etcd_too() {
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let current = copy(tls, "current", &tls.foreign_client);
+    let ca = tls.write("current-ca.pem", std::fs::read(&tls.ca).unwrap());
+    let proxy = Proxy::start_with(&[
+        format!("--endpoints=https://{}", cluster.endpoint(0)),
+        flag("cert", &current.cert),
+        flag("key", &current.key),
+        flag("cacert", &ca),
+    ]);
+    let client = Client::connect(proxy.address()).await;
+    let within = |time: &'static str| {
+        let client = client.clone();
+        async move {
+            let metadata = [("grpc-timeout", time)];
+            let reply = client.unary(RANGE, Msg::new().bytes(1, "k"), &metadata);
+            reply.await.code()
+        }
+    };
+    assert_eq!(within("2S").await, Some(4), "etcd does not know this one");
+    replace_both(tls, &current, &tls.client);
+    told(&proxy, RENEWED, 1).await;
+    assert_eq!(within("20S").await, Some(0));
+    // A name in it would be the user of every client.
+    replace_both(tls, &current, &tls.root_client);
+    let line = told(&proxy, WRONG, 1).await;
+    assert_eq!(line["side"], "etcd");
+    let error = line["error"].as_str().unwrap();
+    assert!(
+        error.contains("cert has non empty Common Name (root)"),
+        "{error}"
+    );
+    // A page of etcd's is fetched over a connection of its own.
+    let page = || http::get(proxy.address(), "/metrics").unwrap().status;
+    assert_eq!(page(), 200);
+    replace_both(tls, &current, &tls.client);
+    replace(tls, &ca, &tls.foreign_ca);
+    told(&proxy, RENEWED, 2).await;
+    assert_ne!(page(), 200, "etcd's certificate is not of this authority");
+    assert_eq!(within("20S").await, Some(0), "the open connection goes on");
+    replace(tls, &ca, &tls.ca);
+    told(&proxy, RENEWED, 3).await;
+    assert_eq!(page(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_no_call_fails() {
+    const ROUNDS: usize = 12;
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    let servers = ["a", "b"].map(|name| tls.issue_for_server(name, &KeyPair::generate().unwrap()));
+    let clients = ["c", "d"].map(|name| tls.issue(name, |_| {}));
+    let server = copy(tls, "server-now", &servers[0]);
+    let client = copy(tls, "client-now", &clients[0]);
+    let mut flags = served(&server);
+    flags.extend([
+        format!("--endpoints=https://{}", cluster.endpoint(0)),
+        flag("trusted-ca-file", &tls.ca),
+        flag("cert", &client.cert),
+        flag("key", &client.key),
+        flag("cacert", &tls.ca),
+    ]);
+    let proxy = Arc::new(Proxy::start_with(&flags));
+    // The Go client, on one connection from the beginning to the end.
+    let mut args = vec!["watch", "last"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    let shows = [
+        ("cacert", &tls.ca),
+        ("cert", &tls.client.cert),
+        ("key", &tls.client.key),
+    ];
+    args.extend(shows.map(|(name, path)| flag(name, path)));
+    let endpoint = format!("https://{}", proxy.address());
+    let mut watch = Process::spawn("etcdctl", &mut etcdctl_command(&endpoint, &args));
+
+    let config = tls.client_config(Some(&tls.client));
+    let stop = Arc::new(AtomicBool::new(false));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let mut load = Vec::new();
+    for n in 0..6 {
+        let (proxy, stop, calls) = (proxy.clone(), stop.clone(), calls.clone());
+        let config = config.clone();
+        load.push(tokio::spawn(async move {
+            let open = Client::connect_tls(proxy.address(), config.clone()).await;
+            let open = open.map_err(|e| e.to_string())?;
+            while !stop.load(Ordering::Relaxed) {
+                // Half of them stay, the others connect for each call.
+                match n % 2 {
+                    0 => match read(&open).await {
+                        Some(0) => {}
+                        code => return Err(format!("code {code:?}")),
+                    },
+                    _ => drop(call(&proxy, &config).await?),
+                }
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, String>(())
+        }));
+    }
+    let ran = |more: usize| {
+        let calls = calls.clone();
+        async move {
+            let goal = calls.load(Ordering::Relaxed) + more;
+            let until = Instant::now() + LIMIT;
+            while calls.load(Ordering::Relaxed) < goal && Instant::now() < until {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    for round in 1..=ROUNDS {
+        ran(30).await;
+        replace_both(tls, &server, &servers[round % 2]);
+        replace_both(tls, &client, &clients[round % 2]);
+        told(&proxy, RENEWED, 2 * round).await;
+        // Pages are fetched from etcd with what is in force now.
+        let page = page(&proxy, &config).await;
+        assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    }
+    ran(30).await;
+    stop.store(true, Ordering::Relaxed);
+    for each in load {
+        let ended = tokio::time::timeout(LIMIT, each).await;
+        assert_eq!(ended.expect("no call hangs").unwrap(), Ok(()));
+    }
+    let calls = calls.load(Ordering::Relaxed);
+    println!("{calls} calls while {ROUNDS} pairs of certificates came and went");
+    assert!(calls > 30 * ROUNDS);
+    let last = Client::connect_tls(proxy.address(), config).await.unwrap();
+    let put = Msg::new().bytes(1, "last").bytes(2, "seen");
+    let put = last.unary("/etcdserverpb.KV/Put", put, &[]).await;
+    assert_eq!(put.code(), Some(0));
+    let seen = watch.wait_line(LIMIT, |line| line.contains("seen").then_some(()));
+    seen.unwrap_or_else(|why| panic!("the watch did not go on: {why}"));
+}
+
+/// etcd's own page through the proxy.
+async fn page(proxy: &Proxy, config: &Arc<ClientConfig>) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut config = (**config).clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut stream = shake(proxy, &Arc::new(config)).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    String::from_utf8_lossy(&said).into_owned()
+}

@@ -1,0 +1,166 @@
+//! Which certificates of clients are let in: revoked, expired, of another authority, none.
+
+use std::path::Path;
+use std::process::Command;
+
+use rcgen::{SerialNumber, date_time_ymd};
+use tokio::io::AsyncReadExt;
+
+use super::support::cluster::Cluster;
+use super::support::pages::logged;
+use super::support::proxy::Proxy;
+use super::support::release::{NEWEST, etcdctl};
+use super::support::tls::{Identity, Tls};
+use super::{call_tls, handshake, refused, secure_with};
+
+fn with_list(cluster: &Cluster, tls: &Tls, list: &Path) -> Proxy {
+    let flags = [
+        format!("--trusted-ca-file={}", tls.ca.display()),
+        format!("--client-crl-file={}", list.display()),
+    ];
+    secure_with(cluster, &tls.server, &flags)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_on_the_list_is_refused_and_no_other() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let numbered = |name: &str, serial: u64| {
+        tls.issue(name, |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+        })
+    };
+    let (good, bad) = (numbered("good", 7), numbered("bad", 8));
+    let (chain, bad_chain) = (
+        tls.issue_by_another("chain", 20, 21),
+        tls.issue_by_another("bad-chain", 22, 9),
+    );
+    let expired = tls.issue("expired", |params| {
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(2001, 1, 1);
+    });
+    let list = tls.revoked(&[8, 9]);
+    let pem = tls.write("list.pem", list.pem().unwrap());
+    let der = tls.write("list.der", list.der());
+    let clients: [(Option<&Identity>, bool); 7] = [
+        (Some(&good), true),
+        (Some(&bad), false),
+        (Some(&chain), true),
+        // The authority that issued it is on the list.
+        (Some(&bad_chain), false),
+        (Some(&expired), false),
+        (Some(&tls.foreign_client), false),
+        (None, false),
+    ];
+    for path in [pem, der] {
+        let proxy = with_list(&cluster, &tls, &path);
+        for (identity, welcome) in clients {
+            let call = call_tls(&proxy, &tls, identity).await;
+            assert_eq!(call.is_ok(), welcome, "{identity:?}: {call:?}");
+        }
+        // Who waits for a word is told why.
+        let mut stream = handshake(&proxy, &tls, Some(&bad), &[b"h2"]).await.unwrap();
+        let told = stream.read(&mut [0]).await.unwrap_err().to_string();
+        assert!(told.contains("Revoked"), "{told}");
+        // The Go client is told the same.
+        for (identity, welcome) in [(&good, true), (&bad, false)] {
+            let endpoint = format!("https://{}", proxy.address());
+            let files = [
+                ("cacert", &tls.ca),
+                ("cert", &identity.cert),
+                ("key", &identity.key),
+            ];
+            let mut args = files
+                .map(|(flag, path)| format!("--{flag}={}", path.display()))
+                .to_vec();
+            args.extend(["get", "k", "--command-timeout=2s"].map(str::to_owned));
+            let run = etcdctl(&endpoint, &args);
+            assert_eq!(run.status.success(), welcome, "{run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_used_stops_the_start() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let none = tls.path("none.pem");
+    let empty = tls.write("empty.pem", "");
+    let garbage = tls.write(
+        "garbage.pem",
+        "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+    );
+    for (path, why) in [
+        (&none, "No such file"),
+        (&empty, "no certificate revocation list"),
+        (&garbage, "no certificate revocation list"),
+        (&tls.ca, "no certificate revocation list"),
+    ] {
+        let mut flags = cluster.proxy_flags();
+        flags.extend(super::served(&tls.server));
+        flags.push(format!("--trusted-ca-file={}", tls.ca.display()));
+        flags.push(format!("--client-crl-file={}", path.display()));
+        let line = format!("--client-crl-file={}: {why}", path.display());
+        refused(&flags, &line);
+    }
+}
+
+#[test]
+fn towards_etcd_a_certificate_has_no_common_name() {
+    let cluster = Cluster::builder(NEWEST).tls().start();
+    let tls = cluster.tls();
+    for scheme in ["https", "http"] {
+        let start = |identity: &Identity| {
+            let mut flags = super::cert_flags(identity).to_vec();
+            flags.push(format!("--endpoints={scheme}://{}", cluster.endpoint(0)));
+            flags.push(format!("--cacert={}", tls.ca.display()));
+            flags
+        };
+        let path = tls.root_client.cert.display();
+        let line = format!("--cert={path}: cert has non empty Common Name (root)");
+        refused(&start(&tls.root_client), &line);
+        let proxy = Proxy::start_with(&start(&tls.client));
+        assert!(logged(&proxy, "started gRPC proxy").len() == 1);
+    }
+}
+
+/// As scripts fetch pages, over either protocol, where the machine has curl.
+#[test]
+fn curl_gets_pages_over_both_protocols() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let ca = [format!("--trusted-ca-file={}", tls.ca.display())];
+    let proxy = secure_with(&cluster, &tls.server, &ca);
+    let curl = |args: &[&str]| {
+        Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--noproxy",
+                "*",
+                "--max-time",
+                "20",
+                "--cacert",
+            ])
+            .arg(&tls.ca)
+            .args(args)
+            .arg(format!("https://{}/metrics", proxy.address()))
+            .output()
+    };
+    if curl(&["--version"]).is_err() {
+        println!("there is no curl on this machine");
+        return;
+    }
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (cert, key) = (path(&tls.client.cert), path(&tls.client.key));
+    for protocol in ["--http1.1", "--http2"] {
+        let got = curl(&[protocol, "--cert", &cert, "--key", &key]).unwrap();
+        let said = String::from_utf8_lossy(&got.stdout);
+        assert!(
+            said.contains("etcd_server_has_leader 1"),
+            "{protocol}: {got:?}"
+        );
+        let refused = curl(&[protocol]).unwrap();
+        assert!(!refused.status.success(), "{protocol}: {refused:?}");
+    }
+}
