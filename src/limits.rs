@@ -393,7 +393,8 @@ pub const WATCH_PROGRESS_DROPPED: Duration = Duration::from_secs(5);
 /// The largest request for a heartbeat: a few bytes, and what a later etcd may add.
 pub const KEEP_ALIVE_BYTES: u64 = 4 * 1024;
 
-/// Bytes of messages on streams that share, larger than half a window and not complete, on one worker.
+/// Bytes of messages on streams that share, larger than half a window and not complete, on one worker;
+/// with those that a namespace has to translate, beyond [`CONNECTION_WINDOW`] of a connection.
 pub const LARGE_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Bytes of answers above [`HOLD_BYTES`], not complete, that a namespace has to translate, on one worker.

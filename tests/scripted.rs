@@ -15,6 +15,8 @@ mod framing;
 mod goaway;
 #[path = "scripted/kept.rs"]
 mod kept;
+#[path = "scripted/namespace.rs"]
+mod namespace;
 #[path = "scripted/reads.rs"]
 mod reads;
 #[path = "scripted/resets.rs"]

@@ -1,6 +1,7 @@
 //! The named cases.
 
 mod kept;
+mod namespaced;
 mod streams;
 
 use crate::loads::Load;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Case> {
     let mut cases = reads();
     cases.extend(kept::reads());
     cases.extend(writes());
+    cases.extend(namespaced::cases());
     cases.extend(rates());
     cases.extend(growth());
     cases.extend(memory());

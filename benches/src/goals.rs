@@ -1,6 +1,7 @@
 //! The goals of the comparison, as ratios within one round: absolute figures move between machines,
 //! and with whatever else a machine does.
 
+mod namespaced;
 mod reads;
 mod streams;
 
@@ -81,10 +82,11 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
 }
 
 /// All of them under their headings.
-fn groups() -> [(&'static str, Vec<Goal>); 3] {
+fn groups() -> [(&'static str, Vec<Goal>); 4] {
     [
         ("The plain path", plain()),
         ("Reads shared and kept", reads::goals()),
+        ("A namespace", namespaced::goals()),
         ("Watches and leases", streams::goals()),
     ]
 }

@@ -102,9 +102,11 @@ pub(crate) fn check_shown<M: Keyed>(form: Answer, prefix: &[u8], shown: &M, cut:
         Place::Key(text) | Place::Name(text) => text.splice_front(prefix),
         Place::WatchKey(_) | Place::End(_) => panic!("no answer has one"),
     });
-    let stored = pieces(&stored.encode_to_vec(), cut);
-    let seen = Namespace::new(prefix).unwrap().answer(form, &stored);
-    assert_eq!(&decode::<M>(&seen.unwrap()).unwrap(), shown);
+    let seen = pieces(&stored.encode_to_vec(), cut);
+    let seen = Namespace::new(prefix).unwrap().answer(form, &seen);
+    stored.leave_out(prefix);
+    stored.visit(&mut |place| place.restore(prefix));
+    assert_eq!(decode::<M>(&seen.unwrap()).unwrap(), stored);
 }
 
 fn request<M: Keyed, A: Confined>(form: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
@@ -393,7 +395,8 @@ impl Keyed for pb::LeaseTimeToLiveResponse {
     }
 
     fn leave_out(&mut self, prefix: &[u8]) {
-        self.keys.retain(|key| key.starts_with(prefix));
+        self.keys
+            .retain(|key| key.starts_with(prefix) && key.len() > prefix.len());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls of the proxy's own with a client's token.
 
 use std::future::poll_fn;
+use std::iter;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -24,6 +25,9 @@ pub(super) const MOST_RANGES: usize = 64;
 
 /// The method of [`txn`].
 pub(super) const TXN: &str = "/etcdserverpb.KV/Txn";
+
+/// See [`nobody_or_a_client`].
+const MOST_TOKENS: usize = 3;
 
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
@@ -54,6 +58,12 @@ pub(super) async fn txn(
     };
     let request = [frame::encode(&txn.encode_to_vec())];
     unary(ctx, TXN, credential, &request).await
+}
+
+/// Who asks for the proxy itself: nobody; and where nobody may ask, clients that are here, a few.
+pub(super) fn nobody_or_a_client(ctx: &Ctx) -> impl Iterator<Item = Option<Credential>> {
+    let clients = ctx.shared.identities.credentials(MOST_TOKENS);
+    iter::once(None).chain(clients.into_iter().map(Some))
 }
 
 /// A read of the proxy's own; the caller sets the time limit.

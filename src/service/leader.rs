@@ -14,9 +14,6 @@ use crate::machine::picker::{EndpointId, Standing};
 use crate::service::{Ctx, ask};
 use crate::wire::pb::etcdserverpb::StatusResponse;
 
-/// Tokens of clients that are tried where nobody may ask.
-const MOST_TOKENS: usize = 3;
-
 /// Asks again and again.
 pub(super) async fn run(ctx: Rc<Ctx>) {
     let mut said = false;
@@ -63,9 +60,8 @@ async fn leads(ctx: &Rc<Ctx>, endpoint: EndpointId) -> bool {
     let Some(conn) = ctx.pool.to(endpoint, until).await else {
         return false;
     };
-    let tokens = ctx.shared.identities.credentials(MOST_TOKENS);
-    for credential in std::iter::once(None).chain(tokens.iter().map(Some)) {
-        let answer = ask::status(&conn, credential).await;
+    for credential in ask::nobody_or_a_client(ctx) {
+        let answer = ask::status(&conn, credential.as_ref()).await;
         if let Some(StatusResponse { header, leader, .. }) = answer {
             let own = header.map_or(0, |header| header.member_id);
             return leader != 0 && leader == own;

@@ -52,8 +52,9 @@ pub(super) async fn serve(call: &mut Call) -> Code {
     };
     let mut reader = Reader::new(call.ctx.max.send);
     request.iter().for_each(|chunk| reader.push(chunk.clone()));
+    // What is behind the message would not have been looked at.
     let message = match reader.next() {
-        Ok(Some(message)) if !message.compressed => message.payload,
+        Ok(Some(message)) if !message.compressed && reader.buffered() == 0 => message.payload,
         _ => return refuse(call, ": the request is not understood"),
     };
     let why = if call.method.is_some_and(|method| method.name == ALARM) {

@@ -149,7 +149,10 @@ impl Outflow {
     ) -> Poll<Result<End, Stopped>> {
         loop {
             let polled = self.pump.poll_offered(cx, to, false);
+            // A large message is held whole, however well its client reads: what it is above this is
+            // counted on the worker alone ([`limits::LARGE_ANSWER_BYTES`]).
             let waits = self.pump.unsent() + translation.waiting;
+            let waits = waits.min(limits::MAX_STALLED_BYTES / 2);
             ready!(self.watched(cx, polled, || waits))?;
             if let Some(piece) = translation.next(&self.ctx)? {
                 self.pump.offer(piece);

@@ -16,6 +16,8 @@ use crate::service::known::Known;
 pub struct Peer {
     /// Its number on this worker.
     pub(super) number: u64,
+    /// Bytes of its requests that are held until they are complete.
+    pub(super) unfinished: Cell<usize>,
     /// Bytes that wait here for it to read on.
     pub(super) stalled_bytes: Cell<usize>,
     /// The same for its watch streams, of which it mostly has none.
@@ -42,6 +44,7 @@ impl Peer {
     pub(super) fn new(number: u64) -> Peer {
         Peer {
             number,
+            unfinished: Cell::new(0),
             stalled_bytes: Cell::new(0),
             watched: OnceCell::new(),
             leased: OnceCell::new(),

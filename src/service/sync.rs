@@ -11,15 +11,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::limits;
+use crate::service::call::MEMBER_LIST;
 use crate::service::{Ctx, ask};
 use crate::upstream::roster::Roster;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::{MemberListRequest, MemberListResponse};
-
-const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
-
-/// Tokens of clients that are tried where nobody may ask.
-const MOST_TOKENS: usize = 3;
 
 /// Asks again and again.
 pub(super) async fn run(ctx: Rc<Ctx>, interval: Duration) {
@@ -60,10 +56,9 @@ pub(super) async fn run(ctx: Rc<Ctx>, interval: Duration) {
 async fn roster(ctx: &Rc<Ctx>) -> Result<Roster, String> {
     let request = MemberListRequest { linearizable: true };
     let request = [frame::encode_message(&request)];
-    let tokens = ctx.shared.identities.credentials(MOST_TOKENS);
     let mut refused = String::new();
-    for credential in std::iter::once(None).chain(tokens.iter().map(Some)) {
-        let answer = ask::unary(ctx, MEMBER_LIST, credential, &request).await;
+    for credential in ask::nobody_or_a_client(ctx) {
+        let answer = ask::unary(ctx, MEMBER_LIST, credential.as_ref(), &request).await;
         let members = match answer.and_then(|answer| ask::message::<MemberListResponse>(&answer)) {
             Ok(list) => list.members,
             Err(status) => {

@@ -15,7 +15,7 @@ use crate::metrics::Limit;
 use crate::net::pump::{End, Pump, PumpError};
 use crate::service::bounds::Cut;
 use crate::service::call::Call;
-use crate::service::large::Large;
+use crate::service::large::Unfinished;
 use crate::service::replay::Replay;
 use crate::service::{Ctx, reply};
 use crate::wire::frame::FrameError;
@@ -238,8 +238,8 @@ impl Upload {
                 return Poll::Ready(Ok(()));
             }
             if let Some(piece) = translation.next(&self.ctx).map_err(|status| {
-                // Nothing of a request that is one message has left.
-                self.may_be_done &= !self.unary;
+                // A message that left before this one may have been done (R3).
+                self.may_be_done &= self.pump.passed() > 0;
                 Stop::Refused(status)
             })? {
                 self.pump.offer(piece);
@@ -277,7 +277,7 @@ struct Translation {
     stream: Stream,
     /// Translated and not sent.
     out: VecDeque<Bytes>,
-    large: Large,
+    unfinished: Unfinished,
 }
 
 impl Translation {
@@ -287,7 +287,7 @@ impl Translation {
         Some(Box::new(Translation {
             stream,
             out: VecDeque::new(),
-            large: Large::new(&call.ctx.large_requests),
+            unfinished: Unfinished::new(&call.peer, &call.ctx.large_requests),
         }))
     }
 
@@ -295,7 +295,7 @@ impl Translation {
     fn rewind(&mut self) {
         self.stream.clear();
         self.out.clear();
-        self.large.set(0);
+        self.unfinished.set(0);
     }
 
     fn is_empty(&self) -> bool {
@@ -320,8 +320,8 @@ impl Translation {
                 }
             }
         }
-        self.large.set(self.stream.held());
-        if self.large.all() > limits::LARGE_REQUEST_BYTES {
+        self.unfinished.set(self.stream.held());
+        if self.unfinished.is_too_much() {
             ctx.count().hit(Limit::LargeRequests);
             return Err(reply::too_many_large());
         }

@@ -462,6 +462,15 @@ impl Incoming {
         stream.send_trailers(map(trailers)).expect("a live stream");
     }
 
+    /// A whole answer, of which the proxy may not want to hear the end: it resets the stream as soon as it
+    /// knows that.
+    pub fn answer_unless_reset(&mut self, message: impl AsRef<[u8]>) {
+        self.headers(&[]);
+        self.send(message);
+        let stream = self.stream.as_mut().expect("headers first");
+        let _ = stream.send_trailers(map(&[("grpc-status", "0")]));
+    }
+
     /// A whole answer: one message and OK.
     pub fn answer(&mut self, message: impl AsRef<[u8]>) {
         self.headers(&[]);

@@ -115,9 +115,12 @@ impl Workload for Unary {
             let mut body = Vec::new();
             for number in 0..self.keys {
                 let value = keys.value(number, &mut random);
-                let frame = Bytes::from(etcdpb::put(&keys.key(number), &value));
-                client.unary(&head, &frame, &mut body).await?;
-                etcdpb::put_answer(&body)?;
+                for prefix in world.prefixes() {
+                    let key = [prefix.as_bytes(), &keys.key(number)].concat();
+                    let frame = Bytes::from(etcdpb::put(&key, &value));
+                    client.unary(&head, &frame, &mut body).await?;
+                    etcdpb::put_answer(&body)?;
+                }
             }
             Ok(())
         })

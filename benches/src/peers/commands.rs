@@ -6,8 +6,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::Peer;
 use super::certs::Certs;
+use super::{NAMESPACE, Peer};
 
 /// Where a peer stands.
 pub(crate) struct Post<'a> {
@@ -30,6 +30,11 @@ impl Post<'_> {
             Peer::EdgeUncached => {
                 let mut arguments = self.proxy("start");
                 arguments.push("--cache-bytes=0".into());
+                Ok(arguments)
+            }
+            Peer::EdgeNamespaced => {
+                let mut arguments = self.proxy("start");
+                arguments.push(format!("--namespace={NAMESPACE}"));
                 Ok(arguments)
             }
             Peer::GoProxy => {

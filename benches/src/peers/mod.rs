@@ -17,6 +17,9 @@ pub(crate) use programs::{Programs, target_directory};
 pub(crate) use target::{Pair, Target, probe};
 pub(crate) use world::World;
 
+/// The namespace of [`Peer::EdgeNamespaced`].
+pub(crate) const NAMESPACE: &str = "namespace/";
+
 /// What stands between the load and etcd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Peer {
@@ -29,6 +32,8 @@ pub(crate) enum Peer {
     /// The proxy of this project with its cache switched off: what keeping answers costs where none
     /// is asked for again.
     EdgeUncached,
+    /// The proxy of this project with its clients in a namespace: what the translation of keys costs.
+    EdgeNamespaced,
     /// `etcd grpc-proxy start` of the same etcd.
     GoProxy,
     /// haproxy, HTTP/2 on both sides, connections to etcd shared.
@@ -40,11 +45,12 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Peer; 8] = [
+    pub(crate) const ALL: [Peer; 9] = [
         Peer::Etcd,
         Peer::Edge,
         Peer::OtherEdge,
         Peer::EdgeUncached,
+        Peer::EdgeNamespaced,
         Peer::GoProxy,
         Peer::HaproxyH2,
         Peer::Nginx,
@@ -80,6 +86,7 @@ impl Peer {
             Peer::Edge => "etcd-edge",
             Peer::OtherEdge => "etcd-edge-other",
             Peer::EdgeUncached => "etcd-edge-uncached",
+            Peer::EdgeNamespaced => "etcd-edge-namespace",
             Peer::GoProxy => "grpc-proxy",
             Peer::HaproxyH2 => "haproxy-h2",
             Peer::Nginx => "nginx",

@@ -50,7 +50,7 @@ impl Programs {
     pub(crate) fn of(&self, peer: Peer) -> Result<&Path, String> {
         let found = match peer {
             Peer::Etcd | Peer::GoProxy => return Ok(&self.etcd),
-            Peer::Edge | Peer::EdgeUncached => &self.edge,
+            Peer::Edge | Peer::EdgeUncached | Peer::EdgeNamespaced => &self.edge,
             Peer::OtherEdge => &self.other_edge,
             Peer::HaproxyH2 | Peer::HaproxyTcp => &self.haproxy,
             Peer::Nginx => &self.nginx,

@@ -43,6 +43,16 @@ pub(crate) struct Pair {
     pub(crate) value: Bytes,
 }
 
+impl Pair {
+    /// The same with a longer key.
+    pub(crate) fn under(self, prefix: &str) -> Pair {
+        Pair {
+            key: [prefix.as_bytes(), &self.key].concat().into(),
+            value: self.value,
+        }
+    }
+}
+
 /// The pair by which it is seen whether a server answers.
 pub(crate) fn probe() -> Pair {
     Pair {

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::certs::{self, Certs};
 use super::commands::Post;
 use super::target::{self, free_address, ready};
-use super::{Members, Peer, Programs, Security, Target, metrics, probe};
+use super::{Members, NAMESPACE, Peer, Programs, Security, Target, metrics, probe};
 use crate::args::{Addresses, Arguments};
 use crate::client::Address;
 use crate::process::{self, Cpu, Server};
@@ -24,6 +24,10 @@ pub(crate) struct World {
     etcd: Etcd,
     // Last, so that it outlives those who write in it.
     _directory: Option<TempDir>,
+}
+
+fn prefixes(namespaced: bool) -> &'static [&'static str] {
+    if namespaced { &["", NAMESPACE] } else { &[""] }
 }
 
 /// The etcd behind the targets.
@@ -61,7 +65,11 @@ impl World {
         let sockets = etcd.addresses();
         let addresses: Vec<Address> = sockets.iter().copied().map(speak).collect();
         let origin = addresses.first().ok_or("no member")?.clone();
-        ready(etcd.first(), || target::put(&origin, &probe())).map_err(|e| format!("etcd: {e}"))?;
+        for prefix in prefixes(peers.contains(&Peer::EdgeNamespaced)) {
+            let pair = probe().under(prefix);
+            ready(etcd.first(), || target::put(&origin, &pair))
+                .map_err(|e| format!("etcd: {e}"))?;
+        }
         for address in &addresses {
             ready(None, || target::get(address, &probe())).map_err(|e| format!("etcd: {e}"))?;
         }
@@ -104,6 +112,12 @@ impl World {
             _directory: Some(directory),
         };
         Ok((world, missing))
+    }
+
+    /// What keys begin with at etcd, for one target or another.
+    pub(crate) fn prefixes(&self) -> &'static [&'static str] {
+        let namespaced = |target: &Target| target.name == Peer::EdgeNamespaced.name();
+        prefixes(self.targets.iter().any(namespaced))
     }
 
     /// What runs already.

@@ -90,8 +90,15 @@ impl Picker {
         if self.endpoints.len() >= limits::MAX_ENDPOINTS {
             return None;
         }
-        // Ends, since a place is free.
-        let taken = |id: EndpointId| self.endpoints.iter().any(|e| e.id.place() == id.place());
+        // While there is a bit for each, none is shared either: a call that has tried one would not
+        // see the other, however few there are (E1). Ends, since a place, or a bit, is free.
+        let own_bit = self.endpoints.len() < Tried::BITS;
+        let taken = |id: EndpointId| {
+            let shares = |e: &Entry| {
+                e.id.place() == id.place() || own_bit && Tried::bit(e.id) == Tried::bit(id)
+            };
+            self.endpoints.iter().any(shares)
+        };
         let mut id = EndpointId(self.next);
         while taken(id) {
             id.0 += 1;
@@ -364,6 +371,27 @@ mod tests {
             assert!(seen.insert(came));
             assert_eq!(gone.place(), came.place(), "the only place that is free");
             ids.push(came);
+        }
+    }
+
+    #[test]
+    fn however_often_a_few_come_and_go_each_can_be_told_from_those_that_were_tried() {
+        let (mut picker, mut ids) = picker(3);
+        let now = Instant::now();
+        for round in 0..1000 {
+            // The first one stays.
+            picker.remove(ids.remove(1 + round % 2));
+            ids.push(picker.add(1).unwrap());
+            for id in &ids {
+                let mut tried = Tried::default();
+                tried.add(*id);
+                let others = ids.iter().filter(|other| *other != id);
+                assert!(
+                    others.into_iter().all(|other| !tried.contains(*other)),
+                    "{ids:?}"
+                );
+                assert!(picker.other(now, tried, 0).is_some());
+            }
         }
     }
 

@@ -26,20 +26,28 @@ impl EndpointId {
     }
 }
 
-/// Endpoints a call does not want again: those it has tried. Lists longer than 64 share bits,
-/// which can only make a call overlook an endpoint, never choose a wrong one.
+/// Endpoints a call does not want again: those it has tried. Those of lists longer than 64 share
+/// bits, which can only make a call overlook an endpoint, never choose a wrong one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tried(u64);
 
 impl Tried {
+    /// So many endpoints can be told apart.
+    pub(super) const BITS: usize = u64::BITS as usize;
+
     /// Adds an endpoint.
     pub fn add(&mut self, endpoint: EndpointId) {
-        self.0 |= 1 << (endpoint.0 % 64);
+        self.0 |= 1 << Tried::bit(endpoint);
     }
 
     /// Whether the endpoint was added.
     pub fn contains(self, endpoint: EndpointId) -> bool {
-        self.0 & (1 << (endpoint.0 % 64)) != 0
+        self.0 & (1 << Tried::bit(endpoint)) != 0
+    }
+
+    /// Which bit is an endpoint's.
+    pub(super) fn bit(endpoint: EndpointId) -> u64 {
+        endpoint.0 % Tried::BITS as u64
     }
 
     /// Whether nothing was added.

@@ -15,9 +15,9 @@ use crate::limits;
 use crate::service::fetch::{Begun, Read};
 use crate::service::{Ctx, ask};
 use crate::upstream::attempt::{Answer, Rest};
-use crate::wire::frame::{self, FrameError, Reader};
-use crate::wire::metadata;
+use crate::wire::frame::{self, FrameError, HEAD_LEN, Reader};
 use crate::wire::status::{Code, Status};
+use crate::wire::{metadata, method};
 
 /// Asks, as nobody, within a time; of a stream of answers the first. It asks for a leader, so that the
 /// lack of one is said and not waited out.
@@ -42,7 +42,7 @@ pub(super) async fn call<Q: Message, A: Message + Default>(
         request: &request,
         untranslated: false,
     };
-    let answered = async { message(read.fetch(Begun::Nothing).await?).await };
+    let answered = async { message(ctx, path, read.fetch(Begun::Nothing).await?).await };
     match timeout_at(until, answered).await {
         Ok(answer) => answer,
         Err(_) => Err(none(ctx, within)),
@@ -59,30 +59,38 @@ fn none(ctx: &Ctx, within: Duration) -> Status {
 }
 
 /// The first message of an answer.
-async fn message<A: Message + Default>(answer: Answer) -> Result<A, Status> {
+async fn message<A: Message + Default>(ctx: &Ctx, path: &str, answer: Answer) -> Result<A, Status> {
     let nonsense = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
+    let most = limits::FLEET_ANSWER_BYTES as u64;
     let status = answer.status();
-    let mut reader = Reader::new(limits::FLEET_ANSWER_BYTES as u64);
-    answer
-        .chunks
-        .into_iter()
-        .for_each(|chunk| reader.push(chunk));
+    let mut chunks = Vec::from(answer.chunks);
     if let Rest::Stream { mut body, guard } = answer.rest {
         // An error means that the stream is gone, which the next poll says.
-        let _ = body.flow_control().release_capacity(answer.held.bytes());
+        let mut bytes = answer.held.bytes();
+        let _ = body.flow_control().release_capacity(bytes);
         while let Some(chunk) = poll_fn(|cx| body.poll_data(cx)).await {
             let chunk = chunk.map_err(|error| nonsense(&error))?;
             let _ = body.flow_control().release_capacity(chunk.len());
-            reader.push(chunk);
-            if reader.buffered() > limits::FLEET_ANSWER_BYTES {
+            bytes += chunk.len();
+            chunks.push(chunk);
+            if bytes > limits::FLEET_ANSWER_BYTES + HEAD_LEN {
                 break;
             }
         }
         drop(guard);
+        // What did not come whole came as etcd sent it (N1).
+        let gate = ctx.shared.gate();
+        if let Some(stream) = gate.and_then(|gate| gate.answers(method::lookup(path), most)) {
+            let messages = stream.messages();
+            let shown = stream.whole(&chunks);
+            chunks = shown.map_err(|error| error.status(messages))?;
+        }
     }
     if let Some(status) = status.filter(|status| status.code != Code::Ok) {
         return Err(status);
     }
+    let mut reader = Reader::new(most);
+    chunks.into_iter().for_each(|chunk| reader.push(chunk));
     match reader.next() {
         Ok(Some(message)) => A::decode(message.payload).map_err(|error| nonsense(&error)),
         Ok(None) => Err(nonsense(&"an answer without a message")),

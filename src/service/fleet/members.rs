@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use prost::Message as _;
 use tokio::time::{Instant, sleep};
 
@@ -24,6 +25,7 @@ use crate::service::watch::incoming::Incoming;
 use crate::upstream::conn::Taken as TakenCall;
 use crate::wire::pb::etcdserverpb::{RangeRequest, RangeResponse};
 use crate::wire::pb::mvccpb;
+use crate::wire::status::Code;
 use crate::wire::watch::{self, Event};
 
 /// Goes on for as long as the worker does.
@@ -133,22 +135,43 @@ impl Follower<'_> {
 
     /// All that is there; says as of which revision.
     async fn read(&mut self) -> Result<i64, String> {
-        let request = RangeRequest {
+        // One more shows that there are more.
+        let most = limits::FLEET_MEMBERS + 1;
+        let mut request = RangeRequest {
             key: self.resolver.range.start().clone(),
             range_end: self.resolver.range.range_end(),
-            // One more shows that there are more.
-            limit: limits::FLEET_MEMBERS as i64 + 1,
+            limit: most as i64,
             ..RangeRequest::default()
         };
-        let read = call::<_, RangeResponse>(self.ctx, RANGE, &request, limits::FLEET_CALL_TIME);
-        let answer = read.await.map_err(|status| status.message.into_owned())?;
-        let revision = answer.header.map_or(0, |header| header.revision);
-        self.members.clear();
-        for kv in &answer.kvs {
-            self.put(kv);
+        let mut members = Members::new(self.resolver.key.clone());
+        let mut had = 0;
+        loop {
+            let read = call::<_, RangeResponse>(self.ctx, RANGE, &request, limits::FLEET_CALL_TIME);
+            let answer = match read.await {
+                // Whoever writes here may write much: it is read in smaller pieces.
+                Err(status) if status.code == Code::ResourceExhausted && request.limit > 1 => {
+                    request.limit /= 8;
+                    request.limit = request.limit.max(1);
+                    continue;
+                }
+                answer => answer.map_err(|status| status.message.into_owned())?,
+            };
+            // All pieces as of the first.
+            if request.revision == 0 {
+                request.revision = answer.header.map_or(0, |header| header.revision);
+            }
+            answer.kvs.iter().for_each(|kv| put(&mut members, kv));
+            had += answer.kvs.len();
+            match answer.kvs.last() {
+                Some(last) if answer.more && had < most => {
+                    request.key = Bytes::from([&last.key[..], &[0]].concat());
+                }
+                _ => break,
+            }
         }
+        self.members = members;
         self.publish();
-        Ok(revision)
+        Ok(request.revision)
     }
 
     async fn open(&mut self, revision: i64) -> Result<TakenCall, String> {
@@ -180,7 +203,7 @@ impl Follower<'_> {
             }
             // An event without a key does not come this far.
             if let Ok(Some(kv)) = mvccpb::Event::decode(event.encoded).map(|event| event.kv) {
-                self.put(&kv);
+                put(&mut self.members, &kv);
             }
         }
         if changed {
@@ -188,16 +211,16 @@ impl Follower<'_> {
         }
     }
 
-    fn put(&mut self, kv: &mvccpb::KeyValue) {
-        let taken = self.members.put(&kv.key, &kv.value);
-        if taken != Taken::Yes {
-            let key = kv.key.escape_ascii().to_string();
-            tracing::debug!(key, ?taken, "left out of MemberList");
-        }
-    }
-
     fn publish(&self) {
         self.ctx.fleet.see(!self.members.lacks_own());
         self.ctx.shared.fleet.set_members(self.members.list());
+    }
+}
+
+fn put(members: &mut Members, kv: &mvccpb::KeyValue) {
+    let taken = members.put(&kv.key, &kv.value);
+    if taken != Taken::Yes {
+        let key = kv.key.escape_ascii().to_string();
+        tracing::debug!(key, ?taken, "left out of MemberList");
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::{Answer, Namespace, Refusal, Request};
+use super::forms::{Answer, Request, forms};
+use super::prefix::Namespace;
+use super::refusal::Refusal;
 use crate::wire::frame::{FrameError, HEAD_LEN};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
@@ -94,7 +96,7 @@ impl Stream {
 
     /// The requests of a method; `None`: they hold no key.
     pub fn requests(namespace: &Arc<Namespace>, method: &Method, max: u64) -> Option<Stream> {
-        let form = super::forms(method).0?;
+        let form = forms(method).0?;
         Some(Stream::new(
             namespace.clone(),
             Messages::Requests(form),
@@ -104,7 +106,7 @@ impl Stream {
 
     /// The answers of a method; `None`: they hold no key.
     pub fn answers(namespace: &Arc<Namespace>, method: &Method, max: u64) -> Option<Stream> {
-        let form = super::forms(method).1?;
+        let form = forms(method).1?;
         Some(Stream::new(namespace.clone(), Messages::Answers(form), max))
     }
 

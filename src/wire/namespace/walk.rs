@@ -124,12 +124,12 @@ impl Walk<'_> {
                 self.replace(start, head, 1, Put::End)
             }
             Role::End => self.replace(start, head, 0, Put::Prefix),
-            Role::Strip | Role::Pick if self.is_inside(head) => {
+            Role::Strip if !self.is_inside(head) => Err(Fault::Outside),
+            Role::Pick if !self.is_key_inside(head) => self.drop(start, head),
+            Role::Strip | Role::Pick => {
                 let prefix = self.namespace.prefix().len();
                 self.replace(start, head, prefix, Put::Len)
             }
-            Role::Strip => Err(Fault::Outside),
-            Role::Pick => self.drop(start, head),
         }
     }
 
@@ -179,6 +179,11 @@ impl Walk<'_> {
     fn is_inside(&self, head: &Head) -> bool {
         let prefix = self.namespace.prefix();
         head.value_len >= prefix.len() as u64 && self.cursor.starts_with(prefix)
+    }
+
+    /// The key that is the prefix alone is none that a client inside can name.
+    fn is_key_inside(&self, head: &Head) -> bool {
+        head.value_len > self.namespace.prefix().len() as u64 && self.is_inside(head)
     }
 
     /// Another length and `put` instead of the length and the first `cut` bytes of a value.

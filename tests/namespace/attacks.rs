@@ -1,0 +1,547 @@
+//! An attacker inside of a namespace tries every method, with requests that are as they should be and with
+//! such as no library writes: nothing outside is read, changed or learned (N1, N3).
+
+use bytes::Bytes;
+
+use etcd_edge::wire::method::{self, Kind};
+
+use crate::PREFIXES;
+use crate::encodings::{compares, ranges, txns};
+use crate::scene::{
+    DELETE, INSIDE, PUT, RANGE, REVOKE, SECRET, Scene, TIME_TO_LIVE, TXN, WATCH, assert_refused,
+    done, framed, holds_secret, repeated,
+};
+use crate::support::beats::{KEEP_ALIVE, grant, put_with, time_to_live};
+use crate::support::grpc::{Client, Metadata};
+use crate::support::pb::{self, Msg};
+use crate::support::release::versions;
+
+const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
+const BYPASS: Metadata<'_> = &[("etcd-edge-bypass", "1")];
+
+/// Methods of which only some requests pass; they have tests of their own.
+const CONDITIONAL: [&str; 2] = ["/etcdserverpb.Maintenance/Alarm", REVOKE];
+
+/// Every release, and every prefix: with each other they have nothing to do.
+async fn everywhere<F: Future>(attack: impl Fn(Scene) -> F) {
+    for (version, prefix) in versions().into_iter().zip(PREFIXES) {
+        let scene = Scene::set(version, prefix, &["--cache-max-age=1h"]).await;
+        scene.furnish().await;
+        attack(scene).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_method_is_translated_passed_or_refused() {
+    everywhere(|scene| async move {
+        let prefix = String::from_utf8(scene.prefix.clone()).expect("UTF-8");
+        let outside = Msg::new().bytes(1, SECRET).bytes(2, "\0").bytes(3, SECRET);
+        let mut closed = 0;
+        let unconditional = method::all().iter();
+        for method in unconditional.filter(|method| !CONDITIONAL.contains(&method.path)) {
+            let keyed = matches!(
+                method.service,
+                "etcdserverpb.KV" | "v3lockpb.Lock" | "v3electionpb.Election"
+            );
+            for request in [Msg::new(), Msg::new().int(1, 1), outside.clone()] {
+                let mut call = scene.attacker.call(method.path, &[]).await;
+                call.send(&request).await;
+                call.half_close();
+                if is_open(method) {
+                    // Streams and locks go on; what they say first is enough here.
+                    if method.kind == Kind::Unary && method.service != "v3lockpb.Lock" && !keyed {
+                        let reply = call.finish().await;
+                        scene.assert_secret(method.path, &reply);
+                        assert!(!is_refusal(reply.message()), "{}: {reply:?}", method.path);
+                    } else {
+                        call.cancel();
+                    }
+                } else {
+                    let reply = call.finish().await;
+                    assert_refused(&reply, method.path, &prefix, "");
+                    closed += 1;
+                }
+                scene.assert_untouched(method.path).await;
+            }
+        }
+        assert_eq!(closed, 3 * 24);
+    })
+    .await;
+}
+
+fn is_refusal(message: &str) -> bool {
+    message.contains("is refused in the namespace")
+}
+
+fn is_open(method: &method::Method) -> bool {
+    match method.service {
+        "etcdserverpb.KV" => method.name != "Compact",
+        "etcdserverpb.Maintenance" => method.name == "Status",
+        "etcdserverpb.Cluster" => method.name == "MemberList",
+        "etcdserverpb.Auth" => {
+            let names = ["Authenticate", "AuthStatus", "UserGet", "UserList"];
+            names.contains(&method.name)
+        }
+        _ => true,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_and_deletions_stay_inside_however_they_are_written() {
+    everywhere(|scene| async move {
+        for message in ranges(&scene) {
+            let there = scene.inside().await;
+            // As it is; for the number of keys; for their names; of the past; that any member may answer.
+            for more in [&b""[..], b"\x48\x01", b"\x40\x01", b"\x20\x05", b"\x38\x01"] {
+                let request = [&message[..], more].concat();
+                let reply = scene.attack(RANGE, &request).await;
+                if reply.code() == Some(0) && more != b"\x20\x05" {
+                    let count = pb::int(reply.only(), &[4]);
+                    assert!(count <= there, "{request:?} counts {count} of {there}");
+                    assert!(repeated(reply.only(), 2).all(|kv| is_own(&kv)), "{reply:?}");
+                }
+            }
+            scene.attack(RANGE_STREAM, &message).await;
+            transports(&scene, RANGE, &message).await;
+            scene
+                .attack(DELETE, [&message[..], b"\x18\x01"].concat())
+                .await;
+            transports(&scene, DELETE, &message).await;
+            scene.furnish().await;
+            // A put has its key in the same place, and a value in that of the end.
+            let message = guess(&message);
+            scene
+                .attack(PUT, [&message[..], b"\x20\x01"].concat())
+                .await;
+            transports(&scene, PUT, &message).await;
+        }
+    })
+    .await;
+}
+
+/// A message whose keys are the attacker's own: what was put is no secret.
+fn guess(message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    while let Some(at) = message
+        .windows(SECRET.len())
+        .position(|part| part == SECRET)
+    {
+        message[at..at + SECRET.len()].copy_from_slice(b"GUESS!");
+    }
+    message
+}
+
+/// What an answer inside may hold.
+fn is_own(kv: &[u8]) -> bool {
+    let value = pb::bytes(kv, &[5]);
+    // The longest of the attacker's own puts.
+    value.len() <= 8 + b"GUESS!".len()
+}
+
+/// One message in all the ways that frames can carry it.
+async fn transports(scene: &Scene, path: &str, message: &[u8]) {
+    let good = framed(0, b"\x0a\x01a");
+    let frame = framed(0, message);
+    scene.attack_raw(path, &frame, true, &[]).await;
+    scene.attack_raw(path, &frame, false, BYPASS).await;
+    // Two messages where there is to be one.
+    scene
+        .attack_raw(path, &[&good[..], &frame].concat(), false, &[])
+        .await;
+    scene
+        .attack_raw(path, &[&frame[..], &good].concat(), false, &[])
+        .await;
+    // Compressed, or said to be; another flag.
+    for encoding in [
+        &[][..],
+        &[("grpc-encoding", "gzip")],
+        &[("grpc-encoding", "identity")],
+    ] {
+        let reply = scene
+            .attack_raw(path, &framed(1, message), false, encoding)
+            .await;
+        assert_ne!(reply.code(), Some(0), "{reply:?}");
+    }
+    let reply = scene
+        .attack_raw(path, &framed(2, message), false, &[])
+        .await;
+    assert_ne!(reply.code(), Some(0), "{reply:?}");
+    // Cut, before and within the message, and with the start of another.
+    for cut in [1, 4, frame.len() - 1] {
+        let reply = scene.attack_raw(path, &frame[..cut], false, &[]).await;
+        assert!(
+            reply.code() != Some(0) || cut == 5 + message.len(),
+            "{reply:?}"
+        );
+        scene
+            .attack_raw(path, &[&frame, &frame[..cut]].concat(), false, &[])
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_stay_inside_however_they_are_written() {
+    everywhere(|scene| async move {
+        for (n, message) in ranges(&scene).iter().enumerate() {
+            for op in [1, 2, 3] {
+                let message = if op == 2 { &guess(message) } else { message };
+                for txn in txns(op, message) {
+                    scene.attack(TXN, &txn).await;
+                    if n % 8 == 0 {
+                        transports(&scene, TXN, &txn).await;
+                    }
+                }
+            }
+            scene.furnish().await;
+        }
+        let then = Msg::new().msg(2, Msg::new().bytes(1, "a").bytes(2, INSIDE));
+        for compare in compares(&scene) {
+            let txn = Msg::new().bytes(1, &compare).msg(2, then.clone());
+            let reply = scene.attack(TXN, &txn).await;
+            if reply.code() == Some(0) {
+                assert_eq!(pb::int(reply.only(), &[2]), 0, "a comparison sees a secret");
+            }
+            let inner = Msg::new().msg(2, Msg::new().msg(4, txn));
+            scene.attack(TXN, &inner).await;
+        }
+        // All keys that a comparison may see have the value that is inside.
+        scene
+            .attack(DELETE, Msg::new().bytes(1, "\0").bytes(2, "\0"))
+            .await;
+        scene.furnish().await;
+        let all = Msg::new()
+            .int(2, 3)
+            .bytes(3, "\0")
+            .bytes(7, INSIDE)
+            .bytes(64, "\0");
+        let reply = scene.attack(TXN, Msg::new().msg(1, all)).await;
+        assert_eq!(pb::int(reply.only(), &[2]), 1);
+        // Deeper than etcd takes it, and than a stack does.
+        for depth in [129, 20_000] {
+            let mut txn = Msg::new().bytes(1, SECRET).bytes(2, "\0").as_ref().to_vec();
+            txn = Msg::new()
+                .msg(2, Msg::new().bytes(1, txn))
+                .as_ref()
+                .to_vec();
+            for _ in 0..depth {
+                txn = Msg::new()
+                    .msg(2, Msg::new().bytes(4, &txn))
+                    .as_ref()
+                    .to_vec();
+            }
+            let reply = scene.attack(TXN, &txn).await;
+            assert_eq!(reply.code(), Some(3), "{reply:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_requests_and_answers_stay_inside() {
+    everywhere(|scene| async move {
+        // Beyond what is gathered, so that requests are relayed; the last is beyond what may be sent.
+        for len in [70 << 10, 1 << 20, 2 << 20] {
+            let filler = vec![b'x'; len];
+            let fill = |message: Vec<u8>| {
+                let unknown = Msg::new().bytes(1999, &filler);
+                let filled = [message.clone(), unknown.as_ref().to_vec()].concat();
+                [filled, [unknown.as_ref(), &message].concat()]
+            };
+            let some = ranges(&scene);
+            for message in some.iter().take(20).chain(some.iter().rev().take(4)) {
+                for request in fill(message.clone()) {
+                    for path in [RANGE, DELETE, PUT, RANGE_STREAM] {
+                        let request = if path == PUT {
+                            &guess(&request)
+                        } else {
+                            &request
+                        };
+                        let reply = scene.attack(path, request).await;
+                        assert!(len < 1536 << 10 || reply.code() != Some(0), "{reply:?}");
+                    }
+                    let op = Msg::new().msg(2, Msg::new().bytes(1, &request));
+                    scene.attack(TXN, op).await;
+                }
+                if len > 70 << 10 {
+                    break;
+                }
+            }
+            scene.furnish().await;
+        }
+        // Answers that are not held whole, and such as take many frames; kept ones and shared ones among them.
+        for len in [200 << 10, 1200 << 10] {
+            let value = [INSIDE, &vec![b'y'; len]].concat();
+            done(
+                &scene.attacker,
+                PUT,
+                Msg::new().bytes(1, "large").bytes(2, &value),
+            )
+            .await;
+            let all = || Msg::new().bytes(1, "\0").bytes(2, "\0");
+            let nested = Msg::new().msg(2, Msg::new().msg(1, all()));
+            let nested = Msg::new().msg(2, Msg::new().msg(4, nested));
+            let requests = [
+                (RANGE, all()),
+                (RANGE, all().int(7, 1)),
+                (RANGE, all().int(7, 1)),
+                (RANGE_STREAM, all()),
+                (TXN, nested),
+                (PUT, Msg::new().bytes(1, "large").bytes(2, &value).int(4, 1)),
+            ];
+            for (path, request) in requests {
+                for metadata in [&[][..], BYPASS] {
+                    let frame = framed(0, request.as_ref());
+                    let reply = scene.attack_raw(path, &frame, false, metadata).await;
+                    if path == RANGE {
+                        let told: Vec<_> = repeated(reply.only(), 2).collect();
+                        assert_eq!(told.len() as i64, scene.inside().await);
+                        assert!(told.iter().any(|kv| pb::bytes(kv, &[1]) == b"large"));
+                    }
+                }
+            }
+            let shared = (0..16).map(|_| {
+                let client = scene.attacker.clone();
+                tokio::spawn(async move { client.unary(RANGE, all(), &[]).await })
+            });
+            for told in shared.collect::<Vec<_>>() {
+                let told = told.await.expect("an answer");
+                scene.assert_secret("a shared read", &told);
+                assert_eq!(
+                    repeated(told.only(), 2).count() as i64,
+                    scene.inside().await
+                );
+            }
+            scene.attack(DELETE, all().int(3, 1)).await;
+            scene.furnish().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_stay_inside_however_they_are_asked_for() {
+    for (version, prefix) in versions().into_iter().zip(PREFIXES) {
+        for flags in [&[][..], &["--watch-bypass=a,SECRET"]] {
+            let scene = Scene::set(version, prefix, flags).await;
+            scene.furnish().await;
+            for metadata in [&[][..], BYPASS] {
+                watches(&scene, metadata).await;
+            }
+        }
+    }
+}
+
+/// Opens streams all at once: each ends with a refusal, or is told of the last key. So many are told.
+async fn are_told(scene: &Scene, streams: &[Vec<u8>], metadata: Metadata<'_>) -> usize {
+    let client = Client::connect(scene.proxy.address()).await;
+    let mut calls = Vec::new();
+    for frames in streams {
+        let mut call = client.call(WATCH, metadata).await;
+        call.send_raw(Bytes::copy_from_slice(frames)).await;
+        let last = Msg::new().bytes(1, "last").int(7, 77);
+        call.send(Msg::new().msg(1, last)).await;
+        calls.push(call);
+    }
+    // What happens outside meanwhile is told to none.
+    let key = [&scene.neighbours()[5][..], b"/new"].concat();
+    let put = |value: &[u8]| Msg::new().bytes(1, &key).bytes(2, value);
+    done(&scene.direct, PUT, put(b"SECRET once")).await;
+    done(&scene.direct, PUT, put(b"SECRET again")).await;
+    done(&scene.direct, DELETE, Msg::new().bytes(1, &key)).await;
+    let mut told = 0;
+    for (mut call, frames) in calls.into_iter().zip(streams) {
+        loop {
+            // It may not be there yet.
+            let put = Msg::new().bytes(1, "last").bytes(2, INSIDE);
+            done(&scene.attacker, PUT, put).await;
+            let Some(message) = call.next().await else {
+                let reply = call.finish().await;
+                scene.assert_secret("a watch", &reply);
+                assert_ne!(reply.code(), Some(0), "{reply:?}");
+                break;
+            };
+            assert!(!holds_secret(&message), "{frames:?} is told {message:?}");
+            let mut events = repeated(&message, 11).peekable();
+            if pb::int(&message, &[2]) == 77 && events.peek().is_some() {
+                told += 1;
+                break;
+            }
+            for event in events {
+                let value = pb::bytes(&event, &[2, 5]);
+                assert!(
+                    value.is_empty() || value == INSIDE,
+                    "{frames:?} is told {event:?}"
+                );
+            }
+        }
+    }
+    told
+}
+
+async fn watches(scene: &Scene, metadata: Metadata<'_>) {
+    let create = |inner: &[u8]| Msg::new().bytes(1, inner).as_ref().to_vec();
+    // prev_kv, and from the first revision on; and as it is.
+    let mut streams: Vec<Vec<u8>> = Vec::new();
+    for message in ranges(scene) {
+        let from = [&message[..], b"\x18\x01\x30\x01\x40\x01"].concat();
+        streams.push(framed(0, &create(&from)));
+        streams.push(framed(0, &create(&message)));
+        // Two in one, and two members of the oneof.
+        let two = [create(b"\x0a\x01a"), create(&message)].concat();
+        streams.push(framed(0, &two));
+        streams.push(framed(0, &[&create(&message)[..], b"\x1a\x00"].concat()));
+        streams.push(framed(0, &[b"\x12\x00", &create(&message)[..]].concat()));
+        streams.push(framed(1, &create(&message)));
+        streams.push(message);
+    }
+    let mut told = 0;
+    // Each connection has so many that a client may leave at once.
+    for streams in streams.chunks(40) {
+        told += are_told(scene, streams, metadata).await;
+    }
+    scene.assert_untouched("a watch").await;
+    assert!(told > streams.len() / 8, "{told} of {}", streams.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_show_and_end_only_what_is_inside() {
+    everywhere(|scene| async move {
+        let prefix = String::from_utf8(scene.prefix.clone()).expect("UTF-8");
+        let refused = ": keys outside have the lease";
+        let [outside, mixed, of_prefix] = scene.leases;
+        for (lease, shown) in [
+            (outside, vec![]),
+            (mixed, vec![b"mixed".to_vec()]),
+            (of_prefix, vec![]),
+        ] {
+            let told = scene
+                .attack(TIME_TO_LIVE, Msg::new().int(1, lease).int(2, 1))
+                .await;
+            assert_eq!(repeated(told.only(), 5).collect::<Vec<_>>(), shown);
+            let reply = scene.attack(REVOKE, Msg::new().int(1, lease)).await;
+            assert_refused(&reply, REVOKE, &prefix, refused);
+            // Renewing is allowed: ids belong to no prefix.
+            let mut beat = scene.attacker.call(KEEP_ALIVE, &[]).await;
+            beat.send(Msg::new().int(1, lease)).await;
+            assert_eq!(pb::int(&beat.next().await.expect("an answer"), &[3]), 3600);
+
+            // However it is named.
+            let id = Msg::new().int(1, lease).as_ref().to_vec();
+            let own = grant(&scene.attacker, 600).await;
+            let own = Msg::new().int(1, own).as_ref().to_vec();
+            let mut long = id.clone();
+            let last = long.len() - 1;
+            long[last] |= 0x80;
+            long.push(0);
+            let wide = [&[0x88, 0x00], &id[1..]].concat();
+            let fixed = [&[0x09][..], &lease.to_le_bytes()].concat();
+            for message in [
+                [&own[..], &id].concat(),
+                [&id[..], &own].concat(),
+                [&id[..], b"\x10\x01"].concat(),
+                [b"\x0b\x0c", &id[..]].concat(),
+                [&fixed[..], &id].concat(),
+                [&id[..], &fixed].concat(),
+                [&id[..], Msg::new().bytes(1999, vec![0; 70 << 10]).as_ref()].concat(),
+                long,
+                wide,
+                fixed,
+            ] {
+                scene.attack(REVOKE, &message).await;
+            }
+            transports(&scene, REVOKE, &id).await;
+            for two in [
+                [framed(0, &own), framed(0, &id)],
+                [framed(0, &id), framed(0, &own)],
+            ] {
+                scene.attack_raw(REVOKE, &two.concat(), false, &[]).await;
+            }
+        }
+        // What has keys inside only, and what has none.
+        for keys in [&["one", "two"][..], &[]] {
+            let lease = grant(&scene.attacker, 600).await;
+            for key in keys {
+                put_with(&scene.attacker, key, lease, &[]).await;
+            }
+            let there = scene.inside().await;
+            let reply = scene.attack(REVOKE, Msg::new().int(1, lease)).await;
+            assert_eq!(reply.code(), Some(0), "{reply:?}");
+            assert_eq!(scene.inside().await, there - keys.len() as i64);
+            assert!(time_to_live(&scene.direct, lease).await < 0);
+        }
+        // As etcd has it.
+        let unknown = Msg::new().int(1, 4711);
+        let told = scene.direct.unary(REVOKE, &unknown, &[]).await;
+        let reply = scene.attack(REVOKE, unknown).await;
+        assert_eq!(
+            (reply.code(), reply.message()),
+            (told.code(), told.message())
+        );
+        assert_eq!(reply.code(), Some(5));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_and_elections_stay_inside() {
+    everywhere(|scene| async move {
+        let lease = grant(&scene.attacker, 600).await;
+        let names = scene
+            .neighbours()
+            .into_iter()
+            .chain([Vec::new(), b"\0".to_vec()]);
+        for name in names {
+            let leader = || {
+                let key = Msg::new().bytes(1, &name).bytes(2, &name);
+                Msg::new()
+                    .msg(1, key.int(3, 2).int(4, lease))
+                    .bytes(2, INSIDE)
+            };
+            let named = || Msg::new().bytes(1, &name).int(2, lease).bytes(3, INSIDE);
+            let unlock = Msg::new().bytes(1, &name);
+            for (path, request) in [
+                ("/v3lockpb.Lock/Lock", named()),
+                ("/v3lockpb.Lock/Unlock", unlock),
+                ("/v3electionpb.Election/Campaign", named()),
+                ("/v3electionpb.Election/Leader", Msg::new().bytes(1, &name)),
+                ("/v3electionpb.Election/Proclaim", leader()),
+                ("/v3electionpb.Election/Resign", leader()),
+            ] {
+                let mut call = scene.attacker.call(path, &[]).await;
+                call.send(request).await;
+                call.half_close();
+                let reply = call.finish().await;
+                // Names of the attacker's own have the mark too: what is to be seen has a value with it.
+                let told = reply.messages.concat();
+                let value = [SECRET, &name].concat();
+                assert!(!told.windows(value.len()).any(|part| part == value) || name.is_empty());
+                scene.assert_untouched(path).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alarms_are_asked_for_and_not_changed() {
+    let scene = Scene::set(versions()[0], "p/", &[]).await;
+    let alarm = CONDITIONAL[0];
+    assert_eq!(scene.attack(alarm, Msg::new()).await.code(), Some(0));
+    for acts in [
+        Msg::new().int(1, 1).int(3, 1),
+        Msg::new().int(1, 2).int(3, 1),
+        Msg::new().int(1, 0).int(1, 1).int(3, 1),
+        Msg::new().int(1, 1).int(1, 0).int(3, 1),
+    ] {
+        let reply = scene.attack(alarm, acts).await;
+        assert_refused(&reply, alarm, "p/", ": only GET is open");
+    }
+    let asks = framed(0, Msg::new().as_ref());
+    let acts = framed(0, Msg::new().int(1, 1).int(3, 1).as_ref());
+    scene
+        .attack_raw(alarm, &[&asks[..], &acts].concat(), false, &[])
+        .await;
+    let told = Client::connect(&scene.cluster.endpoint(0)).await;
+    let told = done(&told, alarm, Msg::new()).await;
+    assert_eq!(repeated(told.only(), 2).count(), 0, "an alarm was raised");
+}

@@ -1,0 +1,178 @@
+//! Ways in beside the methods: other paths, JSON, the proxy's own pages; and what an operator opens (N1).
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::scene::{RANGE, SECRET, Scene, assert_refused, framed, holds_secret};
+use crate::start;
+use crate::support::cluster::stdout_of;
+use crate::support::grpc::Client;
+use crate::support::http;
+use crate::support::pb::Msg;
+use crate::support::raw::{self, DATA, END_STREAM, Raw};
+use crate::support::release::versions;
+
+/// Long enough for an answer that is not to come.
+const LIMIT: Duration = Duration::from_secs(20);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_is_not_quite_a_methods_is_refused() {
+    for version in versions() {
+        let scene = Scene::set(version, "p/", &[]).await;
+        let all = Msg::new().bytes(1, "\0").bytes(2, "\0");
+        for path in [
+            "/etcdserverpb.KV/Rangf",
+            "/etcdserverpb.KV/range",
+            "/etcdserverpb.KV/Range/",
+            "//etcdserverpb.KV/Range",
+            "/etcdserverpb.KV//Range",
+            "/etcdserverpb.KV/./Range",
+            "/etcdserverpb.KV/x/../Range",
+            "/etcdserverpb.KV%2FRange",
+            "/etcdserverpb.KV/%52ange",
+            "/ETCDSERVERPB.KV/Range",
+            "/etcdserverpb.KV.Range",
+            "/x/etcdserverpb.KV/Range",
+            "/v3/kv/range",
+            "/v3/maintenance/snapshot",
+            "/",
+            "/etcdserverpb.Made/Up",
+        ] {
+            let reply = scene.attack(path, &all).await;
+            assert_refused(&reply, path, "p/", "");
+        }
+        // It is the method's to the proxy, so it is translated, and etcd knows no such one.
+        let reply = scene.attack(&format!("{RANGE}?x=1"), &all).await;
+        assert_ne!(reply.code(), Some(0), "{reply:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_that_no_library_writes_is_refused() {
+    let scene = Scene::set(versions()[0], "p/", &[]).await;
+    let all = Msg::new().bytes(1, "\0").bytes(2, "\0");
+    let body = framed(0, all.as_ref());
+    for path in [
+        "etcdserverpb.KV/Range",
+        "*",
+        "",
+        "/etcdserverpb.KV/Range#x",
+        "/etcdserverpb.KV/Range\0",
+        "/etcdserverpb.KV/Range ",
+        "http://other/etcdserverpb.KV/Range",
+        "/etcdserverpb.KV\\Range",
+    ] {
+        let mut client = Raw::connect(scene.proxy.address(), &[]);
+        client.write(&raw::call(1, path));
+        client.write(&raw::frame(DATA, END_STREAM, 1, &body));
+        while let Some(frame) = client.next(LIMIT) {
+            assert!(!holds_secret(&frame.payload), "{path:?}: {frame:?}");
+            // The end of the stream, or of the connection.
+            if frame.stream == 1 && (frame.flags & END_STREAM != 0 || frame.kind == raw::RST_STREAM)
+                || frame.kind == raw::GOAWAY
+            {
+                break;
+            }
+        }
+        scene.assert_untouched(path).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_and_pages_show_nothing() {
+    for version in versions() {
+        let scene = Scene::set(version, "p/", &[]).await;
+        scene.furnish().await;
+        for (method, path) in [
+            ("POST", "/v3/kv/range"),
+            ("POST", "/v3/maintenance/snapshot"),
+            ("GET", "/v2/keys"),
+            ("GET", "/metrics"),
+            ("GET", "/health"),
+            ("GET", "/proxy/status"),
+            ("GET", "/proxy/metrics"),
+            ("GET", "/debug/vars"),
+        ] {
+            let page = http::request(scene.proxy.address(), method, path).expect("an answer");
+            assert!(!holds_secret(page.body.as_bytes()), "{path}: {page:?}");
+            assert!(method == "GET" || page.status >= 400, "{path}: {page:?}");
+        }
+        let all = br#"{"key":"AA==","range_end":"AA=="}"#;
+        for kind in [
+            "application/json",
+            "application/grpc+json",
+            "application/grpc-web",
+        ] {
+            for path in ["/v3/kv/range", RANGE] {
+                let metadata = [("content-type", kind)];
+                let mut call = scene.attacker.call(path, &metadata).await;
+                call.send_raw(all[..].into()).await;
+                call.half_close();
+                let body = call.raw_body().await;
+                assert!(!holds_secret(&body), "{kind} {path}: {body:?}");
+            }
+        }
+        scene.assert_untouched("JSON").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_operator_opens_is_open_and_nothing_else() {
+    for version in versions() {
+        let scene = Scene::set(version, "p/", &[]).await;
+        let opened = start(&scene.cluster, "p/", &["--namespace-allow=Snapshot,HashKV"]);
+        let client = Client::connect(opened.address()).await;
+        let snapshot = "/etcdserverpb.Maintenance/Snapshot";
+        let reply = client.unary(snapshot, Msg::new(), &[]).await;
+        assert_eq!(reply.code(), Some(0), "{reply:?}");
+        assert!(
+            reply.messages.iter().any(|part| holds_secret(part)),
+            "the whole store"
+        );
+        let hash = "/etcdserverpb.Maintenance/HashKV";
+        assert_eq!(client.unary(hash, Msg::new(), &[]).await.code(), Some(0));
+        let compact = Msg::new().int(1, 2);
+        for path in [
+            "/etcdserverpb.KV/Compact",
+            "/etcdserverpb.Maintenance/Hash",
+            "/etcdserverpb.Maintenance/Defragment",
+            "/etcdserverpb.Auth/AuthEnable",
+        ] {
+            let reply = client.unary(path, &compact, &[]).await;
+            assert_refused(&reply, path, "p/", "");
+        }
+        let reply = scene.attack(snapshot, Msg::new()).await;
+        assert_refused(&reply, snapshot, "p/", "");
+        let status = |address: &str| {
+            let page = http::get(address, "/proxy/status").expect("a page");
+            let status: Value = serde_json::from_str(&page.body).expect("JSON");
+            status["namespace"].clone()
+        };
+        let (closed, opened) = (status(scene.proxy.address()), status(opened.address()));
+        assert_eq!(closed["prefix"], "p/");
+        let lists = |status: &Value, path| {
+            status["refused"]
+                .as_array()
+                .is_some_and(|all| all.contains(&Value::from(path)))
+        };
+        assert!(lists(&closed, snapshot) && !lists(&opened, snapshot));
+        assert!(lists(&opened, "/etcdserverpb.KV/Compact"));
+
+        // Told by etcdctl as it tells such things.
+        let told = scene
+            .cluster
+            .etcdctl_at(scene.proxy.address(), &["compact", "2"]);
+        let text = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(!told.status.success());
+        assert!(
+            text.contains("/etcdserverpb.KV/Compact is refused in the namespace"),
+            "{text}"
+        );
+        let all = scene
+            .cluster
+            .etcdctl_at(scene.proxy.address(), &["get", "", "--prefix"]);
+        assert!(!holds_secret(stdout_of(&all).as_bytes()));
+    }
+    assert!(holds_secret(SECRET));
+}
