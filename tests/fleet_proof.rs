@@ -242,17 +242,17 @@ impl Report {
 
 impl Display for Report {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let number = |name| self.number(name);
+        let seconds = |name| self.number(name) as f64 / 1000.0;
         write!(
             to,
-            "  {} reads, none failed, the slowest {} ms; {} events told, at most {} ms without; \
-             at most {} ms without an answered heartbeat, {} ms without a write",
-            number("reads"),
-            number("slowest_read_ms"),
-            number("events"),
-            number("no_event_ms"),
-            number("no_beat_ms"),
-            number("no_write_ms")
+            "  {} reads, none failed, the slowest {:.1} s; {} events; \
+             at most {:.1} s without an event, {:.1} s without a heartbeat, {:.1} s without a write",
+            self.number("reads"),
+            seconds("slowest_read_ms"),
+            self.number("events"),
+            seconds("no_event_ms"),
+            seconds("no_beat_ms"),
+            seconds("no_write_ms")
         )
     }
 }
@@ -280,7 +280,7 @@ impl Spread {
         let watches = fleet.iter();
         let watches = watches.map(|proxy| pages::metric(proxy.address(), "etcd_edge_c_watchers"));
         format!(
-            "  calls to each proxy: {calls:?}; open watches: {:?}",
+            "  calls to each proxy: {calls:.0?}; open watches: {:.0?}",
             watches.collect::<Vec<_>>()
         )
     }
