@@ -161,8 +161,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         let mut terminate = signals()?;
         let config = &discovered(config).await?;
         let app = App::start(config)?;
-        announce(config, &app);
         reload_on_hangup(app.reload())?;
+        announce(config, &app);
         let stop = async {
             let name = terminate.recv().await;
             info!(signal = name, grace = ?config.drain_timeout, "draining");

@@ -171,6 +171,19 @@ async fn a_new_certificate_is_shown_and_open_connections_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_no_files_is_not_ended_by_a_hangup() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let none: [String; 0] = [];
+    let proxy = Proxy::start(&cluster, &none);
+    let client = Client::connect(proxy.address()).await;
+    for count in 1..3 {
+        proxy.process.signal("HUP");
+        told(&proxy, "there are no TLS files", count).await;
+        assert_eq!(read(&client).await, Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mounted_secret_is_swapped_as_a_whole() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();

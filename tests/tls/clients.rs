@@ -35,6 +35,7 @@ async fn a_certificate_on_the_list_is_refused_and_no_other() {
         tls.issue_by_another("chain", 20, 21),
         tls.issue_by_another("bad-chain", 22, 9),
     );
+    let bad_head = tls.issue_by_another("bad-head", 8, 23);
     let expired = tls.issue("expired", |params| {
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2001, 1, 1);
@@ -42,12 +43,13 @@ async fn a_certificate_on_the_list_is_refused_and_no_other() {
     let list = tls.revoked(&[8, 9]);
     let pem = tls.write("list.pem", list.pem().unwrap());
     let der = tls.write("list.der", list.der());
-    let clients: [(Option<&Identity>, bool); 7] = [
+    let clients: [(Option<&Identity>, bool); 8] = [
         (Some(&good), true),
         (Some(&bad), false),
         (Some(&chain), true),
         // The authority that issued it is on the list.
         (Some(&bad_chain), false),
+        (Some(&bad_head), false),
         (Some(&expired), false),
         (Some(&tls.foreign_client), false),
         (None, false),

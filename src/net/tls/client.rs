@@ -97,9 +97,10 @@ impl ClientFiles {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
                 let chain = contents.certificates(cert)?;
+                let private = contents.private_key(key)?;
                 nameless(cert, &chain)?;
                 builder
-                    .with_client_auth_cert(chain, contents.private_key(key)?)
+                    .with_client_auth_cert(chain, private)
                     .map_err(|e| pair_error(cert, key, &e))?
             }
         };
