@@ -17,6 +17,8 @@ mod doors;
 mod encodings;
 #[path = "namespace/fleet.rs"]
 mod fleet;
+#[path = "namespace/gos.rs"]
+mod gos;
 #[path = "namespace/locks.rs"]
 mod locks;
 #[path = "namespace/scene.rs"]

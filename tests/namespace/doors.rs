@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::scene::{RANGE, SECRET, Scene, assert_refused, framed, holds_secret};
+use crate::scene::{RANGE, SECRET, Scene, WATCH, assert_refused, framed, holds_secret};
 use crate::start;
 use crate::support::cluster::stdout_of;
 use crate::support::grpc::Client;
@@ -114,6 +114,17 @@ async fn json_and_pages_show_nothing() {
             }
         }
         scene.assert_untouched("JSON").await;
+
+        // Of ranges it shows what clients typed.
+        let mut watch = scene.attacker.call(WATCH, &[]).await;
+        let create = Msg::new().bytes(1, "typed/").bytes(2, "typed0");
+        watch.send(Msg::new().msg(1, create)).await;
+        watch.next().await.expect("created");
+        let page = http::get(scene.proxy.address(), "/proxy/status").expect("a page");
+        let status: Value = serde_json::from_str(&page.body).expect("JSON");
+        let ranges = status["ranges"].as_array().cloned().unwrap_or_default();
+        let keys: Vec<_> = ranges.iter().map(|range| &range["key"]).collect();
+        assert_eq!(keys, ["typed/"], "{page:?}");
     }
 }
 

@@ -1,0 +1,125 @@
+//! Where Go's proxy with a namespace does otherwise, as `docs/namespace.md` lists it.
+
+use crate::scene::{PUT, RANGE, REVOKE, TIME_TO_LIVE, TXN, WATCH, done, repeated};
+use crate::start;
+use crate::support::beats::grant;
+use crate::support::cluster::Cluster;
+use crate::support::grpc::Client;
+use crate::support::pb::{self, Msg};
+use crate::support::ports;
+use crate::support::proxy::Proxy;
+use crate::support::release::NEWEST;
+
+/// What a proxy of the namespace `p/` does.
+#[derive(Debug, PartialEq, Eq)]
+struct Ways {
+    snapshot: Option<u32>,
+    compact: Option<u32>,
+    range_stream: Option<u32>,
+    /// The key of a lock at etcd.
+    lock: String,
+    /// An empty key in a transaction.
+    empty: Option<u32>,
+    /// The key that equals the prefix is there after that.
+    wrote_prefix: bool,
+    /// Keys of its lease.
+    shown: Vec<String>,
+    revoke: Option<u32>,
+    /// The key in the first event of a watch of the empty one, after that of the prefix and `p/\0` were put.
+    watched: String,
+}
+
+async fn ways(cluster: &Cluster, proxy: &Proxy) -> Ways {
+    let client = Client::connect(proxy.address()).await;
+    let direct = Client::connect(&cluster.endpoint(0)).await;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let code = async |path: &str, request: Msg| client.unary(path, request, &[]).await.code();
+    let put = |key: &str, lease| Msg::new().bytes(1, key).bytes(2, "v").int(3, lease);
+
+    let lease = grant(&direct, 600).await;
+    let lock = Msg::new().bytes(1, "lock").int(2, lease);
+    done(&client, "/v3lockpb.Lock/Lock", lock).await;
+    let keys = Msg::new().int(1, lease).int(2, 1);
+    let lock = done(&direct, TIME_TO_LIVE, keys).await;
+    let lock = repeated(lock.only(), 5).next().expect("its key");
+    let lock = text(lock).replace(&format!("{lease:x}"), "LEASE");
+
+    let empty = Msg::new().msg(2, Msg::new().msg(2, put("", 0)));
+    let empty = code(TXN, empty).await;
+    let prefix = done(&direct, RANGE, Msg::new().bytes(1, "p/")).await;
+    let wrote_prefix = pb::int(prefix.only(), &[4]) == 1;
+
+    let lease = grant(&direct, 600).await;
+    done(&direct, PUT, put("p/", lease)).await;
+    done(&direct, PUT, put("outside", lease)).await;
+    let keys = Msg::new().int(1, lease).int(2, 1);
+    let shown = done(&client, TIME_TO_LIVE, keys).await;
+    let shown = repeated(shown.only(), 5).map(text).collect();
+    let revoke = code(REVOKE, Msg::new().int(1, lease)).await;
+
+    let mut watch = client.call(WATCH, &[]).await;
+    watch.send(Msg::new().msg(1, Msg::new().bytes(1, ""))).await;
+    watch.next().await.expect("created");
+    done(&direct, PUT, put("p/", 0)).await;
+    done(&direct, PUT, put("p/\0", 0)).await;
+    let watched = loop {
+        let message = watch.next().await.expect("an event");
+        if let Some(event) = repeated(&message, 11).next() {
+            break text(pb::bytes(&event, &[2, 1]));
+        }
+    };
+    Ways {
+        snapshot: code("/etcdserverpb.Maintenance/Snapshot", Msg::new()).await,
+        compact: code("/etcdserverpb.KV/Compact", Msg::new().int(1, 2)).await,
+        range_stream: code("/etcdserverpb.KV/RangeStream", Msg::new().bytes(1, "a")).await,
+        lock,
+        empty,
+        wrote_prefix,
+        shown,
+        revoke,
+        watched,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gos_proxy_does_otherwise() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let address = format!("127.0.0.1:{}", ports::take());
+    let flags = [
+        "--namespace=p/".to_owned(),
+        format!("--advertise-client-url={address}"),
+    ];
+    let go = Proxy::start_go_at(&cluster, address, &flags);
+    let go = ways(&cluster, &go).await;
+    let cluster = Cluster::start(NEWEST, 1);
+    let edge = ways(&cluster, &start(&cluster, "p/", &[])).await;
+    let refused = Some(7);
+    assert_eq!(
+        edge,
+        Ways {
+            snapshot: refused,
+            compact: refused,
+            range_stream: Some(0),
+            lock: "p/lock/LEASE".to_owned(),
+            empty: Some(3),
+            wrote_prefix: false,
+            shown: vec![],
+            revoke: refused,
+            watched: "\0".to_owned(),
+        }
+    );
+    assert_eq!(
+        go,
+        Ways {
+            snapshot: Some(0),
+            compact: Some(0),
+            range_stream: Some(12),
+            lock: "lock/LEASE".to_owned(),
+            empty: Some(0),
+            wrote_prefix: true,
+            shown: vec![String::new()],
+            revoke: Some(0),
+            watched: String::new(),
+        }
+    );
+}
