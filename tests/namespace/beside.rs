@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::cluster::Cluster;
 use crate::support::go;
 use crate::support::release::versions;
-use crate::{PREFIXES, start};
+use crate::{start, stores};
 
 const TESTS: [&str; 5] = [
     "TestNamespaceCompacted",
@@ -17,10 +17,10 @@ const TESTS: [&str; 5] = [
 ];
 
 fn is_as_with_gos_wrapper(version: &str) {
-    let tests = PREFIXES
-        .iter()
-        .flat_map(|prefix| TESTS.map(|test| (*prefix, test)));
-    for (prefix, test) in tests {
+    let these = stores()
+        .into_iter()
+        .filter(|(release, _)| *release == version);
+    for (prefix, test) in these.flat_map(|(_, prefix)| TESTS.map(|test| (prefix, test))) {
         // Stores of the same history have the same revisions.
         let (one, other) = (Cluster::start(version, 1), Cluster::start(version, 1));
         let proxy = start(&one, prefix, &[]);

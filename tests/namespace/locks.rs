@@ -5,8 +5,7 @@ use crate::scene::{PUT, RANGE, TIME_TO_LIVE, done, repeated};
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Call, Client};
 use crate::support::pb::{self, Msg};
-use crate::support::release::versions;
-use crate::{PREFIXES, start};
+use crate::{start, stores};
 
 const LOCK: &str = "/v3lockpb.Lock/Lock";
 const UNLOCK: &str = "/v3lockpb.Lock/Unlock";
@@ -167,29 +166,27 @@ impl Side {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn etcds_own_locks_and_elections_are_as_under_the_prefix() {
-    for version in versions() {
-        for prefix in PREFIXES {
-            let (one, other) = (Cluster::start(version, 1), Cluster::start(version, 1));
-            let proxy = start(&one, prefix, &[]);
-            let inside = Side {
-                client: Client::connect(proxy.address()).await,
-                direct: Client::connect(&one.endpoint(0)).await,
-                typed: String::new(),
-                prefix: prefix.to_owned(),
-            };
-            let beside = Side {
-                client: Client::connect(&other.endpoint(0)).await,
-                direct: Client::connect(&other.endpoint(0)).await,
-                typed: prefix.to_owned(),
-                prefix: prefix.to_owned(),
-            };
-            for side in [&inside, &beside] {
-                let put = Msg::new().bytes(1, side.name("a")).bytes(2, "1");
-                done(&side.client, PUT, put).await;
-            }
-            let want = beside.play().await;
-            let told = inside.play().await;
-            assert_eq!(told, want, "etcd {version} in {prefix}");
+    for (version, prefix) in stores() {
+        let (one, other) = (Cluster::start(version, 1), Cluster::start(version, 1));
+        let proxy = start(&one, prefix, &[]);
+        let inside = Side {
+            client: Client::connect(proxy.address()).await,
+            direct: Client::connect(&one.endpoint(0)).await,
+            typed: String::new(),
+            prefix: prefix.to_owned(),
+        };
+        let beside = Side {
+            client: Client::connect(&other.endpoint(0)).await,
+            direct: Client::connect(&other.endpoint(0)).await,
+            typed: prefix.to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        for side in [&inside, &beside] {
+            let put = Msg::new().bytes(1, side.name("a")).bytes(2, "1");
+            done(&side.client, PUT, put).await;
         }
+        let want = beside.play().await;
+        let told = inside.play().await;
+        assert_eq!(told, want, "etcd {version} in {prefix}");
     }
 }
