@@ -157,7 +157,9 @@ impl Edits {
             }
         });
         len += copied;
-        let mut fresh = BytesMut::with_capacity(copied + HEAD_LEN);
+        // Exactly: what is left over would cost a second piece of memory.
+        let head = if framed { HEAD_LEN } else { 0 };
+        let mut fresh = BytesMut::with_capacity(copied + head);
         if framed {
             // What grows beyond four gigabytes had to be smaller to arrive, and larger than any limit.
             let len = u32::try_from(len).unwrap_or(u32::MAX);
