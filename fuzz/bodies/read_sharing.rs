@@ -62,7 +62,7 @@ impl World {
         let reader = self.moment;
         self.waiting += 1;
         let clock = self.clock;
-        match self.sharing.ask(key, reader % 64, || clock, Vec::new) {
+        match self.sharing.ask(key, reader % 64, clock, Vec::new) {
             Asked::Go => self.send(key, vec![reader]),
             Asked::Wait(next) => next.push(reader),
             Asked::Gather(next, enough) => {
@@ -96,8 +96,7 @@ impl World {
             self.answered += 1;
             self.waiting -= 1;
         }
-        let clock = self.clock;
-        match self.sharing.returned(&key, !gathered, || clock) {
+        match self.sharing.returned(&key, !gathered) {
             Returned::Nobody => {}
             Returned::Go(next) => {
                 assert!(!next.is_empty(), "a read for nobody");

@@ -84,15 +84,12 @@ impl Outflow {
         self
     }
 
-    /// Chunks that have arrived, for [`Outflow::poll`] to translate; false if nothing is translated.
-    pub(super) fn takes(&mut self, chunks: &mut VecDeque<Bytes>) -> bool {
-        let Some(translation) = &mut self.translation else {
-            return false;
-        };
-        chunks
-            .drain(..)
-            .for_each(|chunk| translation.stream.push(chunk));
-        true
+    /// Takes chunks that have arrived, for [`Outflow::poll`] to translate, if anything is translated.
+    pub(super) fn take(&mut self, chunks: &mut VecDeque<Bytes>) {
+        if let Some(translation) = &mut self.translation {
+            let arrived = chunks.drain(..);
+            arrived.for_each(|chunk| translation.stream.push(chunk));
+        }
     }
 
     /// What is learned from what passes.

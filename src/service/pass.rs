@@ -77,7 +77,7 @@ async fn pass_large(call: &mut Call, mut answer: Answer, code: Code) -> Code {
     // What is whole has been translated.
     if let Rest::Stream { .. } = answer.rest {
         out = out.translated(call.method);
-        out.takes(&mut answer.chunks);
+        out.take(&mut answer.chunks);
     }
     let pinned = match answer.rest {
         Rest::End(_) => answer.held.bytes(),

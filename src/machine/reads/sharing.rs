@@ -5,6 +5,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
@@ -17,7 +18,7 @@ const MANY: usize = 16;
 /// Crowds that are remembered while nothing of their question is on its way.
 const MOST_IDLE: usize = 16;
 
-/// For how long they are.
+/// For how long after somebody asked last.
 const IDLE: Duration = Duration::from_millis(200);
 
 /// By what is asked. `R` is what those who wait for the next read have in common.
@@ -40,8 +41,10 @@ struct Queue<R> {
     came: usize,
     /// Who came lately, once they were many.
     crowd: Option<Crowd>,
-    /// Nothing is on its way since then.
-    idle: Option<Instant>,
+    /// When somebody asked last.
+    asked: Instant,
+    /// Nothing is on its way.
+    idle: bool,
 }
 
 /// What one who asks is to do.
@@ -81,7 +84,7 @@ impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
         &mut self,
         key: K,
         client: u64,
-        now: impl FnOnce() -> Instant,
+        now: Instant,
         next: impl FnOnce() -> R,
     ) -> Asked<'_, R> {
         let queue = match self.places.entry(key) {
@@ -89,10 +92,13 @@ impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
                 place.insert(None);
                 return Asked::Go;
             }
-            Entry::Occupied(place) => place.into_mut().get_or_insert_default(),
+            Entry::Occupied(place) => place
+                .into_mut()
+                .get_or_insert_with(|| Box::new(Queue::new(now))),
         };
-        let idle = queue.idle.take();
-        if idle.is_some_and(|since| now().saturating_duration_since(since) > IDLE) {
+        let idle = mem::take(&mut queue.idle);
+        let before = mem::replace(&mut queue.asked, now);
+        if idle && now.saturating_duration_since(before) > IDLE {
             queue.crowd = None;
             return Asked::Go;
         }
@@ -103,7 +109,7 @@ impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
             enough = crowd.enough();
         }
         let round = queue.next.get_or_insert_with(next);
-        if idle.is_some() {
+        if idle {
             return Asked::Gather(round, enough);
         }
         Asked::Wait(round)
@@ -111,7 +117,7 @@ impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
 
     /// The read that was on its way has come back, or will not; or those who gathered go, and then they
     /// are not to gather `again`.
-    pub fn returned(&mut self, key: &K, again: bool, now: impl FnOnce() -> Instant) -> Returned<R> {
+    pub fn returned(&mut self, key: &K, again: bool) -> Returned<R> {
         // Mostly nobody waits, and the question is looked up once.
         let Some((key, place)) = self.places.remove_entry(key) else {
             return Returned::Nobody;
@@ -122,7 +128,7 @@ impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
         let returned = queue.returned(again);
         match (&returned, &queue.crowd) {
             (Returned::Nobody, Some(crowd)) if crowd.is_large() => {
-                queue.idle = Some(now());
+                queue.idle = true;
                 self.idle.push_back(key.clone());
                 self.places.insert(key, Some(queue));
                 self.forget_idle();
@@ -157,10 +163,20 @@ impl<K: Hash + Eq + Clone, R: Clone> Sharing<K, R> {
 }
 
 fn is_idle<R>(place: &Place<R>) -> bool {
-    place.as_ref().is_some_and(|queue| queue.idle.is_some())
+    place.as_ref().is_some_and(|queue| queue.idle)
 }
 
 impl<R: Clone> Queue<R> {
+    fn new(now: Instant) -> Queue<R> {
+        Queue {
+            next: None,
+            came: 0,
+            crowd: None,
+            asked: now,
+            idle: false,
+        }
+    }
+
     fn returned(&mut self, again: bool) -> Returned<R> {
         let Some(next) = &self.next else {
             return Returned::Nobody;
@@ -179,17 +195,6 @@ impl<R: Clone> Queue<R> {
             crowd.goes();
         }
         self.next.take().map_or(Returned::Nobody, Returned::Go)
-    }
-}
-
-impl<R> Default for Queue<R> {
-    fn default() -> Queue<R> {
-        Queue {
-            next: None,
-            came: 0,
-            crowd: None,
-            idle: None,
-        }
     }
 }
 

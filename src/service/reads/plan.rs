@@ -55,7 +55,7 @@ pub(in crate::service) fn plan(call: &mut Call, request: &[Bytes]) -> Plan {
     if !may_share(call, &asking) {
         return Plan::Plain(Some(asking));
     }
-    match enter(&call.ctx, asking.key(), call.peer.number, &asking.asker) {
+    match enter(&call.ctx, &asking, call.peer.number) {
         Turn::Go(flight) => Plan::Alone(asking, flight),
         Turn::Wait(ticket) => waits(asking, Wait::Turn(ticket)),
     }

@@ -12,7 +12,6 @@ use crate::limits;
 use crate::machine::reads::sharing::{Asked, Returned};
 use crate::service::call::RANGE;
 use crate::service::fetch::{Begun, Read};
-use crate::service::peer::Asker;
 use crate::service::reads::asking::Asking;
 use crate::service::reads::kept::keep;
 use crate::service::reads::state::{Key, Outcome, Round, Whole};
@@ -30,10 +29,11 @@ pub(super) enum Turn {
 }
 
 /// Asks for a turn.
-pub(super) fn enter(ctx: &Rc<Ctx>, key: Key, client: u64, asker: &Asker) -> Turn {
+pub(super) fn enter(ctx: &Rc<Ctx>, asking: &Asking, client: u64) -> Turn {
+    let (key, asker) = (asking.key(), &asking.asker);
     let mut sharing = ctx.reads.sharing.borrow_mut();
     let begin = || Round::new(asker.credential.clone());
-    let (round, enough) = match sharing.ask(key.clone(), client, std::time::Instant::now, begin) {
+    let (round, enough) = match sharing.ask(key.clone(), client, asking.since.into_std(), begin) {
         Asked::Go => {
             return Turn::Go(Flight {
                 ctx: ctx.clone(),
@@ -124,13 +124,8 @@ fn gather(ctx: &Rc<Ctx>, key: &Key, round: &Rc<Round>, enough: usize) {
 
 /// Whoever waits has his turn; or gathers, where that may be.
 fn next(ctx: &Rc<Ctx>, key: &Key, kept: bool, may_gather: bool) {
-    let now = std::time::Instant::now;
     loop {
-        let returned = ctx
-            .reads
-            .sharing
-            .borrow_mut()
-            .returned(key, may_gather, now);
+        let returned = ctx.reads.sharing.borrow_mut().returned(key, may_gather);
         let round = match returned {
             Returned::Nobody => return,
             Returned::Gather(round, enough) => return gather(ctx, key, &round, enough),
