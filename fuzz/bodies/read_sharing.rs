@@ -59,6 +59,8 @@ pub(crate) fn run(data: &[u8]) {
 
 impl World {
     fn ask(&mut self, key: u8) {
+        // Each is another client, also of those who come at once.
+        self.moment += 1;
         let reader = self.moment;
         self.waiting += 1;
         let clock = self.clock;

@@ -203,3 +203,82 @@ impl<K: Hash + Eq + Clone, R: Clone> Default for Sharing<K, R> {
         Sharing::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Round = Vec<u64>;
+
+    /// Forty clients ask in turns, so that their next read gathers; nothing is on its way then.
+    fn crowded(now: Instant) -> Sharing<u8, Round> {
+        let mut sharing: Sharing<u8, Round> = Sharing::new();
+        assert_eq!(sharing.ask(0, 0, now, Vec::new), Asked::Go);
+        for _ in 0..2 {
+            for client in 0..40 {
+                assert!(matches!(
+                    sharing.ask(0, client, now, Vec::new),
+                    Asked::Wait(_)
+                ));
+            }
+            assert!(matches!(sharing.returned(&0, true), Returned::Go(_)));
+        }
+        assert_eq!(sharing.returned(&0, true), Returned::Nobody);
+        assert!(sharing.is_empty());
+        sharing
+    }
+
+    #[test]
+    fn a_crowd_gathers_for_half_of_it() {
+        let now = Instant::now();
+        let mut sharing = crowded(now);
+        // The first of the next turn has nothing to wait for but the others.
+        match sharing.ask(0, 1, now, Vec::new) {
+            Asked::Gather(_, enough) => assert_eq!(enough, 20),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(sharing.len(), 1);
+        for client in 2..10 {
+            assert!(matches!(
+                sharing.ask(0, client, now, Vec::new),
+                Asked::Wait(_)
+            ));
+        }
+        // They have paused, and go, however few they are.
+        assert!(matches!(sharing.returned(&0, false), Returned::Go(_)));
+        // The same behind a read that is on its way.
+        assert!(matches!(sharing.ask(0, 11, now, Vec::new), Asked::Wait(_)));
+        assert!(matches!(
+            sharing.returned(&0, true),
+            Returned::Gather(_, 20)
+        ));
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_is_forgotten() {
+        let now = Instant::now();
+        let mut sharing = crowded(now);
+        let later = now + IDLE + Duration::from_millis(1);
+        assert_eq!(sharing.ask(0, 1, later, Vec::new), Asked::Go);
+        assert_eq!(sharing.returned(&0, true), Returned::Nobody);
+        assert!(sharing.places.is_empty());
+    }
+
+    #[test]
+    fn few_crowds_are_remembered() {
+        let now = Instant::now();
+        let mut sharing = crowded(now);
+        for key in 1..=MOST_IDLE as u8 {
+            let place = sharing.places[&0].as_ref().map(|queue| {
+                Box::new(Queue {
+                    crowd: queue.crowd.clone(),
+                    ..Queue::new(now)
+                })
+            });
+            sharing.places.insert(key, place);
+            assert_eq!(sharing.returned(&key, true), Returned::Nobody);
+        }
+        assert_eq!(sharing.places.len(), MOST_IDLE);
+        assert!(!sharing.places.contains_key(&0), "the oldest stayed");
+    }
+}

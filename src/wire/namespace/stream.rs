@@ -299,6 +299,17 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_outgrows_the_limit_does_not_pass() {
+        // Three bytes that become five.
+        assert!(stream(PUTS, 5).whole(&[put("a")]).is_ok());
+        let too_large = FrameError::TooLarge { len: 5, max: 4 };
+        assert_eq!(
+            stream(PUTS, 4).whole(&[put("a")]),
+            Err(StreamError::Frame(too_large))
+        );
+    }
+
+    #[test]
     fn what_cannot_be_looked_at_does_not_pass() {
         let too_large = FrameError::TooLarge { len: 3, max: 2 };
         assert_eq!(
