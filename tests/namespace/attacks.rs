@@ -2,6 +2,7 @@
 //! such as no library writes: nothing outside is read, changed or learned (N1, N3).
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use etcd_edge::wire::method::{self, Kind};
 
@@ -22,12 +23,21 @@ const BYPASS: Metadata<'_> = &[("etcd-edge-bypass", "1")];
 /// Methods of which only some requests pass; they have tests of their own.
 const CONDITIONAL: [&str; 2] = ["/etcdserverpb.Maintenance/Alarm", REVOKE];
 
-/// Every release, and every prefix: with each other they have nothing to do.
-async fn everywhere<F: Future>(attack: impl Fn(Scene) -> F) {
+/// Every release, and every prefix: with each other they have nothing to do. All at once, since an attack waits
+/// for each answer.
+async fn everywhere<F: Future<Output = ()> + Send + 'static>(
+    attack: impl Fn(Scene) -> F + Copy + Send + 'static,
+) {
+    let mut attacks = JoinSet::new();
     for (version, prefix) in versions().into_iter().zip(PREFIXES) {
-        let scene = Scene::set(version, prefix, &["--cache-max-age=1h"]).await;
-        scene.furnish().await;
-        attack(scene).await;
+        attacks.spawn(async move {
+            let scene = Scene::set(version, prefix, &["--cache-max-age=1h"]).await;
+            scene.furnish().await;
+            attack(scene).await;
+        });
+    }
+    while let Some(attacked) = attacks.join_next().await {
+        attacked.expect("the attack is held off");
     }
 }
 

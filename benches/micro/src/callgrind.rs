@@ -9,6 +9,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use crate::cases::{Case, Threads};
 use crate::figures::Count;
@@ -42,7 +43,14 @@ fn said(command: &mut Command) -> Result<String, String> {
 /// What one operation of the case costs.
 pub(crate) fn count(case: &Case) -> Result<Count, String> {
     let (few, many) = case.rounds;
-    let (short, long) = (totals(case, few)?, totals(case, many)?);
+    // Side by side: what is counted does not depend on what else runs.
+    let (short, long) = thread::scope(|scope| {
+        let short = scope.spawn(|| totals(case, few));
+        let long = totals(case, many);
+        (short.join(), long)
+    });
+    let short = short.map_err(|_| format!("{}: counting panicked", case.name))??;
+    let long = long?;
     if short.instructions >= long.instructions {
         // Not of the threads that do the work, then.
         return Err(format!(
