@@ -3,20 +3,21 @@
 //! Pure: no file is opened and no name resolved here, so a missing certificate shows itself
 //! when the program starts, not here.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+mod endpoints;
+mod keys;
+mod tls;
+
 use std::time::Duration;
 
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
-use crate::machine::picker::Policy;
-use crate::net::tls::offer::Offer;
-use crate::service::fleet::state::{FleetOptions, ResolverOptions};
+use crate::service::fleet::state::FleetOptions;
 use crate::service::reads::answers::ReadOptions;
 use crate::upstream::discovery::Discovery;
-use crate::upstream::endpoint::{Endpoint, is_host};
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
-use crate::wire::method::{self, Method};
+
+pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
 
 /// What to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,62 +72,8 @@ pub struct Config {
     pub debug: bool,
 }
 
-/// How to speak TLS to etcd. The paths are as typed, none of them empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UpstreamTls {
-    /// Client certificate; given exactly when `key` is.
-    pub cert: Option<PathBuf>,
-    /// Its private key.
-    pub key: Option<PathBuf>,
-    /// CA bundle; none: the system's roots.
-    pub cacert: Option<PathBuf>,
-    /// Take any certificate of etcd's for good, which is worth a warning in the log.
-    pub insecure_skip_verify: bool,
-}
-
-/// How to speak TLS to clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerTls {
-    /// What is presented.
-    pub certificate: ServerCertificate,
-    /// When given, a client must present a certificate that this CA bundle signed.
-    pub trusted_ca_file: Option<PathBuf>,
-    /// Such certificates that are refused all the same; given only with the bundle.
-    pub client_crl_file: Option<PathBuf>,
-    /// Versions and suites.
-    pub offer: Offer,
-}
-
-/// Where the certificate comes from that clients are shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerCertificate {
-    /// Files of the operator's.
-    Files {
-        /// Certificate chain.
-        cert_file: PathBuf,
-        /// Its private key.
-        key_file: PathBuf,
-    },
-    /// `--auto-tls`.
-    Generated {
-        /// Where it is kept.
-        folder: PathBuf,
-        /// How long it is valid once it is made, 1 to [`MAX_VALIDITY`].
-        years: u32,
-    },
-}
-
 /// More worker threads than this are a slip of the finger: no machine gains by them.
 pub const MAX_WORKERS: usize = 1024;
-
-/// Largest `--self-signed-cert-validity`, in years: far beyond, certificates have no dates.
-pub const MAX_VALIDITY: u32 = 1000;
-
-/// Where `--auto-tls` keeps its certificate, below `--data-dir`.
-const GENERATED: &str = "fixtures/proxy";
-
-/// Largest weight of an endpoint.
-const MAX_WEIGHT: u32 = 1000;
 
 /// What etcd itself takes (`--max-request-bytes`).
 const DEFAULT_MAX_SEND_BYTES: u64 = 1536 * 1024;
@@ -139,8 +86,6 @@ const DEFAULT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const DEFAULT_WATCH_PROGRESS_NOTIFY: Duration = Duration::from_secs(600);
 /// etcd's own bound on it.
 pub const LEAST_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
-/// In seconds: the longest lease that etcd grants is one shorter.
-const TOO_LONG_TTL: u64 = 9_000_000_001;
 /// A thousandth of what machines have that run proxies, and seconds of a busy cluster's events.
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -151,16 +96,17 @@ impl Config {
     /// An address or endpoint that is none, a certificate without its key or the reverse, a
     /// number out of its range.
     pub fn resolve(flags: Flags) -> Result<Config, UsageError> {
-        check_listen_addr(&flags.listen_addr)?;
-        let server_tls = server_tls(&flags)?;
-        let upstream_tls = upstream_tls(&flags)?;
-        let endpoints = endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
-        let resolver = resolver(&flags)?;
-        let policy = policy(&flags.endpoint_policy)?;
+        endpoints::check_listen_addr(&flags.listen_addr)?;
+        let server_tls = tls::server_tls(&flags)?;
+        let upstream_tls = tls::upstream_tls(&flags)?;
+        let endpoints =
+            endpoints::endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
+        let resolver = keys::resolver(&flags)?;
+        let policy = endpoints::policy(&flags.endpoint_policy)?;
         let endpoint_options = EndpointOptions {
             sync: flags.endpoints_auto_sync_interval,
             policy,
-            weights: weights(&flags.endpoint_weights, policy)?,
+            weights: endpoints::weights(&flags.endpoint_weights, policy)?,
         };
         Ok(Config {
             workers: workers(flags.workers)?,
@@ -187,12 +133,12 @@ impl Config {
                 DEFAULT_WATCH_LOG_BYTES,
             ))
             .unwrap_or(usize::MAX),
-            watch_bypass: once(flags.watch_bypass),
+            watch_bypass: keys::once(flags.watch_bypass),
             watch_progress_notify: or_default(
                 flags.experimental_watch_progress_notify_interval,
                 DEFAULT_WATCH_PROGRESS_NOTIFY,
             ),
-            namespace_allow: opened(&flags.namespace_allow, &flags.namespace)?,
+            namespace_allow: keys::opened(&flags.namespace_allow, &flags.namespace)?,
             namespace: flags.namespace,
             reads: ReadOptions {
                 cache_bytes: usize::try_from(flags.cache_bytes).unwrap_or(usize::MAX),
@@ -209,211 +155,6 @@ impl Config {
             debug: flags.debug,
         })
     }
-}
-
-/// The form only: whether the host exists shows itself at listening.
-fn check_listen_addr(addr: &str) -> Result<(), UsageError> {
-    let refuse = |reason| Err(UsageError::value("listen-addr", addr, reason));
-    let Some((host, port)) = addr.rsplit_once(':') else {
-        return refuse("not host:port");
-    };
-    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
-        return refuse("the port is a number from 0 to 65535");
-    }
-    if !host.is_empty() && !is_host(host) {
-        return refuse("not a host name or an address; an IPv6 address needs brackets");
-    }
-    Ok(())
-}
-
-/// Each endpoint once, an unspecified scheme settled by `tls`.
-fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
-    let mut endpoints = Vec::with_capacity(texts.len());
-    for text in texts {
-        let endpoint = Endpoint::parse(text)
-            .map_err(|reason| UsageError::value("endpoints", text, reason))?
-            .with_default_tls(tls);
-        if !endpoints.contains(&endpoint) {
-            endpoints.push(endpoint);
-        }
-    }
-    if endpoints.is_empty() {
-        return Err(UsageError::value(
-            "endpoints",
-            "",
-            "at least one endpoint is needed",
-        ));
-    }
-    Ok(endpoints)
-}
-
-fn policy(text: &str) -> Result<Policy, UsageError> {
-    if text.is_empty() {
-        return Ok(Policy::default());
-    }
-    let named = Policy::ALL.iter().find(|(name, _)| *name == text);
-    named.map(|(_, policy)| *policy).ok_or_else(|| {
-        let names = Policy::ALL.map(|(name, _)| name).join(", ");
-        UsageError::value("endpoint-policy", text, format!("not one of {names}"))
-    })
-}
-
-/// Of `host:port=weight`, by how an endpoint's `:authority` has the host and port.
-fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u32)>, UsageError> {
-    let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
-    for text in texts {
-        let refuse = |reason: String| Err(UsageError::value("endpoint-weights", text, reason));
-        if policy != Policy::Weighted {
-            return refuse("needs --endpoint-policy=weighted".to_owned());
-        }
-        let Some((endpoint, weight)) = text.rsplit_once('=') else {
-            return refuse("not HOST:PORT=WEIGHT".to_owned());
-        };
-        let endpoint = match Endpoint::parse(endpoint) {
-            Ok(endpoint) => endpoint.authority(),
-            Err(reason) => return refuse(reason.to_string()),
-        };
-        let weight = match weight.parse() {
-            Ok(weight) if (1..=MAX_WEIGHT).contains(&weight) => weight,
-            _ => return refuse(format!("a weight is a number from 1 to {MAX_WEIGHT}")),
-        };
-        // Of anything given twice the last counts.
-        weights.retain(|(name, _)| *name != endpoint);
-        weights.push((endpoint, weight));
-    }
-    Ok(weights)
-}
-
-fn upstream_tls(flags: &Flags) -> Result<UpstreamTls, UsageError> {
-    pair(("cert", &flags.cert), ("key", &flags.key))?;
-    Ok(UpstreamTls {
-        cert: path(&flags.cert),
-        key: path(&flags.key),
-        cacert: path(&flags.cacert),
-        insecure_skip_verify: flags.insecure_skip_tls_verify,
-    })
-}
-
-fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError> {
-    pair(
-        ("cert-file", &flags.cert_file),
-        ("key-file", &flags.key_file),
-    )?;
-    let (min, max) = (&flags.tls_min_version, &flags.tls_max_version);
-    let offer = Offer::new(min, max, &flags.listen_cipher_suites)
-        .map_err(|refused| UsageError::value(refused.flag, &refused.value, refused.reason))?;
-    let years = flags.self_signed_cert_validity;
-    if flags.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
-        let reason = match years {
-            0 => "--auto-tls needs at least one year".to_owned(),
-            _ => format!("more than {MAX_VALIDITY}"),
-        };
-        let years = years.to_string();
-        return Err(UsageError::value(
-            "self-signed-cert-validity",
-            &years,
-            reason,
-        ));
-    }
-    let certificate = match (path(&flags.cert_file), path(&flags.key_file)) {
-        (Some(cert_file), Some(key_file)) => Some(ServerCertificate::Files {
-            cert_file,
-            key_file,
-        }),
-        _ => flags.auto_tls.then(|| ServerCertificate::Generated {
-            folder: PathBuf::from(&flags.data_dir).join(GENERATED),
-            years,
-        }),
-    };
-    let trusted_ca_file = path(&flags.trusted_ca_file);
-    let client_crl_file = path(&flags.client_crl_file);
-    // Who asks for more than is checked would think that strangers are kept out.
-    if trusted_ca_file.is_some() && certificate.is_none() {
-        let reason = "needs --cert-file and --key-file";
-        let file = &flags.trusted_ca_file;
-        return Err(UsageError::value("trusted-ca-file", file, reason));
-    }
-    if client_crl_file.is_some() && trusted_ca_file.is_none() {
-        let reason = "needs --trusted-ca-file: without it no certificate is asked for";
-        let file = &flags.client_crl_file;
-        return Err(UsageError::value("client-crl-file", file, reason));
-    }
-    Ok(certificate.map(|certificate| ServerTls {
-        certificate,
-        trusted_ca_file,
-        client_crl_file,
-        offer,
-    }))
-}
-
-/// The prefix and its TTL come together, and with an address.
-fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageError> {
-    let (prefix, ttl) = (flags.resolver_prefix.as_str(), flags.resolver_ttl);
-    let refuse_ttl =
-        |reason: &str| Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
-    if prefix.is_empty() {
-        return match ttl {
-            0 => Ok(None),
-            _ => refuse_ttl("needs --resolver-prefix"),
-        };
-    }
-    let reason = match ttl {
-        0 => "needs --resolver-ttl of at least 1",
-        _ if flags.advertise_client_url.is_empty() => {
-            "needs --advertise-client-url, which is empty"
-        }
-        TOO_LONG_TTL.. => return refuse_ttl("etcd has no lease that long"),
-        _ => {
-            return Ok(Some(ResolverOptions {
-                prefix: prefix.to_owned(),
-                ttl: Duration::from_secs(ttl),
-            }));
-        }
-    };
-    Err(UsageError::value("resolver-prefix", prefix, reason))
-}
-
-/// Each in the order of its first mention.
-fn once(texts: Vec<String>) -> Vec<String> {
-    let mut seen = HashSet::new();
-    let first = |text: &String| seen.insert(text.clone());
-    texts.into_iter().filter(first).collect()
-}
-
-/// The paths of methods by their names: `Name` where only one has it, `service/Name`, or the path.
-fn opened(names: &[String], namespace: &str) -> Result<Vec<&'static str>, UsageError> {
-    let mut paths = Vec::with_capacity(names.len());
-    for name in names {
-        let refuse = |reason| Err(UsageError::value("namespace-allow", name, reason));
-        if namespace.is_empty() {
-            return refuse("needs --namespace");
-        }
-        let path = format!("/{}", name.trim_start_matches('/'));
-        let named = |method: &&Method| method.path == path || method.name == name;
-        let mut found = method::all().iter().filter(named);
-        match (found.next(), found.next()) {
-            (Some(method), None) => paths.push(method.path),
-            (Some(_), Some(_)) => {
-                return refuse("several services have it: name it as service/Method");
-            }
-            (None, _) => return refuse("not a method of etcd's"),
-        }
-    }
-    Ok(paths)
-}
-
-/// A certificate and its key come together or not at all.
-fn pair(cert: (&str, &str), key: (&str, &str)) -> Result<(), UsageError> {
-    for ((given, value), (other, missing)) in [(cert, key), (key, cert)] {
-        if !value.is_empty() && missing.is_empty() {
-            return Err(UsageError::value(given, value, format!("needs --{other}")));
-        }
-    }
-    Ok(())
-}
-
-fn path(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 fn workers(asked: u32) -> Result<usize, UsageError> {

@@ -1,0 +1,81 @@
+//! Where it listens and where etcd is.
+
+use crate::cli::usage::UsageError;
+use crate::machine::picker::Policy;
+use crate::upstream::endpoint::{Endpoint, is_host};
+
+/// Largest weight of an endpoint.
+const MAX_WEIGHT: u32 = 1000;
+
+/// The form only: whether the host exists shows itself at listening.
+pub(super) fn check_listen_addr(addr: &str) -> Result<(), UsageError> {
+    let refuse = |reason| Err(UsageError::value("listen-addr", addr, reason));
+    let Some((host, port)) = addr.rsplit_once(':') else {
+        return refuse("not host:port");
+    };
+    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
+        return refuse("the port is a number from 0 to 65535");
+    }
+    if !host.is_empty() && !is_host(host) {
+        return refuse("not a host name or an address; an IPv6 address needs brackets");
+    }
+    Ok(())
+}
+
+/// Each endpoint once, an unspecified scheme settled by `tls`.
+pub(super) fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
+    let mut endpoints = Vec::with_capacity(texts.len());
+    for text in texts {
+        let endpoint = Endpoint::parse(text)
+            .map_err(|reason| UsageError::value("endpoints", text, reason))?
+            .with_default_tls(tls);
+        if !endpoints.contains(&endpoint) {
+            endpoints.push(endpoint);
+        }
+    }
+    if endpoints.is_empty() {
+        return Err(UsageError::value(
+            "endpoints",
+            "",
+            "at least one endpoint is needed",
+        ));
+    }
+    Ok(endpoints)
+}
+
+pub(super) fn policy(text: &str) -> Result<Policy, UsageError> {
+    if text.is_empty() {
+        return Ok(Policy::default());
+    }
+    let named = Policy::ALL.iter().find(|(name, _)| *name == text);
+    named.map(|(_, policy)| *policy).ok_or_else(|| {
+        let names = Policy::ALL.map(|(name, _)| name).join(", ");
+        UsageError::value("endpoint-policy", text, format!("not one of {names}"))
+    })
+}
+
+/// Of `host:port=weight`, by how an endpoint's `:authority` has the host and port.
+pub(super) fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u32)>, UsageError> {
+    let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let refuse = |reason: String| Err(UsageError::value("endpoint-weights", text, reason));
+        if policy != Policy::Weighted {
+            return refuse("needs --endpoint-policy=weighted".to_owned());
+        }
+        let Some((endpoint, weight)) = text.rsplit_once('=') else {
+            return refuse("not HOST:PORT=WEIGHT".to_owned());
+        };
+        let endpoint = match Endpoint::parse(endpoint) {
+            Ok(endpoint) => endpoint.authority(),
+            Err(reason) => return refuse(reason.to_string()),
+        };
+        let weight = match weight.parse() {
+            Ok(weight) if (1..=MAX_WEIGHT).contains(&weight) => weight,
+            _ => return refuse(format!("a weight is a number from 1 to {MAX_WEIGHT}")),
+        };
+        // Of anything given twice the last counts.
+        weights.retain(|(name, _)| *name != endpoint);
+        weights.push((endpoint, weight));
+    }
+    Ok(weights)
+}

@@ -1,0 +1,68 @@
+//! What concerns keys by their prefix: registration, and what is open in a namespace.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::cli::flags::Flags;
+use crate::cli::usage::UsageError;
+use crate::service::fleet::state::ResolverOptions;
+use crate::wire::method::{self, Method};
+
+/// In seconds: the longest lease that etcd grants is one shorter.
+const TOO_LONG_TTL: u64 = 9_000_000_001;
+
+/// The prefix and its TTL come together, and with an address.
+pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageError> {
+    let (prefix, ttl) = (flags.resolver_prefix.as_str(), flags.resolver_ttl);
+    let refuse_ttl =
+        |reason: &str| Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
+    if prefix.is_empty() {
+        return match ttl {
+            0 => Ok(None),
+            _ => refuse_ttl("needs --resolver-prefix"),
+        };
+    }
+    let reason = match ttl {
+        0 => "needs --resolver-ttl of at least 1",
+        _ if flags.advertise_client_url.is_empty() => {
+            "needs --advertise-client-url, which is empty"
+        }
+        TOO_LONG_TTL.. => return refuse_ttl("etcd has no lease that long"),
+        _ => {
+            return Ok(Some(ResolverOptions {
+                prefix: prefix.to_owned(),
+                ttl: Duration::from_secs(ttl),
+            }));
+        }
+    };
+    Err(UsageError::value("resolver-prefix", prefix, reason))
+}
+
+/// Each in the order of its first mention.
+pub(super) fn once(texts: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let first = |text: &String| seen.insert(text.clone());
+    texts.into_iter().filter(first).collect()
+}
+
+/// The paths of methods by their names: `Name` where only one has it, `service/Name`, or the path.
+pub(super) fn opened(names: &[String], namespace: &str) -> Result<Vec<&'static str>, UsageError> {
+    let mut paths = Vec::with_capacity(names.len());
+    for name in names {
+        let refuse = |reason| Err(UsageError::value("namespace-allow", name, reason));
+        if namespace.is_empty() {
+            return refuse("needs --namespace");
+        }
+        let path = format!("/{}", name.trim_start_matches('/'));
+        let named = |method: &&Method| method.path == path || method.name == name;
+        let mut found = method::all().iter().filter(named);
+        match (found.next(), found.next()) {
+            (Some(method), None) => paths.push(method.path),
+            (Some(_), Some(_)) => {
+                return refuse("several services have it: name it as service/Method");
+            }
+            (None, _) => return refuse("not a method of etcd's"),
+        }
+    }
+    Ok(paths)
+}
