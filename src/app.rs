@@ -3,13 +3,15 @@
 //! [`App::start`] needs no environment: tests run it in process on port 0.
 
 mod certificates;
+pub mod changes;
+mod discovered;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -17,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use self::changes::{Again, Changes, Changing};
+use crate::cli::Settings;
 use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
 use crate::error::StartError;
 use crate::limits;
@@ -30,14 +34,10 @@ use crate::service::MaxBytes;
 use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
 use crate::service::shared::{Shared, WatchOptions};
-use crate::upstream::discovery;
 use crate::upstream::endpoints::Endpoints;
 use crate::wire::method::{self, Kind};
 use crate::wire::namespace::Namespace;
 use crate::wire::status::Code;
-
-/// The environment variable that names a file to be read in the place of `/etc/resolv.conf`.
-const RESOLV_CONF: &str = "ETCD_EDGE_RESOLV_CONF";
 
 /// A proxy that listens; not yet accepting until [`App::serve`].
 pub struct App {
@@ -48,7 +48,8 @@ pub struct App {
     sides: Vec<reload::Side>,
     reload: Arc<Notify>,
     most_connections: usize,
-    drain_timeout: Duration,
+    endpoints: Arc<Endpoints>,
+    drain_timeout: Arc<Mutex<Duration>>,
 }
 
 impl App {
@@ -74,8 +75,9 @@ impl App {
             config.endpoint_options.clone(),
             metrics.endpoints.clone(),
         );
+        let endpoints = Arc::new(endpoints);
         let plan = Plan {
-            endpoints: Arc::new(endpoints),
+            endpoints: endpoints.clone(),
             metrics: metrics.clone(),
             shared: Arc::new(Shared::new(
                 config.workers,
@@ -98,7 +100,7 @@ impl App {
             .collect::<io::Result<Vec<_>>>()
             .map_err(|e| StartError::new("a worker cannot start", e))?;
         let most_connections = most_connections();
-        let drain_timeout = config.drain_timeout;
+        let drain_timeout = Arc::new(Mutex::new(config.drain_timeout));
         Ok(App {
             listener,
             address,
@@ -107,6 +109,7 @@ impl App {
             sides: tls.sides,
             reload: Arc::new(Notify::new()),
             most_connections,
+            endpoints,
             drain_timeout,
         })
     }
@@ -114,6 +117,14 @@ impl App {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What can change while it serves.
+    fn changing(&self) -> Changing {
+        Changing {
+            endpoints: self.endpoints.clone(),
+            drain_timeout: self.drain_timeout.clone(),
+        }
     }
 
     /// Whoever notifies this has the files of certificates looked at at once (S3).
@@ -146,12 +157,22 @@ impl App {
                 worker.ended().await;
             }
         };
-        Ok(timeout(self.drain_timeout, all).await.is_ok())
+        let grace = *self.drain_timeout.lock();
+        Ok(timeout(grace, all).await.is_ok())
     }
 }
 
-/// The program: serves until SIGTERM or SIGINT, exits at once on a second.
-pub fn run(config: &Config) -> Result<(), StartError> {
+/// Whether the proxy could start so, as far as that shows without listening and connecting: the files
+/// of certificates are read. None is made.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    certificates::check(config)?;
+    warnings(config);
+    Ok(())
+}
+
+/// The program: serves until SIGTERM or SIGINT, exits at once on a second. At SIGHUP `again` says what
+/// `settings` are by now.
+pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -159,13 +180,16 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     // Within the runtime, since workers and signals belong to it.
     runtime.block_on(async {
         let mut terminate = signals()?;
-        let config = &discovered(config).await?;
+        let config = &discovered::discovered(config).await?;
         let app = App::start(config)?;
-        reload_on_hangup(app.reload())?;
+        let grace = app.drain_timeout.clone();
+        let changes = Changes::new(app.changing(), config.clone(), settings, again);
+        reload_on_hangup(app.reload(), changes)?;
+        warnings(config);
         announce(config, &app);
         let stop = async {
             let name = terminate.recv().await;
-            info!(signal = name, grace = ?config.drain_timeout, "draining");
+            info!(signal = name, grace = ?*grace.lock(), "draining");
             tell_systemd(sd_notify::NotifyState::Stopping);
             tokio::spawn(async move {
                 terminate.recv().await;
@@ -182,24 +206,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     })
 }
 
-/// The options with the endpoints that SRV records name, where they are to be looked for.
-async fn discovered(config: &Config) -> Result<Config, StartError> {
-    let mut config = config.clone();
-    if let Some(ask) = &config.discovery {
-        let resolv_conf = std::env::var_os(RESOLV_CONF).unwrap_or("/etc/resolv.conf".into());
-        let found = discovery::discover(ask, Path::new(&resolv_conf)).await;
-        let found =
-            found.map_err(|e| StartError::new(format!("--discovery-srv={}", ask.domain), e))?;
-        if found.is_empty() {
-            warn!("no SRV record names an endpoint that can be used: those of --endpoints are");
-        } else {
-            config.endpoints = found;
-        }
-    }
-    Ok(config)
-}
-
-fn announce(config: &Config, app: &App) {
+/// What is not quite as it was asked for.
+fn warnings(config: &Config) {
     if config.upstream_tls.insecure_skip_verify {
         warn!("--insecure-skip-tls-verify: etcd's certificate is not verified");
     }
@@ -244,6 +252,9 @@ fn announce(config: &Config, app: &App) {
     if reads.audit > 0 && (reads.cache_bytes == 0 || reads.max_age.is_zero()) {
         warn!("--cache-audit: no answer is kept, so none is compared");
     }
+}
+
+fn announce(config: &Config, app: &App) {
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     info!(
         address = %app.address(),
@@ -278,12 +289,16 @@ impl Drop for Aborted {
 }
 
 /// SIGHUP, whose own meaning would end the process.
-fn reload_on_hangup(reload: Arc<Notify>) -> Result<(), StartError> {
+fn reload_on_hangup(reload: Arc<Notify>, changes: Option<Changes>) -> Result<(), StartError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| StartError::new("signals", e))?;
+    let mut changes = changes;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             info!("SIGHUP: TLS files are read again");
             reload.notify_one();
+            if let Some(changes) = &mut changes {
+                changes.look().await;
+            }
         }
     });
     Ok(())

@@ -1,40 +1,60 @@
 //! The command line: what was typed, read into [`Config`].
 //!
 //! Arguments go through three hands: [`normalise`] brings every spelling into one form and
-//! checks each value by itself, `argh` fills [`Flags`], and [`Config::resolve`] settles what they
-//! mean together. Nothing is printed and nothing is opened here.
+//! checks each value by itself, with a configuration file beneath what was typed ([`file`]); `argh`
+//! fills [`Flags`](flags::Flags); and [`Config::resolve`] settles what they mean together. Nothing is
+//! printed, and nothing is opened but that file.
 
+mod commands;
+mod completions;
+mod file;
 pub mod flags;
 mod help;
+mod man;
 mod normalise;
+mod settings;
 mod table;
 pub mod usage;
 mod values;
 
 use std::ffi::OsString;
-
-use argh::FromArgs;
+use std::path::Path;
 
 use crate::config::Config;
-use flags::Flags;
+use commands::SHELLS;
 use normalise::Given;
+pub use settings::Settings;
 pub use usage::UsageError;
 
 /// What a command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// Run the proxy.
-    Run(Box<Config>),
+    /// Run the proxy; and which flag's value that comes from.
+    Run(Box<Config>, Settings),
+    /// Say whether the proxy could run so.
+    Check(Box<Config>),
     /// Print this text, which ends with a line end, to stdout and exit 0.
     Print(String),
 }
 
-/// Reads the arguments after the program's name (`std::env::args_os().skip(1)`).
+/// Reads the arguments after the program's name (`std::env::args_os().skip(1)`), and the file that
+/// `--config` names.
 ///
 /// # Errors
-/// Whatever cannot be obeyed, with the flag and the value at fault: exit with
-/// [`UsageError::EXIT_CODE`].
+/// Whatever cannot be obeyed, with the flag and the value at fault, or the file and the line: exit
+/// with [`UsageError::EXIT_CODE`].
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, UsageError> {
+    parse_with(args, &file::text)
+}
+
+/// The same with another way to the text of a file; the error is half a sentence.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(
+    args: impl Iterator<Item = OsString>,
+    read: Read<'_>,
+) -> Result<Parsed, UsageError> {
     let args = args
         .map(utf8)
         .collect::<Result<Vec<String>, UsageError>>()?;
@@ -44,8 +64,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, UsageError>
         ));
     };
     match command.as_str() {
-        "start" => start(rest),
-        "grpc-proxy" => grpc_proxy(rest),
+        "start" => start(rest, read),
+        "grpc-proxy" => grpc_proxy(rest, read),
+        "check-config" => check_config(rest, read),
+        "completions" => completions(rest),
+        "man" => print(man::page(), rest),
         "version" | "--version" | "-version" => print(help::version(), rest),
         "help" => help_of(rest),
         word if is_help(word) => print(help::program(), rest),
@@ -53,27 +76,71 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, UsageError>
     }
 }
 
-fn grpc_proxy(args: &[String]) -> Result<Parsed, UsageError> {
+/// The text of a configuration file.
+type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
+
+fn grpc_proxy(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
     match args.split_first() {
         None => Err(UsageError::new(
             "grpc-proxy: a command is needed: grpc-proxy start",
         )),
-        Some((word, rest)) if word == "start" => start(rest),
+        Some((word, rest)) if word == "start" => start(rest, read),
         Some((word, rest)) if is_help(word) => print(help::grpc_proxy(), rest),
         Some((word, _)) => Err(no_command(&format!("grpc-proxy {word}"))),
     }
 }
 
-fn start(args: &[String]) -> Result<Parsed, UsageError> {
+fn start(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
+    with_flags(args, read, help::start, Parsed::Run)
+}
+
+fn check_config(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
+    let check = |config, _| Parsed::Check(config);
+    with_flags(args, read, help::check_config, check)
+}
+
+/// What flags and file come to, or the help where that is asked for.
+fn with_flags(
+    args: &[String],
+    read: Read<'_>,
+    help: fn() -> String,
+    parsed: fn(Box<Config>, Settings) -> Parsed,
+) -> Result<Parsed, UsageError> {
     if args.first().is_some_and(|word| word == "help") {
-        return print(help::start(), &args[1..]);
+        return print(help(), &args[1..]);
     }
-    let Some(given) = Given::read(args)? else {
-        return Ok(Parsed::Print(help::start()));
+    let Some(mut given) = Given::read(args)? else {
+        return Ok(Parsed::Print(help()));
     };
-    let flags = typed(&given)?;
-    given.refuse_unserved()?;
-    Config::resolve(flags).map(|config| Parsed::Run(Box::new(config)))
+    let typed = given.settings();
+    let path = typed.file();
+    if let Some(path) = path {
+        let name = path.to_string_lossy();
+        let text = read(path).map_err(|why| UsageError::value("config", &name, why))?;
+        given.over(file::entries(&name, &text)?);
+    }
+    let settings = given.settings();
+    let config = given.refuse_unserved().and_then(|()| settings.resolve());
+    let config = config.map_err(|error| given.blame(error, path))?;
+    Ok(parsed(Box::new(config), settings))
+}
+
+fn completions(args: &[String]) -> Result<Parsed, UsageError> {
+    let Some((shell, rest)) = args.split_first() else {
+        return Err(UsageError::new(format!(
+            "completions: for which shell? {}",
+            SHELLS.join(", ")
+        )));
+    };
+    match shell.as_str() {
+        "bash" => print(completions::bash(), rest),
+        "zsh" => print(completions::zsh(), rest),
+        "fish" => print(completions::fish(), rest),
+        _ => Err(UsageError::new(format!(
+            "completions: {shell:?} is none of {}",
+            SHELLS.join(", ")
+        ))),
+    }
 }
 
 fn help_of(command: &[String]) -> Result<Parsed, UsageError> {
@@ -81,17 +148,12 @@ fn help_of(command: &[String]) -> Result<Parsed, UsageError> {
     let text = match words[..] {
         [] => help::program(),
         ["grpc-proxy"] => help::grpc_proxy(),
+        ["check-config"] => help::check_config(),
+        ["completions"] => help::completions(),
         ["start"] | ["grpc-proxy", "start"] => help::start(),
         _ => return Err(no_command(&words.join(" "))),
     };
     Ok(Parsed::Print(text))
-}
-
-/// Fills the struct. What has been checked is not refused again; if it were, it would be in one line.
-fn typed(given: &Given) -> Result<Flags, UsageError> {
-    let args = given.canonical();
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    Flags::from_args(&["etcd-edge"], &args).map_err(|exit| UsageError::new(exit.output.trim_end()))
 }
 
 fn print(text: String, rest: &[String]) -> Result<Parsed, UsageError> {

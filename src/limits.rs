@@ -10,6 +10,9 @@ use std::time::Duration;
 /// The descriptor limit of the process is raised towards this at start and lowers it if smaller.
 pub const MAX_CONNECTIONS: usize = 65_536;
 
+/// Bytes of a configuration file; a larger one is not read.
+pub const CONFIG_BYTES: u64 = 1024 * 1024;
+
 /// Descriptors kept back from clients: listeners, upstream connections, epoll, logs.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 

@@ -6,6 +6,7 @@
 //! nothing else; one that blocks blocks, as it does for any program.
 
 use std::fmt::{self, Write};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -17,28 +18,49 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
 /// Sends this process's log to stderr from now on; with `debug`, debug events too. A second call
 /// changes nothing.
 pub fn init(debug: bool) {
-    let own = if debug {
-        LevelFilter::DEBUG
-    } else {
-        LevelFilter::INFO
-    };
-    let filter = Targets::new()
-        .with_default(LevelFilter::WARN)
-        .with_target("etcd_edge", own);
+    let (filter, handle) = reload::Layer::new(filter(debug));
     let lines = tracing_subscriber::fmt::layer()
         .event_format(JsonLine)
         .with_writer(std::io::stderr)
         // Its complaint about a failed write would go to the same stderr, and panic.
         .log_internal_errors(false);
     // Fails only when a log is already set up, which then stays.
-    let _ = tracing_subscriber::registry()
+    let set_up = tracing_subscriber::registry()
         .with(filter)
         .with(lines)
         .try_init();
+    if set_up.is_ok() {
+        // Set once, since a log is.
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// Whether debug events are logged from now on.
+pub fn set_debug(debug: bool) {
+    if let Some(handle) = FILTER.get() {
+        // Fails only without a log.
+        let _ = handle.reload(filter(debug));
+    }
+}
+
+/// What is logged; may be changed while that goes on. Nothing is asked of it for an event: each place in
+/// the code is told when it changes.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+fn filter(debug: bool) -> Targets {
+    let own = if debug {
+        LevelFilter::DEBUG
+    } else {
+        LevelFilter::INFO
+    };
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("etcd_edge", own)
 }
 
 /// Writes an event as one line.

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
-use etcd_edge::cli::{self, Parsed};
+use etcd_edge::cli::{self, Parsed, Settings, UsageError};
 use etcd_edge::{app, logging};
 
 /// Calls live for microseconds and their parts are small: an allocator with per-thread free lists
@@ -12,30 +12,47 @@ use etcd_edge::{app, logging};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit status for a command line that cannot be understood.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
-    let config = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Parsed::Run(config)) => config,
+    let parsed = cli::parse(std::env::args_os().skip(1));
+    let done = match parsed {
+        Ok(Parsed::Run(config, settings)) => {
+            logging::init(config.debug);
+            app::run(&config, settings, again)
+        }
+        Ok(Parsed::Check(config)) => {
+            logging::init(config.debug);
+            app::check(&config).map(|()| print("the configuration is good\n"))
+        }
         Ok(Parsed::Print(text)) => {
-            // A reader that has left, as `head` does, is no error.
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return ExitCode::SUCCESS;
+            print(&text);
+            Ok(())
         }
         Err(error) => {
             complain(&error);
-            return ExitCode::from(USAGE);
+            return ExitCode::from(UsageError::EXIT_CODE);
         }
     };
-    logging::init(config.debug);
-    match app::run(&config) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// The command line once more: the file that it names may say something else by now.
+fn again() -> Result<Settings, UsageError> {
+    match cli::parse(std::env::args_os().skip(1))? {
+        Parsed::Run(_, settings) => Ok(settings),
+        // Who runs was told to.
+        _ => unreachable!("the same arguments ask for the same"),
+    }
+}
+
+fn print(text: &str) {
+    // A reader that has left, as `head` does, is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn complain(error: &dyn Display) {

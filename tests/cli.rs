@@ -1,5 +1,10 @@
 //! The command line as its users type it: arguments in, options or one line of complaint out.
 
+#[path = "cli/file.rs"]
+mod file;
+#[path = "cli/shells.rs"]
+mod shells;
+
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -26,7 +31,7 @@ fn parse_args(args: &[&str]) -> Result<Parsed, String> {
 #[track_caller]
 fn config(line: &str) -> Config {
     match parse(line) {
-        Ok(Parsed::Run(config)) => *config,
+        Ok(Parsed::Run(config, _)) => *config,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -34,7 +39,7 @@ fn config(line: &str) -> Config {
 #[track_caller]
 fn start(args: &[&str]) -> Config {
     match parse_args(&[&["start"], args].concat()) {
-        Ok(Parsed::Run(config)) => *config,
+        Ok(Parsed::Run(config, _)) => *config,
         other => panic!("{args:?}: {other:?}"),
     }
 }
@@ -90,9 +95,8 @@ fn without_flags_everything_is_the_default() {
 #[test]
 fn the_go_proxys_command_line_means_the_same() {
     let flags = "--listen-addr=:2379 --endpoints=a:1,b --debug --max-send-bytes 7";
-    let config = config(&format!("grpc-proxy start {flags}"));
     assert_eq!(
-        Parsed::Run(Box::new(config)),
+        parse(&format!("grpc-proxy start {flags}")).unwrap(),
         parse(&format!("start {flags}")).unwrap()
     );
 }
@@ -411,7 +415,6 @@ fn what_is_not_served_yet_is_refused() {
         "grpc-keepalive-min-time=5s",
         "grpc-keepalive-interval=2h",
         "grpc-keepalive-timeout=20s",
-        "experimental-leasing-prefix=p",
         "metrics-addr=http://a",
         "enable-pprof=true",
         "experimental-enable-grpc-logging=true",
@@ -421,10 +424,19 @@ fn what_is_not_served_yet_is_refused() {
             format!("--{flag}: not supported yet")
         );
     }
-    assert_eq!(
-        complaint("start --leasing-prefix=p"),
-        "--experimental-leasing-prefix=p: not supported yet"
-    );
+}
+
+#[test]
+fn leasing_is_refused_and_why() {
+    for spelling in ["leasing-prefix", "experimental-leasing-prefix"] {
+        assert_eq!(
+            complaint(&format!("start --{spelling}=p")),
+            "--experimental-leasing-prefix=p: refused: whoever writes these keys would have to go \
+             through the same leases, and one proxy that is cut off would stop them all for as long \
+             as its lease lives; reads are shared and kept without it"
+        );
+        assert_eq!(config(&format!("start --{spelling}=")), config("start"));
+    }
 }
 
 #[test]
@@ -607,7 +619,7 @@ fn the_help_is_readable() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 50);
+    assert_eq!(flags.len(), 51);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

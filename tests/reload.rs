@@ -1,7 +1,11 @@
 //! Certificates, keys, authorities and lists of revoked ones that change while the proxy runs (S3):
-//! new handshakes use what is there now, open connections go on, and what is bad changes nothing.
+//! new handshakes use what is there now, open connections go on, and what is bad changes nothing. And
+//! the configuration file, when it is told to look.
 
 mod support;
+
+#[path = "reload/config.rs"]
+mod config;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

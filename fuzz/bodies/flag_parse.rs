@@ -1,4 +1,5 @@
-//! Command lines: whatever is typed is obeyed or refused in one line that names what was typed.
+//! Command lines and configuration files: whatever is typed is obeyed or refused in one line that names
+//! what was typed, or the file and the line.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -24,12 +25,42 @@ pub(crate) fn run(data: &[u8]) {
         "etcd's spelling differs"
     );
     check_order(&args, &started);
+    file(data);
+}
+
+/// The input as a file: it means what the command line means that has its values.
+fn file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let args = ["start", "--config=f"].map(OsString::from);
+    match cli::parse_with(args.into_iter(), &|_| Ok(text.to_owned())) {
+        Ok(Parsed::Run(config, settings)) => {
+            check_config(&config);
+            assert_eq!(settings.resolve().as_ref(), Ok(&*config));
+        }
+        Err(error) => {
+            let error = error.to_string();
+            check_error(&[], &error);
+            let line = error
+                .strip_prefix("f:")
+                .and_then(|rest| rest.split(':').next());
+            let line = line.and_then(|line| line.parse::<usize>().ok());
+            let lines = text.split(['\n', '\r']).count();
+            // What is missing at the end may be blamed on the line behind it; and what no line gives, on none.
+            assert!(
+                line.is_none_or(|line| line <= lines + 1),
+                "{error} of {lines} lines"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What holds of every outcome.
 pub(crate) fn check(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
     match outcome {
-        Ok(Parsed::Run(config)) => check_config(config),
+        Ok(Parsed::Run(config, _) | Parsed::Check(config)) => check_config(config),
         Ok(Parsed::Print(text)) => assert!(text.ends_with('\n')),
         Err(error) => check_error(args, &error.to_string()),
     }
@@ -86,18 +117,24 @@ pub(crate) fn check_error(args: &[OsString], error: &str) {
 
 /// Flags given again change nothing: the last scalar was there before, and endpoints count once.
 fn check_order(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
-    if !matches!(outcome, Ok(Parsed::Run(_))) || args.iter().any(|arg| arg == "--") {
+    let Ok(Parsed::Run(once, _)) = outcome else {
+        return;
+    };
+    if args.iter().any(|arg| arg == "--") {
         return;
     }
     let twice: Vec<OsString> = args.iter().chain(args).cloned().collect();
-    assert_eq!(*outcome, parse(&["start"], &twice), "said twice: {args:?}");
+    match parse(&["start"], &twice) {
+        Ok(Parsed::Run(twice, _)) => assert_eq!(*once, twice, "said twice: {args:?}"),
+        other => panic!("said twice: {args:?}: {other:?}"),
+    }
 }
 
+/// With a file that says nothing, whatever its name.
 fn parse(command: &[&str], args: &[OsString]) -> Result<Parsed, UsageError> {
-    cli::parse(
-        command
-            .iter()
-            .map(OsString::from)
-            .chain(args.iter().cloned()),
-    )
+    let args = command
+        .iter()
+        .map(OsString::from)
+        .chain(args.iter().cloned());
+    cli::parse_with(args, &|_| Ok(String::new()))
 }

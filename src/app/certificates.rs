@@ -1,5 +1,6 @@
 //! Which files the options name for TLS, on both sides.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{Config, ServerCertificate, ServerTls, UpstreamTls};
@@ -25,7 +26,8 @@ pub(super) fn load(config: &Config, host: &str) -> Result<Tls, StartError> {
     let mut sides = Vec::new();
     let mut acceptor = None;
     if let Some(tls) = &config.server_tls {
-        let (made, side) = Acceptor::load(server_files(config, tls, host)?)?;
+        let (cert, key) = certificate(config, &tls.certificate, host)?;
+        let (made, side) = Acceptor::load(server_files(tls, cert, key))?;
         acceptor = Some(made);
         sides.push(side);
     }
@@ -41,28 +43,57 @@ pub(super) fn load(config: &Config, host: &str) -> Result<Tls, StartError> {
     })
 }
 
-fn server_files(config: &Config, tls: &ServerTls, host: &str) -> Result<ServerFiles, StartError> {
-    let (cert, key) = match &tls.certificate {
+/// Reads everything and makes nothing: a certificate of `--auto-tls` that is not there is yet to be made.
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    if let Some(tls) = &config.server_tls {
+        let (cert, key, is_there) = match &tls.certificate {
+            ServerCertificate::Files {
+                cert_file,
+                key_file,
+            } => {
+                let (cert, key) = named(cert_file, key_file);
+                (cert, key, true)
+            }
+            ServerCertificate::Generated { folder, .. } => {
+                let (cert, key) = generated::in_folder(folder);
+                (cert, key, generated::are_there(folder)?)
+            }
+        };
+        server_files(tls, cert, key).check(is_there)?;
+    }
+    dial(config).map(drop)
+}
+
+fn certificate(
+    config: &Config,
+    certificate: &ServerCertificate,
+    host: &str,
+) -> Result<(File, File), StartError> {
+    match certificate {
         ServerCertificate::Files {
             cert_file,
             key_file,
-        } => (
-            File::new("--cert-file", cert_file),
-            File::new("--key-file", key_file),
-        ),
+        } => Ok(named(cert_file, key_file)),
         ServerCertificate::Generated { folder, years } => {
-            generated::files(folder, &names(config, host), *years)?
+            generated::files(folder, &names(config, host), *years)
         }
-    };
+    }
+}
+
+fn named(cert: &Path, key: &Path) -> (File, File) {
+    (File::new("--cert-file", cert), File::new("--key-file", key))
+}
+
+fn server_files(tls: &ServerTls, cert: File, key: File) -> ServerFiles {
     let ca = tls.trusted_ca_file.as_deref();
     let crl = tls.client_crl_file.as_deref();
-    Ok(ServerFiles {
+    ServerFiles {
         cert,
         key,
         client_ca: ca.map(|path| File::new("--trusted-ca-file", path)),
         client_crl: crl.map(|path| File::new("--client-crl-file", path)),
         offer: tls.offer.clone(),
-    })
+    }
 }
 
 /// What clients may call this proxy by: where it listens, what it tells of itself, this host.

@@ -165,7 +165,9 @@ pub struct Flags {
     /// a linearizable one
     #[argh(option, from_str_fn(boolean))]
     pub experimental_serializable_ordering: bool,
-    /// leasing prefix for linearizable reads without etcd
+    /// linearizable reads by leases on single keys, as the Go client has them: every writer would have to
+    /// go through them, and a proxy that is cut off would stop all that write; reads are shared and kept
+    /// without it
     #[argh(option)]
     pub experimental_leasing_prefix: String,
 
@@ -182,6 +184,10 @@ pub struct Flags {
     #[argh(option, from_str_fn(boolean))]
     pub debug: bool,
 
+    /// YAML file of flags by their names; what is typed wins over it, and a list that is typed stands in
+    /// the place of the file's; read again at SIGHUP; also --config-file
+    #[argh(option)]
+    pub config: String,
     /// worker threads; 0: one per core
     #[argh(option, from_str_fn(number_u32))]
     pub workers: u32,

@@ -2,11 +2,15 @@
 
 use argh::ArgsInfo;
 
+use crate::cli::commands::COMMANDS;
 use crate::cli::flags::Flags;
 use crate::cli::table::{FLAGS, Flag, Group, Kind, Served};
 
 /// Columns a line of help has at most.
 const WIDTH: usize = 80;
+
+/// Before what is said of a flag.
+const INDENT: &str = "        ";
 
 /// `etcd-edge 1.2.3`, with its line end.
 pub(crate) fn version() -> String {
@@ -15,19 +19,18 @@ pub(crate) fn version() -> String {
 
 /// Of the program itself.
 pub(crate) fn program() -> String {
-    concat!(
+    let mut text = String::from(concat!(
         "etcd-edge: a stateless reverse proxy for etcd, in place of etcd grpc-proxy\n",
         "\n",
         "Usage: etcd-edge COMMAND\n",
         "\n",
-        "  start [FLAGS]             run the proxy\n",
-        "  grpc-proxy start [FLAGS]  the same, as etcd spells it\n",
-        "  version                   print the version; also --version\n",
-        "  help [COMMAND]            print this or a command's help; also --help, -h\n",
-        "\n",
-        "etcd-edge start --help lists the flags.\n",
-    )
-    .to_owned()
+    ));
+    for command in &COMMANDS {
+        let usage = format!("{} {}", command.words, command.rest);
+        text.push_str(&format!("  {usage:<26}{}\n", command.purpose));
+    }
+    text.push_str("\netcd-edge start --help lists the flags.\n");
+    text
 }
 
 /// Of `grpc-proxy`.
@@ -38,6 +41,38 @@ pub(crate) fn grpc_proxy() -> String {
         "Usage: etcd-edge grpc-proxy start [FLAGS]\n",
         "\n",
         "etcd-edge grpc-proxy start --help lists the flags.\n",
+    )
+    .to_owned()
+}
+
+/// Of `check-config`.
+pub(crate) fn check_config() -> String {
+    concat!(
+        "etcd-edge check-config: say whether the proxy could run with these flags\n",
+        "\n",
+        "Usage: etcd-edge check-config [FLAGS]\n",
+        "\n",
+        "Reads flags, the file of --config, and certificates, keys and lists that they\n",
+        "name, as etcd-edge start does. Nothing is listened on, nobody is connected to,\n",
+        "and no file is written. What is wrong is said in one line, and the exit status\n",
+        "is 2 for flags and the file of --config, 1 for the files they name.\n",
+        "\n",
+        "etcd-edge start --help lists the flags.\n",
+    )
+    .to_owned()
+}
+
+/// Of `completions`.
+pub(crate) fn completions() -> String {
+    concat!(
+        "etcd-edge completions: print what a shell needs to complete a line\n",
+        "\n",
+        "Usage: etcd-edge completions bash|zsh|fish\n",
+        "\n",
+        "bash: source <(etcd-edge completions bash), or into a file named etcd-edge in\n",
+        "      /usr/share/bash-completion/completions\n",
+        "zsh:  into a file named _etcd-edge in a folder of $fpath\n",
+        "fish: into ~/.config/fish/completions/etcd-edge.fish\n",
     )
     .to_owned()
 }
@@ -56,16 +91,17 @@ pub(crate) fn start() -> String {
             describe(&mut text, flag);
         }
     }
-    text.push_str(concat!(
-        "\n",
-        "Flags are typed --flag value or --flag=value, booleans --flag or --flag=false.\n",
-        "Durations are like 300ms, 1m30s or 2h. A list given twice adds up; of anything\n",
-        "else the last counts. A flag not supported yet is taken only with a value that\n",
-        "asks for what the proxy does anyway, as false, nothing or 0 may; with any other\n",
-        "it is refused, never ignored. The word experimental- may be left out.\n",
-    ));
+    text.push('\n');
+    wrap(&mut text, SPELLING.split_whitespace(), "");
     text
 }
+
+/// How flags are typed.
+pub(crate) const SPELLING: &str = "\
+    Flags are typed --flag value or --flag=value, booleans --flag or --flag=false. Durations are like 300ms, \
+    1m30s or 2h. A list given twice adds up; of anything else the last counts. A flag not supported yet, or \
+    refused, is taken only with a value that asks for what the proxy does anyway, as false, nothing or 0 may; \
+    with any other it is an error, never ignored. The word experimental- may be left out.";
 
 fn describe(text: &mut String, flag: &Flag) {
     text.push_str("  --");
@@ -74,29 +110,43 @@ fn describe(text: &mut String, flag: &Flag) {
         text.push(' ');
         text.push_str(word);
     }
-    if flag.served != Served::Yes {
-        text.push_str("  [not supported yet]");
+    if let Some(mark) = mark(flag) {
+        text.push_str("  ");
+        text.push_str(mark);
     }
     text.push('\n');
 
     let purpose = purpose(flag.name);
-    let default = format!("(default {})", flag.default);
+    let default = default(flag);
+    wrap(
+        text,
+        purpose.split_whitespace().chain(default.as_deref()),
+        INDENT,
+    );
+}
+
+/// What stands beside a flag that has no function.
+pub(crate) fn mark(flag: &Flag) -> Option<&'static str> {
+    match flag.served {
+        Served::Yes => None,
+        Served::Only(_) => Some("[not supported yet]"),
+        Served::Refused(..) => Some("[refused]"),
+    }
+}
+
+/// The default in words, where it is not obvious.
+pub(crate) fn default(flag: &Flag) -> Option<String> {
     // False and nothing go without saying; the 0 of the workers is said in words.
     // What is not served has no default in force.
     let obvious = flag.default.is_empty()
         || flag.kind == Kind::Bool
         || flag.name == "workers"
         || flag.served != Served::Yes;
-    wrap(
-        text,
-        purpose
-            .split_whitespace()
-            .chain((!obvious).then_some(default.as_str())),
-    );
+    (!obvious).then(|| format!("(default {})", flag.default))
 }
 
 /// The comment on the flag's field.
-fn purpose(name: &str) -> String {
+pub(crate) fn purpose(name: &str) -> String {
     let info = Flags::get_args_info();
     let field = info
         .flags
@@ -106,8 +156,7 @@ fn purpose(name: &str) -> String {
 }
 
 /// Appends words in lines of [`WIDTH`], indented.
-fn wrap<'a>(text: &mut String, words: impl Iterator<Item = &'a str>) {
-    const INDENT: &str = "        ";
+fn wrap<'a>(text: &mut String, words: impl Iterator<Item = &'a str>, indent: &str) {
     let mut column = 0;
     for word in words {
         if column > 0 && column + 1 + word.len() > WIDTH {
@@ -115,8 +164,8 @@ fn wrap<'a>(text: &mut String, words: impl Iterator<Item = &'a str>) {
             column = 0;
         }
         if column == 0 {
-            text.push_str(INDENT);
-            column = INDENT.len();
+            text.push_str(indent);
+            column = indent.len();
         } else {
             text.push(' ');
             column += 1;

@@ -1,20 +1,26 @@
-//! From the many ways to type a flag to the one way that `argh` reads.
+//! From the many ways to give a flag to one value for each.
 //!
 //! In: `--flag value`, `--flag=value`, `-flag`, a boolean with or without `=value`, scalars given
 //! twice (the last counts), lists given twice (they add up), either spelling of an experimental
-//! flag, `--` as the end of flags. Out: every flag of the table exactly once in its order, lists as
-//! often as they have entries, as `--flag value`. Every value that leaves has passed its flag's
+//! flag, `--` as the end of flags; and beneath all that what a file says. Out: every flag of the table
+//! exactly once in its order. Every value that leaves has passed its flag's
 //! [`check`](super::table::Kind::check).
 
+use std::path::Path;
+
+use crate::cli::file::Entry;
+use crate::cli::settings::Settings;
 use crate::cli::table::{FLAGS, Flag, Kind, find};
 use crate::cli::usage::UsageError;
 use crate::cli::values;
 
-/// The flags of a command line.
+/// The flags of a command line, and of the file that it names.
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     /// In the order in which each was first typed, each flag once.
     flags: Vec<(&'static Flag, Vec<String>)>,
+    /// What the file adds: none of these was typed.
+    beneath: Vec<Entry>,
 }
 
 impl Given {
@@ -52,32 +58,54 @@ impl Given {
         Ok(Some(given))
     }
 
+    /// Puts beneath these what a file says: a flag that was typed is all the word there is on it.
+    pub(crate) fn over(&mut self, mut entries: Vec<Entry>) {
+        entries.retain(|entry| self.typed(entry.flag.name).is_none());
+        self.beneath = entries;
+    }
+
+    /// An error about a flag that only the file at `path` gives names its place there.
+    pub(crate) fn blame(&self, error: UsageError, path: Option<&Path>) -> UsageError {
+        let named = |entry: &&Entry| Some(entry.flag.name) == error.flag();
+        match (path, self.beneath.iter().find(named)) {
+            (Some(path), Some(entry)) => error.in_file(&path.to_string_lossy(), entry.line),
+            _ => error,
+        }
+    }
+
     /// Refuses a flag that asks for something the program does not do yet (never ignores it).
     pub(crate) fn refuse_unserved(&self) -> Result<(), UsageError> {
-        for (flag, values) in &self.flags {
-            if !values.iter().all(|value| flag.serves(value)) {
-                return Err(UsageError::value(
-                    flag.name,
-                    &values.join(","),
-                    "not supported yet",
-                ));
+        let typed = self.flags.iter().map(|(flag, values)| (*flag, values));
+        let beneath = self.beneath.iter().map(|entry| (entry.flag, &entry.values));
+        for (flag, values) in typed.chain(beneath) {
+            if let Some(why) = values.iter().find_map(|value| flag.refuses(value)) {
+                return Err(UsageError::value(flag.name, &values.join(","), why));
             }
         }
         Ok(())
     }
 
-    /// The arguments for `argh`, defaults filled in.
-    pub(crate) fn canonical(&self) -> Vec<String> {
-        let mut args = Vec::with_capacity(2 * FLAGS.len());
-        for flag in FLAGS {
-            let typed = self.flags.iter().find(|(each, _)| each.name == flag.name);
-            match typed {
-                Some((_, values)) => push(&mut args, flag, values.iter().map(String::as_str)),
-                None if is_list(flag) => push(&mut args, flag, values::list(flag.default)),
-                None => push(&mut args, flag, [flag.default]),
+    /// Every flag's value.
+    pub(crate) fn settings(&self) -> Settings {
+        let value = |flag: &Flag| {
+            let beneath = self
+                .beneath
+                .iter()
+                .find(|entry| entry.flag.name == flag.name);
+            match self.typed(flag.name).or(beneath.map(|entry| &entry.values)) {
+                Some(values) => values.clone(),
+                None if is_list(flag) => values::list(flag.default).map(str::to_owned).collect(),
+                None => vec![flag.default.to_owned()],
             }
+        };
+        Settings {
+            values: FLAGS.iter().map(|flag| (flag.name, value(flag))).collect(),
         }
-        args
+    }
+
+    fn typed(&self, name: &str) -> Option<&Vec<String>> {
+        let typed = self.flags.iter().find(|(flag, _)| flag.name == name);
+        typed.map(|(_, values)| values)
     }
 
     fn add(&mut self, flag: &'static Flag, value: &str) -> Result<(), UsageError> {
@@ -142,10 +170,4 @@ fn stray_argument(arg: &str) -> UsageError {
 
 fn is_list(flag: &Flag) -> bool {
     matches!(flag.kind, Kind::List(_))
-}
-
-fn push<'a>(args: &mut Vec<String>, flag: &Flag, values: impl IntoIterator<Item = &'a str>) {
-    for value in values {
-        args.extend([format!("--{}", flag.name), value.to_owned()]);
-    }
 }

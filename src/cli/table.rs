@@ -9,7 +9,7 @@ use Group::{
     Cache, Endpoints, Fleet, Life, Limits, Listening, Namespace, Observe, TlsIn, TlsOut, Watch,
 };
 use Kind::{Bool, Duration, List, Number, Number32, Text, TlsVersion};
-use Served::{Only, Yes};
+use Served::{Only, Refused, Yes};
 
 /// One flag.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub(crate) enum Served {
     /// Not yet. These values are taken all the same: they ask for what is done anyway. So is an
     /// empty list.
     Only(&'static [&'static str]),
+    /// Never, for this reason, unless it has this value, which asks for nothing.
+    Refused(&'static str, &'static str),
 }
 
 /// The parts of the help.
@@ -107,6 +109,11 @@ impl Group {
 }
 
 const PATH: Kind = Text("PATH");
+
+/// What is wrong with leasing for a proxy that others stand beside.
+const NO_LEASING: &str = "refused: whoever writes these keys would have to go through the same leases, \
+    and one proxy that is cut off would stop them all for as long as its lease lives; reads are shared \
+    and kept without it";
 
 /// Every flag, in the order of the help.
 pub(crate) const FLAGS: &[Flag] = &[
@@ -224,7 +231,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         Cache,
         Text("PREFIX"),
         "",
-        Only(&[""]),
+        Refused("", NO_LEASING),
     ),
     flag("metrics-addr", Observe, Text("URL"), "", Only(&[""])),
     flag("enable-pprof", Observe, Bool, "false", Only(&["false"])),
@@ -236,15 +243,20 @@ pub(crate) const FLAGS: &[Flag] = &[
         Only(&["false"]),
     ),
     flag("debug", Observe, Bool, "false", Yes),
+    flag("config", Life, PATH, "", Yes),
     flag("workers", Life, Number32, "0", Yes),
     flag("drain-timeout", Life, Duration, "5s", Yes),
 ];
+
+/// etcd's own name for a file of options.
+const CONFIG_FILE: &str = "config-file";
 
 /// The word that etcd's releases put before a flag, or no longer do.
 const EXPERIMENTAL: &str = "experimental-";
 
 /// The flag of a name without dashes, in either spelling.
 pub(crate) fn find(name: &str) -> Option<&'static Flag> {
+    let name = if name == CONFIG_FILE { "config" } else { name };
     FLAGS
         .iter()
         .find(|flag| flag.name == name || flag.short_name() == Some(name))
@@ -272,12 +284,16 @@ impl Flag {
         self.name.strip_prefix(EXPERIMENTAL)
     }
 
-    /// Whether the program does what this value of the flag asks for. The value has passed
-    /// [`Kind::check`].
-    pub(crate) fn serves(&self, value: &str) -> bool {
+    /// Why the program does not do what this value of the flag asks for, if it does not. The value has
+    /// passed [`Kind::check`].
+    pub(crate) fn refuses(&self, value: &str) -> Option<&'static str> {
+        let same = |taken: &&str| self.kind.same(taken, value);
         match self.served {
-            Yes => true,
-            Only(values) => values.iter().any(|taken| self.kind.same(taken, value)),
+            Yes => None,
+            Only(values) if values.iter().any(same) => None,
+            Only(_) => Some("not supported yet"),
+            Refused(taken, _) if same(&taken) => None,
+            Refused(_, why) => Some(why),
         }
     }
 }
@@ -308,7 +324,7 @@ impl Kind {
     }
 
     /// Whether two values that can be read say the same: `0` and `0s`, `f` and `false`.
-    fn same(self, a: &str, b: &str) -> bool {
+    pub(crate) fn same(self, a: &str, b: &str) -> bool {
         match self {
             Bool => values::boolean(a) == values::boolean(b),
             Number | Number32 => values::number(a) == values::number(b),
@@ -361,7 +377,7 @@ mod tests {
             if let Served::Only(values) = flag.served {
                 for value in values {
                     assert_eq!(flag.kind.check(value), Ok(()), "{}", flag.name);
-                    assert!(flag.serves(value));
+                    assert_eq!(flag.refuses(value), None);
                 }
             }
         }
@@ -390,8 +406,9 @@ mod tests {
     #[test]
     fn values_that_say_the_same_are_taken_alike() {
         let interval = find("grpc-keepalive-interval").unwrap();
-        assert!(interval.serves("0") && interval.serves("0h0m") && !interval.serves("1ns"));
+        let taken = |flag: &super::Flag, value| flag.refuses(value).is_none();
+        assert!(taken(interval, "0") && taken(interval, "0h0m") && !taken(interval, "1ns"));
         let pprof = find("enable-pprof").unwrap();
-        assert!(pprof.serves("F") && !pprof.serves("1"));
+        assert!(taken(pprof, "F") && !taken(pprof, "1"));
     }
 }

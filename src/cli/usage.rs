@@ -7,6 +7,8 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
     message: String,
+    /// The flag at fault, where there is one.
+    flag: Option<String>,
 }
 
 impl UsageError {
@@ -17,12 +19,33 @@ impl UsageError {
     pub(crate) fn new(message: impl AsRef<str>) -> UsageError {
         UsageError {
             message: one_line(message.as_ref()),
+            flag: None,
         }
     }
 
     /// `--FLAG=VALUE: REASON`; `flag` without its dashes.
     pub(crate) fn value(flag: &str, value: &str, reason: impl fmt::Display) -> UsageError {
-        UsageError::new(format!("--{flag}={value}: {reason}"))
+        UsageError {
+            flag: Some(flag.to_owned()),
+            ..UsageError::new(format!("--{flag}={value}: {reason}"))
+        }
+    }
+
+    /// The same about what stands in a file: `PATH:LINE: FLAG=VALUE: REASON`.
+    pub(crate) fn in_file(self, path: &str, line: usize) -> UsageError {
+        let said = match &self.flag {
+            Some(_) => self.message.trim_start_matches('-'),
+            None => &self.message,
+        };
+        UsageError {
+            message: format!("{}:{line}: {said}", one_line(path)),
+            flag: self.flag,
+        }
+    }
+
+    /// The flag at fault, without its dashes.
+    pub(crate) fn flag(&self) -> Option<&str> {
+        self.flag.as_deref()
     }
 }
 

@@ -31,7 +31,8 @@ pub struct EndpointOptions {
     pub sync: Duration,
     /// Which endpoint a call goes to.
     pub policy: Policy,
-    /// Weights, from 1 on, of endpoints by their `host:port`. Who is not here has 1.
+    /// Weights, from 1 on, of endpoints by their `host:port`. Who is not here has 1. Others may come
+    /// ([`Endpoints::weigh`]).
     pub weights: Vec<(String, u32)>,
 }
 
@@ -57,10 +58,21 @@ struct State {
     picker: Picker,
     /// In the order they came. Never empty.
     targets: Vec<Arc<Target>>,
+    /// As in [`EndpointOptions`].
+    weights: Vec<(String, u32)>,
     /// Who takes calls, as workers were told last.
     shares: Vec<Share>,
     /// What has been seen of each, as of the last look.
     seen: Vec<(EndpointId, Seen)>,
+}
+
+impl State {
+    fn weight(&self, endpoint: &Endpoint) -> u32 {
+        let authority = endpoint.authority();
+        let mut weights = self.weights.iter();
+        let weight = weights.find(|(name, _)| *name == authority);
+        weight.map_or(1, |(_, weight)| *weight)
+    }
 }
 
 impl Endpoints {
@@ -83,6 +95,7 @@ impl Endpoints {
         let endpoints = Endpoints {
             state: Mutex::new(State {
                 picker: Picker::new(options.policy),
+                weights: options.weights.clone(),
                 ..State::default()
             }),
             current: AtomicU64::new(NONE),
@@ -183,6 +196,17 @@ impl Endpoints {
         left_out
     }
 
+    /// The weights are these from now on.
+    pub fn weigh(&self, weights: Vec<(String, u32)>) {
+        let state = &mut *self.state.lock();
+        state.weights = weights;
+        for target in &state.targets {
+            let weight = state.weight(&target.endpoint);
+            state.picker.weigh(target.id, weight);
+        }
+        self.show(state);
+    }
+
     fn remove(&self, state: &mut State, target: &Target) {
         state.targets.retain(|t| t.id != target.id);
         state.picker.remove(target.id);
@@ -190,10 +214,8 @@ impl Endpoints {
     }
 
     fn add(&self, state: &mut State, endpoint: Endpoint) {
-        let authority = endpoint.authority();
-        let mut weights = self.options.weights.iter();
-        let weight = weights.find(|(name, _)| *name == authority);
-        let Some(id) = state.picker.add(weight.map_or(1, |(_, weight)| *weight)) else {
+        let weight = state.weight(&endpoint);
+        let Some(id) = state.picker.add(weight) else {
             let most = limits::MAX_ENDPOINTS;
             warn!(%endpoint, most, "endpoint left out: there are too many");
             return;
@@ -399,6 +421,37 @@ mod tests {
         // The same again is no change.
         endpoints.replace(list);
         assert!(!changes.has_changed().unwrap());
+    }
+
+    #[test]
+    fn weights_that_change_count_for_who_is_here_and_who_comes() {
+        let keepalive = KeepAlive {
+            time: Duration::ZERO,
+            timeout: Duration::from_secs(20),
+            without_calls: false,
+        };
+        let options = EndpointOptions {
+            policy: Policy::Weighted,
+            weights: vec![("a:1".to_owned(), 2)],
+            ..EndpointOptions::default()
+        };
+        let list = ["a:1", "b:1"].map(endpoint).to_vec();
+        let metrics = Arc::new(EndpointList::new(1));
+        let endpoints = Endpoints::new(list, None, keepalive, options, metrics);
+        let weights = || {
+            endpoints
+                .shares()
+                .iter()
+                .map(|s| s.weight)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(weights(), [20, 10]);
+        let version = endpoints.version();
+        endpoints.weigh(vec![("b:1".to_owned(), 3), ("c:1".to_owned(), 5)]);
+        assert_eq!(weights(), [10, 30]);
+        assert_ne!(endpoints.version(), version);
+        endpoints.replace(["a:1", "b:1", "c:1"].map(endpoint).to_vec());
+        assert_eq!(weights(), [10, 30, 50]);
     }
 
     #[test]

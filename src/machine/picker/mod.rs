@@ -114,6 +114,14 @@ impl Picker {
         Some(id)
     }
 
+    /// The endpoint's weight is this from now on, at least 1.
+    pub fn weigh(&mut self, endpoint: EndpointId, weight: u32) {
+        let mut entries = self.endpoints.iter_mut();
+        if let Some(entry) = entries.find(|e| e.id == endpoint) {
+            entry.weight = weight.max(1);
+        }
+    }
+
     /// The endpoint is in the list no more. The last one stays: a list is never empty.
     pub fn remove(&mut self, endpoint: EndpointId) {
         if self.endpoints.len() <= 1 {

@@ -23,9 +23,8 @@ const CLOCKS: Duration = Duration::from_secs(60 * 60);
 /// Certificate and key in `folder`, which are made if they are not there: for `names`, valid for
 /// so many `years`, at most 1000. Those that are there are taken as they are.
 pub fn files(folder: &Path, names: &[String], years: u32) -> Result<(File, File), StartError> {
-    let cert = File::new(FLAG, &folder.join("cert.pem"));
-    let key = File::new(FLAG, &folder.join("key.pem"));
-    if is_there(&cert)? && is_there(&key)? {
+    let (cert, key) = in_folder(folder);
+    if are_there(folder)? {
         return Ok((cert, key));
     }
     let (cert_pem, key_pem) =
@@ -45,8 +44,17 @@ pub fn files(folder: &Path, names: &[String], years: u32) -> Result<(File, File)
     Ok((cert, key))
 }
 
-fn is_there(file: &File) -> Result<bool, StartError> {
-    file.path.try_exists().map_err(|e| file.error(e))
+/// Certificate and key of `folder`, there or not.
+pub fn in_folder(folder: &Path) -> (File, File) {
+    let file = |name: &str| File::new(FLAG, &folder.join(name));
+    (file("cert.pem"), file("key.pem"))
+}
+
+/// Whether both are there, so that none will be made.
+pub fn are_there(folder: &Path) -> Result<bool, StartError> {
+    let (cert, key) = in_folder(folder);
+    let is_there = |file: &File| file.path.try_exists().map_err(|e| file.error(e));
+    Ok(is_there(&cert)? && is_there(&key)?)
 }
 
 fn generate(names: &[String], years: u32) -> Result<(String, String), rcgen::Error> {

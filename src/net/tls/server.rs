@@ -108,27 +108,41 @@ impl ServerFiles {
         always.into_iter().chain(asked).cloned().collect()
     }
 
+    /// Whether these files could be used: without the certificate, where that is yet to be made.
+    pub fn check(&self, certificate: bool) -> Result<(), StartError> {
+        let contents = Contents::read(&self.all());
+        match certificate {
+            true => self.make(&contents).map(drop),
+            false => self.verifier(&contents).map(drop),
+        }
+    }
+
+    /// Who gets in; everybody when there is none.
+    fn verifier(
+        &self,
+        contents: &Contents,
+    ) -> Result<Option<Arc<dyn ClientCertVerifier>>, StartError> {
+        let Some(ca) = &self.client_ca else {
+            return Ok(None);
+        };
+        let roots = Arc::new(contents.roots(ca)?);
+        let trusted = WebPkiClientVerifier::builder_with_provider(roots, self.offer.provider())
+            .build()
+            .map_err(|e| ca.error(e))?;
+        Ok(Some(match &self.client_crl {
+            None => trusted,
+            Some(crl) => Arc::new(Unrevoked {
+                revoked: Revoked::parse(contents.of(crl)?).map_err(|e| crl.error(e))?,
+                trusted,
+            }),
+        }))
+    }
+
     fn make(&self, contents: &Contents) -> Result<Door, StartError> {
-        let provider = self.offer.provider();
-        let builder = ServerConfig::builder_with_provider(provider.clone())
+        let builder = ServerConfig::builder_with_provider(self.offer.provider())
             .with_protocol_versions(&self.offer.versions())
             .map_err(|e| StartError::new("TLS", e))?;
-        let verifier: Option<Arc<dyn ClientCertVerifier>> = match &self.client_ca {
-            None => None,
-            Some(ca) => {
-                let roots = Arc::new(contents.roots(ca)?);
-                let trusted = WebPkiClientVerifier::builder_with_provider(roots, provider)
-                    .build()
-                    .map_err(|e| ca.error(e))?;
-                Some(match &self.client_crl {
-                    None => trusted,
-                    Some(crl) => Arc::new(Unrevoked {
-                        revoked: Revoked::parse(contents.of(crl)?).map_err(|e| crl.error(e))?,
-                        trusted,
-                    }),
-                })
-            }
-        };
+        let verifier = self.verifier(contents)?;
         let builder = match &verifier {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),

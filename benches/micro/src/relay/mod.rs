@@ -92,7 +92,7 @@ fn start(etcd: SocketAddr) -> SocketAddr {
         // What is kept is not asked for again in the middle of a count.
         "--cache-max-age=1h".to_owned(),
     ];
-    let Ok(Parsed::Run(config)) = cli::parse(flags.into_iter().map(Into::into)) else {
+    let Ok(Parsed::Run(config, _)) = cli::parse(flags.into_iter().map(Into::into)) else {
         panic!("flags the proxy does not know");
     };
     let (tell, told) = mpsc::channel();

@@ -1,0 +1,319 @@
+//! The configuration file: the flags by their names, beneath what is typed.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use etcd_edge::cli::{self, Parsed, Settings};
+use etcd_edge::config::Config;
+
+use super::config;
+
+/// Reads a line whose `--config` has this text.
+fn parse(line: &str, text: &str) -> Result<Parsed, String> {
+    let args = line.split_whitespace().map(OsString::from);
+    let read = |path: &Path| match path.to_str() {
+        Some("f.yaml") => Ok(text.to_owned()),
+        _ => Err("No such file".to_owned()),
+    };
+    cli::parse_with(args, &read).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn run(flags: &str, text: &str) -> (Config, Settings) {
+    match parse(&format!("start --config=f.yaml {flags}"), text) {
+        Ok(Parsed::Run(config, settings)) => (*config, settings),
+        other => panic!("{text}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn complaint(flags: &str, text: &str) -> String {
+    let line = format!("start --config=f.yaml {flags}");
+    parse(&line, text).expect_err(text)
+}
+
+#[test]
+fn a_file_means_what_the_same_flags_mean() {
+    let text = "\
+# where
+listen-addr: 127.0.0.1:0
+endpoints: [https://a, 'unix:///e']
+dial-keepalive-time: 30s
+permit-without-stream: true
+max-send-bytes: 0x10   # as Go reads it
+max-recv-bytes: 12
+serializable-ordering: true
+experimental-watch-progress-notify-interval: 1s
+watch-bypass:
+  - a
+  - b/
+drain-timeout: \"1m30s\"
+debug: T
+cacert:
+  ca.pem
+";
+    let typed = config(
+        "start --listen-addr 127.0.0.1:0 --endpoints https://a,unix:///e --dial-keepalive-time 30s \
+         --permit-without-stream --max-send-bytes 0x10 --max-recv-bytes 12 --serializable-ordering \
+         --watch-progress-notify-interval 1s --watch-bypass a,b/ --drain-timeout 1m30s --debug \
+         --cacert ca.pem",
+    );
+    assert_eq!(run("", text).0, typed);
+    assert_eq!(
+        run(
+            "",
+            &format!("\u{feff}---\r\n{}", text.replace('\n', "\r\n"))
+        )
+        .0,
+        typed
+    );
+    // JSON is YAML.
+    let json = r#"{"listen-addr": "127.0.0.1:1", "debug": true, "watch-bypass": []}"#;
+    assert_eq!(
+        run("", json).0,
+        config("start --listen-addr=127.0.0.1:1 --debug")
+    );
+    for nothing in ["", "# a comment\n", "---\n", "null", "{}", "---\n...\n"] {
+        assert_eq!(run("", nothing).0, config("start"), "{nothing:?}");
+    }
+    let (spelt, _) = match parse("grpc-proxy start --config-file f.yaml", text) {
+        Ok(Parsed::Run(config, settings)) => (*config, settings),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(spelt, typed);
+}
+
+#[test]
+fn what_is_typed_wins() {
+    let text = "listen-addr: :1\nendpoints: a,b\ndebug: true\nwatch-bypass: [a]\n";
+    let typed = "--listen-addr=:2 --endpoints=c --endpoints=d --debug=false";
+    let (config, _) = run(typed, text);
+    assert_eq!(config.listen_addr, ":2");
+    assert!(!config.debug);
+    // A list that is typed is the whole list; one that is not is the file's.
+    assert_eq!(
+        super::endpoints(&config),
+        ["http://c:2379", "http://d:2379"]
+    );
+    assert_eq!(config.watch_bypass, ["a"]);
+    assert_eq!(run("--watch-bypass=", text).0.watch_bypass, [""; 0]);
+    // What is wrong in the file is wrong even where it would not count.
+    assert_eq!(
+        complaint("--debug", "debug: maybe"),
+        "f.yaml:1: debug=maybe: not true or false"
+    );
+}
+
+#[test]
+fn an_entry_of_a_list_is_taken_as_it_is() {
+    let (config, _) = run("", "watch-bypass: ['a,b', ' c', \"d\\te\"]");
+    assert_eq!(config.watch_bypass, ["a,b", " c", "d\te"]);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    for (text, expected) in [
+        ("debug: true\nendpont: a", "f.yaml:2: endpont: no such flag"),
+        (
+            "--debug: true",
+            "f.yaml:1: --debug: a flag's name has no dashes before it here",
+        ),
+        (
+            "experimental-debug: true",
+            "f.yaml:1: experimental-debug: no such flag",
+        ),
+        (
+            "debug: true\n\ndebug: true",
+            "f.yaml:3: debug: given twice, first in line 1",
+        ),
+        (
+            "leasing-prefix: ''\nexperimental-leasing-prefix: ''",
+            "f.yaml:2: experimental-leasing-prefix: given twice, first in line 1",
+        ),
+        ("config: g.yaml", "f.yaml:1: config: a file names no other"),
+        (
+            "config-file: g.yaml",
+            "f.yaml:1: config-file: a file names no other",
+        ),
+        ("debug: yes", "f.yaml:1: debug=yes: not true or false"),
+        (
+            "# five what?\ndrain-timeout: 5",
+            "f.yaml:2: drain-timeout=5: a duration needs a unit: ns, us, ms, s, m or h",
+        ),
+        (
+            "max-send-bytes: 1.5e6",
+            "f.yaml:1: max-send-bytes=1.5e6: not a whole number, from 0 on",
+        ),
+        (
+            "namespace: [a]",
+            "f.yaml:1: namespace: a list, where one value is needed",
+        ),
+        (
+            "namespace:\ndebug: true",
+            "f.yaml:1: namespace: a value is needed; an empty one is \"\"",
+        ),
+        (
+            "namespace: ~",
+            "f.yaml:1: namespace: a value is needed; an empty one is \"\"",
+        ),
+        (
+            "namespace: {a: b}",
+            "f.yaml:1: namespace: not a value of a flag",
+        ),
+        (
+            "endpoints:\n  - a\n  - [b]",
+            "f.yaml:3: endpoints: not a value of a flag",
+        ),
+        (
+            "endpoints:\n  - a\n  -",
+            "f.yaml:3: endpoints: a value is needed; an empty one is \"\"",
+        ),
+        (
+            "endpoints: ['']",
+            "f.yaml:1: endpoints: an entry that is empty",
+        ),
+        (
+            "namespace: &a x\nresolver-prefix: *a",
+            "f.yaml:2: resolver-prefix: an alias, and none is followed here",
+        ),
+        (
+            "namespace: !!str x",
+            "f.yaml:1: namespace: a tag, and none is known here",
+        ),
+        ("[debug]", "f.yaml:1: not a map of flags and their values"),
+        ("debug", "f.yaml:1: not a map of flags and their values"),
+        ("? [a]\n: b", "f.yaml:1: not the name of a flag"),
+        (
+            "debug: true\n---\ndebug: false",
+            "f.yaml:3: a second document",
+        ),
+        // What only all of them together show is wrong.
+        (
+            "debug: true\nendpoint-policy: fastest",
+            "f.yaml:2: endpoint-policy=fastest: not one of random, round-robin, weighted, least-loaded, leader",
+        ),
+        ("\ncert: c", "f.yaml:2: cert=c: needs --key"),
+        (
+            "endpoints: []",
+            "f.yaml:1: endpoints=: at least one endpoint is needed",
+        ),
+        (
+            "endpoints:\n- a\n- b/c",
+            "f.yaml:1: endpoints=b/c: an endpoint has nothing after its port",
+        ),
+        (
+            "namespace: \"a\\nb\"\nnamespace-allow: x",
+            "f.yaml:2: namespace-allow=x: not a method of etcd's",
+        ),
+        (
+            "debug: \"a\\nb\"",
+            "f.yaml:1: debug=a\\nb: not true or false",
+        ),
+    ] {
+        assert_eq!(complaint("", text), expected, "{text}");
+    }
+    let refused = complaint("", "listen-addr: :0\nleasing-prefix: p");
+    let start = "f.yaml:2: experimental-leasing-prefix=p: refused: ";
+    assert!(refused.starts_with(start), "{refused}");
+    // What was typed is blamed as it was typed.
+    assert_eq!(
+        complaint("--cert=c", "debug: true"),
+        "--cert=c: needs --key"
+    );
+    for broken in [
+        "a: b: c",
+        "\"",
+        "{debug: true",
+        "a: *x",
+        "%",
+        "debug: true\n- a",
+    ] {
+        let said = complaint("", broken);
+        let (place, said) = said.split_at(said.find(": ").expect("a place"));
+        assert!(place.starts_with("f.yaml:"), "{broken:?}: {place}");
+        assert!(
+            said.starts_with(": not YAML: ") || said.contains("no such flag"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    assert_eq!(
+        parse("start --config=g.yaml", "").unwrap_err(),
+        "--config=g.yaml: No such file"
+    );
+    assert_eq!(
+        parse("start --config g.yaml --config=", "").map(drop),
+        Ok(()),
+        "an empty name is none"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let complaint = |path: &Path| {
+        let args = [OsString::from("start"), "--config".into(), path.into()];
+        let error = cli::parse(args.into_iter()).expect_err("it cannot be read");
+        let error = error.to_string();
+        let why = error.strip_prefix(&format!("--config={}: ", path.display()));
+        why.unwrap_or_else(|| panic!("{error}")).to_owned()
+    };
+    let path = dir.path().join("f.yaml");
+    assert!(complaint(&path).starts_with("No such file"));
+    assert!(complaint(dir.path()).starts_with("Is a directory"));
+    std::fs::write(&path, b"namespace: \"\xff\"").unwrap();
+    assert_eq!(complaint(&path), "not valid UTF-8");
+    std::fs::write(&path, "#".repeat(1 << 20) + "\n").unwrap();
+    assert_eq!(complaint(&path), "larger than 1048576 bytes");
+}
+
+#[test]
+fn settings_tell_what_has_changed_and_take_a_part() {
+    let (_, old) = run(
+        "--namespace=n",
+        "debug: f\ncache-max-age: 1m\nendpoints: [a, b]\n",
+    );
+    assert_eq!(old.file(), Some(Path::new("f.yaml")));
+    let (_, same) = run(
+        "--namespace=n",
+        "debug: false\ncache-max-age: 60s\nendpoints: a,b\n",
+    );
+    assert_eq!(old.changed(&same), [""; 0]);
+    // The namespace of the file does not count, since one is typed.
+    let text = "debug: true\nendpoints: [b, a]\nnamespace: m\nworkers: 3\n";
+    let (config, new) = run("--namespace=n", text);
+    assert_eq!(config.namespace, "n");
+    assert_eq!(
+        old.changed(&new),
+        ["endpoints", "cache-max-age", "debug", "workers"]
+    );
+    let part = old.with(&new, &["debug", "endpoints"]);
+    assert_eq!(old.changed(&part), ["endpoints", "debug"]);
+    assert_eq!(part.changed(&new), ["cache-max-age", "workers"]);
+    let config = part.resolve().unwrap();
+    assert!(config.debug && config.reads.max_age.as_secs() == 60);
+}
+
+#[test]
+fn a_check_takes_what_a_start_takes() {
+    let text = "endpoints: a\n";
+    match parse("check-config --config f.yaml --debug", text) {
+        Ok(Parsed::Check(config)) => assert_eq!(*config, run("--debug", text).0),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        parse("check-config --config f.yaml", "debug: 7").unwrap_err(),
+        "f.yaml:1: debug=7: not true or false"
+    );
+    for line in [
+        "check-config --help",
+        "check-config help",
+        "help check-config",
+    ] {
+        match parse(line, "") {
+            Ok(Parsed::Print(text)) => {
+                assert!(text.contains("Usage: etcd-edge check-config [FLAGS]"))
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
