@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "life/check.rs"]
+mod check;
 #[path = "life/pages.rs"]
 mod pages;
 #[path = "life/start.rs"]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::check;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::tls::Tls;
@@ -123,6 +124,10 @@ fn a_file_that_cannot_be_used_is_named_with_its_flag() {
             flags.extend(files.iter().map(show));
             let said = fails(&flags);
             assert_names(&said, flag, bad);
+            // Who only asks is told the same.
+            let (code, asked) = check::ask(&flags);
+            assert_eq!(code, Some(1), "{asked}");
+            assert!(said.ends_with(&asked), "{asked}:\n{said}");
         }
     }
     // A key that belongs to another certificate.
