@@ -148,8 +148,8 @@ impl House {
                     other < own || (other == own && own == TOP) || other_room == Some(room)
                 }),
             };
-            // On the ground there is nothing below, and beside it nothing may be named either.
-            if !below || (own == GROUND && target.path != source.path) {
+            // On the ground there is nothing below, and no other room beside it may be named either.
+            if !below || (own == GROUND && other_room != Some(room)) {
                 let what = format!("imports {}, which is not below it", target.path);
                 found.push(finding(source, reference.line, what));
             }

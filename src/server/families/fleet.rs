@@ -2,7 +2,8 @@
 
 use prometheus::proto::MetricFamily;
 
-use super::{MetricsCollector, counter, gauge};
+use super::MetricsCollector;
+use super::make::{counter, gauge};
 
 impl MetricsCollector {
     pub(super) fn fleet(&self) -> Vec<MetricFamily> {

@@ -1,0 +1,98 @@
+//! What is counted of each endpoint.
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use super::count::{Count, SharedCount};
+
+/// One endpoint, counted by whichever worker sees it.
+#[derive(Debug)]
+pub struct EndpointMetrics {
+    /// The endpoint as logs show it.
+    pub name: String,
+    /// Times it was picked to serve.
+    pub picked: SharedCount,
+    /// Connections that came up.
+    pub connects: SharedCount,
+    /// Dials and connections that failed.
+    pub failures: SharedCount,
+    /// Times it was left out for doing worse than the others.
+    pub ejections: SharedCount,
+    workers: Box<[CachePadded<EndpointCalls>]>,
+}
+
+/// Calls of one worker to one endpoint.
+#[derive(Debug, Default)]
+pub struct EndpointCalls {
+    /// Calls that were sent, of the proxy's own too.
+    pub requests: Count,
+    /// Where endpoints share calls: unary calls open now.
+    pub open: Count,
+    /// Those answered, by their latency; the steps are the picker's.
+    pub answered: [Count; LATENCY_STEPS],
+    /// Those that failed by the endpoint's doing.
+    pub failed: Count,
+}
+
+/// Latencies that are told apart.
+pub const LATENCY_STEPS: usize = 24;
+
+impl EndpointMetrics {
+    /// All at zero, counted by so many workers.
+    pub fn new(name: String, workers: usize) -> EndpointMetrics {
+        EndpointMetrics {
+            name,
+            picked: SharedCount::default(),
+            connects: SharedCount::default(),
+            failures: SharedCount::default(),
+            ejections: SharedCount::default(),
+            workers: (0..workers).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    /// What this worker counts.
+    pub fn worker(&self, worker: usize) -> &EndpointCalls {
+        &self.workers[worker]
+    }
+
+    /// What each worker counts.
+    pub fn workers(&self) -> impl Iterator<Item = &EndpointCalls> {
+        self.workers.iter().map(|calls| &**calls)
+    }
+}
+
+/// The endpoints that are in the list now, in the order they came.
+#[derive(Debug)]
+pub struct EndpointList {
+    all: Mutex<Vec<Arc<EndpointMetrics>>>,
+    workers: usize,
+}
+
+impl EndpointList {
+    /// Empty, for so many workers.
+    pub fn new(workers: usize) -> EndpointList {
+        EndpointList {
+            all: Mutex::default(),
+            workers,
+        }
+    }
+
+    /// One has come.
+    pub fn add(&self, name: String) -> Arc<EndpointMetrics> {
+        let endpoint = Arc::new(EndpointMetrics::new(name, self.workers));
+        self.all.lock().push(endpoint.clone());
+        endpoint
+    }
+
+    /// One has gone, and is shown no more.
+    pub fn remove(&self, endpoint: &Arc<EndpointMetrics>) {
+        self.all.lock().retain(|e| !Arc::ptr_eq(e, endpoint));
+    }
+
+    /// Those that are there.
+    pub fn all(&self) -> Vec<Arc<EndpointMetrics>> {
+        self.all.lock().clone()
+    }
+}

@@ -1,0 +1,66 @@
+//! Reads that are shared, and answers that are kept.
+
+use std::time::Duration;
+
+use super::count::{Count, SharedCount, Size};
+
+/// Reads of one worker.
+#[derive(Debug, Default)]
+pub struct ReadMetrics {
+    /// Linearizable reads that were answered by one that several shared.
+    pub shared: Count,
+    /// Serializable reads that were answered from what is kept.
+    pub hits: Count,
+    /// Those that were not, though they might have been.
+    pub misses: Count,
+    /// Of them: what was kept was too old.
+    pub too_old: Count,
+    /// Something was written since.
+    pub written: Count,
+    /// A write may have been done since.
+    pub unsure: Count,
+    /// The client had been shown more.
+    pub behind: Count,
+    /// Reads for answers that were soon to be too old.
+    pub renewed: Count,
+    /// Serializable reads that were asked again, since etcd's answer was older than what the client had
+    /// been shown.
+    pub overtaken: Count,
+    /// Answers that a watch proves right.
+    pub covers: Count,
+    /// Answers that were given, by their age: see [`AGES`].
+    pub ages: [Count; AGES.len() + 1],
+    /// The sum of their ages, in microseconds.
+    pub age_sum: Count,
+    /// Answers that were held against etcd after they were given.
+    pub audited: Count,
+    /// Of them: those that differed.
+    pub differed: Count,
+}
+
+/// The bounds of the ages that are told apart, in microseconds; what is older comes after the last.
+pub const AGES: [u64; 11] = [
+    1_000, 5_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000,
+];
+
+impl ReadMetrics {
+    /// An answer was given that was so old.
+    pub fn gave(&self, age: Duration) {
+        let micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.hits.inc();
+        self.ages[AGES.partition_point(|bound| *bound < micros)].inc();
+        self.age_sum.set(self.age_sum.get().wrapping_add(micros));
+    }
+}
+
+/// Kept answers, of all workers.
+#[derive(Debug, Default)]
+pub struct AnswerMetrics {
+    /// How many there are.
+    pub count: Size,
+    /// What they hold in memory, in bytes.
+    pub bytes: Size,
+    /// Times all of them were dropped.
+    pub drops: SharedCount,
+}

@@ -1,0 +1,42 @@
+//! What one worker counts.
+
+use super::calls::CallMetrics;
+use super::count::Count;
+use super::lease::LeaseMetrics;
+use super::limit::Limit;
+use super::reads::ReadMetrics;
+use super::watch::WatchMetrics;
+
+/// The block of one worker.
+#[derive(Debug)]
+pub struct WorkerMetrics {
+    /// Client connections accepted.
+    pub accepted: Count,
+    /// Client connections open now.
+    pub connections: Count,
+    /// Connections that ended before their first request: TLS failures, timeouts, noise.
+    pub handshakes_failed: Count,
+    /// Calls open now.
+    pub open_calls: Count,
+    /// Attempts at a call beyond its first.
+    pub retries: Count,
+    /// Watches.
+    pub watch: WatchMetrics,
+    /// Leases.
+    pub lease: LeaseMetrics,
+    /// Reads.
+    pub reads: ReadMetrics,
+    /// Silent reads that were also sent to another endpoint.
+    pub hedges: Count,
+    /// By [`Limit`].
+    pub limits: [Count; Limit::ALL.len()],
+    /// By method; the last is for methods that are not known.
+    pub calls: Box<[CallMetrics]>,
+}
+
+impl WorkerMetrics {
+    /// A client met this bound.
+    pub fn hit(&self, limit: Limit) {
+        self.limits[limit as usize].inc();
+    }
+}
