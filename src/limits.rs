@@ -225,6 +225,24 @@ pub const PAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Time limit of a health probe's read.
 pub const HEALTH_TIME: Duration = Duration::from_secs(1);
 
+/// How long what a probe found counts for those who ask after it: well, and not.
+pub const HEALTH_KEPT: Duration = Duration::from_millis(250);
+/// See [`HEALTH_KEPT`].
+pub const HEALTH_FAILURE_KEPT: Duration = Duration::from_millis(100);
+
+/// How often etcd is probed while somebody waits to be told of changes, and how many probes in a row
+/// must fail until he is told so.
+pub const HEALTH_LOOK: Duration = Duration::from_secs(1);
+/// See [`HEALTH_LOOK`].
+pub const HEALTH_FAILURES: u32 = 2;
+
+/// Calls of `grpc.health.v1.Health/Watch` open at once, all workers together. A further one is refused
+/// with RESOURCE_EXHAUSTED.
+pub const HEALTH_FOLLOWERS: usize = 16_384;
+
+/// The largest request of `grpc.health.v1`: the name of a service.
+pub const HEALTH_REQUEST_BYTES: u64 = 4 * 1024;
+
 /// Time for one dial: name lookup, connect, TLS, and etcd's HTTP/2 preface.
 pub const DIAL_TIME: Duration = Duration::from_secs(3);
 
@@ -551,6 +569,8 @@ pub const FLEET_TELL_PAUSE: Duration = Duration::from_secs(60);
 const _: () = {
     assert!(FLEET_MEMBERS * FLEET_VALUE_BYTES * 2 <= FLEET_ANSWER_BYTES);
     assert!(FLEET_REVOKE_TIME.as_millis() < FLEET_CALL_TIME.as_millis());
+    assert!(HEALTH_FAILURE_KEPT.as_millis() <= HEALTH_KEPT.as_millis());
+    assert!(HEALTH_KEPT.as_millis() < HEALTH_LOOK.as_millis());
     assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
     assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);

@@ -82,7 +82,7 @@ fn registered(proxy: &Proxy) -> bool {
 /// Code and body of `/proxy/health`.
 fn health(proxy: &Proxy) -> (u16, String) {
     let page = http::get(proxy.address(), "/proxy/health").expect("the proxy's page");
-    (page.status, page.body)
+    (page.status, page.body.trim_end().to_owned())
 }
 
 /// A registered proxy's key as etcd has it.

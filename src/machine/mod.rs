@@ -4,6 +4,7 @@
 pub mod bucket;
 pub mod fleet;
 pub mod flood;
+pub mod health;
 pub mod lease;
 pub mod picker;
 pub mod reads;

@@ -25,11 +25,13 @@ pub enum Limit {
     LargeRequests,
     /// Large answers that are not complete.
     LargeAnswers,
+    /// Streams that wait for changes of the proxy's health.
+    HealthWatches,
 }
 
 impl Limit {
     /// Every bound with its name.
-    pub const ALL: [(Limit, &'static str); 11] = [
+    pub const ALL: [(Limit, &'static str); 12] = [
         (Limit::Resets, "resets"),
         (Limit::ControlFrames, "control_frames"),
         (Limit::HeaderFields, "header_fields"),
@@ -41,5 +43,6 @@ impl Limit {
         (Limit::StalledBytes, "stalled_bytes"),
         (Limit::LargeRequests, "large_requests"),
         (Limit::LargeAnswers, "large_answers"),
+        (Limit::HealthWatches, "health_watches"),
     ];
 }

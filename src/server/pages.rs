@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::server::families::MetricsCollector;
+use crate::service::health::Outcome;
 use crate::service::status::status;
 use crate::service::{Ctx, health};
 use crate::upstream::page;
@@ -64,13 +65,16 @@ impl Pages {
     }
 }
 
-fn health_page(health: Result<(), String>) -> Response<Bytes> {
-    let (status, health, reason) = match health {
-        Ok(()) => (StatusCode::OK, "true", String::new()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "false", reason),
-    };
-    let body = json!({"health": health, "reason": reason}).to_string();
-    made(status, JSON, body.into())
+fn health_page(health: Outcome) -> Response<Bytes> {
+    let body = |health: &str, reason: &str| json!({"health": health, "reason": reason});
+    // With the end of line that Go's proxy has behind one and not behind the other.
+    match &health {
+        Ok(()) => made(StatusCode::OK, JSON, body("true", "").to_string().into()),
+        Err(reason) => {
+            let body = format!("{}\n", body("false", reason));
+            made(StatusCode::SERVICE_UNAVAILABLE, JSON, body.into())
+        }
+    }
 }
 
 async fn status_page(ctx: &Rc<Ctx>) -> Response<Bytes> {

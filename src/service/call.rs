@@ -31,6 +31,9 @@ pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 /// Of heartbeats.
 pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
+/// The service that tells of health.
+const HEALTH: &str = "grpc.health.v1.Health";
+
 /// One call of a client.
 pub struct Call {
     pub(super) ctx: Rc<Ctx>,
@@ -110,6 +113,11 @@ impl Call {
     /// A stream of heartbeats that may be shared.
     pub(super) fn is_keep_alive(&self) -> bool {
         self.is(KEEP_ALIVE) && !self.asks_for_bypass()
+    }
+
+    /// A question for the proxy's own health.
+    pub(super) fn is_health(&self) -> bool {
+        self.method.is_some_and(|m| m.service == HEALTH) && !self.asks_for_bypass()
     }
 
     fn is(&self, path: &str) -> bool {

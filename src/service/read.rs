@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::service::alone::{Plain, cut_short, plain};
 use crate::service::call::Call;
 use crate::service::gather::{Gathered, gather};
+use crate::service::health;
 use crate::service::pass::pass;
 use crate::service::reads::kept::{is_behind, keep};
 use crate::service::reads::plan::{Plan, plan};
@@ -25,6 +26,7 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
     let (asking, flight) = match plan(call, &request) {
         Plan::Given(code) => return Ok(code),
         Plan::Here(answer) => return Ok(Box::pin(pass(call, kept_answer(answer))).await),
+        Plan::Health => return Ok(Box::pin(health::check(call, request)).await),
         Plan::Waits(waits) => return Ok(Box::pin(waiting::serve(call, request, waits)).await),
         Plan::Plain(asking) => (asking, None),
         Plan::Alone(asking, flight) => (Some(asking), Some(flight)),

@@ -1,5 +1,6 @@
 //! The proxy's own answers: a gRPC status, with or without a response before it.
 
+use bytes::Bytes;
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, header};
@@ -15,15 +16,36 @@ use crate::wire::status::{Code, Status};
 /// What etcd says to a stream that wants a leader where there is none.
 pub(super) const NO_LEADER: &str = "etcdserver: no leader";
 
-/// Ends a call that has sent nothing yet: headers that are trailers too.
-pub(super) fn trailers_only(respond: &mut SendResponse<Payload>, status: &Status) -> Code {
-    let mut response = Response::new(());
-    let headers = response.headers_mut();
-    headers.insert(
+/// As etcd begins an answer.
+pub(super) fn head() -> Response<()> {
+    let mut head = Response::new(());
+    head.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/grpc"),
     );
-    status.write(headers);
+    head
+}
+
+/// As etcd ends one.
+pub(super) fn ok_trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    Status::new(Code::Ok, "").write(&mut trailers);
+    trailers
+}
+
+/// A small answer, framed, and everything at once. Errors mean that the client is gone.
+pub(super) fn whole(respond: &mut SendResponse<Payload>, answer: Bytes) {
+    let Ok(mut to) = respond.send_response(head(), false) else {
+        return;
+    };
+    let _ = to.send_data(answer.into(), false);
+    let _ = to.send_trailers(ok_trailers());
+}
+
+/// Ends a call that has sent nothing yet: headers that are trailers too.
+pub(super) fn trailers_only(respond: &mut SendResponse<Payload>, status: &Status) -> Code {
+    let mut response = head();
+    status.write(response.headers_mut());
     // An error means that the client is gone.
     let _ = respond.send_response(response, true);
     status.code

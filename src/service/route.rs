@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::limits;
 use crate::metrics::{CallMetrics, Limit};
 use crate::service::call::Call;
-use crate::service::{Ctx, lease, namespace, read, relay, reply, watch};
+use crate::service::{Ctx, health, lease, namespace, read, relay, reply, watch};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
 
@@ -43,6 +43,16 @@ pub fn spawn(mut call: Box<Call>) {
             };
             let method = call.method;
             let code = lease::serve(call).await;
+            counted.ended(method, code);
+        }));
+    } else if call.is_health() {
+        // The unary ones are reads.
+        tokio::task::spawn_local(Box::pin(async move {
+            let Some(counted) = admit(&mut call) else {
+                return;
+            };
+            let method = call.method;
+            let code = health::follow(call).await;
             counted.ended(method, code);
         }));
     } else if namespace::is_looked_at(&call) {

@@ -13,6 +13,7 @@ use crate::machine::watch::hub::Identity;
 use crate::metrics::AnswerMetrics;
 use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
+use crate::service::health::state::Health;
 use crate::service::identity::Identities;
 use crate::service::known::Known;
 use crate::service::mail::Mail;
@@ -45,6 +46,8 @@ pub struct Shared {
     gate: Option<Gate>,
     /// Proxies side by side.
     pub(super) fleet: Fleet,
+    /// How well etcd is.
+    pub(super) health: Health,
     /// The size from which etcd cuts what it tells, as far as it has shown.
     part_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
@@ -87,6 +90,7 @@ impl Shared {
             answers: Answers::new(reads, answers),
             gate,
             fleet,
+            health: Health::default(),
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,

@@ -5,6 +5,7 @@
 
 pub mod frame;
 pub mod header;
+pub mod health;
 pub mod lease;
 pub mod metadata;
 pub mod method;

@@ -200,6 +200,8 @@ async fn with_etcd_down_or_stopped_pages_say_so_in_time() {
             "stopped" => cluster.stop(0),
             _ => cluster.kill(0),
         }
+        // What was found a moment before counts for that moment.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         for path in ["/health", "/proxy/health"] {
             let begun = Instant::now();
             let page = raw::get(proxy.address(), path).unwrap();

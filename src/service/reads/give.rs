@@ -4,13 +4,11 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header};
 
 use crate::limits;
 use crate::machine::reads::cache::{Entry, Found, Stale, Standard, Verdict};
 use crate::machine::watch::hub::Identity;
 use crate::metrics::ReadMetrics;
-use crate::service::Ctx;
 use crate::service::call::Call;
 use crate::service::grants::Wish;
 use crate::service::mail::{Mail, Wanted, WatchMail};
@@ -19,8 +17,8 @@ use crate::service::reads::asking::Asking;
 use crate::service::reads::audit::audit;
 use crate::service::reads::kept::may_read;
 use crate::service::reads::renew::renew;
+use crate::service::{Ctx, reply};
 use crate::wire::header as wire_header;
-use crate::wire::status::{Code, Status};
 
 /// What came of a look at what is kept.
 pub(super) enum Given {
@@ -85,7 +83,7 @@ pub(super) fn give(call: &mut Call, asking: &Asking) -> Given {
     if answer.len() > limits::FREE_SEND_BYTES {
         return Given::Large(answer);
     }
-    send(call, answer);
+    reply::whole(&mut call.respond, answer);
     Given::Yes
 }
 
@@ -139,30 +137,4 @@ fn at_revision(ctx: &Ctx, asking: &Asking, found: Found, revision: i64) -> Bytes
     };
     ctx.shared.answers.advance(asking.question(), advanced);
     answer
-}
-
-/// Everything at once. Errors mean that the client is gone.
-fn send(call: &mut Call, answer: Bytes) {
-    let Ok(mut to) = call.respond.send_response(head(), false) else {
-        return;
-    };
-    let _ = to.send_data(answer.into(), false);
-    let _ = to.send_trailers(trailers());
-}
-
-/// As etcd begins an answer.
-pub(super) fn head() -> Response<()> {
-    let mut head = Response::new(());
-    head.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
-    head
-}
-
-/// As etcd ends one.
-pub(super) fn trailers() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(2);
-    Status::new(Code::Ok, "").write(&mut trailers);
-    trailers
 }

@@ -17,6 +17,8 @@ pub(in crate::service) enum Plan {
     Given(Code),
     /// This is its answer, whole and framed.
     Here(Bytes),
+    /// It asks for the proxy's own health.
+    Health,
     /// It goes to etcd now, on its own.
     Plain(Option<Asking>),
     /// The same, and whoever asks the same meanwhile waits for it to come back.
@@ -38,6 +40,9 @@ pub(in crate::service) enum Wait {
 /// What is to be done about a call's read, its request gathered.
 pub(in crate::service) fn plan(call: &mut Call, request: &[Bytes]) -> Plan {
     let Some(asking) = Asking::of(call, request) else {
+        if call.is_health() {
+            return Plan::Health;
+        }
         return fleet::answer(call).map_or(Plan::Plain(None), Plan::Here);
     };
     let serializable = asking.asked.is_serializable();

@@ -16,7 +16,7 @@ use crate::service::fetch::Begun;
 use crate::service::grants::Wish;
 use crate::service::pass::pass;
 use crate::service::reads::asking::Asking;
-use crate::service::reads::give::{Given, give, head, trailers};
+use crate::service::reads::give::{Given, give};
 use crate::service::reads::kept::{granted, is_behind, keep};
 use crate::service::reads::plan::Wait;
 use crate::service::reads::rounds::{Flight, Told, while_short};
@@ -171,10 +171,10 @@ async fn may_read(ctx: &Rc<Ctx>, wish: Wish) -> bool {
 /// A kept answer as one of etcd's.
 pub(in crate::service) fn kept(answer: Bytes) -> Answer {
     Answer {
-        head: head().into_parts().0,
+        head: reply::head().into_parts().0,
         held: Held::kept(answer.len()),
         chunks: VecDeque::from([answer]),
-        rest: Rest::End(Some(trailers())),
+        rest: Rest::End(Some(reply::ok_trailers())),
     }
 }
 

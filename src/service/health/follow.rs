@@ -1,0 +1,170 @@
+//! `grpc.health.v1` Watch, answered here: how what was asked for is, and each change of it.
+//!
+//! Thousands may wait: they hear of a change by one channel, and one task in the process looks at etcd for
+//! all of them, while there are any. A client that does not read is told the latest when it reads on.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
+use h2::SendStream;
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, sleep};
+
+use crate::limits;
+use crate::metrics::Limit;
+use crate::net::payload::Payload;
+use crate::net::pump::Pump;
+use crate::service::bounds::{Cut, bounded};
+use crate::service::call::{Call, while_wanted};
+use crate::service::gather::{Gathered, gather};
+use crate::service::health::calls::asked;
+use crate::service::health::probes::read;
+use crate::service::health::state::{Follower, Looker};
+use crate::service::{Ctx, reply};
+use crate::wire::health::{Asked, Serving, response};
+use crate::wire::status::{Code, Status};
+
+/// Serves a call of Watch to its end.
+pub(in crate::service) async fn follow(mut call: Box<Call>) -> Code {
+    let request = match gather(&mut call).await {
+        Gathered::Whole(request) => request,
+        Gathered::Larger(received) => received,
+        Gathered::Over(code) => return code,
+    };
+    let asked = match asked(&call, request) {
+        Ok(asked) => asked,
+        Err(status) => return reply::trailers_only(&mut call.respond, &status),
+    };
+    let Some(_follower) = Follower::new(&call.ctx.shared) else {
+        call.ctx.count().hit(Limit::HealthWatches);
+        let text = "etcd-edge: too many health watches open";
+        let status = Status::new(Code::ResourceExhausted, text);
+        return reply::trailers_only(&mut call.respond, &status);
+    };
+    let mut serves = call.ctx.shared.health.serves();
+    if asked == Asked::Calls {
+        look(&call.ctx);
+        if let Err(code) = first(&mut call, &mut serves).await {
+            return code;
+        }
+    }
+    let Call {
+        ctx,
+        mut respond,
+        deadline,
+        ..
+    } = *call;
+    let Ok(to) = respond.send_response(reply::head(), false) else {
+        return Code::Cancelled;
+    };
+    drop(respond);
+    let mut telling = Telling {
+        ctx,
+        asked,
+        deadline,
+        to,
+    };
+    telling.run(serves).await
+}
+
+/// Waits until it is known whether calls are served. Ends the call where it is over before that.
+async fn first(call: &mut Call, serves: &mut Receiver<Option<bool>>) -> Result<(), Code> {
+    let ctx = call.ctx.clone();
+    let mut known = pin!(async {
+        // What was known may be long ago, when somebody last asked.
+        let _ = read(&ctx).await;
+        while serves.borrow_and_update().is_none() {
+            // One failure is not enough to know, see `Steady`. The sender is everybody's.
+            let _ = serves.changed().await;
+        }
+    });
+    match while_wanted(call, |cx| known.as_mut().poll(cx)).await {
+        Ok(()) => Ok(()),
+        Err(cut) => {
+            let status = match cut {
+                Cut::ClientGone => return Err(Code::Cancelled),
+                Cut::Deadline => reply::deadline_exceeded(),
+                Cut::Drain => reply::shutting_down(),
+            };
+            Err(reply::trailers_only(&mut call.respond, &status))
+        }
+    }
+}
+
+/// Sees to it that somebody looks at etcd while anybody waits for changes.
+fn look(ctx: &Rc<Ctx>) {
+    let Some(looker) = Looker::new(&ctx.shared) else {
+        return;
+    };
+    let ctx = ctx.clone();
+    tokio::task::spawn_local(async move {
+        while looker.goes_on() {
+            // What it finds is told by the channel. After one that failed the next says more.
+            let pause = match read(&ctx).await {
+                Ok(()) => limits::HEALTH_LOOK,
+                Err(_) => limits::HEALTH_FAILURE_KEPT,
+            };
+            sleep(pause).await;
+        }
+    });
+}
+
+/// A client that is told.
+struct Telling {
+    ctx: Rc<Ctx>,
+    asked: Asked,
+    deadline: Option<Instant>,
+    to: SendStream<Payload>,
+}
+
+impl Telling {
+    async fn run(&mut self, mut serves: Receiver<Option<bool>>) -> Code {
+        let drain = self.ctx.drain.clone();
+        let mut pump = Pump::new(u64::MAX);
+        let mut said = None;
+        loop {
+            let now = self.serving(*serves.borrow_and_update());
+            if said != Some(now) {
+                said = Some(now);
+                pump.offer(response(now));
+            }
+            let mut changed = pin!(serves.changed());
+            let to = &mut self.to;
+            let timer = self.ctx.timers.at(self.deadline);
+            let waited = bounded(timer, Some(&drain), |cx| {
+                if to.poll_reset(cx).is_ready() {
+                    return Poll::Ready(Err(Cut::ClientGone));
+                }
+                if ready!(pump.poll_offered(cx, to, false)).is_err() {
+                    return Poll::Ready(Err(Cut::ClientGone));
+                }
+                changed.as_mut().poll(cx).map(|_| Ok(()))
+            });
+            match waited.await {
+                Ok(()) => {}
+                Err(cut) => {
+                    let is_news =
+                        cut == Cut::Drain && !matches!(said, Some(Serving::Unknown | Serving::No));
+                    if is_news {
+                        // Balancers move on at this word already.
+                        let _ = self.to.send_data(response(Serving::No).into(), false);
+                    }
+                    return reply::cut(&mut self.to, cut);
+                }
+            }
+        }
+    }
+
+    fn serving(&self, serves: Option<bool>) -> Serving {
+        let is_up = match self.asked {
+            Asked::Unknown => return Serving::Unknown,
+            Asked::Calls => serves.unwrap_or(false),
+            Asked::Process => true,
+        };
+        match is_up && !self.ctx.drain.has_begun() {
+            true => Serving::Yes,
+            false => Serving::No,
+        }
+    }
+}

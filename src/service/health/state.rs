@@ -1,0 +1,213 @@
+//! What is known of the proxy's health, for all workers, and who waits to hear it.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::limits;
+use crate::machine::health::{Ask, Probe, Steady};
+use crate::service::Ctx;
+use crate::service::shared::Shared;
+
+/// How a look at etcd went; on failure the reason.
+pub type Outcome = Result<(), Arc<str>>;
+
+/// One for the process.
+#[derive(Debug)]
+pub(in crate::service) struct Health {
+    /// The linearizable read.
+    pub(super) read: Question,
+    /// The watch.
+    pub(super) watch: Question,
+    /// Whether calls are served, for those who wait for a change; `None` until that is known.
+    serves: watch::Sender<Option<bool>>,
+    steady: Mutex<Steady>,
+    /// Those who wait for changes.
+    followers: AtomicUsize,
+    /// Somebody looks for them.
+    looks: Mutex<bool>,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health {
+            read: Question::default(),
+            watch: Question::default(),
+            serves: watch::Sender::new(None),
+            steady: Mutex::default(),
+            followers: AtomicUsize::new(0),
+            looks: Mutex::new(false),
+        }
+    }
+}
+
+impl Health {
+    /// A read of etcd went so.
+    pub(super) fn note(&self, well: bool) {
+        let Some(serves) = self.steady.lock().went(well, limits::HEALTH_FAILURES) else {
+            return;
+        };
+        self.serves.send_if_modified(|said| {
+            let changed = *said != Some(serves);
+            *said = Some(serves);
+            changed
+        });
+    }
+
+    /// Whether calls are served, and its changes.
+    pub(super) fn serves(&self) -> watch::Receiver<Option<bool>> {
+        self.serves.subscribe()
+    }
+}
+
+/// One that waits for changes; there are [`limits::HEALTH_FOLLOWERS`] at most.
+pub(super) struct Follower(Arc<Shared>);
+
+impl Follower {
+    /// `None` when there are enough of them.
+    pub(super) fn new(shared: &Arc<Shared>) -> Option<Follower> {
+        let before = shared.health.followers.fetch_add(1, Ordering::Relaxed);
+        let follower = Follower(shared.clone());
+        // Dropped, and counted back, where it is one too many.
+        (before < limits::HEALTH_FOLLOWERS).then_some(follower)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.health.followers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Who looks at etcd's health for all that wait for changes, one in the process.
+pub(super) struct Looker {
+    shared: Arc<Shared>,
+    looks: Cell<bool>,
+}
+
+impl Looker {
+    /// `None` while another does.
+    pub(super) fn new(shared: &Arc<Shared>) -> Option<Looker> {
+        let was = std::mem::replace(&mut *shared.health.looks.lock(), true);
+        (!was).then(|| Looker {
+            shared: shared.clone(),
+            looks: Cell::new(true),
+        })
+    }
+
+    /// Whether to go on: no more once nobody waits. Who comes after that begins to look anew.
+    pub(super) fn goes_on(&self) -> bool {
+        let mut looks = self.shared.health.looks.lock();
+        *looks = self.shared.health.followers.load(Ordering::Relaxed) > 0;
+        self.looks.set(*looks);
+        *looks
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        // Where it has not stopped by itself, its worker has ended. Afterwards it may be another's.
+        if self.looks.get() {
+            *self.shared.health.looks.lock() = false;
+        }
+    }
+}
+
+/// A question to etcd that many may have at the same time.
+#[derive(Debug)]
+pub(super) struct Question {
+    probe: Mutex<Probe<Outcome>>,
+    /// What was said, for those who wait; `None` when nobody is left to say it.
+    said: watch::Sender<Option<Outcome>>,
+}
+
+impl Default for Question {
+    fn default() -> Question {
+        Question {
+            probe: Mutex::default(),
+            said: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Question {
+    /// What etcd says, or said a moment ago. `find` finds this question again for the task that asks:
+    /// whoever waits may leave, and the others are to be told all the same.
+    pub(super) async fn ask<F>(
+        &self,
+        ctx: &Rc<Ctx>,
+        find: fn(&Health) -> &Question,
+        asks: impl FnOnce(Rc<Ctx>) -> F + Copy + 'static,
+    ) -> Outcome
+    where
+        F: Future<Output = Outcome> + 'static,
+    {
+        loop {
+            // Before the look: what is said after it is heard.
+            let mut said = self.said.subscribe();
+            let ask = self.probe.lock().ask(Instant::now());
+            match ask {
+                Ask::Known(outcome) => return outcome,
+                Ask::Wait => {}
+                Ask::Begin => {
+                    let asking = Asking {
+                        shared: ctx.shared.clone(),
+                        find,
+                        outcome: None,
+                    };
+                    tokio::task::spawn_local(asking.hear(asks(ctx.clone())));
+                }
+            }
+            // The sender lives as long as this.
+            let _ = said.changed().await;
+            if let Some(outcome) = &*said.borrow() {
+                return outcome.clone();
+            }
+        }
+    }
+
+    fn end(&self, outcome: Option<Outcome>) {
+        let mut probe = self.probe.lock();
+        match outcome.clone() {
+            None => probe.gave_up(),
+            Some(outcome) => {
+                let counts = counts(&outcome);
+                probe.said(outcome, Instant::now(), counts);
+            }
+        }
+        drop(probe);
+        self.said.send_replace(outcome);
+    }
+}
+
+/// How long an outcome counts.
+fn counts(outcome: &Outcome) -> Duration {
+    match outcome {
+        Ok(()) => limits::HEALTH_KEPT,
+        Err(_) => limits::HEALTH_FAILURE_KEPT,
+    }
+}
+
+/// Etcd is being asked. Dropped early, as when its worker ends, the others ask.
+struct Asking {
+    shared: Arc<Shared>,
+    find: fn(&Health) -> &Question,
+    outcome: Option<Outcome>,
+}
+
+impl Asking {
+    async fn hear(mut self, says: impl Future<Output = Outcome>) {
+        self.outcome = Some(says.await);
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        (self.find)(&self.shared.health).end(self.outcome.take());
+    }
+}
