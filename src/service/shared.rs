@@ -47,7 +47,7 @@ pub struct Shared {
     /// Proxies side by side.
     pub(super) fleet: Fleet,
     /// How well etcd is.
-    pub(super) health: Health,
+    pub(super) health: Arc<Health>,
     /// The size from which etcd cuts what it tells, as far as it has shown.
     part_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
@@ -90,7 +90,7 @@ impl Shared {
             answers: Answers::new(reads, answers),
             gate,
             fleet,
-            health: Health::default(),
+            health: Arc::default(),
             part_bytes: AtomicUsize::new(options.part_bytes),
             leaderless: Mutex::new(None),
             options,

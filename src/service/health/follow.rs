@@ -36,7 +36,7 @@ pub(in crate::service) async fn follow(mut call: Box<Call>) -> Code {
         Ok(asked) => asked,
         Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
-    let Some(_follower) = Follower::new(&call.ctx.shared) else {
+    let Some(_follower) = Follower::new(&call.ctx.shared.health) else {
         call.ctx.count().hit(Limit::HealthWatches);
         let text = "etcd-edge: too many health watches open";
         let status = Status::new(Code::ResourceExhausted, text);
@@ -94,7 +94,7 @@ async fn first(call: &mut Call, serves: &mut Receiver<Option<bool>>) -> Result<(
 
 /// Sees to it that somebody looks at etcd while anybody waits for changes.
 fn look(ctx: &Rc<Ctx>) {
-    let Some(looker) = Looker::new(&ctx.shared) else {
+    let Some(looker) = Looker::new(&ctx.shared.health) else {
         return;
     };
     let ctx = ctx.clone();

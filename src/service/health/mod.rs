@@ -8,7 +8,7 @@ mod calls;
 mod etcd;
 mod follow;
 mod probes;
-pub(super) mod state;
+pub mod state;
 
 pub(super) use calls::check;
 pub(super) use follow::follow;

@@ -4,15 +4,12 @@ use std::rc::Rc;
 
 use crate::service::Ctx;
 use crate::service::health::etcd;
-use crate::service::health::state::Outcome;
+use crate::service::health::state::{Outcome, Question};
 
 /// Whether a linearizable read is answered; on failure the reason.
 pub async fn read(ctx: &Rc<Ctx>) -> Outcome {
     let health = &ctx.shared.health;
-    health
-        .read
-        .ask(ctx, |health| &health.read, etcd::read)
-        .await
+    Question::ask(health, |health| &health.read, || etcd::read(ctx.clone())).await
 }
 
 /// The proxy's own: the read, then a watch whose creation is answered, and that it is registered where it
@@ -20,10 +17,7 @@ pub async fn read(ctx: &Rc<Ctx>) -> Outcome {
 pub async fn of_proxy(ctx: &Rc<Ctx>) -> Outcome {
     read(ctx).await?;
     let health = &ctx.shared.health;
-    health
-        .watch
-        .ask(ctx, |health| &health.watch, etcd::watch)
-        .await?;
+    Question::ask(health, |health| &health.watch, || etcd::watch(ctx.clone())).await?;
     match ctx.shared.fleet.trouble() {
         Some(why) => Err(format!("REGISTRATION ERROR:{why}").into()),
         None => Ok(()),

@@ -1,7 +1,6 @@
 //! What is known of the proxy's health, for all workers, and who waits to hear it.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,15 +10,13 @@ use tokio::sync::watch;
 
 use crate::limits;
 use crate::machine::health::{Ask, Probe, Steady};
-use crate::service::Ctx;
-use crate::service::shared::Shared;
 
 /// How a look at etcd went; on failure the reason.
 pub type Outcome = Result<(), Arc<str>>;
 
 /// One for the process.
 #[derive(Debug)]
-pub(in crate::service) struct Health {
+pub struct Health {
     /// The linearizable read.
     pub(super) read: Question,
     /// The watch.
@@ -66,13 +63,13 @@ impl Health {
 }
 
 /// One that waits for changes; there are [`limits::HEALTH_FOLLOWERS`] at most.
-pub(super) struct Follower(Arc<Shared>);
+pub(super) struct Follower(Arc<Health>);
 
 impl Follower {
     /// `None` when there are enough of them.
-    pub(super) fn new(shared: &Arc<Shared>) -> Option<Follower> {
-        let before = shared.health.followers.fetch_add(1, Ordering::Relaxed);
-        let follower = Follower(shared.clone());
+    pub(super) fn new(health: &Arc<Health>) -> Option<Follower> {
+        let before = health.followers.fetch_add(1, Ordering::Relaxed);
+        let follower = Follower(health.clone());
         // Dropped, and counted back, where it is one too many.
         (before < limits::HEALTH_FOLLOWERS).then_some(follower)
     }
@@ -80,30 +77,30 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.0.health.followers.fetch_sub(1, Ordering::Relaxed);
+        self.0.followers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Who looks at etcd's health for all that wait for changes, one in the process.
 pub(super) struct Looker {
-    shared: Arc<Shared>,
+    health: Arc<Health>,
     looks: Cell<bool>,
 }
 
 impl Looker {
     /// `None` while another does.
-    pub(super) fn new(shared: &Arc<Shared>) -> Option<Looker> {
-        let was = std::mem::replace(&mut *shared.health.looks.lock(), true);
+    pub(super) fn new(health: &Arc<Health>) -> Option<Looker> {
+        let was = std::mem::replace(&mut *health.looks.lock(), true);
         (!was).then(|| Looker {
-            shared: shared.clone(),
+            health: health.clone(),
             looks: Cell::new(true),
         })
     }
 
     /// Whether to go on: no more once nobody waits. Who comes after that begins to look anew.
     pub(super) fn goes_on(&self) -> bool {
-        let mut looks = self.shared.health.looks.lock();
-        *looks = self.shared.health.followers.load(Ordering::Relaxed) > 0;
+        let mut looks = self.health.looks.lock();
+        *looks = self.health.followers.load(Ordering::Relaxed) > 0;
         self.looks.set(*looks);
         *looks
     }
@@ -113,7 +110,7 @@ impl Drop for Looker {
     fn drop(&mut self) {
         // Where it has not stopped by itself, its worker has ended. Afterwards it may be another's.
         if self.looks.get() {
-            *self.shared.health.looks.lock() = false;
+            *self.health.looks.lock() = false;
         }
     }
 }
@@ -139,28 +136,28 @@ impl Question {
     /// What etcd says, or said a moment ago. `find` finds this question again for the task that asks:
     /// whoever waits may leave, and the others are to be told all the same.
     pub(super) async fn ask<F>(
-        &self,
-        ctx: &Rc<Ctx>,
+        health: &Arc<Health>,
         find: fn(&Health) -> &Question,
-        asks: impl FnOnce(Rc<Ctx>) -> F + Copy + 'static,
+        asks: impl Fn() -> F,
     ) -> Outcome
     where
         F: Future<Output = Outcome> + 'static,
     {
+        let question = find(health);
         loop {
             // Before the look: what is said after it is heard.
-            let mut said = self.said.subscribe();
-            let ask = self.probe.lock().ask(Instant::now());
+            let mut said = question.said.subscribe();
+            let ask = question.probe.lock().ask(Instant::now());
             match ask {
                 Ask::Known(outcome) => return outcome,
                 Ask::Wait => {}
                 Ask::Begin => {
                     let asking = Asking {
-                        shared: ctx.shared.clone(),
+                        health: health.clone(),
                         find,
                         outcome: None,
                     };
-                    tokio::task::spawn_local(asking.hear(asks(ctx.clone())));
+                    tokio::task::spawn_local(asking.hear(asks()));
                 }
             }
             // The sender lives as long as this.
@@ -195,7 +192,7 @@ fn counts(outcome: &Outcome) -> Duration {
 
 /// Etcd is being asked. Dropped early, as when its worker ends, the others ask.
 struct Asking {
-    shared: Arc<Shared>,
+    health: Arc<Health>,
     find: fn(&Health) -> &Question,
     outcome: Option<Outcome>,
 }
@@ -208,6 +205,6 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        (self.find)(&self.shared.health).end(self.outcome.take());
+        (self.find)(&self.health).end(self.outcome.take());
     }
 }
