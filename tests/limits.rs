@@ -11,6 +11,8 @@ mod floods;
 mod memory;
 #[path = "limits/messages.rs"]
 mod messages;
+#[path = "limits/pings.rs"]
+mod pings;
 #[path = "limits/requests.rs"]
 mod requests;
 #[path = "limits/times.rs"]

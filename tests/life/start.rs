@@ -1,16 +1,17 @@
 //! The start: how it is announced, and what prevents it.
 
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::check;
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::tls::Tls;
-use crate::support::{http, janitor};
+use crate::support::{http, janitor, pages};
 
 /// An etcd that nobody needs: the proxy starts without one (E4).
 const NOWHERE: &str = "--endpoints=127.0.0.1:1";
@@ -41,8 +42,46 @@ fn it_is_announced_in_the_log_in_one_json_line() {
             assert!(entry[key].is_string(), "{key} in {line}");
         }
     }
+    // So many threads serve; each takes its name when it begins to run.
+    let until = Instant::now() + Duration::from_secs(20);
+    while workers(&proxy) != 3 {
+        assert!(Instant::now() < until, "{} workers", workers(&proxy));
+        std::thread::sleep(Duration::from_millis(10));
+    }
     // Who reads that line may connect.
     assert_eq!(http::get(proxy.address(), "/nothing").unwrap().status, 404);
+}
+
+/// How many of its threads are workers.
+fn workers(proxy: &Proxy) -> usize {
+    let tasks = format!("/proc/{}/task", proxy.process.pid());
+    let tasks = std::fs::read_dir(tasks).expect("the child is ours");
+    let names = tasks
+        .flatten()
+        .flat_map(|task| std::fs::read_to_string(task.path().join("comm")));
+    names.filter(|name| name.starts_with("worker-")).count()
+}
+
+#[test]
+fn more_is_logged_where_it_is_asked_for() {
+    for (flag, told) in [("--debug", true), ("--debug=false", false)] {
+        let mut proxy = Proxy::start_with(&[NOWHERE, flag]);
+        let mut client = TcpStream::connect(proxy.address()).unwrap();
+        client.write_all(b"neither HTTP nor TLS\r\n\r\n").unwrap();
+        drop(client);
+        let failed = "etcd_edge_handshakes_failed_total";
+        pages::wait_metric(proxy.address(), failed, Duration::from_secs(20), |n| {
+            n == 1.0
+        });
+        let is_debug = |line: &str| line.contains(r#""level":"debug""#).then_some(());
+        if told {
+            let line = proxy.process.wait_line(Duration::from_secs(20), is_debug);
+            line.expect("why its first request never came");
+        } else {
+            let log = proxy.process.log();
+            assert!(log.lines().all(|line| is_debug(line).is_none()), "{log}");
+        }
+    }
 }
 
 #[test]

@@ -29,6 +29,10 @@ fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
         assert_eq!(*before.get_or_insert_with(|| now.clone()), now);
         let mode = std::fs::metadata(&key).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        let (_, pem) = x509_parser::pem::parse_x509_pem(&now.0).unwrap();
+        let validity = pem.parse_x509().unwrap().validity().clone();
+        let seconds = validity.not_after.timestamp() - validity.not_before.timestamp();
+        assert_eq!(seconds / 86_400, 2 * 365, "{validity:?}");
         let port = proxy.address().rsplit_once(':').unwrap().1;
         for endpoint in [
             format!("https://127.0.0.1:{port}"),

@@ -10,6 +10,7 @@ use crate::PUT;
 use crate::support::cluster::Cluster;
 use crate::support::load::Lane;
 use crate::support::memory::{forget_peak, peak_kib};
+use crate::support::pages::metric;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
@@ -95,4 +96,59 @@ async fn a_stopped_reader_gets_everything_when_it_reads_on() {
         reads_all(stream, puts).await;
     }
     above("when they had read on");
+}
+
+/// What one who does not read has missed comes from the log, or where that is too small from etcd again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_far_a_slow_one_falls_behind_is_for_the_operator_to_say() {
+    const PUTS: usize = 20;
+    let cluster = Cluster::start(NEWEST, 1);
+    let lane = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    for (flag, caught_up) in [
+        ("--watch-log-bytes=0", false),
+        ("--watch-log-bytes=200000", true),
+    ] {
+        let proxy = Proxy::start(&cluster, &["--advertise-client-url=", flag]);
+        let mut reader = Stream::connect(proxy.address()).await;
+        let mut other = Stream::connect(proxy.address()).await;
+        for stream in [&mut reader, &mut other] {
+            stream.create(&Create::of("big/", "big0")).await;
+        }
+        let reader = tokio::spawn(reads_all(reader, PUTS));
+        for number in 0..PUTS {
+            let put = Msg::new().bytes(1, "big/k").bytes(2, value(number));
+            let told = lane.unary(PUT, put.as_ref(), None).await;
+            assert!(told.ok(), "{told:?}");
+        }
+        reader.await.unwrap();
+        reads_all(other, PUTS).await;
+        let opened = metric(proxy.address(), "etcd_edge_watch_catch_ups_total");
+        assert_eq!(opened > 0.0, caught_up, "{flag}: {opened}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_is_told_of_progress_as_often_as_the_flag_says() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let flag = "--watch-progress-notify-interval=100ms";
+    let often = Proxy::start(&cluster, &["--advertise-client-url=", flag]);
+    let seldom = Proxy::start(&cluster, &["--advertise-client-url="]);
+    let wanted = Create {
+        progress_notify: true,
+        ..Create::of("k", "")
+    };
+    let mut quiet = Stream::connect(seldom.address()).await;
+    quiet.create(&wanted).await;
+    let mut told = Stream::connect(often.address()).await;
+    let created = told.create(&wanted).await;
+    for _ in 0..3 {
+        let notice = told.next().await;
+        assert!(
+            notice.is_progress() && notice.id == created.id,
+            "{notice:?}"
+        );
+    }
+    // Every ten minutes by default.
+    let more = tokio::time::timeout(Duration::from_millis(300), quiet.next()).await;
+    assert!(more.is_err(), "{more:?}");
 }
