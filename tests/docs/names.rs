@@ -43,7 +43,9 @@ fn flags_that_pages_name_exist() {
     let mut unknown = Vec::new();
     for page in all() {
         let text = text(&page);
-        for (number, line) in prose(&text).lines().enumerate() {
+        let prose = prose(&text);
+        let lines = prose.lines().chain(starts(&text));
+        for (number, line) in lines.enumerate() {
             for name in flags(line) {
                 let good = match name.strip_suffix('*') {
                     Some(some) => own.iter().any(|flag| flag.starts_with(some)),
@@ -53,12 +55,30 @@ fn flags_that_pages_name_exist() {
                 let bench = page.ends_with("benchmarks.md")
                     && benches.contains(&format!("{}:", name.replace('-', "_")));
                 if !good && !bench {
-                    unknown.push(format!("{}:{}: --{name}", page.display(), number + 1));
+                    let at = match number < prose.lines().count() {
+                        true => format!(":{}", number + 1),
+                        false => String::new(),
+                    };
+                    unknown.push(format!("{}{at}: --{name}", page.display()));
                 }
             }
         }
     }
     assert!(unknown.is_empty(), "\n{}\n", unknown.join("\n"));
+}
+
+/// The lines of a page's blocks that start the program, those that go on behind a `\` included.
+fn starts(text: &str) -> impl Iterator<Item = &str> {
+    let (mut inside, mut goes_on) = (false, false);
+    text.lines().filter(move |line| {
+        inside ^= line.trim_start().starts_with("```");
+        let begins = ["etcd-edge start ", "etcd-edge grpc-proxy start "]
+            .iter()
+            .any(|start| line.contains(start));
+        let starts = inside && (begins || goes_on);
+        goes_on = starts && line.ends_with('\\');
+        starts
+    })
 }
 
 /// The flags that a line names, with a `*` at the end where it means several.
@@ -283,7 +303,9 @@ fn limits_are_those_of_the_program() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &after).expect("the page is written");
     }
-    assert_eq!(text(OPERATIONS), after, "{OPERATIONS} is out of date");
+    for (is, ought) in text(OPERATIONS).lines().zip(after.lines()) {
+        assert_eq!(is, ought, "{OPERATIONS} is out of date");
+    }
 }
 
 /// A bound of any kind.
@@ -335,6 +357,8 @@ fn shown(name: &str, bound: Bound) -> String {
 fn names_are_seen_in_a_line() {
     let line = "`--one-two=3`, --four* and a--b, ----, --x. `etcd_edge_a_total{b}` etcd_edge_";
     assert_eq!(flags(line), ["one-two", "four*", "x"]);
+    let page = "etcd-edge start --a\n```\n$ etcd-edge start --b \\\n  --c\nls --d\n```\n";
+    assert_eq!(starts(page).flat_map(flags).collect::<Vec<_>>(), ["b", "c"]);
     assert_eq!(metrics(line), ["etcd_edge_a_total"]);
     assert_eq!(shown("X", 16_384_usize.into()), "16,384");
     assert_eq!(shown("X_BYTES", (64_usize << 20).into()), "64 MiB");

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::STREAM;
-use crate::support::grpc::Client;
+use crate::support::grpc::{Call, Client};
 use crate::support::proxy::Proxy;
 use crate::support::raw_h2::{HEADERS, PING, PREFACE, RST_STREAM, SETTINGS};
 use crate::support::scripted_etcd::frame;
@@ -28,6 +28,8 @@ struct Seen {
 /// Such an endpoint, and the proxy before it.
 struct Scene {
     seen: Arc<Seen>,
+    // Dropped, it would be cancelled.
+    _call: Option<Call>,
     _proxy: Proxy,
     _client: Client,
 }
@@ -61,12 +63,10 @@ impl Scene {
         if !call_stays {
             call.cancel();
             until(|| seen.cancelled.load(SeqCst) > 0).await;
-        } else {
-            // Dropped, it would be cancelled.
-            tokio::spawn(call.finish());
         }
         Scene {
             seen,
+            _call: call_stays.then_some(call),
             _proxy: proxy,
             _client: client,
         }
