@@ -39,6 +39,7 @@ $ etcd --listen-client-urls https://localhost:2379 --advertise-client-urls https
 $ ETCDCTL_API=3 etcdctl --endpoints=http://localhost:2379 endpoint status
 # works
 $ ETCDCTL_API=3 etcdctl --endpoints=https://localhost:2379 --cert=client.crt --key=client.key --cacert=ca.crt endpoint status
+https://localhost:2379, …
 ";
     let start = "
 $ etcd-edge grpc-proxy start --endpoints=https://localhost:2379 --listen-addr localhost:12379 --cert client.crt --key client.key --cacert=ca.crt --insecure-skip-tls-verify &
@@ -67,15 +68,23 @@ $ etcd-edge grpc-proxy start \
   --cacert ca.pem \
   --trusted-ca-file proxy-ca.pem
 ";
-    let pages = "
+    let pages = r#"
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:23790/metrics --http1.1
+…
+etcd_server_has_leader 1
+…
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:23790/health --http1.1
-";
+{"health":"true","reason":""}
+"#;
     // There the protocol need not be named.
-    let further = "
+    let further = r#"
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:4443/metrics
+…
+etcd_server_has_leader 1
+…
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:4443/health
-";
+{"health":"true","reason":""}
+"#;
     let flag = "--metrics-addr URL";
     let mut shell = Shell::open(None);
     match help_text().contains(&format!("{flag}  [not supported yet]")) {
