@@ -28,11 +28,13 @@ use crate::machine::silence::KeepAlive;
 use crate::metrics::{CODES, MethodLabels, Metrics};
 use crate::net::tls::reload;
 use crate::server::accept;
+use crate::server::http2::Http2Options;
 use crate::server::pages::Pages;
 use crate::server::worker::{Plan, WorkerHandle};
 use crate::service::MaxBytes;
 use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
+use crate::service::record::Observer;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::endpoints::Endpoints;
 use crate::wire::method::{self, Kind};
@@ -47,6 +49,7 @@ pub struct App {
     metrics: Arc<Metrics>,
     sides: Vec<reload::Side>,
     reload: Arc<Notify>,
+    observer: Option<Arc<Observer>>,
     most_connections: usize,
     endpoints: Arc<Endpoints>,
     drain_timeout: Arc<Mutex<Duration>>,
@@ -62,6 +65,8 @@ impl App {
             .map_err(|e| StartError::new("the listening socket", e))?;
         let tls = certificates::load(config, &host())?;
         let metrics = Arc::new(Metrics::new(config.workers, method_labels(), code_names()));
+        let observer = Observer::start(&config.observer, &host(), &metrics.records)?;
+        let observer = observer.map(Arc::new);
         let pages = Pages::new(metrics.clone()).map_err(|e| StartError::new("metrics", e))?;
         let keepalive = KeepAlive {
             time: config.dial_keepalive_time,
@@ -85,6 +90,7 @@ impl App {
                 config.reads,
                 metrics.answers.clone(),
                 gate(config),
+                observer.clone(),
                 Fleet::new(config.fleet.clone(), host(), metrics.fleet.clone()),
             )),
             pages: Arc::new(pages),
@@ -93,7 +99,7 @@ impl App {
                 send: config.max_send_bytes,
                 recv: config.max_recv_bytes,
             },
-            max_streams: config.max_concurrent_streams.min(limits::MAX_STREAMS),
+            http2: http2_options(config),
         };
         let workers = (0..config.workers)
             .map(|n| WorkerHandle::start(n, plan.clone()))
@@ -108,6 +114,7 @@ impl App {
             metrics,
             sides: tls.sides,
             reload: Arc::new(Notify::new()),
+            observer,
             most_connections,
             endpoints,
             drain_timeout,
@@ -130,6 +137,11 @@ impl App {
     /// Whoever notifies this has the files of certificates looked at at once (S3).
     pub fn reload(&self) -> Arc<Notify> {
         self.reload.clone()
+    }
+
+    /// Who is told of calls, if anybody.
+    pub fn observer(&self) -> Option<Arc<Observer>> {
+        self.observer.clone()
     }
 
     /// Serves until `stop` returns, then drains: whoever is here finishes within the grace
@@ -158,7 +170,12 @@ impl App {
             }
         };
         let grace = *self.drain_timeout.lock();
-        Ok(timeout(grace, all).await.is_ok())
+        let drained = timeout(grace, all).await.is_ok();
+        if let Some(observer) = self.observer {
+            // An error would be a panic of its own, and there is nothing left to save.
+            let _ = tokio::task::spawn_blocking(move || observer.finish()).await;
+        }
+        Ok(drained)
     }
 }
 
@@ -184,7 +201,7 @@ pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), Star
         let app = App::start(config)?;
         let grace = app.drain_timeout.clone();
         let changes = Changes::new(app.changing(), config.clone(), settings, again);
-        reload_on_hangup(app.reload(), changes)?;
+        reload_on_hangup(app.reload(), app.observer(), changes)?;
         warnings(config);
         announce(config, &app);
         let stop = async {
@@ -228,6 +245,10 @@ fn warnings(config: &Config) {
             ?least,
             "--dial-keepalive-time is raised: etcd closes on closer pings"
         );
+    }
+    let (asked, least) = (config.client_ping_interval, limits::LEAST_CLIENT_PING);
+    if !asked.is_zero() && asked < least {
+        warn!(?asked, ?least, "--grpc-keepalive-interval is raised");
     }
     for (endpoint, _) in &config.endpoint_options.weights {
         let named = config.endpoints.iter().any(|e| e.authority() == *endpoint);
@@ -289,13 +310,20 @@ impl Drop for Aborted {
 }
 
 /// SIGHUP, whose own meaning would end the process.
-fn reload_on_hangup(reload: Arc<Notify>, changes: Option<Changes>) -> Result<(), StartError> {
+fn reload_on_hangup(
+    reload: Arc<Notify>,
+    observer: Option<Arc<Observer>>,
+    changes: Option<Changes>,
+) -> Result<(), StartError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| StartError::new("signals", e))?;
     let mut changes = changes;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             info!("SIGHUP: TLS files are read again");
             reload.notify_one();
+            if let Some(observer) = &observer {
+                observer.reopen();
+            }
             if let Some(changes) = &mut changes {
                 changes.look().await;
             }
@@ -337,6 +365,23 @@ fn watch_options(config: &Config) -> WatchOptions {
             .unwrap_or(usize::MAX)
             .saturating_add(512 * 1024),
         progress_notify: config.watch_progress_notify.max(LEAST_PROGRESS_NOTIFY),
+    }
+}
+
+/// What holds for clients' connections.
+fn http2_options(config: &Config) -> Http2Options {
+    let (time, timeout) = (config.client_ping_interval, config.client_ping_timeout);
+    Http2Options {
+        max_streams: config.max_concurrent_streams.min(limits::MAX_STREAMS),
+        least_ping: config.client_ping_least,
+        keepalive: (!time.is_zero()).then(|| KeepAlive {
+            time: time.max(limits::LEAST_CLIENT_PING),
+            timeout: match timeout {
+                Duration::ZERO => Duration::MAX,
+                timeout => timeout,
+            },
+            without_calls: true,
+        }),
     }
 }
 

@@ -13,9 +13,11 @@ use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
 use crate::service::fleet::state::FleetOptions;
 use crate::service::reads::answers::ReadOptions;
+use crate::service::record::{CollectorUrl, ObserverOptions, SpanOptions, Target};
 use crate::upstream::discovery::Discovery;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
+use crate::wire::trace::Sampler;
 
 pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
 
@@ -42,6 +44,15 @@ pub struct Config {
     /// Streams one client connection may have open; never 0. An upper bound: `limits.rs` may have a
     /// lower one.
     pub max_concurrent_streams: u32,
+    /// Least time between two pings of a client; zero: they may ping as they like.
+    pub client_ping_least: Duration,
+    /// Silence after which a client is pinged, as it was asked for: [`LEAST_CLIENT_PING`] is the least
+    /// whatever stands here. Zero: it never is.
+    ///
+    /// [`LEAST_CLIENT_PING`]: crate::limits::LEAST_CLIENT_PING
+    pub client_ping_interval: Duration,
+    /// How long to wait for that ping's answer; zero: for ever.
+    pub client_ping_timeout: Duration,
     /// Silence after which a connection to etcd is pinged, as it was asked for: E5's 10 s are the
     /// least whatever stands here. Zero: E5's own pings.
     pub dial_keepalive_time: Duration,
@@ -68,6 +79,8 @@ pub struct Config {
     pub workers: usize,
     /// How long open calls may go on once the process is told to stop (S2); zero: not at all.
     pub drain_timeout: Duration,
+    /// What is told of calls, and where.
+    pub observer: ObserverOptions,
     /// Log debug events too.
     pub debug: bool,
 }
@@ -123,6 +136,9 @@ impl Config {
             max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
             max_recv_bytes: or_default(flags.max_recv_bytes, DEFAULT_MAX_RECV_BYTES),
             max_concurrent_streams: or_default(flags.max_concurrent_streams, u32::MAX),
+            client_ping_least: flags.grpc_keepalive_min_time,
+            client_ping_interval: flags.grpc_keepalive_interval,
+            client_ping_timeout: flags.grpc_keepalive_timeout,
             dial_keepalive_time: flags.dial_keepalive_time,
             dial_keepalive_timeout: or_default(
                 flags.dial_keepalive_timeout,
@@ -152,9 +168,34 @@ impl Config {
             },
             permit_without_stream: flags.permit_without_stream,
             drain_timeout: flags.drain_timeout,
+            observer: ObserverOptions {
+                log: flags.experimental_enable_grpc_logging,
+                debug: flags.debug,
+                access_log: access_log(&flags.access_log),
+                spans: spans(&flags.otlp_endpoint, flags.otlp_sample_ratio)?,
+            },
             debug: flags.debug,
         })
     }
+}
+
+fn access_log(text: &str) -> Option<Target> {
+    tls::path(text).map(|path| match text {
+        "-" => Target::Stdout,
+        _ => Target::File(path),
+    })
+}
+
+fn spans(endpoint: &str, ratio: f64) -> Result<Option<SpanOptions>, UsageError> {
+    if endpoint.is_empty() {
+        return Ok(None);
+    }
+    let collector = CollectorUrl::parse(endpoint);
+    let refuse = |reason| UsageError::value("otlp-endpoint", endpoint, reason);
+    Ok(Some(SpanOptions {
+        collector: collector.map_err(refuse)?,
+        sampler: Sampler::new(ratio),
+    }))
 }
 
 fn workers(asked: u32) -> Result<usize, UsageError> {

@@ -206,6 +206,17 @@ pub const CONTROL_BURST: u32 = 50_000;
 /// See [`CONTROL_BURST`].
 pub const CONTROL_PER_SECOND: u32 = 20_000;
 
+/// Pings of a client that come too soon and are borne; the next one ends its connection. Where all
+/// gRPC servers stand.
+pub const PING_STRIKES: u32 = 2;
+
+/// Least time between two pings of a client that has no call open, as gRPC has it.
+pub const PING_WITHOUT_CALLS: Duration = Duration::from_secs(2 * 3600);
+
+/// Least silence of a client after which it is pinged, whatever `--grpc-keepalive-interval` says, as
+/// gRPC has it.
+pub const LEAST_CLIENT_PING: Duration = Duration::from_secs(1);
+
 /// Bytes sent to a client that explain one PING or WINDOW_UPDATE of it: a small answer.
 pub const BYTES_PER_CONTROL_FRAME: usize = 128;
 
@@ -423,6 +434,38 @@ pub const WATCH_PROGRESS_LONGEST: Duration = Duration::from_secs(1);
 /// its own, and does not count as one to a later request.
 pub const WATCH_PROGRESS_DROPPED: Duration = Duration::from_secs(5);
 
+/// Calls that are over and not yet told of in a log; more are counted and lost. Half a kilobyte each.
+pub const RECORD_QUEUE: usize = 8_192;
+
+/// Bytes of lines that are written to the access log at once.
+pub const RECORD_BATCH_BYTES: usize = 64 * 1024;
+
+/// Bytes of a call's path that are told.
+pub const RECORD_PATH_BYTES: usize = 256;
+
+/// The first bytes of a request, kept to tell at debug level what it asks.
+pub const RECORD_REQUEST_BYTES: usize = 1024;
+
+/// How often at most it is said that calls could not be told of, or spans not be sent.
+pub const RECORD_TELL_PAUSE: Duration = Duration::from_secs(60);
+
+/// Time at the end of the process for what is not written or sent yet.
+pub const RECORD_FLUSH_TIME: Duration = Duration::from_secs(2);
+
+/// Spans that wait to be sent; more are counted and lost.
+pub const SPAN_QUEUE: usize = 4_096;
+
+/// Spans that are sent at once, and how long the first of them waits for others.
+pub const SPAN_BATCH: usize = 512;
+/// See [`SPAN_BATCH`].
+pub const SPAN_BATCH_TIME: Duration = Duration::from_secs(1);
+
+/// Time for sending one batch, all tries together.
+pub const SPAN_EXPORT_TIME: Duration = Duration::from_secs(5);
+
+/// The largest answer of a collector.
+pub const SPAN_ANSWER_BYTES: usize = 64 * 1024;
+
 /// The largest request for a heartbeat: a few bytes, and what a later etcd may add.
 pub const KEEP_ALIVE_BYTES: u64 = 4 * 1024;
 
@@ -568,6 +611,7 @@ pub const FLEET_TELL_PAUSE: Duration = Duration::from_secs(60);
 
 const _: () = {
     assert!(FLEET_MEMBERS * FLEET_VALUE_BYTES * 2 <= FLEET_ANSWER_BYTES);
+    assert!(SPAN_BATCH <= SPAN_QUEUE);
     assert!(FLEET_REVOKE_TIME.as_millis() < FLEET_CALL_TIME.as_millis());
     assert!(HEALTH_FAILURE_KEPT.as_millis() <= HEALTH_KEPT.as_millis());
     assert!(HEALTH_KEPT.as_millis() < HEALTH_LOOK.as_millis());

@@ -11,6 +11,7 @@ mod fleet;
 mod lease;
 mod limit;
 mod reads;
+mod records;
 mod watch;
 mod worker;
 
@@ -26,6 +27,7 @@ pub use fleet::FleetMetrics;
 pub use lease::LeaseMetrics;
 pub use limit::Limit;
 pub use reads::{AGES, AnswerMetrics, ReadMetrics};
+pub use records::RecordMetrics;
 pub use watch::WatchMetrics;
 pub use worker::WorkerMetrics;
 
@@ -39,6 +41,8 @@ pub struct Metrics {
     pub connections_refused: SharedCount,
     /// Kept answers.
     pub answers: Arc<AnswerMetrics>,
+    /// Calls that were to be told of.
+    pub records: RecordMetrics,
     /// The fleet.
     pub fleet: Arc<FleetMetrics>,
     /// The most that was shown.
@@ -81,6 +85,7 @@ impl Metrics {
             endpoints: Arc::new(EndpointList::new(workers)),
             connections_refused: SharedCount::default(),
             answers: Arc::default(),
+            records: RecordMetrics::default(),
             fleet: Arc::default(),
             events_coalescing: AtomicU64::new(0),
             methods,

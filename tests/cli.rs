@@ -16,8 +16,10 @@ use etcd_edge::machine::picker::Policy;
 use etcd_edge::net::tls::offer::Offer;
 use etcd_edge::service::fleet::state::{FleetOptions, ResolverOptions};
 use etcd_edge::service::reads::answers::ReadOptions;
+use etcd_edge::service::record::{CollectorUrl, ObserverOptions, SpanOptions, Target};
 use etcd_edge::upstream::discovery::Discovery;
 use etcd_edge::upstream::endpoints::EndpointOptions;
+use etcd_edge::wire::trace::Sampler;
 
 /// Splits at blanks and reads it.
 fn parse(line: &str) -> Result<Parsed, String> {
@@ -71,6 +73,10 @@ fn without_flags_everything_is_the_default() {
     assert_eq!(config.max_send_bytes, 1_572_864);
     assert_eq!(config.max_recv_bytes, 2_147_483_647);
     assert_eq!(config.max_concurrent_streams, u32::MAX);
+    assert_eq!(config.client_ping_least, Duration::from_secs(5));
+    assert_eq!(config.client_ping_interval, Duration::from_secs(7200));
+    assert_eq!(config.client_ping_timeout, Duration::from_secs(20));
+    assert_eq!(config.observer, ObserverOptions::default());
     assert_eq!(config.dial_keepalive_time, Duration::ZERO);
     assert_eq!(config.dial_keepalive_timeout, Duration::from_secs(20));
     assert!(!config.permit_without_stream && !config.debug);
@@ -116,6 +122,8 @@ fn every_served_flag_reaches_the_options() {
          --namespace-allow /etcdserverpb.Auth/RoleGet \
          --advertise-client-url a:1 --resolver-prefix p --resolver-ttl 60 \
          --endpoints-auto-sync-interval 1m30s --discovery-srv example.com --discovery-srv-name blue \
+         --grpc-keepalive-min-time 1s --grpc-keepalive-interval 2s --grpc-keepalive-timeout 3s \
+         --enable-grpc-logging --access-log a.log --otlp-endpoint http://o --otlp-sample-ratio 0.5 \
          --insecure-discovery --endpoint-policy weighted --endpoint-weights a:1=2,http://b=3,a:1=7",
     );
     let expected = Config {
@@ -154,6 +162,9 @@ fn every_served_flag_reaches_the_options() {
         max_send_bytes: 16,
         max_recv_bytes: 12,
         max_concurrent_streams: 100,
+        client_ping_least: Duration::from_secs(1),
+        client_ping_interval: Duration::from_secs(2),
+        client_ping_timeout: Duration::from_secs(3),
         dial_keepalive_time: Duration::from_secs(30),
         dial_keepalive_timeout: Duration::from_millis(1500),
         permit_without_stream: true,
@@ -181,6 +192,15 @@ fn every_served_flag_reaches_the_options() {
         },
         workers: 3,
         drain_timeout: Duration::from_secs(90),
+        observer: ObserverOptions {
+            log: true,
+            debug: true,
+            access_log: Some(Target::File(PathBuf::from("a.log"))),
+            spans: Some(SpanOptions {
+                collector: CollectorUrl::parse("http://o:4318").unwrap(),
+                sampler: Sampler::new(0.5),
+            }),
+        },
         debug: true,
     };
     assert_eq!(config, expected);
@@ -301,6 +321,14 @@ fn wrong_values_are_named_with_their_flag() {
         ),
         ("--debug=yes", "--debug=yes: not true or false"),
         (
+            "--otlp-sample-ratio=1.5",
+            "--otlp-sample-ratio=1.5: not a number from 0 to 1",
+        ),
+        (
+            "--otlp-endpoint=a:4317",
+            "--otlp-endpoint=a:4317: not http://HOST:PORT or https://HOST:PORT",
+        ),
+        (
             "--max-send-bytes=1k",
             "--max-send-bytes=1k: not a whole number, from 0 on",
         ),
@@ -361,8 +389,8 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
                    --insecure-discovery=false --endpoints-auto-sync-interval=0s --client-crl-file= \
                    --auto-tls=f --self-signed-cert-validity=1 --data-dir=default.proxy \
                    --listen-cipher-suites= --tls-min-version=TLS1.2 --tls-max-version=TLS1.3 \
-                   --grpc-keepalive-min-time=0 --grpc-keepalive-interval=0 \
-                   --grpc-keepalive-timeout=0 --resolver-prefix= --resolver-ttl=0 --namespace= \
+                   --grpc-keepalive-min-time=5s --grpc-keepalive-interval=2h --access-log= \
+                   --otlp-endpoint= --otlp-sample-ratio=1 --grpc-keepalive-timeout=20s --resolver-prefix= --resolver-ttl=0 --namespace= \
                    --experimental-serializable-ordering=false --serializable-ordering=false \
                    --experimental-leasing-prefix= --leasing-prefix= --metrics-addr= \
                    --enable-pprof=false --experimental-enable-grpc-logging=false \
@@ -411,14 +439,7 @@ fn a_policy_is_one_of_five_and_weights_are_for_one_of_them() {
 
 #[test]
 fn what_is_not_served_yet_is_refused() {
-    for flag in [
-        "grpc-keepalive-min-time=5s",
-        "grpc-keepalive-interval=2h",
-        "grpc-keepalive-timeout=20s",
-        "metrics-addr=http://a",
-        "enable-pprof=true",
-        "experimental-enable-grpc-logging=true",
-    ] {
+    for flag in ["metrics-addr=http://a", "enable-pprof=true"] {
         assert_eq!(
             complaint(&format!("start --{flag}")),
             format!("--{flag}: not supported yet")
@@ -619,7 +640,7 @@ fn the_help_is_readable() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 51);
+    assert_eq!(flags.len(), 54);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

@@ -1,5 +1,5 @@
 //! From the first log line to the last call: starting, being told to stop, what stops a start, and
-//! the HTTP pages all the while (S2, E4).
+//! the HTTP pages, the logs and the traces all the while (S2, E4).
 
 mod support;
 
@@ -7,6 +7,10 @@ mod support;
 mod check;
 #[path = "life/pages.rs"]
 mod pages;
+#[path = "life/records.rs"]
+mod records;
+#[path = "life/spans.rs"]
+mod spans;
 #[path = "life/start.rs"]
 mod start;
 #[path = "life/stop.rs"]

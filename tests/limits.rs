@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "limits/dials.rs"]
+mod dials;
 #[path = "limits/floods.rs"]
 mod floods;
 #[path = "limits/memory.rs"]

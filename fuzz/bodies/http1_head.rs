@@ -58,6 +58,7 @@ async fn serve(server: StdStream) {
         },
         metrics().answers.clone(),
         None,
+        None,
         Fleet::new(
             FleetOptions::default(),
             String::new(),

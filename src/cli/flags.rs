@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use argh::{ArgsInfo, FromArgs};
 
-use crate::cli::values::{boolean, duration, number, number_u32};
+use crate::cli::values::{boolean, duration, number, number_u32, ratio};
 
 /// every flag of the proxy
 #[derive(ArgsInfo, Clone, Debug, FromArgs)]
@@ -111,13 +111,14 @@ pub struct Flags {
     /// streams one client connection may have open, never more than 16384; 0: the default
     #[argh(option, from_str_fn(number_u32))]
     pub max_concurrent_streams: u32,
-    /// least interval a client may ping at
+    /// least interval a client may ping at while it has a call open, else 2h: one that does so more
+    /// often is sent away (GOAWAY, too_many_pings); 0: any
     #[argh(option, from_str_fn(duration))]
     pub grpc_keepalive_min_time: Duration,
-    /// how often an idle client is pinged; 0: never
+    /// how long a client is silent before it is pinged, at least 1s; 0: it never is
     #[argh(option, from_str_fn(duration))]
     pub grpc_keepalive_interval: Duration,
-    /// how long to wait for that ping's answer before closing; 0: for ever
+    /// how long to wait for that ping's answer before its connection is closed; 0: for ever
     #[argh(option, from_str_fn(duration))]
     pub grpc_keepalive_timeout: Duration,
 
@@ -177,9 +178,21 @@ pub struct Flags {
     /// profiling pages under /debug/pprof/
     #[argh(option, from_str_fn(boolean))]
     pub enable_pprof: bool,
-    /// log every request and answer
+    /// log each call when it ends: method, client, code, sizes, time; with --debug also what it asked,
+    /// never a value
     #[argh(option, from_str_fn(boolean))]
     pub experimental_enable_grpc_logging: bool,
+    /// file that gets a line of JSON for each call when it ends, or - for stdout; opened anew on SIGHUP
+    #[argh(option)]
+    pub access_log: String,
+    /// http:// or https:// address of an OpenTelemetry collector that takes spans of calls by OTLP over
+    /// HTTP, as http://localhost:4318
+    #[argh(option)]
+    pub otlp_endpoint: String,
+    /// part of the calls whose spans are sent there, 0 to 1, of those that belong to no trace yet; of
+    /// the others those whose caller is recorded
+    #[argh(option, from_str_fn(ratio))]
+    pub otlp_sample_ratio: f64,
     /// log at debug level
     #[argh(option, from_str_fn(boolean))]
     pub debug: bool,

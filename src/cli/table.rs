@@ -8,7 +8,7 @@ use crate::cli::values;
 use Group::{
     Cache, Endpoints, Fleet, Life, Limits, Listening, Namespace, Observe, TlsIn, TlsOut, Watch,
 };
-use Kind::{Bool, Duration, List, Number, Number32, Text, TlsVersion};
+use Kind::{Bool, Duration, List, Number, Number32, Ratio, Text, TlsVersion};
 use Served::{Only, Refused, Yes};
 
 /// One flag.
@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Number,
     /// Whole, 32 bits.
     Number32,
+    /// From 0 to 1.
+    Ratio,
     /// In Go's form.
     Duration,
     /// `TLS1.2`, `TLS1.3` or nothing.
@@ -182,27 +184,9 @@ pub(crate) const FLAGS: &[Flag] = &[
         "4294967295",
         Yes,
     ),
-    flag(
-        "grpc-keepalive-min-time",
-        Limits,
-        Duration,
-        "5s",
-        Only(&["0"]),
-    ),
-    flag(
-        "grpc-keepalive-interval",
-        Limits,
-        Duration,
-        "2h",
-        Only(&["0"]),
-    ),
-    flag(
-        "grpc-keepalive-timeout",
-        Limits,
-        Duration,
-        "20s",
-        Only(&["0"]),
-    ),
+    flag("grpc-keepalive-min-time", Limits, Duration, "5s", Yes),
+    flag("grpc-keepalive-interval", Limits, Duration, "2h", Yes),
+    flag("grpc-keepalive-timeout", Limits, Duration, "20s", Yes),
     flag("watch-log-bytes", Watch, Number, "16777216", Yes),
     flag("watch-bypass", Watch, List("PREFIX,..."), "", Yes),
     flag(
@@ -240,8 +224,11 @@ pub(crate) const FLAGS: &[Flag] = &[
         Observe,
         Bool,
         "false",
-        Only(&["false"]),
+        Yes,
     ),
+    flag("access-log", Observe, Text("PATH|-"), "", Yes),
+    flag("otlp-endpoint", Observe, Text("URL"), "", Yes),
+    flag("otlp-sample-ratio", Observe, Ratio, "0.01", Yes),
     flag("debug", Observe, Bool, "false", Yes),
     flag("config", Life, PATH, "", Yes),
     flag("workers", Life, Number32, "0", Yes),
@@ -305,6 +292,7 @@ impl Kind {
             Bool => values::boolean(value).map(drop),
             Number => values::number(value).map(drop),
             Number32 => values::number_u32(value).map(drop),
+            Ratio => values::ratio(value).map(drop),
             Duration => values::duration(value).map(drop),
             TlsVersion if matches!(value, "" | "TLS1.2" | "TLS1.3") => Ok(()),
             TlsVersion => Err("not TLS1.2 or TLS1.3".to_owned()),
@@ -317,6 +305,7 @@ impl Kind {
         match self {
             Bool => None,
             Number | Number32 => Some("N"),
+            Ratio => Some("RATIO"),
             Duration => Some("DURATION"),
             TlsVersion => Some("VERSION"),
             Text(word) | List(word) => Some(word),
@@ -328,6 +317,7 @@ impl Kind {
         match self {
             Bool => values::boolean(a) == values::boolean(b),
             Number | Number32 => values::number(a) == values::number(b),
+            Ratio => values::ratio(a) == values::ratio(b),
             Duration => values::duration(a) == values::duration(b),
             TlsVersion | Text(_) | List(_) => a == b,
         }
@@ -405,9 +395,7 @@ mod tests {
 
     #[test]
     fn values_that_say_the_same_are_taken_alike() {
-        let interval = find("grpc-keepalive-interval").unwrap();
         let taken = |flag: &super::Flag, value| flag.refuses(value).is_none();
-        assert!(taken(interval, "0") && taken(interval, "0h0m") && !taken(interval, "1ns"));
         let pprof = find("enable-pprof").unwrap();
         assert!(taken(pprof, "F") && !taken(pprof, "1"));
     }

@@ -45,6 +45,14 @@ pub(crate) fn number_u32(text: &str) -> Result<u32, String> {
     u32::try_from(number(text)?).map_err(|_| "more than 4294967295".to_owned())
 }
 
+/// A part of a whole, 0 to 1.
+pub(crate) fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse::<f64>().ok();
+    ratio
+        .filter(|ratio| (0.0..=1.0).contains(ratio))
+        .ok_or_else(|| "not a number from 0 to 1".to_owned())
+}
+
 /// A span of time in Go's form: `300ms`, `1m30s`, `1.5h`, `0`. Units are `ns us µs ms s m h`; a
 /// negative one is refused, as no flag has a use for it. At most 2^63 − 1 ns, about 292 years.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {

@@ -129,6 +129,6 @@ fn pair(cert: (&str, &str), key: (&str, &str)) -> Result<(), UsageError> {
     Ok(())
 }
 
-fn path(text: &str) -> Option<PathBuf> {
+pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
 }

@@ -10,17 +10,9 @@
 use std::time::Instant;
 
 use super::bucket::Bucket;
+use super::pings::Heard;
 use crate::limits;
-
-/// The client preface, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`.
-const PREFACE_LEN: u32 = 24;
-const HEAD_LEN: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
+use crate::wire::heads::{DATA, HEADERS, Head, Heads, PING, RST_STREAM, WINDOW_UPDATE};
 
 /// Which rate a client went over; its name is a metric's label and a log's field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,59 +36,83 @@ impl Flood {
 /// The place in one connection's byte stream, and the two buckets.
 #[derive(Debug)]
 pub struct FloodGuard {
-    /// Bytes to pass over: the preface, or the rest of a payload.
-    skip: u32,
-    head: [u8; HEAD_LEN],
-    head_len: usize,
+    heads: Heads,
     resets: Bucket,
     control: Bucket,
     /// Bytes sent that no frame has been explained with yet.
     sent: usize,
+    pings: Option<Pings>,
+}
+
+/// Pings, and what is sent between them.
+#[derive(Debug)]
+struct Pings {
+    ours: Heads,
+    /// Something of a call was sent since the last ping.
+    answered: bool,
+    heard: Heard,
 }
 
 impl FloodGuard {
     /// For a connection whose first byte, the preface's, is still to come.
     pub fn new(now: Instant) -> FloodGuard {
         FloodGuard {
-            skip: PREFACE_LEN,
-            head: [0; HEAD_LEN],
-            head_len: 0,
+            heads: Heads::of_client(),
             resets: Bucket::new(limits::RESET_BURST, limits::RESETS_PER_SECOND, now),
             control: Bucket::new(limits::CONTROL_BURST, limits::CONTROL_PER_SECOND, now),
             sent: 0,
+            pings: None,
         }
     }
 
-    /// This many bytes were sent to the client.
-    pub fn sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes);
+    /// Pings are to be heard of one by one, too.
+    pub fn hearing_pings(mut self) -> FloodGuard {
+        self.pings = Some(Pings {
+            ours: Heads::of_server(),
+            answered: false,
+            heard: Heard::default(),
+        });
+        self
+    }
+
+    /// The pings since the last time, if there were any.
+    pub fn take_pings(&mut self) -> Option<Heard> {
+        self.pings.as_mut()?.heard.take()
+    }
+
+    /// Whether what was sent so far is known to be whole frames.
+    pub fn is_between_frames(&self) -> bool {
+        let ours = self.pings.as_ref().map(|pings| &pings.ours);
+        ours.is_some_and(Heads::at_boundary)
+    }
+
+    /// These bytes were sent to the client.
+    pub fn sent(&mut self, mut bytes: &[u8]) {
+        self.sent = self.sent.saturating_add(bytes.len());
+        if let Some(pings) = &mut self.pings {
+            while let Some(head) = pings.ours.next(&mut bytes) {
+                pings.answered |= matches!(head.kind, HEADERS | DATA);
+            }
+        }
     }
 
     /// Takes the next bytes of the stream, split anywhere.
     pub fn feed(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
-        loop {
-            let passed = bytes.len().min(self.skip as usize);
-            self.skip -= passed as u32;
-            bytes = &bytes[passed..];
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let wanted = (HEAD_LEN - self.head_len).min(bytes.len());
-            self.head[self.head_len..self.head_len + wanted].copy_from_slice(&bytes[..wanted]);
-            self.head_len += wanted;
-            bytes = &bytes[wanted..];
-            if self.head_len == HEAD_LEN {
-                self.head_len = 0;
-                self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]);
-                self.count(self.head[3], &now)?;
-            }
+        while let Some(head) = self.heads.next(&mut bytes) {
+            self.count(head, &now)?;
         }
+        Ok(())
     }
 
-    fn count(&mut self, kind: u8, now: &impl Fn() -> Instant) -> Result<(), Flood> {
-        match kind {
+    fn count(&mut self, head: Head, now: &impl Fn() -> Instant) -> Result<(), Flood> {
+        if head.asks()
+            && let Some(pings) = &mut self.pings
+        {
+            pings.heard.ping(std::mem::take(&mut pings.answered));
+        }
+        match head.kind {
             HEADERS => Ok(()),
-            DATA if self.skip > 0 => Ok(()),
+            DATA if head.len > 0 => Ok(()),
             RST_STREAM if self.resets.take(1, now) => Ok(()),
             RST_STREAM => Err(Flood::Resets),
             PING | WINDOW_UPDATE if self.sent >= limits::BYTES_PER_CONTROL_FRAME => {
@@ -112,6 +128,7 @@ impl FloodGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::heads::{HEAD_LEN, PREFACE_LEN};
     use proptest::prelude::*;
 
     fn frame(kind: u8, len: usize) -> Vec<u8> {
@@ -163,12 +180,49 @@ mod tests {
         let frames = (0..count).map(|n| frame(if n % 2 == 0 { PING } else { WINDOW_UPDATE }, 4));
         let bytes = stream(frames);
         let mut guard = FloodGuard::new(now);
-        guard.sent(count as usize * limits::BYTES_PER_CONTROL_FRAME);
+        guard.sent(&vec![0; count as usize * limits::BYTES_PER_CONTROL_FRAME]);
         assert_eq!(guard.feed(&bytes, || now), Ok(()));
         assert_eq!(
             FloodGuard::new(now).feed(&bytes, || now),
             Err(Flood::Control)
         );
+    }
+
+    #[test]
+    fn what_is_sent_of_a_call_forgives_pings_and_nothing_else_does() {
+        let now = Instant::now();
+        let heard = |sent: &[Vec<u8>]| {
+            let mut guard = FloodGuard::new(now).hearing_pings();
+            // The preface and two pings, then what was sent, then one more.
+            let first = stream([frame(PING, 8), frame(PING, 8)]);
+            guard.feed(&first, || now).unwrap();
+            // Byte by byte: frames are followed however they are written.
+            sent.concat().chunks(1).for_each(|byte| guard.sent(byte));
+            guard.feed(&frame(PING, 8), || now).unwrap();
+            let heard = guard.take_pings().unwrap();
+            assert_eq!(guard.take_pings(), None);
+            heard
+        };
+        let pings = |answered: &[bool]| {
+            let mut pings = Heard::default();
+            answered.iter().for_each(|each| pings.ping(*each));
+            pings
+        };
+        let plain = pings(&[false; 3]);
+        assert_eq!(heard(&[]), plain);
+        for kind in [PING, WINDOW_UPDATE, RST_STREAM, 4] {
+            assert_eq!(heard(&[frame(kind, 8), frame(kind, 0)]), plain, "{kind}");
+        }
+        for kind in [HEADERS, DATA] {
+            let forgiven = pings(&[false, false, true]);
+            assert_eq!(heard(&[frame(4, 6), frame(kind, 5)]), forgiven);
+        }
+        // An answer to a ping of ours is no ping.
+        let mut guard = FloodGuard::new(now).hearing_pings();
+        let mut answer = frame(PING, 8);
+        answer[4] = 1;
+        guard.feed(&stream([answer]), || now).unwrap();
+        assert_eq!(guard.take_pings(), None);
     }
 
     proptest! {

@@ -7,6 +7,7 @@ pub mod flood;
 pub mod health;
 pub mod lease;
 pub mod picker;
+pub mod pings;
 pub mod reads;
 pub mod retry;
 pub mod silence;

@@ -1,4 +1,4 @@
-//! Whether a connection's peer is silent while something is asked of it (E5).
+//! Whether a connection's peer is silent while something is asked of it (E5), or an idle client is gone.
 //!
 //! Looks are coarse: a ping leaves up to one look late, never early, so two pings are at least
 //! [`KeepAlive::time`] apart.
@@ -67,7 +67,21 @@ impl Silence {
         }
         Look::Fine
     }
+
+    /// When to look again, after a look at `now`: at the moment a ping is due or its answer overdue if
+    /// nothing arrives till then, and so often that no ping is late by more than a quarter of its time.
+    pub fn next_look(&self, now: Instant) -> Instant {
+        let due = match self.pinged {
+            Some(pinged) => pinged.checked_add(self.keepalive.timeout),
+            None => self.last_read.checked_add(self.keepalive.time),
+        };
+        let quarter = now + self.keepalive.time.min(LONGEST) / 4;
+        due.map_or(quarter, |due| due.min(quarter)).max(now)
+    }
 }
+
+/// Any clock can express so much.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -113,7 +127,62 @@ mod tests {
         );
     }
 
+    #[test]
+    fn without_a_timeout_a_silent_peer_is_pinged_once_and_kept() {
+        let start = Instant::now();
+        let keepalive = KeepAlive {
+            timeout: Duration::MAX,
+            ..keepalive(true)
+        };
+        let mut silence = Silence::new(keepalive, start);
+        let mut looks = Vec::new();
+        let mut now = start;
+        while now < start + Duration::from_secs(100_000) {
+            now = silence.next_look(now);
+            looks.push(silence.look(0, 0, now));
+        }
+        assert_eq!(looks.iter().filter(|l| **l == Look::Ping).count(), 1);
+        assert!(!looks.contains(&Look::Dead));
+    }
+
     proptest! {
+        /// A peer that says nothing from some moment on is pinged within its time and a quarter, never
+        /// sooner, and given up when the answer is overdue; few looks are needed for it.
+        #[test]
+        fn looks_come_when_they_are_needed(
+            last_word in 0u64..100_000, time in 1u64..20_000, timeout in 1u64..20_000,
+        ) {
+            let start = Instant::now();
+            let at = |millis| start + Duration::from_millis(millis);
+            let keepalive = KeepAlive {
+                time: Duration::from_millis(time),
+                timeout: Duration::from_millis(timeout),
+                without_calls: true,
+            };
+            let mut silence = Silence::new(keepalive, start);
+            let (mut now, mut reads, mut pinged) = (start, 0, None);
+            loop {
+                let next = silence.next_look(now);
+                prop_assert!(next > now);
+                // Something arrives all the time until the last word.
+                reads += u64::from(now < at(last_word));
+                now = next;
+                match silence.look(reads, 0, now) {
+                    Look::Fine => {}
+                    Look::Ping if now < at(last_word) => {
+                        prop_assert!(false, "pinged while it spoke");
+                    }
+                    Look::Ping => pinged = Some(now),
+                    Look::Dead => break,
+                }
+            }
+            let pinged = pinged.unwrap();
+            let quarters = Duration::from_millis(time) * 6 / 4;
+            prop_assert!(pinged >= at(last_word.max(time)));
+            prop_assert!(pinged <= at(last_word) + quarters + Duration::from_millis(time), "late");
+            prop_assert_eq!(now, pinged + Duration::from_millis(timeout));
+        }
+
         /// etcd strikes pings without a call, and pings too close together.
         #[test]
         fn no_ping_that_etcd_would_strike(

@@ -7,6 +7,8 @@ pub enum Limit {
     Resets,
     /// Frames that carry no call, per second.
     ControlFrames,
+    /// Pings more often than allowed.
+    Pings,
     /// Fields in a header list.
     HeaderFields,
     /// Calls open on a worker.
@@ -31,9 +33,10 @@ pub enum Limit {
 
 impl Limit {
     /// Every bound with its name.
-    pub const ALL: [(Limit, &'static str); 12] = [
+    pub const ALL: [(Limit, &'static str); 13] = [
         (Limit::Resets, "resets"),
         (Limit::ControlFrames, "control_frames"),
+        (Limit::Pings, "pings"),
         (Limit::HeaderFields, "header_fields"),
         (Limit::Calls, "calls"),
         (Limit::SendBytes, "send_bytes"),

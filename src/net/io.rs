@@ -10,8 +10,8 @@
 //! frame. Once a read has filled all the room there was, the next takes what the socket has, up to
 //! [`limits::READ_AHEAD_BYTES`], into a buffer of the worker's, and the crate is served from there.
 //!
-//! It also sees every byte that arrives, which is where floods are counted (S1) and where a
-//! silent peer shows (E5).
+//! It also sees every byte that arrives, which is where floods are counted (S1), pings are heard, and
+//! where a silent peer shows (E5).
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -27,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::limits;
 use crate::machine::flood::{Flood, FloodGuard};
+use crate::machine::pings::Heard;
 use crate::net::ahead::Ahead;
 use crate::net::stream::Stream;
 
@@ -65,9 +66,9 @@ struct Inner {
     first_read: Option<Waker>,
 }
 
-/// Splits a connected socket into the side for `h2` and the side for the driver. With `guard`,
-/// arriving frames are counted against the flood limits.
-pub fn batched(stream: Stream, guard: bool) -> (Batched, Flusher) {
+/// Splits a connected socket into the side for `h2` and the side for the driver. With a guard,
+/// frames are counted against its limits.
+pub fn batched(stream: Stream, guard: Option<FloodGuard>) -> (Batched, Flusher) {
     let shared = Rc::new(Shared {
         inner: RefCell::new(Inner {
             stream,
@@ -77,7 +78,7 @@ pub fn batched(stream: Stream, guard: bool) -> (Batched, Flusher) {
             written: 0,
             unflushed: false,
             lingered: 0,
-            guard: guard.then(|| FloodGuard::new(Instant::now())),
+            guard,
             first_read: None,
         }),
         reads: Cell::new(0),
@@ -123,6 +124,21 @@ impl Flusher {
         }
         self.0.inner.borrow_mut().first_read = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// The pings of this client since the last time, where the guard hears them.
+    pub fn take_pings(&self) -> Option<Heard> {
+        self.0.inner.borrow_mut().guard.as_mut()?.take_pings()
+    }
+
+    /// Adds a frame to what is collected, behind all that `h2` has written. Left out where that ends
+    /// within a frame, which happens with a client that does not read.
+    pub fn add_frame(&self, frame: &[u8]) {
+        let inner = &mut *self.0.inner.borrow_mut();
+        let guard = inner.guard.as_ref();
+        if guard.is_some_and(FloodGuard::is_between_frames) {
+            inner.out.extend_from_slice(frame);
+        }
     }
 
     /// The limit this client went over, once.
@@ -258,7 +274,7 @@ impl AsyncWrite for Batched {
         grow(&mut inner.out, taken);
         inner.out.extend_from_slice(&buf[..taken]);
         if let Some(guard) = &mut inner.guard {
-            guard.sent(taken);
+            guard.sent(&buf[..taken]);
         }
         Poll::Ready(Ok(taken))
     }
@@ -286,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn reads_ahead_and_loses_nothing() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, _flusher) = batched(Stream::Unix(ours), false);
+        let (mut io, _flusher) = batched(Stream::Unix(ours), None);
         let sent: Vec<u8> = (0..500_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let copy = sent.clone();
         let writer = async move { theirs.write_all(&copy).await.unwrap() };
@@ -311,7 +327,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_has_a_bound() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, flusher) = batched(Stream::Unix(ours), false);
+        let (mut io, flusher) = batched(Stream::Unix(ours), None);
         let sent: Vec<u8> = (0..400_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let writer = async {
             let mut rest = &sent[..];

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::net::tls::certificate;
+
 /// TCP or a Unix socket, plain or under TLS. TLS state is large, hence boxed.
 #[derive(Debug)]
 pub enum Stream {
@@ -26,6 +28,17 @@ impl Stream {
     /// Reads and writes go to the socket as they are.
     pub fn is_plain(&self) -> bool {
         matches!(self, Stream::Tcp(_) | Stream::Unix(_))
+    }
+
+    /// The Common Name of the client's certificate, if it showed one that has one.
+    pub fn client_name(&self) -> Option<String> {
+        let Stream::TlsServer(stream) = self else {
+            return None;
+        };
+        let shown = stream.get_ref().1.peer_certificates()?.first()?;
+        certificate::common_name(shown)
+            .ok()
+            .filter(|name| !name.is_empty())
     }
 }
 

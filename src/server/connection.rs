@@ -14,10 +14,12 @@ use crate::limits;
 use crate::net::sniff::{ENOUGH, Protocol, sniff};
 use crate::net::stream::Stream;
 use crate::net::tls::server::Acceptor;
+use crate::server::http2::Http2Options;
 use crate::server::opening::in_time;
 use crate::server::pages::Pages;
 use crate::server::{http1, http2};
 use crate::service::Ctx;
+use crate::service::record::entry::Who;
 
 /// What all client connections of one worker share.
 pub(super) struct Clients {
@@ -25,20 +27,26 @@ pub(super) struct Clients {
     pub(super) pages: Arc<Pages>,
     /// TLS towards clients, if any.
     pub(super) tls: Option<Arc<Acceptor>>,
-    /// Streams one connection may have open.
-    pub(super) max_streams: u32,
+    pub(super) http2: Http2Options,
 }
 
 /// Serves the connection to its end.
 pub(super) async fn serve(clients: Rc<Clients>, socket: TcpStream) {
     let until = Instant::now() + limits::HANDSHAKE_TIME;
+    // An error means that the client is gone, which the handshake finds out.
+    let address = socket.peer_addr().ok().filter(|_| clients.ctx.asks_who());
     let ended = match in_time(&clients.ctx, until, open(&clients, socket)).await {
         Ok((Protocol::Http2, stream)) => {
+            let who = address.map(|address| {
+                let name = stream.client_name();
+                Arc::new(Who { address, name })
+            });
             http2::serve(
                 &clients.ctx,
                 &clients.pages,
-                clients.max_streams,
+                &clients.http2,
                 stream,
+                who,
                 until,
             )
             .await

@@ -1,4 +1,5 @@
-//! HTTP/2 towards one client: accepts streams, writes batches, watches for floods, drains.
+//! HTTP/2 towards one client: accepts streams, writes batches, watches for floods, for pings that come
+//! too often and for clients that are gone, drains.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -7,43 +8,72 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{self, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::limits;
-use crate::machine::flood::Flood;
+use crate::machine::flood::{Flood, FloodGuard};
+use crate::machine::pings::Strikes;
+use crate::machine::silence::KeepAlive;
 use crate::metrics::Limit;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
 use crate::net::stream::Stream;
+use crate::server::idle::Idle;
 use crate::server::opening::in_time;
 use crate::server::pages::Pages;
 use crate::service::call::Call;
 use crate::service::peer::Peer;
+use crate::service::record::entry::Who;
 use crate::service::{Ctx, route};
 use crate::upstream::attempt::is_grpc;
+use crate::wire::heads;
+
+/// What a client that pings too often is told besides the code; gRPC clients know it.
+const TOO_MANY_PINGS: &[u8] = b"too_many_pings";
+
+/// What holds for every client connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2Options {
+    /// Streams it may have open.
+    pub max_streams: u32,
+    /// Least time between two pings of the client. Zero: any.
+    pub least_ping: Duration,
+    /// When the client is pinged, and given up; `None`: never.
+    pub keepalive: Option<KeepAlive>,
+}
 
 /// Serves the connection; an error only if it fails before `until` without a preface.
 pub(super) async fn serve(
     ctx: &Rc<Ctx>,
     pages: &Arc<Pages>,
-    max_streams: u32,
+    options: &Http2Options,
     stream: Stream,
+    who: Option<Arc<Who>>,
     until: Instant,
 ) -> io::Result<()> {
-    let (io, flusher) = batched(stream, true);
+    let strikes = Strikes::new(options.least_ping);
+    let mut guard = FloodGuard::new(std::time::Instant::now());
+    if strikes.is_on() {
+        guard = guard.hearing_pings();
+    }
+    let (io, flusher) = batched(stream, Some(guard));
     let handshake = async {
-        let handshake = builder(max_streams).handshake::<_, Payload>(io).await;
+        let builder = builder(options.max_streams);
+        let handshake = builder.handshake::<_, Payload>(io).await;
         handshake.map_err(io::Error::other)
     };
     let mut connection = in_time(ctx, until, handshake).await?;
-    drive(ctx, pages, &mut connection, &flusher).await;
+    let idle = options.keepalive.map(Idle::new);
+    let peer = ctx.new_peer(who);
+    drive(ctx, pages, peer, &mut connection, &flusher, strikes, idle).await;
     // Its streams end at once.
     drop(connection);
     flusher.linger(limits::GOODBYE_TIME).await;
@@ -70,15 +100,21 @@ fn builder(max_streams: u32) -> server::Builder {
 async fn drive(
     ctx: &Rc<Ctx>,
     pages: &Arc<Pages>,
+    peer: Rc<Peer>,
     h2: &mut Connection<Batched, Payload>,
     flusher: &Flusher,
+    mut strikes: Strikes,
+    mut idle: Option<Idle>,
 ) {
-    let peer = ctx.new_peer();
     let open_pages = Rc::new(Cell::new(0));
+    let mut last_stream = 0;
     let mut draining = pin!(ctx.drain.begun());
     let mut drains = false;
     // Set when the connection is to end whether its client goes along or not.
-    let mut goodbye = pin!(None);
+    let mut goodbye = false;
+    // When it does, or when to look whether the client is still there.
+    let first_look = idle.as_ref().map_or_else(Instant::now, Idle::first_look);
+    let mut timer = pin!(sleep_until(first_look));
     poll_fn(|cx| {
         if !drains && draining.as_mut().poll(cx).is_ready() {
             drains = true;
@@ -87,6 +123,7 @@ async fn drive(
         loop {
             match h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
+                    last_stream = respond.stream_id().as_u32();
                     accept(ctx, pages, &peer, &open_pages, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
@@ -107,16 +144,34 @@ async fn drive(
                 "client connection closed for flooding"
             );
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            goodbye.set(Some(sleep(limits::GOODBYE_TIME)));
+            goodbye = true;
+            let until = Instant::now() + limits::GOODBYE_TIME;
+            timer.as_mut().reset(until);
             cx.waker().wake_by_ref();
+        }
+        if let Some(heard) = flusher.take_pings() {
+            let now = Instant::now().into_std();
+            let calls_open = peer.has_calls() || Rc::strong_count(&open_pages) > 1;
+            if strikes.judge(heard, calls_open, now) {
+                ctx.count().hit(Limit::Pings);
+                debug!("client connection closed: it pings too often");
+                // The HTTP/2 library cannot tell the reason, by which gRPC clients know to ping less.
+                let code = Reason::ENHANCE_YOUR_CALM.into();
+                flusher.add_frame(&heads::go_away(last_stream, code, TOO_MANY_PINGS));
+                return Poll::Ready(());
+            }
         }
         if let Poll::Ready(Err(error)) = flusher.poll_flush(cx) {
             debug!(%error, "client connection lost");
             return Poll::Ready(());
         }
-        match goodbye.as_mut().as_pin_mut() {
-            Some(goodbye) => goodbye.poll(cx),
+        match &mut idle {
+            _ if goodbye => timer.as_mut().poll(cx),
             None => Poll::Pending,
+            Some(idle) => {
+                let gone = idle.poll(cx, timer.as_mut(), h2, flusher);
+                gone.map(|()| debug!("client connection closed: no answer to a ping"))
+            }
         }
     })
     .await;

@@ -4,9 +4,10 @@
 pub mod accept;
 mod families;
 pub mod http1;
+pub mod http2;
 pub mod pages;
 pub mod worker;
 
 mod connection;
-mod http2;
+mod idle;
 mod opening;

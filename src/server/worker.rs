@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::metrics::Metrics;
 use crate::net::tls::server::Acceptor;
 use crate::server::connection::{self, Clients};
+use crate::server::http2::Http2Options;
 use crate::server::pages::Pages;
 use crate::service::shared::Shared;
 use crate::service::{Ctx, MaxBytes, tasks};
@@ -37,8 +38,8 @@ pub struct Plan {
     pub tls: Option<Arc<Acceptor>>,
     /// Largest messages.
     pub max: MaxBytes,
-    /// Streams one client connection may have open.
-    pub max_streams: u32,
+    /// What holds for clients' HTTP/2 connections.
+    pub http2: Http2Options,
 }
 
 /// A running worker, as the acceptor sees it.
@@ -143,7 +144,7 @@ async fn serve(
         ctx,
         pages: plan.pages,
         tls: plan.tls,
-        max_streams: plan.max_streams,
+        http2: plan.http2,
     };
     let worker = Rc::new(Worker {
         clients: Rc::new(clients),

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{Request, request};
@@ -11,10 +12,12 @@ use tokio::time::Instant;
 
 use crate::net::payload::Payload;
 use crate::net::timers::Timer;
-use crate::service::Ctx;
 use crate::service::bounds::{Cut, bounded};
 use crate::service::identity::{Credential, Session};
 use crate::service::peer::Peer;
+use crate::service::record::entry::Source;
+use crate::service::record::open::Record;
+use crate::service::{Ctx, reply};
 use crate::wire::metadata;
 use crate::wire::method::{self, Access, Kind, Method};
 use crate::wire::timeout;
@@ -45,6 +48,8 @@ pub struct Call {
     pub(super) respond: SendResponse<Payload>,
     /// The client's, from its `grpc-timeout`.
     pub(super) deadline: Option<Instant>,
+    /// What is noted of it, if it is to be told of.
+    pub(super) record: Option<Rc<Record>>,
 }
 
 impl Call {
@@ -74,6 +79,7 @@ impl Call {
             body,
             respond,
             deadline,
+            record: None,
         })
     }
 
@@ -81,6 +87,21 @@ impl Call {
     pub(super) fn left(&self) -> Option<Duration> {
         self.deadline
             .map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Notes where its answer comes from.
+    pub(super) fn comes_from(&self, source: Source) {
+        if let Some(record) = &self.record {
+            record.comes_from(source);
+        }
+    }
+
+    /// All of a small answer, framed.
+    pub(super) fn answer(&mut self, answer: Bytes) {
+        if let Some(record) = &self.record {
+            record.sent(&answer);
+        }
+        reply::whole(&mut self.respond, answer);
     }
 
     /// A timer for its deadline.

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Buf;
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Response, header};
@@ -16,6 +17,7 @@ use crate::net::payload::{Account, Payload};
 use crate::service::identity::Session;
 use crate::service::known::Known;
 use crate::service::peer::Peer;
+use crate::service::record::open::Record;
 use crate::service::reply;
 use crate::wire::status::{Code, Status};
 
@@ -27,6 +29,8 @@ pub(super) struct ClientStream {
     peer: Rc<Peer>,
     /// It asked to be told when there is no leader (W12).
     wants_leader: bool,
+    /// What is noted of the call.
+    record: Option<Rc<Record>>,
     /// How it was ended, if it was: the task that reads it is to go.
     ended: Cell<Option<Code>>,
     /// Of the task that reads it.
@@ -76,6 +80,7 @@ impl ClientStream {
         session: Session,
         peer: Rc<Peer>,
         wants_leader: bool,
+        record: Option<Rc<Record>>,
     ) -> ClientStream {
         ClientStream {
             to: RefCell::new(To::Silent(respond)),
@@ -83,6 +88,7 @@ impl ClientStream {
             session,
             peer,
             wants_leader,
+            record,
             ended: Cell::new(None),
             waker: Cell::new(None),
         }
@@ -98,6 +104,13 @@ impl ClientStream {
         self.wants_leader
     }
 
+    /// Bytes of the client's.
+    pub(super) fn received(&self, chunk: &[u8]) {
+        if let Some(record) = &self.record {
+            record.received(chunk);
+        }
+    }
+
     /// Bytes that have not left.
     pub(super) fn queued(&self) -> usize {
         self.account.queued()
@@ -108,6 +121,9 @@ impl ClientStream {
     #[must_use]
     pub(super) fn send(&self, known: &Known, payload: Payload) -> bool {
         self.peer.show(known, known.revision());
+        if let Some(record) = &self.record {
+            record.sent_message(payload.remaining());
+        }
         let payload = payload.counted(&self.account);
         let mut to = self.to.borrow_mut();
         let Some(stream) = to.begun() else {

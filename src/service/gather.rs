@@ -33,6 +33,9 @@ pub(super) async fn gather(call: &mut Call) -> Gathered {
         Poll::Ready(gathered) => gathered,
         Poll::Pending => Box::pin(gather_slowly(call, &mut gather)).await,
     };
+    if let Some(record) = &call.record {
+        gather.kept.chunks().iter().for_each(|c| record.received(c));
+    }
     match gathered {
         Ok(()) => Gathered::Whole(gather.kept.into_chunks()),
         Err(NotGathered::Larger) => Gathered::Larger(gather.kept.into_chunks()),

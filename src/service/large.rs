@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn only_who_holds_more_than_its_own_is_refused() {
         let all = Rc::default();
-        let peers = [Rc::new(Peer::new(1)), Rc::new(Peer::new(2))];
+        let peers = [Rc::new(Peer::new(1, None)), Rc::new(Peer::new(2, None))];
         let mut hoard = Unfinished::new(&peers[0], &all);
         let mut more = Unfinished::new(&peers[0], &all);
         let mut other = Unfinished::new(&peers[1], &all);

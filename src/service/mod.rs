@@ -11,6 +11,7 @@ use crate::service::fleet::state::Tasks;
 use crate::service::lease::state::Leases;
 use crate::service::peer::Peer;
 use crate::service::reads::Reads;
+use crate::service::record::entry::Who;
 use crate::service::shared::Shared;
 use crate::service::watch::state::Watches;
 use crate::upstream::pool::Pool;
@@ -43,6 +44,7 @@ pub mod peer;
 mod pulse;
 mod read;
 pub mod reads;
+pub mod record;
 mod relay;
 mod replay;
 mod reply;
@@ -137,9 +139,14 @@ impl Ctx {
     }
 
     /// A client connection begins.
-    pub fn new_peer(&self) -> Rc<Peer> {
+    pub fn new_peer(&self, who: Option<Arc<Who>>) -> Rc<Peer> {
         self.peers.set(self.peers.get() + 1);
-        Rc::new(Peer::new(self.peers.get()))
+        Rc::new(Peer::new(self.peers.get(), who))
+    }
+
+    /// Whether it is to be known who a client is.
+    pub fn asks_who(&self) -> bool {
+        self.shared.observer().is_some()
     }
 
     /// This worker's block of counters.

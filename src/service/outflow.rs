@@ -13,9 +13,11 @@ use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::net::pump::{End, Pump, PumpError};
 use crate::net::timers::Timer;
+use crate::service::call::Call;
 use crate::service::large::Large;
 use crate::service::lesson::Lesson;
 use crate::service::peer::Peer;
+use crate::service::record::open::Record;
 use crate::service::{Ctx, reply};
 use crate::wire::frame::FrameError;
 use crate::wire::method::Method;
@@ -41,6 +43,8 @@ pub(super) struct Outflow {
     timed: bool,
     lesson: Lesson,
     stall: Option<Stall>,
+    /// What is noted of the call.
+    record: Option<Rc<Record>>,
     /// Of a method whose keys a namespace changes.
     translation: Option<Box<Translation>>,
 }
@@ -56,15 +60,17 @@ struct Translation {
 }
 
 impl Outflow {
-    pub(super) fn new(ctx: &Rc<Ctx>, peer: &Rc<Peer>, timed: bool, lesson: Lesson) -> Outflow {
-        let pump = Pump::new(ctx.max.recv);
+    /// For a call; with `timed` its answer must be read within a time.
+    pub(super) fn new(call: &Call, timed: bool, lesson: Lesson) -> Outflow {
+        let pump = Pump::new(call.ctx.max.recv);
         Outflow {
             pump,
-            ctx: ctx.clone(),
-            peer: peer.clone(),
+            ctx: call.ctx.clone(),
+            peer: call.peer.clone(),
             timed,
             lesson,
             stall: None,
+            record: call.record.clone(),
             translation: None,
         }
     }
@@ -111,6 +117,7 @@ impl Outflow {
     /// The chunk for [`Outflow::poll_chunk`].
     pub(super) fn offer(&mut self, chunk: Bytes) -> Result<(), PumpError> {
         self.pump.scan(&chunk)?;
+        note(&self.record, &chunk);
         self.pump.offer(chunk);
         Ok(())
     }
@@ -128,10 +135,12 @@ impl Outflow {
             return polled;
         }
         let (ctx, peer, lesson) = (&self.ctx, &self.peer, &self.lesson);
+        let record = &self.record;
         let polled = self.pump.poll(cx, from, to, |chunk, begins| {
             if begins {
                 lesson.see(ctx, peer, chunk);
             }
+            note(record, chunk);
         });
         self.watched(cx, polled, || from.flow_control().used_capacity())
     }
@@ -152,6 +161,7 @@ impl Outflow {
             let waits = waits.min(limits::MAX_STALLED_BYTES / 2);
             ready!(self.watched(cx, polled, || waits))?;
             if let Some(piece) = translation.next(&self.ctx)? {
+                note(&self.record, &piece);
                 self.pump.offer(piece);
                 continue;
             }
@@ -233,6 +243,13 @@ impl Outflow {
                 .timers
                 .at(Some(Instant::now() + limits::STALL_LOOK));
         }
+    }
+}
+
+/// What goes out is noted, if the call is to be told of.
+fn note(record: &Option<Rc<Record>>, chunk: &Bytes) {
+    if let Some(record) = record {
+        record.sent(chunk);
     }
 }
 

@@ -23,6 +23,9 @@ use crate::wire::status::Code;
 /// Sends an answer; says its code.
 pub(super) async fn pass(call: &mut Call, answer: Answer) -> Code {
     let code = answer.code();
+    if let (Some(record), Some(conn)) = (&call.record, answer.held.conn()) {
+        record.comes_over(conn);
+    }
     if let Some(first) = answer.chunks.front() {
         let known = &call.ctx.shared.known;
         if let Some(header) = known.see_answer(call.method, first) {
@@ -56,6 +59,9 @@ fn pass_small(
         return;
     };
     for chunk in chunks {
+        if let Some(record) = &call.record {
+            record.sent(&chunk);
+        }
         let _ = to.send_data(chunk.into(), false);
     }
     match trailers {
@@ -73,7 +79,7 @@ async fn pass_large(call: &mut Call, mut answer: Answer, code: Code) -> Code {
         return Code::Cancelled;
     };
     let lesson = Lesson::new(call, || None);
-    let mut out = Outflow::new(&call.ctx, &call.peer, true, lesson);
+    let mut out = Outflow::new(call, true, lesson);
     // What is whole has been translated.
     if let Rest::Stream { .. } = answer.rest {
         out = out.translated(call.method);

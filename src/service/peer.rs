@@ -10,6 +10,7 @@ use crate::limits;
 use crate::net::payload::{Board, Total};
 use crate::service::identity::{Credential, Identities, Login};
 use crate::service::known::Known;
+use crate::service::record::entry::Who;
 
 /// One client connection.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Peer {
     leased: OnceCell<Rc<Total>>,
     /// The highest revision it has been shown, and of which history (R5).
     shown: Cell<(u64, i64)>,
+    /// Who it is, where that is told.
+    who: Option<Arc<Who>>,
     /// Whose its last call with a token was.
     login: RefCell<Option<(Credential, Arc<Login>)>>,
 }
@@ -41,7 +44,7 @@ pub(super) struct Asker {
 
 impl Peer {
     /// A connection without a call, by its number on its worker.
-    pub(super) fn new(number: u64) -> Peer {
+    pub(super) fn new(number: u64, who: Option<Arc<Who>>) -> Peer {
         Peer {
             number,
             unfinished: Cell::new(0),
@@ -49,8 +52,19 @@ impl Peer {
             watched: OnceCell::new(),
             leased: OnceCell::new(),
             shown: Cell::new((0, 0)),
+            who,
             login: RefCell::new(None),
         }
+    }
+
+    /// Who it is, where that is told.
+    pub(super) fn who(&self) -> Option<&Arc<Who>> {
+        self.who.as_ref()
+    }
+
+    /// Whether any call of the connection, whose driver holds this, is open: each holds it too.
+    pub fn has_calls(self: &Rc<Peer>) -> bool {
+        Rc::strong_count(self) > 1
     }
 
     pub(super) fn watched(&self, board: &Rc<Board>) -> &Rc<Total> {

@@ -138,6 +138,9 @@ async fn attempt(
         Err(failure) => return Ok(Err(failure)),
     };
     upload.begins();
+    if let Some(record) = &call.record {
+        record.comes_over(conn);
+    }
     let measure = call.is_short().then(|| Measure::begin(conn)).flatten();
     let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
     let timer = call.timer();
@@ -196,7 +199,7 @@ async fn answer(
         return code;
     }
     let unary = call.is_unary();
-    let mut out = Outflow::new(&call.ctx, &call.peer, unary, lesson).translated(call.method);
+    let mut out = Outflow::new(call, unary, lesson).translated(call.method);
     let drain = (!unary).then(|| call.ctx.drain.clone());
     let timer = call.timer();
     let body = &mut call.body;

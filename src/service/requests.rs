@@ -94,6 +94,7 @@ impl Requests {
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
                     self.owed += chunk.len();
+                    stream.received(&chunk);
                     self.messages.push(chunk);
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Over::Gone)),

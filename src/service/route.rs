@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::limits;
 use crate::metrics::{CallMetrics, Limit};
 use crate::service::call::Call;
+use crate::service::record::open::Record;
 use crate::service::{Ctx, health, lease, namespace, read, relay, reply, watch};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
@@ -16,6 +17,9 @@ use crate::wire::status::{Code, Status};
 /// times, at the spawn and at the end. A block holds the call once, an `async fn` would hold it
 /// twice.
 pub fn spawn(mut call: Box<Call>) {
+    if call.ctx.shared.observer().is_some() {
+        observe(&mut call);
+    }
     if call.is_unary_read() {
         tokio::task::spawn_local(Box::pin(async move {
             let Some(counted) = admit(&mut call) else {
@@ -74,9 +78,21 @@ pub fn spawn(mut call: Box<Call>) {
     }
 }
 
+/// Notes what is to be told of a call.
+#[cold]
+fn observe(call: &mut Call) {
+    let Call {
+        ctx, peer, head, ..
+    } = call;
+    let observer = ctx.shared.observer();
+    let who = peer.who().cloned();
+    call.record =
+        observer.and_then(|observer| observer.begin(head.uri.path(), &mut head.headers, who));
+}
+
 /// Counts a call in, or refuses it.
 fn admit(call: &mut Call) -> Option<OpenCall> {
-    let counted = OpenCall::new(&call.ctx);
+    let counted = OpenCall::new(call);
     counters(&call.ctx, call.method).started.inc();
     let Some(status) = refusal(call) else {
         return Some(counted);
@@ -115,23 +131,33 @@ fn refusal(call: &Call) -> Option<Status> {
 }
 
 /// Counts a call as open while it lives.
-struct OpenCall(Rc<Ctx>);
+struct OpenCall {
+    ctx: Rc<Ctx>,
+    record: Option<Rc<Record>>,
+}
 
 impl OpenCall {
-    fn new(ctx: &Rc<Ctx>) -> OpenCall {
+    fn new(call: &Call) -> OpenCall {
+        let ctx = call.ctx.clone();
         ctx.open_calls.set(ctx.open_calls.get() + 1);
         ctx.count().open_calls.inc();
-        OpenCall(ctx.clone())
+        let record = call.record.clone();
+        OpenCall { ctx, record }
     }
 
     fn ended(self, method: Option<&Method>, code: Code) {
-        counters(&self.0, method).handled[usize::from(code.as_u8())].inc();
+        counters(&self.ctx, method).handled[usize::from(code.as_u8())].inc();
+        if let Some(record) = &self.record
+            && let Some(observer) = self.ctx.shared.observer()
+        {
+            observer.end(record, code);
+        }
     }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        self.0.open_calls.set(self.0.open_calls.get() - 1);
-        self.0.count().open_calls.dec();
+        self.ctx.open_calls.set(self.ctx.open_calls.get() - 1);
+        self.ctx.count().open_calls.dec();
     }
 }

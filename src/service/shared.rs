@@ -18,6 +18,7 @@ use crate::service::identity::Identities;
 use crate::service::known::Known;
 use crate::service::mail::Mail;
 use crate::service::reads::answers::{Answers, ReadOptions};
+use crate::service::record::Observer;
 
 /// What flags say of watches.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct Shared {
     pub(super) answers: Answers,
     /// What all keys of clients begin with at etcd, if anything.
     gate: Option<Gate>,
+    /// Who is told of calls, if anybody.
+    observer: Option<Arc<Observer>>,
     /// Proxies side by side.
     pub(super) fleet: Fleet,
     /// How well etcd is.
@@ -74,6 +77,7 @@ impl Shared {
         reads: ReadOptions,
         answers: Arc<AnswerMetrics>,
         gate: Option<Gate>,
+        observer: Option<Arc<Observer>>,
         fleet: Fleet,
     ) -> Shared {
         let mailbox = |_| {
@@ -89,6 +93,7 @@ impl Shared {
             identities: Identities::default(),
             answers: Answers::new(reads, answers),
             gate,
+            observer,
             fleet,
             health: Arc::default(),
             part_bytes: AtomicUsize::new(options.part_bytes),
@@ -101,6 +106,11 @@ impl Shared {
     /// The namespace, if there is one.
     pub(super) fn gate(&self) -> Option<&Gate> {
         self.gate.as_ref()
+    }
+
+    /// Who is told of calls, if anybody.
+    pub(super) fn observer(&self) -> Option<&Observer> {
+        self.observer.as_deref()
     }
 
     /// How many workers there are.

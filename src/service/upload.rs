@@ -16,6 +16,7 @@ use crate::net::pump::{End, Pump, PumpError};
 use crate::service::bounds::Cut;
 use crate::service::call::Call;
 use crate::service::large::Unfinished;
+use crate::service::record::open::Record;
 use crate::service::replay::Replay;
 use crate::service::{Ctx, reply};
 use crate::wire::frame::FrameError;
@@ -39,6 +40,8 @@ pub(super) struct Upload {
     unary: bool,
     /// etcd may have processed it.
     may_be_done: bool,
+    /// What is noted of the call.
+    record: Option<Rc<Record>>,
     /// Of a method whose keys a namespace changes.
     translation: Option<Box<Translation>>,
 }
@@ -82,6 +85,7 @@ impl Upload {
             timer: None,
             unary: call.is_unary(),
             may_be_done: false,
+            record: call.record.clone(),
             translation: Translation::of(call),
         }
     }
@@ -207,8 +211,11 @@ impl Upload {
                 .map_err(|_| PumpError::To)?;
             return Poll::Ready(Ok(()));
         }
-        let replay = &mut self.replay;
-        let end = ready!(self.pump.poll(cx, from, to, |chunk, _| replay.keep(chunk)))?;
+        let (replay, record) = (&mut self.replay, &self.record);
+        let end = ready!(self.pump.poll(cx, from, to, |chunk, _| {
+            replay.keep(chunk);
+            note(record, chunk);
+        }))?;
         self.client_done = true;
         match end {
             End::Passed => {}
@@ -257,12 +264,20 @@ impl Upload {
                     // An error means that the stream is gone, which the next poll says.
                     let _ = from.flow_control().release_capacity(chunk.len());
                     self.replay.keep(&chunk);
+                    note(&self.record, &chunk);
                     translation.push(chunk);
                 }
                 Some(Err(e)) => return Poll::Ready(Err(Stop::Pump(PumpError::From(e)))),
                 None => self.client_done = true,
             }
         }
+    }
+}
+
+/// What arrived is noted, if the call is to be told of.
+fn note(record: &Option<Rc<Record>>, chunk: &Bytes) {
+    if let Some(record) = record {
+        record.received(chunk);
     }
 }
 

@@ -90,6 +90,11 @@ impl Held {
         Held { conn: None, bytes }
     }
 
+    /// Where they came from just now.
+    pub fn conn(&self) -> Option<&Rc<Conn>> {
+        self.conn.as_ref()
+    }
+
     /// So many more.
     pub fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -150,7 +155,7 @@ impl Conn {
         stream: Stream,
         keepalive: KeepAlive,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
-        let (io, flusher) = batched(stream, false);
+        let (io, flusher) = batched(stream, None);
         let (send, mut h2) = builder()
             .handshake::<_, Bytes>(io)
             .await

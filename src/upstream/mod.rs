@@ -7,6 +7,7 @@ pub mod dial;
 pub mod discovery;
 pub mod endpoint;
 pub mod endpoints;
+pub mod exchange;
 pub mod failure;
 pub mod measure;
 pub mod page;

@@ -3,13 +3,12 @@
 use std::io;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 
 use crate::limits;
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
+use crate::upstream::exchange::exchange;
 use crate::upstream::target::Target;
 
 /// A page of a member.
@@ -27,24 +26,19 @@ pub struct Page {
 pub async fn fetch(endpoints: &Endpoints, target: &Target, path: &str) -> io::Result<Page> {
     let tls = endpoints.tls(&target.endpoint);
     let stream = dial::connect(&target.endpoint, tls.as_ref().map(|tls| &tls.pages)).await?;
-    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    let driver = tokio::task::spawn_local(connection);
-    let request = Request::get(path)
-        .header(header::HOST, target.authority.as_str())
-        .body(Empty::<Bytes>::new())
-        .map_err(io::Error::other)?;
-    let response = send.send_request(request).await.map_err(io::Error::other)?;
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, limits::PAGE_BYTES)
-        .collect()
-        .await
-        .map_err(io::Error::other)?;
-    driver.abort();
+    let uri = Uri::builder()
+        .scheme(target.scheme.clone())
+        .authority(target.authority.clone())
+        .path_and_query(path);
+    let uri = uri.build().map_err(io::Error::other)?;
+    let request = Request::get(uri).body(Bytes::new());
+    let request = request.map_err(io::Error::other)?;
+    let (head, body) = exchange(stream, request, limits::PAGE_BYTES)
+        .await?
+        .into_parts();
     Ok(Page {
         status: head.status,
         content_type: head.headers.get(header::CONTENT_TYPE).cloned(),
-        body: body.to_bytes(),
+        body,
     })
 }

@@ -20,3 +20,6 @@ pub const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// The client wants to share nothing (W13).
 pub const BYPASS: HeaderName = HeaderName::from_static("etcd-edge-bypass");
+
+/// The trace that the call belongs to, see [`trace`](super::trace).
+pub const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -3,9 +3,12 @@
 //!
 //! Left to others: where the bytes come from, and what is done about a call.
 
+pub mod describe;
 pub mod frame;
 pub mod header;
+pub mod heads;
 pub mod health;
+pub mod json;
 pub mod lease;
 pub mod metadata;
 pub mod method;
@@ -17,5 +20,6 @@ pub mod range;
 pub mod read;
 pub mod status;
 pub mod timeout;
+pub mod trace;
 pub mod watch;
 pub mod write;

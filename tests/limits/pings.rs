@@ -1,135 +1,188 @@
-//! `--dial-keepalive-time`, `--dial-keepalive-timeout` and `--permit-without-stream`: when etcd is pinged, and
-//! when it is given up (E5). Frame by frame, since it is etcd that is not to answer.
+//! Clients that ping too often are sent away with the words that gRPC clients know, those that keep to
+//! the rule never are, and those that are gone are noticed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
-use crate::STREAM;
-use crate::support::grpc::{Call, Client};
+use crate::support::cluster::Cluster;
+use crate::support::pages::metric;
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::{HEADERS, PING, PREFACE, RST_STREAM, SETTINGS};
+use crate::support::raw_h2::{END_HEADERS, HEADERS, PING, RawClient, Seen, grpc_head};
+use crate::support::release::NEWEST;
 use crate::support::scripted_etcd::frame;
+use crate::{CALM, PUT, RANGE, UNKNOWN, scene};
 
+const LIMIT: Duration = Duration::from_secs(10);
 const ACK: u8 = 1;
+const WHY: &str = "too_many_pings";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// What an endpoint that never answers a call has seen.
-#[derive(Default)]
-struct Seen {
-    opened: AtomicUsize,
-    cancelled: AtomicUsize,
-    pings: AtomicUsize,
-    closed: AtomicBool,
+fn ping() -> Vec<u8> {
+    frame(PING, 0, 0, &[7; 8]).to_vec()
 }
 
-/// Such an endpoint, and the proxy before it.
-struct Scene {
-    seen: Arc<Seen>,
-    // Dropped, it would be cancelled.
-    _call: Option<Call>,
-    _proxy: Proxy,
-    _client: Client,
+/// So many pings, each sent once the one before was answered.
+async fn pings(client: &mut RawClient, count: u64) {
+    for _ in 0..count {
+        let before = client.seen().frames.get(&PING).copied().unwrap_or(0);
+        client.send(&ping()).await;
+        let answered =
+            |seen: &Seen| seen.frames.get(&PING).is_some_and(|n| *n > before) || seen.closed;
+        client.wait(LIMIT, "the answer to a ping", answered).await;
+    }
 }
 
-impl Scene {
-    /// One call is opened, and stays so or is cancelled.
-    async fn start(answers_pings: bool, call_stays: bool, flags: &[&str]) -> Scene {
-        let seen = Arc::new(Seen::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("a bound socket");
-        let noted = seen.clone();
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let seen = noted.clone();
-                tokio::spawn(async move {
-                    let _ = serve(socket, answers_pings, &seen).await;
-                    seen.closed.store(true, SeqCst);
-                });
-            }
-        });
-        let mut all = vec![
-            format!("--endpoints={address}"),
-            "--advertise-client-url=".to_owned(),
-        ];
-        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let proxy = Proxy::start_with(&all);
-        let client = Client::connect(proxy.address()).await;
-        let mut call = client.call(STREAM, &[]).await;
-        call.send("x").await;
-        until(|| seen.opened.load(SeqCst) > 0).await;
-        if !call_stays {
-            call.cancel();
-            until(|| seen.cancelled.load(SeqCst) > 0).await;
-        }
-        Scene {
-            seen,
-            _call: call_stays.then_some(call),
-            _proxy: proxy,
-            _client: client,
+/// Sends pings, each once the one before was answered, until it is sent away; how many it took.
+async fn sent_away(client: &mut RawClient) -> u64 {
+    for count in 1..=10 {
+        pings(client, 1).await;
+        // The answer to the last ping may come before the goodbye.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        if client.seen().go_away.is_some() {
+            let seen = client.wait(LIMIT, "the end", |seen| seen.closed).await;
+            assert_eq!((seen.go_away, &seen.why[..]), (Some(CALM), WHY));
+            return count;
         }
     }
-
-    fn pings(&self) -> usize {
-        self.seen.pings.load(SeqCst)
-    }
-
-    fn closed(&self) -> bool {
-        self.seen.closed.load(SeqCst)
-    }
+    panic!("ten pings are not too many: {:?}", client.seen());
 }
 
-async fn serve(mut socket: TcpStream, answers_pings: bool, seen: &Seen) -> std::io::Result<()> {
-    let mut preface = vec![0; PREFACE.len()];
-    socket.read_exact(&mut preface).await?;
-    socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
-    loop {
-        let mut head = [0; 9];
-        socket.read_exact(&mut head).await?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        socket.read_exact(&mut payload).await?;
-        match (head[3], head[4]) {
-            (SETTINGS, 0) => socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?,
-            (HEADERS, _) => _ = seen.opened.fetch_add(1, SeqCst),
-            (RST_STREAM, _) => _ = seen.cancelled.fetch_add(1, SeqCst),
-            (PING, 0) => {
-                seen.pings.fetch_add(1, SeqCst);
-                if answers_pings {
-                    socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Waits until something is so.
-async fn until(so: impl Fn() -> bool) {
-    let limit = Instant::now() + Duration::from_secs(60);
-    while !so() {
-        assert!(Instant::now() < limit, "not so");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// All at once, since a ping is due after ten seconds of silence and not earlier.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_is_pinged_as_the_flags_say() {
-    let seldom = Scene::start(true, true, &["--dial-keepalive-time=60s"]).await;
-    let without_call = Scene::start(true, false, &[]).await;
-    let default = Scene::start(true, true, &[]).await;
-    let permitted = Scene::start(true, false, &["--permit-without-stream"]).await;
-    let patient = Scene::start(false, true, &[]).await;
-    let hasty = Scene::start(false, true, &["--dial-keepalive-timeout=1s"]).await;
+async fn pings_without_a_call_or_too_soon_end_the_connection() {
+    let (mut etcd, proxy, client) = scene(&["--grpc-keepalive-min-time=300ms"]).await;
+    // Without a call.
+    let mut idle = RawClient::connect(proxy.address(), &[]).await;
+    assert_eq!(sent_away(&mut idle).await, 4);
+    // With one, which is told so: it may have been done.
+    let mut busy = RawClient::connect(proxy.address(), &[]).await;
+    let (_, frames) = busy.call(UNKNOWN, b"x");
+    busy.send(&frames).await;
+    let call = etcd.next().await;
+    assert_eq!(sent_away(&mut busy).await, 4);
+    drop(call);
+    // At the pace that is allowed, with a call open, and any number of times.
+    let mut steady = RawClient::connect(proxy.address(), &[]).await;
+    let (_, frames) = steady.call(UNKNOWN, b"x");
+    steady.send(&frames).await;
+    let mut call = etcd.next().await;
+    for _ in 0..6 {
+        pings(&mut steady, 1).await;
+        tokio::time::sleep(Duration::from_millis(301)).await;
+    }
+    assert!(!steady.seen().closed);
+    // Once the call is over the same pace is too much: the first ping after its answer is forgiven.
+    call.answer("y");
+    steady
+        .wait(LIMIT, "an answer", |seen| seen.ended == 1)
+        .await;
+    pings(&mut steady, 3).await;
+    assert_eq!(sent_away(&mut steady).await, 1);
+    assert_eq!(
+        metric(
+            proxy.address(),
+            "etcd_edge_limit_hits_total{limit=\"pings\"}"
+        ),
+        3.0
+    );
+    drop(client);
+}
 
-    until(|| hasty.closed()).await;
-    until(|| default.pings() > 0 && permitted.pings() > 0 && patient.pings() > 0).await;
-    assert!(!patient.closed(), "by default it waits for 20 seconds");
-    assert_eq!(hasty.pings(), 1);
-    assert_eq!(seldom.pings(), 0, "a minute is not over");
-    assert_eq!(without_call.pings(), 0, "etcd closes on such pings");
-    assert!(!default.closed() && !permitted.closed());
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_as_the_go_proxy_does() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let flags = ["--advertise-client-url=", "--grpc-keepalive-min-time=10s"];
+    let (ours, gos) = (
+        Proxy::start(&cluster, &flags),
+        Proxy::start_go(&cluster, &flags),
+    );
+    let mut told = Vec::new();
+    for proxy in [&ours, &gos] {
+        // Idle; with a watch open, of which nothing is told; and after an answer.
+        let mut idle = RawClient::connect(proxy.address(), &[]).await;
+        let mut watching = RawClient::connect(proxy.address(), &[]).await;
+        let stream = watching.stream();
+        let head = frame(HEADERS, END_HEADERS, stream, &grpc_head(WATCH));
+        watching.send(&head).await;
+        let mut answered = RawClient::connect(proxy.address(), &[]).await;
+        for n in 1..=6 {
+            let (_, frames) = answered.call(RANGE, b"\x0a\x01a");
+            answered.send(&frames).await;
+            answered
+                .wait(LIMIT, "an answer", |seen| seen.ended == n)
+                .await;
+            pings(&mut answered, 1).await;
+        }
+        told.push([
+            sent_away(&mut idle).await,
+            sent_away(&mut watching).await,
+            // The last one was forgiven.
+            sent_away(&mut answered).await,
+        ]);
+    }
+    assert_eq!(told[0], told[1], "etcd-edge and the Go proxy");
+    assert_eq!(told[0], [4, 4, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_forgive_pings_and_zero_forgives_all() {
+    let (mut etcd, proxy, _client) = scene(&[]).await;
+    // A ping with every answer, as those have it that probe their bandwidth.
+    let mut prober = RawClient::connect(proxy.address(), &[]).await;
+    for n in 1..=20 {
+        let (_, frames) = prober.call(PUT, b"x");
+        prober.send(&frames).await;
+        etcd.next().await.answer("y");
+        prober
+            .wait(LIMIT, "an answer", |seen| seen.ended == n)
+            .await;
+        pings(&mut prober, 1).await;
+    }
+    assert!(!prober.seen().closed);
+    let (_etcd, careless, _client) = scene(&["--grpc-keepalive-min-time=0"]).await;
+    let mut client = RawClient::connect(careless.address(), &[]).await;
+    pings(&mut client, 20).await;
+    assert!(!client.seen().closed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost() {
+    let flags = [
+        "--grpc-keepalive-interval=1s",
+        "--grpc-keepalive-timeout=500ms",
+    ];
+    let (mut etcd, proxy, _client) = scene(&flags).await;
+    let (_, patient, _) =
+        scene(&["--grpc-keepalive-interval=1s", "--grpc-keepalive-timeout=0"]).await;
+    let begun = Instant::now();
+    // It answers no ping. Its call ends with it.
+    let mut gone = RawClient::connect(proxy.address(), &[]).await;
+    let (_, frames) = gone.call(UNKNOWN, b"x");
+    gone.send(&frames).await;
+    let mut call = etcd.next().await;
+    let mut silent = RawClient::connect(patient.address(), &[]).await;
+    let mut answering = RawClient::connect(proxy.address(), &[]).await;
+    let answers = tokio::spawn(async move {
+        for asked in 1..=2 {
+            answering
+                .wait(LIMIT, "a ping", |seen| {
+                    seen.frames.get(&PING) == Some(&asked)
+                })
+                .await;
+            // The h2 crate's pings all carry the same bytes.
+            let payload = [0x3b, 0x7c, 0xdb, 0x7a, 0x0b, 0x87, 0x16, 0xb4];
+            answering.send(&frame(PING, ACK, 0, &payload)).await;
+        }
+        answering.seen().closed
+    });
+    let seen = gone.wait(LIMIT, "the end", |seen| seen.closed).await;
+    let lived = begun.elapsed();
+    assert_eq!(seen.frames.get(&PING), Some(&1), "{seen:?}");
+    assert!(
+        lived >= Duration::from_millis(1500),
+        "closed after {lived:?}"
+    );
+    call.cancelled().await;
+    assert!(!answers.await.unwrap(), "one that answers was closed");
+    let seen = silent.seen();
+    assert_eq!((seen.frames.get(&PING), seen.closed), (Some(&1), false));
+    silent.send(&ping()).await;
 }

@@ -36,7 +36,8 @@ async fn every_method_is_as_without_the_proxy_on_the_newest_etcd() {
     let missing: Vec<&str> = method::all()
         .iter()
         .map(|method| method.path)
-        .filter(|path| !seen.contains(*path))
+        // The services named there are the proxy's own: see tests/health/calls.rs.
+        .filter(|path| *path != "/grpc.health.v1.Health/List" && !seen.contains(*path))
         .collect();
     assert!(missing.is_empty(), "the script lacks {missing:?}");
 }

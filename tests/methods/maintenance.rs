@@ -118,14 +118,6 @@ async fn health(etcd: &mut Recorder) {
     etcd.unary(check, "of all", Msg::new(), 0).await;
     etcd.unary(check, "of nothing", Msg::new().bytes(1, "none"), 5)
         .await;
-    // Not every release has it.
-    let list = "grpc.health.v1.Health/List";
-    let mut call = etcd.open(list).await;
-    call.send(Msg::new()).await;
-    call.half_close();
-    let reply = call.finish().await;
-    let code = reply.code();
-    etcd.keep(list, "all", reply, code, &[]);
     let path = "grpc.health.v1.Health/Watch";
     let mut call = etcd.open(path).await;
     call.send(Msg::new()).await;

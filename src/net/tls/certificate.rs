@@ -11,7 +11,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 const SEQUENCE: u8 = 0x30;
 
 /// The Common Name; empty when there is none.
-pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Result<String, String> {
+pub(in crate::net) fn common_name(certificate: &CertificateDer<'_>) -> Result<String, String> {
     let parsed = parse(certificate)?;
     let names = parsed.subject().iter_common_name();
     // One that is no text is a name all the same.

@@ -45,6 +45,14 @@ impl MetricsCollector {
                 "Bounds that clients met.",
                 limits.collect(),
             ),
+            counter(
+                "etcd_edge_records_dropped_total",
+                "Calls whose log line or span was lost.",
+                vec![
+                    (vec![label("kind", "line")], self.0.records.lines.get()),
+                    (vec![label("kind", "span")], self.0.records.spans.get()),
+                ],
+            ),
         ]
     }
 

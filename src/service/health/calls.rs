@@ -48,7 +48,7 @@ pub(in crate::service) async fn check(call: &mut Call, request: Vec<Bytes>) -> C
         true => health::list(calls, process),
         false => health::response(calls),
     };
-    reply::whole(&mut call.respond, answer);
+    call.answer(answer);
     Code::Ok
 }
 

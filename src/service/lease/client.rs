@@ -16,6 +16,7 @@ use crate::service::identity::Session;
 use crate::service::lease::state::{Client, most_pending};
 use crate::service::lease::verify::judge;
 use crate::service::mail::Word;
+use crate::service::record::entry::Source;
 use crate::service::reply;
 use crate::service::requests::{Messages, Next, Over, Requests, malformed};
 use crate::upstream::attempt;
@@ -65,6 +66,7 @@ struct Beating {
 
 /// Lets go of what only the beginning of a call needs, and makes it known to the hub.
 fn open(call: Box<Call>, session: Session) -> Beating {
+    call.comes_from(Source::Shared);
     let deadline = call.timer();
     let Call {
         ctx,
@@ -72,6 +74,7 @@ fn open(call: Box<Call>, session: Session) -> Beating {
         head,
         body,
         respond,
+        record,
         ..
     } = *call;
     let total = peer.leased(&ctx.leases.board).clone();
@@ -82,7 +85,7 @@ fn open(call: Box<Call>, session: Session) -> Beating {
     let wants_leader = attempt::wants_leader(&head.headers);
     let number_of_peer = peer.number;
     let client = Rc::new(Client {
-        stream: ClientStream::new(respond, account, session, peer, wants_leader),
+        stream: ClientStream::new(respond, account, session, peer, wants_leader, record),
         number,
         room,
         most: most_pending(streams),

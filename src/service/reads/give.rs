@@ -9,6 +9,7 @@ use crate::limits;
 use crate::machine::reads::cache::{Entry, Found, Stale, Standard, Verdict};
 use crate::machine::watch::hub::Identity;
 use crate::metrics::ReadMetrics;
+use crate::service::Ctx;
 use crate::service::call::Call;
 use crate::service::grants::Wish;
 use crate::service::mail::{Mail, Wanted, WatchMail};
@@ -17,7 +18,7 @@ use crate::service::reads::asking::Asking;
 use crate::service::reads::audit::audit;
 use crate::service::reads::kept::may_read;
 use crate::service::reads::renew::renew;
-use crate::service::{Ctx, reply};
+use crate::service::record::entry::Source;
 use crate::wire::header as wire_header;
 
 /// What came of a look at what is kept.
@@ -83,7 +84,8 @@ pub(super) fn give(call: &mut Call, asking: &Asking) -> Given {
     if answer.len() > limits::FREE_SEND_BYTES {
         return Given::Large(answer);
     }
-    reply::whole(&mut call.respond, answer);
+    call.comes_from(Source::Cache);
+    call.answer(answer);
     Given::Yes
 }
 

@@ -21,6 +21,7 @@ use crate::service::reads::kept::{granted, is_behind, keep};
 use crate::service::reads::plan::Wait;
 use crate::service::reads::rounds::{Flight, Told, while_short};
 use crate::service::reads::state::Whole;
+use crate::service::record::entry::Source;
 use crate::service::{Ctx, ask, reply};
 use crate::upstream::attempt::{Answer, Rest};
 use crate::upstream::conn::Held;
@@ -34,7 +35,10 @@ pub(in crate::service) async fn serve(
 ) -> Code {
     let (asking, wait) = *waits;
     match wait {
-        Wait::Client(answer) => Box::pin(pass(call, kept(answer))).await,
+        Wait::Client(answer) => {
+            call.comes_from(Source::Cache);
+            Box::pin(pass(call, kept(answer))).await
+        }
         Wait::Word(wish) => Box::pin(ask_first(call, &request, asking, wish)).await,
         Wait::Turn(mut ticket) => {
             let told = while_wanted(call, |cx| ticket.poll(cx)).await;
@@ -65,6 +69,7 @@ async fn told_all(call: &mut Call, asking: &Asking, answer: &Rc<Result<Whole, St
     match &**answer {
         Ok(whole) => {
             let answer = answer_of(whole.clone());
+            call.comes_from(Source::Shared);
             if is_behind(call, asking, &answer) {
                 return overtake(call, asking, answer).await;
             }
@@ -79,7 +84,10 @@ async fn look(call: &mut Call, request: &[Bytes], asking: Asking) -> Code {
     let asking = asking.again(&call.ctx);
     match give(call, &asking) {
         Given::Yes => Code::Ok,
-        Given::Large(answer) => pass(call, kept(answer)).await,
+        Given::Large(answer) => {
+            call.comes_from(Source::Cache);
+            pass(call, kept(answer)).await
+        }
         Given::IfMay(_) | Given::No => go(call, request, asking, None).await,
     }
 }

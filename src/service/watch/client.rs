@@ -15,6 +15,7 @@ use crate::machine::watch::hub::{Create, StreamId};
 use crate::net::payload::Account;
 use crate::service::call::Call;
 use crate::service::client::{ClientStream, room};
+use crate::service::record::entry::Source;
 use crate::service::requests::{Messages, Next, Over, Requests, malformed};
 use crate::service::watch::state::{Client, identity};
 use crate::service::watch::work::run;
@@ -68,6 +69,9 @@ async fn first_create(
         while let Some(Ok(chunk)) = poll_fn(|cx| call.body.poll_data(cx)).await {
             // An error means that the stream is gone, which is found out next.
             let _ = call.body.flow_control().release_capacity(chunk.len());
+            if let Some(record) = &call.record {
+                record.received(&chunk);
+            }
             received.push(chunk.clone());
             messages.push(chunk);
             while let Some(message) = messages.next(&call.ctx)? {
@@ -99,6 +103,7 @@ struct Watching {
 
 /// Lets go of what only the beginning of a call needs, and makes it known to the hub.
 fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
+    call.comes_from(Source::Shared);
     let deadline = call.timer();
     let session = call.session();
     let Call {
@@ -107,6 +112,7 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
         head,
         body,
         respond,
+        record,
         ..
     } = *call;
     let watches = &ctx.watches;
@@ -120,7 +126,7 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
     let account = Account::new(id.number(), room / 2, total);
     let wants_leader = attempt::wants_leader(&head.headers);
     let client = Rc::new(Client {
-        stream: ClientStream::new(respond, account, session, peer, wants_leader),
+        stream: ClientStream::new(respond, account, session, peer, wants_leader, record),
         syncing: Cell::new(false),
         granted: Cell::new(granted),
     });

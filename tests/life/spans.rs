@@ -1,0 +1,262 @@
+//! Traces: what clients send of them passes unchanged, and where a collector is named, calls have spans
+//! that hang together with their callers' and etcd's.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::RANGE;
+use crate::support::cluster::Cluster;
+use crate::support::grpc::Client;
+use crate::support::pages::{logged, wait_metric};
+use crate::support::proxy::Proxy;
+use crate::support::release::NEWEST;
+use crate::support::scripted_etcd::Fleet;
+use crate::support::tls::Tls;
+
+const LIMIT: Duration = Duration::from_secs(10);
+const UNKNOWN: &str = "/future.Service/New";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+
+/// A collector, and what it has taken.
+struct Collector {
+    flag: String,
+    requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+}
+
+impl Collector {
+    async fn start(tls: Option<TlsAcceptor>) -> Collector {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let requests = Arc::<Mutex<Vec<_>>>::default();
+        let taken = requests.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let (tls, taken) = (tls.clone(), taken.clone());
+                tokio::spawn(async move {
+                    let take = service_fn(move |request| take(taken.clone(), request));
+                    let http = hyper::server::conn::http1::Builder::new();
+                    let served = match tls {
+                        None => http.serve_connection(TokioIo::new(socket), take).await,
+                        Some(tls) => {
+                            let Ok(socket) = tls.accept(socket).await else {
+                                return;
+                            };
+                            http.serve_connection(TokioIo::new(socket), take).await
+                        }
+                    };
+                    drop(served);
+                });
+            }
+        });
+        Collector {
+            flag: format!("--otlp-endpoint={scheme}://localhost:{port}"),
+            requests,
+        }
+    }
+
+    /// All spans that came, oldest first.
+    fn spans(&self) -> Vec<Span> {
+        let requests = self.requests.lock().unwrap();
+        let resources = requests.iter().flat_map(|request| &request.resource_spans);
+        let scopes = resources.flat_map(|resource| &resource.scope_spans);
+        scopes.flat_map(|scope| scope.spans.clone()).collect()
+    }
+}
+
+async fn take(
+    taken: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    assert_eq!(request.uri().to_string(), "/v1/traces");
+    assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+    let body = request.into_body().collect().await?.to_bytes();
+    let request = ExportTraceServiceRequest::decode(body).expect("OTLP");
+    taken.lock().unwrap().push(request);
+    Ok(Response::new(Full::default()))
+}
+
+fn acceptor(tls: &Tls) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(&tls.server.cert).unwrap();
+    let chain: Result<Vec<_>, _> = chain.collect();
+    let key = PrivateKeyDer::from_pem_file(&tls.server.key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain.unwrap(), key);
+    Arc::new(config.unwrap()).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn attribute(span: &Span, name: &str) -> String {
+    let found = span.attributes.iter().find(|each| each.key == name);
+    match found.and_then(|each| each.value.clone()?.value) {
+        Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
+        other => panic!("{name} is {other:?} in {span:?}"),
+    }
+}
+
+/// The proxy ends; what it has to send has left by then.
+fn end(mut proxy: Proxy) {
+    proxy.process.signal("TERM");
+    assert_eq!(proxy.process.wait(LIMIT).code(), Some(0));
+}
+
+/// Calls with this `traceparent`, relayed and read; what etcd was sent as one.
+async fn called(etcd: &mut Fleet, client: &Client, parent: Option<&str>) -> Vec<Vec<String>> {
+    let mut seen = Vec::new();
+    for path in [UNKNOWN, RANGE] {
+        let mut metadata = vec![("tracestate", "a=b,c=d")];
+        metadata.extend(parent.map(|parent| ("traceparent", parent)));
+        let (reply, sent) = tokio::join!(client.unary(path, b"\x0a\x01a", &metadata), async {
+            let mut call = etcd.next().await;
+            let sent = call.metadata("traceparent");
+            assert_eq!(call.metadata("tracestate"), ["a=b,c=d"]);
+            call.answer("y");
+            sent
+        });
+        assert_eq!(reply.only(), b"y");
+        seen.push(sent);
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spans_hang_together_with_callers_and_etcds() {
+    let mut etcd = Fleet::start(1).await;
+    let collector = Collector::start(None).await;
+    let recorded = format!("00-{TRACE}-{CALLER}-01");
+    let unrecorded = format!("00-{TRACE}-{CALLER}-00");
+
+    // Without a collector what clients send is what etcd gets.
+    let proxy = Proxy::start_with(&[etcd.flag()]);
+    let client = Client::connect(proxy.address()).await;
+    for parent in [Some(&recorded[..]), Some(&unrecorded), Some("odd"), None] {
+        let sent = called(&mut etcd, &client, parent).await;
+        let same: Vec<String> = parent.iter().map(|&parent| parent.to_owned()).collect();
+        assert_eq!(sent, [same.clone(), same]);
+    }
+
+    // A caller that is recorded is followed, whatever the ratio, and one that is not is not.
+    let flags = [
+        etcd.flag(),
+        collector.flag.clone(),
+        "--otlp-sample-ratio=0".to_owned(),
+    ];
+    let proxy = Proxy::start_with(&flags);
+    let client = Client::connect(proxy.address()).await;
+    assert_eq!(called(&mut etcd, &client, None).await, [[""; 0]; 2]);
+    let sent = called(&mut etcd, &client, Some(&unrecorded)).await;
+    assert_eq!(sent, [[unrecorded.clone()], [unrecorded.clone()]]);
+    let sent = called(&mut etcd, &client, Some(&recorded)).await;
+    end(proxy);
+    let spans = collector.spans();
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    for (span, sent) in spans.iter().zip(&sent) {
+        assert_eq!(
+            (hex(&span.trace_id), hex(&span.parent_span_id)),
+            (TRACE.to_owned(), CALLER.to_owned())
+        );
+        let ours = format!("00-{TRACE}-{}-01", hex(&span.span_id));
+        assert_eq!(sent, &[ours]);
+        // A server's.
+        assert_eq!(span.kind, 2);
+        assert!(span.end_time_unix_nano > span.start_time_unix_nano);
+        assert_eq!(attribute(span, "rpc.system"), "grpc");
+        assert_eq!(attribute(span, "rpc.grpc.status_code"), "0");
+        assert_eq!(attribute(span, "client.address"), "127.0.0.1");
+        assert_eq!(attribute(span, "etcd_edge.source"), "etcd");
+        assert!(
+            etcd.flag()
+                .contains(&attribute(span, "etcd_edge.endpoint")[7..])
+        );
+    }
+    assert_eq!(spans[0].name, "future.Service/New");
+    assert_eq!(attribute(&spans[1], "rpc.service"), "etcdserverpb.KV");
+    assert_eq!(attribute(&spans[1], "rpc.method"), "Range");
+    let requests = collector.requests.lock().unwrap().clone();
+    let resource = requests[0].resource_spans[0].resource.clone().unwrap();
+    let named = |name: &str| resource.attributes.iter().any(|each| each.key == name);
+    assert!(named("service.name") && named("service.version") && named("host.name"));
+
+    // Whoever belongs to no trace begins one.
+    let flags = [
+        etcd.flag(),
+        collector.flag.clone(),
+        "--otlp-sample-ratio=1".to_owned(),
+    ];
+    let proxy = Proxy::start_with(&flags);
+    let client = Client::connect(proxy.address()).await;
+    let sent = called(&mut etcd, &client, None).await;
+    let odd = called(&mut etcd, &client, Some("odd")).await;
+    // Over before it begins: it is told so, or finds its stream reset.
+    client.unary(UNKNOWN, b"", &[("grpc-timeout", "0n")]).await;
+    end(proxy);
+    let spans = collector.spans().split_off(2);
+    let sent = [sent, odd].concat();
+    assert_eq!(spans.len(), 5);
+    for (span, sent) in spans.iter().zip(&sent) {
+        let ours = format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
+        assert_eq!((sent, span.parent_span_id.len()), (&vec![ours], 0));
+    }
+    // DEADLINE_EXCEEDED is an error, and nothing was asked of etcd.
+    let status = spans[4].status.clone().unwrap();
+    assert_eq!(
+        (status.code, attribute(&spans[4], "etcd_edge.source")),
+        (2, "proxy".to_owned())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let tls = Tls::generate();
+    let collector = Collector::start(Some(acceptor(&tls))).await;
+    let flags = [collector.flag.clone(), "--otlp-sample-ratio=1".to_owned()];
+    let roots: &Path = &tls.ca;
+    let mut all = cluster.proxy_flags();
+    all.extend(flags);
+    let proxy = Proxy::start_in(&[("SSL_CERT_FILE", roots)], &all);
+    let client = Client::connect(proxy.address()).await;
+    client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
+    end(proxy);
+    assert_eq!(collector.spans().len(), 1);
+
+    let down = [
+        "--otlp-endpoint=http://127.0.0.1:1",
+        "--otlp-sample-ratio=1",
+    ];
+    let proxy = Proxy::start(&cluster, &down);
+    let client = Client::connect(proxy.address()).await;
+    for _ in 0..20 {
+        client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
+    }
+    let lost = "etcd_edge_records_dropped_total{kind=\"span\"}";
+    wait_metric(proxy.address(), lost, LIMIT, |lost| lost == 20.0);
+    let said = "spans are lost: the collector does not take them";
+    assert_eq!(logged(&proxy, said).len(), 1, "{}", proxy.process.log());
+    end(proxy);
+}

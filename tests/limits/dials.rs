@@ -1,0 +1,135 @@
+//! `--dial-keepalive-time`, `--dial-keepalive-timeout` and `--permit-without-stream`: when etcd is pinged, and
+//! when it is given up (E5). Frame by frame, since it is etcd that is not to answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::STREAM;
+use crate::support::grpc::{Call, Client};
+use crate::support::proxy::Proxy;
+use crate::support::raw_h2::{HEADERS, PING, PREFACE, RST_STREAM, SETTINGS};
+use crate::support::scripted_etcd::frame;
+
+const ACK: u8 = 1;
+
+/// What an endpoint that never answers a call has seen.
+#[derive(Default)]
+struct Seen {
+    opened: AtomicUsize,
+    cancelled: AtomicUsize,
+    pings: AtomicUsize,
+    closed: AtomicBool,
+}
+
+/// Such an endpoint, and the proxy before it.
+struct Scene {
+    seen: Arc<Seen>,
+    // Dropped, it would be cancelled.
+    _call: Option<Call>,
+    _proxy: Proxy,
+    _client: Client,
+}
+
+impl Scene {
+    /// One call is opened, and stays so or is cancelled.
+    async fn start(answers_pings: bool, call_stays: bool, flags: &[&str]) -> Scene {
+        let seen = Arc::new(Seen::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a bound socket");
+        let noted = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let seen = noted.clone();
+                tokio::spawn(async move {
+                    let _ = serve(socket, answers_pings, &seen).await;
+                    seen.closed.store(true, SeqCst);
+                });
+            }
+        });
+        let mut all = vec![
+            format!("--endpoints={address}"),
+            "--advertise-client-url=".to_owned(),
+        ];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let proxy = Proxy::start_with(&all);
+        let client = Client::connect(proxy.address()).await;
+        let mut call = client.call(STREAM, &[]).await;
+        call.send("x").await;
+        until(|| seen.opened.load(SeqCst) > 0).await;
+        if !call_stays {
+            call.cancel();
+            until(|| seen.cancelled.load(SeqCst) > 0).await;
+        }
+        Scene {
+            seen,
+            _call: call_stays.then_some(call),
+            _proxy: proxy,
+            _client: client,
+        }
+    }
+
+    fn pings(&self) -> usize {
+        self.seen.pings.load(SeqCst)
+    }
+
+    fn closed(&self) -> bool {
+        self.seen.closed.load(SeqCst)
+    }
+}
+
+async fn serve(mut socket: TcpStream, answers_pings: bool, seen: &Seen) -> std::io::Result<()> {
+    let mut preface = vec![0; PREFACE.len()];
+    socket.read_exact(&mut preface).await?;
+    socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    loop {
+        let mut head = [0; 9];
+        socket.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        socket.read_exact(&mut payload).await?;
+        match (head[3], head[4]) {
+            (SETTINGS, 0) => socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?,
+            (HEADERS, _) => _ = seen.opened.fetch_add(1, SeqCst),
+            (RST_STREAM, _) => _ = seen.cancelled.fetch_add(1, SeqCst),
+            (PING, 0) => {
+                seen.pings.fetch_add(1, SeqCst);
+                if answers_pings {
+                    socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Waits until something is so.
+async fn until(so: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !so() {
+        assert!(Instant::now() < limit, "not so");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// All at once, since a ping is due after ten seconds of silence and not earlier.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_is_pinged_as_the_flags_say() {
+    let seldom = Scene::start(true, true, &["--dial-keepalive-time=60s"]).await;
+    let without_call = Scene::start(true, false, &[]).await;
+    let default = Scene::start(true, true, &[]).await;
+    let permitted = Scene::start(true, false, &["--permit-without-stream"]).await;
+    let patient = Scene::start(false, true, &[]).await;
+    let hasty = Scene::start(false, true, &["--dial-keepalive-timeout=1s"]).await;
+
+    until(|| hasty.closed()).await;
+    until(|| default.pings() > 0 && permitted.pings() > 0 && patient.pings() > 0).await;
+    assert!(!patient.closed(), "by default it waits for 20 seconds");
+    assert_eq!(hasty.pings(), 1);
+    assert_eq!(seldom.pings(), 0, "a minute is not over");
+    assert_eq!(without_call.pings(), 0, "etcd closes on such pings");
+    assert!(!default.closed() && !permitted.closed());
+}
