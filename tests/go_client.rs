@@ -23,7 +23,7 @@ fn every_part_of_the_go_client_works_through_the_proxy() {
         .args([
             "-test.v",
             "-test.timeout=240s",
-            "-test.skip=^Test(Failover|Fleet.*|Namespace.*)$",
+            "-test.skip=^Test(Failover|Fleet.*|Namespace.*|Pings)$",
         ])
         .env("ETCD_ENDPOINTS", proxy.address())
         .env("ETCD_DIRECT", cluster.endpoints())
@@ -83,4 +83,48 @@ fn watches_of_the_go_client_lose_nothing_while_members_fail() {
         "{}\nthe Go client's watches fail:\n{said}",
         proxy.process.log()
     );
+}
+
+/// gRPC's own client pings every ten seconds at most: with `ETCD_EDGE_LONG=1` only.
+#[test]
+fn go_clients_that_ping_are_treated_as_by_the_go_proxy() {
+    if std::env::var_os("ETCD_EDGE_LONG").is_none() {
+        println!("ETCD_EDGE_LONG is not set: nothing is tried");
+        return;
+    }
+    let program = go::client();
+    let cluster = Cluster::start(release::NEWEST, 1);
+    let no_url = "--advertise-client-url=";
+    let strict = [no_url, "--grpc-keepalive-min-time=30s"];
+    let cases: [(&str, &[&str], &str); 3] = [
+        // As etcd recommends it: ten seconds, while calls are open.
+        ("watch", &[no_url], "stayed"),
+        ("idle", &[no_url], "sent away"),
+        ("watch", &strict, "sent away"),
+    ];
+    let mut running = Vec::new();
+    for (how, flags, expected) in cases {
+        for go in [false, true] {
+            let proxy = match go {
+                false => Proxy::start(&cluster, flags),
+                true => Proxy::start_go(&cluster, flags),
+            };
+            let mut command = Command::new(&program);
+            command
+                .args(["-test.v", "-test.run=^TestPings$"])
+                .env("ETCD_ENDPOINTS", proxy.address())
+                .env("ETCD_PINGS", how);
+            let what = format!("{how} {flags:?}, Go's proxy: {go}");
+            running.push((proxy, Process::spawn(&what, &mut command), what, expected));
+        }
+    }
+    for (_proxy, mut client, what, expected) in running {
+        let status = client.wait(Duration::from_secs(120));
+        let said = client.log();
+        println!("{what}: {said}");
+        assert!(
+            status.success() && said.contains(expected),
+            "{what}:\n{said}"
+        );
+    }
 }

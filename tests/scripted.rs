@@ -7,6 +7,8 @@ mod support;
 mod answers;
 #[path = "scripted/deadlines.rs"]
 mod deadlines;
+#[path = "scripted/dial_pings.rs"]
+mod dial_pings;
 #[path = "scripted/fleet.rs"]
 mod fleet;
 #[path = "scripted/framing.rs"]

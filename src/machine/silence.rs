@@ -39,11 +39,11 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// For a connection that is up since `now`.
-    pub fn new(keepalive: KeepAlive, now: Instant) -> Silence {
+    /// For a connection that is up since `now`; see [`Silence::look`] for `reads`.
+    pub fn new(keepalive: KeepAlive, reads: u64, now: Instant) -> Silence {
         Silence {
             keepalive,
-            reads: 0,
+            reads,
             last_read: now,
             pinged: None,
         }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_silent_peer_with_calls_is_pinged_and_given_up() {
         let start = Instant::now();
-        let mut silence = Silence::new(keepalive(false), start);
+        let mut silence = Silence::new(keepalive(false), 0, start);
         let looks: Vec<Look> = (1..=6)
             .map(|n| silence.look(0, 1, start + Duration::from_secs(5 * n)))
             .collect();
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn any_byte_is_a_sign_of_life() {
         let start = Instant::now();
-        let mut silence = Silence::new(keepalive(false), start);
+        let mut silence = Silence::new(keepalive(false), 0, start);
         assert_eq!(
             silence.look(0, 1, start + Duration::from_secs(10)),
             Look::Ping
@@ -134,7 +134,7 @@ mod tests {
             timeout: Duration::MAX,
             ..keepalive(true)
         };
-        let mut silence = Silence::new(keepalive, start);
+        let mut silence = Silence::new(keepalive, 0, start);
         let mut looks = Vec::new();
         let mut now = start;
         while now < start + Duration::from_secs(100_000) {
@@ -159,7 +159,7 @@ mod tests {
                 timeout: Duration::from_millis(timeout),
                 without_calls: true,
             };
-            let mut silence = Silence::new(keepalive, start);
+            let mut silence = Silence::new(keepalive, 0, start);
             let (mut now, mut reads, mut pinged) = (start, 0, None);
             loop {
                 let next = silence.next_look(now);
@@ -190,7 +190,7 @@ mod tests {
             without_calls in any::<bool>(),
         ) {
             let start = Instant::now();
-            let mut silence = Silence::new(keepalive(without_calls), start);
+            let mut silence = Silence::new(keepalive(without_calls), 0, start);
             let (mut at, mut reads, mut last) = (0, 0, None::<u64>);
             for (seconds, open, arrived) in steps {
                 at += seconds;

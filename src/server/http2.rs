@@ -71,7 +71,9 @@ pub(super) async fn serve(
         handshake.map_err(io::Error::other)
     };
     let mut connection = in_time(ctx, until, handshake).await?;
-    let idle = options.keepalive.map(Idle::new);
+    let idle = options
+        .keepalive
+        .map(|keepalive| Idle::new(keepalive, &flusher));
     let peer = ctx.new_peer(who);
     drive(ctx, pages, peer, &mut connection, &flusher, strikes, idle).await;
     // Its streams end at once.

@@ -22,9 +22,9 @@ pub(super) struct Idle {
 
 impl Idle {
     /// For a connection that is up now.
-    pub(super) fn new(keepalive: KeepAlive) -> Idle {
+    pub(super) fn new(keepalive: KeepAlive, flusher: &Flusher) -> Idle {
         Idle {
-            silence: Silence::new(keepalive, Instant::now().into_std()),
+            silence: Silence::new(keepalive, flusher.reads(), Instant::now().into_std()),
             pings: None,
         }
     }

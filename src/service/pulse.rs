@@ -27,7 +27,7 @@ impl Pulse {
             timeout: limits::SILENT_STREAM,
             without_calls: false,
         };
-        let silence = Silence::new(keepalive, Instant::now().into_std());
+        let silence = Silence::new(keepalive, conn.reads(), Instant::now().into_std());
         Pulse { conn, silence }
     }
 

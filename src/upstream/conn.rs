@@ -285,8 +285,12 @@ async fn drive(
     mut pings: Option<PingPong>,
     keepalive: KeepAlive,
 ) -> Ended {
-    let mut silence = Silence::new(keepalive, conn.born.into_std());
-    let mut look = pin!(sleep_until(Instant::now() + limits::UPSTREAM_LOOK));
+    let mut silence = Silence::new(keepalive, conn.reads(), conn.born.into_std());
+    let next = |silence: &Silence, now: Instant| {
+        let next: Instant = silence.next_look(now.into_std()).into();
+        next.min(now + limits::UPSTREAM_LOOK)
+    };
+    let mut look = pin!(sleep_until(next(&silence, conn.born)));
     poll_fn(move |cx| {
         if let Poll::Ready(ended) = Pin::new(&mut h2).poll(cx) {
             // Whatever is still collected (a GOAWAY) is written by the shutdown in `h2`.
@@ -303,7 +307,6 @@ async fn drive(
         }
         while look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            look.as_mut().reset(now + limits::UPSTREAM_LOOK);
             conn.most_calls.set(h2.max_concurrent_send_streams());
             match silence.look(conn.reads(), conn.open_calls(), now.into_std()) {
                 Look::Fine => {}
@@ -319,6 +322,7 @@ async fn drive(
                     return Poll::Ready(Ended::Lost("no answer to a ping".to_owned()));
                 }
             }
+            look.as_mut().reset(next(&silence, now));
         }
         if let Some(pings) = &mut pings {
             // Takes the answer, so that the next ping can be sent.

@@ -38,6 +38,8 @@ const CALLER: &str = "b7ad6b7169203331";
 struct Collector {
     flag: String,
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    /// What they showed as theirs.
+    tokens: Arc<Mutex<Vec<String>>>,
 }
 
 impl Collector {
@@ -46,7 +48,8 @@ impl Collector {
         let port = listener.local_addr().unwrap().port();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let requests = Arc::<Mutex<Vec<_>>>::default();
-        let taken = requests.clone();
+        let tokens = Arc::<Mutex<Vec<String>>>::default();
+        let taken = (requests.clone(), tokens.clone());
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (tls, taken) = (tls.clone(), taken.clone());
@@ -69,6 +72,7 @@ impl Collector {
         Collector {
             flag: format!("--otlp-endpoint={scheme}://localhost:{port}"),
             requests,
+            tokens,
         }
     }
 
@@ -81,15 +85,24 @@ impl Collector {
     }
 }
 
+type Taken = (
+    Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    Arc<Mutex<Vec<String>>>,
+);
+
 async fn take(
-    taken: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
+    (requests, tokens): Taken,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     assert_eq!(request.uri().to_string(), "/v1/traces");
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+    if let Some(token) = request.headers().get("authorization") {
+        let token = token.to_str().unwrap().to_owned();
+        tokens.lock().unwrap().push(token);
+    }
     let body = request.into_body().collect().await?.to_bytes();
     let request = ExportTraceServiceRequest::decode(body).expect("OTLP");
-    taken.lock().unwrap().push(request);
+    requests.lock().unwrap().push(request);
     Ok(Response::new(Full::default()))
 }
 
@@ -239,11 +252,17 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
     let roots: &Path = &tls.ca;
     let mut all = cluster.proxy_flags();
     all.extend(flags);
-    let proxy = Proxy::start_in(&[("SSL_CERT_FILE", roots)], &all);
+    let headers = Path::new("authorization=Bearer%20abc");
+    let env = [
+        ("SSL_CERT_FILE", roots),
+        ("OTEL_EXPORTER_OTLP_HEADERS", headers),
+    ];
+    let proxy = Proxy::start_in(&env, &all);
     let client = Client::connect(proxy.address()).await;
     client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
     end(proxy);
     assert_eq!(collector.spans().len(), 1);
+    assert_eq!(collector.tokens.lock().unwrap()[..], ["Bearer abc"]);
 
     let down = [
         "--otlp-endpoint=http://127.0.0.1:1",

@@ -120,6 +120,10 @@ async fn it_is_as_the_go_proxy_does() {
     }
     assert_eq!(told[0], told[1], "etcd-edge and the Go proxy");
     assert_eq!(told[0], [4, 4, 3]);
+    // But for 0, which there means gRPC's own default and here that anything goes.
+    let zero = Proxy::start_go(&cluster, &[flags[0], "--grpc-keepalive-min-time=0"]);
+    let mut client = RawClient::connect(zero.address(), &[]).await;
+    assert_eq!(sent_away(&mut client).await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,8 +6,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::support::grpc::Client;
-use crate::support::pages::metric;
+use crate::support::pages::{logged, metric};
 use crate::support::process::Process;
+use crate::support::proxy::Proxy;
 use crate::support::raw_h2::{
     CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RawClient, grpc_head, headers,
 };
@@ -174,6 +175,51 @@ async fn streams_beyond_their_number_are_refused() {
     greedy
         .wait(Duration::from_secs(10), "an answer", |seen| seen.ended == 2)
         .await;
+}
+
+/// What is asked for beyond a bound is said at start, and debug lines come when they are asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_moved_into_its_bounds_is_said() {
+    let nowhere = "--endpoints=127.0.0.1:1";
+    let many = "--max-concurrent-streams=100000";
+    let often = "--grpc-keepalive-interval=1ms";
+    let proxy = Proxy::start_with(&[nowhere, many, often, "--debug"]);
+    let plain = Proxy::start_with(&[nowhere]);
+    for (proxy, said) in [(&proxy, 1), (&plain, 0)] {
+        let client = RawClient::connect(proxy.address(), &[]).await;
+        let settings = |seen: &crate::support::raw_h2::Seen| !seen.settings.is_empty();
+        let seen = client
+            .wait(Duration::from_secs(10), "settings", settings)
+            .await;
+        assert_eq!(seen.settings.get(&3), Some(&16_384));
+        for message in [
+            "--max-concurrent-streams is capped",
+            "--grpc-keepalive-interval is raised",
+        ] {
+            assert_eq!(logged(proxy, message).len(), said, "{message}");
+        }
+    }
+    let capped = &logged(&proxy, "--max-concurrent-streams is capped")[0];
+    assert_eq!(
+        (&capped["asked"], &capped["cap"]),
+        (&100_000.into(), &16_384.into())
+    );
+    for (mut proxy, debugs) in [(proxy, true), (plain, false)] {
+        let socket = TcpStream::connect(proxy.address()).await.unwrap();
+        drop(socket);
+        let gone = "client connection ended before its first request";
+        if debugs {
+            let found = |line: &str| line.contains(gone).then_some(());
+            proxy
+                .process
+                .wait_line(Duration::from_secs(10), found)
+                .unwrap();
+            assert_eq!(logged(&proxy, gone)[0]["level"], "debug");
+        }
+        proxy.process.signal("TERM");
+        proxy.process.wait(Duration::from_secs(10));
+        assert_eq!(logged(&proxy, gone).is_empty(), !debugs);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
