@@ -177,9 +177,9 @@ mod tests {
                 }
             }
             let pinged = pinged.unwrap();
-            let quarters = Duration::from_millis(time) * 6 / 4;
+            let quarters = Duration::from_millis(time) * 5 / 4;
             prop_assert!(pinged >= at(last_word.max(time)));
-            prop_assert!(pinged <= at(last_word) + quarters + Duration::from_millis(time), "late");
+            prop_assert!(pinged <= at(last_word) + quarters + Duration::from_millis(1), "late");
             prop_assert_eq!(now, pinged + Duration::from_millis(timeout));
         }
 
