@@ -4,6 +4,8 @@
 mod file;
 #[path = "cli/shells.rs"]
 mod shells;
+#[path = "cli/shipped.rs"]
+mod shipped;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -15,5 +15,7 @@ mod spans;
 mod start;
 #[path = "life/stop.rs"]
 mod stop;
+#[path = "life/unit.rs"]
+mod unit;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";

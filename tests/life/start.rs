@@ -2,13 +2,10 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::check;
-use crate::support::process::Process;
 use crate::support::proxy::Proxy;
 use crate::support::tls::Tls;
 use crate::support::{http, janitor, pages};
@@ -82,24 +79,6 @@ fn more_is_logged_where_it_is_asked_for() {
             assert!(log.lines().all(|line| is_debug(line).is_none()), "{log}");
         }
     }
-}
-
-#[test]
-fn systemd_is_told() {
-    let dir = janitor::temp_dir();
-    let path = dir.path().join("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
-    command.args(["start", "--listen-addr=127.0.0.1:0", NOWHERE]);
-    command.env("NOTIFY_SOCKET", &path);
-    let _proxy = Process::spawn("etcd-edge", &mut command);
-    let mut told = [0; 100];
-    let length = socket.recv(&mut told).expect("a word to NOTIFY_SOCKET");
-    let told = String::from_utf8_lossy(&told[..length]).into_owned();
-    assert!(told.lines().any(|line| line == "READY=1"), "{told:?}");
 }
 
 #[test]

@@ -1,0 +1,229 @@
+//! What is shipped beside the program: every flag that it names exists, and every file of options is
+//! taken by the program as it stands.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use etcd_edge::app::changes::LIVE;
+use etcd_edge::cli::{self, Parsed};
+use etcd_edge::config::Config;
+
+use super::printed;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What a start comes to whose configuration file has this text, whatever its name.
+#[track_caller]
+fn start<S: AsRef<str>>(args: &[S], text: &str) -> Config {
+    let words = args.iter().map(|arg| OsString::from(arg.as_ref()));
+    match cli::parse_with(words, &|_| Ok(text.to_owned())) {
+        Ok(Parsed::Run(config, settings)) => {
+            let named = args.iter().any(|arg| arg.as_ref().starts_with("--config="));
+            assert_eq!(settings.file().is_some(), named);
+            *config
+        }
+        other => panic!("{other:?}\n{text}"),
+    }
+}
+
+/// The indented lines behind the line that is `head`, without their indent.
+fn block(text: &str, head: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| line.trim() != head).skip(1);
+    let mut block = String::new();
+    let first = lines
+        .next()
+        .unwrap_or_else(|| panic!("nothing behind {head}"));
+    let indent = first.len() - first.trim_start().len();
+    for line in std::iter::once(first).chain(lines) {
+        if line.len() < indent || !line[..indent].trim().is_empty() {
+            break;
+        }
+        block.push_str(&line[indent..]);
+        block.push('\n');
+    }
+    block
+}
+
+#[test]
+fn the_shipped_file_is_taken_and_so_is_all_that_it_shows() {
+    let text = read("deploy/config.yaml");
+    // As it is, it asks for what is done anyway.
+    assert_eq!(
+        start(&["start", "--config=f"], &text),
+        super::config("start")
+    );
+    // Of what is only shown there is a `#` before the name, and a blank in no such line.
+    let shown = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with(' ') => rest.to_owned(),
+        _ => line.to_owned(),
+    };
+    let all: Vec<String> = text.lines().map(shown).collect();
+    let config = start(&["start", "--config=f"], &all.join("\n"));
+    assert!(config.server_tls.is_some() && config.fleet.resolver.is_some() && config.debug);
+}
+
+#[test]
+fn the_unit_starts_the_program_with_the_shipped_file() {
+    let unit = read("deploy/systemd/etcd-edge.service");
+    let command = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let words: Vec<&str> = command.expect("an ExecStart").split(' ').collect();
+    assert_eq!(words[0], "/usr/bin/etcd-edge");
+    assert_eq!(words[2], "--config=/etc/etcd-edge/config.yaml");
+    let config = start(&words[1..], &read("deploy/config.yaml"));
+    let grace = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("TimeoutStopSec="));
+    let grace = grace.and_then(|text| text.strip_suffix('s')?.parse().ok());
+    assert!(config.drain_timeout.as_secs() < grace.expect("seconds"));
+    assert!(unit.contains("\nType=notify\n"));
+}
+
+#[test]
+fn the_image_starts_the_program() {
+    let dockerfile = read("deploy/docker/Dockerfile");
+    let words = |name: &str| {
+        let line = dockerfile.lines().find_map(|line| line.strip_prefix(name));
+        serde_json::from_str::<Vec<String>>(line.expect(name)).expect(name)
+    };
+    assert_eq!(words("ENTRYPOINT "), ["/usr/bin/etcd-edge"]);
+    let config = start(&words("CMD "), "");
+    let port = format!("\nEXPOSE {}\n", config.listen_addr.trim_start_matches(':'));
+    assert!(dockerfile.contains(&port), "{port}");
+}
+
+#[test]
+fn the_deployment_starts_the_program_where_its_service_is() {
+    let manifest = read("deploy/kubernetes/etcd-edge.yaml");
+    let args = block(&manifest, "args:");
+    let args = args.lines().filter_map(|line| line.strip_prefix("- "));
+    let args: Vec<&str> = args.collect();
+    assert_eq!(args[0], "start");
+    let config = start(&args, &block(&manifest, "config.yaml: |"));
+    assert_eq!(config.listen_addr, ":2379");
+    assert!(manifest.contains("containerPort: 2379\n"));
+    assert_eq!(
+        config.fleet.advertise,
+        "https://etcd-edge.$(POD_NAMESPACE).svc:2379"
+    );
+    let seconds = |name: &str| {
+        let line = manifest
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name));
+        line.and_then(|text| text.trim().parse::<u64>().ok())
+            .expect(name)
+    };
+    let drain = config.drain_timeout.as_secs();
+    assert!(seconds("seconds:") + drain < seconds("terminationGracePeriodSeconds:"));
+    // What is read below the folders that secrets are mounted at.
+    let tls = config.server_tls.expect("clients are served TLS");
+    let shown = format!("{:?}{:?}", tls.certificate, config.upstream_tls);
+    for folder in ["/etc/etcd-edge/server", "/etc/etcd-edge/client"] {
+        assert!(shown.contains(&format!("{folder}/tls.key")), "{shown}");
+        assert!(manifest.contains(&format!("mountPath: {folder}\n")));
+    }
+    // Probes show no certificate.
+    assert_eq!(tls.trusted_ca_file, None);
+    assert_eq!(manifest.matches("scheme: HTTPS\n").count(), 2);
+}
+
+/// Flags of other programs that the documentation speaks of, and words that stand for any.
+const OTHERS: [&str; 5] = ["--help", "--flag", "--from-key", "--prefix", "--rev"];
+
+#[test]
+fn every_flag_that_is_named_exists() {
+    let mut flags: Vec<String> = OTHERS.map(str::to_owned).to_vec();
+    for line in printed("start --help")
+        .lines()
+        .filter(|line| line.starts_with("  --"))
+    {
+        let name = line.split_whitespace().next().unwrap();
+        flags.push(name.to_owned());
+        flags.push(name.replacen("--experimental-", "--", 1));
+    }
+    flags.push("--config-file".to_owned());
+    let mut checked = 0;
+    for path in pages() {
+        let text = std::fs::read_to_string(&path).unwrap().replace("\\\n", " ");
+        for line in text.lines() {
+            for named in named(line, path.ends_with("benchmarks.md")) {
+                assert!(
+                    flags.contains(&named),
+                    "{}: {named}: {line}",
+                    path.display()
+                );
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 100, "{checked}");
+}
+
+/// What people read: the pages, and all that is in `deploy/`.
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md"), root().join("ARCHITECTURE.md")];
+    let mut folders = vec![root().join("docs"), root().join("deploy")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            match extension {
+                _ if path.is_dir() => folders.push(path),
+                Some("md" | "yaml" | "service") | None => pages.push(path),
+                Some(_) => {}
+            }
+        }
+    }
+    pages
+}
+
+/// Flags behind a command of ours, and those that a page sets in code; not so where other programs are
+/// what a page is about.
+fn named(line: &str, others: bool) -> Vec<String> {
+    const COMMANDS: [&str; 3] = ["etcd-edge start", "grpc-proxy start", "check-config"];
+    let begins = COMMANDS.iter().filter_map(|command| line.find(command));
+    let begin = begins.min().unwrap_or(line.len());
+    let end = line[begin..]
+        .find('`')
+        .map_or(line.len(), |end| begin + end);
+    let mut named = Vec::new();
+    for (at, _) in line.match_indices("--") {
+        let name = line[at + 2..].find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let name = &line[at..name.map_or(line.len(), |end| at + 2 + end)];
+        let before = line[..at].chars().last();
+        let ours = (begin..end).contains(&at) && before == Some(' ');
+        if name.len() > 2 && !name.starts_with("---") && (ours || before == Some('`') && !others) {
+            named.push(name.to_owned());
+        }
+    }
+    named
+}
+
+#[test]
+fn flags_are_found_where_they_are_named() {
+    let line = "`--debug`, --no; `etcd-edge start --endpoints=a -- --x` and --this, ---y";
+    assert_eq!(named(line, false), ["--debug", "--endpoints", "--x"]);
+    assert_eq!(named(line, true), ["--endpoints", "--x"]);
+    assert_eq!(named("cargo test --release", false), [""; 0]);
+}
+
+#[test]
+fn the_page_lists_what_a_file_changes_at_once() {
+    let page = read("docs/configuration.md");
+    let list = page.split("<!-- live -->").nth(1).expect("a marked list");
+    let listed: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
+    assert_eq!(listed, LIVE);
+    for flag in LIVE {
+        assert!(
+            printed("start --help").contains(&format!("  --{flag}")),
+            "{flag}"
+        );
+    }
+}
