@@ -87,7 +87,7 @@ fn the_shipped_unit_with_the_shipped_file() {
     words.push(format!("--listen-addr=127.0.0.1:{}", ports::take()));
     run(&words, |process| {
         // Its reload: what it does not know would end it.
-        assert!(unit.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"));
+        assert!(unit.contains("\nExecReload=/bin/sh -c 'kill -HUP $MAINPID'\n"));
         process.signal("HUP");
     });
 }
