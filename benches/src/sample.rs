@@ -43,6 +43,8 @@ pub(crate) enum Metric {
     WatchStream,
     /// Resident memory of each further watch on a stream, bytes.
     FurtherWatch,
+    /// Time for the page of metrics of the process between, median of some, ms.
+    Scrape,
     /// Calls in all.
     Calls,
     /// Reads that failed.
@@ -87,6 +89,7 @@ impl Metric {
             Metric::BareStream => "bare stream KB",
             Metric::WatchStream => "watch stream KB",
             Metric::FurtherWatch => "further watch bytes",
+            Metric::Scrape => "scrape ms",
             Metric::Calls => "calls",
             Metric::FailedReads => "failed reads",
             Metric::FailedPuts => "failed puts",
@@ -121,6 +124,7 @@ impl Metric {
             Metric::BareStream => "bare_stream_kilobytes",
             Metric::WatchStream => "watch_stream_kilobytes",
             Metric::FurtherWatch => "further_watch_bytes",
+            Metric::Scrape => "scrape_ms",
             Metric::Calls => "calls",
             Metric::FailedReads => "failed_reads",
             Metric::FailedPuts => "failed_puts",
@@ -146,7 +150,9 @@ impl Metric {
             | Metric::ConnectionLost
             | Metric::OtherFailure
             | Metric::Gap => 0,
-            Metric::P50 | Metric::P99 | Metric::Lateness | Metric::SystemCalls => 2,
+            Metric::P50 | Metric::P99 | Metric::Lateness | Metric::Scrape | Metric::SystemCalls => {
+                2
+            }
             Metric::EtcdReads => 3,
             _ => 1,
         }

@@ -1,6 +1,8 @@
 //! What watches weigh that see nothing: streams without a watch, streams with one, and further
 //! watches on a stream.
 //!
+//! With all of them open the page of metrics is asked for, which must cost no more by them.
+//!
 //! Weighed four times on fresh servers, so that each step is a difference: with the connections only,
 //! with the streams, with one watch on each, with all watches. At the end a put reaches every watch,
 //! and is judged: what was weighed was alive.
@@ -14,6 +16,7 @@ use super::watchers::Watchers;
 use super::watching::{LEAST_VALUE, WINDOWS, Watching};
 use super::{Servers, Stage, Workload};
 use crate::client::{self, Client};
+use crate::peers::scrape;
 use crate::sample::{Metric, Sample};
 
 /// Memory of watches that see nothing.
@@ -81,6 +84,8 @@ impl Workload for IdleWatches {
             let first = weigh(stage).await?;
             all = self.create(all, self.watches - 1).await?;
             let last = weigh(stage).await?;
+            let plain = !self.tls && stage.target.pid.is_some();
+            let scrape = plain.then(|| scrape(address.socket)).flatten();
             let (streams, further) = (all.len(), all.len() * (self.watches - 1));
             let _readers: Vec<_> = all.into_iter().map(Watchers::spawn).collect();
             history(&watching, &stage.world.origin, 1).await?;
@@ -91,6 +96,7 @@ impl Workload for IdleWatches {
             let etcd = stage.world.etcd_resident().map(|bytes| bytes as f64 / 1e6);
             sample.set_if(Metric::EtcdResident, etcd);
             sample.set(Metric::BareStream, (opened - bare) / streams as f64 / 1e3);
+            sample.set_if(Metric::Scrape, scrape);
             sample.set(Metric::WatchStream, (first - bare) / streams as f64 / 1e3);
             if further > 0 {
                 sample.set(Metric::FurtherWatch, (last - first) / further as f64);

@@ -1,8 +1,8 @@
-//! What etcd counts of itself.
+//! What etcd counts of itself, and how long proxies take to tell what they count.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a member may take to tell its counters.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -12,14 +12,31 @@ const RANGES: &str = "grpc_server_started_total{grpc_method=\"Range\",";
 
 /// How many reads a member was asked for so far; none when it does not tell.
 pub(super) fn reads(address: SocketAddr) -> Option<f64> {
-    value(&page(address).ok()?, RANGES)
+    value(&page(address, "/metrics").ok()?, RANGES)
 }
 
-fn page(address: SocketAddr) -> std::io::Result<String> {
+/// How many scrapes are timed.
+const SCRAPES: usize = 50;
+
+/// How long a proxy takes for its page of metrics, in milliseconds, each time on a connection of its own: the
+/// median; none for what has no such page.
+pub(crate) fn scrape(address: SocketAddr) -> Option<f64> {
+    let mut times = Vec::with_capacity(SCRAPES);
+    for _ in 0..SCRAPES {
+        let began = Instant::now();
+        let page = page(address, "/proxy/metrics").ok()?;
+        page.contains("etcd_grpc_proxy_").then_some(())?;
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    Some(times[SCRAPES / 2].as_secs_f64() * 1e3)
+}
+
+fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // Of this version an answer is in one piece, and the connection's end is its end.
-    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

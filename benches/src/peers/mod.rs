@@ -13,6 +13,7 @@ mod target;
 mod world;
 
 pub(crate) use members::Members;
+pub(crate) use metrics::scrape;
 pub(crate) use programs::{Programs, target_directory};
 pub(crate) use target::{Pair, Target, probe};
 pub(crate) use world::World;
