@@ -4,7 +4,9 @@
 
 mod certificates;
 pub mod changes;
+mod counted;
 mod discovered;
+mod pages;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -14,8 +16,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -25,26 +27,31 @@ use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
 use crate::error::StartError;
 use crate::limits;
 use crate::machine::silence::KeepAlive;
-use crate::metrics::{CODES, MethodLabels, Metrics};
+use crate::metrics::Metrics;
 use crate::net::tls::reload;
-use crate::server::accept;
+use crate::server::Door;
+use crate::server::accept::{self, Entry};
+use crate::server::families::MetricsCollector;
 use crate::server::http2::Http2Options;
 use crate::server::pages::Pages;
-use crate::server::worker::{Plan, WorkerHandle};
+use crate::server::worker::{Inlet, Plan, WorkerHandle};
 use crate::service::MaxBytes;
 use crate::service::fleet::state::Fleet;
 use crate::service::gate::Gate;
 use crate::service::record::Observer;
 use crate::service::shared::{Shared, WatchOptions};
 use crate::upstream::endpoints::Endpoints;
-use crate::wire::method::{self, Kind};
+use crate::wire::method;
 use crate::wire::namespace::Namespace;
-use crate::wire::status::Code;
+
+pub use counted::reference as metrics_reference;
+use pages::PagesListener;
 
 /// A proxy that listens; not yet accepting until [`App::serve`].
 pub struct App {
     listener: StdListener,
     address: SocketAddr,
+    pages: Vec<PagesListener>,
     workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
     sides: Vec<reload::Side>,
@@ -63,11 +70,12 @@ impl App {
         let address = listener
             .local_addr()
             .map_err(|e| StartError::new("the listening socket", e))?;
-        let tls = certificates::load(config, &host())?;
-        let metrics = Arc::new(Metrics::new(config.workers, method_labels(), code_names()));
+        let page_listeners = config.metrics_addr.iter().map(PagesListener::bind);
+        let page_listeners = page_listeners.collect::<Result<Vec<_>, _>>()?;
+        let metrics = counted::none(config.workers);
+        let tls = certificates::load(config, &host(), &metrics.tls)?;
         let observer = Observer::start(&config.observer, &host(), &metrics.records)?;
         let observer = observer.map(Arc::new);
-        let pages = Pages::new(metrics.clone()).map_err(|e| StartError::new("metrics", e))?;
         let keepalive = KeepAlive {
             time: config.dial_keepalive_time,
             timeout: config.dial_keepalive_timeout,
@@ -81,6 +89,8 @@ impl App {
             metrics.endpoints.clone(),
         );
         let endpoints = Arc::new(endpoints);
+        let collector = MetricsCollector::new(metrics.clone(), endpoints.clone());
+        let pages = Pages::new(collector).map_err(|e| StartError::new("metrics", e))?;
         let plan = Plan {
             endpoints: endpoints.clone(),
             metrics: metrics.clone(),
@@ -105,11 +115,12 @@ impl App {
             .map(|n| WorkerHandle::start(n, plan.clone()))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|e| StartError::new("a worker cannot start", e))?;
-        let most_connections = most_connections();
+        let most_connections = most_connections(!page_listeners.is_empty());
         let drain_timeout = Arc::new(Mutex::new(config.drain_timeout));
         Ok(App {
             listener,
             address,
+            pages: page_listeners,
             workers,
             metrics,
             sides: tls.sides,
@@ -147,24 +158,41 @@ impl App {
     /// Serves until `stop` returns, then drains: whoever is here finishes within the grace
     /// (S2). True when everybody did.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
-        let listener = TcpListener::from_std(self.listener)?;
+        let inlets: Arc<[Inlet]> = self.workers.iter().map(WorkerHandle::inlet).collect();
+        let entry = |listener, door, most| {
+            TcpListener::from_std(listener).map(|listener| Entry {
+                listener,
+                door,
+                workers: inlets.clone(),
+                most,
+                metrics: self.metrics.clone(),
+            })
+        };
+        let clients = entry(self.listener, Door::Clients, self.most_connections)?;
+        let mut pages = JoinSet::new();
+        let (close_pages, pages_close) = watch::channel(());
+        for listener in self.pages {
+            let door = Door::Pages { tls: listener.tls };
+            let entry = entry(listener.listener, door, limits::MAX_PAGE_CONNECTIONS)?;
+            let mut closes = pages_close.clone();
+            pages.spawn(entry.accept(async move {
+                // Nothing is ever sent: it ends with its sender.
+                while closes.changed().await.is_ok() {}
+            }));
+        }
         let sides = std::mem::take(&mut self.sides);
         // Until the drain is over: calls may yet need a connection to etcd.
         let _reload = Aborted(tokio::spawn(reload::run(sides, self.reload.clone())));
-        tokio::select! {
-            () = accept::accept(&listener, &self.workers, self.most_connections, &self.metrics) => {}
-            () = stop => {}
-        }
-        accept::accept_rest(
-            &listener,
-            &self.workers,
-            self.most_connections,
-            &self.metrics,
-        )
-        .await;
-        drop(listener);
+        clients.accept(stop).await;
         self.workers.iter().for_each(WorkerHandle::drain);
         let all = async {
+            for worker in &mut self.workers {
+                worker.drained().await;
+            }
+            // Pages are there as long as any client is.
+            drop(close_pages);
+            while pages.join_next().await.is_some() {}
+            self.workers.iter().for_each(WorkerHandle::end);
             for worker in &mut self.workers {
                 worker.ended().await;
             }
@@ -276,6 +304,9 @@ fn warnings(config: &Config) {
 }
 
 fn announce(config: &Config, app: &App) {
+    for listener in &app.pages {
+        info!(url = listener.url, "--metrics-addr: pages are here too");
+    }
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     info!(
         address = %app.address(),
@@ -399,34 +430,16 @@ fn host() -> String {
 }
 
 /// Raises the descriptor limit as far as it goes, and keeps the connections below it.
-fn most_connections() -> usize {
-    let wanted = limits::MAX_CONNECTIONS + limits::RESERVED_DESCRIPTORS;
+fn most_connections(pages: bool) -> usize {
+    let reserved = match pages {
+        true => limits::RESERVED_DESCRIPTORS + 2 * limits::MAX_PAGE_CONNECTIONS,
+        false => limits::RESERVED_DESCRIPTORS,
+    };
+    let wanted = limits::MAX_CONNECTIONS + reserved;
     // Where the limit cannot be read, accept's own errors are the bound.
     let raised = rlimit::increase_nofile_limit(wanted as u64).unwrap_or(wanted as u64);
     let descriptors = usize::try_from(raised).unwrap_or(usize::MAX);
     descriptors
-        .saturating_sub(limits::RESERVED_DESCRIPTORS)
+        .saturating_sub(reserved)
         .clamp(1, limits::MAX_CONNECTIONS)
-}
-
-fn method_labels() -> Vec<MethodLabels> {
-    let kind = |kind| match kind {
-        Kind::Unary => "unary",
-        Kind::ServerStream => "server_stream",
-        Kind::ClientStream => "client_stream",
-        Kind::BidiStream => "bidi_stream",
-    };
-    method::all()
-        .iter()
-        .map(|m| MethodLabels {
-            kind: kind(m.kind),
-            service: m.service,
-            method: m.name,
-        })
-        .collect()
-}
-
-fn code_names() -> [&'static str; CODES] {
-    // CODES is 17, far below 256.
-    std::array::from_fn(|n| Code::from_u8(n as u8).as_str())
 }

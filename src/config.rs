@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod keys;
+mod listening;
 mod tls;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
 use crate::wire::trace::Sampler;
 
+pub use listening::MetricsAddr;
 pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
 
 /// What to run.
@@ -27,6 +29,8 @@ pub struct Config {
     /// `host:port` to listen on. The host may be a name, an address, one in brackets, or nothing
     /// (every address); port 0 lets the system choose.
     pub listen_addr: String,
+    /// Where else the HTTP pages are served, and only they; each once.
+    pub metrics_addr: Vec<MetricsAddr>,
     /// The etcd endpoints in the order given, each once, every scheme `Plain` or `Tls`. Never empty.
     pub endpoints: Vec<Endpoint>,
     /// Where else they may be found: what is found stands in their place.
@@ -109,8 +113,9 @@ impl Config {
     /// An address or endpoint that is none, a certificate without its key or the reverse, a
     /// number out of its range.
     pub fn resolve(flags: Flags) -> Result<Config, UsageError> {
-        endpoints::check_listen_addr(&flags.listen_addr)?;
+        listening::check_addr("listen-addr", &flags.listen_addr, &flags.listen_addr)?;
         let server_tls = tls::server_tls(&flags)?;
+        let metrics_addr = listening::metrics_addrs(&flags.metrics_addr, server_tls.is_some())?;
         let upstream_tls = tls::upstream_tls(&flags)?;
         let endpoints =
             endpoints::endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
@@ -124,6 +129,7 @@ impl Config {
         Ok(Config {
             workers: workers(flags.workers)?,
             listen_addr: flags.listen_addr,
+            metrics_addr,
             endpoints,
             discovery: (!flags.discovery_srv.is_empty()).then_some(Discovery {
                 domain: flags.discovery_srv,

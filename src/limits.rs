@@ -16,6 +16,10 @@ pub const CONFIG_BYTES: u64 = 1024 * 1024;
 /// Descriptors kept back from clients: listeners, upstream connections, epoll, logs.
 pub const RESERVED_DESCRIPTORS: usize = 64;
 
+/// Connections of `--metrics-addr` open at once, all of its listeners together, beside those of clients; each
+/// may need another one to etcd, and descriptors for both are kept back. A further one is closed unanswered.
+pub const MAX_PAGE_CONNECTIONS: usize = 64;
+
 /// Streams one client connection may have open, whatever `--max-concurrent-streams` says.
 /// An open stream costs about 4 KiB here, so one client can hold at most 64 MiB this way.
 pub const MAX_STREAMS: u32 = 16_384;

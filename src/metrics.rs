@@ -12,6 +12,9 @@ mod lease;
 mod limit;
 mod reads;
 mod records;
+mod spread;
+mod tls;
+mod traffic;
 mod watch;
 mod worker;
 
@@ -20,7 +23,7 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam_utils::CachePadded;
 
-pub use calls::{CODES, CallMetrics, MethodLabels};
+pub use calls::{CODES, CallMetrics, FailedAttempts, LATENCIES, MethodLabels};
 pub use count::{Count, SharedCount, Size};
 pub use endpoint::{EndpointCalls, EndpointList, EndpointMetrics, LATENCY_STEPS};
 pub use fleet::FleetMetrics;
@@ -28,6 +31,9 @@ pub use lease::LeaseMetrics;
 pub use limit::Limit;
 pub use reads::{AGES, AnswerMetrics, ReadMetrics};
 pub use records::RecordMetrics;
+pub use spread::Spread;
+pub use tls::{TlsMetrics, TlsSide};
+pub use traffic::Traffic;
 pub use watch::WatchMetrics;
 pub use worker::WorkerMetrics;
 
@@ -39,6 +45,10 @@ pub struct Metrics {
     pub endpoints: Arc<EndpointList>,
     /// Connections closed at accept because there were too many.
     pub connections_refused: SharedCount,
+    /// Connections of `--metrics-addr` closed at accept because there were too many.
+    pub page_connections_refused: SharedCount,
+    /// TLS on both sides.
+    pub tls: TlsMetrics,
     /// Kept answers.
     pub answers: Arc<AnswerMetrics>,
     /// Calls that were to be told of.
@@ -61,6 +71,7 @@ impl Metrics {
         code_names: [&'static str; CODES],
     ) -> Metrics {
         methods.push(MethodLabels {
+            unary: false,
             kind: "unknown",
             service: "unknown",
             method: "unknown",
@@ -69,9 +80,12 @@ impl Metrics {
             CachePadded::new(WorkerMetrics {
                 accepted: Count::default(),
                 connections: Count::default(),
+                page_connections: Count::default(),
+                traffic: Traffic::default(),
                 handshakes_failed: Count::default(),
                 open_calls: Count::default(),
                 retries: Count::default(),
+                failed_attempts: FailedAttempts::default(),
                 watch: WatchMetrics::default(),
                 lease: LeaseMetrics::default(),
                 reads: ReadMetrics::default(),
@@ -84,6 +98,8 @@ impl Metrics {
             workers: (0..workers).map(|_| block()).collect(),
             endpoints: Arc::new(EndpointList::new(workers)),
             connections_refused: SharedCount::default(),
+            page_connections_refused: SharedCount::default(),
+            tls: TlsMetrics::default(),
             answers: Arc::default(),
             records: RecordMetrics::default(),
             fleet: Arc::default(),

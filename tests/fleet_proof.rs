@@ -69,7 +69,7 @@ fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_join
     line.tell(spread.end(&fleet));
 
     let mut dead = fleet.remove(0);
-    let watches = pages::metric(dead.address(), "etcd_edge_c_watchers");
+    let watches = pages::metric(dead.address(), "etcd_edge_client_watchers");
     dead.process.kill();
     clients.mark();
     line.tell(format!("proxy-0 is killed, with {watches} watches"));
@@ -278,7 +278,8 @@ impl Spread {
         let even = calls.iter().sum::<f64>() / calls.len() as f64;
         assert!(calls.iter().all(|&calls| calls >= even / 2.0), "{calls:?}");
         let watches = fleet.iter();
-        let watches = watches.map(|proxy| pages::metric(proxy.address(), "etcd_edge_c_watchers"));
+        let watches =
+            watches.map(|proxy| pages::metric(proxy.address(), "etcd_edge_client_watchers"));
         format!(
             "  calls to each proxy: {calls:.0?}; open watches: {:.0?}",
             watches.collect::<Vec<_>>()

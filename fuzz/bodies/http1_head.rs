@@ -10,6 +10,7 @@ use std::time::Duration;
 use etcd_edge::machine::silence::KeepAlive;
 use etcd_edge::metrics::{CODES, Metrics};
 use etcd_edge::net::stream::Stream;
+use etcd_edge::server::families::MetricsCollector;
 use etcd_edge::server::http1;
 use etcd_edge::server::pages::Pages;
 use etcd_edge::service::fleet::state::{Fleet, FleetOptions};
@@ -75,7 +76,8 @@ async fn serve(server: StdStream) {
             recv: 1 << 20,
         },
     ));
-    let pages = Arc::new(Pages::new(metrics().clone()).unwrap());
+    let shown = MetricsCollector::new(metrics().clone(), endpoints().clone());
+    let pages = Arc::new(Pages::new(shown).unwrap());
     let stream = Stream::Unix(UnixStream::from_std(server).unwrap());
     let served = http1::serve(&ctx, &pages, stream);
     let ended = tokio::time::timeout(Duration::from_secs(2), served).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, ServerCertificate, ServerTls, UpstreamTls};
 use crate::error::StartError;
+use crate::metrics::{TlsMetrics, TlsSide};
 use crate::net::tls::client::{ClientFiles, Dialer, Trust};
 use crate::net::tls::reload::Side;
 use crate::net::tls::server::{Acceptor, ServerFiles};
@@ -22,17 +23,17 @@ pub(super) struct Tls {
 }
 
 /// Reads everything, and makes for `host` the certificate of `--auto-tls` if there is none yet.
-pub(super) fn load(config: &Config, host: &str) -> Result<Tls, StartError> {
+pub(super) fn load(config: &Config, host: &str, counts: &TlsMetrics) -> Result<Tls, StartError> {
     let mut sides = Vec::new();
     let mut acceptor = None;
     if let Some(tls) = &config.server_tls {
         let (cert, key) = certificate(config, &tls.certificate, host)?;
-        let (made, side) = Acceptor::load(server_files(tls, cert, key))?;
+        let (made, side) = Acceptor::load(server_files(tls, cert, key), counts.clients.clone())?;
         acceptor = Some(made);
         sides.push(side);
     }
     let mut dialer = None;
-    if let Some((made, side)) = dial(config)? {
+    if let Some((made, side)) = dial(config, counts.etcd.clone())? {
         dialer = Some(made);
         sides.push(side);
     }
@@ -61,7 +62,7 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
         };
         server_files(tls, cert, key).check(is_there)?;
     }
-    dial(config).map(drop)
+    dial(config, Arc::default()).map(drop)
 }
 
 fn certificate(
@@ -123,7 +124,7 @@ fn names(config: &Config, host: &str) -> Vec<String> {
     names
 }
 
-fn dial(config: &Config) -> Result<Option<(Arc<Dialer>, Side)>, StartError> {
+fn dial(config: &Config, counts: Arc<TlsSide>) -> Result<Option<(Arc<Dialer>, Side)>, StartError> {
     let files = &config.upstream_tls;
     let needed = config.endpoints.iter().any(Endpoint::is_tls);
     // What was given is checked even where nothing uses it yet: members may come that do.
@@ -140,7 +141,7 @@ fn dial(config: &Config) -> Result<Option<(Arc<Dialer>, Side)>, StartError> {
         (Some(cert), Some(key)) => Some((File::new("--cert", cert), File::new("--key", key))),
         _ => None,
     };
-    let made = Dialer::load(ClientFiles { trust, identity });
+    let made = Dialer::load(ClientFiles { trust, identity }, counts);
     if needed || given {
         return made.map(Some);
     }

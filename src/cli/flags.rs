@@ -172,9 +172,10 @@ pub struct Flags {
     #[argh(option)]
     pub experimental_leasing_prefix: String,
 
-    /// http:// or https:// address of a further listener for the HTTP pages
+    /// further addresses for the HTTP pages, and nothing else: http://host:port, or https:// with the
+    /// certificate and the demands of the client port
     #[argh(option)]
-    pub metrics_addr: String,
+    pub metrics_addr: Vec<String>,
     /// profiling pages under /debug/pprof/
     #[argh(option, from_str_fn(boolean))]
     pub enable_pprof: bool,

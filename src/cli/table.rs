@@ -217,7 +217,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "",
         Refused("", NO_LEASING),
     ),
-    flag("metrics-addr", Observe, Text("URL"), "", Only(&[""])),
+    flag("metrics-addr", Observe, List("URL,..."), "", Yes),
     flag("enable-pprof", Observe, Bool, "false", Only(&["false"])),
     flag(
         "experimental-enable-grpc-logging",

@@ -2,25 +2,10 @@
 
 use crate::cli::usage::UsageError;
 use crate::machine::picker::Policy;
-use crate::upstream::endpoint::{Endpoint, is_host};
+use crate::upstream::endpoint::Endpoint;
 
 /// Largest weight of an endpoint.
 const MAX_WEIGHT: u32 = 1000;
-
-/// The form only: whether the host exists shows itself at listening.
-pub(super) fn check_listen_addr(addr: &str) -> Result<(), UsageError> {
-    let refuse = |reason| Err(UsageError::value("listen-addr", addr, reason));
-    let Some((host, port)) = addr.rsplit_once(':') else {
-        return refuse("not host:port");
-    };
-    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
-        return refuse("the port is a number from 0 to 65535");
-    }
-    if !host.is_empty() && !is_host(host) {
-        return refuse("not a host name or an address; an IPv6 address needs brackets");
-    }
-    Ok(())
-}
 
 /// Each endpoint once, an unspecified scheme settled by `tls`.
 pub(super) fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {

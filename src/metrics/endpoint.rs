@@ -6,6 +6,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use super::count::{Count, SharedCount};
+use super::traffic::Traffic;
 
 /// One endpoint, counted by whichever worker sees it.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub struct EndpointMetrics {
 pub struct EndpointCalls {
     /// Calls that were sent, of the proxy's own too.
     pub requests: Count,
+    /// Connections open now.
+    pub connections: Count,
+    /// Streams open now.
+    pub streams: Count,
+    /// HTTP/2, as it is inside TLS.
+    pub traffic: Traffic,
     /// Where endpoints share calls: unary calls open now.
     pub open: Count,
     /// Those answered, by their latency; the steps are the picker's.

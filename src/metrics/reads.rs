@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::count::{Count, SharedCount, Size};
+use super::spread::Spread;
 
 /// Reads of one worker.
 #[derive(Debug, Default)]
@@ -28,10 +29,8 @@ pub struct ReadMetrics {
     pub overtaken: Count,
     /// Answers that a watch proves right.
     pub covers: Count,
-    /// Answers that were given, by their age: see [`AGES`].
-    pub ages: [Count; AGES.len() + 1],
-    /// The sum of their ages, in microseconds.
-    pub age_sum: Count,
+    /// Ages of the answers that were given, told apart by [`AGES`].
+    pub ages: Spread<{ AGES.len() }>,
     /// Answers that were held against etcd after they were given.
     pub audited: Count,
     /// Of them: those that differed.
@@ -47,10 +46,8 @@ pub const AGES: [u64; 11] = [
 impl ReadMetrics {
     /// An answer was given that was so old.
     pub fn gave(&self, age: Duration) {
-        let micros = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
         self.hits.inc();
-        self.ages[AGES.partition_point(|bound| *bound < micros)].inc();
-        self.age_sum.set(self.age_sum.get().wrapping_add(micros));
+        self.ages.add(&AGES, age);
     }
 }
 

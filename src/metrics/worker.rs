@@ -1,10 +1,11 @@
 //! What one worker counts.
 
-use super::calls::CallMetrics;
+use super::calls::{CallMetrics, FailedAttempts};
 use super::count::Count;
 use super::lease::LeaseMetrics;
 use super::limit::Limit;
 use super::reads::ReadMetrics;
+use super::traffic::Traffic;
 use super::watch::WatchMetrics;
 
 /// The block of one worker.
@@ -14,12 +15,18 @@ pub struct WorkerMetrics {
     pub accepted: Count,
     /// Client connections open now.
     pub connections: Count,
+    /// Connections of `--metrics-addr` open now.
+    pub page_connections: Count,
+    /// HTTP/2 with clients, as it is inside TLS.
+    pub traffic: Traffic,
     /// Connections that ended before their first request: TLS failures, timeouts, noise.
     pub handshakes_failed: Count,
     /// Calls open now.
     pub open_calls: Count,
     /// Attempts at a call beyond its first.
     pub retries: Count,
+    /// Attempts that failed.
+    pub failed_attempts: FailedAttempts,
     /// Watches.
     pub watch: WatchMetrics,
     /// Leases.

@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use crate::limits;
 use crate::machine::flood::{Flood, FloodGuard};
 use crate::machine::pings::Heard;
+use crate::metrics::Traffic;
 use crate::net::ahead::Ahead;
 use crate::net::stream::Stream;
 
@@ -47,6 +48,7 @@ struct Shared {
     /// Reads that brought bytes; wraps.
     reads: Cell<u64>,
     flood: Cell<Option<Flood>>,
+    traffic: Traffic,
 }
 
 struct Inner {
@@ -67,8 +69,8 @@ struct Inner {
 }
 
 /// Splits a connected socket into the side for `h2` and the side for the driver. With a guard,
-/// frames are counted against its limits.
-pub fn batched(stream: Stream, guard: Option<FloodGuard>) -> (Batched, Flusher) {
+/// frames are counted against its limits; bytes are counted as traffic.
+pub fn batched(stream: Stream, guard: Option<FloodGuard>, traffic: Traffic) -> (Batched, Flusher) {
     let shared = Rc::new(Shared {
         inner: RefCell::new(Inner {
             stream,
@@ -83,6 +85,7 @@ pub fn batched(stream: Stream, guard: Option<FloodGuard>) -> (Batched, Flusher) 
         }),
         reads: Cell::new(0),
         flood: Cell::new(None),
+        traffic,
     });
     (Batched(shared.clone()), Flusher(shared))
 }
@@ -244,6 +247,7 @@ impl AsyncRead for Batched {
             return Poll::Ready(Ok(()));
         }
         shared.reads.set(shared.reads.get().wrapping_add(1));
+        shared.traffic.came(arrived.len());
         if let Some(waker) = inner.first_read.take() {
             waker.wake();
         }
@@ -263,7 +267,8 @@ impl AsyncWrite for Batched {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let inner = &mut *self.0.inner.borrow_mut();
+        let shared = &*self.0;
+        let inner = &mut *shared.inner.borrow_mut();
         if inner.out.len() >= limits::BATCH_BYTES {
             ready!(inner.poll_drain(cx))?;
         }
@@ -273,6 +278,7 @@ impl AsyncWrite for Batched {
         let taken = buf.len().min(limits::BATCH_BYTES - inner.out.len());
         grow(&mut inner.out, taken);
         inner.out.extend_from_slice(&buf[..taken]);
+        shared.traffic.left(taken);
         if let Some(guard) = &mut inner.guard {
             guard.sent(&buf[..taken]);
         }
@@ -302,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn reads_ahead_and_loses_nothing() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, _flusher) = batched(Stream::Unix(ours), None);
+        let (mut io, _flusher) = batched(Stream::Unix(ours), None, Traffic::default());
         let sent: Vec<u8> = (0..500_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let copy = sent.clone();
         let writer = async move { theirs.write_all(&copy).await.unwrap() };
@@ -327,7 +333,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_has_a_bound() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, flusher) = batched(Stream::Unix(ours), None);
+        let (mut io, flusher) = batched(Stream::Unix(ours), None, Traffic::default());
         let sent: Vec<u8> = (0..400_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let writer = async {
             let mut rest = &sent[..];

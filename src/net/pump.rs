@@ -46,6 +46,8 @@ pub struct Pump {
     pending: Bytes,
     /// Bytes passed so far.
     passed: usize,
+    /// Messages that have begun.
+    messages: u64,
     /// Follows message heads for the size limit; gone once the peer sends what is no gRPC, so
     /// that the receiver judges it (P1).
     scanner: Option<Scanner>,
@@ -58,6 +60,7 @@ impl Pump {
         Pump {
             pending: Bytes::new(),
             passed: 0,
+            messages: 0,
             scanner: Some(Scanner::new(max)),
             waits_for_reader: false,
         }
@@ -73,6 +76,11 @@ impl Pump {
         self.passed
     }
 
+    /// Messages that have begun in what was received; not known any more once it is no gRPC.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Bytes received and not passed yet.
     pub fn unsent(&self) -> usize {
         self.pending.len()
@@ -84,7 +92,10 @@ impl Pump {
             return Ok(());
         };
         match scanner.feed(chunk) {
-            Ok(_) => Ok(()),
+            Ok(begun) => {
+                self.messages += u64::from(begun);
+                Ok(())
+            }
             Err(FrameError::TooLarge { len, max }) => Err(PumpError::TooLarge { len, max }),
             Err(FrameError::BadFlag(_) | FrameError::Truncated) => {
                 self.scanner = None;

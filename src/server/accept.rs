@@ -1,7 +1,9 @@
 //! The listener, and which worker gets a connection.
 
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener, ToSocketAddrs};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,8 @@ use tracing::warn;
 
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::server::worker::WorkerHandle;
+use crate::server::Door;
+use crate::server::worker::Inlet;
 
 /// Connections the kernel keeps for us before they are accepted; it caps this at its own limit.
 const BACKLOG: i32 = 4096;
@@ -59,50 +62,65 @@ fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Accepts until dropped and gives each connection to the worker with the fewest.
-pub async fn accept(
-    listener: &TcpListener,
-    workers: &[WorkerHandle],
-    most: usize,
-    metrics: &Arc<Metrics>,
-) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, _)) => hand_over(socket, workers, most, metrics),
-            Err(error) => {
-                // Out of descriptors, most likely: spinning would not bring any back.
-                warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+/// One listener, and where its connections go.
+pub struct Entry {
+    /// It listens.
+    pub listener: TcpListener,
+    /// What is served to who comes through it.
+    pub door: Door,
+    /// Every worker.
+    pub workers: Arc<[Inlet]>,
+    /// Connections that all listeners of this kind may have open.
+    pub most: usize,
+    /// Everything that is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Entry {
+    /// Accepts until `closes` returns, and then closes the listener; what the kernel has already accepted
+    /// for us is taken all the same, so that nobody who is through the handshake is reset (S2).
+    pub async fn accept(self, closes: impl Future<Output = ()>) {
+        let mut closes = pin!(closes);
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                () = closes.as_mut() => break,
+            };
+            match accepted {
+                Ok((socket, _)) => self.hand_over(socket),
+                Err(error) => {
+                    // Out of descriptors, most likely: spinning would not bring any back.
+                    warn!(%error, "accept failed");
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                        () = closes.as_mut() => break,
+                    }
+                }
             }
         }
+        let rest = || tokio::time::timeout(Duration::from_millis(1), self.listener.accept());
+        while let Ok(Ok((socket, _))) = rest().await {
+            self.hand_over(socket);
+        }
     }
-}
 
-/// Takes what the kernel has already accepted for us, so that closing the listener resets
-/// nobody who is through the handshake (S2).
-pub async fn accept_rest(
-    listener: &TcpListener,
-    workers: &[WorkerHandle],
-    most: usize,
-    metrics: &Arc<Metrics>,
-) {
-    while let Ok(Ok((socket, _))) =
-        tokio::time::timeout(Duration::from_millis(1), listener.accept()).await
-    {
-        hand_over(socket, workers, most, metrics);
-    }
-}
-
-fn hand_over(socket: TcpStream, workers: &[WorkerHandle], most: usize, metrics: &Arc<Metrics>) {
-    let open: usize = workers.iter().map(WorkerHandle::connections).sum();
-    let least = workers.iter().min_by_key(|w| w.connections());
-    let (Some(worker), true) = (least, open < most) else {
-        metrics.connections_refused.inc();
-        return;
-    };
-    if let Err(error) = prepare(&socket).and_then(|()| worker.give(socket.into_std()?)) {
-        // The client is gone again, or the worker is at its end; either way nobody waits.
-        warn!(%error, "connection dropped at accept");
+    /// To the worker that has the fewest.
+    fn hand_over(&self, socket: TcpStream) {
+        let open: usize = self.workers.iter().map(|w| w.open(self.door)).sum();
+        let busy = |worker: &&Inlet| (worker.open(self.door), worker.open(Door::Clients));
+        let least = self.workers.iter().min_by_key(busy);
+        let (Some(worker), true) = (least, open < self.most) else {
+            match self.door {
+                Door::Clients => self.metrics.connections_refused.inc(),
+                Door::Pages { .. } => self.metrics.page_connections_refused.inc(),
+            }
+            return;
+        };
+        let given = prepare(&socket).and_then(|()| worker.give(socket.into_std()?, self.door));
+        if let Err(error) = given {
+            // The client is gone again, or the worker is at its end; either way nobody waits.
+            warn!(%error, "connection dropped at accept");
+        }
     }
 }
 

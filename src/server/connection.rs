@@ -14,10 +14,10 @@ use crate::limits;
 use crate::net::sniff::{ENOUGH, Protocol, sniff};
 use crate::net::stream::Stream;
 use crate::net::tls::server::Acceptor;
-use crate::server::http2::Http2Options;
+use crate::server::http2::{Http2Options, Serving};
 use crate::server::opening::in_time;
 use crate::server::pages::Pages;
-use crate::server::{http1, http2};
+use crate::server::{Door, http1, http2};
 use crate::service::Ctx;
 use crate::service::record::entry::Who;
 
@@ -31,25 +31,22 @@ pub(super) struct Clients {
 }
 
 /// Serves the connection to its end.
-pub(super) async fn serve(clients: Rc<Clients>, socket: TcpStream) {
+pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
     let until = Instant::now() + limits::HANDSHAKE_TIME;
     // An error means that the client is gone, which the handshake finds out.
     let address = socket.peer_addr().ok().filter(|_| clients.ctx.asks_who());
-    let ended = match in_time(&clients.ctx, until, open(&clients, socket)).await {
+    let ended = match in_time(&clients.ctx, until, open(&clients, door, socket)).await {
         Ok((Protocol::Http2, stream)) => {
             let who = address.map(|address| {
                 let name = stream.client_name();
                 Arc::new(Who { address, name })
             });
-            http2::serve(
-                &clients.ctx,
-                &clients.pages,
-                &clients.http2,
-                stream,
-                who,
-                until,
-            )
-            .await
+            let by = Serving {
+                ctx: &clients.ctx,
+                pages: &clients.pages,
+                door,
+            };
+            http2::serve(by, &clients.http2, stream, who, until).await
         }
         Ok((Protocol::Http1, stream)) => {
             // Boxed: few connections are of this kind, and all would keep the room for it.
@@ -63,8 +60,9 @@ pub(super) async fn serve(clients: Rc<Clients>, socket: TcpStream) {
     }
 }
 
-async fn open(clients: &Clients, socket: TcpStream) -> io::Result<(Protocol, Stream)> {
-    let Some(tls) = &clients.tls else {
+async fn open(clients: &Clients, door: Door, socket: TcpStream) -> io::Result<(Protocol, Stream)> {
+    let plain = door == Door::Pages { tls: false };
+    let Some(tls) = clients.tls.as_ref().filter(|_| !plain) else {
         return Ok((first_bytes(&socket).await?, Stream::Tcp(socket)));
     };
     let stream = tls.accept(socket).await?;

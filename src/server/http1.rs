@@ -35,7 +35,10 @@ pub async fn serve(ctx: &Rc<Ctx>, pages: &Arc<Pages>, stream: Stream) -> io::Res
             Ok::<Response<Full<Bytes>>, Infallible>(page.map(Full::new))
         }
     });
+    // Who comes while the process drains has one request answered.
+    let late = ctx.drain.has_begun();
     let connection = http1::Builder::new()
+        .keep_alive(!late)
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HANDSHAKE_TIME)
         .max_buf_size(limits::PAGE_HEAD_BYTES)
@@ -46,7 +49,10 @@ pub async fn serve(ctx: &Rc<Ctx>, pages: &Arc<Pages>, stream: Stream) -> io::Res
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drain.begun() => {
-            connection.as_mut().graceful_shutdown();
+            // It would end one that has not asked for anything yet.
+            if !late {
+                connection.as_mut().graceful_shutdown();
+            }
             loop {
                 // A request is answered; half of one is not waited for (S2).
                 match timeout(limits::GOODBYE_TIME, connection.as_mut()).await {

@@ -26,6 +26,7 @@ use crate::net::io::{Batched, Flusher, batched};
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
 use crate::net::stream::Stream;
+use crate::server::Door;
 use crate::server::idle::Idle;
 use crate::server::opening::in_time;
 use crate::server::pages::Pages;
@@ -50,21 +51,29 @@ pub struct Http2Options {
     pub keepalive: Option<KeepAlive>,
 }
 
+/// What a connection's requests are served by.
+#[derive(Clone, Copy)]
+pub(super) struct Serving<'a> {
+    pub(super) ctx: &'a Rc<Ctx>,
+    pub(super) pages: &'a Arc<Pages>,
+    pub(super) door: Door,
+}
+
 /// Serves the connection; an error only if it fails before `until` without a preface.
 pub(super) async fn serve(
-    ctx: &Rc<Ctx>,
-    pages: &Arc<Pages>,
+    by: Serving<'_>,
     options: &Http2Options,
     stream: Stream,
     who: Option<Arc<Who>>,
     until: Instant,
 ) -> io::Result<()> {
+    let ctx = by.ctx;
     let strikes = Strikes::new(options.least_ping);
     let mut guard = FloodGuard::new(std::time::Instant::now());
     if strikes.is_on() {
         guard = guard.hearing_pings();
     }
-    let (io, flusher) = batched(stream, Some(guard));
+    let (io, flusher) = batched(stream, Some(guard), ctx.count().traffic.clone());
     let handshake = async {
         let builder = builder(options.max_streams);
         let handshake = builder.handshake::<_, Payload>(io).await;
@@ -75,7 +84,7 @@ pub(super) async fn serve(
         .keepalive
         .map(|keepalive| Idle::new(keepalive, &flusher));
     let peer = ctx.new_peer(who);
-    drive(ctx, pages, peer, &mut connection, &flusher, strikes, idle).await;
+    drive(by, peer, &mut connection, &flusher, strikes, idle).await;
     // Its streams end at once.
     drop(connection);
     flusher.linger(limits::GOODBYE_TIME).await;
@@ -100,14 +109,14 @@ fn builder(max_streams: u32) -> server::Builder {
 
 /// By reference: by value the connection would be kept twice.
 async fn drive(
-    ctx: &Rc<Ctx>,
-    pages: &Arc<Pages>,
+    by: Serving<'_>,
     peer: Rc<Peer>,
     h2: &mut Connection<Batched, Payload>,
     flusher: &Flusher,
     mut strikes: Strikes,
     mut idle: Option<Idle>,
 ) {
+    let ctx = by.ctx;
     let open_pages = Rc::new(Cell::new(0));
     let mut last_stream = 0;
     let mut draining = pin!(ctx.drain.begun());
@@ -126,7 +135,7 @@ async fn drive(
             match h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     last_stream = respond.stream_id().as_u32();
-                    accept(ctx, pages, &peer, &open_pages, request, respond);
+                    accept(by, &peer, &open_pages, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
                     debug!(%error, "client connection lost");
@@ -179,20 +188,21 @@ async fn drive(
     .await;
 }
 
+/// Whatever is no call is a page.
 fn accept(
-    ctx: &Rc<Ctx>,
-    pages: &Arc<Pages>,
+    by: Serving<'_>,
     peer: &Rc<Peer>,
     open_pages: &Rc<Cell<usize>>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Payload>,
 ) {
-    if request.method() == Method::POST && is_grpc(request.headers()) {
-        let call = Call::new(ctx.clone(), peer.clone(), request, respond);
+    let is_call = request.method() == Method::POST && is_grpc(request.headers());
+    if is_call && by.door == Door::Clients {
+        let call = Call::new(by.ctx.clone(), peer.clone(), request, respond);
         route::spawn(call);
         return;
     }
-    let (ctx, pages, open_pages) = (ctx.clone(), pages.clone(), open_pages.clone());
+    let (ctx, pages, open_pages) = (by.ctx.clone(), by.pages.clone(), open_pages.clone());
     tokio::task::spawn_local(async move {
         // Counted here and not before: the tasks of pages that were given up ahead of this request
         // are woken by that, and have their turn before this one.

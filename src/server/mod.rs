@@ -2,12 +2,15 @@
 //! Knows nothing of flags.
 
 pub mod accept;
-mod families;
+pub mod families;
 pub mod http1;
 pub mod http2;
 pub mod pages;
 pub mod worker;
 
 mod connection;
+mod door;
 mod idle;
 mod opening;
+
+pub use door::Door;

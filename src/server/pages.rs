@@ -2,7 +2,6 @@
 //! proxy itself.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
@@ -11,7 +10,6 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::metrics::Metrics;
 use crate::server::families::MetricsCollector;
 use crate::service::health::Outcome;
 use crate::service::status::status;
@@ -29,9 +27,9 @@ pub struct Pages {
 
 impl Pages {
     /// Pages that show these metrics and those of the process.
-    pub fn new(metrics: Arc<Metrics>) -> Result<Pages, prometheus::Error> {
+    pub fn new(metrics: MetricsCollector) -> Result<Pages, prometheus::Error> {
         let registry = Registry::new();
-        registry.register(Box::new(MetricsCollector(metrics)))?;
+        registry.register(Box::new(metrics))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process))?;
         Ok(Pages { registry })

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::metrics::Metrics;
 use crate::net::tls::server::Acceptor;
+use crate::server::Door;
 use crate::server::connection::{self, Clients};
 use crate::server::http2::Http2Options;
 use crate::server::pages::Pages;
@@ -42,17 +43,59 @@ pub struct Plan {
     pub http2: Http2Options,
 }
 
-/// A running worker, as the acceptor sees it.
+/// A running worker.
 pub struct WorkerHandle {
-    messages: UnboundedSender<Message>,
-    connections: Arc<AtomicUsize>,
+    inlet: Inlet,
     thread: Option<JoinHandle<()>>,
+    drained: Option<oneshot::Receiver<()>>,
     done: Option<oneshot::Receiver<()>>,
 }
 
+/// A worker as listeners see it.
+#[derive(Clone)]
+pub struct Inlet {
+    messages: UnboundedSender<Message>,
+    open: Arc<Open>,
+}
+
+/// Connections that a worker has, those on their way to it included.
+#[derive(Debug, Default)]
+struct Open {
+    clients: AtomicUsize,
+    pages: AtomicUsize,
+}
+
+impl Open {
+    fn through(&self, door: Door) -> &AtomicUsize {
+        match door {
+            Door::Clients => &self.clients,
+            Door::Pages { .. } => &self.pages,
+        }
+    }
+}
+
 enum Message {
-    Connection(StdStream),
+    Connection(StdStream, Door),
     Drain,
+    End,
+}
+
+impl Inlet {
+    /// Connections it has that came through such a door.
+    pub fn open(&self, door: Door) -> usize {
+        self.open.through(door).load(Ordering::Relaxed)
+    }
+
+    /// Hands it a connection.
+    pub fn give(&self, socket: StdStream, door: Door) -> io::Result<()> {
+        let open = self.open.through(door);
+        open.fetch_add(1, Ordering::Relaxed);
+        let message = Message::Connection(socket, door);
+        self.messages.send(message).map_err(|_| {
+            open.fetch_sub(1, Ordering::Relaxed);
+            io::Error::other("the worker has stopped")
+        })
+    }
 }
 
 impl WorkerHandle {
@@ -60,45 +103,49 @@ impl WorkerHandle {
     pub fn start(number: usize, plan: Plan) -> io::Result<WorkerHandle> {
         // Unbounded, and bounded all the same: the acceptor counts what it hands over.
         let (messages, inbox) = unbounded_channel();
-        let connections = Arc::new(AtomicUsize::new(0));
+        let open = Arc::new(Open::default());
+        let (is_drained, drained) = oneshot::channel();
         let (finished, done) = oneshot::channel();
-        let open = connections.clone();
+        let opened = open.clone();
         let runtime = Builder::new_current_thread();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                run(runtime, number, plan, inbox, open);
+                run(runtime, number, plan, inbox, opened, is_drained);
                 // Nobody may be waiting any more.
                 let _ = finished.send(());
             })?;
         Ok(WorkerHandle {
-            messages,
-            connections,
+            inlet: Inlet { messages, open },
             thread: Some(thread),
+            drained: Some(drained),
             done: Some(done),
         })
     }
 
-    /// Client connections it has, those on their way included.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+    /// It for listeners.
+    pub fn inlet(&self) -> Inlet {
+        self.inlet.clone()
     }
 
-    /// Hands it a connection.
-    pub fn give(&self, socket: StdStream) -> io::Result<()> {
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        self.messages
-            .send(Message::Connection(socket))
-            .map_err(|_| {
-                self.connections.fetch_sub(1, Ordering::Relaxed);
-                io::Error::other("the worker has stopped")
-            })
-    }
-
-    /// Asks it to finish what is open and end (S2).
+    /// Asks it to finish what clients have open (S2).
     pub fn drain(&self) {
         // A worker that has stopped has nothing to drain.
-        let _ = self.messages.send(Message::Drain);
+        let _ = self.inlet.messages.send(Message::Drain);
+    }
+
+    /// Returns when it has been told to drain and has no client any more.
+    pub async fn drained(&mut self) {
+        if let Some(drained) = self.drained.take() {
+            // An error means that the thread is gone, with all it had.
+            let _ = drained.await;
+        }
+    }
+
+    /// Asks it to end with the last connection it has.
+    pub fn end(&self) {
+        // It may have stopped.
+        let _ = self.inlet.messages.send(Message::End);
     }
 
     /// Returns when it has ended.
@@ -120,7 +167,8 @@ fn run(
     number: usize,
     plan: Plan,
     inbox: UnboundedReceiver<Message>,
-    open: Arc<AtomicUsize>,
+    open: Arc<Open>,
+    is_drained: oneshot::Sender<()>,
 ) {
     let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
@@ -129,14 +177,15 @@ fn run(
             return;
         }
     };
-    runtime.block_on(serve(number, plan, inbox, open));
+    runtime.block_on(serve(number, plan, inbox, open, is_drained));
 }
 
 async fn serve(
     number: usize,
     plan: Plan,
     mut inbox: UnboundedReceiver<Message>,
-    open: Arc<AtomicUsize>,
+    open: Arc<Open>,
+    is_drained: oneshot::Sender<()>,
 ) {
     let pool = Pool::new(plan.endpoints, number);
     let ctx = Rc::new(Ctx::new(pool, plan.metrics, plan.shared, number, plan.max));
@@ -154,34 +203,59 @@ async fn serve(
     tokio::task::spawn_local(worker.clients.ctx.pool.clone().keep_house());
     tokio::task::spawn_local(worker.clients.ctx.timers.clone().run());
     tasks::begin(&worker.clients.ctx);
-    while let Some(Message::Connection(socket)) = inbox.recv().await {
-        worker.clone().take(socket);
+    while let Some(Message::Connection(socket, door)) = inbox.recv().await {
+        worker.clone().take(socket, door);
     }
     worker.clients.ctx.drain.begin();
-    // Connections handed over before the word reached us are served too.
-    while let Ok(Message::Connection(socket)) = inbox.try_recv() {
-        worker.clone().take(socket);
-    }
-    while worker.open.load(Ordering::Relaxed) > 0 {
-        worker.closed.notified().await;
-    }
+    worker.finish(&mut inbox, is_drained).await;
     tasks::end(&worker.clients.ctx).await;
     worker.clients.ctx.pool.close();
 }
 
 struct Worker {
     clients: Rc<Clients>,
-    open: Arc<AtomicUsize>,
+    open: Arc<Open>,
     closed: Notify,
 }
 
 impl Worker {
-    fn take(self: Rc<Self>, socket: StdStream) {
-        let open = OpenConnection::new(self.clone());
+    /// Until nobody is here and nobody comes. Who asks for pages comes to the last: whether this process
+    /// is well is asked for as long as clients are here.
+    async fn finish(
+        self: &Rc<Self>,
+        inbox: &mut UnboundedReceiver<Message>,
+        is_drained: oneshot::Sender<()>,
+    ) {
+        let mut is_drained = Some(is_drained);
+        let mut ends = false;
+        loop {
+            let clients = self.open.clients.load(Ordering::Relaxed);
+            if clients == 0
+                && let Some(is_drained) = is_drained.take()
+            {
+                // Nobody may be waiting any more.
+                let _ = is_drained.send(());
+            }
+            if ends && clients + self.open.pages.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            tokio::select! {
+                message = inbox.recv(), if !ends => match message {
+                    Some(Message::Connection(socket, door)) => self.clone().take(socket, door),
+                    Some(Message::Drain) => {}
+                    Some(Message::End) | None => ends = true,
+                },
+                () = self.closed.notified() => {}
+            }
+        }
+    }
+
+    fn take(self: Rc<Self>, socket: StdStream, door: Door) {
+        let open = OpenConnection::new(self.clone(), door);
         match TcpStream::from_std(socket) {
             Ok(socket) => {
                 tokio::task::spawn_local(async move {
-                    connection::serve(self.clients.clone(), socket).await;
+                    connection::serve(self.clients.clone(), door, socket).await;
                     drop(open);
                 });
             }
@@ -191,20 +265,34 @@ impl Worker {
 }
 
 /// Counts as an open connection while it lives; the acceptor has counted it in `open`.
-struct OpenConnection(Rc<Worker>);
+struct OpenConnection {
+    worker: Rc<Worker>,
+    door: Door,
+}
 
 impl OpenConnection {
-    fn new(worker: Rc<Worker>) -> OpenConnection {
-        worker.clients.ctx.count().accepted.inc();
-        worker.clients.ctx.count().connections.inc();
-        OpenConnection(worker)
+    fn new(worker: Rc<Worker>, door: Door) -> OpenConnection {
+        let count = worker.clients.ctx.count();
+        match door {
+            Door::Clients => {
+                count.accepted.inc();
+                count.connections.inc();
+            }
+            Door::Pages { .. } => count.page_connections.inc(),
+        }
+        OpenConnection { worker, door }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.clients.ctx.count().connections.dec();
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.closed.notify_one();
+        let count = self.worker.clients.ctx.count();
+        match self.door {
+            Door::Clients => count.connections.dec(),
+            Door::Pages { .. } => count.page_connections.dec(),
+        }
+        let open = self.worker.open.through(self.door);
+        open.fetch_sub(1, Ordering::Relaxed);
+        self.worker.closed.notify_one();
     }
 }

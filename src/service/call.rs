@@ -114,6 +114,12 @@ impl Call {
         self.method.is_some_and(|m| m.kind == Kind::Unary)
     }
 
+    /// The place of its method in tables, where it may have several messages.
+    pub(super) fn streamed(&self) -> Option<usize> {
+        let method = self.method.filter(|m| m.kind != Kind::Unary);
+        method.map(|m| m.index)
+    }
+
     /// One that etcd answers as soon as it can: not a lock, which waits for others, nor upkeep of the
     /// store, which takes its time.
     pub(super) fn is_short(&self) -> bool {

@@ -13,6 +13,7 @@ use h2::server::SendResponse;
 use http::{HeaderValue, Response, header};
 
 use crate::limits;
+use crate::metrics::WorkerMetrics;
 use crate::net::payload::{Account, Payload};
 use crate::service::identity::Session;
 use crate::service::known::Known;
@@ -27,6 +28,8 @@ pub(super) struct ClientStream {
     account: Rc<Account>,
     session: Session,
     peer: Rc<Peer>,
+    /// The place of its method in tables.
+    method: Option<usize>,
     /// It asked to be told when there is no leader (W12).
     wants_leader: bool,
     /// What is noted of the call.
@@ -79,6 +82,7 @@ impl ClientStream {
         account: Rc<Account>,
         session: Session,
         peer: Rc<Peer>,
+        method: Option<usize>,
         wants_leader: bool,
         record: Option<Rc<Record>>,
     ) -> ClientStream {
@@ -87,6 +91,7 @@ impl ClientStream {
             account,
             session,
             peer,
+            method,
             wants_leader,
             record,
             ended: Cell::new(None),
@@ -111,6 +116,13 @@ impl ClientStream {
         }
     }
 
+    /// A message has come.
+    pub(super) fn heard(&self, count: &WorkerMetrics) {
+        if let Some(method) = self.method {
+            count.calls[method].received.inc();
+        }
+    }
+
     /// Bytes that have not left.
     pub(super) fn queued(&self) -> usize {
         self.account.queued()
@@ -119,7 +131,7 @@ impl ClientStream {
     /// Sends one message, which shows no more of the store than is known. What all streams of a connection keep together is bounded (S1): false when it
     /// is too much, and the stream is reset.
     #[must_use]
-    pub(super) fn send(&self, known: &Known, payload: Payload) -> bool {
+    pub(super) fn send(&self, known: &Known, count: &WorkerMetrics, payload: Payload) -> bool {
         self.peer.show(known, known.revision());
         if let Some(record) = &self.record {
             record.sent_message(payload.remaining());
@@ -132,6 +144,9 @@ impl ClientStream {
         };
         // The same.
         let _ = stream.send_data(payload, false);
+        if let Some(method) = self.method {
+            count.calls[method].sent.inc();
+        }
         if self.account.total() <= limits::MAX_STALLED_BYTES {
             return true;
         }

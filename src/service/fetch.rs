@@ -111,7 +111,8 @@ impl Read<'_> {
                     Err(failure) => (failure, None),
                 };
                 let untried_endpoint = endpoints.other(tried).is_some();
-                match verdict(&failed.0, self.situation(untried_endpoint, give_up)) {
+                let situation = self.situation(untried_endpoint, give_up);
+                match self.ctx.judged(verdict(&failed.0, situation)) {
                     Verdict::Give => return self.give(failed),
                     Verdict::Again => {}
                     Verdict::AfterPause => {

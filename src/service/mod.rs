@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::machine::retry::Verdict;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::net::drain::Drain;
 use crate::net::timers::Timers;
@@ -147,6 +148,17 @@ impl Ctx {
     /// Whether it is to be known who a client is.
     pub fn asks_who(&self) -> bool {
         self.shared.observer().is_some()
+    }
+
+    /// The verdict on an attempt that failed, counted.
+    fn judged(&self, verdict: Verdict) -> Verdict {
+        let count = &self.count().failed_attempts;
+        match verdict {
+            Verdict::Again => count.again.inc(),
+            Verdict::AfterPause => count.after_pause.inc(),
+            Verdict::Give => count.given.inc(),
+        }
+        verdict
     }
 
     /// This worker's block of counters.

@@ -42,6 +42,8 @@ pub(super) struct Outflow {
     /// Unary answers must be read within a time; streams may wait for ever.
     timed: bool,
     lesson: Lesson,
+    /// Where a call may have several messages: whose they are, and those that have been counted.
+    counted: Option<(usize, u64)>,
     stall: Option<Stall>,
     /// What is noted of the call.
     record: Option<Rc<Record>>,
@@ -56,6 +58,8 @@ struct Translation {
     out: VecDeque<Bytes>,
     /// Bytes in `out`.
     waiting: usize,
+    /// How many have been.
+    messages: u64,
     large: Large,
 }
 
@@ -69,10 +73,17 @@ impl Outflow {
             peer: call.peer.clone(),
             timed,
             lesson,
+            counted: None,
             stall: None,
             record: call.record.clone(),
             translation: None,
         }
+    }
+
+    /// Messages are counted, where the call may have several.
+    pub(super) fn counted(mut self, call: &Call) -> Outflow {
+        self.counted = call.streamed().map(|method| (method, 0));
+        self
     }
 
     /// What passes is translated first, where the method asks for it.
@@ -84,6 +95,7 @@ impl Outflow {
                 stream,
                 out: VecDeque::new(),
                 waiting: 0,
+                messages: 0,
                 large: Large::new(&self.ctx.large_answers),
             })
         });
@@ -124,6 +136,29 @@ impl Outflow {
 
     /// Relays until the end.
     pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut RecvStream,
+        to: &mut SendStream<Payload>,
+    ) -> Poll<Result<End, Stopped>> {
+        let polled = self.poll_plain_or_translated(cx, from, to);
+        self.count();
+        polled
+    }
+
+    /// Counts messages of a stream that have come since.
+    fn count(&mut self) {
+        let Some((method, counted)) = &mut self.counted else {
+            return;
+        };
+        let translated = self.translation.as_ref().map_or(0, |t| t.messages);
+        let messages = self.pump.messages() + translated;
+        let count = &self.ctx.count().calls[*method];
+        count.sent.add((messages - *counted) as usize);
+        *counted = messages;
+    }
+
+    fn poll_plain_or_translated(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut RecvStream,
@@ -259,6 +294,7 @@ impl Translation {
         while self.out.is_empty() {
             match self.stream.next() {
                 Ok(Some(pieces)) => {
+                    self.messages += 1;
                     self.waiting = pieces.iter().map(Bytes::len).sum();
                     self.out.extend(pieces);
                 }

@@ -88,7 +88,7 @@ async fn open(call: &mut Call, upload: &mut Upload) -> Result<(Taken, Response<R
             wants_leader: attempt::wants_leader(&call.head.headers),
             time_left: Instant::now() < give_up,
         };
-        match verdict(&failure, situation) {
+        match call.ctx.judged(verdict(&failure, situation)) {
             Verdict::Give => return Err(Stop::Status(reply::lost(&failure, call.deadline))),
             Verdict::Again => {}
             Verdict::AfterPause => {
@@ -199,7 +199,9 @@ async fn answer(
         return code;
     }
     let unary = call.is_unary();
-    let mut out = Outflow::new(call, unary, lesson).translated(call.method);
+    let mut out = Outflow::new(call, unary, lesson)
+        .translated(call.method)
+        .counted(call);
     let drain = (!unary).then(|| call.ctx.drain.clone());
     let timer = call.timer();
     let body = &mut call.body;

@@ -84,7 +84,10 @@ impl Requests {
         }
         loop {
             match self.messages.next(ctx) {
-                Ok(Some(message)) => return Poll::Ready(Ok(Next::Message(message))),
+                Ok(Some(message)) => {
+                    stream.heard(ctx.count());
+                    return Poll::Ready(Ok(Next::Message(message)));
+                }
                 Ok(None) => {}
                 Err(status) => return Poll::Ready(Err(Over::Status(status))),
             }

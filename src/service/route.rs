@@ -9,7 +9,7 @@ use crate::metrics::{CallMetrics, Limit};
 use crate::service::call::Call;
 use crate::service::record::open::Record;
 use crate::service::{Ctx, health, lease, namespace, read, relay, reply, watch};
-use crate::wire::method::Method;
+use crate::wire::method::{Kind, Method};
 use crate::wire::status::{Code, Status};
 
 /// Begins to serve a call, as a task of its own. Each way of serving is a future of its own size,
@@ -94,7 +94,7 @@ fn observe(call: &mut Call) {
 fn admit(call: &mut Call) -> Option<OpenCall> {
     let counted = OpenCall::new(call);
     counters(&call.ctx, call.method).started.inc();
-    let Some(status) = refusal(call) else {
+    let Some(status) = refusal(call, counted.began) else {
         return Some(counted);
     };
     let code = reply::trailers_only(&mut call.respond, &status);
@@ -107,14 +107,14 @@ fn counters<'a>(ctx: &'a Ctx, method: Option<&Method>) -> &'a CallMetrics {
     &calls[method.map_or(calls.len() - 1, |method| method.index)]
 }
 
-fn refusal(call: &Call) -> Option<Status> {
+fn refusal(call: &Call, now: Instant) -> Option<Status> {
     if call.head.headers.len() > limits::HEADER_FIELDS {
         call.ctx.count().hit(Limit::HeaderFields);
         let text = format!("more than {} header fields", limits::HEADER_FIELDS);
         return Some(Status::new(Code::ResourceExhausted, text));
     }
     // Over before it arrived: etcd would not serve it either, and a write is better not begun.
-    if call.deadline.is_some_and(|at| at <= Instant::now()) {
+    if call.deadline.is_some_and(|at| at <= now) {
         return Some(reply::deadline_exceeded());
     }
     if let Some(status) = namespace::refused(call) {
@@ -134,6 +134,7 @@ fn refusal(call: &Call) -> Option<Status> {
 struct OpenCall {
     ctx: Rc<Ctx>,
     record: Option<Rc<Record>>,
+    began: Instant,
 }
 
 impl OpenCall {
@@ -141,12 +142,19 @@ impl OpenCall {
         let ctx = call.ctx.clone();
         ctx.open_calls.set(ctx.open_calls.get() + 1);
         ctx.count().open_calls.inc();
-        let record = call.record.clone();
-        OpenCall { ctx, record }
+        OpenCall {
+            ctx,
+            record: call.record.clone(),
+            began: Instant::now(),
+        }
     }
 
     fn ended(self, method: Option<&Method>, code: Code) {
-        counters(&self.ctx, method).handled[usize::from(code.as_u8())].inc();
+        let count = counters(&self.ctx, method);
+        count.handled[usize::from(code.as_u8())].inc();
+        if method.is_some_and(|method| method.kind == Kind::Unary) {
+            count.took(self.began.elapsed());
+        }
         if let Some(record) = &self.record
             && let Some(observer) = self.ctx.shared.observer()
         {

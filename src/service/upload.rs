@@ -38,6 +38,8 @@ pub(super) struct Upload {
     /// Runs while a unary request is incomplete.
     timer: Option<Pin<Box<Sleep>>>,
     unary: bool,
+    /// Where a call may have several messages: whose they are, and those that have been counted.
+    counted: Option<(usize, u64)>,
     /// etcd may have processed it.
     may_be_done: bool,
     /// What is noted of the call.
@@ -84,6 +86,7 @@ impl Upload {
             state: UploadState::Open,
             timer: None,
             unary: call.is_unary(),
+            counted: call.streamed().map(|method| (method, 0)),
             may_be_done: false,
             record: call.record.clone(),
             translation: Translation::of(call),
@@ -155,6 +158,7 @@ impl Upload {
                 polled
             }
         };
+        self.count();
         match polled {
             Poll::Ready(Ok(())) => {
                 self.state = UploadState::Over;
@@ -178,6 +182,20 @@ impl Upload {
             }
             Poll::Pending if self.unary && !self.client_done => self.poll_timer(cx),
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Counts messages of a stream that have come since. What is sent once more is not counted again.
+    fn count(&mut self) {
+        let Some((method, counted)) = &mut self.counted else {
+            return;
+        };
+        let translated = self.translation.as_ref().map_or(0, |t| t.messages);
+        let messages = self.pump.messages() + translated;
+        if messages > *counted {
+            let count = &self.ctx.count().calls[*method];
+            count.received.add((messages - *counted) as usize);
+            *counted = messages;
         }
     }
 
@@ -292,6 +310,8 @@ struct Translation {
     stream: Stream,
     /// Translated and not sent.
     out: VecDeque<Bytes>,
+    /// How many have been.
+    messages: u64,
     unfinished: Unfinished,
 }
 
@@ -302,6 +322,7 @@ impl Translation {
         Some(Box::new(Translation {
             stream,
             out: VecDeque::new(),
+            messages: 0,
             unfinished: Unfinished::new(&call.peer, &call.ctx.large_requests),
         }))
     }
@@ -310,6 +331,7 @@ impl Translation {
     fn rewind(&mut self) {
         self.stream.clear();
         self.out.clear();
+        self.messages = 0;
         self.unfinished.set(0);
     }
 
@@ -325,7 +347,10 @@ impl Translation {
     fn next(&mut self, ctx: &Ctx) -> Result<Option<Bytes>, Status> {
         while self.out.is_empty() {
             match self.stream.next() {
-                Ok(Some(pieces)) => self.out.extend(pieces),
+                Ok(Some(pieces)) => {
+                    self.messages += 1;
+                    self.out.extend(pieces);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     if let StreamError::Frame(FrameError::TooLarge { .. }) = error {

@@ -60,6 +60,7 @@ pub struct CallGuard(Rc<Conn>);
 impl CallGuard {
     fn new(conn: Rc<Conn>) -> CallGuard {
         conn.open.set(conn.open.get() + 1);
+        conn.calls().streams.inc();
         CallGuard(conn)
     }
 
@@ -134,6 +135,7 @@ impl Clone for CallGuard {
 impl Drop for CallGuard {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
+        self.0.calls().streams.dec();
     }
 }
 
@@ -155,7 +157,8 @@ impl Conn {
         stream: Stream,
         keepalive: KeepAlive,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
-        let (io, flusher) = batched(stream, None);
+        let calls = target.metrics.worker(worker);
+        let (io, flusher) = batched(stream, None, calls.traffic.clone());
         let (send, mut h2) = builder()
             .handshake::<_, Bytes>(io)
             .await
@@ -187,6 +190,7 @@ impl Conn {
             most_calls: Cell::new(h2.max_concurrent_send_streams()),
             held: Cell::new(0),
         });
+        conn.calls().connections.inc();
         let driver = drive(conn.clone(), h2, pings, keepalive);
         Ok((conn, driver))
     }
@@ -259,6 +263,12 @@ impl Conn {
             body,
             guard: CallGuard::new(self.clone()),
         })
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.calls().connections.dec();
     }
 }
 

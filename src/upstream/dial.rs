@@ -12,21 +12,27 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::limits;
+use crate::metrics::TlsSide;
 use crate::net::stream::Stream;
 use crate::upstream::endpoint::{Address, Endpoint};
 
-/// A connected stream to the endpoint, under TLS if `tls` is given.
-pub async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> io::Result<Stream> {
+/// A connected stream to the endpoint, under TLS if `tls` is given, with what is counted of it.
+pub async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<(&Arc<ClientConfig>, &TlsSide)>,
+) -> io::Result<Stream> {
     match &endpoint.address {
         Address::Unix(path) => {
             let unix = UnixStream::connect(path).await?;
             match tls {
                 None => Ok(Stream::Unix(unix)),
-                Some(config) => {
+                Some((config, side)) => {
                     let name = server_name("localhost")?;
+                    let handshake = side.handshake();
                     let tls = TlsConnector::from(config.clone())
                         .connect(name, unix)
                         .await?;
+                    handshake.done();
                     Ok(Stream::TlsUnix(Box::new(tls)))
                 }
             }
@@ -35,11 +41,13 @@ pub async fn connect(endpoint: &Endpoint, tls: Option<&Arc<ClientConfig>>) -> io
             let tcp = connect_tcp(host, *port).await?;
             match tls {
                 None => Ok(Stream::Tcp(tcp)),
-                Some(config) => {
+                Some((config, side)) => {
                     let name = server_name(host)?;
+                    let handshake = side.handshake();
                     let tls = TlsConnector::from(config.clone())
                         .connect(name, tcp)
                         .await?;
+                    handshake.done();
                     Ok(Stream::TlsClient(Box::new(tls)))
                 }
             }

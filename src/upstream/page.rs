@@ -25,7 +25,11 @@ pub struct Page {
 /// Fetches `path`; the caller sets the time limit.
 pub async fn fetch(endpoints: &Endpoints, target: &Target, path: &str) -> io::Result<Page> {
     let tls = endpoints.tls(&target.endpoint);
-    let stream = dial::connect(&target.endpoint, tls.as_ref().map(|tls| &tls.pages)).await?;
+    let stream = dial::connect(
+        &target.endpoint,
+        tls.as_ref().map(|tls| (&tls.pages, &*tls.counts)),
+    )
+    .await?;
     let uri = Uri::builder()
         .scheme(target.scheme.clone())
         .authority(target.authority.clone())

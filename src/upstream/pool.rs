@@ -255,7 +255,8 @@ impl Pool {
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
         let endpoint = &target.endpoint;
         let tls = self.endpoints.tls(endpoint);
-        let stream = dial::connect(endpoint, tls.as_ref().map(|tls| &tls.calls)).await?;
+        let stream =
+            dial::connect(endpoint, tls.as_ref().map(|tls| (&tls.calls, &*tls.counts))).await?;
         let keepalive = self.endpoints.keepalive();
         Conn::handshake(target.clone(), self.worker, stream, keepalive).await
     }

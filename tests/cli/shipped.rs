@@ -2,7 +2,7 @@
 //! taken by the program as it stands.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use etcd_edge::app::changes::LIVE;
 use etcd_edge::cli::{self, Parsed};
@@ -132,86 +132,6 @@ fn the_deployment_starts_the_program_where_its_service_is() {
     // Probes show no certificate.
     assert_eq!(tls.trusted_ca_file, None);
     assert_eq!(manifest.matches("scheme: HTTPS\n").count(), 2);
-}
-
-/// Flags of other programs that the documentation speaks of, and words that stand for any.
-const OTHERS: [&str; 5] = ["--help", "--flag", "--from-key", "--prefix", "--rev"];
-
-#[test]
-fn every_flag_that_is_named_exists() {
-    let mut flags: Vec<String> = OTHERS.map(str::to_owned).to_vec();
-    for line in printed("start --help")
-        .lines()
-        .filter(|line| line.starts_with("  --"))
-    {
-        let name = line.split_whitespace().next().unwrap();
-        flags.push(name.to_owned());
-        flags.push(name.replacen("--experimental-", "--", 1));
-    }
-    flags.push("--config-file".to_owned());
-    let mut checked = 0;
-    for path in pages() {
-        let text = std::fs::read_to_string(&path).unwrap().replace("\\\n", " ");
-        for line in text.lines() {
-            for named in named(line, path.ends_with("benchmarks.md")) {
-                assert!(
-                    flags.contains(&named),
-                    "{}: {named}: {line}",
-                    path.display()
-                );
-                checked += 1;
-            }
-        }
-    }
-    assert!(checked > 100, "{checked}");
-}
-
-/// What people read: the pages, and all that is in `deploy/`.
-fn pages() -> Vec<PathBuf> {
-    let mut pages = vec![root().join("README.md"), root().join("ARCHITECTURE.md")];
-    let mut folders = vec![root().join("docs"), root().join("deploy")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            match extension {
-                _ if path.is_dir() => folders.push(path),
-                Some("md" | "yaml" | "service") | None => pages.push(path),
-                Some(_) => {}
-            }
-        }
-    }
-    pages
-}
-
-/// Flags behind a command of ours, and those that a page sets in code; not so where other programs are
-/// what a page is about.
-fn named(line: &str, others: bool) -> Vec<String> {
-    const COMMANDS: [&str; 3] = ["etcd-edge start", "grpc-proxy start", "check-config"];
-    let begins = COMMANDS.iter().filter_map(|command| line.find(command));
-    let begin = begins.min().unwrap_or(line.len());
-    let end = line[begin..]
-        .find('`')
-        .map_or(line.len(), |end| begin + end);
-    let mut named = Vec::new();
-    for (at, _) in line.match_indices("--") {
-        let name = line[at + 2..].find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        let name = &line[at..name.map_or(line.len(), |end| at + 2 + end)];
-        let before = line[..at].chars().last();
-        let ours = (begin..end).contains(&at) && before == Some(' ');
-        if name.len() > 2 && !name.starts_with("---") && (ours || before == Some('`') && !others) {
-            named.push(name.to_owned());
-        }
-    }
-    named
-}
-
-#[test]
-fn flags_are_found_where_they_are_named() {
-    let line = "`--debug`, --no; `etcd-edge start --endpoints=a -- --x` and --this, ---y";
-    assert_eq!(named(line, false), ["--debug", "--endpoints", "--x"]);
-    assert_eq!(named(line, true), ["--endpoints", "--x"]);
-    assert_eq!(named("cargo test --release", false), [""; 0]);
 }
 
 #[test]

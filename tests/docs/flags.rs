@@ -226,6 +226,7 @@ const OBSERVED: &[(&str, &str, &str)] = &[
         "life/spans.rs",
         "spans_hang_together_with_callers_and_etcds",
     ),
+    ("metrics-addr", "docs/handbook.rs", "metrics_and_health"),
     (
         "config",
         "reload/config.rs",

@@ -11,8 +11,8 @@
 //!
 //! How many watchers and heartbeats are merged is in `tests/watch_sharing.rs` and `tests/leases.rs`.
 
+use crate::cluster;
 use crate::shell::Shell;
-use crate::{cluster, help_text};
 
 #[test]
 fn static_endpoints() {
@@ -85,13 +85,5 @@ etcd_server_has_leader 1
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:4443/health
 {"health":"true","reason":""}
 "#;
-    let flag = "--metrics-addr URL";
-    let mut shell = Shell::open(None);
-    match help_text().contains(&format!("{flag}  [not supported yet]")) {
-        true => {
-            let start = start.replace("  --metrics-addr https://0.0.0.0:4443 \\\n", "");
-            shell.run("metrics and health", &[etcd, &start, pages]);
-        }
-        false => shell.run("metrics and health", &[etcd, start, pages, further]),
-    }
+    Shell::open(None).run("metrics and health", &[etcd, start, pages, further]);
 }

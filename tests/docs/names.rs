@@ -18,7 +18,13 @@ const OTHERS: [(&str, &[&str]); 8] = [
     ("every program", &["help", "version"]),
     ("cargo", &["release", "test"]),
     ("curl", &["http1.1"]),
-    ("etcd", &["max-request-bytes"]),
+    (
+        "etcd",
+        &[
+            "experimental-enable-distributed-tracing",
+            "max-request-bytes",
+        ],
+    ),
     ("etcdctl", &["from-key", "prefix", "rev"]),
     ("scripts", &["list", "once", "update"]),
     ("valgrind", &["tool"]),

@@ -144,10 +144,11 @@ async fn each_call_is_told_once_with_what_passed() {
         (&"etcd".into(), &"cache".into())
     );
     assert_eq!(passed(reads[2]), expected["whole"]);
+    // etcd may refuse it by its head, before its message is here.
     let unknown = of(UNKNOWN);
     assert_eq!(
-        (&unknown[0]["code"], passed(unknown[0])),
-        (&"Unimplemented".into(), [1, 1, 0, 0])
+        (&unknown[0]["code"], &passed(unknown[0])[2..]),
+        (&"Unimplemented".into(), &[0, 0][..])
     );
     let watched = of(WATCH);
     assert_eq!(

@@ -19,6 +19,12 @@ pub(in crate::net) fn common_name(certificate: &CertificateDer<'_>) -> Result<St
     Ok(names.collect::<Vec<_>>().join(" "))
 }
 
+/// When it ends, in seconds since 1970; `None` if it cannot be read, or ended before that.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let parsed = parse(certificate).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
+}
+
 /// Serial numbers that are on a list.
 #[derive(Debug, Default)]
 pub(super) struct Revoked(HashSet<Box<[u8]>>);

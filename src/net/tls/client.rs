@@ -13,6 +13,7 @@ use super::files::{Contents, File, pair_error};
 use super::reload::Side;
 use super::{H2, HTTP_1_1};
 use crate::error::StartError;
+use crate::metrics::TlsSide;
 
 /// What it is made of.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct ClientTls {
     pub calls: Arc<ClientConfig>,
     /// Offers `http/1.1`.
     pub pages: Arc<ClientConfig>,
+    /// What is counted of connections that are made with it.
+    pub counts: Arc<TlsSide>,
 }
 
 /// The configurations in force. Shared by all workers.
@@ -50,19 +53,26 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Reads the files. The side is for [`reload`](super::reload::run).
-    pub fn load(files: ClientFiles) -> Result<(Arc<Dialer>, Side), StartError> {
+    /// Reads the files; what happens is counted. The side is for [`reload`](super::reload::run).
+    pub fn load(
+        files: ClientFiles,
+        counts: Arc<TlsSide>,
+    ) -> Result<(Arc<Dialer>, Side), StartError> {
         let all = files.all();
         let contents = Contents::read(&all);
         let dialer = Arc::new(Dialer {
-            current: ArcSwap::from_pointee(files.make(&contents)?),
+            current: ArcSwap::from_pointee(files.make(&contents, &counts)?),
         });
         let shared = dialer.clone();
+        let shown = counts.clone();
         let renew = move |contents: &Contents| {
-            shared.current.store(Arc::new(files.make(contents)?));
+            shared
+                .current
+                .store(Arc::new(files.make(contents, &shown)?));
             Ok(())
         };
-        Ok((dialer, Side::new("etcd", all, &contents, renew)))
+        let side = Side::new("etcd", all, &contents, counts, renew);
+        Ok((dialer, side))
     }
 
     /// For one connection.
@@ -81,7 +91,8 @@ impl ClientFiles {
         ca.into_iter().chain(identity).cloned().collect()
     }
 
-    fn make(&self, contents: &Contents) -> Result<ClientTls, StartError> {
+    /// What the contents come to; the side is told of the certificate.
+    fn make(&self, contents: &Contents, side: &Arc<TlsSide>) -> Result<ClientTls, StartError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -108,7 +119,13 @@ impl ClientFiles {
         let pages = Arc::new(config.clone());
         config.alpn_protocols = vec![H2.to_vec()];
         let calls = Arc::new(config);
-        Ok(ClientTls { calls, pages })
+        let cert = self.identity.as_ref().map(|(cert, _)| cert);
+        side.shows(cert.and_then(|cert| contents.not_after(cert)));
+        Ok(ClientTls {
+            calls,
+            pages,
+            counts: side.clone(),
+        })
     }
 }
 

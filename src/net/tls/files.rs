@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate::not_after;
 use crate::error::StartError;
 use crate::limits;
 
@@ -74,6 +75,11 @@ impl Contents {
             return Err(file.error("no certificate in this file"));
         }
         Ok(read)
+    }
+
+    /// When the certificate ends, in seconds since 1970, as far as can be told.
+    pub(super) fn not_after(&self, file: &File) -> Option<u64> {
+        not_after(self.certificates(file).ok()?.first()?)
     }
 
     /// Of PKCS #8, PKCS #1 or SEC 1.

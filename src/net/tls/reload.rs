@@ -16,11 +16,13 @@ use super::files::{Contents, File};
 use super::watch::Watch;
 use crate::error::StartError;
 use crate::limits;
+use crate::metrics::TlsSide;
 
 /// One side's files, and what is done with new contents.
 pub struct Side {
     name: &'static str,
     files: Vec<File>,
+    counts: Arc<TlsSide>,
     renew: Renew,
     /// Fingerprint of the contents that were taken, or called wrong, last.
     settled: u64,
@@ -51,11 +53,13 @@ impl Side {
         name: &'static str,
         files: Vec<File>,
         contents: &Contents,
+        counts: Arc<TlsSide>,
         renew: impl Fn(&Contents) -> Result<(), StartError> + Send + 'static,
     ) -> Side {
         Side {
             name,
             files,
+            counts,
             renew: Box::new(renew),
             settled: contents.fingerprint(),
             wrong: false,
@@ -74,6 +78,8 @@ impl Side {
         match (self.renew)(&contents) {
             Ok(()) => {
                 (self.settled, self.wrong, self.suspect) = (print, false, None);
+                self.counts.reloads.inc();
+                self.counts.set_stale(false);
                 info!(
                     side = self.name,
                     "TLS files have changed: new connections use them"
@@ -86,6 +92,8 @@ impl Side {
             }
             Err(error) => {
                 (self.settled, self.wrong, self.suspect) = (print, true, None);
+                self.counts.reload_failures.inc();
+                self.counts.set_stale(true);
                 warn!(
                     side = self.name,
                     %error,
@@ -148,6 +156,7 @@ async fn wait(watch: Watch, asked: &Notify, pause: Duration) -> bool {
 mod tests {
     use super::{Contents, File, Look, Side};
     use crate::error::StartError;
+    use crate::metrics::TlsSide;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -169,7 +178,9 @@ mod tests {
             }
         };
         let files = vec![file.clone()];
-        let mut side = Side::new("test", files.clone(), &Contents::read(&files), renew);
+        let counts = Arc::new(TlsSide::default());
+        let contents = Contents::read(&files);
+        let mut side = Side::new("test", files.clone(), &contents, counts.clone(), renew);
         assert_eq!(side.look(false), Look::Same);
         assert_eq!(side.look(true), Look::Same);
         write("good 2");
@@ -182,6 +193,7 @@ mod tests {
         assert_eq!(side.look(false), Look::Unsettled);
         write("good 3");
         assert_eq!(side.look(false), Look::Renewed);
+        assert!(!counts.is_stale());
         // Wrong for good.
         write("bad");
         assert_eq!(side.look(false), Look::Unsettled);
@@ -198,8 +210,11 @@ mod tests {
         assert_eq!(side.look(false), Look::Wrong);
         assert_eq!(side.look(false), Look::Same);
         assert_eq!(taken.load(Ordering::Relaxed), 2);
+        assert!(counts.is_stale());
         // What was in force all the time is taken like anything new.
         write("good 3");
         assert_eq!(side.look(false), Look::Renewed);
+        assert!(!counts.is_stale());
+        assert_eq!((counts.reloads.get(), counts.reload_failures.get()), (3, 4));
     }
 }

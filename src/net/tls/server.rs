@@ -22,6 +22,7 @@ use super::offer::Offer;
 use super::reload::Side;
 use super::{H2, HTTP_1_1};
 use crate::error::StartError;
+use crate::metrics::TlsSide;
 
 /// What it is made of.
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ pub struct ServerFiles {
 #[derive(Debug)]
 pub struct Acceptor {
     current: ArcSwap<Door>,
+    counts: Arc<TlsSide>,
 }
 
 /// What one reading of the files came to.
@@ -53,23 +55,31 @@ struct Door {
 }
 
 impl Acceptor {
-    /// Reads the files. The side is for [`reload`](super::reload::run).
-    pub fn load(files: ServerFiles) -> Result<(Arc<Acceptor>, Side), StartError> {
+    /// Reads the files; what happens is counted. The side is for [`reload`](super::reload::run).
+    pub fn load(
+        files: ServerFiles,
+        counts: Arc<TlsSide>,
+    ) -> Result<(Arc<Acceptor>, Side), StartError> {
         let all = files.all();
         let contents = Contents::read(&all);
         let acceptor = Arc::new(Acceptor {
             current: ArcSwap::from_pointee(files.make(&contents)?),
+            counts: counts.clone(),
         });
+        counts.shows(contents.not_after(&files.cert));
         let shared = acceptor.clone();
         let renew = move |contents: &Contents| {
             shared.current.store(Arc::new(files.make(contents)?));
+            shared.counts.shows(contents.not_after(&files.cert));
             Ok(())
         };
-        Ok((acceptor, Side::new("clients", all, &contents, renew)))
+        let side = Side::new("clients", all, &contents, counts, renew);
+        Ok((acceptor, side))
     }
 
     /// The handshake. Nobody is let in whom what is in force at its end would refuse.
     pub async fn accept(&self, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let handshake = self.counts.handshake();
         let door = self.current.load_full();
         let stream = TlsAcceptor::from(door.config.clone())
             .accept(socket)
@@ -80,6 +90,7 @@ impl Acceptor {
         if resumed || !Arc::ptr_eq(&door, &now) {
             now.check(connection)?;
         }
+        handshake.done();
         Ok(stream)
     }
 }
@@ -290,7 +301,7 @@ mod tests {
         };
         let other = of_other.make(&Contents::read(&of_other.all())).unwrap();
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-            let (acceptor, _) = Acceptor::load(files.clone()).unwrap();
+            let (acceptor, _) = Acceptor::load(files.clone(), Arc::default()).unwrap();
             let mut roots = RootCertStore::empty();
             roots.add(ours.der().clone()).unwrap();
             let key = PrivateKeyDer::from_pem_slice(client_key.serialize_pem().as_bytes());

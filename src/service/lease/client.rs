@@ -68,6 +68,7 @@ struct Beating {
 fn open(call: Box<Call>, session: Session) -> Beating {
     call.comes_from(Source::Shared);
     let deadline = call.timer();
+    let method = call.streamed();
     let Call {
         ctx,
         peer,
@@ -85,7 +86,15 @@ fn open(call: Box<Call>, session: Session) -> Beating {
     let wants_leader = attempt::wants_leader(&head.headers);
     let number_of_peer = peer.number;
     let client = Rc::new(Client {
-        stream: ClientStream::new(respond, account, session, peer, wants_leader, record),
+        stream: ClientStream::new(
+            respond,
+            account,
+            session,
+            peer,
+            method,
+            wants_leader,
+            record,
+        ),
         number,
         room,
         most: most_pending(streams),

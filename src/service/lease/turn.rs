@@ -93,10 +93,8 @@ pub(super) fn tell(ctx: &Ctx, told: Told) {
                 .pending
                 .set(client.pending.get().saturating_sub(times));
             for _ in 0..times {
-                if !client
-                    .stream
-                    .send(&ctx.shared.known, Payload::from(message.clone()))
-                {
+                let payload = Payload::from(message.clone());
+                if !client.stream.send(&ctx.shared.known, ctx.count(), payload) {
                     ctx.count().hit(Limit::StalledBytes);
                     return;
                 }

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use opentelemetry_http::{HttpClient, HttpError};
-use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use crate::error::StartError;
 use crate::limits;
-use crate::net::tls::client::{ClientFiles, Dialer, Trust};
+use crate::net::tls::client::{ClientFiles, ClientTls, Dialer, Trust};
 use crate::upstream::dial;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::exchange::exchange;
@@ -69,7 +68,7 @@ impl CollectorUrl {
             identity: None,
         };
         let tls = match self.endpoint.is_tls() {
-            true => Some(Dialer::load(files)?.0.current().pages.clone()),
+            true => Some(Dialer::load(files, Arc::default())?.0.current()),
             false => None,
         };
         let endpoint = self.endpoint.clone();
@@ -81,7 +80,7 @@ impl CollectorUrl {
 #[derive(Debug)]
 pub(super) struct Client {
     endpoint: Endpoint,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<Arc<ClientTls>>,
 }
 
 impl HttpClient for Client {
@@ -95,7 +94,8 @@ impl HttpClient for Client {
     {
         Box::pin(async move {
             let sent = async {
-                let stream = dial::connect(&self.endpoint, self.tls.as_ref()).await?;
+                let tls = self.tls.as_ref().map(|tls| (&tls.pages, &*tls.counts));
+                let stream = dial::connect(&self.endpoint, tls).await?;
                 exchange(stream, request, limits::SPAN_ANSWER_BYTES).await
             };
             Ok(timeout(limits::SPAN_EXPORT_TIME, sent).await??)

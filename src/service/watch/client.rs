@@ -105,6 +105,7 @@ struct Watching {
 fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
     call.comes_from(Source::Shared);
     let deadline = call.timer();
+    let method = call.streamed();
     let session = call.session();
     let Call {
         ctx,
@@ -126,7 +127,15 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
     let account = Account::new(id.number(), room / 2, total);
     let wants_leader = attempt::wants_leader(&head.headers);
     let client = Rc::new(Client {
-        stream: ClientStream::new(respond, account, session, peer, wants_leader, record),
+        stream: ClientStream::new(
+            respond,
+            account,
+            session,
+            peer,
+            method,
+            wants_leader,
+            record,
+        ),
         syncing: Cell::new(false),
         granted: Cell::new(granted),
     });

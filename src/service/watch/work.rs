@@ -143,7 +143,7 @@ fn send(ctx: &Rc<Ctx>, stream: StreamId, message: Message) {
         Message::Whole(bytes) => Payload::from(bytes),
         Message::Shared { head, tail } => Payload::new(&head, tail),
     };
-    if !client.stream.send(&ctx.shared.known, payload) {
+    if !client.stream.send(&ctx.shared.known, ctx.count(), payload) {
         ctx.count().hit(Limit::StalledBytes);
     }
 }
