@@ -20,7 +20,7 @@ use rustls::{ClientConfig, HandshakeKind};
 use support::cluster::Cluster;
 use support::grpc::Client;
 use support::http;
-use support::pages::logged;
+use support::pages::{logged, metric};
 use support::pb::Msg;
 use support::process::Process;
 use support::proxy::Proxy;
@@ -317,6 +317,11 @@ async fn towards_etcd_too() {
     replace_both(tls, &current, &tls.root_client);
     let line = told(&proxy, WRONG, 1).await;
     assert_eq!(line["side"], "etcd");
+    let counted = |name: &str| {
+        let series = format!("etcd_edge_tls_{name}{{side=\"etcd\"}}");
+        metric(proxy.address(), &series)
+    };
+    assert_eq!(counted("files_unusable"), 1.0);
     let error = line["error"].as_str().unwrap();
     assert!(
         error.contains("cert has non empty Common Name (root)"),
@@ -333,6 +338,12 @@ async fn towards_etcd_too() {
     replace(tls, &ca, &tls.ca);
     told(&proxy, RENEWED, 3).await;
     assert_eq!(page(), 200);
+    assert_eq!(counted("files_unusable"), 0.0);
+    assert_eq!(counted("reloads_total"), 3.0);
+    assert_eq!(counted("reload_failures_total"), 1.0);
+    assert!(counted("handshakes_total") >= 2.0);
+    assert!(counted("handshake_failures_total") >= 1.0);
+    assert!(counted("certificate_not_after_timestamp_seconds") > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -58,7 +58,7 @@ fn flags_that_pages_name_exist() {
                     None => known(&name),
                 };
                 // The program that measures has flags of its own.
-                let bench = page.ends_with("benchmarks.md")
+                let bench = (page.ends_with("benchmarks.md") || prose.contains("scripts/bench.sh"))
                     && benches.contains(&format!("{}:", name.replace('-', "_")));
                 if !good && !bench {
                     let at = match number < prose.lines().count() {

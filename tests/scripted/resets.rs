@@ -3,6 +3,7 @@
 
 use h2::Reason;
 
+use crate::support::pages::metric;
 use crate::support::scripted_etcd::framed;
 use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
 
@@ -79,6 +80,12 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
             assert_eq!(ended(reply).await.only(), b"done", "{path}");
             if endpoints == 2 {
                 assert_ne!(first.endpoint, second.endpoint, "{path}");
+            }
+            // With nowhere else to go it pauses first; the verdict is counted.
+            for (verdict, when) in [("again", 2), ("after_pause", 1), ("give", 0)] {
+                let series = format!("etcd_edge_failed_attempts_total{{verdict=\"{verdict}\"}}");
+                let counted = metric(scene.proxy.address(), &series);
+                assert_eq!(counted, f64::from(u8::from(endpoints == when)), "{path}");
             }
             scene.etcd.quiet().await;
         }

@@ -11,7 +11,7 @@ pub struct Page {
     pub status: u16,
     /// Status line and header lines.
     pub head: String,
-    /// The body, not decoded.
+    /// The body, put together where it came in chunks.
     pub body: String,
 }
 
@@ -30,17 +30,38 @@ pub fn request(address: &str, method: &str, path: &str) -> std::io::Result<Page>
     )?;
     let mut all = Vec::new();
     stream.read_to_end(&mut all)?;
-    let all = String::from_utf8_lossy(&all);
-    let (head, body) = all
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| Error::other("no head"))?;
+    let end = all.windows(4).position(|four| four == b"\r\n\r\n");
+    let end = end.ok_or_else(|| Error::other("no head"))?;
+    let (head, body) = (String::from_utf8_lossy(&all[..end]), &all[end + 4..]);
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    let body = match chunked {
+        true => joined(body).ok_or_else(|| Error::other("not in chunks"))?,
+        false => body.to_vec(),
+    };
     let status = head
         .split_whitespace()
         .nth(1)
         .and_then(|code| code.parse().ok());
     Ok(Page {
         status: status.ok_or_else(|| Error::other("no status"))?,
-        head: head.to_owned(),
-        body: body.to_owned(),
+        body: String::from_utf8_lossy(&body).into_owned(),
+        head: head.into_owned(),
     })
+}
+
+/// What chunks come to; `None` when they are none, or the last is missing.
+fn joined(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = rest.windows(2).position(|two| two == b"\r\n")?;
+        let size = std::str::from_utf8(&rest[..line]).ok()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(line + 2..line + 2 + size)?);
+        rest = rest.get(line + 2 + size + 2..)?;
+    }
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::janitor;
@@ -14,6 +15,8 @@ pub struct Process {
     child: Child,
     name: String,
     output: Arc<Output>,
+    /// Those who collect it.
+    readers: [JoinHandle<()>; 2],
     ended: Option<ExitStatus>,
 }
 
@@ -28,12 +31,15 @@ impl Process {
             .unwrap_or_else(|error| panic!("{name} does not start ({command:?}): {error}"));
         janitor::child(child.id());
         let output = Arc::new(Output::default());
-        Output::collect(&output, child.stdout.take().expect("stdout is a pipe"));
-        Output::collect(&output, child.stderr.take().expect("stderr is a pipe"));
+        let readers = [
+            Output::collect(&output, child.stdout.take().expect("stdout is a pipe")),
+            Output::collect(&output, child.stderr.take().expect("stderr is a pipe")),
+        ];
         Process {
             child,
             name: name.to_owned(),
             output,
+            readers,
             ended: None,
         }
     }
@@ -182,6 +188,11 @@ impl Process {
         if status.is_some() {
             janitor::reaped(self.child.id());
             self.ended = status;
+            // What it said last is still on its way here; a child of its own may keep the pipes open.
+            let until = Instant::now() + Duration::from_secs(1);
+            while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 }
@@ -215,7 +226,7 @@ impl Lines {
 }
 
 impl Output {
-    fn collect(output: &Arc<Output>, pipe: impl Read + Send + 'static) {
+    fn collect(output: &Arc<Output>, pipe: impl Read + Send + 'static) -> JoinHandle<()> {
         let output = Arc::clone(output);
         std::thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -229,7 +240,7 @@ impl Output {
                 }
                 output.grown.notify_all();
             }
-        });
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
