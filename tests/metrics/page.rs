@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use crate::support::grpc::Client;
 use crate::support::http;
-use crate::{LIMIT, Lit, calls};
+use crate::support::pb::Msg;
+use crate::support::proxy::Proxy;
+use crate::{LIMIT, Lit, PUT, WATCH, calls, cluster};
 
 /// What a page says.
 #[derive(Debug, Default)]
@@ -163,4 +166,24 @@ async fn what_is_counted_adds_up() {
     assert_eq!(sum("etcd_edge_fleet_registered"), 1.0);
     assert_eq!(sum("etcd_edge_build_info"), 1.0);
     drop(open);
+}
+
+/// Messages that are translated on their way are counted too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_relayed_stream_in_a_namespace_are_counted() {
+    let proxy = Proxy::start(cluster(), &["--namespace=counted/"]);
+    let client = Client::connect(proxy.address()).await;
+    let key = || Msg::new().bytes(1, "k");
+    let mut watch = client.call(WATCH, &[("etcd-edge-bypass", "1")]).await;
+    watch.send(Msg::new().msg(1, key())).await;
+    watch.next().await.expect("created");
+    for _ in 0..2 {
+        client.unary(PUT, key().bytes(2, "v"), &[]).await;
+        watch.next().await.expect("the event");
+    }
+    let labels =
+        r#"{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}"#;
+    let page = Page::of(proxy.address());
+    let messages = |way: &str| page.series[&format!("grpc_server_msg_{way}_total{labels}")];
+    assert_eq!((messages("received"), messages("sent")), (1.0, 3.0));
 }

@@ -87,6 +87,11 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
                 let counted = metric(scene.proxy.address(), &series);
                 assert_eq!(counted, f64::from(u8::from(endpoints == when)), "{path}");
             }
+            // A message that is sent twice came once.
+            if path != UNKNOWN {
+                let received = metric(scene.proxy.address(), "grpc_server_msg_received_total");
+                assert_eq!(received, 1.0, "{path}");
+            }
             scene.etcd.quiet().await;
         }
     }
