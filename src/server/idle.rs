@@ -18,6 +18,9 @@ pub(super) struct Idle {
     silence: Silence,
     /// There once the first ping was sent: most connections never come to it.
     pings: Option<PingPong>,
+    /// The timer knows whom to wake, which it is told at most once per look: this is polled with every
+    /// call, and by the same task.
+    waits: bool,
 }
 
 impl Idle {
@@ -26,6 +29,7 @@ impl Idle {
         Idle {
             silence: Silence::new(keepalive, flusher.reads(), Instant::now().into_std()),
             pings: None,
+            waits: false,
         }
     }
 
@@ -42,6 +46,9 @@ impl Idle {
         h2: &mut Connection<Batched, Payload>,
         flusher: &Flusher,
     ) -> Poll<()> {
+        if self.waits && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
         if let Some(pings) = &mut self.pings {
             // Takes the answer, so that the next ping can be sent.
             let _ = pings.poll_pong(cx);
@@ -62,6 +69,7 @@ impl Idle {
             }
             timer.as_mut().reset(self.silence.next_look(now).into());
         }
+        self.waits = true;
         Poll::Pending
     }
 }

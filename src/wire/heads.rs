@@ -69,14 +69,26 @@ impl Heads {
     }
 
     /// The next head that is complete, taking the bytes up to its end; `None` once all are taken.
+    #[inline]
     pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
         let passed = bytes.len().min(self.skip as usize);
         // At most `skip`, a u32.
         self.skip -= passed as u32;
         *bytes = &bytes[passed..];
-        if bytes.is_empty() {
-            return None;
+        match bytes.split_first_chunk() {
+            // Nearly every head comes in one piece.
+            Some((head, rest)) if self.filled == 0 => {
+                *bytes = rest;
+                Some(self.begin(*head))
+            }
+            _ if bytes.is_empty() => None,
+            _ => self.gather(bytes),
         }
+    }
+
+    /// A head that comes in pieces.
+    #[cold]
+    fn gather(&mut self, bytes: &mut &[u8]) -> Option<Head> {
         let wanted = (HEAD_LEN - self.filled).min(bytes.len());
         self.head[self.filled..self.filled + wanted].copy_from_slice(&bytes[..wanted]);
         self.filled += wanted;
@@ -85,10 +97,14 @@ impl Heads {
             return None;
         }
         self.filled = 0;
-        let [a, b, c, kind, flags, ..] = self.head;
+        Some(self.begin(self.head))
+    }
+
+    fn begin(&mut self, head: [u8; HEAD_LEN]) -> Head {
+        let [a, b, c, kind, flags, ..] = head;
         let len = u32::from_be_bytes([0, a, b, c]);
         self.skip = len;
-        Some(Head { kind, flags, len })
+        Head { kind, flags, len }
     }
 
     /// Between two frames.
