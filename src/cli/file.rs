@@ -49,10 +49,6 @@ pub(crate) fn entries(path: &str, text: &str) -> Result<Vec<Entry>, UsageError> 
         path,
         parser: Parser::new_from_str(text),
     };
-    // Editors of another system put one first.
-    if let Some(rest) = text.strip_prefix('\u{feff}') {
-        reader.parser = Parser::new_from_str(rest);
-    }
     reader.file()
 }
 
