@@ -1,9 +1,10 @@
 //! `--discovery-srv`: endpoints from SRV records of a name server on loopback.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::dns::{Dns, Known};
 use crate::support::cluster::{Cluster, etcdctl_ok};
+use crate::support::janitor;
 use crate::support::pages::logged;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
@@ -139,4 +140,56 @@ fn where_both_lookups_fail_it_does_not_start() {
         "{}",
         process.log()
     );
+}
+
+#[test]
+fn a_file_that_names_another_domain_is_followed_at_sighup() {
+    let zone = |domain: &str| format!("_etcd-client._tcp.{domain}.test");
+    let [one, two, broken] = ["one", "two", "broken"].map(zone);
+    let record = |port: u16| Known::Records(vec![format!("localhost.:{port}")]);
+    let tls = "_etcd-client-ssl._tcp.broken.test";
+    let dns = Dns::start(&[
+        (&one, record(1)),
+        (&two, record(2)),
+        (&broken, Known::Fails),
+        (tls, Known::Fails),
+    ]);
+    let dir = janitor::temp_dir();
+    let path = dir.path().join("config.yaml");
+    let write = |domain: &str| {
+        let text = format!("discovery-srv: {domain}.test\ninsecure-discovery: true\n");
+        std::fs::write(&path, text).unwrap();
+    };
+    write("one");
+    let flags = [format!("--config={}", path.display())];
+    let proxy = start(&dns, &flags);
+    assert_eq!(endpoints(&proxy), ["http://localhost:1"]);
+    let told = |domain: &str, message: &str| {
+        write(domain);
+        proxy.process.signal("HUP");
+        let until = Instant::now() + Duration::from_secs(40);
+        while logged(&proxy, message).is_empty() {
+            assert!(Instant::now() < until, "{}", proxy.process.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        logged(&proxy, message).remove(0)
+    };
+    let line = told(
+        "two",
+        "the configuration file has changed: these are in force",
+    );
+    assert_eq!(line["flags"], "discovery-srv");
+    let moved = |message| logged(&proxy, message)[0]["endpoint"].clone();
+    assert_eq!(moved("endpoint joined"), "http://localhost:2");
+    assert_eq!(moved("endpoint left"), "http://localhost:1");
+    let line = told(
+        "broken",
+        "the configuration file cannot be used: everything stays as it is",
+    );
+    let error = line["error"].as_str().unwrap();
+    assert!(
+        error.starts_with("--discovery-srv=broken.test: "),
+        "{error}"
+    );
+    assert_eq!(logged(&proxy, "endpoint joined").len(), 1);
 }
