@@ -29,6 +29,7 @@ use crate::limits;
 use crate::machine::silence::KeepAlive;
 use crate::metrics::Metrics;
 use crate::net::tls::reload;
+use crate::profile::heap;
 use crate::server::Door;
 use crate::server::accept::{self, Entry};
 use crate::server::families::MetricsCollector;
@@ -90,7 +91,8 @@ impl App {
         );
         let endpoints = Arc::new(endpoints);
         let collector = MetricsCollector::new(metrics.clone(), endpoints.clone());
-        let pages = Pages::new(collector).map_err(|e| StartError::new("metrics", e))?;
+        let pages = Pages::new(collector, config.enable_pprof)
+            .map_err(|e| StartError::new("metrics", e))?;
         let plan = Plan {
             endpoints: endpoints.clone(),
             metrics: metrics.clone(),
@@ -222,6 +224,9 @@ pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), Star
         .enable_all()
         .build()
         .map_err(|e| StartError::new("the runtime cannot start", e))?;
+    if config.enable_pprof {
+        heap::begin();
+    }
     // Within the runtime, since workers and signals belong to it.
     runtime.block_on(async {
         let mut terminate = signals()?;

@@ -85,6 +85,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What is told of calls, and where.
     pub observer: ObserverOptions,
+    /// The pages under `/debug/pprof/` are there, and allocations are noted for them.
+    pub enable_pprof: bool,
     /// Log debug events too.
     pub debug: bool,
 }
@@ -107,7 +109,7 @@ pub const LEAST_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
-    /// Settles what the flags mean. Flags that are not served yet play no part.
+    /// Settles what the flags mean. Flags that are refused play no part.
     ///
     /// # Errors
     /// An address or endpoint that is none, a certificate without its key or the reverse, a
@@ -180,6 +182,7 @@ impl Config {
                 access_log: access_log(&flags.access_log),
                 spans: spans(&flags.otlp_endpoint, flags.otlp_sample_ratio)?,
             },
+            enable_pprof: flags.enable_pprof,
             debug: flags.debug,
         })
     }

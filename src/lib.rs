@@ -2,6 +2,7 @@
 //!
 //! The tree is the path of the data; read it from the bottom up:
 //! [`wire`] (bytes and their meaning), `machine` (pure decisions), `net` (sockets, TLS, relaying),
+//! `profile` (of the running program),
 //! `upstream` (calls to etcd), `service` (what is done with each call), `server` (clients),
 //! and at the top the command line and the life of the process. A file imports only from
 //! layers below its own; `tests/tidy.rs` holds that.
@@ -15,6 +16,7 @@ pub mod logging;
 pub mod machine;
 pub mod metrics;
 pub mod net;
+pub mod profile;
 pub mod server;
 pub mod service;
 pub mod upstream;

@@ -258,6 +258,34 @@ pub const HEALTH_FOLLOWERS: usize = 16_384;
 /// The largest request of `grpc.health.v1`: the name of a service.
 pub const HEALTH_REQUEST_BYTES: u64 = 4 * 1024;
 
+/// The longest profile of CPU time, and how long one is where nobody says.
+pub const PROFILE_TIME: Duration = Duration::from_secs(300);
+/// See [`PROFILE_TIME`].
+pub const PROFILE_DEFAULT_TIME: Duration = Duration::from_secs(30);
+
+/// CPU time between two samples of a profile.
+pub const PROFILE_TICK: Duration = Duration::from_millis(10);
+
+/// How often samples are gathered, and how many may lie there until then: those of 64 cores that are busy.
+pub const PROFILE_GATHER: Duration = Duration::from_millis(100);
+/// See [`PROFILE_GATHER`].
+pub const PROFILE_PLACES: usize = 1_024;
+
+/// Calls of a stack that a profile shows, the innermost.
+pub const PROFILE_DEPTH: usize = 64;
+
+/// Stacks of one profile that are told apart.
+pub const PROFILE_STACKS: usize = 65_536;
+
+/// Bytes of allocations of which one is noted where memory is profiled: Go's own.
+pub const HEAP_RATE: usize = 512 * 1024;
+
+/// Stacks of allocations that are told apart, about 1 KiB each, and allocations that are noted and not
+/// freed: 32 GiB of them.
+pub const HEAP_STACKS: usize = 8_192;
+/// See [`HEAP_STACKS`].
+pub const HEAP_LIVE: usize = 65_535;
+
 /// Time for one dial: name lookup, connect, TLS, and etcd's HTTP/2 preface.
 pub const DIAL_TIME: Duration = Duration::from_secs(3);
 
@@ -272,6 +300,9 @@ pub const BACKOFF_LONGEST: Duration = Duration::from_secs(3);
 /// Endpoints in the list at once, whatever flags, a name server or the cluster's member list say. A
 /// further one is left out, with a line in the log.
 pub const MAX_ENDPOINTS: usize = 256;
+
+/// Times that endpoints began or ceased to serve which are remembered for people.
+pub const SWITCHES: usize = 32;
 
 /// Time limit of the questions to name servers at start.
 pub const DISCOVERY_TIME: Duration = Duration::from_secs(30);
@@ -617,6 +648,9 @@ const _: () = {
     assert!(FLEET_MEMBERS * FLEET_VALUE_BYTES * 2 <= FLEET_ANSWER_BYTES);
     assert!(SPAN_BATCH <= SPAN_QUEUE);
     assert!(FLEET_REVOKE_TIME.as_millis() < FLEET_CALL_TIME.as_millis());
+    assert!(PROFILE_DEFAULT_TIME.as_millis() < PROFILE_TIME.as_millis());
+    // A count of all that is noted fits 16 bits.
+    assert!(HEAP_LIVE <= u16::MAX as usize);
     assert!(HEALTH_FAILURE_KEPT.as_millis() <= HEALTH_KEPT.as_millis());
     assert!(HEALTH_KEPT.as_millis() < HEALTH_LOOK.as_millis());
     assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);

@@ -5,12 +5,13 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use etcd_edge::cli::{self, Parsed, Settings, UsageError};
+use etcd_edge::profile::heap::Profiled;
 use etcd_edge::{app, logging};
 
 /// Calls live for microseconds and their parts are small: an allocator with per-thread free lists
 /// serves them for a fraction of what the system's costs.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Profiled<mimalloc::MiMalloc> = Profiled(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     let parsed = cli::parse(std::env::args_os().skip(1));

@@ -215,6 +215,7 @@ fn every_served_flag_reaches_the_options() {
                 sampler: Sampler::new(0.5),
             }),
         },
+        enable_pprof: false,
         debug: true,
     };
     assert_eq!(config, expected);
@@ -469,14 +470,6 @@ fn a_policy_is_one_of_five_and_weights_are_for_one_of_them() {
     ] {
         assert_eq!(complaint(&format!("start {flags}")), expected);
     }
-}
-
-#[test]
-fn what_is_not_served_yet_is_refused() {
-    assert_eq!(
-        complaint("start --enable-pprof=true"),
-        "--enable-pprof=true: not supported yet"
-    );
 }
 
 #[test]

@@ -7,3 +7,7 @@ mod support;
 mod calls;
 #[path = "health/pages.rs"]
 mod pages;
+#[path = "health/people.rs"]
+mod people;
+#[path = "health/profiles.rs"]
+mod profiles;

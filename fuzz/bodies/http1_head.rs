@@ -77,7 +77,7 @@ async fn serve(server: StdStream) {
         },
     ));
     let shown = MetricsCollector::new(metrics().clone(), endpoints().clone());
-    let pages = Arc::new(Pages::new(shown).unwrap());
+    let pages = Arc::new(Pages::new(shown, false).unwrap());
     let stream = Stream::Unix(UnixStream::from_std(server).unwrap());
     let served = http1::serve(&ctx, &pages, stream);
     let ended = tokio::time::timeout(Duration::from_secs(2), served).await;

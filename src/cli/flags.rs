@@ -176,7 +176,7 @@ pub struct Flags {
     /// certificate and the demands of the client port
     #[argh(option)]
     pub metrics_addr: Vec<String>,
-    /// profiling pages under /debug/pprof/
+    /// pages under /debug/pprof/ for go tool pprof: CPU time, and memory since the start
     #[argh(option, from_str_fn(boolean))]
     pub enable_pprof: bool,
     /// log each call when it ends: method, client, code, sizes, time; with --debug also what it asked,

@@ -99,9 +99,9 @@ pub(crate) fn start() -> String {
 /// How flags are typed.
 pub(crate) const SPELLING: &str = "\
     Flags are typed --flag value or --flag=value, booleans --flag or --flag=false. Durations are like 300ms, \
-    1m30s or 2h. A list given twice adds up; of anything else the last counts. A flag not supported yet, or \
-    refused, is taken only with a value that asks for what the proxy does anyway, as false, nothing or 0 may; \
-    with any other it is an error, never ignored. The word experimental- may be left out.";
+    1m30s or 2h. A list given twice adds up; of anything else the last counts. A flag that is \
+    refused is taken only without a value to speak of; with any other it is an error, never ignored. The word \
+    experimental- may be left out.";
 
 fn describe(text: &mut String, flag: &Flag) {
     text.push_str("  --");
@@ -129,7 +129,6 @@ fn describe(text: &mut String, flag: &Flag) {
 pub(crate) fn mark(flag: &Flag) -> Option<&'static str> {
     match flag.served {
         Served::Yes => None,
-        Served::Only(_) => Some("[not supported yet]"),
         Served::Refused(..) => Some("[refused]"),
     }
 }
@@ -137,7 +136,7 @@ pub(crate) fn mark(flag: &Flag) -> Option<&'static str> {
 /// The default in words, where it is not obvious.
 pub(crate) fn default(flag: &Flag) -> Option<String> {
     // False and nothing go without saying; the 0 of the workers is said in words.
-    // What is not served has no default in force.
+    // What is refused has no default in force.
     let obvious = flag.default.is_empty()
         || flag.kind == Kind::Bool
         || flag.name == "workers"

@@ -9,7 +9,7 @@ use Group::{
     Cache, Endpoints, Fleet, Life, Limits, Listening, Namespace, Observe, TlsIn, TlsOut, Watch,
 };
 use Kind::{Bool, Duration, List, Number, Number32, Ratio, Text, TlsVersion};
-use Served::{Only, Refused, Yes};
+use Served::{Refused, Yes};
 
 /// One flag.
 #[derive(Debug)]
@@ -47,16 +47,13 @@ pub(crate) enum Kind {
     List(&'static str),
 }
 
-/// Whether a flag's function exists.
+/// Whether a flag does what it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Served {
     /// It does.
     Yes,
-    /// Not yet. These values are taken all the same: they ask for what is done anyway. So is an
-    /// empty list.
-    Only(&'static [&'static str]),
-    /// Never, for this reason, unless it has this value, which asks for nothing.
-    Refused(&'static str, &'static str),
+    /// It does not, for this reason. Its default is taken, which asks for nothing.
+    Refused(&'static str),
 }
 
 /// The parts of the help.
@@ -215,10 +212,10 @@ pub(crate) const FLAGS: &[Flag] = &[
         Cache,
         Text("PREFIX"),
         "",
-        Refused("", NO_LEASING),
+        Refused(NO_LEASING),
     ),
     flag("metrics-addr", Observe, List("URL,..."), "", Yes),
-    flag("enable-pprof", Observe, Bool, "false", Only(&["false"])),
+    flag("enable-pprof", Observe, Bool, "false", Yes),
     flag(
         "experimental-enable-grpc-logging",
         Observe,
@@ -274,13 +271,10 @@ impl Flag {
     /// Why the program does not do what this value of the flag asks for, if it does not. The value has
     /// passed [`Kind::check`].
     pub(crate) fn refuses(&self, value: &str) -> Option<&'static str> {
-        let same = |taken: &&str| self.kind.same(taken, value);
         match self.served {
             Yes => None,
-            Only(values) if values.iter().any(same) => None,
-            Only(_) => Some("not supported yet"),
-            Refused(taken, _) if same(&taken) => None,
-            Refused(_, why) => Some(why),
+            Refused(_) if self.kind.same(self.default, value) => None,
+            Refused(why) => Some(why),
         }
     }
 }
@@ -326,7 +320,7 @@ impl Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::{FLAGS, Group, Kind, Served, find};
+    use super::{FLAGS, Group, Kind, find};
     use crate::cli::flags::Flags;
     use argh::{ArgsInfo, FlagInfoKind, Optionality};
 
@@ -364,12 +358,7 @@ mod tests {
     fn every_default_and_every_value_taken_can_be_read() {
         for flag in FLAGS {
             assert_eq!(flag.kind.check(flag.default), Ok(()), "{}", flag.name);
-            if let Served::Only(values) = flag.served {
-                for value in values {
-                    assert_eq!(flag.kind.check(value), Ok(()), "{}", flag.name);
-                    assert_eq!(flag.refuses(value), None);
-                }
-            }
+            assert_eq!(flag.refuses(flag.default), None, "{}", flag.name);
         }
     }
 
@@ -391,12 +380,5 @@ mod tests {
         );
         assert!(find("experimental-endpoints").is_none());
         assert!(find("").is_none());
-    }
-
-    #[test]
-    fn values_that_say_the_same_are_taken_alike() {
-        let taken = |flag: &super::Flag, value| flag.refuses(value).is_none();
-        let pprof = find("enable-pprof").unwrap();
-        assert!(taken(pprof, "F") && !taken(pprof, "1"));
     }
 }

@@ -28,9 +28,7 @@ pub async fn serve(ctx: &Rc<Ctx>, pages: &Arc<Pages>, stream: Stream) -> io::Res
         let (ctx, pages, making) = (ctx.clone(), pages.clone(), making.clone());
         async move {
             making.set(true);
-            let page = pages
-                .answer(&ctx, request.method(), request.uri().path())
-                .await;
+            let page = pages.answer(&ctx, request.method(), request.uri()).await;
             making.set(false);
             Ok::<Response<Full<Bytes>>, Infallible>(page.map(Full::new))
         }

@@ -215,7 +215,7 @@ fn accept(
         };
         // Dropping the body tells the client that it is not read.
         let (head, _) = request.into_parts();
-        let page = pages.answer(&ctx, &head.method, head.uri.path());
+        let page = pages.answer(&ctx, &head.method, &head.uri);
         if let Some(page) = unless_reset(&mut respond, page).await {
             // Who does not read it has it cut off, as any unary answer.
             let sent = send_page(respond, page, head.method == Method::HEAD);

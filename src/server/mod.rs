@@ -12,5 +12,8 @@ mod connection;
 mod door;
 mod idle;
 mod opening;
+mod page;
+mod people;
+mod profiles;
 
 pub use door::Door;

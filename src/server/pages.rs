@@ -4,53 +4,62 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::limits;
 use crate::server::families::MetricsCollector;
+use crate::server::page::{made, not_found, plain, value};
+use crate::server::{people, profiles};
 use crate::service::health::Outcome;
 use crate::service::status::status;
 use crate::service::{Ctx, health};
 use crate::upstream::page;
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Makes pages.
 pub struct Pages {
     registry: Registry,
+    /// Those of profiles are there too.
+    profiles: bool,
 }
 
 impl Pages {
-    /// Pages that show these metrics and those of the process.
-    pub fn new(metrics: MetricsCollector) -> Result<Pages, prometheus::Error> {
+    /// Pages that show these metrics and those of the process, and `profiles` if they may.
+    pub fn new(metrics: MetricsCollector, profiles: bool) -> Result<Pages, prometheus::Error> {
         let registry = Registry::new();
         registry.register(Box::new(metrics))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process))?;
-        Ok(Pages { registry })
+        Ok(Pages { registry, profiles })
     }
 
     /// The page at a path.
-    pub async fn answer(&self, ctx: &Rc<Ctx>, method: &Method, path: &str) -> Response<Bytes> {
+    pub async fn answer(&self, ctx: &Rc<Ctx>, method: &Method, uri: &Uri) -> Response<Bytes> {
+        let path = uri.path();
         match path {
             // Metrics are shown to any method, as etcd does.
-            "/health" | "/proxy/health" | "/proxy/status" if method != Method::GET => {
-                let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-                page.headers_mut()
-                    .insert(header::ALLOW, HeaderValue::from_static("GET"));
-                page
+            "/health" | "/proxy/health" | "/proxy/status" | "/proxy/" | "/proxy"
+                if method != Method::GET =>
+            {
+                only_get()
             }
             "/health" => health_page(health::read(ctx).await),
             "/proxy/health" => health_page(health::of_proxy(ctx).await),
-            "/proxy/status" => status_page(ctx).await,
+            "/proxy/status" => status_page(ctx, uri.query().unwrap_or_default()).await,
+            "/proxy/" => people::page(),
+            "/proxy" => people::moved(),
             "/metrics" => member_metrics(ctx).await,
             "/proxy/metrics" => self.own_metrics(),
-            _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),
+            _ if self.profiles && profiles::is_one(path) => match *method == Method::GET {
+                true => profiles::answer(ctx, path, uri.query().unwrap_or_default()).await,
+                false => only_get(),
+            },
+            _ => not_found(),
         }
     }
 
@@ -61,6 +70,13 @@ impl Pages {
             Err(e) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{e}\n")),
         }
     }
+}
+
+fn only_get() -> Response<Bytes> {
+    let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    let headers = page.headers_mut();
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+    page
 }
 
 fn health_page(health: Outcome) -> Response<Bytes> {
@@ -75,8 +91,10 @@ fn health_page(health: Outcome) -> Response<Bytes> {
     }
 }
 
-async fn status_page(ctx: &Rc<Ctx>) -> Response<Bytes> {
-    match timeout(limits::PAGE_TIME, status(ctx)).await {
+/// With `ranges=N` only the N ranges that are watched most.
+async fn status_page(ctx: &Rc<Ctx>, query: &str) -> Response<Bytes> {
+    let ranges = value(query, "ranges").and_then(|most| most.parse().ok());
+    match timeout(limits::PAGE_TIME, status(ctx, ranges)).await {
         Ok(status) => made(StatusCode::OK, JSON, format!("{status:#}\n").into()),
         Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker is too busy\n"),
     }
@@ -106,15 +124,4 @@ async fn member_metrics(ctx: &Rc<Ctx>) -> Response<Bytes> {
         }
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, &failed)
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<Bytes> {
-    made(status, TEXT, Bytes::copy_from_slice(text.as_bytes()))
-}
-
-fn made(status: StatusCode, kind: HeaderValue, body: Bytes) -> Response<Bytes> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
 }

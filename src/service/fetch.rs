@@ -23,6 +23,7 @@ use crate::service::{Ctx, reply};
 use crate::upstream::attempt::{self, Answer, Attempt};
 use crate::upstream::conn::Conn;
 use crate::upstream::failure;
+use crate::upstream::switches::Why;
 use crate::wire::method;
 use crate::wire::namespace::Stream;
 use crate::wire::status::Status;
@@ -255,7 +256,7 @@ impl Read<'_> {
             self.ctx
                 .pool
                 .endpoints()
-                .failed(conn.endpoint(), conn.age());
+                .failed(conn.endpoint(), conn.age(), Why::Silent);
         }
     }
 
@@ -266,6 +267,6 @@ impl Read<'_> {
         let failed = all.iter().map(|target| target.id);
         failed
             .filter(|e| tried.contains(*e) && *e != answered)
-            .for_each(|e| endpoints.failed(e, Duration::ZERO));
+            .for_each(|e| endpoints.failed(e, Duration::ZERO, Why::Unavailable));
     }
 }

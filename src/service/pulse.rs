@@ -12,6 +12,7 @@ use crate::machine::silence::{KeepAlive, Look, Silence};
 use crate::service::identity::Credential;
 use crate::service::{Ctx, ask};
 use crate::upstream::conn::Conn;
+use crate::upstream::switches::Why;
 
 /// Of one stream's connection.
 pub(super) struct Pulse {
@@ -50,7 +51,7 @@ impl Pulse {
                 tracing::debug!(endpoint = %self.conn.target().endpoint, "a shared stream stalls");
                 self.conn.retire();
                 let endpoints = ctx.pool.endpoints();
-                endpoints.failed(self.conn.endpoint(), self.conn.age());
+                endpoints.failed(self.conn.endpoint(), self.conn.age(), Why::Silent);
                 true
             }
         }

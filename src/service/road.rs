@@ -14,6 +14,7 @@ use crate::service::reply::NO_LEADER;
 use crate::service::{Ctx, ask};
 use crate::upstream::attempt;
 use crate::upstream::conn::{Conn, Taken};
+use crate::upstream::switches::Why;
 use crate::wire::metadata;
 
 /// What is remembered from one stream to the next that takes its place.
@@ -161,7 +162,9 @@ impl Road {
             .take()
             .filter(|stalled| Some(*stalled) != serves)
         {
-            ctx.pool.endpoints().failed(stalled, Duration::ZERO);
+            ctx.pool
+                .endpoints()
+                .failed(stalled, Duration::ZERO, Why::Silent);
         }
     }
 

@@ -57,6 +57,7 @@ pub struct Shared {
     leaderless: Mutex<Option<Instant>>,
     options: WatchOptions,
     boxes: Vec<Mailbox>,
+    began: Instant,
 }
 
 /// Where one worker gets its mail. Unbounded, and bounded all the same: what asks is bounded by open
@@ -100,7 +101,13 @@ impl Shared {
             leaderless: Mutex::new(None),
             options,
             boxes: (0..workers).map(mailbox).collect(),
+            began: Instant::now(),
         }
+    }
+
+    /// How long the process has been there.
+    pub(super) fn uptime(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The namespace, if there is one.

@@ -1,6 +1,9 @@
 //! What is served, for people: endpoints, ranges with their watchers, frontiers and lags, whose heartbeats
 //! share what, what is kept of reads, and which proxies there are, over all workers.
 
+mod totals;
+
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,8 +18,9 @@ use crate::service::gate::Gate;
 use crate::service::mail::{LeaseStatus, Mail, Report};
 use crate::upstream::target::Target;
 
-/// Asks every worker; says what has come when the last has answered. The caller bounds the time.
-pub async fn status(ctx: &Ctx) -> Value {
+/// Asks every worker; says what has come when the last has answered. The caller bounds the time. `most`
+/// is how many ranges are told of, those with the most watchers.
+pub async fn status(ctx: &Ctx, most: Option<usize>) -> Value {
     let (sender, mut reports) = unbounded_channel();
     ctx.shared.post_all(|| Mail::Report(sender.clone()));
     drop(sender);
@@ -27,14 +31,24 @@ pub async fn status(ctx: &Ctx) -> Value {
     all.sort_by_key(|report| report.worker);
     let known = ctx.shared.known.header();
     let workers: Vec<Value> = all.iter().map(worker).collect();
+    let (ranges, ranges_total) = ranges(&all, known.revision, most);
     json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": u64::try_from(ctx.shared.uptime().as_millis()).unwrap_or(u64::MAX),
+        "draining": ctx.drain.has_begun(),
         "cluster_id": format!("{:x}", known.cluster_id),
         "revision": known.revision,
         "namespace": ctx.shared.gate().map(namespace),
         "policy": ctx.pool.endpoints().options().policy.name(),
         "endpoints": endpoints(ctx),
+        "switches": totals::switches(ctx),
+        "clients": totals::clients(ctx),
+        "watches": totals::watches(ctx),
+        "heartbeats": totals::heartbeats(ctx),
+        "limits": totals::limits(ctx),
         "workers": workers,
-        "ranges": ranges(&all, known.revision),
+        "ranges_total": ranges_total,
+        "ranges": ranges,
         "reads": reads(ctx),
         "fleet": ctx.shared.fleet.status(),
         "leases": all.iter().flat_map(|report| &report.leases).map(lease).collect::<Vec<_>>(),
@@ -111,9 +125,9 @@ fn lease(lease: &LeaseStatus) -> Value {
 /// What one s-watcher is for.
 type Watched<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, bool);
 
-/// One entry for each range of an identity. Its shared s-watcher is one, whatever the number of
+/// One entry for each range of an identity, or for the most watched, and how many there are. Its shared s-watcher is one, whatever the number of
 /// workers that are told by it; each that catches up is one of its own.
-fn ranges(reports: &[Report], known: i64) -> Vec<Value> {
+fn ranges(reports: &[Report], known: i64, most: Option<usize>) -> (Vec<Value>, usize) {
     let mut ranges: BTreeMap<Watched<'_>, Vec<&FeedStatus>> = BTreeMap::new();
     for (name, feed) in reports.iter().flat_map(|report| &report.watches.feeds) {
         let end = feed.range.end().map(|end| &end[..]);
@@ -137,5 +151,13 @@ fn ranges(reports: &[Report], known: i64) -> Vec<Value> {
             "lag": frontier.map(|frontier| (known - frontier).max(0)),
         })
     };
-    ranges.into_iter().map(entry).collect()
+    let total = ranges.len();
+    let mut ranges: Vec<_> = ranges.into_iter().collect();
+    if let Some(most) = most {
+        let watchers =
+            |feeds: &[&FeedStatus]| feeds.iter().map(|feed| feed.watchers).sum::<usize>();
+        ranges.sort_by_key(|(_, feeds)| Reverse(watchers(feeds)));
+        ranges.truncate(most);
+    }
+    (ranges.into_iter().map(entry).collect(), total)
 }

@@ -18,6 +18,7 @@ use crate::machine::silence::KeepAlive;
 use crate::metrics::{EndpointList, EndpointMetrics};
 use crate::net::tls::client::{ClientTls, Dialer};
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::switches::{Event, Switch, Switches, Why};
 use crate::upstream::target::Target;
 
 /// No endpoint's number.
@@ -64,6 +65,21 @@ struct State {
     shares: Vec<Share>,
     /// What has been seen of each, as of the last look.
     seen: Vec<(EndpointId, Seen)>,
+    switches: Switches,
+}
+
+impl State {
+    fn note(&mut self, endpoint: EndpointId, event: Event) {
+        if let Some(target) = self.targets.iter().find(|t| t.id == endpoint) {
+            self.switches.note(&target.metrics.name, event);
+        }
+    }
+
+    /// Whether calls go to it now.
+    fn serves(&self, endpoint: EndpointId) -> bool {
+        let standing = self.picker.standing(endpoint, Instant::now());
+        matches!(standing, Some(Standing::Serves | Standing::Shares(_)))
+    }
 }
 
 impl State {
@@ -208,6 +224,9 @@ impl Endpoints {
     }
 
     fn remove(&self, state: &mut State, target: &Target) {
+        if state.serves(target.id) {
+            state.note(target.id, Event::Removed);
+        }
         state.targets.retain(|t| t.id != target.id);
         state.picker.remove(target.id);
         self.metrics.remove(&target.metrics);
@@ -239,6 +258,7 @@ impl Endpoints {
                 target.metrics.picked.inc();
                 info!(endpoint = %target.endpoint, "endpoint picked");
             }
+            state.note(endpoint, Event::Picked);
         }
         pick
     }
@@ -266,9 +286,12 @@ impl Endpoints {
         state.targets.iter().any(|t| !tried.contains(t.id))
     }
 
-    /// The endpoint failed after its connection had lived this long.
-    pub fn failed(&self, endpoint: EndpointId, lived: Duration) {
+    /// The endpoint failed so after its connection had lived this long.
+    pub fn failed(&self, endpoint: EndpointId, lived: Duration, why: Why) {
         let state = &mut *self.state.lock();
+        if state.serves(endpoint) {
+            state.note(endpoint, Event::Failed(why));
+        }
         let (now, chance) = (Instant::now(), fastrand::u64(..));
         let served = state.picker.current() == Some(endpoint);
         state.picker.failed(endpoint, lived, now, chance);
@@ -284,7 +307,11 @@ impl Endpoints {
     /// A connection to the endpoint is up.
     pub fn connected(&self, target: &Target) {
         let state = &mut *self.state.lock();
+        let served = state.serves(target.id);
         state.picker.connected(target.id, Instant::now());
+        if !served && state.serves(target.id) {
+            state.note(target.id, Event::Returned);
+        }
         self.show(state);
         target.metrics.connects.inc();
     }
@@ -300,6 +327,7 @@ impl Endpoints {
         {
             target.metrics.picked.inc();
             info!(endpoint = %target.endpoint, "endpoint picked: its member leads");
+            state.note(endpoint, Event::Leads);
         }
     }
 
@@ -326,6 +354,7 @@ impl Endpoints {
             target.metrics.ejections.inc();
             let (endpoint, cause) = (&target.endpoint, cause.name());
             warn!(%endpoint, cause, "endpoint left out: it does worse than the others");
+            state.note(id, Event::LeftOut(cause));
         }
         self.show(state);
     }
@@ -346,6 +375,11 @@ impl Endpoints {
         let now = Instant::now();
         let standing = |t: &Arc<Target>| Some((t.clone(), state.picker.standing(t.id, now)?));
         state.targets.iter().filter_map(standing).collect()
+    }
+
+    /// The last times that endpoints began or ceased to serve, the last one first.
+    pub fn switches(&self) -> Vec<Switch> {
+        self.state.lock().switches.all()
     }
 
     /// Shows the per-call path what the picker says.

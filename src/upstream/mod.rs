@@ -13,4 +13,5 @@ pub mod measure;
 pub mod page;
 pub mod pool;
 pub mod roster;
+pub mod switches;
 pub mod target;

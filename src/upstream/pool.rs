@@ -20,6 +20,7 @@ use crate::machine::picker::{EndpointId, Pick, Spread, Tried};
 use crate::upstream::conn::{Conn, Ended};
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
+use crate::upstream::switches::Why;
 use crate::upstream::target::Target;
 
 /// See the head of the file.
@@ -226,7 +227,7 @@ impl Pool {
         });
         match dialed {
             Err(error) => {
-                self.endpoints.failed(id, Duration::ZERO);
+                self.endpoints.failed(id, Duration::ZERO, Why::Unreachable);
                 let endpoint = &target.endpoint;
                 warn!(%endpoint, %error, "endpoint cannot be reached");
                 self.changed.notify_waiters();
@@ -241,7 +242,7 @@ impl Pool {
                 conn.retire();
                 self.with_slot(id, |slot| slot.conns.retain(|c| !Rc::ptr_eq(c, &conn)));
                 if let Ended::Lost(error) = ended {
-                    self.endpoints.failed(id, conn.age());
+                    self.endpoints.failed(id, conn.age(), Why::Lost);
                     let endpoint = &target.endpoint;
                     warn!(%endpoint, error, "connection to endpoint lost");
                 }

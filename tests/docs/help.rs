@@ -18,14 +18,11 @@ struct Flag {
     /// In a form of its own: durations in seconds, lists and texts without what is around them, nothing
     /// for 0, false and an empty text.
     default: String,
-    /// Known, and not served.
-    later: bool,
 }
 
 #[test]
 fn each_flag_of_gos_proxy_is_here_with_its_default() {
     let ours = ours(&help_text());
-    let mut later = Vec::new();
     for version in versions() {
         let help = Command::new(binary(version, "etcd"))
             .args(["grpc-proxy", "start", "--help"])
@@ -37,11 +34,6 @@ fn each_flag_of_gos_proxy_is_here_with_its_default() {
             let ours = ours.get(&name);
             let ours = ours.unwrap_or_else(|| panic!("{version}: --{name} is missing"));
             assert_eq!(ours.bool, theirs.bool, "{version} --{name}");
-            if ours.later {
-                // No default is in force where nothing is done.
-                later.push(name);
-                continue;
-            }
             let differs = DIFFERS.iter().find(|(flag, _, _)| *flag == name);
             let expected = match differs {
                 Some((_, gos, here)) => {
@@ -53,9 +45,6 @@ fn each_flag_of_gos_proxy_is_here_with_its_default() {
             assert_eq!(ours.default, expected, "{version} --{name}");
         }
     }
-    later.sort();
-    later.dedup();
-    println!("not served yet: {later:?}");
 }
 
 /// Go's, as its flag library prints them: `--name type  text (default value)`.
@@ -68,7 +57,6 @@ fn theirs(help: &str) -> BTreeMap<String, Flag> {
         let flag = Flag {
             bool: kind.is_empty(),
             default: default(text),
-            later: false,
         };
         (plain(name), flag)
     };
@@ -81,16 +69,12 @@ fn ours(help: &str) -> BTreeMap<String, Flag> {
     for part in help.split("\n  --").skip(1) {
         let part = part.split("\n\n").next().expect("there is a first");
         let (head, text) = part.split_once('\n').expect("a text for each flag");
-        let (head, later) = match head.split_once("  [not supported yet]") {
-            Some((head, _)) => (head, true),
-            None => (head, false),
-        };
+        let head = head.trim_end_matches("  [refused]");
         let (name, kind) = head.split_once(' ').unwrap_or((head, ""));
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let flag = Flag {
             bool: kind.is_empty(),
             default: default(&text),
-            later,
         };
         flags.insert(plain(name), flag);
     }

@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod beats;
+pub mod browser;
 pub mod cluster;
 pub mod go;
 pub mod grpc;

@@ -33,7 +33,7 @@ const LAYERS: [&[&str]; 8] = [
     &["error", "limits", "metrics"],
     &["wire"],
     &["machine"],
-    &["net"],
+    &["net", "profile"],
     &["upstream"],
     &["service"],
     &["server"],

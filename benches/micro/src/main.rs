@@ -21,11 +21,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cases::Case;
+use etcd_edge::profile::heap::Profiled;
 use figures::{Figures, Verdict};
 
 /// The proxy's own allocator: its cost is part of what is counted.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Profiled<mimalloc::MiMalloc> = Profiled(mimalloc::MiMalloc);
 
 /// Exit status when there is nothing to compare with on this machine.
 const NOT_COMPARED: u8 = 3;

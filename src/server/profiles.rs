@@ -1,0 +1,145 @@
+//! The pages under `/debug/pprof/`, where `--enable-pprof` says that they are there: as Go's programs have
+//! them, as far as they make sense here.
+
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::oneshot::Receiver;
+
+use crate::limits;
+use crate::profile::cpu::Taking;
+use crate::profile::{Kind, apart, heap};
+use crate::server::page::{made, not_found, plain, value};
+use crate::service::Ctx;
+
+const FOLDER: &str = "/debug/pprof/";
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const PROFILE: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+const INDEX: &str = "<!doctype html>
+<html lang=\"en\"><meta charset=\"utf-8\"><title>etcd-edge profiles</title>
+<h1>Profiles</h1>
+<ul>
+<li><a href=\"profile?seconds=30\">profile</a>: where CPU time goes, for so many seconds
+<li><a href=\"heap\">heap</a>: who holds memory now
+<li><a href=\"allocs\">allocs</a>: who has allocated memory since the start
+<li><a href=\"cmdline\">cmdline</a>: how the program was called
+</ul>
+<p>They are for <code>go tool pprof URL</code>.
+";
+
+/// Whether a path is one of these pages', whether there is one or not.
+pub(super) fn is_one(path: &str) -> bool {
+    path.starts_with(FOLDER)
+}
+
+/// The page at such a path.
+pub(super) async fn answer(ctx: &Rc<Ctx>, path: &str, query: &str) -> Response<Bytes> {
+    match path.strip_prefix(FOLDER) {
+        Some("") => made(StatusCode::OK, HTML, Bytes::from_static(INDEX.as_bytes())),
+        Some("profile") => cpu(ctx, query).await,
+        Some("heap") => memory(Kind::InUse, "heap").await,
+        Some("allocs") => memory(Kind::Allocated, "allocs").await,
+        Some("cmdline") => cmdline(),
+        _ => not_found(),
+    }
+}
+
+/// With a NUL between arguments, as Go has it.
+fn cmdline() -> Response<Bytes> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let arguments: Vec<&[u8]> = arguments.iter().map(|each| each.as_bytes()).collect();
+    let mut page = plain(StatusCode::OK, "");
+    *page.body_mut() = arguments.join(&0).into();
+    page
+}
+
+async fn cpu(ctx: &Rc<Ctx>, query: &str) -> Response<Bytes> {
+    let Some(time) = seconds(query) else {
+        let most = limits::PROFILE_TIME.as_secs();
+        let text = format!("seconds: not a whole number from 1 to {most}\n");
+        return plain(StatusCode::BAD_REQUEST, &text);
+    };
+    let Some(taking) = Taking::begin() else {
+        return failed("another profile of CPU time is being taken");
+    };
+    let mut taken = match apart(move |wanted| taking.take(time, wanted)) {
+        Ok(taken) => taken,
+        Err(error) => return failed(&error.to_string()),
+    };
+    // One that ends with the process holds up its end no longer than others (S2): to close is to have it
+    // end, with what it has.
+    let taken = tokio::select! {
+        taken = &mut taken => taken.ok(),
+        () = ctx.drain.begun() => {
+            taken.close();
+            None
+        }
+    };
+    match taken {
+        Some(Ok(profile)) => download(profile, "profile"),
+        Some(Err(error)) => failed(&error.to_string()),
+        None => failed("etcd-edge is shutting down"),
+    }
+}
+
+async fn memory(kind: Kind, name: &str) -> Response<Bytes> {
+    let made: std::io::Result<Receiver<Vec<u8>>> = apart(move |_| heap::profile(kind));
+    match made {
+        Ok(made) => match made.await {
+            Ok(profile) => download(profile, name),
+            Err(_) => failed("the profile could not be made"),
+        },
+        Err(error) => failed(&error.to_string()),
+    }
+}
+
+/// How long a profile is asked to take; `None` for what is no time to take.
+fn seconds(query: &str) -> Option<Duration> {
+    let Some(seconds) = value(query, "seconds") else {
+        return Some(limits::PROFILE_DEFAULT_TIME);
+    };
+    let time = Duration::from_secs(seconds.parse().ok()?);
+    (!time.is_zero() && time <= limits::PROFILE_TIME).then_some(time)
+}
+
+fn failed(why: &str) -> Response<Bytes> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n"))
+}
+
+fn download(profile: Vec<u8>, name: &str) -> Response<Bytes> {
+    let mut page = made(StatusCode::OK, PROFILE, profile.into());
+    // The names are these here, which are header values.
+    if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
+        page.headers_mut()
+            .insert(header::CONTENT_DISPOSITION, value);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_whole_and_bounded() {
+        let some = |n| Some(Duration::from_secs(n));
+        assert_eq!(seconds(""), some(30));
+        assert_eq!(seconds("debug=1"), some(30));
+        assert_eq!(seconds("debug=1&seconds=2"), some(2));
+        assert_eq!(seconds("seconds=300"), some(300));
+        for bad in [
+            "seconds=",
+            "seconds=0",
+            "seconds=301",
+            "seconds=-1",
+            "seconds=1.5",
+        ] {
+            assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+}
