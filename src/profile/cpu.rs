@@ -21,7 +21,8 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 impl Taking {
     /// `None` while another is taken.
     pub fn begin() -> Option<Taking> {
-        (!TAKEN.swap(true, Ordering::Acquire)).then_some(Taking(()))
+        // Made only then: to drop one is to let the next begin.
+        (!TAKEN.swap(true, Ordering::Acquire)).then(|| Taking(()))
     }
 
     /// Takes it for so long, or until `wanted` is no more. Takes as long: see [`apart`](super::apart).

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
+
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::http;
+use crate::support::http::{get, request};
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
@@ -78,7 +80,7 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
     while !is_taking(&proxy) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let another = http::get(proxy.address(), "/debug/pprof/profile?seconds=1").unwrap();
+    let another = get(proxy.address(), "/debug/pprof/profile?seconds=1").unwrap();
     assert_eq!(another.status, 503, "two are taken at the same time");
     let file = taken.await.unwrap();
     busy.abort();
@@ -113,20 +115,20 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
     let total: f64 = total.and_then(|kb| kb.parse().ok()).expect("a total");
     // 4 MB are known to be there, and chance has its part.
     assert!((2_000.0..20_000.0).contains(&total), "{total} kB");
-    let allocs = http::get(proxy.address(), "/debug/pprof/allocs").unwrap();
+    let allocs = get(proxy.address(), "/debug/pprof/allocs").unwrap();
     assert!(
         allocs.status == 200 && allocs.body.contains("alloc_space"),
         "{}",
         allocs.head
     );
 
-    let page = http::get(proxy.address(), "/debug/pprof/cmdline").unwrap();
+    let page = get(proxy.address(), "/debug/pprof/cmdline").unwrap();
     assert!(
         page.body.contains("start\0--listen-addr=127.0.0.1:0\0"),
         "{}",
         page.body
     );
-    let page = http::get(proxy.address(), "/debug/pprof/").unwrap();
+    let page = get(proxy.address(), "/debug/pprof/").unwrap();
     assert!(page.status == 200 && page.body.contains("profile?seconds=30"));
     for (page, status) in [
         ("profile?seconds=0", 400),
@@ -134,44 +136,45 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
         ("goroutine", 404),
         ("../../health", 404),
     ] {
-        let got = http::get(proxy.address(), &format!("/debug/pprof/{page}")).unwrap();
+        let got = get(proxy.address(), &format!("/debug/pprof/{page}")).unwrap();
         assert_eq!(got.status, status, "{page}: {}", got.body);
     }
-    let page = http::request(proxy.address(), "POST", "/debug/pprof/heap").unwrap();
+    let page = request(proxy.address(), "POST", "/debug/pprof/heap").unwrap();
     assert_eq!(page.status, 405);
 }
 
-#[test]
-fn a_profile_ends_with_its_client_and_with_the_process() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_ends_with_its_client_and_with_the_process() {
     let mut proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1", "--enable-pprof"]);
-    let address = proxy.address().to_owned();
-    let ask = |seconds: u32| {
-        let mut stream = std::net::TcpStream::connect(&address).unwrap();
-        let head =
-            format!("GET /debug/pprof/profile?seconds={seconds} HTTP/1.1\r\nHost: x\r\n\r\n");
-        std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
-        stream
+    let stream = TcpStream::connect(proxy.address()).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = || {
+        let page = "http://localhost/debug/pprof/profile?seconds=300";
+        let request = http::Request::get(page).body(()).unwrap();
+        send.send_request(request, true).unwrap().0
     };
     let free = || {
-        http::get(&address, "/debug/pprof/profile?seconds=1")
+        get(proxy.address(), "/debug/pprof/profile?seconds=1")
             .unwrap()
             .status
             == 200
     };
-    let left = ask(300);
+    let left = ask();
     while !is_taking(&proxy) {
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(!free());
+    // Not even after one was refused.
+    assert!(!free() && !free());
     drop(left);
     let until = Instant::now() + Duration::from_secs(10);
     while !free() {
         assert!(Instant::now() < until, "it goes on for nobody");
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let _stays = ask(300);
+    let _stays = ask();
     while !is_taking(&proxy) {
-        std::thread::sleep(Duration::from_millis(10));
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     proxy.process.signal("TERM");
     assert!(proxy.process.wait(Duration::from_secs(5)).success());
@@ -181,7 +184,7 @@ fn a_profile_ends_with_its_client_and_with_the_process() {
 fn without_the_flag_there_are_none() {
     let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1"]);
     for page in ["", "profile?seconds=1", "heap", "allocs", "cmdline"] {
-        let page = http::get(proxy.address(), &format!("/debug/pprof/{page}")).unwrap();
+        let page = get(proxy.address(), &format!("/debug/pprof/{page}")).unwrap();
         assert_eq!((page.status, &page.body[..]), (404, "404 page not found\n"));
     }
 }

@@ -208,3 +208,34 @@ impl Drop for Asking {
         (self.find)(&self.health).end(self.outcome.take());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_follow_and_one_looks_for_them() {
+        let health = Arc::new(Health::default());
+        let follower = || Follower::new(&health);
+        let mut all: Vec<_> = (0..limits::HEALTH_FOLLOWERS)
+            .filter_map(|_| follower())
+            .collect();
+        assert_eq!(all.len(), limits::HEALTH_FOLLOWERS);
+        assert!(follower().is_none() && follower().is_none());
+        all.pop();
+        all.extend(follower());
+        assert_eq!(all.len(), limits::HEALTH_FOLLOWERS);
+        assert!(follower().is_none());
+
+        let looker = Looker::new(&health).expect("nobody looks");
+        assert!(looker.goes_on() && Looker::new(&health).is_none());
+        all.clear();
+        assert!(!looker.goes_on());
+        // It is another's turn before the first is quite gone.
+        let other = Looker::new(&health).expect("nobody looks");
+        drop(looker);
+        assert!(Looker::new(&health).is_none());
+        drop(other);
+        assert!(Looker::new(&health).is_some());
+    }
+}
