@@ -31,6 +31,7 @@ pub fn begin() {
 }
 
 /// Whether they are.
+#[inline]
 pub fn is_begun() -> bool {
     BEGUN.load(Ordering::Relaxed)
 }
@@ -43,27 +44,24 @@ pub fn is_begun() -> bool {
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let memory = unsafe { self.0.alloc(layout) };
         if is_begun() {
-            allocated(memory.addr(), layout.size());
+            return allocated(layout.size(), || unsafe { self.0.alloc(layout) });
         }
-        memory
+        unsafe { self.0.alloc(layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        let memory = unsafe { self.0.alloc_zeroed(layout) };
         if is_begun() {
-            allocated(memory.addr(), layout.size());
+            return allocated(layout.size(), || unsafe { self.0.alloc_zeroed(layout) });
         }
-        memory
+        unsafe { self.0.alloc_zeroed(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // Before: once it is freed another thread may get the same address.
         if is_begun() {
-            freed(memory.addr());
+            freed(memory);
         }
         unsafe { self.0.dealloc(memory, layout) }
     }
@@ -71,13 +69,10 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
     #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if is_begun() {
-            freed(memory.addr());
+            freed(memory);
+            return allocated(size, || unsafe { self.0.realloc(memory, layout, size) });
         }
-        let memory = unsafe { self.0.realloc(memory, layout, size) };
-        if is_begun() {
-            allocated(memory.addr(), size);
-        }
-        memory
+        unsafe { self.0.realloc(memory, layout, size) }
     }
 }
 
@@ -98,13 +93,18 @@ fn noted(address: usize) -> &'static AtomicU16 {
     &NOTED[spread as usize]
 }
 
-fn allocated(address: usize, size: usize) {
+/// Kept out of the way of those who do not profile: a branch is all that they meet.
+#[cold]
+#[inline(never)]
+fn allocated(size: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
+    let memory = allocate();
     let left = LEFT.get();
     if size < left {
         LEFT.set(left - size);
-    } else if address != 0 && !BUSY.get() {
-        reached(address, size, left);
+    } else if !memory.is_null() && !BUSY.get() {
+        reached(memory.addr(), size, left);
     }
+    memory
 }
 
 #[cold]
@@ -120,7 +120,11 @@ fn reached(address: usize, size: usize, left: usize) {
     }
 }
 
-fn freed(address: usize) {
+/// To be told before: once it is freed another thread may get the same address.
+#[cold]
+#[inline(never)]
+fn freed(memory: *mut u8) {
+    let address = memory.addr();
     // Whoever frees it got the address from whoever allocated it, and with it this count.
     if noted(address).load(Ordering::Relaxed) != 0 && !BUSY.get() {
         forget(address);
