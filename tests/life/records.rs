@@ -170,8 +170,15 @@ async fn each_call_is_told_once_with_what_passed() {
         assert!(line["ts"].as_str().unwrap().ends_with('Z'), "{line}");
     }
     // The proxy's own log tells the same.
-    let logged = logged(&proxy, "finished call");
-    assert_eq!(logged.len(), told.len());
+    let until = Instant::now() + LIMIT;
+    let logged = loop {
+        let logged = logged(&proxy, "finished call");
+        if logged.len() == told.len() {
+            break logged;
+        }
+        assert!(Instant::now() < until, "{logged:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    };
     for (own, line) in logged.iter().zip(&told) {
         for name in ["method", "peer", "code", "source", "endpoint", "trace_id"] {
             assert_eq!(own[name], line[name]);
@@ -267,8 +274,8 @@ async fn a_log_that_nobody_reads_holds_back_no_call() {
 #[test]
 fn an_access_log_that_cannot_be_opened_is_named() {
     let mut process = Proxy::spawn(&["--access-log=/no/such/folder/a.log"]);
-    assert_eq!(process.wait(LIMIT).code(), Some(1));
-    let said = process.log();
     let expected = "etcd-edge: --access-log=/no/such/folder/a.log: No such file or directory";
-    assert!(said.contains(expected), "{said}");
+    let found = |line: &str| line.starts_with(expected).then_some(());
+    process.wait_line(LIMIT, found).unwrap();
+    assert_eq!(process.wait(LIMIT).code(), Some(1));
 }

@@ -268,7 +268,7 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
         "--otlp-endpoint=http://127.0.0.1:1",
         "--otlp-sample-ratio=1",
     ];
-    let proxy = Proxy::start(&cluster, &down);
+    let mut proxy = Proxy::start(&cluster, &down);
     let client = Client::connect(proxy.address()).await;
     for _ in 0..20 {
         client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
@@ -276,6 +276,8 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
     let lost = "etcd_edge_records_dropped_total{kind=\"span\"}";
     wait_metric(proxy.address(), lost, LIMIT, |lost| lost == 20.0);
     let said = "spans are lost: the collector does not take them";
+    let found = |line: &str| line.contains(said).then_some(());
+    proxy.process.wait_line(LIMIT, found).unwrap();
     assert_eq!(logged(&proxy, said).len(), 1, "{}", proxy.process.log());
     end(proxy);
 }

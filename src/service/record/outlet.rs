@@ -1,7 +1,7 @@
 //! A queue out of the workers that never blocks them: what does not fit is counted and lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -66,17 +66,17 @@ impl NowAndThen {
 /// How long an end of the process waits for what is queued.
 pub(super) const FLUSH: Duration = limits::RECORD_FLUSH_TIME;
 
-/// A flag that one thread raises and another takes; and a count of how often.
+/// A flag that one thread raises and another takes.
 #[derive(Debug, Default)]
-pub(super) struct Bell(AtomicU64);
+pub(super) struct Bell(AtomicBool);
 
 impl Bell {
     pub(super) fn ring(&self) {
-        self.0.fetch_add(1, Ordering::Release);
+        self.0.store(true, Ordering::Release);
     }
 
     /// Whether it was rung since the last time.
     pub(super) fn take(&self) -> bool {
-        self.0.swap(0, Ordering::Acquire) > 0
+        self.0.swap(false, Ordering::Acquire)
     }
 }
