@@ -49,7 +49,7 @@ pub struct ClientTls {
 /// The configurations in force. Shared by all workers.
 #[derive(Debug)]
 pub struct Dialer {
-    current: ArcSwap<ClientTls>,
+    current: Arc<ArcSwap<ClientTls>>,
 }
 
 impl Dialer {
@@ -58,21 +58,11 @@ impl Dialer {
         files: ClientFiles,
         counts: Arc<TlsSide>,
     ) -> Result<(Arc<Dialer>, Side), StartError> {
-        let all = files.all();
-        let contents = Contents::read(&all);
-        let dialer = Arc::new(Dialer {
-            current: ArcSwap::from_pointee(files.make(&contents, &counts)?),
-        });
-        let shared = dialer.clone();
         let shown = counts.clone();
-        let renew = move |contents: &Contents| {
-            shared
-                .current
-                .store(Arc::new(files.make(contents, &shown)?));
-            Ok(())
-        };
-        let side = Side::new("etcd", all, &contents, counts, renew);
-        Ok((dialer, side))
+        let (current, side) = Side::begin("etcd", files.all(), counts, move |contents| {
+            files.make(contents, &shown)
+        })?;
+        Ok((Arc::new(Dialer { current }), side))
     }
 
     /// For one connection.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -48,15 +49,21 @@ enum Look {
 }
 
 impl Side {
-    /// `contents` is what is in force.
-    pub(super) fn new(
+    /// What is made of the files, now and whenever they have changed.
+    pub(super) fn begin<T: Send + Sync + 'static>(
         name: &'static str,
         files: Vec<File>,
-        contents: &Contents,
         counts: Arc<TlsSide>,
-        renew: impl Fn(&Contents) -> Result<(), StartError> + Send + 'static,
-    ) -> Side {
-        Side {
+        make: impl Fn(&Contents) -> Result<T, StartError> + Send + 'static,
+    ) -> Result<(Arc<ArcSwap<T>>, Side), StartError> {
+        let contents = Contents::read(&files);
+        let current = Arc::new(ArcSwap::from_pointee(make(&contents)?));
+        let shared = current.clone();
+        let renew = move |contents: &Contents| {
+            shared.store(Arc::new(make(contents)?));
+            Ok(())
+        };
+        let side = Side {
             name,
             files,
             counts,
@@ -64,7 +71,8 @@ impl Side {
             settled: contents.fingerprint(),
             wrong: false,
             suspect: None,
-        }
+        };
+        Ok((current, side))
     }
 
     /// Reads the files. `asked`: by somebody who wants an answer now, and whose files are complete.
@@ -167,20 +175,20 @@ mod tests {
         let write = |text: &str| std::fs::write(&file.path, text).unwrap();
         write("good");
         let taken = Arc::new(AtomicUsize::new(0));
-        let renew = {
+        let make = {
             let (file, taken) = (file.clone(), taken.clone());
             move |contents: &Contents| {
-                if !contents.of(&file)?.starts_with(b"good") {
+                let text = contents.of(&file)?.to_vec();
+                if !text.starts_with(b"good") {
                     return Err(StartError::new("cert", "bad"));
                 }
                 taken.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+                Ok(text)
             }
         };
         let files = vec![file.clone()];
         let counts = Arc::new(TlsSide::default());
-        let contents = Contents::read(&files);
-        let mut side = Side::new("test", files.clone(), &contents, counts.clone(), renew);
+        let (current, mut side) = Side::begin("test", files, counts.clone(), make).unwrap();
         assert_eq!(side.look(false), Look::Same);
         assert_eq!(side.look(true), Look::Same);
         write("good 2");
@@ -209,7 +217,8 @@ mod tests {
         assert_eq!(side.look(false), Look::Unsettled);
         assert_eq!(side.look(false), Look::Wrong);
         assert_eq!(side.look(false), Look::Same);
-        assert_eq!(taken.load(Ordering::Relaxed), 2);
+        assert_eq!(taken.load(Ordering::Relaxed), 3);
+        assert_eq!(current.load()[..], *b"good 3");
         assert!(counts.is_stale());
         // What was in force all the time is taken like anything new.
         write("good 3");

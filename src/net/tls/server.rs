@@ -42,7 +42,7 @@ pub struct ServerFiles {
 /// Makes TLS of accepted sockets. Shared by all workers.
 #[derive(Debug)]
 pub struct Acceptor {
-    current: ArcSwap<Door>,
+    current: Arc<ArcSwap<Door>>,
     counts: Arc<TlsSide>,
 }
 
@@ -60,21 +60,14 @@ impl Acceptor {
         files: ServerFiles,
         counts: Arc<TlsSide>,
     ) -> Result<(Arc<Acceptor>, Side), StartError> {
-        let all = files.all();
-        let contents = Contents::read(&all);
-        let acceptor = Arc::new(Acceptor {
-            current: ArcSwap::from_pointee(files.make(&contents)?),
-            counts: counts.clone(),
+        let shown = counts.clone();
+        let made = Side::begin("clients", files.all(), counts.clone(), move |contents| {
+            let door = files.make(contents)?;
+            shown.shows(contents.not_after(&files.cert));
+            Ok(door)
         });
-        counts.shows(contents.not_after(&files.cert));
-        let shared = acceptor.clone();
-        let renew = move |contents: &Contents| {
-            shared.current.store(Arc::new(files.make(contents)?));
-            shared.counts.shows(contents.not_after(&files.cert));
-            Ok(())
-        };
-        let side = Side::new("clients", all, &contents, counts, renew);
-        Ok((acceptor, side))
+        let (current, side) = made?;
+        Ok((Arc::new(Acceptor { current, counts }), side))
     }
 
     /// The handshake. Nobody is let in whom what is in force at its end would refuse.
