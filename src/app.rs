@@ -142,6 +142,7 @@ impl App {
     /// What can change while it serves.
     fn changing(&self) -> Changing {
         Changing {
+            observer: self.observer.clone(),
             endpoints: self.endpoints.clone(),
             drain_timeout: self.drain_timeout.clone(),
         }

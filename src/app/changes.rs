@@ -15,6 +15,7 @@ use super::discovered::discovered;
 use crate::cli::{Settings, UsageError};
 use crate::config::Config;
 use crate::logging;
+use crate::service::record::Observer;
 use crate::upstream::endpoints::Endpoints;
 
 /// The flags that a changed file changes at once.
@@ -42,6 +43,7 @@ pub(super) struct Changes {
 
 /// What can change while clients are served, apart from the log.
 pub(super) struct Changing {
+    pub(super) observer: Option<Arc<Observer>>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) drain_timeout: Arc<Mutex<Duration>>,
 }
@@ -110,6 +112,9 @@ impl Changes {
     fn apply(&self, new: &Config) {
         if new.debug != self.config.debug {
             logging::set_debug(new.debug);
+            if let Some(observer) = &self.changing.observer {
+                observer.set_debug(new.debug);
+            }
         }
         *self.changing.drain_timeout.lock() = new.drain_timeout;
         let weights = &new.endpoint_options.weights;

@@ -2,16 +2,18 @@
 //! named, and what is bad changes nothing.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{LIMIT, told};
+use super::{LIMIT, RANGE, told};
 use crate::support::cluster::Cluster;
+use crate::support::grpc::Client;
 use crate::support::janitor;
 use crate::support::load::{Load, Role};
 use crate::support::pages::{logged, serving};
+use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 
@@ -85,6 +87,51 @@ async fn endpoints_of_the_file_move_and_no_call_fails() {
     let account = load.finish().await;
     println!("{}", account.table());
     account.assert_kept();
+}
+
+/// What the access log says was asked by a call that began just now.
+async fn asked(proxy: &Proxy, log: &Path) -> Value {
+    let lines = || {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = lines().len();
+    let client = Client::connect(proxy.address()).await;
+    let key = Msg::new().bytes(1, "a-key");
+    client.unary(RANGE, key, &[("grpc-timeout", "50m")]).await;
+    let until = Instant::now() + LIMIT;
+    loop {
+        if let Some(line) = lines().get(before) {
+            return serde_json::from_str::<Value>(line).unwrap()["request"].clone();
+        }
+        assert!(Instant::now() < until, "{}", proxy.process.log());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Keys are in the access log while the log is at debug level, and no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_told_as_long_as_the_file_says_so() {
+    let dir = janitor::temp_dir();
+    let log = dir.path().join("calls.log");
+    let text = |debug| format!("endpoints: 127.0.0.1:1\ndebug: {debug}\n");
+    let flag = format!("--access-log={}", log.display());
+    let scene = Scene::start(&[&flag], &text(true));
+    // One whose time is over before it is read is told without what it asks.
+    let until = Instant::now() + LIMIT;
+    let shown = async || {
+        while asked(&scene.proxy, &log).await["key"] != "a-key" {
+            assert!(Instant::now() < until, "{}", scene.proxy.process.log());
+        }
+    };
+    shown().await;
+    scene.hangup(&text(false), IN_FORCE, 1).await;
+    for _ in 0..3 {
+        assert_eq!(asked(&scene.proxy, &log).await, Value::Null);
+    }
+    scene.hangup(&text(true), IN_FORCE, 2).await;
+    shown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

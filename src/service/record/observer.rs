@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderValue};
 
@@ -34,7 +35,7 @@ pub struct ObserverOptions {
 pub struct Observer {
     journal: Option<Journal>,
     spans: Option<Spans>,
-    debug: bool,
+    debug: AtomicBool,
 }
 
 impl Observer {
@@ -54,7 +55,7 @@ impl Observer {
         let observer = Observer {
             journal,
             spans: spans.transpose()?,
-            debug: options.debug,
+            debug: AtomicBool::new(options.debug),
         };
         let used = observer.journal.is_some() || observer.spans.is_some();
         Ok(used.then_some(observer))
@@ -75,7 +76,7 @@ impl Observer {
         if self.journal.is_none() && begun.is_none() {
             return None;
         }
-        let debug = self.debug && self.journal.is_some();
+        let debug = self.debug.load(Ordering::Relaxed) && self.journal.is_some();
         let mut record = Record::new(path, who, debug);
         record.trace = parent.map(|parent| parent.trace);
         if let Some((trace, span)) = begun {
@@ -109,6 +110,11 @@ impl Observer {
         if let Some(journal) = &self.journal {
             journal.tell(entry);
         }
+    }
+
+    /// Whether it is told what calls ask, of those that begin from now on.
+    pub fn set_debug(&self, debug: bool) {
+        self.debug.store(debug, Ordering::Relaxed);
     }
 
     /// The access log's file is opened anew, as after it was moved away.
