@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Call, Client};
+use crate::support::pages::wait_metric;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::{NEWEST, versions};
@@ -102,6 +103,44 @@ async fn health_is_open_in_a_namespace_and_to_nobody_in_particular() {
     assert_eq!(client.unary(CHECK, of(""), &[]).await.only(), SERVING);
     let mut watch = watch(&client, "").await;
     assert_eq!(says(&mut watch, SOON).await.unwrap(), SERVING);
+}
+
+/// In the metrics and in the access log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_to_who_watches_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("calls.log");
+    let access_log = format!("--access-log={}", log.display());
+    // Whether the process is there is nothing to ask etcd for.
+    let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1", &access_log]);
+    let client = Client::connect(proxy.address()).await;
+    let mut watch = watch(&client, "etcd-edge").await;
+    assert_eq!(says(&mut watch, SOON).await.unwrap(), SERVING);
+    for way in ["received", "sent"] {
+        let name = format!(
+            "grpc_server_msg_{way}_total{{grpc_method=\"Watch\",\
+             grpc_service=\"grpc.health.v1.Health\",grpc_type=\"server_stream\"}}"
+        );
+        wait_metric(proxy.address(), &name, SOON, |n| n == 1.0);
+    }
+    watch.cancel();
+    let until = Instant::now() + SOON;
+    let line = loop {
+        let text = std::fs::read_to_string(&log).unwrap();
+        if let Some(line) = text.strip_suffix('\n') {
+            break serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+        assert!(Instant::now() < until, "no line");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    for (name, n) in [
+        ("received_messages", 1),
+        ("received_bytes", 11),
+        ("sent_messages", 1),
+        ("sent_bytes", 2),
+    ] {
+        assert_eq!(line[name], n, "{name} in {line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

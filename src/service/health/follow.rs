@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 
+use bytes::Bytes;
 use h2::SendStream;
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep};
@@ -21,6 +22,7 @@ use crate::service::gather::{Gathered, gather};
 use crate::service::health::calls::asked;
 use crate::service::health::probes::read;
 use crate::service::health::state::{Follower, Looker};
+use crate::service::record::open::Record;
 use crate::service::{Ctx, reply};
 use crate::wire::health::{Asked, Serving, response};
 use crate::wire::status::{Code, Status};
@@ -36,6 +38,10 @@ pub(in crate::service) async fn follow(mut call: Box<Call>) -> Code {
         Ok(asked) => asked,
         Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
+    let method = call.streamed();
+    if let Some(method) = method {
+        call.ctx.count().calls[method].received.inc();
+    }
     let Some(_follower) = Follower::new(&call.ctx.shared.health) else {
         call.ctx.count().hit(Limit::HealthWatches);
         let text = "etcd-edge: too many health watches open";
@@ -53,6 +59,7 @@ pub(in crate::service) async fn follow(mut call: Box<Call>) -> Code {
         ctx,
         mut respond,
         deadline,
+        record,
         ..
     } = *call;
     let Ok(to) = respond.send_response(reply::head(), false) else {
@@ -64,6 +71,8 @@ pub(in crate::service) async fn follow(mut call: Box<Call>) -> Code {
         asked,
         deadline,
         to,
+        method,
+        record,
     };
     telling.run(serves).await
 }
@@ -116,6 +125,10 @@ struct Telling {
     asked: Asked,
     deadline: Option<Instant>,
     to: SendStream<Payload>,
+    /// The place of its method in tables.
+    method: Option<usize>,
+    /// What is noted of the call.
+    record: Option<Rc<Record>>,
 }
 
 impl Telling {
@@ -127,7 +140,7 @@ impl Telling {
             let now = self.serving(*serves.borrow_and_update());
             if said != Some(now) {
                 said = Some(now);
-                pump.offer(response(now));
+                pump.offer(self.word(now));
             }
             let mut changed = pin!(serves.changed());
             let to = &mut self.to;
@@ -148,12 +161,25 @@ impl Telling {
                         cut == Cut::Drain && !matches!(said, Some(Serving::Unknown | Serving::No));
                     if is_news {
                         // Balancers move on at this word already.
-                        let _ = self.to.send_data(response(Serving::No).into(), false);
+                        let word = self.word(Serving::No);
+                        let _ = self.to.send_data(word.into(), false);
                     }
                     return reply::cut(&mut self.to, cut);
                 }
             }
         }
+    }
+
+    /// A message that is sent now.
+    fn word(&self, serving: Serving) -> Bytes {
+        let word = response(serving);
+        if let Some(record) = &self.record {
+            record.sent(&word);
+        }
+        if let Some(method) = self.method {
+            self.ctx.count().calls[method].sent.inc();
+        }
+        word
     }
 
     fn serving(&self, serves: Option<bool>) -> Serving {
