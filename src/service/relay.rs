@@ -21,6 +21,7 @@ use crate::service::ending::{self, finish, stopped};
 use crate::service::lesson::Lesson;
 use crate::service::outflow::{Outflow, Stopped};
 use crate::service::reads::writes::Write;
+use crate::service::record::entry::Source;
 use crate::service::reply;
 use crate::service::upload::Upload;
 use crate::upstream::attempt;
@@ -42,7 +43,11 @@ pub(super) async fn serve(call: &mut Call, received: Vec<Bytes>) -> Code {
     }
     match opened {
         Ok((taken, response)) => answer(call, upload, taken, response, write).await,
-        Err(Stop::Status(status)) => reply::trailers_only(&mut call.respond, &status),
+        Err(Stop::Status(status)) => {
+            // Whoever was asked has not answered.
+            call.comes_from(Source::Proxy);
+            reply::trailers_only(&mut call.respond, &status)
+        }
         Err(Stop::ClientGone) => Code::Cancelled,
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use h2::Reason;
 
+use crate::support::pages::logged;
 use crate::support::scripted_etcd::Incoming;
 use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
 
@@ -69,7 +70,7 @@ async fn it_is_forwarded_less_the_time_already_spent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_enforced_here_and_etcd_is_told() {
-    let mut scene = Scene::start(1).await;
+    let mut scene = Scene::with(1, &["--enable-grpc-logging"]).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         for answered in [false, true] {
             let begun = Instant::now();
@@ -93,6 +94,20 @@ async fn it_is_enforced_here_and_etcd_is_told() {
             assert!(took < Duration::from_secs(4), "{path}: {took:?}");
             assert_eq!(call.cancelled().await, Reason::CANCEL, "{path}");
         }
+    }
+    let until = Instant::now() + Duration::from_secs(10);
+    let told = loop {
+        let told = logged(&scene.proxy, "finished call");
+        if told.len() == 8 {
+            break told;
+        }
+        assert!(Instant::now() < until, "{told:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    // Where etcd had said nothing, it was no answer of etcd's.
+    for line in told.iter().step_by(2) {
+        let source = (&line["source"], line.get("endpoint"));
+        assert_eq!(source, (&"proxy".into(), None), "{line}");
     }
 }
 

@@ -70,9 +70,10 @@ impl Record {
         self.sent.message(framed);
     }
 
-    /// The answer is of this source.
+    /// The answer is of this source, and of no endpoint for this call.
     pub fn comes_from(&self, source: Source) {
         self.source.set(source);
+        *self.endpoint.borrow_mut() = None;
     }
 
     /// The answer is of etcd, over this connection and for this call.
