@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::Semaphore;
 use tokio::sync::oneshot::Receiver;
 
 use crate::limits;
@@ -87,8 +88,17 @@ async fn cpu(ctx: &Rc<Ctx>, query: &str) -> Response<Bytes> {
     }
 }
 
+/// One profile of memory is made at a time: each takes a thread, and all the names of the program.
+static MAKING: Semaphore = Semaphore::const_new(1);
+
 async fn memory(kind: Kind, name: &str) -> Response<Bytes> {
-    let made: std::io::Result<Receiver<Vec<u8>>> = apart(move |_| heap::profile(kind));
+    // It is never closed, so there is one to be had in the end.
+    let turn = MAKING.acquire().await.ok();
+    let made: std::io::Result<Receiver<Vec<u8>>> = apart(move |_| {
+        // Who asked may leave; the thread is there until it is done.
+        let _turn = turn;
+        heap::profile(kind)
+    });
     match made {
         Ok(made) => match made.await {
             Ok(profile) => download(profile, name),
@@ -124,6 +134,16 @@ fn download(profile: Vec<u8>, name: &str) -> Response<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_profile_of_memory_is_made_at_a_time() {
+        let turn = MAKING.acquire().await.unwrap();
+        let mut waits = tokio::spawn(memory(Kind::InUse, "heap"));
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut waits).await;
+        assert!(early.is_err(), "made beside another");
+        drop(turn);
+        assert_eq!(waits.await.unwrap().status(), StatusCode::OK);
+    }
 
     #[test]
     fn seconds_are_whole_and_bounded() {
