@@ -16,6 +16,7 @@ use crate::cli::{Settings, UsageError};
 use crate::config::Config;
 use crate::logging;
 use crate::service::record::Observer;
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::Endpoints;
 
 /// The flags that a changed file changes at once.
@@ -122,10 +123,33 @@ impl Changes {
             self.changing.endpoints.weigh(weights.clone());
         }
         // A list that has come from the members meanwhile stays unless another was asked for.
-        if new.endpoints != self.config.endpoints {
+        if !is_same(&new.endpoints, &self.config.endpoints) {
             for endpoint in self.changing.endpoints.replace(new.endpoints.clone()) {
                 warn!(%endpoint, "endpoint left out: it wants TLS, which waits for a restart, or is too much");
             }
+        }
+    }
+}
+
+/// Whether two lists have the same endpoints: name servers tell theirs in any order.
+fn is_same(one: &[Endpoint], other: &[Endpoint]) -> bool {
+    let within = |one: &[Endpoint], other: &[Endpoint]| one.iter().all(|each| other.contains(each));
+    within(one, other) && within(other, one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_of_endpoints_is_no_change() {
+        let list = |hosts: &[&str]| -> Vec<Endpoint> {
+            let all = hosts.iter().map(|host| Endpoint::parse(host));
+            all.collect::<Result<_, _>>().unwrap()
+        };
+        assert!(is_same(&list(&["a:1", "b:1"]), &list(&["b:1", "a:1"])));
+        for other in [&["a:1"][..], &["a:1", "c:1"], &["a:1", "b:1", "c:1"]] {
+            assert!(!is_same(&list(&["a:1", "b:1"]), &list(other)));
         }
     }
 }
