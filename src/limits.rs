@@ -255,6 +255,9 @@ pub const HEALTH_FAILURES: u32 = 2;
 /// with RESOURCE_EXHAUSTED.
 pub const HEALTH_FOLLOWERS: usize = 16_384;
 
+/// Of these, those of one client connection: it cannot take the places of all others.
+pub const HEALTH_FOLLOWERS_OF_ONE: usize = 2_048;
+
 /// The largest request of `grpc.health.v1`: the name of a service.
 pub const HEALTH_REQUEST_BYTES: u64 = 4 * 1024;
 
@@ -653,6 +656,7 @@ const _: () = {
     assert!(HEAP_LIVE <= u16::MAX as usize);
     assert!(HEALTH_FAILURE_KEPT.as_millis() <= HEALTH_KEPT.as_millis());
     assert!(HEALTH_KEPT.as_millis() < HEALTH_LOOK.as_millis());
+    assert!(HEALTH_FOLLOWERS_OF_ONE < HEALTH_FOLLOWERS);
     assert!(CACHE_ENTRY_BYTES * CACHE_SHARDS <= CACHE_BYTES);
     assert!(LEASE_FEW_PENDING <= LEASE_PENDING);
     assert!(LEASE_LANES_OF_ONE < LEASE_APART_LANES);

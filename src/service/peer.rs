@@ -25,6 +25,8 @@ pub struct Peer {
     watched: OnceCell<Rc<Total>>,
     /// The same for its streams of heartbeats.
     leased: OnceCell<Rc<Total>>,
+    /// Its streams that wait for changes of the proxy's health.
+    pub(super) followers: Cell<usize>,
     /// The highest revision it has been shown, and of which history (R5).
     shown: Cell<(u64, i64)>,
     /// Who it is, where that is told.
@@ -51,6 +53,7 @@ impl Peer {
             stalled_bytes: Cell::new(0),
             watched: OnceCell::new(),
             leased: OnceCell::new(),
+            followers: Cell::new(0),
             shown: Cell::new((0, 0)),
             who,
             login: RefCell::new(None),

@@ -42,7 +42,7 @@ pub(in crate::service) async fn follow(mut call: Box<Call>) -> Code {
     if let Some(method) = method {
         call.ctx.count().calls[method].received.inc();
     }
-    let Some(_follower) = Follower::new(&call.ctx.shared.health) else {
+    let Some(_follower) = Follower::new(&call.ctx.shared.health, &call.peer) else {
         call.ctx.count().hit(Limit::HealthWatches);
         let text = "etcd-edge: too many health watches open";
         let status = Status::new(Code::ResourceExhausted, text);

@@ -1,6 +1,7 @@
 //! What is known of the proxy's health, for all workers, and who waits to hear it.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::limits;
 use crate::machine::health::{Ask, Probe, Steady};
+use crate::service::peer::Peer;
 
 /// How a look at etcd went; on failure the reason.
 pub type Outcome = Result<(), Arc<str>>;
@@ -62,22 +64,33 @@ impl Health {
     }
 }
 
-/// One that waits for changes; there are [`limits::HEALTH_FOLLOWERS`] at most.
-pub(super) struct Follower(Arc<Health>);
+/// One that waits for changes; there are [`limits::HEALTH_FOLLOWERS`] at most, and
+/// [`limits::HEALTH_FOLLOWERS_OF_ONE`] of one connection.
+pub(super) struct Follower {
+    health: Arc<Health>,
+    peer: Rc<Peer>,
+}
 
 impl Follower {
     /// `None` when there are enough of them.
-    pub(super) fn new(health: &Arc<Health>) -> Option<Follower> {
+    pub(super) fn new(health: &Arc<Health>, peer: &Rc<Peer>) -> Option<Follower> {
         let before = health.followers.fetch_add(1, Ordering::Relaxed);
-        let follower = Follower(health.clone());
+        let own = peer.followers.get();
+        peer.followers.set(own + 1);
+        let follower = Follower {
+            health: health.clone(),
+            peer: peer.clone(),
+        };
+        let has_room = before < limits::HEALTH_FOLLOWERS && own < limits::HEALTH_FOLLOWERS_OF_ONE;
         // Dropped, and counted back, where it is one too many.
-        (before < limits::HEALTH_FOLLOWERS).then_some(follower)
+        has_room.then_some(follower)
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.0.followers.fetch_sub(1, Ordering::Relaxed);
+        self.health.followers.fetch_sub(1, Ordering::Relaxed);
+        self.peer.followers.set(self.peer.followers.get() - 1);
     }
 }
 
@@ -216,7 +229,17 @@ mod tests {
     #[test]
     fn so_many_follow_and_one_looks_for_them() {
         let health = Arc::new(Health::default());
-        let follower = || Follower::new(&health);
+        let few = limits::HEALTH_FOLLOWERS / limits::HEALTH_FOLLOWERS_OF_ONE;
+        let number = u64::try_from(few).unwrap();
+        let peers: Vec<_> = (0..=number).map(|n| Rc::new(Peer::new(n, None))).collect();
+        // One connection has its share, and no more.
+        let own: Vec<_> = (0..limits::HEALTH_FOLLOWERS)
+            .filter_map(|_| Follower::new(&health, &peers[0]))
+            .collect();
+        assert_eq!(own.len(), limits::HEALTH_FOLLOWERS_OF_ONE);
+        drop(own);
+        // All together have theirs, whoever they are.
+        let follower = || peers.iter().find_map(|peer| Follower::new(&health, peer));
         let mut all: Vec<_> = (0..limits::HEALTH_FOLLOWERS)
             .filter_map(|_| follower())
             .collect();
