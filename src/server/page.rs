@@ -10,6 +10,14 @@ pub(super) fn not_found() -> Response<Bytes> {
     plain(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// The page is at another path.
+pub(super) fn moved(to: &'static str) -> Response<Bytes> {
+    let mut page = plain(StatusCode::MOVED_PERMANENTLY, "");
+    page.headers_mut()
+        .insert(header::LOCATION, HeaderValue::from_static(to));
+    page
+}
+
 /// Plain text.
 pub(super) fn plain(status: StatusCode, text: &str) -> Response<Bytes> {
     made(status, TEXT, Bytes::copy_from_slice(text.as_bytes()))

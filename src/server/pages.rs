@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::limits;
 use crate::server::families::MetricsCollector;
-use crate::server::page::{made, not_found, plain, value};
+use crate::server::page::{made, moved, not_found, plain, value};
 use crate::server::{people, profiles};
 use crate::service::health::Outcome;
 use crate::service::status::status;
@@ -52,7 +52,7 @@ impl Pages {
             "/proxy/health" => health_page(health::of_proxy(ctx).await),
             "/proxy/status" => status_page(ctx, uri.query().unwrap_or_default()).await,
             "/proxy/" => people::page(),
-            "/proxy" => people::moved(),
+            "/proxy" => moved("/proxy/"),
             "/metrics" => member_metrics(ctx).await,
             "/proxy/metrics" => self.own_metrics(),
             _ if self.profiles && profiles::is_one(path) => match *method == Method::GET {

@@ -45,14 +45,6 @@ pub(super) fn page() -> Response<Bytes> {
     page
 }
 
-/// To where the page is.
-pub(super) fn moved() -> Response<Bytes> {
-    let mut page = made(StatusCode::MOVED_PERMANENTLY, HTML, Bytes::new());
-    page.headers_mut()
-        .insert(header::LOCATION, HeaderValue::from_static("/proxy/"));
-    page
-}
-
 /// What stands between the tags of the page's only element of this kind.
 fn inside(tag: &str) -> &'static str {
     let begun = PAGE.split_once(&format!("<{tag}>"));

@@ -13,10 +13,12 @@ use tokio::sync::oneshot::Receiver;
 use crate::limits;
 use crate::profile::cpu::Taking;
 use crate::profile::{Kind, apart, heap};
-use crate::server::page::{made, not_found, plain, value};
+use crate::server::page::{made, moved, not_found, plain, value};
 use crate::service::Ctx;
 
 const FOLDER: &str = "/debug/pprof/";
+/// As it is typed by who forgets that it is a folder: Go's programs send them there.
+const BARE: &str = "/debug/pprof";
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROFILE: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -35,11 +37,14 @@ const INDEX: &str = "<!doctype html>
 
 /// Whether a path is one of these pages', whether there is one or not.
 pub(super) fn is_one(path: &str) -> bool {
-    path.starts_with(FOLDER)
+    path.starts_with(FOLDER) || path == BARE
 }
 
 /// The page at such a path.
 pub(super) async fn answer(ctx: &Rc<Ctx>, path: &str, query: &str) -> Response<Bytes> {
+    if path == BARE {
+        return moved(FOLDER);
+    }
     match path.strip_prefix(FOLDER) {
         Some("") => made(StatusCode::OK, HTML, Bytes::from_static(INDEX.as_bytes())),
         Some("profile") => cpu(ctx, query).await,

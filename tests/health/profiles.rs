@@ -141,6 +141,9 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
     }
     let page = request(proxy.address(), "POST", "/debug/pprof/heap").unwrap();
     assert_eq!(page.status, 405);
+    let page = get(proxy.address(), "/debug/pprof").unwrap();
+    let there = page.head.contains("location: /debug/pprof/\r\n");
+    assert!(page.status == 301 && there, "{}", page.head);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,8 +186,15 @@ async fn a_profile_ends_with_its_client_and_with_the_process() {
 #[test]
 fn without_the_flag_there_are_none() {
     let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1"]);
-    for page in ["", "profile?seconds=1", "heap", "allocs", "cmdline"] {
-        let page = get(proxy.address(), &format!("/debug/pprof/{page}")).unwrap();
+    for page in [
+        "",
+        "/",
+        "/profile?seconds=1",
+        "/heap",
+        "/allocs",
+        "/cmdline",
+    ] {
+        let page = get(proxy.address(), &format!("/debug/pprof{page}")).unwrap();
         assert_eq!((page.status, &page.body[..]), (404, "404 page not found\n"));
     }
 }
