@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use tracing::field::display;
 
 use crate::limits;
 use crate::net::sniff::{ENOUGH, Protocol, sniff};
@@ -34,10 +35,11 @@ pub(super) struct Clients {
 pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
     let until = Instant::now() + limits::HANDSHAKE_TIME;
     // An error means that the client is gone, which the handshake finds out.
-    let address = socket.peer_addr().ok().filter(|_| clients.ctx.asks_who());
+    let peer = socket.peer_addr().ok();
     let ended = match in_time(&clients.ctx, until, open(&clients, door, socket)).await {
         Ok((Protocol::Http2, stream)) => {
-            let who = address.map(|address| {
+            let told = peer.filter(|_| clients.ctx.asks_who());
+            let who = told.map(|address| {
                 let name = stream.client_name();
                 Arc::new(Who { address, name })
             });
@@ -45,6 +47,7 @@ pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
                 ctx: &clients.ctx,
                 pages: &clients.pages,
                 door,
+                peer,
             };
             http2::serve(by, &clients.http2, stream, who, until).await
         }
@@ -56,7 +59,8 @@ pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
     };
     if let Err(error) = ended {
         clients.ctx.count().handshakes_failed.inc();
-        debug!(%error, "client connection ended before its first request");
+        let peer = peer.map(display);
+        debug!(peer, %error, "client connection ended before its first request");
     }
 }
 

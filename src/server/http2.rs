@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use h2::server::{self, Connection, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{Method, Request, Response, StatusCode};
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::field::display;
 use tracing::{debug, warn};
 
 use crate::limits;
@@ -57,6 +59,8 @@ pub(super) struct Serving<'a> {
     pub(super) ctx: &'a Rc<Ctx>,
     pub(super) pages: &'a Arc<Pages>,
     pub(super) door: Door,
+    /// Of whom, for the log.
+    pub(super) peer: Option<SocketAddr>,
 }
 
 /// Serves the connection; an error only if it fails before `until` without a preface.
@@ -138,7 +142,7 @@ async fn drive(
                     accept(by, &peer, &open_pages, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    debug!(%error, "client connection lost");
+                    debug!(peer = by.peer.map(display), %error, "client connection lost");
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -151,6 +155,7 @@ async fn drive(
                 Flood::Control => Limit::ControlFrames,
             });
             warn!(
+                peer = by.peer.map(display),
                 limit = flood.name(),
                 "client connection closed for flooding"
             );
@@ -165,7 +170,8 @@ async fn drive(
             let calls_open = peer.has_calls() || Rc::strong_count(&open_pages) > 1;
             if strikes.judge(heard, calls_open, now) {
                 ctx.count().hit(Limit::Pings);
-                debug!("client connection closed: it pings too often");
+                let peer = by.peer.map(display);
+                debug!(peer, "client connection closed: it pings too often");
                 // The HTTP/2 library cannot tell the reason, by which gRPC clients know to ping less.
                 let code = Reason::ENHANCE_YOUR_CALM.into();
                 flusher.add_frame(&heads::go_away(last_stream, code, TOO_MANY_PINGS));
@@ -173,7 +179,7 @@ async fn drive(
             }
         }
         if let Poll::Ready(Err(error)) = flusher.poll_flush(cx) {
-            debug!(%error, "client connection lost");
+            debug!(peer = by.peer.map(display), %error, "client connection lost");
             return Poll::Ready(());
         }
         match &mut idle {
@@ -181,7 +187,10 @@ async fn drive(
             None => Poll::Pending,
             Some(idle) => {
                 let gone = idle.poll(cx, timer.as_mut(), h2, flusher);
-                gone.map(|()| debug!("client connection closed: no answer to a ping"))
+                gone.map(|()| {
+                    let peer = by.peer.map(display);
+                    debug!(peer, "client connection closed: no answer to a ping");
+                })
             }
         }
     })

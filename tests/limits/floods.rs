@@ -68,7 +68,7 @@ async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_frames() {
-    let (etcd, proxy, _client) = scene(&[]).await;
+    let (etcd, mut proxy, _client) = scene(&[]).await;
     let etcd = answer_all(etcd);
     let cases: [(&str, Vec<u8>); 6] = [
         ("PING", frame(PING, 0, 0, &[7; 8]).to_vec()),
@@ -90,6 +90,12 @@ async fn control_frames() {
     }
     let hits = r#"etcd_edge_limit_hits_total{limit="control_frames"}"#;
     assert!(metric(proxy.address(), hits) >= 5.0);
+    let told = proxy.process.wait_line(Duration::from_secs(20), |line| {
+        let flooding = line.contains("client connection closed for flooding");
+        flooding.then(|| line.to_owned())
+    });
+    let told = told.expect("a line for the operator");
+    assert!(told.contains(r#""peer":"127.0.0.1:"#), "{told}");
     etcd.abort();
 }
 
