@@ -688,7 +688,7 @@ fn arguments_that_are_no_text_are_refused() {
 /// `UPDATE_DOCS=1 cargo test --test cli` writes the page anew.
 #[test]
 fn the_page_of_flags_is_what_the_program_prints() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/flags.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/flags.md");
     let page = format!(
         "# Flags\n\nWhat `etcd-edge start --help` prints; `UPDATE_DOCS=1 cargo test --test cli` \
          writes this page.\n\n```text\n{}```\n",

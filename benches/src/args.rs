@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// seconds measured in each round (short 1, long 4)
     #[argh(option)]
     pub(crate) seconds: Option<f64>,
-    /// put the report and the plots into docs/benchmarks.md too
+    /// put the report and the plots into docs/internals/benchmarks.md too
     #[argh(switch)]
     pub(crate) publish: bool,
     /// what to do instead of the named cases

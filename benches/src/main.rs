@@ -1,6 +1,6 @@
 //! `etcd-edge-bench`: loads for whatever speaks etcd, with every answer checked. It starts etcd and
 //! its proxies itself and compares them in interleaved rounds, or goes where `--address` points.
-//! `docs/benchmarks.md` tells how to read what it prints.
+//! `docs/internals/benchmarks.md` tells how to read what it prints.
 //!
 //! Writes the report to stdout and, with every sample and the plots, to `target/bench/`. Exit code
 //! 1 when a call failed or an answer was wrong, 2 for usage; a missed goal is told, not punished.

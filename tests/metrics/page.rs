@@ -98,15 +98,15 @@ pub(crate) fn text(address: &str) -> String {
 /// `UPDATE_DOCS=1 cargo test --test metrics` writes the page anew.
 #[test]
 fn the_page_of_metrics_says_what_the_program_shows() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-    let page = std::fs::read_to_string(path).expect("docs/metrics.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md");
+    let page = std::fs::read_to_string(path).expect("docs/reference/metrics.md");
     let (begins, ends) = ("<!-- written by the program -->\n", "<!-- until here -->\n");
     let (before, rest) = page.split_once(begins).expect("where the tables begin");
     let (_, after) = rest.split_once(ends).expect("where the tables end");
     let reference = etcd_edge::app::metrics_reference();
     let wanted = format!("{before}{begins}{reference}\n{ends}{after}");
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(path, &wanted).expect("docs/metrics.md");
+        std::fs::write(path, &wanted).expect("docs/reference/metrics.md");
     } else {
         assert!(page == wanted, "{path} is out of date");
     }

@@ -17,8 +17,8 @@ use crate::plan::Plan;
 use crate::results::Results;
 
 /// Where `--publish` puts the report, between the two marks, and the plots.
-const DOCUMENT: &str = "docs/benchmarks.md";
-const PLOTS: &str = "docs/benchmarks";
+const DOCUMENT: &str = "docs/internals/benchmarks.md";
+const PLOTS: &str = "docs/internals/benchmarks";
 const BEGIN: &str = "<!-- begin of what `--publish` writes -->";
 const END: &str = "<!-- end of what `--publish` writes -->";
 
