@@ -136,7 +136,7 @@ fn the_deployment_starts_the_program_where_its_service_is() {
 
 #[test]
 fn the_page_lists_what_a_file_changes_at_once() {
-    let page = read("docs/configuration.md");
+    let page = read("docs/operating/configuration.md");
     let list = page.split("<!-- live -->").nth(1).expect("a marked list");
     let listed: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
     assert_eq!(listed, LIVE);
