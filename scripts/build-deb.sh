@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Builds the Debian package: the program, its unit, its configuration file, the manual page and what
-# shells complete. Prints the path of the package.
+# Builds the Debian package: the program, its systemd unit, its configuration file, the manual page
+# and the shell completions. Prints the path of the package. Builds cargo-deb in target/tools if it
+# is not on PATH.
 # Usage: scripts/build-deb.sh [PROGRAM]
-#   PROGRAM  one that is built already, as by scripts/build-release.sh; else it is built here
+#   PROGRAM  a program that is already built, for example by scripts/build-release.sh. Without it
+#            the script builds one.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
+use_toolchain
 version=3.8.0
 tools=$PWD/target/tools
 
@@ -25,11 +29,11 @@ else
 fi
 
 mkdir -p target/deb
-for made in man:etcd-edge.8 bash:etcd-edge zsh:_etcd-edge fish:etcd-edge.fish; do
-    case ${made%%:*} in
-        man) words=(man) ;;
-        *) words=(completions "${made%%:*}") ;;
+for output in man:etcd-edge.8 bash:etcd-edge zsh:_etcd-edge fish:etcd-edge.fish; do
+    case ${output%%:*} in
+        man) arguments=(man) ;;
+        *) arguments=(completions "${output%%:*}") ;;
     esac
-    target/release/etcd-edge "${words[@]}" >"target/deb/${made#*:}"
+    target/release/etcd-edge "${arguments[@]}" >"target/deb/${output#*:}"
 done
 "$deb" deb --no-build --locked

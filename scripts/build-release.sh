@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
-# Builds the proxy twice: once to count what it does under load, then for what was counted
-# (profile-guided optimisation). About a fifth fewer instructions per call than a plain
-# `cargo build --release`, which is all that is otherwise needed; docs/performance.md has figures.
-# Usage: scripts/build-release.sh        the binary is target/pgo/etcd-edge
+# Builds the proxy with profile-guided optimisation: builds it with counters, runs it under load,
+# and builds it again with the counts. The result executes about a fifth fewer instructions per call
+# than a plain `cargo build --release`. docs/internals/performance.md has figures.
+# Usage: scripts/build-release.sh [--install]      the binary is target/pgo/etcd-edge
+#   --install  install h2load (package nghttp2-client) with apt-get if it is missing
 #
-# Needs h2load (Debian: nghttp2-client) and an llvm-profdata that reads what this rustc writes:
-# LLVM_PROFDATA names one, else the rustup component llvm-tools and Debian's are tried, the
+# Needs h2load and an llvm-profdata that can read the counts of this rustc. LLVM_PROFDATA names
+# one. Otherwise the script tries the rustup component llvm-tools, then the versions on PATH, the
 # newest first.
 #
-# What the load below does not touch is taken for rare and built small instead of fast: a new way of
-# serving calls belongs into it.
+# The compiler optimises code that the load below does not run for size, not for speed. When you add
+# a new way to serve calls, add it to the load.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
+use_toolchain
 
 work=$PWD/target/pgo
 target=$(rustc -vV | sed -n 's/^host: //p')
@@ -22,21 +25,21 @@ die() { echo "build-release: $*" >&2 && exit 1; }
 stop() {
     if ((${#pids[@]})); then
         kill "${pids[@]}" 2>/dev/null || true
-        # The proxies write their counts at their end.
+        # The proxies write their counts when they exit.
         wait "${pids[@]}" 2>/dev/null || true
     fi
     pids=()
 }
 trap stop EXIT
 
-# Ports below the range that outgoing connections take theirs from.
-declare -A given=()
+# Sets `port` to a free port, below the range that the kernel uses for outgoing connections.
+declare -A used=()
 free_port() {
     local try
     while :; do
         try=$((11000 + RANDOM % 20000))
-        if [[ -z ${given[$try]:-} ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$try") 2>/dev/null; then
-            given[$try]=1 port=$try
+        if [[ -z ${used[$try]:-} ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$try") 2>/dev/null; then
+            used[$try]=1 port=$try
             return
         fi
     done
@@ -61,10 +64,10 @@ merge() {
             return
         fi
     done
-    die "no llvm-profdata here can read the counts of $(rustc --version)"
+    die "no llvm-profdata can read the counts of $(rustc --version): run rustup component add llvm-tools"
 }
 
-# build FLAGS FOLDER. With --target the flags are the program's alone, not its build scripts'.
+# build FLAGS FOLDER: with --target the flags apply only to the program, not to build scripts.
 build() {
     RUSTFLAGS="${RUSTFLAGS:-} $1" cargo build --locked --release --bin etcd-edge \
         --target "$target" --target-dir "$work/$2"
@@ -72,14 +75,14 @@ build() {
 
 body() { printf '%b' "$2" >"$work/$1"; }
 
-# load METHOD BODY and arguments of h2load, against $url
+# load METHOD BODY ARGUMENTS…: runs h2load against $url and fails without a 2xx response.
 load() {
-    local method=$1 body=$2 answered
+    local method=$1 body=$2 succeeded
     shift 2
-    answered=$(h2load "$@" -t1 -d "$work/$body" -H 'content-type: application/grpc' \
+    succeeded=$(h2load "$@" -t1 -d "$work/$body" -H 'content-type: application/grpc' \
         -H 'te: trailers' -H 'user-agent: grpc-go/1.75.0' -H 'grpc-timeout: 4999871u' \
         "$url/$method" | sed -n 's/^status codes: \([0-9]*\) 2xx.*/\1/p')
-    ((${answered:-0} > 0)) || die "no answer under load: $method $*"
+    ((${succeeded:-0} > 0)) || die "no response under load: $method $*"
 }
 
 train() {
@@ -88,7 +91,7 @@ train() {
     free_port && plain=$port
     free_port && tls=$port
     free_port
-    # With certificates of its own making, which serve for the proxy's side too.
+    # etcd generates certificates. The proxy uses them as its server certificate too.
     "$etcd/etcd" --data-dir "$work/etcd" --log-level error --auto-tls \
         --listen-peer-urls "http://127.0.0.1:$port" \
         --listen-client-urls "http://127.0.0.1:$plain,https://127.0.0.1:$tls" \
@@ -133,7 +136,11 @@ train() {
     stop
 }
 
-command -v h2load >/dev/null || die "h2load is not installed (Debian: nghttp2-client)"
+if ! command -v h2load >/dev/null && [[ ${1:-} == --install ]]; then
+    install_packages nghttp2-client
+fi
+command -v h2load >/dev/null ||
+    die "h2load is missing; to install it: $(install_command nghttp2-client)"
 scripts/get-etcd.sh 3.7.3
 mkdir -p "$work"
 build "-Cprofile-generate=$work/raw" counting

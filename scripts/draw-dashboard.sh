@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
-# Lights the dashboard and draws it: a cluster of three and the proxy on loopback, with TLS towards clients and
-# registered, etcdctl as its clients, a Prometheus that scrapes it, and scripts/draw-dashboard.py.
+# Draws docs/images/dashboard.png: runs a three-member cluster, a registered proxy with TLS towards
+# its clients, etcdctl clients and a Prometheus that scrapes the proxy, then calls
+# scripts/draw-dashboard.py.
 # Usage: scripts/draw-dashboard.sh OUT.png [SECONDS]
-# Needs Python with matplotlib; PYTHON names another one, ETCD_EDGE_BIN another build of the proxy.
-# Each child leads a group of its own, which goes as a whole.
+#   SECONDS  how long the clients run before the drawing, 120 by default
+# Needs Python with matplotlib. PYTHON names another Python, ETCD_EDGE_BIN another proxy binary.
+#
+# With `set -m` each background process is the leader of its own process group, and `stop` kills
+# whole groups.
 set -euom pipefail
 
 out=$(realpath -m "${1:?OUT.png}") seconds=${2:-120}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
+use_toolchain
 scripts/get-prometheus.sh
 edge=${ETCD_EDGE_BIN:-target/release/etcd-edge}
 if [[ -z ${ETCD_EDGE_BIN:-} ]]; then cargo build --locked --release; fi
@@ -44,7 +50,7 @@ for _ in {1..4}; do
     lease=$("${bin[@]}" lease grant 3 | cut -d' ' -f2)
     "${bin[@]}" lease keep-alive "$lease" >/dev/null & pids+=($!)
 done
-# Writes at a pace, over and over.
+# Writes at a fixed rate, repeatedly.
 (while :; do "${bin[@]}" check perf --load=s >/dev/null 2>&1 || true; done) & pids+=($!)
 (while :; do
     "${bin[@]}" get k >/dev/null

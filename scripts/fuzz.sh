@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# Runs fuzz targets. Needs a nightly toolchain; installs cargo-fuzz when it is missing.
-#   scripts/fuzz.sh TARGET [SECONDS]   one target, 60 seconds unless told otherwise
-#   scripts/fuzz.sh --all SECONDS      every target for so long each
-#   scripts/fuzz.sh --keep TARGET      puts the fewest inputs that reach everything into its corpus
-#   scripts/fuzz.sh --list             the targets
-# Found inputs collect in fuzz/target/corpus/TARGET, crashes in fuzz/artifacts/TARGET; only --keep
-# changes the committed corpus, which `cargo test --test corpus` replays.
+# Runs fuzz targets. Needs a nightly toolchain. Builds cargo-fuzz in target/tools if it is not on
+# PATH.
+#   scripts/fuzz.sh TARGET [SECONDS]   runs one target, for 60 seconds by default
+#   scripts/fuzz.sh --all SECONDS      runs every target for this time
+#   scripts/fuzz.sh --keep TARGET      replaces the committed corpus by a minimal one with the same
+#                                      coverage
+#   scripts/fuzz.sh --list             prints the targets
+# New inputs are saved in fuzz/target/corpus/TARGET, crashes in fuzz/artifacts/TARGET. Only --keep
+# changes the committed corpus, fuzz/corpus/TARGET, which `cargo test --test corpus` replays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/common.sh
+use_toolchain
 
-# What tests/corpus.rs accepts.
+# The limits that tests/corpus.rs checks.
 max_files=200
 max_len=1024
 
 usage() {
-    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 
@@ -26,22 +30,25 @@ targets() {
 
 need_target() {
     [[ -f "fuzz/fuzz_targets/$1.rs" ]] && return
-    echo "fuzz.sh: no target \"$1\"; there are: $(targets | paste -sd' ')" >&2
+    echo "fuzz.sh: no target \"$1\"; the targets are: $(targets | paste -sd' ')" >&2
     exit 2
 }
 
 need_tools() {
     if ! rustup run nightly rustc --version >/dev/null 2>&1; then
-        echo "fuzz.sh: needs a nightly toolchain: rustup toolchain install nightly" >&2
+        echo "fuzz.sh: no nightly toolchain; to install it: rustup toolchain install nightly" >&2
         exit 1
     fi
+    PATH="$PATH:$PWD/target/tools/bin"
     if ! cargo fuzz --version >/dev/null 2>&1; then
-        cargo install cargo-fuzz --locked
+        echo "fuzz.sh: no cargo-fuzz on PATH: building it in target/tools" >&2
+        cargo install cargo-fuzz --locked --root target/tools
     fi
 }
 
 # libfuzzer TARGET DIR... -- ARG...
-# Without a sanitizer: the project has no unsafe code, and overflow and debug assertions are on.
+# Runs without a sanitizer: the fuzzed code has no unsafe code, and overflow checks and debug
+# assertions are on.
 libfuzzer() {
     cargo +nightly fuzz run --sanitizer none "$@"
 }
@@ -61,7 +68,8 @@ keep() {
         -set_cover_merge=1 -max_len="$max_len"
     rm -rf "fuzz/corpus/$target"
     mkdir -p "fuzz/corpus/$target"
-    # Where that is more than allowed, a sample over all sizes. The names are hashes: no quoting.
+    # If there are too many files, take a sample of all sizes. File names are hashes and need no
+    # quoting.
     find "$merged" -type f -printf '%s %p\n' | sort -n | cut -d' ' -f2 |
         awk -v max="$max_files" '{ line[NR] = $0 }
             END { step = NR > max ? NR / max : 1

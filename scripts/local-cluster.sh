@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs a fresh etcd cluster on loopback in the foreground, until Ctrl-C or SIGTERM.
+# Runs a new etcd cluster on loopback in the foreground, until Ctrl-C or SIGTERM.
 # Usage: scripts/local-cluster.sh [--members N] [--version VERSION] [--dir DIR]
-#
-# Prints `endpoints: HOST:PORT,...` once every member is healthy and writes the same list to
-# DIR/endpoints. DIR holds data and logs; without --dir it is a temporary folder that goes with
-# the cluster.
+#   --members  the number of etcd members, 3 by default
+#   --version  the etcd version, 3.7.3 by default
+#   --dir      the folder for data and logs. The default is a temporary folder that the script
+#              removes at the end.
+# When every member is healthy, the script prints `endpoints: HOST:PORT,...` and writes the list to
+# DIR/endpoints.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,7 +17,7 @@ while (($#)); do
         --members) members=${2:?--members needs a number} && shift 2 ;;
         --version) version=${2:?--version needs a release} && shift 2 ;;
         --dir) dir=${2:?--dir needs a folder} && shift 2 ;;
-        *) sed -n '2,7s/^# //p' "$0" >&2 && exit 2 ;;
+        *) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
     esac
 done
 
@@ -29,14 +31,14 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-# Ports below the range that outgoing connections take theirs from.
-declare -A given=()
+# Sets `port` to a free port, below the range that the kernel uses for outgoing connections.
+declare -A used=()
 free_port() {
     local try
     while :; do
         try=$((11000 + RANDOM % 20000))
-        if [[ -z ${given[$try]:-} ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$try") 2>/dev/null; then
-            given[$try]=1 port=$try
+        if [[ -z ${used[$try]:-} ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$try") 2>/dev/null; then
+            used[$try]=1 port=$try
             return
         fi
     done
@@ -69,7 +71,7 @@ for ((try = 0; ; try++)); do
     if "$bin/etcdctl" --endpoints "$endpoints" endpoint health >/dev/null 2>&1; then break; fi
     for ((i = 0; i < members; i++)); do
         if ! kill -0 "${pids[i]}" 2>/dev/null || ((try > 60)); then
-            echo "local-cluster: etcd m$i does not come up; its log:" >&2
+            echo "local-cluster: etcd m$i does not start; its log:" >&2
             tail -n 20 "$dir/m$i.log" >&2
             exit 1
         fi

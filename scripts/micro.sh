@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
-# Counts the instructions and allocations of the hot paths under valgrind and holds them against
-# benches/micro/figures.txt. Exits with 1 when a case costs more, with 3 where it cannot count.
-# Usage: scripts/micro.sh [--update | --list] [NAME…]
-#   --update  writes the figures instead
-#   --list    says what each case does
-#   NAME      only cases with this in their names
+# Counts the instructions and allocations of the hot paths under valgrind and compares them with
+# benches/micro/figures.txt. Exits with 1 if a case costs more, with 3 if it cannot count here.
+# Usage: scripts/micro.sh [--install] [--update | --list] [NAME…]
+#   --install  install valgrind with apt-get if it is missing
+#   --update   write the counts to the file instead of comparing
+#   --list     print what each case does
+#   NAME       only the cases with this text in their names
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-if ! command -v valgrind >/dev/null && [[ $EUID -eq 0 ]]; then
-    echo "micro: valgrind is not installed; trying apt" >&2
-    { apt-get install -y -q valgrind || { apt-get update -q && apt-get install -y -q valgrind; }; } >&2 || true
+source scripts/common.sh
+install=''
+if [[ ${1:-} == --install ]]; then install=yes && shift; fi
+if ! command -v valgrind >/dev/null && [[ -n $install ]]; then
+    install_packages valgrind || true
 fi
 if ! command -v valgrind >/dev/null; then
-    printf 'micro: valgrind is not here (%s): NOTHING IS COUNTED\n' "$(uname -nm)" >&2
+    printf 'micro: valgrind is missing (%s): NOTHING IS COUNTED; to install it: %s\n' \
+        "$(uname -nm)" "$(install_command valgrind)" >&2
     exit 3
 fi
+use_toolchain
 exec cargo run --quiet --locked --profile micro --package etcd-edge-micro -- "$@"

@@ -1,32 +1,35 @@
 #!/usr/bin/env bash
-# From a clone to a running proxy: builds it, gets a real etcd, starts three members and the proxy
-# on loopback, and writes and reads a key through it. Needs only the Rust and Go toolchains.
+# Builds the proxy and etcd, starts three etcd members and the proxy on loopback, and writes and
+# reads a key through the proxy. Needs only the Rust and Go toolchains and a C compiler. The first
+# run takes a few minutes, most of them to build.
 # Usage: scripts/quickstart.sh [--once]
-#   --once  ends by itself after the tour; without it everything runs until Ctrl-C
+#   --once  stop after the demonstration. Without it the servers run until Ctrl-C.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/common.sh
+use_toolchain
 version=3.7.3 once='' work='' cluster='' proxy=''
 case ${1:-} in
     '') ;;
     --once) once=yes ;;
-    *) sed -n '2,5s/^# //p' "$0" >&2 && exit 2 ;;
+    *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
 esac
 
 say() { printf '\n== %s\n' "$*"; }
-# As it could be typed: what has a space in it is quoted.
+# Prints a command as a user types it, with quotes around arguments that have spaces, and runs it.
 show() {
-    local word line=''
-    for word in "$@"; do
-        if [[ $word == *' '* ]]; then word="'$word'"; fi
-        line+=" $word"
+    local argument line=''
+    for argument in "$@"; do
+        if [[ $argument == *' '* ]]; then argument="'$argument'"; fi
+        line+=" $argument"
     done
     printf '$%s\n' "$line" && "$@"
 }
 stop() {
     local pid
-    if [[ -n $cluster && -z $once ]]; then echo "stopping; etcd takes some seconds"; fi
-    # The proxy first, so that it drains while etcd still answers.
+    if [[ -n $cluster && -z $once ]]; then echo "stopping; etcd takes a few seconds"; fi
+    # Stop the proxy first, so that it drains while etcd still serves.
     for pid in $proxy $cluster; do
         kill "$pid" 2>/dev/null || true
         wait "$pid" 2>/dev/null || true
@@ -36,7 +39,7 @@ stop() {
 trap stop EXIT
 trap 'exit 0' INT TERM
 
-# Waits until a file appears or the process that is to write it is gone.
+# Waits for a file. Prints the log and exits if the process that writes the file has ended.
 await() {
     local file=$1 pid=$2 log=$3
     until [[ -s $file ]]; do
@@ -73,13 +76,13 @@ scripts/local-cluster.sh --members 3 --version "$version" --dir "$work/etcd" >"$
 cluster=$!
 await "$work/etcd/endpoints" "$cluster" "$work/cluster.log"
 endpoints=$(cat "$work/etcd/endpoints")
-echo "etcd answers at $endpoints"
+echo "etcd listens on $endpoints"
 
 say "Starting the proxy"
 listen=127.0.0.1:23790
 if (exec 3<>/dev/tcp/127.0.0.1/23790) 2>/dev/null; then
     listen=127.0.0.1:0
-    echo "port 23790 is taken: another one is used"
+    echo "port 23790 is in use: using another port"
 fi
 printf '$ %s\n' "$edge start --endpoints $endpoints --listen-addr $listen"
 : >"$work/proxy.log"
@@ -91,18 +94,18 @@ for ((try = 0; try < 100; try++)); do
     sleep 0.1
 done
 if [[ -z $address ]]; then
-    echo "the proxy did not get ready; its log:" >&2
+    echo "the proxy did not start; its log:" >&2
     cat "$work/proxy.log" >&2
     exit 1
 fi
 echo "the proxy listens on $address"
 
-say "A write and a read through the proxy"
+say "Writing and reading a key through the proxy"
 show "$etcdctl" --endpoints "$address" put greeting "hello from etcd-edge"
 show "$etcdctl" --endpoints "$address" get greeting
 [[ $("$etcdctl" --endpoints "$address" get --print-value-only greeting) == "hello from etcd-edge" ]]
 
-say "Its health page, http://$address/health"
+say "Reading the health page, http://$address/health"
 health=$(page "$address" /health)
 echo "$health"
 [[ $health == *'"health":"true"'* ]]
@@ -111,13 +114,14 @@ if [[ -n $once ]]; then
     say "Done: stopping the proxy and etcd"
     exit 0
 fi
-say "Go on in another terminal"
+say "Try this in another terminal"
 cat <<EOT
     $etcdctl --endpoints $address watch --prefix ''
     $etcdctl --endpoints $address put greeting again
     $etcdctl --endpoints $address member list -w table
-    http://$address/metrics         etcd's metrics
-    http://$address/proxy/metrics   the proxy's own
-The proxy's log is $work/proxy.log. Ctrl-C stops all and removes the data.
+    http://$address/proxy/          the status page of the proxy
+    http://$address/proxy/metrics   the metrics of the proxy
+    http://$address/metrics         the metrics of etcd
+The proxy's log is $work/proxy.log. Ctrl-C stops the servers and removes the data.
 EOT
 wait "$proxy"
