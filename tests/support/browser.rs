@@ -1,5 +1,5 @@
-//! A real browser without a screen, told what to do by messages over two pipes: pages opened, scripts
-//! evaluated in them, pictures taken.
+//! A real headless browser, driven over two pipes: it opens pages, evaluates scripts in them and
+//! takes screenshots.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -12,23 +12,23 @@ use serde_json::{Value, json};
 
 use super::process::Process;
 
-/// Either does.
+/// Programs that are accepted, in this order.
 const NAMES: [&str; 2] = ["chromium-headless-shell", "chromium"];
 
-/// A browser with one page. Dropping it ends it.
+/// A browser with one page. Dropping it ends the process.
 pub struct Browser {
     to: File,
     from: BufReader<File>,
     session: String,
     last: u64,
-    /// What the page has complained of.
-    pub complaints: Vec<String>,
+    /// Errors that the page has reported.
+    pub errors: Vec<String>,
     _process: Process,
     _folder: tempfile::TempDir,
 }
 
 impl Browser {
-    /// Starts one with an empty page.
+    /// Starts a browser with an empty page.
     pub fn start() -> Browser {
         let folder = tempfile::tempdir().expect("a folder");
         let pipe = |name: &str| {
@@ -39,7 +39,7 @@ impl Browser {
         };
         let (to, from) = (pipe("to"), pipe("from"));
         let mut command = Command::new("sh");
-        // Its messages come by descriptor 3 and go by 4.
+        // The browser reads commands from descriptor 3 and writes its messages to descriptor 4.
         command.args(["-c", "exec \"$0\" \"$@\" 3<\"$TO\" 4>\"$FROM\""]);
         command.arg(program()).args([
             "--headless",
@@ -61,7 +61,7 @@ impl Browser {
         ));
         command.env("TO", &to).env("FROM", &from);
         let process = Process::spawn("the browser", &mut command);
-        // Each waits for the other side, in the order in which that opens them.
+        // Opening a pipe blocks until the other side opens it, so the order is the shell's.
         let to = OpenOptions::new().write(true).open(to).expect("a pipe");
         let from = BufReader::new(File::open(from).expect("a pipe"));
         let mut browser = Browser {
@@ -69,39 +69,39 @@ impl Browser {
             from,
             session: String::new(),
             last: 0,
-            complaints: Vec::new(),
+            errors: Vec::new(),
             _process: process,
             _folder: folder,
         };
-        let page = browser.ask("Target.createTarget", json!({"url": "about:blank"}));
+        let page = browser.command("Target.createTarget", json!({"url": "about:blank"}));
         let attach = json!({"targetId": page["targetId"], "flatten": true});
-        let attached = browser.ask("Target.attachToTarget", attach);
+        let attached = browser.command("Target.attachToTarget", attach);
         browser.session = attached["sessionId"]
             .as_str()
             .expect("a session")
             .to_owned();
-        browser.ask("Runtime.enable", json!({}));
-        browser.ask("Log.enable", json!({}));
-        browser.ask("Page.enable", json!({}));
+        browser.command("Runtime.enable", json!({}));
+        browser.command("Log.enable", json!({}));
+        browser.command("Page.enable", json!({}));
         browser
     }
 
-    /// Opens an address.
+    /// Opens a URL.
     pub fn open(&mut self, address: &str) {
-        let opened = self.ask("Page.navigate", json!({"url": address}));
+        let opened = self.command("Page.navigate", json!({"url": address}));
         assert_eq!(opened["errorText"], Value::Null, "{address}");
     }
 
-    /// The value of an expression in the page.
+    /// Returns the value of an expression in the page.
     pub fn eval(&mut self, expression: &str) -> Value {
         let evaluate =
             json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
-        let done = self.ask("Runtime.evaluate", evaluate);
+        let done = self.command("Runtime.evaluate", evaluate);
         assert_eq!(done["exceptionDetails"], Value::Null, "{expression}");
         done["result"]["value"].clone()
     }
 
-    /// Waits until an expression is true in the page, which may not be there yet.
+    /// Waits until an expression is true in the page. An expression that throws counts as false.
     #[track_caller]
     pub fn wait(&mut self, expression: &str) {
         let until = Instant::now() + Duration::from_secs(20);
@@ -109,39 +109,40 @@ impl Browser {
             format!("(() => {{ try {{ return {expression}; }} catch {{ return false; }} }})()");
         while self.eval(&tried) != true {
             let late = Instant::now() > until;
-            assert!(!late, "not so: {expression}; {:?}", self.complaints);
+            assert!(!late, "not true in time: {expression}; {:?}", self.errors);
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// The page is so wide and high from now on, and seen in the dark or not.
-    pub fn look(&mut self, width: u32, height: u32, dark: bool) {
+    /// Sets the size of the page in pixels and its color scheme.
+    pub fn set_viewport(&mut self, width: u32, height: u32, dark: bool) {
         let size =
             json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-        self.ask("Emulation.setDeviceMetricsOverride", size);
+        self.command("Emulation.setDeviceMetricsOverride", size);
         let scheme = if dark { "dark" } else { "light" };
         let feature = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-        self.ask("Emulation.setEmulatedMedia", feature);
+        self.command("Emulation.setEmulatedMedia", feature);
     }
 
-    /// Scripts run in pages that are opened from now on, or do not.
-    pub fn scripts(&mut self, on: bool) {
-        self.ask(
+    /// Enables or disables scripts in pages that are opened after this call.
+    pub fn enable_scripts(&mut self, on: bool) {
+        self.command(
             "Emulation.setScriptExecutionDisabled",
             json!({"value": !on}),
         );
     }
 
-    /// A picture of the page.
-    pub fn picture(&mut self, path: &Path) {
-        let taken = self.ask("Page.captureScreenshot", json!({"format": "png"}));
-        let data = taken["data"].as_str().expect("a picture");
+    /// Writes a PNG screenshot of the page to a file.
+    pub fn screenshot(&mut self, path: &Path) {
+        let taken = self.command("Page.captureScreenshot", json!({"format": "png"}));
+        let data = taken["data"].as_str().expect("a screenshot");
         let data = BASE64_STANDARD.decode(data).expect("base64");
         std::fs::write(path, data).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
-    /// Sends a command and waits for what it gives.
-    fn ask(&mut self, method: &str, params: Value) -> Value {
+    /// Sends a command and waits for its result. Errors of the page that arrive meanwhile are
+    /// collected.
+    fn command(&mut self, method: &str, params: Value) -> Value {
         self.last += 1;
         let mut message = json!({"id": self.last, "method": method, "params": params});
         if !self.session.is_empty() {
@@ -149,17 +150,17 @@ impl Browser {
         }
         let mut text = message.to_string().into_bytes();
         text.push(0);
-        self.to.write_all(&text).expect("the browser is there");
+        self.to.write_all(&text).expect("the browser runs");
         loop {
             let mut text = Vec::new();
             self.from
                 .read_until(0, &mut text)
-                .expect("the browser is there");
+                .expect("the browser runs");
             assert_eq!(text.pop(), Some(0), "the browser has ended");
             let message: Value = serde_json::from_slice(&text).expect("JSON");
             match message["method"].as_str() {
                 Some("Runtime.exceptionThrown" | "Log.entryAdded") => {
-                    self.complaints.push(message["params"].to_string());
+                    self.errors.push(message["params"].to_string());
                 }
                 None if message["id"] == self.last => {
                     assert_eq!(message["error"], Value::Null, "{method}");

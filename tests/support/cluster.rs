@@ -1,4 +1,5 @@
-//! A real etcd cluster, on loopback or on hosts of a [`Net`](super::net): started fresh, broken on purpose, cleaned up.
+//! A real etcd cluster, on loopback or on hosts of a [`Net`](super::net): started fresh, failed on
+//! purpose, and cleaned up.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -7,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::net::Host;
 use super::process::Process;
 use super::release::{self, binary};
-use super::tls::{Identity, Tls};
-use super::{http, janitor, ports};
+use super::tls::{CertFiles, Tls};
+use super::{exit_cleanup, http, ports};
 
-/// Password of the user `root` of a cluster with auth.
+/// Password of the user `root` in a cluster with auth.
 pub const ROOT_PASSWORD: &str = "root-secret";
 
-/// How long a member may take to answer as healthy on a busy machine.
+/// Maximum time a member may take to report healthy on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Members of one etcd release. Dropping it kills them and removes their data.
@@ -22,7 +23,7 @@ pub struct Cluster {
     version: String,
     tls: Option<Tls>,
     auth: bool,
-    // After the members: their processes must be gone before their data is.
+    // Dropped after the members: their processes must end before their data is removed.
     dir: tempfile::TempDir,
 }
 
@@ -34,15 +35,15 @@ struct Member {
     process: Process,
 }
 
-/// A member that the cluster knows of and that does not run yet.
-pub struct Joining {
+/// A member that was added to the cluster and is not started yet.
+pub struct PendingMember {
     name: String,
-    /// For clients, peers and metrics.
+    /// Ports for clients, peers and metrics.
     ports: [u16; 3],
     peers: String,
 }
 
-/// How a cluster is to be.
+/// Settings of a cluster to start.
 pub struct Builder {
     version: String,
     members: usize,
@@ -58,7 +59,7 @@ impl Cluster {
         Cluster::builder(version).members(members).start()
     }
 
-    /// One member, plaintext and no auth, unless told otherwise.
+    /// Returns the settings of one member with plaintext and without auth.
     pub fn builder(version: &str) -> Builder {
         Builder {
             version: version.to_owned(),
@@ -70,28 +71,28 @@ impl Cluster {
         }
     }
 
-    /// How many members it was started with.
+    /// Returns the number of members, including those added later.
     pub fn size(&self) -> usize {
         self.members.len()
     }
 
-    /// The release.
+    /// Returns the etcd release.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The certificates, for a cluster with TLS.
+    /// Returns the certificates of a cluster with TLS.
     pub fn tls(&self) -> &Tls {
         self.tls.as_ref().expect("the cluster was built with tls()")
     }
 
-    /// `host:port` of one member's client port.
+    /// Returns `host:port` of one member's client port.
     pub fn endpoint(&self, member: usize) -> String {
         let member = &self.members[member];
         format!("{}:{}", address(member.host.as_ref()), member.client_port)
     }
 
-    /// All client ports, comma-separated.
+    /// Returns all client addresses, comma-separated.
     pub fn endpoints(&self) -> String {
         let all: Vec<String> = (0..self.size())
             .map(|member| self.endpoint(member))
@@ -99,7 +100,7 @@ impl Cluster {
         all.join(",")
     }
 
-    /// The flags that send a proxy to this cluster.
+    /// Returns the flags that point a proxy at this cluster.
     pub fn proxy_flags(&self) -> Vec<String> {
         let mut flags = vec![format!("--endpoints={}", self.endpoints())];
         if let Some(tls) = &self.tls {
@@ -108,12 +109,12 @@ impl Cluster {
         flags
     }
 
-    /// Runs etcdctl of this release against the members themselves.
+    /// Runs etcdctl of this release against the members, without a proxy.
     pub fn etcdctl<I: AsRef<str>>(&self, args: &[I]) -> Output {
         self.etcdctl_at(&self.endpoints(), args)
     }
 
-    /// Runs etcdctl of this release, with this cluster's TLS flags, against some endpoints.
+    /// Runs etcdctl of this release, with this cluster's TLS flags, against these endpoints.
     pub fn etcdctl_at<I: AsRef<str>>(&self, endpoints: &str, args: &[I]) -> Output {
         let mut command = Command::new(binary(&self.version, "etcdctl"));
         command.arg(format!("--endpoints={endpoints}"));
@@ -127,7 +128,7 @@ impl Cluster {
         command.output().expect("etcdctl starts")
     }
 
-    /// The member that leads now; waits for one.
+    /// Waits for a leader and returns its index.
     pub fn leader(&self) -> usize {
         let until = Instant::now() + START_LIMIT;
         loop {
@@ -143,10 +144,10 @@ impl Cluster {
         }
     }
 
-    /// The sum of a metric's series of one member, by name (with labels: up to the `}`); none if
-    /// the member does not answer or does not have it.
+    /// Returns the sum of a metric's series at one member. `name` may carry labels, up to the `}`.
+    /// Returns `None` if the member does not respond or does not export the metric.
     pub fn metric(&self, member: usize, name: &str) -> Option<f64> {
-        // A stopped member accepts and says nothing: its pages are not to be waited for.
+        // A stopped member accepts connections but does not respond, so it is not read.
         if !self.members[member].process.is_running() {
             return None;
         }
@@ -161,61 +162,65 @@ impl Cluster {
         values.reduce(|sum, value| sum + value)
     }
 
-    /// Kills one member at once (SIGKILL); its data stays.
+    /// Kills one member at once (SIGKILL). Its data stays.
     pub fn kill(&mut self, member: usize) {
         self.members[member].process.kill();
     }
 
-    /// Stops one member (SIGSTOP): its connections stay open and silent.
+    /// Stops one member (SIGSTOP). Its connections stay open and silent.
     pub fn stop(&mut self, member: usize) {
         self.members[member].process.stop();
     }
 
-    /// Lets a stopped member go on (SIGCONT).
+    /// Continues a stopped member (SIGCONT).
     pub fn resume(&mut self, member: usize) {
         self.members[member].process.signal("CONT");
     }
 
-    /// Starts a killed member again on its ports and data. Does not wait: see `wait_healthy`.
+    /// Starts a killed member again with its ports and data. Does not wait, see `wait_healthy`.
     pub fn restart(&mut self, member: usize) {
         self.kill(member);
         let member = &mut self.members[member];
         member.process = spawn(&self.version, &member.arguments, member.host.as_ref());
     }
 
-    /// Kills the only member and starts it again on its ports with nothing in its store. Does not wait.
+    /// Restarts the only member on its ports with an empty store. Does not wait.
     pub fn restart_empty(&mut self) {
-        assert_eq!(self.size(), 1, "one of several would not be let in again");
+        assert_eq!(
+            self.size(),
+            1,
+            "a cluster refuses a member that lost its data"
+        );
         self.kill(0);
         let data = self.members[0].arguments.iter();
         let data = data.filter_map(|argument| argument.strip_prefix("--data-dir="));
-        data.for_each(|dir| std::fs::remove_dir_all(dir).expect("the member's own"));
+        data.for_each(|dir| std::fs::remove_dir_all(dir).expect("the member's folder"));
         self.restart(0);
     }
 
-    /// Tells the cluster of one more member, which does not run yet: see [`Cluster::join`].
-    pub fn announce(&self, learner: bool) -> Joining {
+    /// Adds a member to the cluster without starting it, see [`Cluster::start_member`].
+    pub fn add_member(&self, learner: bool) -> PendingMember {
         let name = format!("m{}", self.size());
         let ports = [ports::take(), ports::take(), ports::take()];
         let peer = format!("http://127.0.0.1:{}", ports[1]);
         let mut args = vec!["member", "add", &name, "--peer-urls", &peer];
         args.extend(learner.then_some("--learner"));
-        let told = self.changed(&args);
-        // It says what the member is to be started with.
-        let peers = told.lines().find_map(|line| {
+        let output = self.change_members(&args);
+        // etcdctl prints the environment that the new member must start with.
+        let peers = output.lines().find_map(|line| {
             let peers = line.strip_prefix("ETCD_INITIAL_CLUSTER=")?;
             Some(peers.trim_matches('"').to_owned())
         });
-        Joining {
+        PendingMember {
             name,
             ports,
-            peers: peers.unwrap_or_else(|| panic!("no list of peers in {told}")),
+            peers: peers.unwrap_or_else(|| panic!("no list of peers in {output}")),
         }
     }
 
-    /// Starts a member that was announced; its number. Does not wait.
-    pub fn join(&mut self, joining: Joining) -> usize {
-        let Joining { name, ports, peers } = joining;
+    /// Starts an added member and returns its index. Does not wait.
+    pub fn start_member(&mut self, pending: PendingMember) -> usize {
+        let PendingMember { name, ports, peers } = pending;
         let dir = self.dir.path().to_owned();
         let tls = self.tls.as_ref();
         let arguments = arguments(&name, &dir, address(None), ports, &peers, "existing", tls);
@@ -229,7 +234,7 @@ impl Cluster {
         self.size() - 1
     }
 
-    /// Waits until a learner is known to have started.
+    /// Waits until the member list shows that a learner has started.
     pub fn wait_learner(&self, member: usize) {
         let url = self.endpoint(member);
         let until = Instant::now() + START_LIMIT;
@@ -239,18 +244,19 @@ impl Cluster {
         }
     }
 
-    /// A learner votes from now on; waits until it has caught up, without which it may not.
+    /// Promotes a learner to a voting member. Retries until the learner has caught up.
     pub fn promote(&self, member: usize) {
-        self.changed(&["member", "promote", &self.member_id(member)]);
+        self.change_members(&["member", "promote", &self.member_id(member)]);
     }
 
-    /// The cluster has this member no more; it ends by itself.
+    /// Removes a member from the cluster. Its process ends by itself.
     pub fn remove(&self, member: usize) {
-        self.changed(&["member", "remove", &self.member_id(member)]);
+        self.change_members(&["member", "remove", &self.member_id(member)]);
     }
 
-    /// A change of the members, which etcd refuses until it has seen all of them well for a while.
-    fn changed(&self, args: &[&str]) -> String {
+    /// Changes the member list. etcd refuses a change until all members have been healthy for a
+    /// while, so a refused change is retried.
+    fn change_members(&self, args: &[&str]) -> String {
         let until = Instant::now() + START_LIMIT;
         loop {
             let done = self.etcdctl(args);
@@ -262,8 +268,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a member lead; it must be well.
-    pub fn lead(&self, member: usize) {
+    /// Moves the leadership to a member, which must be healthy.
+    pub fn move_leader(&self, member: usize) {
         let leader = self.leader();
         if leader != member {
             let id = self.member_id(member);
@@ -271,16 +277,16 @@ impl Cluster {
         }
     }
 
-    /// As etcdctl writes it.
+    /// Returns a member's id in the hexadecimal form of etcdctl.
     fn member_id(&self, member: usize) -> String {
         let list = stdout_of(&self.etcdctl(&["member", "list"]));
         let url = format!("http://{}", self.endpoint(member));
         let line = list.lines().find(|line| line.contains(&url));
-        let line = line.unwrap_or_else(|| panic!("{url} is no member of\n{list}"));
+        let line = line.unwrap_or_else(|| panic!("{url} is not a member in\n{list}"));
         line.split(',').next().unwrap_or_default().to_owned()
     }
 
-    /// Waits until one member answers as healthy, which takes a quorum.
+    /// Waits until one member reports healthy, which requires a quorum.
     pub fn wait_healthy(&mut self, member: usize) {
         if let Err(why) = self.try_healthy(member) {
             panic!("{why}");
@@ -326,40 +332,40 @@ impl Cluster {
 }
 
 impl Builder {
-    /// The number of members.
+    /// Sets the number of members.
     pub fn members(mut self, members: usize) -> Builder {
         self.members = members;
         self
     }
 
-    /// Clients must come with TLS and a certificate.
+    /// Requires TLS and a client certificate from clients.
     pub fn tls(mut self) -> Builder {
         self.tls = true;
         self
     }
 
-    /// Auth is on, with the user `root` and [`ROOT_PASSWORD`].
+    /// Enables auth, with the user `root` and [`ROOT_PASSWORD`].
     pub fn auth(mut self) -> Builder {
         self.auth = true;
         self
     }
 
-    /// One member on each of these hosts.
-    pub fn on(mut self, hosts: &[Host]) -> Builder {
+    /// Places one member on each of these hosts.
+    pub fn on_hosts(mut self, hosts: &[Host]) -> Builder {
         self.members = hosts.len();
         self.hosts = hosts.to_vec();
         self
     }
 
-    /// One more argument for each etcd.
+    /// Adds an argument to each etcd.
     pub fn arg(mut self, argument: &str) -> Builder {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// Starts it and waits until every member is healthy.
+    /// Starts the cluster and waits until every member is healthy.
     pub fn start(self) -> Cluster {
-        // A port may be taken between being found free and being bound.
+        // Another process may bind a port after it was found free, so a failed start is retried.
         let mut failures = String::new();
         for _ in 0..3 {
             match self.try_start() {
@@ -377,7 +383,7 @@ impl Builder {
     }
 
     fn try_start(&self) -> Result<Cluster, String> {
-        let dir = janitor::temp_dir();
+        let dir = exit_cleanup::temp_dir();
         let tls = self.tls.then(Tls::generate);
         let ports: Vec<[u16; 3]> = (0..self.members)
             .map(|_| [ports::take(), ports::take(), ports::take()])
@@ -417,7 +423,7 @@ impl Builder {
     }
 }
 
-/// Of one etcd with ports for clients, peers and metrics.
+/// Returns the arguments of one etcd with ports for clients, peers and metrics.
 fn arguments(
     name: &str,
     dir: &Path,
@@ -443,7 +449,7 @@ fn arguments(
         "--logger=zap".to_owned(),
         "--log-level=warn".to_owned(),
         "--bcrypt-cost=4".to_owned(),
-        // What a kill of the process loses is not in the page cache: safe, and quick.
+        // The page cache survives a killed process, so skipping fsync is safe here, and fast.
         "--unsafe-no-fsync".to_owned(),
     ];
     if let Some(tls) = tls {
@@ -457,7 +463,7 @@ fn arguments(
     arguments
 }
 
-/// Where a member listens.
+/// Returns the address on which a member listens.
 fn address(host: Option<&Host>) -> &str {
     host.map_or("127.0.0.1", Host::address)
 }
@@ -476,7 +482,7 @@ fn spawn(version: &str, arguments: &[String], host: Option<&Host>) -> Process {
     }
 }
 
-fn tls_flags(tls: &Tls, identity: &Identity) -> [String; 3] {
+fn tls_flags(tls: &Tls, identity: &CertFiles) -> [String; 3] {
     [
         format!("--cacert={}", tls.ca.display()),
         format!("--cert={}", identity.cert.display()),
@@ -484,13 +490,14 @@ fn tls_flags(tls: &Tls, identity: &Identity) -> [String; 3] {
     ]
 }
 
-/// What an etcdctl that must succeed wrote to stdout.
+/// Returns the stdout of an etcdctl that must have succeeded.
 pub fn stdout_of(output: &Output) -> String {
     assert!(output.status.success(), "etcdctl failed: {output:?}");
     String::from_utf8(output.stdout.clone()).expect("etcdctl writes UTF-8")
 }
 
-/// etcdctl of the newest release against `endpoint`; must succeed; its stdout.
+/// Runs etcdctl of the newest release against `endpoint`, which must succeed, and returns its
+/// stdout.
 pub fn etcdctl_ok<I: AsRef<str>>(endpoint: &str, args: &[I]) -> String {
     stdout_of(&release::etcdctl(endpoint, args))
 }

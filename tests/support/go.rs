@@ -1,12 +1,12 @@
-//! The program that runs the real Go client of etcd, built from `tests/go`.
+//! The test program built from `tests/go`, which runs the real Go client of etcd.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The program, built first.
+/// Builds the program on the first call and returns its path.
 pub fn client() -> PathBuf {
-    // Once: whoever runs it meanwhile keeps it from being written.
+    // Built once per process: a program that is running cannot be overwritten.
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(build).clone()
 }
@@ -23,10 +23,10 @@ fn build() -> PathBuf {
     let built = built.unwrap_or_else(|error| {
         panic!("this test needs Go 1.26 or newer on PATH (https://go.dev/dl): {error}")
     });
-    let said = String::from_utf8_lossy(&built.stderr);
+    let stderr = String::from_utf8_lossy(&built.stderr);
     assert!(
         built.status.success(),
-        "tests/go does not build; it needs Go 1.26 or newer:\n{said}"
+        "tests/go does not build; it needs Go 1.26 or newer:\n{stderr}"
     );
     program
 }

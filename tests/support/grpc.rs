@@ -1,5 +1,5 @@
-//! A gRPC client on bare HTTP/2 that hides nothing: header and trailer lists as they came, each
-//! message, whether the answer was trailers-only, and the reason of a reset.
+//! A gRPC client on plain HTTP/2 that exposes everything it receives: header and trailer lists,
+//! each message, whether the response was trailers-only, and the reason of a reset.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// No test waits longer than this for one thing.
+/// Maximum time a test waits for one step.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// Metadata to send, or a header list received: sorted by name, values as text.
+/// Metadata to send: names and values.
 pub type Metadata<'a> = &'a [(&'a str, &'a str)];
 
 /// One HTTP/2 connection. Clones share it.
@@ -25,35 +25,35 @@ pub struct Client {
     scheme: &'static str,
 }
 
-/// All that came back on one call.
+/// Everything received on one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status; 0 when the stream was reset before any headers.
     pub http_status: u16,
-    /// Headers, sorted; of a trailers-only answer all is here.
+    /// Headers, sorted. They hold the status of a trailers-only response.
     pub headers: Vec<(String, String)>,
-    /// The messages without their five bytes in front.
+    /// Messages without their five-byte gRPC prefix.
     pub messages: Vec<Bytes>,
     /// Trailers, sorted.
     pub trailers: Vec<(String, String)>,
-    /// The headers ended the stream.
+    /// Whether the headers ended the stream.
     pub trailers_only: bool,
-    /// The stream was reset, or the connection lost, with this reason.
+    /// Reason of a stream reset or a lost connection.
     pub reset: Option<Reason>,
 }
 
 impl Reply {
-    /// `grpc-status`, from the trailers or from trailers-only headers.
+    /// Returns `grpc-status`, from the trailers or from trailers-only headers.
     pub fn code(&self) -> Option<u32> {
         self.field("grpc-status")?.parse().ok()
     }
 
-    /// `grpc-message` as it came, percent-encoded.
+    /// Returns `grpc-message` as received, percent-encoded.
     pub fn message(&self) -> &str {
         self.field("grpc-message").unwrap_or_default()
     }
 
-    /// The one message of a call that succeeded.
+    /// Returns the only message of a call that must have succeeded.
     pub fn only(&self) -> &[u8] {
         assert_eq!(self.code(), Some(0), "{self:?}");
         assert_eq!(self.messages.len(), 1, "{self:?}");
@@ -81,7 +81,7 @@ impl Client {
         Client::over(stream, address, "http").await
     }
 
-    /// Connects with TLS; `config` must offer `h2`. Fails as the handshake does.
+    /// Connects with TLS. `config` must offer `h2`. Fails when the handshake fails.
     pub async fn connect_tls(
         address: &str,
         config: Arc<rustls::ClientConfig>,
@@ -95,7 +95,7 @@ impl Client {
         Ok(Client::over(stream, address, "https").await)
     }
 
-    /// Speaks over a connection that the test made.
+    /// Runs HTTP/2 over a connection that the caller opened.
     pub async fn over<T>(stream: T, authority: &str, scheme: &'static str) -> Client
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -116,7 +116,7 @@ impl Client {
         }
     }
 
-    /// One message there, and everything that comes back.
+    /// Sends one message and returns everything received.
     pub async fn unary(
         &self,
         path: &str,
@@ -129,7 +129,7 @@ impl Client {
         call.finish().await
     }
 
-    /// Opens a call, nothing sent yet but its headers.
+    /// Opens a call and sends only its headers.
     pub async fn call(&self, path: &str, metadata: Metadata<'_>) -> Call {
         let uri = format!("{}://{}{path}", self.scheme, self.authority);
         let mut request = http::Request::post(uri)
@@ -173,7 +173,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Sends one message, waiting for room. A stream that the other side has ended swallows it.
+    /// Sends one message, waiting for send capacity. Data for a stream that the server ended is
+    /// dropped.
     pub async fn send(&mut self, message: impl AsRef<[u8]>) {
         let message = message.as_ref();
         let mut frame = BytesMut::with_capacity(5 + message.len());
@@ -183,15 +184,15 @@ impl Call {
         self.send_raw(frame.freeze()).await;
     }
 
-    /// Sends bytes as they are: for frames that are cut, malformed or compressed.
+    /// Sends bytes as given: for frames that are cut, malformed or compressed.
     pub async fn send_raw(&mut self, mut bytes: Bytes) {
         while bytes.has_remaining() {
             self.send.reserve_capacity(bytes.len());
-            let room = within(std::future::poll_fn(|cx| self.send.poll_capacity(cx))).await;
-            let Some(Ok(room)) = room else { return };
+            let capacity = within(std::future::poll_fn(|cx| self.send.poll_capacity(cx))).await;
+            let Some(Ok(capacity)) = capacity else { return };
             if self
                 .send
-                .send_data(bytes.split_to(room.min(bytes.len())), false)
+                .send_data(bytes.split_to(capacity.min(bytes.len())), false)
                 .is_err()
             {
                 return;
@@ -199,9 +200,9 @@ impl Call {
         }
     }
 
-    /// Ends the sending side; answers still come.
+    /// Ends the sending side. Responses can still arrive.
     pub fn half_close(&mut self) {
-        // An already ended stream has nothing left to close.
+        // A stream that has already ended cannot be closed again.
         let _ = self.send.send_data(Bytes::new(), true);
     }
 
@@ -210,7 +211,7 @@ impl Call {
         self.send.send_reset(Reason::CANCEL);
     }
 
-    /// Waits for the response headers; false if the stream was reset instead.
+    /// Waits for the response headers. Returns false if the stream was reset instead.
     pub async fn headers(&mut self) -> bool {
         let Some(response) = self.response.take() else {
             return self.reply.http_status != 0;
@@ -231,7 +232,7 @@ impl Call {
         }
     }
 
-    /// The next message; none when the stream has ended, for whatever reason.
+    /// Returns the next message; `None` when the stream has ended for any reason.
     pub async fn next(&mut self) -> Option<Bytes> {
         if !self.headers().await {
             return None;
@@ -257,7 +258,7 @@ impl Call {
         }
     }
 
-    /// Reads the body to its end as it is; for framing that is not gRPC's.
+    /// Returns the raw body up to its end: for framing that is not gRPC's.
     pub async fn raw_body(mut self) -> Bytes {
         let mut all = BytesMut::new();
         if self.headers().await
@@ -272,14 +273,14 @@ impl Call {
         all.freeze()
     }
 
-    /// Reads to the end and gives all that came in the whole call.
+    /// Reads to the end and returns everything received on the call.
     pub async fn finish(self) -> Reply {
         let (reply, left) = self.finish_cut().await;
-        assert!(left.is_empty(), "the answer ends within a message");
+        assert!(left.is_empty(), "the response ends inside a message");
         reply
     }
 
-    /// The same for an answer that may end within a message; with what is there of it.
+    /// Like [`Call::finish`], for a response that may end inside a message. Also returns that part.
     pub async fn finish_cut(mut self) -> (Reply, Bytes) {
         while self.next().await.is_some() {}
         if let (Some(body), None) = (&mut self.body, self.reply.reset) {
@@ -297,7 +298,10 @@ impl Call {
         if self.buffered.len() < 5 + length {
             return None;
         }
-        assert_eq!(self.buffered[0], 0, "a compressed answer nobody asked for");
+        assert_eq!(
+            self.buffered[0], 0,
+            "a compressed response without a request for it"
+        );
         self.buffered.advance(5);
         Some(self.buffered.split_to(length).freeze())
     }

@@ -1,27 +1,27 @@
-//! One HTTP/1.1 request on a connection of its own: etcd's health and metrics, the proxy's pages.
+//! One HTTP/1.1 request on its own connection: etcd's health and metrics, the proxy's pages.
 
 use std::io::{Error, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// An answer, read to the end of the connection.
+/// A response, read to the end of the connection.
 #[derive(Debug)]
-pub struct Page {
+pub struct HttpResponse {
     /// The status code.
     pub status: u16,
     /// Status line and header lines.
     pub head: String,
-    /// The body, put together where it came in chunks.
+    /// The body, decoded if it was chunked.
     pub body: String,
 }
 
-/// GETs a path from `host:port` in plain text.
-pub fn get(address: &str, path: &str) -> std::io::Result<Page> {
+/// Sends a GET for a path to `host:port` in plain text.
+pub fn get(address: &str, path: &str) -> std::io::Result<HttpResponse> {
     request(address, "GET", path)
 }
 
 /// Sends a request without a body.
-pub fn request(address: &str, method: &str, path: &str) -> std::io::Result<Page> {
+pub fn request(address: &str, method: &str, path: &str) -> std::io::Result<HttpResponse> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(
@@ -37,22 +37,22 @@ pub fn request(address: &str, method: &str, path: &str) -> std::io::Result<Page>
         .to_ascii_lowercase()
         .contains("transfer-encoding: chunked");
     let body = match chunked {
-        true => joined(body).ok_or_else(|| Error::other("not in chunks"))?,
+        true => decode_chunks(body).ok_or_else(|| Error::other("the body is not chunked"))?,
         false => body.to_vec(),
     };
     let status = head
         .split_whitespace()
         .nth(1)
         .and_then(|code| code.parse().ok());
-    Ok(Page {
+    Ok(HttpResponse {
         status: status.ok_or_else(|| Error::other("no status"))?,
         body: String::from_utf8_lossy(&body).into_owned(),
         head: head.into_owned(),
     })
 }
 
-/// What chunks come to; `None` when they are none, or the last is missing.
-fn joined(mut rest: &[u8]) -> Option<Vec<u8>> {
+/// Decodes a chunked body. Returns `None` if a chunk is malformed or the last chunk is missing.
+fn decode_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut body = Vec::new();
     loop {
         let line = rest.windows(2).position(|two| two == b"\r\n")?;

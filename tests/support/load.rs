@@ -1,5 +1,5 @@
-//! Clients that read and write without a retry of their own and remember all that they were told,
-//! and the judgement of it against what is in etcd: no write twice, none that was acknowledged lost.
+//! Clients that read and write without retries and record every result, and the check of these
+//! results against etcd: no write is applied twice, and no acknowledged write is lost.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::poll_fn;
@@ -22,73 +22,75 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// One HTTP/2 connection that waits as long as it takes.
-pub struct Lane {
+/// One HTTP/2 connection whose calls have no time limit of their own.
+pub struct H2Connection {
     send: SendRequest<Bytes>,
     authority: String,
     metadata: Vec<(String, String)>,
 }
 
-/// What a call ended with.
+/// The result of a call.
 #[derive(Debug, Clone)]
-pub struct Told {
-    /// `grpc-status`; none when the stream was reset, the connection lost, or no status given.
+pub struct CallResult {
+    /// `grpc-status`; `None` after a reset, a lost connection, or a response without a status.
     pub code: Option<u32>,
-    /// `grpc-message`, or what happened instead of a status.
+    /// `grpc-message`, or the error that replaced the status.
     pub text: String,
     /// The last message.
     pub message: Bytes,
-    /// How long it took.
+    /// Duration of the call.
     pub took: Duration,
-    /// HTTP/2 itself says that the server has not looked at it: any client may send it again.
+    /// Whether HTTP/2 guarantees that the server did not process the call, so any client may retry
+    /// it.
     pub unprocessed: bool,
 }
 
-impl Told {
-    /// Whether it is OK.
+impl CallResult {
+    /// Returns whether the status is OK.
     pub fn ok(&self) -> bool {
         self.code == Some(0)
     }
 }
 
-impl Lane {
+impl H2Connection {
     /// Connects to `host:port` in plain text.
-    pub async fn connect(address: &str) -> Result<Lane, String> {
+    pub async fn connect(address: &str) -> Result<H2Connection, String> {
         let stream = TcpStream::connect(address)
             .await
             .map_err(|e| e.to_string())?;
         stream.set_nodelay(true).map_err(|e| e.to_string())?;
         let mut builder = h2::client::Builder::new();
-        // Its streams stall one by one, never all with one.
+        // The connection window is larger than all stream windows, so one stalled stream stalls no
+        // other.
         builder
             .initial_window_size(256 * 1024)
             .initial_connection_window_size(1 << 30);
         let handshake = builder.handshake(stream).await;
         let (send, mut connection) = handshake.map_err(|e| e.to_string())?;
-        let mut pings = connection.ping_pong().expect("the first to ask");
+        let mut pings = connection.ping_pong().expect("taken only once");
         tokio::spawn(connection);
-        // As gRPC clients do: nothing is sent before the server has shown itself.
+        // Like gRPC clients, it sends no call before the server has responded.
         let pong = pings.ping(h2::Ping::opaque()).await;
         pong.map_err(|e| e.to_string())?;
-        Ok(Lane {
+        Ok(H2Connection {
             send,
             authority: address.to_owned(),
             metadata: Vec::new(),
         })
     }
 
-    /// Further calls carry this metadata.
-    pub fn with_metadata(mut self, metadata: &[(String, String)]) -> Lane {
+    /// Adds this metadata to all later calls.
+    pub fn with_metadata(mut self, metadata: &[(String, String)]) -> H2Connection {
         self.metadata = metadata.to_vec();
         self
     }
 
-    /// One unary call to its end.
-    pub async fn unary(&self, path: &str, message: &[u8], timeout: Option<&str>) -> Told {
+    /// Runs one unary call to its end.
+    pub async fn unary(&self, path: &str, message: &[u8], timeout: Option<&str>) -> CallResult {
         let begun = Instant::now();
-        let mut told = match self.attempt(path, message, timeout).await {
-            Ok(told) => told,
-            Err(error) => Told {
+        let mut result = match self.attempt(path, message, timeout).await {
+            Ok(result) => result,
+            Err(error) => CallResult {
                 code: None,
                 text: error.to_string(),
                 message: Bytes::new(),
@@ -97,8 +99,8 @@ impl Lane {
                     || error.reason() == Some(h2::Reason::REFUSED_STREAM),
             },
         };
-        told.took = begun.elapsed();
-        told
+        result.took = begun.elapsed();
+        result
     }
 
     async fn attempt(
@@ -106,7 +108,7 @@ impl Lane {
         path: &str,
         message: &[u8],
         timeout: Option<&str>,
-    ) -> Result<Told, h2::Error> {
+    ) -> Result<CallResult, h2::Error> {
         let mut request = self.head(path);
         if let Some(timeout) = timeout {
             request = request.header("grpc-timeout", timeout);
@@ -131,7 +133,7 @@ impl Lane {
             all.advance(5);
             message = all.split_to(length).freeze();
         }
-        Ok(Told {
+        Ok(CallResult {
             code: field("grpc-status").and_then(|code| code.parse().ok()),
             text: field("grpc-message").unwrap_or_default().to_owned(),
             message,
@@ -140,7 +142,7 @@ impl Lane {
         })
     }
 
-    /// Opens a call with one message; its answer to come is the caller's to read.
+    /// Opens a call and sends one message. The caller reads the response.
     pub async fn open(
         &self,
         path: &str,
@@ -151,7 +153,7 @@ impl Lane {
         Ok((response, send))
     }
 
-    /// Opens a call with nothing sent yet, with metadata of its own beside the lane's.
+    /// Opens a call without a message, with metadata in addition to the connection's.
     pub async fn stream(
         &self,
         path: &str,
@@ -175,53 +177,53 @@ impl Lane {
             .fold(head, |head, (name, value)| head.header(name, value))
     }
 
-    /// Whether the connection is still there.
+    /// Returns whether the connection still accepts calls.
     pub async fn is_open(&self) -> bool {
         let mut send = self.send.clone();
         poll_fn(|cx| send.poll_ready(cx)).await.is_ok()
     }
 }
 
-/// What clients do.
+/// The behaviour of one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Linearizable reads, whose revision must never go back.
+    /// Linearizable reads, whose revision must never decrease.
     Reader {
-        /// `grpc-timeout`, and in milliseconds.
+        /// `grpc-timeout`, as text and in milliseconds.
         timeout: Option<(&'static str, u64)>,
     },
-    /// Puts of a key each.
+    /// Puts, each of a new key.
     Putter,
-    /// Puts of one key: each application of each shows in etcd's history.
+    /// Puts of one key. Each application of each put appears in etcd's history.
     Overwriter,
-    /// Appends to one key, by transactions on what it read last.
+    /// Transactions that append to one key, compared with the revision of the previous append.
     Appender,
 }
 
-/// Load on a proxy.
+/// Clients that put load on a proxy.
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-    clients: Vec<JoinHandle<Record>>,
+    clients: Vec<JoinHandle<ClientReport>>,
 }
 
-/// What one client was told.
-struct Record {
+/// The results of one client.
+struct ClientReport {
     role: Role,
     id: usize,
-    /// How often each code and text.
-    told: BTreeMap<(Option<u32>, String), u64>,
-    /// Tokens of writes answered with OK.
+    /// Number of results by code and text.
+    results: BTreeMap<(Option<u32>, String), u64>,
+    /// Tokens of writes that returned OK.
     acknowledged: Vec<String>,
     /// Tokens of writes that ended otherwise.
     unknown: Vec<String>,
-    /// Broken promises, in words.
-    wrong: Vec<String>,
+    /// Violations, as text.
+    violations: Vec<String>,
     slowest: Duration,
 }
 
 impl Load {
-    /// Starts one client for each role, on a connection of its own, to each address in turn.
+    /// Starts one client per role, each on its own connection, to the addresses in turn.
     pub fn start(addresses: &[&str], roles: &[Role]) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let done = Arc::new(AtomicU64::new(0));
@@ -236,143 +238,144 @@ impl Load {
         }
     }
 
-    /// Calls that ended so far.
+    /// Returns the number of calls that have ended.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many more calls have ended: the load flows.
-    pub async fn flows(&self, more: u64, limit: Duration) {
+    /// Waits until this many more calls have ended.
+    pub async fn wait_calls(&self, more: u64, limit: Duration) {
         let (wanted, until) = (self.done() + more, Instant::now() + limit);
         while self.done() < wanted {
             assert!(
                 Instant::now() < until,
-                "the load does not flow within {limit:?}"
+                "the load makes no progress within {limit:?}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Ends it and gives what was told.
-    pub async fn finish(self) -> Account {
+    /// Stops the clients and returns their results.
+    pub async fn finish(self) -> LoadReport {
         self.stop.store(true, Ordering::SeqCst);
-        let mut records = Vec::new();
+        let mut clients = Vec::new();
         for client in self.clients {
-            records.push(client.await.expect("a client that does not panic"));
+            clients.push(client.await.expect("a client that does not panic"));
         }
-        Account { records }
+        LoadReport { clients }
     }
 }
 
-/// All that clients were told.
-pub struct Account {
-    records: Vec<Record>,
+/// The results of all clients.
+pub struct LoadReport {
+    clients: Vec<ClientReport>,
 }
 
-impl Account {
-    /// What was seen, a line for each kind of client, code and text.
+impl LoadReport {
+    /// Formats the number of results for each role, code and text, one line each.
     pub fn table(&self) -> String {
         let mut lines: BTreeMap<String, u64> = BTreeMap::new();
-        for record in &self.records {
-            for ((code, text), count) in &record.told {
+        for client in &self.clients {
+            for ((code, text), count) in &client.results {
                 let code = code.map_or("none".to_owned(), |code| code.to_string());
                 *lines
-                    .entry(format!("{:?}: {code} {text}", record.role))
+                    .entry(format!("{:?}: {code} {text}", client.role))
                     .or_default() += count;
             }
         }
-        let slowest = self.records.iter().map(|record| record.slowest).max();
+        let slowest = self.clients.iter().map(|client| client.slowest).max();
         lines.iter().fold(
             format!("slowest call: {slowest:?}\n"),
             |table, (line, count)| table + &format!("{count:8}  {line}\n"),
         )
     }
 
-    /// How often clients of a kind were told a code.
-    pub fn count(&self, kind: impl Fn(Role) -> bool, code: Option<u32>) -> u64 {
-        let records = self.records.iter().filter(|record| kind(record.role));
-        let told = records.flat_map(|record| &record.told);
-        told.filter(|((each, _), _)| *each == code)
+    /// Returns how many calls of the selected roles ended with a code.
+    pub fn count(&self, selected: impl Fn(Role) -> bool, code: Option<u32>) -> u64 {
+        let clients = self.clients.iter().filter(|client| selected(client.role));
+        let results = clients.flat_map(|client| &client.results);
+        results
+            .filter(|((each, _), _)| *each == code)
             .map(|(_, count)| count)
             .sum()
     }
 
-    /// No promise was broken: no read failed or was stale, nothing was CANCELLED, no deadline
-    /// invented.
-    pub fn assert_kept(&self) {
-        let wrong: Vec<&String> = self
-            .records
+    /// Checks that no read failed or was stale, that no call was CANCELLED, that no deadline was
+    /// invented, and that every client succeeded at least once.
+    pub fn assert_no_violations(&self) {
+        let violations: Vec<&String> = self
+            .clients
             .iter()
-            .flat_map(|record| &record.wrong)
+            .flat_map(|client| &client.violations)
             .collect();
-        assert!(wrong.is_empty(), "{wrong:#?}\n{}", self.table());
-        for record in &self.records {
-            let ok = record.told.get(&(Some(0), String::new()));
+        assert!(violations.is_empty(), "{violations:#?}\n{}", self.table());
+        for client in &self.clients {
+            let ok = client.results.get(&(Some(0), String::new()));
             assert!(
                 ok.is_some(),
-                "{:?} was never told OK\n{}",
-                record.role,
+                "{:?} never received OK\n{}",
+                client.role,
                 self.table()
             );
         }
     }
 
-    /// Against etcd itself, its whole history: no write was applied twice, every acknowledged one
-    /// once.
-    pub async fn assert_written_once(&self, etcd: &str) {
+    /// Checks against etcd's whole history that no write was applied twice and every acknowledged
+    /// write was applied.
+    pub async fn assert_applied_once(&self, etcd: &str) {
         let history = history(etcd).await;
         let mut applied: HashMap<&str, u64> = HashMap::new();
         for (_, value) in &history {
-            // An appender's value repeats all its tokens; the new one is the last.
+            // An appender's value repeats all its tokens. The new one is the last.
             let token = value.rsplit(',').next().unwrap_or_default();
             *applied.entry(token).or_default() += 1;
         }
         let twice: Vec<_> = applied.iter().filter(|(_, count)| **count > 1).collect();
         assert!(twice.is_empty(), "applied more than once: {twice:?}");
         let mut known = BTreeSet::new();
-        for record in &self.records {
-            for token in &record.acknowledged {
+        for client in &self.clients {
+            for token in &client.acknowledged {
                 assert!(
                     applied.contains_key(&token[..]),
                     "acknowledged and lost: {token}"
                 );
             }
             known.extend(
-                record
+                client
                     .acknowledged
                     .iter()
-                    .chain(&record.unknown)
+                    .chain(&client.unknown)
                     .map(String::as_str),
             );
         }
-        let strange: Vec<_> = applied
+        let unknown: Vec<_> = applied
             .keys()
             .filter(|token| !known.contains(*token))
             .collect();
-        assert!(strange.is_empty(), "nobody wrote {strange:?}");
-        for record in self
-            .records
+        assert!(unknown.is_empty(), "no client wrote {unknown:?}");
+        for client in self
+            .clients
             .iter()
-            .filter(|record| record.role == Role::Appender)
+            .filter(|client| client.role == Role::Appender)
         {
-            self.assert_appended(record, &history);
+            self.assert_appended(client, &history);
         }
     }
 
-    fn assert_appended(&self, record: &Record, history: &[(String, String)]) {
-        let key = format!("a/{}", record.id);
+    fn assert_appended(&self, client: &ClientReport, history: &[(String, String)]) {
+        let key = format!("a/{}", client.id);
         let last = history.iter().rev().find(|(each, _)| *each == key);
         let value = last.map_or("", |(_, value)| value);
         let tokens: Vec<&str> = value.split(',').filter(|token| !token.is_empty()).collect();
         let distinct: BTreeSet<&str> = tokens.iter().copied().collect();
         assert_eq!(tokens.len(), distinct.len(), "a token twice in {value}");
-        for token in &record.acknowledged {
+        for token in &client.acknowledged {
             assert!(distinct.contains(&token[..]), "{token} is not in {value}");
         }
     }
 }
 
-/// Every put that etcd has applied, in order: key and value.
+/// Returns every put that etcd has applied, in order: key and value.
 async fn history(etcd: &str) -> Vec<(String, String)> {
     let client = Client::connect(etcd).await;
     let all = Msg::new().bytes(1, b"\0").bytes(2, b"\0");
@@ -405,121 +408,121 @@ async fn client(
     addresses: Vec<String>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
-) -> Record {
-    let mut record = Record {
+) -> ClientReport {
+    let mut report = ClientReport {
         role,
         id,
-        told: BTreeMap::new(),
+        results: BTreeMap::new(),
         acknowledged: Vec::new(),
         unknown: Vec::new(),
-        wrong: Vec::new(),
+        violations: Vec::new(),
         slowest: Duration::ZERO,
     };
     let mut route = Route {
         addresses,
         next: id,
-        lane: None,
+        connection: None,
     };
-    let mut state = State::default();
+    let mut state = LastRead::default();
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
         number += 1;
         match role {
-            Role::Reader { timeout } => read(&mut route, &mut record, &mut state, timeout).await,
+            Role::Reader { timeout } => read(&mut route, &mut report, &mut state, timeout).await,
             Role::Putter => {
                 let token = format!("p-{id}-{number}");
-                put(&mut route, &mut record, &format!("w/{id}/{number}"), token).await;
+                put(&mut route, &mut report, &format!("w/{id}/{number}"), token).await;
             }
             Role::Overwriter => {
                 let token = format!("o-{id}-{number}");
-                put(&mut route, &mut record, &format!("o/{id}"), token).await;
+                put(&mut route, &mut report, &format!("o/{id}"), token).await;
             }
-            Role::Appender => append(&mut route, &mut record, &mut state, number).await,
+            Role::Appender => append(&mut route, &mut report, &mut state, number).await,
         }
         done.fetch_add(1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
-    record
+    report
 }
 
-/// Where a client sends its calls: one connection, and another to the next address when it is gone
-/// or going. As any gRPC client it sends again what was provably not looked at, and nothing else.
+/// The connection of a client. When it is closed or closing, the client connects to the next
+/// address. Like any gRPC client, it retries only calls that were provably not processed.
 struct Route {
     addresses: Vec<String>,
     next: usize,
-    lane: Option<Lane>,
+    connection: Option<H2Connection>,
 }
 
 impl Route {
-    async fn unary(&mut self, path: &str, message: &[u8], timeout: Option<&str>) -> Told {
+    async fn unary(&mut self, path: &str, message: &[u8], timeout: Option<&str>) -> CallResult {
         loop {
-            let lane = match self.lane.take() {
+            let connection = match self.connection.take() {
                 Some(open) if open.is_open().await => open,
                 _ => {
                     let address = &self.addresses[self.next % self.addresses.len()];
                     self.next += 1;
-                    let Ok(new) = Lane::connect(address).await else {
+                    let Ok(new) = H2Connection::connect(address).await else {
                         tokio::time::sleep(Duration::from_millis(5)).await;
                         continue;
                     };
                     new
                 }
             };
-            let told = lane.unary(path, message, timeout).await;
-            if !told.unprocessed {
-                self.lane = Some(lane);
-                return told;
+            let result = connection.unary(path, message, timeout).await;
+            if !result.unprocessed {
+                self.connection = Some(connection);
+                return result;
             }
         }
     }
 }
 
-/// What a client read last.
+/// The last value and revision that a client read.
 #[derive(Default)]
-struct State {
+struct LastRead {
     value: String,
     revision: i64,
 }
 
 async fn read(
     route: &mut Route,
-    record: &mut Record,
-    state: &mut State,
+    report: &mut ClientReport,
+    state: &mut LastRead,
     timeout: Option<(&'static str, u64)>,
 ) {
-    let key = format!("r/{}", record.id);
+    let key = format!("r/{}", report.id);
     let request = Msg::new().bytes(1, &key);
-    let told = route
+    let result = route
         .unary(RANGE, request.as_ref(), timeout.map(|(text, _)| text))
         .await;
-    let expired = timeout.is_some_and(|(_, millis)| told.took >= Duration::from_millis(millis));
-    if !(told.ok() || told.code == Some(4) && expired) {
-        record
-            .wrong
-            .push(format!("a read with {timeout:?} failed: {told:?}"));
+    let expired = timeout.is_some_and(|(_, millis)| result.took >= Duration::from_millis(millis));
+    if !(result.ok() || result.code == Some(4) && expired) {
+        report
+            .violations
+            .push(format!("a read with {timeout:?} failed: {result:?}"));
     }
-    if told.ok() {
-        let revision = pb::int(&told.message, &[1, 3]);
+    if result.ok() {
+        let revision = pb::int(&result.message, &[1, 3]);
         if revision < state.revision {
-            let was = state.revision;
-            record
-                .wrong
-                .push(format!("a read went back from {was} to {revision}"));
+            let last = state.revision;
+            report
+                .violations
+                .push(format!("a read went back from {last} to {revision}"));
         }
         state.revision = revision;
     }
-    record.note(&told);
+    report.note(&result);
 }
 
-async fn put(route: &mut Route, record: &mut Record, key: &str, token: String) {
+async fn put(route: &mut Route, report: &mut ClientReport, key: &str, token: String) {
     let request = Msg::new().bytes(1, key).bytes(2, &token);
-    let told = route.unary(PUT, request.as_ref(), None).await;
-    record.note_write(&told, token);
+    let result = route.unary(PUT, request.as_ref(), None).await;
+    report.note_write(&result, token);
 }
 
-async fn append(route: &mut Route, record: &mut Record, state: &mut State, number: u64) {
-    let key = format!("a/{}", record.id);
-    let token = format!("a-{}-{number}", record.id);
+async fn append(route: &mut Route, report: &mut ClientReport, state: &mut LastRead, number: u64) {
+    let key = format!("a/{}", report.id);
+    let token = format!("a-{}-{number}", report.id);
     let value = match state.value.is_empty() {
         true => token.clone(),
         false => format!("{},{token}", state.value),
@@ -528,47 +531,50 @@ async fn append(route: &mut Route, record: &mut Record, state: &mut State, numbe
     let put = Msg::new().msg(2, Msg::new().bytes(1, &key).bytes(2, &value));
     let get = Msg::new().msg(1, Msg::new().bytes(1, &key));
     let txn = Msg::new().msg(1, unchanged).msg(2, put).msg(3, get);
-    let told = route.unary(TXN, txn.as_ref(), None).await;
-    if told.ok() && pb::int(&told.message, &[2]) == 1 {
+    let result = route.unary(TXN, txn.as_ref(), None).await;
+    if result.ok() && pb::int(&result.message, &[2]) == 1 {
         state.value = value;
-        state.revision = pb::int(&told.message, &[1, 3]);
-        record.note_write(&told, token);
-    } else if told.ok() {
-        // A write of unknown outcome was applied after all: go on from there.
+        state.revision = pb::int(&result.message, &[1, 3]);
+        report.note_write(&result, token);
+    } else if result.ok() {
+        // An earlier write of unknown outcome was applied: continue from the stored value.
         let path = [3, 1, 2];
-        let was = state.revision;
-        state.revision = pb::int(&told.message, &[&path[..], &[3]].concat());
-        let value = pb::bytes(&told.message, &[&path[..], &[5]].concat());
+        let last = state.revision;
+        state.revision = pb::int(&result.message, &[&path[..], &[3]].concat());
+        let value = pb::bytes(&result.message, &[&path[..], &[5]].concat());
         state.value = String::from_utf8(value).expect("text");
-        if was == state.revision {
-            record
-                .wrong
-                .push(format!("{key} was and was not at revision {was}"));
+        if last == state.revision {
+            report
+                .violations
+                .push(format!("{key} both is and is not at revision {last}"));
         }
-        record.note(&told);
+        report.note(&result);
     } else {
-        record.note_write(&told, token);
+        report.note_write(&result, token);
     }
 }
 
-impl Record {
-    fn note(&mut self, told: &Told) {
-        self.slowest = self.slowest.max(told.took);
-        *self.told.entry((told.code, told.text.clone())).or_default() += 1;
-        if told.code == Some(1) {
-            self.wrong
-                .push(format!("CANCELLED that nobody asked for: {told:?}"));
+impl ClientReport {
+    fn note(&mut self, result: &CallResult) {
+        self.slowest = self.slowest.max(result.took);
+        *self
+            .results
+            .entry((result.code, result.text.clone()))
+            .or_default() += 1;
+        if result.code == Some(1) {
+            self.violations
+                .push(format!("CANCELLED without a cancel: {result:?}"));
         }
-        if told.code.is_none() {
-            self.wrong.push(format!("no status: {told:?}"));
+        if result.code.is_none() {
+            self.violations.push(format!("no status: {result:?}"));
         }
     }
 
-    fn note_write(&mut self, told: &Told, token: String) {
-        match told.ok() {
+    fn note_write(&mut self, result: &CallResult, token: String) {
+        match result.ok() {
             true => self.acknowledged.push(token),
             false => self.unknown.push(token),
         }
-        self.note(told);
+        self.note(result);
     }
 }

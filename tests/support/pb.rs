@@ -1,12 +1,12 @@
-//! Protobuf by field number: requests are written and answers looked into without generated code,
-//! so that a test of the bytes shares nothing with what it tests.
+//! Protobuf by field number. Requests are written and responses read without generated code, so
+//! that a test of the bytes shares no code with the proxy.
 
 /// A message being written.
 #[derive(Clone, Debug, Default)]
 pub struct Msg(Vec<u8>);
 
 impl Msg {
-    /// The empty message.
+    /// Returns the empty message.
     pub fn new() -> Msg {
         Msg::default()
     }
@@ -14,7 +14,7 @@ impl Msg {
     /// Appends an integer, enum or bool field.
     pub fn int(mut self, field: u32, value: i64) -> Msg {
         put_varint(&mut self.0, u64::from(field) << 3);
-        // Two's complement, as protobuf writes negative int64.
+        // Protobuf encodes a negative int64 in two's complement.
         put_varint(&mut self.0, value.cast_unsigned());
         self
     }
@@ -39,7 +39,7 @@ impl AsRef<[u8]> for Msg {
     }
 }
 
-/// A field's value as it is on the wire.
+/// A field's value in its wire encoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// Integer, enum, bool.
@@ -52,7 +52,10 @@ pub enum Value {
     Fixed32([u8; 4]),
 }
 
-/// All fields of a message in their order; panics on what is not protobuf.
+/// Returns all fields of a message in order.
+///
+/// # Panics
+/// If the message is not protobuf.
 pub fn fields(mut message: &[u8]) -> Vec<(u32, Value)> {
     let mut all = Vec::new();
     while !message.is_empty() {
@@ -74,7 +77,7 @@ pub fn fields(mut message: &[u8]) -> Vec<(u32, Value)> {
     all
 }
 
-/// The value at a path of field numbers, the last if it is there more than once.
+/// Returns the value at a path of field numbers; the last one if the field is repeated.
 pub fn find(message: &[u8], path: &[u32]) -> Option<Value> {
     let (first, rest) = path.split_first()?;
     let found = fields(message)
@@ -89,7 +92,7 @@ pub fn find(message: &[u8], path: &[u32]) -> Option<Value> {
     }
 }
 
-/// The integer at a path; 0 when absent, as proto3 has it.
+/// Returns the integer at a path; 0 when absent, as in proto3.
 pub fn int(message: &[u8], path: &[u32]) -> i64 {
     match find(message, path) {
         None => 0,
@@ -98,7 +101,7 @@ pub fn int(message: &[u8], path: &[u32]) -> i64 {
     }
 }
 
-/// The bytes at a path; empty when absent.
+/// Returns the bytes at a path; empty when absent.
 pub fn bytes(message: &[u8], path: &[u32]) -> Vec<u8> {
     match find(message, path) {
         None => Vec::new(),
@@ -107,25 +110,25 @@ pub fn bytes(message: &[u8], path: &[u32]) -> Vec<u8> {
     }
 }
 
-/// The message with every occurrence of the field at `path` taken out.
+/// Returns the message without any occurrence of the field at `path`.
 pub fn without(message: &[u8], path: &[u32]) -> Msg {
     let (first, rest) = path.split_first().expect("a path");
     fields(message)
         .into_iter()
-        .fold(Msg::new(), |mut kept, (field, value)| match value {
-            _ if field == *first && rest.is_empty() => kept,
-            Value::Bytes(inner) if field == *first => kept.msg(field, without(&inner, rest)),
-            Value::Bytes(inner) => kept.bytes(field, inner),
-            Value::Varint(value) => kept.int(field, value.cast_signed()),
+        .fold(Msg::new(), |mut rest_of, (field, value)| match value {
+            _ if field == *first && rest.is_empty() => rest_of,
+            Value::Bytes(inner) if field == *first => rest_of.msg(field, without(&inner, rest)),
+            Value::Bytes(inner) => rest_of.bytes(field, inner),
+            Value::Varint(value) => rest_of.int(field, value.cast_signed()),
             Value::Fixed64(value) => {
-                put_varint(&mut kept.0, u64::from(field) << 3 | 1);
-                kept.0.extend(value);
-                kept
+                put_varint(&mut rest_of.0, u64::from(field) << 3 | 1);
+                rest_of.0.extend(value);
+                rest_of
             }
             Value::Fixed32(value) => {
-                put_varint(&mut kept.0, u64::from(field) << 3 | 5);
-                kept.0.extend(value);
-                kept
+                put_varint(&mut rest_of.0, u64::from(field) << 3 | 5);
+                rest_of.0.extend(value);
+                rest_of
             }
         })
 }
@@ -147,11 +150,11 @@ fn take_varint(from: &mut &[u8]) -> u64 {
             return value;
         }
     }
-    panic!("a varint of more than ten bytes");
+    panic!("a varint longer than ten bytes");
 }
 
 fn take<'a, const N: usize>(from: &mut &'a [u8]) -> &'a [u8; N] {
-    let (taken, rest) = from.split_first_chunk().expect("a whole message");
+    let (taken, rest) = from.split_first_chunk().expect("a complete message");
     *from = rest;
     taken
 }

@@ -1,8 +1,8 @@
 //! Ports for etcd members, which cannot bind port 0 because they must advertise a known port.
 //!
-//! Taken from below the range the kernel gives to outgoing connections, so that a member that is
-//! killed and started again finds its port still free. Another process may still be quicker:
-//! whoever starts a server on such a port tries again with another.
+//! The ports are below the range that the kernel uses for outgoing connections, so that a killed
+//! member finds its port still free when it restarts. Another process may still bind such a port
+//! first: callers that start a server on a port must retry with another.
 
 use std::collections::HashSet;
 use std::net::TcpListener;
@@ -10,15 +10,15 @@ use std::sync::Mutex;
 
 const LOWEST: u16 = 11_000;
 
-/// A port that is free now and was not given out before by this process.
+/// Returns a port that is free now and that this process has not returned before.
 pub fn take() -> u16 {
-    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
-    let mut given = GIVEN.lock().unwrap_or_else(|poison| poison.into_inner());
-    let given = given.get_or_insert_with(HashSet::new);
+    static TAKEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut taken = TAKEN.lock().unwrap_or_else(|poison| poison.into_inner());
+    let taken = taken.get_or_insert_with(HashSet::new);
     let end = first_ephemeral();
     loop {
         let port = fastrand::u16(LOWEST..end);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && taken.insert(port) {
             return port;
         }
     }

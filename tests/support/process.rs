@@ -8,20 +8,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::janitor;
+use super::exit_cleanup;
 
 /// A running child. Dropping it kills it (SIGKILL) and reaps it.
 pub struct Process {
     child: Child,
     name: String,
     output: Arc<Output>,
-    /// Those who collect it.
+    /// Threads that collect stdout and stderr.
     readers: [JoinHandle<()>; 2],
     ended: Option<ExitStatus>,
 }
 
 impl Process {
-    /// Starts `command` and collects its stdout and stderr by lines.
+    /// Starts `command` and collects the lines of its stdout and stderr.
     pub fn spawn(name: &str, command: &mut Command) -> Process {
         let mut child = command
             .stdin(Stdio::null())
@@ -29,7 +29,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{name} does not start ({command:?}): {error}"));
-        janitor::child(child.id());
+        exit_cleanup::child(child.id());
         let output = Arc::new(Output::default());
         let readers = [
             Output::collect(&output, child.stdout.take().expect("stdout is a pipe")),
@@ -44,7 +44,7 @@ impl Process {
         }
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -59,15 +59,15 @@ impl Process {
         assert!(done.success(), "kill -{name} {} failed", self.name);
     }
 
-    /// Stops it (SIGSTOP) and waits until each of its threads has: on a busy machine some run on
-    /// until the one that was given the signal gets its turn.
+    /// Stops the process (SIGSTOP) and waits until each of its threads has stopped. On a busy
+    /// machine threads keep running until the thread that received the signal is scheduled.
     pub fn stop(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.pid());
         let until = Instant::now() + Duration::from_secs(10);
         let runs = |task: &Path| {
             let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
-            // The state stands behind the name, which is in brackets.
+            // The state is the field after the name, which is in brackets.
             stat.rsplit(')')
                 .next()
                 .is_some_and(|rest| !rest.starts_with(" T"))
@@ -82,7 +82,7 @@ impl Process {
         }
     }
 
-    /// Kills it with SIGKILL and reaps it. Killing an ended one does nothing.
+    /// Kills the process with SIGKILL and reaps it. Does nothing if it has ended.
     pub fn kill(&mut self) {
         if self.ended.is_none() {
             self.child.kill().expect("the child is ours");
@@ -91,7 +91,7 @@ impl Process {
         }
     }
 
-    /// Whether it can answer: neither ended nor stopped.
+    /// Returns whether the process can respond: it has neither ended nor stopped.
     pub fn is_running(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
         let state = stat
@@ -100,7 +100,7 @@ impl Process {
         self.ended.is_none() && matches!(state, Some('R' | 'S' | 'D'))
     }
 
-    /// The exit status, if it has ended.
+    /// Returns the exit status if the process has ended.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             let status = self.child.try_wait().expect("the child is ours");
@@ -109,7 +109,7 @@ impl Process {
         self.ended
     }
 
-    /// Waits for its end; panics with its output if it still runs after `limit`.
+    /// Waits for the exit; panics with the output if the process still runs after `limit`.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let until = Instant::now() + limit;
         loop {
@@ -122,8 +122,10 @@ impl Process {
         }
     }
 
-    /// Waits for a line that `found` recognises. The error tells why there is none: the process
-    /// ended, or `limit` passed; both with its output.
+    /// Waits for a line that `found` accepts.
+    ///
+    /// # Errors
+    /// The reason and the output, if the process ended or `limit` passed without such a line.
     pub fn wait_line<T>(
         &mut self,
         limit: Duration,
@@ -132,7 +134,7 @@ impl Process {
         let until = Instant::now() + limit;
         let mut next = 0;
         loop {
-            // Asked before the lines are read, so that what it said last is not missed.
+            // Checked before the lines are read, so that the last lines are not missed.
             let ended = self.exited();
             let lines = self.output.wait_beyond(next, Duration::from_millis(50));
             for line in lines.since(next) {
@@ -143,22 +145,22 @@ impl Process {
             next = lines.total;
             drop(lines);
             if ended.is_some() || Instant::now() >= until {
-                let why = ended.map_or_else(|| "does not say it".into(), |s| s.to_string());
+                let why = ended.map_or_else(|| "no such line".into(), |s| s.to_string());
                 return Err(format!("{}: {why}\n{}", self.name, self.log()));
             }
         }
     }
 
-    /// The last lines it wrote, stdout and stderr together.
+    /// Returns the last lines of stdout and stderr together, at most [`Lines::CAPACITY`].
     pub fn log(&self) -> String {
         let lines = self.output.lock();
         lines
-            .kept
+            .buffered
             .iter()
             .fold(String::new(), |text, line| text + line + "\n")
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     pub fn rss_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .unwrap_or_else(|error| panic!("{} has no status: {error}", self.name));
@@ -174,11 +176,11 @@ impl Process {
             .unwrap_or_else(|| panic!("{} has no VmRSS", self.name))
     }
 
-    /// CPU time used, user and system, in clock ticks (1/100 s on Linux).
+    /// Returns the CPU time used, user and system, in clock ticks (1/100 s on Linux).
     pub fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
             .unwrap_or_else(|error| panic!("{} has no stat: {error}", self.name));
-        // The name in brackets may hold blanks; utime and stime are fields 14 and 15.
+        // The name in brackets may contain blanks; utime and stime are fields 14 and 15.
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let fields: Vec<&str> = fields.split_whitespace().collect();
         fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime")
@@ -186,9 +188,10 @@ impl Process {
 
     fn reap(&mut self, status: Option<ExitStatus>) {
         if status.is_some() {
-            janitor::reaped(self.child.id());
+            exit_cleanup::reaped(self.child.id());
             self.ended = status;
-            // What it said last is still on its way here; a child of its own may keep the pipes open.
+            // The last output may not be collected yet. A grandchild may keep the pipes open, so
+            // the wait is limited.
             let until = Instant::now() + Duration::from_secs(1);
             while !self.readers.iter().all(JoinHandle::is_finished) && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
@@ -203,7 +206,7 @@ impl Drop for Process {
     }
 }
 
-/// The last lines of a child, of both its pipes.
+/// The last lines of both pipes of a child.
 #[derive(Default)]
 struct Output {
     lines: Mutex<Lines>,
@@ -212,16 +215,16 @@ struct Output {
 
 #[derive(Default)]
 struct Lines {
-    kept: VecDeque<String>,
+    buffered: VecDeque<String>,
     total: usize,
 }
 
 impl Lines {
-    const KEPT: usize = 5000;
+    const CAPACITY: usize = 5000;
 
     fn since(&self, first: usize) -> impl Iterator<Item = &String> {
-        let dropped = self.total - self.kept.len();
-        self.kept.iter().skip(first.saturating_sub(dropped))
+        let dropped = self.total - self.buffered.len();
+        self.buffered.iter().skip(first.saturating_sub(dropped))
     }
 }
 
@@ -232,11 +235,11 @@ impl Output {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
                 let mut lines = output.lock();
                 lines
-                    .kept
+                    .buffered
                     .push_back(String::from_utf8_lossy(&line).into_owned());
                 lines.total += 1;
-                if lines.kept.len() > Lines::KEPT {
-                    lines.kept.pop_front();
+                if lines.buffered.len() > Lines::CAPACITY {
+                    lines.buffered.pop_front();
                 }
                 output.grown.notify_all();
             }

@@ -1,4 +1,4 @@
-//! The proxy under test as a child process, and the Go proxy to compare it with.
+//! The proxy under test as a child process, and the Go proxy for comparison.
 
 use std::path::Path;
 use std::process::Command;
@@ -19,21 +19,21 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts `etcd-edge` in front of a cluster, with further flags, and waits until it is ready.
+    /// Starts `etcd-edge` for a cluster, with additional flags, and waits until it is ready.
     pub fn start<I: AsRef<str>>(cluster: &Cluster, flags: &[I]) -> Proxy {
         let mut all = cluster.proxy_flags();
         all.extend(flags.iter().map(|flag| flag.as_ref().to_owned()));
         Proxy::start_with(&all)
     }
 
-    /// Starts `etcd-edge start` with these flags on a port of its own and waits until it is ready.
+    /// Starts `etcd-edge start` with these flags on a free port and waits until it is ready.
     pub fn start_with<I: AsRef<str>>(flags: &[I]) -> Proxy {
-        Proxy::start_in(&[], flags)
+        Proxy::start_with_env(&[], flags)
     }
 
-    /// The same with these environment variables beside those of the test.
-    pub fn start_in<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Proxy {
-        let mut process = Proxy::spawn_in(env, flags);
+    /// Like [`Proxy::start_with`], with additional environment variables.
+    pub fn start_with_env<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Proxy {
+        let mut process = Proxy::spawn_with_env(env, flags);
         let ready = process.wait_line(START_LIMIT, |line| {
             let entry: serde_json::Value = serde_json::from_str(line).ok()?;
             let ready = entry["msg"].as_str()?.contains("started gRPC proxy");
@@ -46,27 +46,27 @@ impl Proxy {
         }
     }
 
-    /// Starts it without waiting; for flags it is to refuse, or an etcd that is not there.
+    /// Starts the proxy without waiting: for flags it must refuse, or an unreachable etcd.
     pub fn spawn<I: AsRef<str>>(flags: &[I]) -> Process {
-        Proxy::spawn_in(&[], flags)
+        Proxy::spawn_with_env(&[], flags)
     }
 
-    /// The same with these environment variables beside those of the test.
-    pub fn spawn_in<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Process {
+    /// Like [`Proxy::spawn`], with additional environment variables.
+    pub fn spawn_with_env<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
-        // The tests' flags come last, and the last of a repeated flag wins.
+        // The caller's flags follow, and the last of a repeated flag wins.
         command.args(["start", "--listen-addr=127.0.0.1:0"]);
         command.args(flags.iter().map(AsRef::as_ref));
         command.envs(env.iter().copied());
         Process::spawn("etcd-edge", &mut command)
     }
 
-    /// Starts `etcd grpc-proxy` of the cluster's release in front of it.
+    /// Starts `etcd grpc-proxy` of the cluster's release for the cluster.
     pub fn start_go<I: AsRef<str>>(cluster: &Cluster, flags: &[I]) -> Proxy {
         Proxy::start_go_at(cluster, format!("127.0.0.1:{}", ports::take()), flags)
     }
 
-    /// The same, at an address that is known before.
+    /// Like [`Proxy::start_go`], at an address that the caller chooses.
     pub fn start_go_at<I: AsRef<str>>(cluster: &Cluster, address: String, flags: &[I]) -> Proxy {
         let mut command = Command::new(binary(cluster.version(), "etcd"));
         command.args(["grpc-proxy", "start", &format!("--listen-addr={address}")]);
@@ -80,7 +80,7 @@ impl Proxy {
         Proxy { address, process }
     }
 
-    /// `host:port` where it listens.
+    /// Returns `host:port` on which the proxy listens.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -1,8 +1,9 @@
-//! A scripted etcd: HTTP/2 servers that hand every call to the test, for what a real etcd cannot be
-//! made to do: GOAWAY at a chosen moment, refused streams, stalls, half messages, bad frames.
+//! A scripted etcd: HTTP/2 servers that pass every call to the test. For situations that a real
+//! etcd cannot produce on demand: GOAWAY at a chosen moment, refused streams, stalls, cut messages,
+//! bad frames.
 //!
-//! The servers of a [`Fleet`] are one proxy's endpoints. A test takes the calls in the order they
-//! arrive, whichever endpoint they reached, and answers each as its script wants.
+//! The servers of a [`ScriptedEtcd`] are the endpoints of one proxy. A test receives the calls in
+//! the order in which they arrive, at any endpoint, and responds to each as its script requires.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +23,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::grpc::{LIMIT, Metadata};
 
-/// Endpoints that do what the test says. Dropping it with its runtime ends them.
-pub struct Fleet {
+/// Endpoints that the test controls. Dropping it with its runtime ends them.
+pub struct ScriptedEtcd {
     endpoints: Vec<Endpoint>,
     calls: UnboundedReceiver<Arrived>,
 }
@@ -35,10 +36,10 @@ struct Endpoint {
     conns: Arc<Mutex<Vec<Conn>>>,
 }
 
-impl Fleet {
-    /// So many endpoints, up and listening.
-    pub async fn start(count: usize) -> Fleet {
-        let (tell, calls) = unbounded_channel();
+impl ScriptedEtcd {
+    /// Starts this many endpoints.
+    pub async fn start(count: usize) -> ScriptedEtcd {
+        let (sender, calls) = unbounded_channel();
         let mut endpoints = Vec::new();
         for endpoint in 0..count {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -55,14 +56,14 @@ impl Fleet {
                 each.connects.clone(),
                 each.silent.clone(),
                 each.conns.clone(),
-                tell.clone(),
+                sender.clone(),
             ));
             endpoints.push(each);
         }
-        Fleet { endpoints, calls }
+        ScriptedEtcd { endpoints, calls }
     }
 
-    /// The flag that sends a proxy here.
+    /// Returns the flag that points a proxy at these endpoints.
     pub fn flag(&self) -> String {
         let all: Vec<String> = self
             .endpoints
@@ -72,42 +73,42 @@ impl Fleet {
         format!("--endpoints={}", all.join(","))
     }
 
-    /// The next call to arrive anywhere.
-    pub async fn next(&mut self) -> Incoming {
+    /// Returns the next call at any endpoint.
+    pub async fn next(&mut self) -> IncomingCall {
         let next = tokio::time::timeout(LIMIT, self.calls.recv()).await;
         let next = next.unwrap_or_else(|_| panic!("no call arrived within {LIMIT:?}"));
-        Incoming::new(next.expect("the endpoints hold the other end"))
+        IncomingCall::new(next.expect("the endpoints own the senders"))
     }
 
-    /// The next call to arrive within a time, if any does.
-    pub async fn next_within(&mut self, time: Duration) -> Option<Incoming> {
+    /// Returns the next call at any endpoint, if one arrives within `time`.
+    pub async fn next_within(&mut self, time: Duration) -> Option<IncomingCall> {
         let next = tokio::time::timeout(time, self.calls.recv()).await;
-        Some(Incoming::new(next.ok()??))
+        Some(IncomingCall::new(next.ok()??))
     }
 
-    /// Nothing more arrives for a while: what must not be sent again was not.
-    pub async fn quiet(&mut self) {
+    /// Checks that no call arrives for 700 ms: a call that must not be retried was not retried.
+    pub async fn assert_no_more_calls(&mut self) {
         let more = self.next_within(Duration::from_millis(700)).await;
         assert!(
             more.is_none(),
-            "sent once more: {}",
+            "unexpected call: {}",
             more.expect("just seen").path()
         );
     }
 
-    /// How often an endpoint was connected to.
+    /// Returns the number of connections that an endpoint has accepted.
     pub fn connects(&self, endpoint: usize) -> usize {
         self.endpoints[endpoint].connects.load(Ordering::SeqCst)
     }
 
-    /// From now on an endpoint accepts connections and says nothing on them (E5).
-    pub fn silence(&self, endpoint: usize, silent: bool) {
+    /// Makes an endpoint accept connections without ever responding on them (E5), or ends that.
+    pub fn set_silent(&self, endpoint: usize, silent: bool) {
         self.endpoints[endpoint]
             .silent
             .store(silent, Ordering::SeqCst);
     }
 
-    /// Every connection an endpoint has had.
+    /// Returns all connections that an endpoint has had.
     pub fn conns(&self, endpoint: usize) -> Vec<Conn> {
         lock(&self.endpoints[endpoint].conns).clone()
     }
@@ -126,23 +127,23 @@ async fn listen(
     connects: Arc<AtomicUsize>,
     silent: Arc<AtomicBool>,
     conns: Arc<Mutex<Vec<Conn>>>,
-    tell: UnboundedSender<Arrived>,
+    sender: UnboundedSender<Arrived>,
 ) {
-    let mut held = Vec::new();
+    let mut unanswered = Vec::new();
     while let Ok((socket, _)) = listener.accept().await {
         connects.fetch_add(1, Ordering::SeqCst);
         if silent.load(Ordering::SeqCst) {
-            held.push(socket);
+            unanswered.push(socket);
             continue;
         }
         socket.set_nodelay(true).expect("a TCP socket");
         let conn = Conn(Arc::default());
         lock(&conns).push(conn.clone());
-        tokio::spawn(serve(endpoint, socket, conn, tell.clone()));
+        tokio::spawn(serve(endpoint, socket, conn, sender.clone()));
     }
 }
 
-async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, tell: UnboundedSender<Arrived>) {
+async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, sender: UnboundedSender<Arrived>) {
     let wire = Wire {
         socket,
         conn: conn.clone(),
@@ -150,7 +151,7 @@ async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, tell: UnboundedSe
     let mut builder = h2::server::Builder::new();
     builder
         .max_local_error_reset_streams(None)
-        // As etcd: many cancels, or small frames, are no offence.
+        // Like etcd, it tolerates any number of cancels and small frames.
         .max_pending_accept_reset_streams(1 << 20)
         .data_frame_budget(usize::MAX);
     let Ok(mut h2) = builder.handshake::<_, Bytes>(wire).await else {
@@ -158,7 +159,7 @@ async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, tell: UnboundedSe
     };
     let mut ignored = Vec::new();
     while let Some(Ok((request, respond))) = h2.accept().await {
-        // A request that crossed a GOAWAY is not looked at, as the GOAWAY says.
+        // A request above the last stream id of a sent GOAWAY is ignored, as the GOAWAY promises.
         if lock(&conn.0)
             .last_stream
             .is_some_and(|last| respond.stream_id().as_u32() > last)
@@ -167,8 +168,8 @@ async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, tell: UnboundedSe
             continue;
         }
         let conn = conn.clone();
-        // The test may be over.
-        let _ = tell.send(Arrived {
+        // Fails if the test is over.
+        let _ = sender.send(Arrived {
             endpoint,
             conn,
             request,
@@ -177,28 +178,28 @@ async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, tell: UnboundedSe
     }
 }
 
-/// One connection of a proxy, for what is done to all of it.
+/// One connection from a proxy, to change its behaviour as a whole.
 #[derive(Clone)]
-pub struct Conn(Arc<Mutex<Meddling>>);
+pub struct Conn(Arc<Mutex<ConnState>>);
 
 #[derive(Default)]
-struct Meddling {
-    /// Bytes to go out between two frames.
+struct ConnState {
+    /// Bytes to send between two frames.
     inject: Vec<u8>,
-    /// Complete frames of the server that the socket has not taken.
+    /// Complete frames of the server that are not yet written to the socket.
     out: Vec<u8>,
-    /// Of the last GOAWAY.
+    /// Last stream id of the last GOAWAY.
     last_stream: Option<u32>,
     stalled: bool,
-    /// Close the socket once everything is out.
-    cut: bool,
-    /// At most this many bytes for each write to the socket, if set.
-    morsel: Option<usize>,
+    /// Close the socket once everything is written.
+    close: bool,
+    /// Maximum bytes per write to the socket, if set.
+    write_limit: Option<usize>,
     wakers: Vec<Waker>,
 }
 
 impl Conn {
-    /// Sends a GOAWAY frame behind what was sent so far.
+    /// Sends a GOAWAY frame after everything sent so far.
     pub fn go_away(&self, last_stream: u32, reason: Reason) {
         let mut payload = BytesMut::new();
         payload.put_u32(last_stream);
@@ -207,34 +208,34 @@ impl Conn {
         self.inject(&frame(7, 0, 0, &payload));
     }
 
-    /// Sends bytes as they are, behind what was sent so far.
+    /// Sends bytes as given, after everything sent so far.
     pub fn inject(&self, bytes: &[u8]) {
-        self.meddle(|it| it.inject.extend_from_slice(bytes));
+        self.update(|state| state.inject.extend_from_slice(bytes));
     }
 
-    /// Closes the socket once everything is out.
-    pub fn cut(&self) {
-        self.meddle(|it| it.cut = true);
+    /// Closes the socket once everything is written.
+    pub fn close(&self) {
+        self.update(|state| state.close = true);
     }
 
-    /// Neither reads nor writes from now on, as a stopped process (E5).
+    /// Stops reading and writing, like a stopped process (E5).
     pub fn stall(&self) {
-        self.meddle(|it| it.stalled = true);
+        self.update(|state| state.stalled = true);
     }
 
-    /// Writes to the socket in pieces of this many bytes.
-    pub fn in_morsels(&self, bytes: usize) {
-        self.meddle(|it| it.morsel = Some(bytes));
+    /// Limits each write to the socket to this many bytes.
+    pub fn limit_writes(&self, bytes: usize) {
+        self.update(|state| state.write_limit = Some(bytes));
     }
 
-    fn meddle(&self, change: impl FnOnce(&mut Meddling)) {
-        let mut it = lock(&self.0);
-        change(&mut it);
-        it.wakers.drain(..).for_each(Waker::wake);
+    fn update(&self, change: impl FnOnce(&mut ConnState)) {
+        let mut state = lock(&self.0);
+        change(&mut state);
+        state.wakers.drain(..).for_each(Waker::wake);
     }
 }
 
-/// An HTTP/2 frame.
+/// Encodes an HTTP/2 frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(9 + payload.len());
     let length = u32::try_from(payload.len()).expect("a frame's length");
@@ -246,8 +247,8 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// The socket under the server, with the test's hand in it. Takes whole frames and lets the test's
-/// bytes in between two of them.
+/// The socket below the HTTP/2 server, under the test's control. It takes whole frames and inserts
+/// the test's bytes between two of them.
 struct Wire {
     socket: TcpStream,
     conn: Conn,
@@ -255,22 +256,22 @@ struct Wire {
 
 impl Wire {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut it = lock(&self.conn.0);
-        let it = &mut *it;
-        let inject = std::mem::take(&mut it.inject);
-        it.out.extend(inject);
-        if it.stalled {
-            it.wakers.push(cx.waker().clone());
+        let mut state = lock(&self.conn.0);
+        let state = &mut *state;
+        let inject = std::mem::take(&mut state.inject);
+        state.out.extend(inject);
+        if state.stalled {
+            state.wakers.push(cx.waker().clone());
             return Poll::Pending;
         }
-        while !it.out.is_empty() {
-            let piece = it.morsel.unwrap_or(usize::MAX).min(it.out.len());
-            match Pin::new(&mut self.socket).poll_write(cx, &it.out[..piece])? {
-                Poll::Ready(n) => drop(it.out.drain(..n)),
+        while !state.out.is_empty() {
+            let piece = state.write_limit.unwrap_or(usize::MAX).min(state.out.len());
+            match Pin::new(&mut self.socket).poll_write(cx, &state.out[..piece])? {
+                Poll::Ready(n) => drop(state.out.drain(..n)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        if it.cut {
+        if state.close {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Poll::Ready(Ok(()))
@@ -278,7 +279,7 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    /// Polled whenever the server has nothing else to do: the place to look for the test's wishes.
+    /// Polled whenever the server is idle, so the test's changes take effect here.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -287,13 +288,13 @@ impl AsyncRead for Wire {
         if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
             return Poll::Ready(Err(error));
         }
-        let mut it = lock(&self.conn.0);
-        it.wakers.retain(|waker| !waker.will_wake(cx.waker()));
-        it.wakers.push(cx.waker().clone());
-        if it.stalled {
+        let mut state = lock(&self.conn.0);
+        state.wakers.retain(|waker| !waker.will_wake(cx.waker()));
+        state.wakers.push(cx.waker().clone());
+        if state.stalled {
             return Poll::Pending;
         }
-        drop(it);
+        drop(state);
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
@@ -319,10 +320,10 @@ impl AsyncWrite for Wire {
 }
 
 /// A call that reached an endpoint.
-pub struct Incoming {
-    /// Which endpoint.
+pub struct IncomingCall {
+    /// Index of the endpoint.
     pub endpoint: usize,
-    /// On which connection.
+    /// The connection that carries the call.
     pub conn: Conn,
     /// Path and metadata.
     pub head: http::request::Parts,
@@ -332,10 +333,10 @@ pub struct Incoming {
     stream: Option<SendStream<Bytes>>,
 }
 
-impl Incoming {
-    fn new(arrived: Arrived) -> Incoming {
+impl IncomingCall {
+    fn new(arrived: Arrived) -> IncomingCall {
         let (head, body) = arrived.request.into_parts();
-        Incoming {
+        IncomingCall {
             endpoint: arrived.endpoint,
             conn: arrived.conn,
             head,
@@ -346,17 +347,17 @@ impl Incoming {
         }
     }
 
-    /// The path called.
+    /// Returns the path of the method.
     pub fn path(&self) -> &str {
         self.head.uri.path()
     }
 
-    /// The stream's id.
+    /// Returns the HTTP/2 stream id.
     pub fn stream_id(&self) -> u32 {
         self.respond.stream_id().as_u32()
     }
 
-    /// A request header's values, as text.
+    /// Returns the values of a request header as text.
     pub fn metadata(&self, name: &str) -> Vec<String> {
         let values = self.head.headers.get_all(name).iter();
         values
@@ -364,7 +365,7 @@ impl Incoming {
             .collect()
     }
 
-    /// The next message of the client; none once it has half-closed.
+    /// Returns the next message of the client; `None` once the client has half-closed.
     pub async fn message(&mut self) -> Option<Bytes> {
         loop {
             if let Some(head) = self.received.first_chunk::<5>() {
@@ -374,31 +375,31 @@ impl Incoming {
                     return Some(message.split_off(5).freeze());
                 }
             }
-            if !self.more().await {
+            if !self.read_data().await {
                 return None;
             }
         }
     }
 
-    /// Everything the client sends, framing included, up to its half-close.
+    /// Returns all bytes that the client sends up to its half-close, with framing.
     pub async fn body(&mut self) -> Bytes {
-        while self.more().await {}
+        while self.read_data().await {}
         self.received.split().freeze()
     }
 
-    /// Waits for some bytes of the request; false if there are none before its end.
-    pub async fn some(&mut self) -> bool {
-        !self.received.is_empty() || self.more().await
+    /// Waits for the first bytes of the request; false if the request ends without any.
+    pub async fn wait_data(&mut self) -> bool {
+        !self.received.is_empty() || self.read_data().await
     }
 
-    /// Waits until this many bytes of the request are here, or it has ended.
-    pub async fn at_least(&mut self, bytes: usize) {
-        while self.received.len() < bytes && self.more().await {}
+    /// Waits until this many bytes of the request have arrived, or the request has ended.
+    pub async fn wait_bytes(&mut self, bytes: usize) {
+        while self.received.len() < bytes && self.read_data().await {}
     }
 
-    async fn more(&mut self) -> bool {
+    async fn read_data(&mut self) -> bool {
         let data = tokio::time::timeout(LIMIT, self.body.data()).await;
-        match data.unwrap_or_else(|_| panic!("the request does not go on within {LIMIT:?}")) {
+        match data.unwrap_or_else(|_| panic!("no more of the request within {LIMIT:?}")) {
             Some(Ok(data)) => {
                 let credit = self.body.flow_control().release_capacity(data.len());
                 credit.expect("no more than was received");
@@ -409,7 +410,7 @@ impl Incoming {
         }
     }
 
-    /// Waits until the proxy resets the stream; with which reason.
+    /// Waits until the proxy resets the stream and returns the reason.
     pub async fn cancelled(&mut self) -> Reason {
         let respond = &mut self.respond;
         let stream = &mut self.stream;
@@ -422,68 +423,67 @@ impl Incoming {
         reset.unwrap_or(Reason::NO_ERROR)
     }
 
-    /// Sends response headers: HTTP 200 and gRPC's content type, and these.
+    /// Sends response headers: HTTP 200, gRPC's content type, and this metadata.
     pub fn headers(&mut self, metadata: Metadata<'_>) {
         let mut response = Response::new(());
         *response.headers_mut() = map(metadata);
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert("content-type", grpc);
-        self.http(response, false);
+        self.send_head(response, false);
     }
 
-    /// Sends this response head.
-    pub fn http(&mut self, response: Response<()>, end: bool) {
+    /// Sends a response head.
+    pub fn send_head(&mut self, response: Response<()>, end: bool) {
         let stream = self.respond.send_response(response, end);
         self.stream = Some(stream.expect("a live stream"));
     }
 
-    /// Sends bytes as they are; headers must have gone before.
-    pub fn raw(&mut self, bytes: impl Into<Bytes>) {
+    /// Sends bytes as given. Headers must have been sent.
+    pub fn send_raw(&mut self, bytes: impl Into<Bytes>) {
         let stream = self.stream.as_mut().expect("headers first");
         stream
             .send_data(bytes.into(), false)
             .expect("a live stream");
     }
 
-    /// Ends the answer with these bytes and without trailers; headers must have gone before.
-    pub fn last(&mut self, bytes: Bytes) {
+    /// Ends the response with these bytes and without trailers. Headers must have been sent.
+    pub fn send_last(&mut self, bytes: Bytes) {
         let stream = self.stream.as_mut().expect("headers first");
         stream.send_data(bytes, true).expect("a live stream");
     }
 
-    /// Sends a message; headers must have gone before.
+    /// Sends a message. Headers must have been sent.
     pub fn send(&mut self, message: impl AsRef<[u8]>) {
-        self.raw(framed(message.as_ref()));
+        self.send_raw(framed(message.as_ref()));
     }
 
-    /// Ends the answer with these trailers; headers must have gone before.
+    /// Ends the response with these trailers. Headers must have been sent.
     pub fn trailers(&mut self, trailers: Metadata<'_>) {
         let stream = self.stream.as_mut().expect("headers first");
         stream.send_trailers(map(trailers)).expect("a live stream");
     }
 
-    /// A whole answer, of which the proxy may not want to hear the end: it resets the stream as soon as it
-    /// knows that.
-    pub fn answer_unless_reset(&mut self, message: impl AsRef<[u8]>) {
+    /// Sends a complete response. The proxy may reset the stream before its end, which is accepted.
+    pub fn respond_unless_reset(&mut self, message: impl AsRef<[u8]>) {
         self.headers(&[]);
         self.send(message);
         let stream = self.stream.as_mut().expect("headers first");
         let _ = stream.send_trailers(map(&[("grpc-status", "0")]));
     }
 
-    /// A whole answer: one message and OK.
-    pub fn answer(&mut self, message: impl AsRef<[u8]>) {
+    /// Sends a complete response: one message and OK.
+    pub fn respond(&mut self, message: impl AsRef<[u8]>) {
         self.headers(&[]);
         self.send(message);
         self.trailers(&[("grpc-status", "0")]);
     }
 
-    /// An answer that is its headers only.
+    /// Sends a trailers-only response.
     pub fn trailers_only(&mut self, metadata: Metadata<'_>) {
         assert!(self.try_trailers_only(metadata), "a live stream");
     }
 
-    /// The same, of a call that may have been cancelled meanwhile: false if it was.
+    /// Sends a trailers-only response; false if the call was cancelled meanwhile.
     pub fn try_trailers_only(&mut self, metadata: Metadata<'_>) -> bool {
         let mut response = Response::new(());
         *response.headers_mut() = map(metadata);
@@ -503,7 +503,7 @@ impl Incoming {
     }
 }
 
-/// A message with gRPC's five bytes before it.
+/// Prepends gRPC's five-byte prefix to a message.
 pub fn framed(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(5 + message.len());
     framed.put_u8(0);

@@ -1,5 +1,5 @@
-//! Certificates for a test: one authority, a server and a client it vouches for, and the wrong
-//! ones: a client of a foreign authority, a server certificate that has expired.
+//! Certificates for a test: one authority with a server and client certificates, and unacceptable
+//! ones: a client certificate of a foreign authority, and an expired server certificate.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,42 +13,42 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 
-use super::janitor;
+use super::exit_cleanup;
 use super::scripted_etcd::framed;
 
 /// A certificate and its key as PEM files.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct CertFiles {
     /// The certificate's path.
     pub cert: PathBuf,
     /// The private key's path (PKCS #8).
     pub key: PathBuf,
 }
 
-/// PEM files in a folder that goes with this value.
+/// PEM files in a folder that is removed with this value.
 pub struct Tls {
-    /// The authority that all but the foreign ones were signed by.
+    /// The authority that signed all but the foreign certificates.
     pub ca: PathBuf,
-    /// For `localhost`, 127.0.0.1 and ::1; may serve and call.
-    pub server: Identity,
-    /// A client without a Common Name, as etcd wants a proxy's to be.
-    pub client: Identity,
+    /// For `localhost`, 127.0.0.1 and ::1, as server and as client.
+    pub server: CertFiles,
+    /// A client without a Common Name, as etcd requires of a proxy.
+    pub client: CertFiles,
     /// A client whose Common Name is `root`.
-    pub root_client: Identity,
+    pub root_client: CertFiles,
     /// A server certificate for the same names that expired in 2001.
-    pub expired_server: Identity,
-    /// An authority that signed none of the above but `foreign_client`.
+    pub expired_server: CertFiles,
+    /// An authority that signed only `foreign_client`.
     pub foreign_ca: PathBuf,
     /// A client of the foreign authority.
-    pub foreign_client: Identity,
+    pub foreign_client: CertFiles,
     authority: Authority,
     dir: tempfile::TempDir,
 }
 
 impl Tls {
-    /// Makes all of it anew.
+    /// Generates new keys and certificates.
     pub fn generate() -> Tls {
-        let dir = janitor::temp_dir();
+        let dir = exit_cleanup::temp_dir();
         let path = dir.path();
         let authority = issuer("etcd-edge test authority");
         let foreign = issuer("foreign authority");
@@ -65,52 +65,57 @@ impl Tls {
         }
     }
 
-    /// A path in the folder of these files.
+    /// Returns a path in the folder of these files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// A file in that folder, written anew.
+    /// Writes or replaces a file in the folder of these files.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         write(self.dir.path(), name, text)
     }
 
-    /// One more that the authority vouches for, without a Common Name, and with what is changed.
-    pub fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+    /// Issues a certificate without a Common Name; `change` edits its parameters.
+    pub fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> CertFiles {
         let mut params = leaf("", &[]);
         change(&mut params);
         sign(self.dir.path(), name, params, &self.authority)
     }
 
-    /// For this key, and the names of `server`.
-    pub fn issue_for_server(&self, name: &str, key: &KeyPair) -> Identity {
+    /// Issues a certificate for this key, with the names of `server`.
+    pub fn issue_for_server(&self, name: &str, key: &KeyPair) -> CertFiles {
         let params = leaf("", &SERVER_NAMES);
         let cert = params.signed_by(key, &self.authority);
         let cert = cert.expect("a certificate").pem();
-        Identity {
+        CertFiles {
             cert: self.write(&format!("{name}.pem"), cert),
             key: self.write(&format!("{name}-key.pem"), key.serialize_pem()),
         }
     }
 
-    /// A client that another authority vouches for, which this one vouches for: the file has the
-    /// certificates of both.
-    pub fn issue_by_another(&self, name: &str, serial: u64, of_authority: u64) -> Identity {
-        let mut params = authority("between");
-        params.serial_number = Some(SerialNumber::from(of_authority));
+    /// Issues a certificate from an intermediate authority. The certificate file contains the
+    /// chain: the certificate with `serial` and the authority's with `authority_serial`.
+    pub fn issue_from_intermediate(
+        &self,
+        name: &str,
+        serial: u64,
+        authority_serial: u64,
+    ) -> CertFiles {
+        let mut params = authority("intermediate");
+        params.serial_number = Some(SerialNumber::from(authority_serial));
         let key = KeyPair::generate().expect("a key");
-        let between = CertifiedIssuer::signed_by(params, key, &self.authority);
-        let between = between.expect("an authority");
+        let intermediate = CertifiedIssuer::signed_by(params, key, &self.authority);
+        let intermediate = intermediate.expect("an authority");
         let mut params = leaf("", &SERVER_NAMES);
         params.serial_number = Some(SerialNumber::from(serial));
-        let identity = sign(self.dir.path(), name, params, &between);
+        let identity = sign(self.dir.path(), name, params, &intermediate);
         let own = std::fs::read_to_string(&identity.cert).expect("just written");
-        self.write(&format!("{name}.pem"), own + &between.pem());
+        self.write(&format!("{name}.pem"), own + &intermediate.pem());
         identity
     }
 
-    /// The authority's list of what it has revoked.
-    pub fn revoked(&self, serials: &[u64]) -> CertificateRevocationList {
+    /// Signs a revocation list with these serial numbers.
+    pub fn revocation_list(&self, serials: &[u64]) -> CertificateRevocationList {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -128,7 +133,7 @@ impl Tls {
         list.signed_by(&self.authority).expect("a list")
     }
 
-    /// `ca`, to be trusted.
+    /// Returns a root store that contains `ca`.
     pub fn roots(&self) -> rustls::RootCertStore {
         let mut roots = rustls::RootCertStore::empty();
         let ca = CertificateDer::from_pem_file(&self.ca).expect("the authority's PEM");
@@ -136,8 +141,9 @@ impl Tls {
         roots
     }
 
-    /// What a client needs that trusts `ca`, offers h2, and shows `identity` if any.
-    pub fn client_config(&self, identity: Option<&Identity>) -> Arc<rustls::ClientConfig> {
+    /// Returns a client configuration that trusts `ca`, offers h2, and presents `identity` if
+    /// given.
+    pub fn client_config(&self, identity: Option<&CertFiles>) -> Arc<rustls::ClientConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -159,8 +165,11 @@ impl Tls {
     }
 }
 
-/// A small read over a connection of its own; what went wrong if it was not answered with OK.
-pub async fn call_over(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Result<(), String> {
+/// Sends a small read on a new HTTP/2 connection over `stream`.
+///
+/// # Errors
+/// The failure, if the response is not OK.
+pub async fn read_over(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Result<(), String> {
     let (send, connection) = h2::client::handshake(stream)
         .await
         .map_err(|e| e.to_string())?;
@@ -199,7 +208,7 @@ fn issuer(name: &str) -> Authority {
 }
 
 fn authority(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::new([]).expect("no names to be wrong");
+    let mut params = CertificateParams::new([]).expect("no names to reject");
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -232,10 +241,10 @@ fn expired() -> CertificateParams {
     params
 }
 
-fn sign(dir: &Path, name: &str, params: CertificateParams, by: &Authority) -> Identity {
+fn sign(dir: &Path, name: &str, params: CertificateParams, by: &Authority) -> CertFiles {
     let key = KeyPair::generate().expect("a key");
     let cert = params.signed_by(&key, by).expect("a certificate");
-    Identity {
+    CertFiles {
         cert: write(dir, &format!("{name}.pem"), cert.pem()),
         key: write(dir, &format!("{name}-key.pem"), key.serialize_pem()),
     }

@@ -1,90 +1,93 @@
-//! The judgement: what a client was told on each of its streams against the truth.
+//! Checks what a client received on each of its streams against the reference history.
 //!
-//! It is a walk over the messages of a stream in their order. For each watcher it knows which event
-//! of the truth comes next, so an event that is dropped, doubled, out of order, of another range or
-//! with another value is found at once, and so is a revision in two pieces or a progress answer that
-//! is ahead of the events.
+//! The checker processes the messages of a stream in order. For each watcher it knows the next
+//! event of the history. So it detects an event that is dropped, duplicated, out of order, outside
+//! the range, or with another value. It also detects a revision split over two responses, and
+//! progress ahead of the events.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::client::{Asked, Ending, Expect, Record, Session};
+use super::client::{ClientRecord, Expect, SentCreate, Session, StreamEnd};
+use super::history::History;
 use super::messages::{Event, Response};
-use super::truth::History;
 
-/// What may differ between servers.
+/// Requirements that differ between servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// A watcher from now on is told exactly what comes after its `created`, whose revision is not
-    /// below anything the server has told before (W4). etcd itself may tell an event at or below it
-    /// again, a member that lags answers with its own revision, and an answer to a create or a
-    /// cancel may overtake the one to an earlier progress request (W8).
+    /// A watcher without a start revision receives exactly the events after its `created`, whose
+    /// revision is not below anything that the server has sent before (W4). etcd itself does not
+    /// guarantee this: it may send an event at or below that revision again, and a member that lags
+    /// responds with its own revision. Its response to a create or a cancel may overtake an earlier
+    /// progress response (W8).
     pub exact: bool,
-    /// The server is there all the time: its streams do not end.
+    /// The server is available all the time, so its streams do not end.
     pub lasting: bool,
 }
 
-/// Everything in a record that is not as it must be, in words.
-pub fn check(history: &History, rules: Rules, record: &Record) -> Vec<String> {
+/// Returns all violations in a record, as text.
+pub fn check(history: &History, rules: Rules, record: &ClientRecord) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, session) in record.sessions.iter().enumerate() {
-        let mut walk = Walk {
+        let mut check = SessionCheck {
             history,
             rules,
             session,
-            pending: session.asked.iter().collect(),
+            pending: session.creates.iter().collect(),
             live: BTreeMap::new(),
-            gone: BTreeMap::new(),
+            ended: BTreeMap::new(),
             highest: 0,
             progress: 0,
             at: 0,
             parts: None,
             wrong: Vec::new(),
         };
-        walk.run(record.through);
+        check.run(record.through);
         let place = format!("{}, stream {number}", record.name);
-        wrong.extend(walk.wrong.iter().map(|what| format!("{place}: {what}")));
+        wrong.extend(check.wrong.iter().map(|what| format!("{place}: {what}")));
     }
     wrong
 }
 
-struct Walk<'a> {
+/// The check of one stream.
+struct SessionCheck<'a> {
     history: &'a History,
     rules: Rules,
     session: &'a Session,
-    /// Creates without an answer yet.
-    pending: VecDeque<&'a Asked>,
-    live: BTreeMap<i64, Live<'a>>,
-    /// Ids whose `canceled` has come; whether by compaction, after which a second may come.
-    gone: BTreeMap<i64, bool>,
-    /// Nothing told so far is above it.
+    /// Creates without a response yet.
+    pending: VecDeque<&'a SentCreate>,
+    live: BTreeMap<i64, LiveWatcher<'a>>,
+    /// Ids that received `canceled`. True after a compaction: a second `canceled` may follow.
+    ended: BTreeMap<i64, bool>,
+    /// Highest revision received so far.
     highest: i64,
-    /// Answers to progress requests.
+    /// Number of progress responses for the whole stream.
     progress: usize,
-    /// How many messages came before the one that is looked at.
+    /// Index of the current message.
     at: usize,
-    /// The id whose response is not complete yet.
+    /// The watch id of an incomplete response.
     parts: Option<i64>,
     wrong: Vec<String>,
 }
 
-/// A watcher that was created.
-struct Live<'a> {
-    asked: &'a Asked,
-    /// What it is to be told, from its first event on.
+/// A watcher that was created and has not ended.
+struct LiveWatcher<'a> {
+    sent: &'a SentCreate,
+    /// Events that the watcher must receive, from its first one on.
     expected: Vec<&'a Event>,
+    /// Index of the next event in `expected`.
     next: usize,
-    /// It may begin with an event that is not yet in `expected`: etcd from now on.
+    /// The first event may be before `expected`: etcd allows this without a start revision.
     may_begin_earlier: bool,
     created: i64,
-    /// It has been told all its events up to here.
+    /// Revision up to which the watcher has received all its events.
     through: i64,
-    /// Nothing was told yet.
+    /// Whether the watcher has received nothing yet.
     first: bool,
-    /// Something is wrong already; what follows from it is not told too.
-    spoilt: bool,
+    /// A violation was found. Its consequences are not reported.
+    failed: bool,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SessionCheck<'a> {
     fn run(&mut self, through: i64) {
         for (at, response) in self.session.received.iter().enumerate() {
             self.at = at;
@@ -94,42 +97,43 @@ impl<'a> Walk<'a> {
                 *what += &format!("\n      message {at}: {}", response.brief());
             }
         }
-        match &self.session.ending {
-            Ending::Lost(why) => {
+        match &self.session.end {
+            StreamEnd::Lost(why) => {
                 if self.rules.lasting || !is_resumable(why) {
                     self.wrong.push(format!("the stream ended: {why}"));
                 }
             }
-            Ending::Late(why) => {
-                self.wrong.push(format!("not all was told in time: {why}"));
-                self.all_told(through);
+            StreamEnd::Late(why) => {
+                self.wrong
+                    .push(format!("not all events arrived in time: {why}"));
+                self.check_complete(through);
             }
-            Ending::Done => self.all_told(through),
+            StreamEnd::Done => self.check_complete(through),
         }
     }
 
-    fn all_told(&mut self, through: i64) {
-        for asked in std::mem::take(&mut self.pending) {
-            self.wrong.push(format!("no answer to {asked:?}"));
+    fn check_complete(&mut self, through: i64) {
+        for sent in std::mem::take(&mut self.pending) {
+            self.wrong.push(format!("no response to {sent:?}"));
         }
         if let Some(id) = self.parts {
             self.wrong
-                .push(format!("the last part for {id} never came"));
+                .push(format!("the last part for {id} is missing"));
         }
         for (id, live) in &self.live {
-            if self.session.cancelled.contains_key(&live.asked.watcher) {
+            if self.session.cancelled.contains_key(&live.sent.watcher) {
                 self.wrong
                     .push(format!("{} was not canceled", live.name(*id)));
             }
             if let Some(next) = live.expects(through)
-                && !live.spoilt
+                && !live.failed
             {
                 let missing = live.expected[live.next..]
                     .iter()
                     .filter(|event| event.revision() <= through)
                     .count();
                 self.wrong.push(format!(
-                    "{} was never told {missing} events\n      expected {}\n      got nothing",
+                    "{} never received {missing} events\n      expected {}\n      got nothing",
                     live.name(*id),
                     next.brief()
                 ));
@@ -163,7 +167,7 @@ impl<'a> Walk<'a> {
     }
 
     fn header(&mut self, response: &Response) {
-        // A cancel by compaction comes from etcd without a revision.
+        // etcd sends a cancel after a compaction without a revision.
         let complete = response.cluster != 0 && response.member != 0 && response.term != 0;
         let dated = response.revision > 0 || response.compact_revision > 0;
         if !(complete && dated) {
@@ -172,22 +176,23 @@ impl<'a> Walk<'a> {
     }
 
     fn created(&mut self, response: &Response) {
-        let Some(asked) = self.pending.pop_front() else {
-            self.wrong.push("a created nobody asked for".to_owned());
+        let Some(sent) = self.pending.pop_front() else {
+            self.wrong
+                .push("an unrequested created response".to_owned());
             return;
         };
-        let Asked { create, expect, .. } = asked;
+        let SentCreate { create, expect, .. } = sent;
         match (expect, response.canceled) {
             (Expect::Created, false) => {}
-            (Expect::Refused(words), true) => {
-                if response.id != -1 || !response.reason.contains(words) {
+            (Expect::Refused(reason), true) => {
+                if response.id != -1 || !response.reason.contains(reason) {
                     self.wrong
-                        .push(format!("not refused by {words:?}: {asked:?}"));
+                        .push(format!("not refused with {reason:?}: {sent:?}"));
                 }
                 return;
             }
             _ => {
-                self.wrong.push(format!("not {expect:?}: {asked:?}"));
+                self.wrong.push(format!("not {expect:?}: {sent:?}"));
                 if response.canceled {
                     return;
                 }
@@ -197,36 +202,36 @@ impl<'a> Walk<'a> {
             || create.id != 0 && create.id != response.id
             || create.id == 0 && response.id < 0
         {
-            self.wrong.push(format!("not an id for {create:?}"));
+            self.wrong.push(format!("invalid id for {create:?}"));
         }
-        if self.rules.exact && response.revision < asked.known {
+        if self.rules.exact && response.revision < sent.known {
             self.wrong.push(format!(
-                "created below {}, which was known before {asked:?}",
-                asked.known
+                "created below {}, which was known before {sent:?}",
+                sent.known
             ));
         }
-        self.gone.remove(&response.id);
+        self.ended.remove(&response.id);
         let begins = match create.start {
             0 => response.revision.saturating_add(1),
             start => start,
         };
         if begins < self.history.from {
             self.wrong.push(format!(
-                "the test asks for {begins}, before its truth begins at {}",
+                "the test starts a watch at {begins}, before its history at {}",
                 self.history.from
             ));
         }
         let expected = self.history.events.iter();
         let expected = expected.filter(|event| event.revision() >= begins && create.wants(event));
-        let live = Live {
-            asked,
+        let live = LiveWatcher {
+            sent,
             expected: expected.collect(),
             next: 0,
             may_begin_earlier: create.start == 0 && !self.rules.exact,
             created: response.revision,
             through: begins - 1,
             first: true,
-            spoilt: false,
+            failed: false,
         };
         self.live.insert(response.id, live);
     }
@@ -238,26 +243,27 @@ impl<'a> Walk<'a> {
         }
         self.progress += 1;
         if self.progress > self.session.progress {
-            self.wrong.push("progress nobody asked for".to_owned());
+            self.wrong.push("unrequested progress".to_owned());
         }
-        // With etcd it may overtake the `created` that it waited for, or be overtaken by a cancel.
+        // etcd's progress response may overtake the `created` it waited for, or a cancel may
+        // overtake it.
         if self.live.is_empty() && self.rules.exact {
             self.wrong
                 .push("progress of a stream without watchers".to_owned());
         }
         if response.revision < self.highest {
             self.wrong
-                .push(format!("progress below {}, told before", self.highest));
+                .push(format!("progress below {}, sent before", self.highest));
         }
         for (id, live) in &mut self.live {
-            // The answer to a cancel may come behind progress that does not count the watcher, and
-            // etcd's answer to a create may come before it.
+            // The response to a cancel may follow progress that ignores the watcher. etcd's
+            // response to a create may precede such progress.
             if is_cancelled(self.session, live, self.at)
                 || !self.rules.exact && live.first && live.created >= response.revision
             {
                 continue;
             }
-            if live.asked.create.start > response.revision {
+            if live.sent.create.start > response.revision {
                 self.wrong
                     .push(format!("progress before the start of {}", live.name(*id)));
             }
@@ -269,20 +275,20 @@ impl<'a> Walk<'a> {
         let Some(live) = self.live.get_mut(&response.id) else {
             return;
         };
-        if !live.asked.create.progress_notify {
+        if !live.sent.create.progress_notify {
             self.wrong
-                .push(format!("{} did not ask for it", live.name(response.id)));
+                .push(format!("{} did not request it", live.name(response.id)));
         }
         self.wrong
             .extend(live.ahead(response.id, response.revision));
     }
 
     fn stray(&mut self, response: &Response) {
-        match self.gone.get_mut(&response.id) {
-            // The client's own cancel of what a compaction had canceled.
+        match self.ended.get_mut(&response.id) {
+            // The response to the client's own cancel after a compaction ended the watcher.
             Some(again @ true) if response.canceled && response.events.is_empty() => *again = false,
             Some(_) => self.wrong.push("after its canceled".to_owned()),
-            None => self.wrong.push("nobody has this id".to_owned()),
+            None => self.wrong.push("no watcher has this id".to_owned()),
         }
     }
 
@@ -291,23 +297,24 @@ impl<'a> Walk<'a> {
             return;
         };
         let compacted = response.compact_revision;
-        self.gone.insert(response.id, compacted > 0);
+        self.ended.insert(response.id, compacted > 0);
         if !response.events.is_empty() || self.parts.is_some() {
             self.wrong.push("canceled amid events".to_owned());
         }
         let name = live.name(response.id);
         if compacted == 0 {
-            if !self.session.cancelled.contains_key(&live.asked.watcher) {
-                self.wrong.push(format!("{name} was canceled by nobody"));
+            if !self.session.cancelled.contains_key(&live.sent.watcher) {
+                self.wrong
+                    .push(format!("{name} was canceled without a request"));
             }
             return;
         }
         if !self.history.compactions.contains(&compacted) {
-            self.wrong.push(format!("nobody compacted {compacted}"));
+            self.wrong.push(format!("no compaction at {compacted}"));
         }
         if live.through >= compacted {
             self.wrong.push(format!(
-                "{name} had come to {}, beyond that compaction",
+                "{name} had reached {}, beyond that compaction",
                 live.through
             ));
         }
@@ -321,8 +328,8 @@ impl<'a> Walk<'a> {
         };
         let first_part = self.parts.is_none();
         self.parts = Some(response.id).filter(|_| response.fragment);
-        if response.fragment && !live.asked.create.fragment {
-            self.wrong.push("a part nobody asked for".to_owned());
+        if response.fragment && !live.sent.create.fragment {
+            self.wrong.push("an unrequested part".to_owned());
         }
         let last = response.events.last().map_or(0, Event::revision);
         if response.revision < last {
@@ -337,7 +344,7 @@ impl<'a> Walk<'a> {
             live.begin_at(self.history, first.revision());
         }
         for event in &response.events {
-            if live.spoilt {
+            if live.failed {
                 return;
             }
             let expected = live.expected.get(live.next).copied();
@@ -346,7 +353,7 @@ impl<'a> Walk<'a> {
             {
                 live.next += 1;
             } else {
-                live.spoilt = true;
+                live.failed = true;
                 let what = live.misplaced(event);
                 let name = live.name(response.id);
                 self.wrong.push(format!(
@@ -359,20 +366,23 @@ impl<'a> Walk<'a> {
             let name = live.name(response.id);
             let prev = expected.and_then(|expected| expected.prev.as_ref());
             match &event.prev {
-                _ if !live.asked.create.prev_kv => {
+                _ if !live.sent.create.prev_kv => {
                     if event.prev.is_some() {
-                        self.wrong
-                            .push(format!("{name} did not ask for {}", event.brief()));
+                        self.wrong.push(format!(
+                            "{name} did not request the previous value of {}",
+                            event.brief()
+                        ));
                     }
                 }
-                // It is read when the event is sent, and by then it may be compacted.
+                // etcd reads the previous value when it sends the event. It may be compacted by
+                // then.
                 None if prev.is_none() || event.revision() <= compacted => {}
-                // etcd forgets the wish with the cancel, before the last events are sent, and may
-                // not know it yet when it sends the first.
+                // etcd drops the `prev_kv` option with the cancel, before it sends the last events.
+                // It may also apply the option only after the first events.
                 None if is_cancelled(session, live, at) || live.first => {}
                 found if found.as_ref() == prev => {}
                 found => {
-                    live.spoilt = true;
+                    live.failed = true;
                     self.wrong.push(format!(
                         "{name}: the previous value of {} is not {prev:?} but {found:?}",
                         event.brief()
@@ -387,7 +397,7 @@ impl<'a> Walk<'a> {
         if let Some(next) = live.expects(last)
             && !response.fragment
         {
-            live.spoilt = true;
+            live.failed = true;
             self.wrong.push(format!(
                 "{}: revision {last} is split\n      expected {}\n      got the end of the response",
                 live.name(response.id),
@@ -397,11 +407,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl<'a> Live<'a> {
+impl<'a> LiveWatcher<'a> {
     fn name(&self, id: i64) -> String {
-        let Asked {
+        let SentCreate {
             watcher, create, ..
-        } = self.asked;
+        } = self.sent;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let mut name = format!(
             "watcher {watcher} (id {id}, [{:?}, {:?}), from {}, created at {}",
@@ -410,33 +420,33 @@ impl<'a> Live<'a> {
             create.start,
             self.created
         );
-        for (yes, word) in [
+        for (yes, option) in [
             (create.no_put, ", no puts"),
             (create.no_delete, ", no deletes"),
             (create.prev_kv, ", with previous values"),
             (create.fragment, ", in parts"),
-            (self.asked.resumed, ", resumed"),
+            (self.sent.resumed, ", resumed"),
         ] {
             if yes {
-                name += word;
+                name += option;
             }
         }
         name + ")"
     }
 
-    /// The next event, when it is at or below a revision.
+    /// Returns the next expected event if it is at or below a revision.
     fn expects(&self, revision: i64) -> Option<&'a Event> {
         let next = self.expected.get(self.next).copied();
         next.filter(|event| event.revision() <= revision)
     }
 
-    /// Progress at a revision whose events were not all told.
+    /// Returns the violation if progress at `revision` is ahead of an expected event.
     fn ahead(&mut self, id: i64, revision: i64) -> Option<String> {
-        let Some(next) = self.expects(revision).filter(|_| !self.spoilt) else {
+        let Some(next) = self.expects(revision).filter(|_| !self.failed) else {
             self.through = self.through.max(revision);
             return None;
         };
-        self.spoilt = true;
+        self.failed = true;
         Some(format!(
             "progress ahead of {}\n      expected {}\n      got progress at {revision}",
             self.name(id),
@@ -444,35 +454,35 @@ impl<'a> Live<'a> {
         ))
     }
 
-    /// etcd had more to tell from now on than the header of its answer says.
+    /// Extends the expected events: etcd sent events at or below its `created` revision.
     fn begin_at(&mut self, history: &'a History, revision: i64) {
         let wanted = history
             .events
             .iter()
-            .filter(|event| event.revision() >= revision && self.asked.create.wants(event));
+            .filter(|event| event.revision() >= revision && self.sent.create.wants(event));
         self.expected = wanted.collect();
     }
 
-    /// What went wrong when this came instead of the expected.
+    /// Describes the violation when `event` arrives in place of the expected event.
     fn misplaced(&self, event: &Event) -> String {
         let same = |other: &&Event| other.kv == event.kv && other.delete == event.delete;
         let place = self.expected.iter().position(same);
         match place {
-            Some(place) if place < self.next => "was told again".to_owned(),
-            Some(place) => format!("was not told {} events", place - self.next),
-            None => "was told what is not its own".to_owned(),
+            Some(place) if place < self.next => "received an event again".to_owned(),
+            Some(place) => format!("missed {} events", place - self.next),
+            None => "received an event that is not its own".to_owned(),
         }
     }
 }
 
-/// Whether a watcher's cancel had been sent before so many messages came.
-fn is_cancelled(session: &Session, live: &Live<'_>, at: usize) -> bool {
-    let heard = session.cancelled.get(&live.asked.watcher);
-    heard.is_some_and(|heard| *heard <= at)
+/// Returns whether a watcher's cancel was sent before message `at` arrived.
+fn is_cancelled(session: &Session, live: &LiveWatcher<'_>, at: usize) -> bool {
+    let received = session.cancelled.get(&live.sent.watcher);
+    received.is_some_and(|received| *received <= at)
 }
 
-/// etcd's own client goes on after such an end.
-fn is_resumable(ending: &str) -> bool {
-    let ended = ending.strip_prefix("status ");
+/// Returns whether etcd's own client resumes its watches after such an end.
+fn is_resumable(end: &str) -> bool {
+    let ended = end.strip_prefix("status ");
     ended.is_none_or(|status| status.starts_with("14 "))
 }

@@ -1,5 +1,5 @@
-//! A client with one watch stream. It keeps every message, and when the stream ends it opens another
-//! and resumes each watch where etcd's own client would.
+//! A client with one watch stream. It records every message. When the stream ends, it opens another
+//! and resumes each watcher at the revision at which etcd's own client would.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -13,70 +13,73 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use super::messages::{Create, Response, WATCH, cancel_request, progress_request};
-use crate::support::load::Lane;
+use crate::support::load::H2Connection;
 use crate::support::pb::{self, Msg};
 use crate::support::scripted_etcd::framed;
 
-/// How long all of a stream's events may take once the last write is done.
+/// Maximum time until all events have arrived after the last write.
 const BARRIER_LIMIT: Duration = Duration::from_secs(60);
-/// Between two progress requests at the end.
-const ASK_AGAIN: Duration = Duration::from_millis(150);
+/// Interval of the progress requests at the end.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(150);
 
-/// Who a client is, for a cluster with auth.
+/// A user of a cluster with auth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// User.
+    /// User name.
     pub name: String,
     /// Password.
     pub password: String,
 }
 
-/// Connects, and logs in with a token of its own.
-pub async fn dial(address: &str, credentials: Option<&Credentials>) -> Result<Lane, String> {
-    let lane = Lane::connect(address).await?;
-    let metadata = login(&lane, credentials).await?;
-    Ok(lane.with_metadata(&metadata))
+/// Connects and logs in, if there are credentials. All calls carry the new token.
+pub async fn dial(
+    address: &str,
+    credentials: Option<&Credentials>,
+) -> Result<H2Connection, String> {
+    let connection = H2Connection::connect(address).await?;
+    let metadata = login(&connection, credentials).await?;
+    Ok(connection.with_metadata(&metadata))
 }
 
-/// The metadata of a new token.
+/// Logs in and returns the metadata with the new token; empty without credentials.
 pub async fn login(
-    lane: &Lane,
+    connection: &H2Connection,
     credentials: Option<&Credentials>,
 ) -> Result<Vec<(String, String)>, String> {
     let Some(Credentials { name, password }) = credentials else {
         return Ok(Vec::new());
     };
     let login = Msg::new().bytes(1, name).bytes(2, password);
-    let told = lane
+    let result = connection
         .unary("/etcdserverpb.Auth/Authenticate", login.as_ref(), None)
         .await;
-    if !told.ok() {
-        return Err(format!("login as {name}: {told:?}"));
+    if !result.ok() {
+        return Err(format!("login as {name}: {result:?}"));
     }
-    let token = String::from_utf8(pb::bytes(&told.message, &[2])).expect("a token is text");
+    let token = String::from_utf8(pb::bytes(&result.message, &[2])).expect("a token is text");
     Ok(vec![("token".to_owned(), token)])
 }
 
-/// Reads the messages of a watch stream. A step that is dropped loses nothing.
+/// Reads the messages of a watch stream. Dropping a pending read loses no data.
 pub struct Reader {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     buffer: BytesMut,
-    ending: String,
+    end: String,
 }
 
 impl Reader {
-    /// Of a call just made.
+    /// Reads the response of a call that was just opened.
     pub fn new(response: ResponseFuture) -> Reader {
         Reader {
             response: Some(response),
             body: None,
             buffer: BytesMut::new(),
-            ending: String::new(),
+            end: String::new(),
         }
     }
 
-    /// The next message; none at the end, of which [`Reader::ending`] tells.
+    /// Returns the next message; `None` at the end, see [`Reader::end`].
     pub async fn next(&mut self) -> Option<Response> {
         if let Some(response) = &mut self.response {
             let result = response.await;
@@ -84,12 +87,12 @@ impl Reader {
             match result {
                 Ok(response) => {
                     if response.headers().contains_key("grpc-status") {
-                        self.ending = status_of(response.headers());
+                        self.end = status_of(response.headers());
                         return None;
                     }
                     self.body = Some(response.into_body());
                 }
-                Err(error) => self.ending = error.to_string(),
+                Err(error) => self.end = error.to_string(),
             }
         }
         loop {
@@ -99,17 +102,17 @@ impl Reader {
             let body = self.body.as_mut()?;
             match body.data().await {
                 Some(Ok(data)) => {
-                    // The stream may have ended meanwhile.
+                    // Fails if the stream has ended meanwhile.
                     let _ = body.flow_control().release_capacity(data.len());
                     self.buffer.extend_from_slice(&data);
                 }
                 Some(Err(error)) => {
-                    self.ending = error.to_string();
+                    self.end = error.to_string();
                     self.body = None;
                 }
                 None => {
                     let trailers = body.trailers().await;
-                    self.ending = match trailers {
+                    self.end = match trailers {
                         Ok(Some(map)) => status_of(&map),
                         other => format!("{other:?}"),
                     };
@@ -119,9 +122,9 @@ impl Reader {
         }
     }
 
-    /// `status 14 text`, or what happened instead of a status.
-    pub fn ending(&self) -> &str {
-        &self.ending
+    /// Returns the end of the stream: `status 14 text`, or the error that replaced the status.
+    pub fn end(&self) -> &str {
+        &self.end
     }
 
     fn unframe(&mut self) -> Option<Bytes> {
@@ -144,108 +147,108 @@ fn status_of(map: &http::HeaderMap) -> String {
     )
 }
 
-/// How etcd is to answer a create.
+/// The expected response to a create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// By creating.
+    /// The watcher is created.
     Created,
-    /// By a refusal whose reason has these words.
+    /// The create is refused with a reason that contains this text.
     Refused(&'static str),
 }
 
 /// A create that was sent.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    /// The client's own number of the watcher; the same when it resumes.
+pub struct SentCreate {
+    /// The client's own number of the watcher. A resumed watcher has the same number.
     pub watcher: usize,
-    /// As it was sent, with the revision it resumes from.
+    /// The create as sent, with the revision at which it resumes.
     pub create: Create,
-    /// As the test knows beforehand.
+    /// The response that the test expects.
     pub expect: Expect,
-    /// The highest revision that anybody had been told, by the same server, before it was sent.
+    /// The highest revision that the server had sent to any client before.
     pub known: i64,
-    /// It goes on where a lost stream ended.
+    /// Whether it resumes a watcher of a lost stream.
     pub resumed: bool,
 }
 
-/// How a stream ended.
+/// The end of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// The client was done, and had been told everything.
+pub enum StreamEnd {
+    /// The client finished and had received everything.
     Done,
-    /// The client was done, and had not been told everything within [`BARRIER_LIMIT`].
+    /// The client finished without having received everything within [`BARRIER_LIMIT`].
     Late(String),
-    /// The other side ended it, or the connection was lost.
+    /// The server ended the stream, or the connection was lost.
     Lost(String),
 }
 
-/// All that was sent and received on one stream.
+/// Everything sent and received on one stream.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// In the order in which they were sent.
-    pub asked: Vec<Asked>,
-    /// Watchers whose cancel was sent, and how many messages had come by then.
+    /// Creates in the order in which they were sent.
+    pub creates: Vec<SentCreate>,
+    /// Watchers that were cancelled, with the number of messages received before it.
     pub cancelled: BTreeMap<usize, usize>,
-    /// Progress requests sent.
+    /// Number of progress requests sent.
     pub progress: usize,
-    /// Messages in their order.
+    /// Messages in the order of arrival.
     pub received: Vec<Response>,
-    /// Its end.
-    pub ending: Ending,
+    /// End of the stream.
+    pub end: StreamEnd,
 }
 
-/// All the streams of a client, one after the other.
+/// All streams of a client, one after the other.
 #[derive(Debug, Clone)]
-pub struct Record {
-    /// Which client, for messages.
+pub struct ClientRecord {
+    /// Name of the client, for failure messages.
     pub name: String,
-    /// Up to which revision it was to read.
+    /// Revision up to which the client had to read.
     pub through: i64,
-    /// In their order.
+    /// Streams in order.
     pub sessions: Vec<Session>,
 }
 
-/// Where a client is, and who.
+/// Settings of a client.
 #[derive(Clone)]
-pub struct Place {
-    /// For messages.
+pub struct ClientConfig {
+    /// Name for failure messages.
     pub name: String,
-    /// `host:port`, tried in turn.
+    /// Addresses as `host:port`, used in turn.
     pub addresses: Vec<String>,
-    /// With auth.
+    /// User, for a cluster with auth.
     pub credentials: Option<Credentials>,
-    /// Of its streams.
+    /// Metadata of the streams.
     pub metadata: Vec<(String, String)>,
-    /// The highest revision told to anybody by this server; shared by its clients.
+    /// The highest revision that this server has sent to any client. Shared by its clients.
     pub known: Arc<AtomicI64>,
-    /// Clients with the same one have their streams on one connection.
-    pub connection: Arc<Shared>,
+    /// The connection. Clients with the same value open their streams on one connection.
+    pub connection: Arc<SharedConnection>,
 }
 
-/// A connection that is opened when it is needed.
-pub type Shared = tokio::sync::Mutex<Option<Arc<Lane>>>;
+/// A connection that is opened on first use.
+pub type SharedConnection = tokio::sync::Mutex<Option<Arc<H2Connection>>>;
 
-impl Place {
+impl ClientConfig {
     async fn stream(
         &self,
         address: &str,
-    ) -> Result<(Arc<Lane>, (ResponseFuture, SendStream<Bytes>)), String> {
+    ) -> Result<(Arc<H2Connection>, (ResponseFuture, SendStream<Bytes>)), String> {
         let mut shared = self.connection.lock().await;
-        let lane = match shared.take() {
+        let connection = match shared.take() {
             Some(open) if open.is_open().await => open,
-            _ => Arc::new(Lane::connect(address).await?),
+            _ => Arc::new(H2Connection::connect(address).await?),
         };
-        // As etcd's own client does: a new stream, a new token.
-        let mut metadata = login(&lane, self.credentials.as_ref()).await?;
+        // Like etcd's own client, each new stream uses a new token.
+        let mut metadata = login(&connection, self.credentials.as_ref()).await?;
         metadata.extend_from_slice(&self.metadata);
-        let call = lane.stream(WATCH, &metadata).await;
+        let call = connection.stream(WATCH, &metadata).await;
         let call = call.map_err(|error| error.to_string())?;
-        *shared = Some(lane.clone());
-        Ok((lane, call))
+        *shared = Some(connection.clone());
+        Ok((connection, call))
     }
 }
 
-enum Order {
+enum Command {
     Create(usize, Create, Expect),
     Cancel(usize),
     Progress,
@@ -254,63 +257,63 @@ enum Order {
 }
 
 /// A running client.
-pub struct Watches {
-    orders: UnboundedSender<Order>,
-    task: JoinHandle<Record>,
+pub struct WatchClient {
+    commands: UnboundedSender<Command>,
+    task: JoinHandle<ClientRecord>,
 }
 
-impl Watches {
-    /// Starts one; it connects at once.
-    pub fn start(place: Place) -> Watches {
-        let (orders, from) = unbounded_channel();
-        let run = Run {
-            place,
-            orders: from,
+impl WatchClient {
+    /// Starts a client, which connects at once.
+    pub fn start(config: ClientConfig) -> WatchClient {
+        let (commands, receiver) = unbounded_channel();
+        let task = ClientTask {
+            config,
+            commands: receiver,
             watchers: BTreeMap::new(),
             sessions: Vec::new(),
             finish: None,
         };
-        Watches {
-            orders,
-            task: tokio::spawn(run.run()),
+        WatchClient {
+            commands,
+            task: tokio::spawn(task.run()),
         }
     }
 
-    /// Creates a watcher; the number is the caller's and names it.
+    /// Creates a watcher. The caller chooses its number.
     pub fn create(&self, watcher: usize, create: Create, expect: Expect) {
-        self.order(Order::Create(watcher, create, expect));
+        self.command(Command::Create(watcher, create, expect));
     }
 
     /// Cancels a watcher.
     pub fn cancel(&self, watcher: usize) {
-        self.order(Order::Cancel(watcher));
+        self.command(Command::Cancel(watcher));
     }
 
-    /// Asks for progress.
+    /// Sends a progress request.
     pub fn progress(&self) {
-        self.order(Order::Progress);
+        self.command(Command::Progress);
     }
 
-    /// Stops reading, or reads on.
+    /// Stops or resumes reading.
     pub fn read(&self, on: bool) {
-        self.order(Order::Read(on));
+        self.command(Command::Read(on));
     }
 
-    /// Reads until everything up to a revision has been told, and gives what was told.
-    pub async fn finish(self, through: i64) -> Record {
-        self.order(Order::Finish(through));
+    /// Reads until every event up to a revision has arrived, and returns everything received.
+    pub async fn finish(self, through: i64) -> ClientRecord {
+        self.command(Command::Finish(through));
         self.task.await.expect("a client that does not panic")
     }
 
-    fn order(&self, order: Order) {
-        // Only a client that panicked is gone; `finish` tells.
-        let _ = self.orders.send(order);
+    fn command(&self, command: Command) {
+        // Fails only if the client panicked, which `finish` reports.
+        let _ = self.commands.send(command);
     }
 }
 
-struct Run {
-    place: Place,
-    orders: UnboundedReceiver<Order>,
+struct ClientTask {
+    config: ClientConfig,
+    commands: UnboundedReceiver<Command>,
     watchers: BTreeMap<usize, Watcher>,
     sessions: Vec<Session>,
     finish: Option<Finish>,
@@ -319,9 +322,9 @@ struct Run {
 struct Watcher {
     create: Create,
     expect: Expect,
-    /// Where it goes on; none before it was created.
+    /// Revision at which it resumes; `None` before it was created.
     next: Option<i64>,
-    /// On this session.
+    /// Watch id on the current stream.
     id: Option<i64>,
     cancel: Cancel,
     over: bool,
@@ -337,43 +340,43 @@ enum Cancel {
 struct Finish {
     through: i64,
     begun: Instant,
-    /// Told on this session.
-    told: bool,
+    /// Whether the current stream has delivered everything.
+    complete: bool,
 }
 
-/// One stream as long as it lives.
+/// An open stream.
 struct Stream {
     send: SendStream<Bytes>,
     reader: Reader,
     session: Session,
-    /// Watchers whose `created` is still to come.
+    /// Watchers that wait for their `created`.
     pending: VecDeque<usize>,
     reading: bool,
 }
 
-impl Run {
-    async fn run(mut self) -> Record {
+impl ClientTask {
+    async fn run(mut self) -> ClientRecord {
         for turn in 0.. {
-            let address = &self.place.addresses[turn % self.place.addresses.len()];
-            let opened = tokio::time::timeout(BARRIER_LIMIT, self.place.stream(address));
+            let address = &self.config.addresses[turn % self.config.addresses.len()];
+            let opened = tokio::time::timeout(BARRIER_LIMIT, self.config.stream(address));
             match opened.await {
-                // The lane lives as long as its last stream: its end closes the connection.
-                Ok(Ok((_lane, (response, send)))) => {
+                // Dropping the connection with its last stream closes it.
+                Ok(Ok((_connection, (response, send)))) => {
                     let stream = Stream {
                         send,
                         reader: Reader::new(response),
                         session: Session {
-                            asked: Vec::new(),
+                            creates: Vec::new(),
                             cancelled: BTreeMap::new(),
                             progress: 0,
                             received: Vec::new(),
-                            ending: Ending::Done,
+                            end: StreamEnd::Done,
                         },
                         pending: VecDeque::new(),
                         reading: true,
                     };
                     let session = self.session(stream).await;
-                    let over = !matches!(session.ending, Ending::Lost(_));
+                    let over = !matches!(session.end, StreamEnd::Lost(_));
                     self.sessions.push(session);
                     if over {
                         break;
@@ -384,8 +387,8 @@ impl Run {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        Record {
-            name: self.place.name,
+        ClientRecord {
+            name: self.config.name,
             through: self.finish.map_or(0, |finish| finish.through),
             sessions: self.sessions,
         }
@@ -399,33 +402,33 @@ impl Run {
 
     async fn session(&mut self, mut stream: Stream) -> Session {
         if let Some(finish) = &mut self.finish {
-            finish.told = false;
+            finish.complete = false;
         }
         for watcher in self.watchers.values_mut() {
             watcher.id = None;
-            // A refusal that was not heard any more may be a creation on another stream; one whose
-            // cancel was sent is gone with its stream.
+            // A refusal that was not received may be a creation on another stream. A watcher with a
+            // sent cancel ended with its stream.
             watcher.over |= watcher.expect != Expect::Created || watcher.cancel != Cancel::No;
         }
         let again: Vec<usize> = self.watchers.keys().copied().collect();
         for watcher in again {
-            self.ask(&mut stream, watcher);
+            self.send_create(&mut stream, watcher);
         }
-        let mut tick = tokio::time::interval(ASK_AGAIN);
+        let mut tick = tokio::time::interval(PROGRESS_INTERVAL);
         loop {
             tokio::select! {
-                Some(order) = self.orders.recv() => self.obey(&mut stream, order),
+                Some(command) = self.commands.recv() => self.execute(&mut stream, command),
                 response = stream.reader.next(), if stream.reading => match response {
-                    Some(response) => self.hear(&mut stream, response),
+                    Some(response) => self.receive(&mut stream, response),
                     None => {
-                        let ending = stream.reader.ending().to_owned();
-                        stream.session.ending = Ending::Lost(ending);
+                        let end = stream.reader.end().to_owned();
+                        stream.session.end = StreamEnd::Lost(end);
                         return stream.session;
                     }
                 },
                 _ = tick.tick(), if self.finish.is_some() => {
-                    if let Some(ending) = self.finishing(&mut stream) {
-                        stream.session.ending = ending;
+                    if let Some(end) = self.try_finish(&mut stream) {
+                        stream.session.end = end;
                         stream.send.send_reset(h2::Reason::CANCEL);
                         return stream.session;
                     }
@@ -434,9 +437,9 @@ impl Run {
         }
     }
 
-    fn obey(&mut self, stream: &mut Stream, order: Order) {
-        match order {
-            Order::Create(number, create, expect) => {
+    fn execute(&mut self, stream: &mut Stream, command: Command) {
+        match command {
+            Command::Create(number, create, expect) => {
                 let watcher = Watcher {
                     create,
                     expect,
@@ -446,9 +449,9 @@ impl Run {
                     over: false,
                 };
                 self.watchers.insert(number, watcher);
-                self.ask(stream, number);
+                self.send_create(stream, number);
             }
-            Order::Cancel(number) => {
+            Command::Cancel(number) => {
                 if let Some(watcher) = self.watchers.get_mut(&number)
                     && watcher.cancel == Cancel::No
                 {
@@ -456,33 +459,33 @@ impl Run {
                     self.send_cancel(stream, number);
                 }
             }
-            Order::Progress => {
+            Command::Progress => {
                 stream.session.progress += 1;
                 put(stream, &progress_request());
             }
-            Order::Read(on) => stream.reading = on,
-            Order::Finish(through) => {
+            Command::Read(on) => stream.reading = on,
+            Command::Finish(through) => {
                 stream.reading = true;
                 self.finish = Some(Finish {
                     through,
                     begun: Instant::now(),
-                    told: false,
+                    complete: false,
                 });
             }
         }
     }
 
-    fn ask(&mut self, stream: &mut Stream, number: usize) {
+    fn send_create(&mut self, stream: &mut Stream, number: usize) {
         let Some(watcher) = self.watchers.get(&number).filter(|watcher| !watcher.over) else {
             return;
         };
         let mut create = watcher.create.clone();
         create.start = watcher.next.unwrap_or(create.start);
-        stream.session.asked.push(Asked {
+        stream.session.creates.push(SentCreate {
             watcher: number,
             create: create.clone(),
             expect: watcher.expect,
-            known: self.place.known.load(Ordering::SeqCst),
+            known: self.config.known.load(Ordering::SeqCst),
             resumed: watcher.next.is_some(),
         });
         stream.pending.push_back(number);
@@ -493,17 +496,17 @@ impl Run {
         let Some(watcher) = self.watchers.get_mut(&number) else {
             return;
         };
-        // Before it is created its id is not known.
+        // The id is unknown before the watcher is created.
         if let (Some(id), Cancel::Wanted) = (watcher.id, watcher.cancel) {
             watcher.cancel = Cancel::Sent;
-            let heard = stream.session.received.len();
-            stream.session.cancelled.insert(number, heard);
+            let received = stream.session.received.len();
+            stream.session.cancelled.insert(number, received);
             put(stream, &cancel_request(id));
         }
     }
 
-    fn hear(&mut self, stream: &mut Stream, response: Response) {
-        self.place
+    fn receive(&mut self, stream: &mut Stream, response: Response) {
+        self.config
             .known
             .fetch_max(response.revision, Ordering::SeqCst);
         stream.session.received.push(response);
@@ -525,7 +528,7 @@ impl Run {
         }
         if response.is_progress() && response.id == -1 {
             if let Some(finish) = &mut self.finish {
-                finish.told |= response.revision >= finish.through && stream.pending.is_empty();
+                finish.complete |= response.revision >= finish.through && stream.pending.is_empty();
             }
             for watcher in self.watchers.values_mut().filter(|each| each.id.is_some()) {
                 watcher.next = watcher.next.max(Some(response.revision.saturating_add(1)));
@@ -543,7 +546,7 @@ impl Run {
             watcher.over = true;
             watcher.id = None;
             if response.compact_revision > 0 {
-                // etcd keeps such a watcher until it is cancelled.
+                // etcd retains such a watcher until it is cancelled.
                 let id = response.id;
                 put(stream, &cancel_request(id));
             }
@@ -554,8 +557,8 @@ impl Run {
         }
     }
 
-    /// The ending, when there is nothing left to wait for.
-    fn finishing(&mut self, stream: &mut Stream) -> Option<Ending> {
+    /// Returns the end of the stream when nothing is left to wait for; otherwise requests progress.
+    fn try_finish(&mut self, stream: &mut Stream) -> Option<StreamEnd> {
         let through = self.finish.as_ref()?.through;
         let ahead = self.watchers.iter_mut().filter(|(_, watcher)| {
             !watcher.over && watcher.create.start > through && watcher.cancel == Cancel::No
@@ -575,14 +578,14 @@ impl Run {
             .any(|watcher| !watcher.over && watcher.cancel != Cancel::No);
         let live = self.watchers.values().any(|watcher| !watcher.over);
         let finish = self.finish.as_ref()?;
-        if stream.pending.is_empty() && !cancelling && (finish.told || !live) {
-            return Some(Ending::Done);
+        if stream.pending.is_empty() && !cancelling && (finish.complete || !live) {
+            return Some(StreamEnd::Done);
         }
         if self.is_late() {
-            return Some(Ending::Late(format!(
-                "{} creates without an answer, cancels: {cancelling}, told through {through}: {}",
+            return Some(StreamEnd::Late(format!(
+                "creates without a response: {}, cancels: {cancelling}, complete through {through}: {}",
                 stream.pending.len(),
-                finish.told
+                finish.complete
             )));
         }
         stream.session.progress += 1;
@@ -592,6 +595,6 @@ impl Run {
 }
 
 fn put(stream: &mut Stream, message: &Msg) {
-    // A stream that has ended tells so when it is read.
+    // The end of a stream is reported when it is read.
     let _ = stream.send.send_data(framed(message.as_ref()), false);
 }

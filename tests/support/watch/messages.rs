@@ -1,8 +1,8 @@
-//! Watch messages in words, written and read by field number.
+//! Watch messages as structs, encoded and decoded by field number.
 
 use crate::support::pb::{self, Msg, Value};
 
-/// Path of the one method.
+/// Path of `Watch.Watch`.
 pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// A `WatchCreateRequest`.
@@ -10,26 +10,26 @@ pub const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub struct Create {
     /// First key.
     pub key: Vec<u8>,
-    /// As requests spell it: empty is one key, `\0` is open.
+    /// End of the range, encoded as in a request: empty is one key, `\0` is open-ended.
     pub range_end: Vec<u8>,
-    /// 0 is from now on.
+    /// Start revision; 0 is the current revision plus one.
     pub start: i64,
-    /// Now and then a progress notification of its own.
+    /// Requests periodic progress notifications.
     pub progress_notify: bool,
-    /// No puts.
+    /// Filters out puts.
     pub no_put: bool,
-    /// No deletes.
+    /// Filters out deletes.
     pub no_delete: bool,
-    /// With previous values.
+    /// Requests previous values.
     pub prev_kv: bool,
-    /// 0 lets the server choose.
+    /// Watch id; 0 lets the server choose.
     pub id: i64,
-    /// Large responses may come in parts.
+    /// Allows large responses in parts.
     pub fragment: bool,
 }
 
 impl Create {
-    /// One key, or up to an end, from now on.
+    /// Watches one key, or a range up to `range_end`, without a start revision.
     pub fn of(key: impl AsRef<[u8]>, range_end: impl AsRef<[u8]>) -> Create {
         Create {
             key: key.as_ref().to_vec(),
@@ -38,7 +38,7 @@ impl Create {
         }
     }
 
-    /// The `WatchRequest`.
+    /// Encodes the `WatchRequest`.
     pub fn request(&self) -> Msg {
         let mut create = Msg::new()
             .bytes(1, &self.key)
@@ -56,7 +56,7 @@ impl Create {
         Msg::new().msg(1, create)
     }
 
-    /// Whether a key is in its range.
+    /// Returns whether a key is in the range.
     pub fn has_key(&self, key: &[u8]) -> bool {
         let first: &[u8] = if self.key.is_empty() {
             b"\0"
@@ -70,7 +70,7 @@ impl Create {
         }
     }
 
-    /// Whether it is to be told an event.
+    /// Returns whether an event is in the range and passes the filters.
     pub fn wants(&self, event: &Event) -> bool {
         let filtered = match event.delete {
             true => self.no_delete,
@@ -80,12 +80,12 @@ impl Create {
     }
 }
 
-/// The `WatchRequest` that cancels.
+/// Encodes the `WatchRequest` that cancels a watcher.
 pub fn cancel_request(id: i64) -> Msg {
     Msg::new().msg(2, Msg::new().int(1, id))
 }
 
-/// The `WatchRequest` that asks for progress.
+/// Encodes the `WatchRequest` that requests progress.
 pub fn progress_request() -> Msg {
     Msg::new().msg(3, Msg::new())
 }
@@ -110,21 +110,21 @@ pub struct KeyValue {
 /// A `mvccpb.Event`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Event {
-    /// Else a put.
+    /// Whether it is a delete; otherwise it is a put.
     pub delete: bool,
-    /// What it did.
+    /// The key after the event.
     pub kv: KeyValue,
-    /// What was there before.
+    /// The key before the event.
     pub prev: Option<KeyValue>,
 }
 
 impl Event {
-    /// Of the write.
+    /// Returns the revision of the write.
     pub fn revision(&self) -> i64 {
         self.kv.mod_revision
     }
 
-    /// For messages: short, though values may be long.
+    /// Formats the event for failure messages, without the value.
     pub fn brief(&self) -> String {
         let what = if self.delete { "delete" } else { "put" };
         let key = String::from_utf8_lossy(&self.kv.key);
@@ -139,32 +139,32 @@ impl Event {
 /// A `WatchResponse`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Response {
-    /// Of the header.
+    /// `header.cluster_id`.
     pub cluster: u64,
-    /// Of the header.
+    /// `header.member_id`.
     pub member: u64,
-    /// Of the header.
+    /// `header.revision`.
     pub revision: i64,
-    /// Of the header.
+    /// `header.raft_term`.
     pub term: u64,
-    /// -1 for a refusal or for progress of the whole stream.
+    /// Watch id; -1 for a refusal or for progress of the whole stream.
     pub id: i64,
-    /// Answers a create.
+    /// Whether it responds to a create.
     pub created: bool,
-    /// Ends the watch.
+    /// Whether it ends the watcher.
     pub canceled: bool,
-    /// Why, when history is gone.
+    /// First available revision, if the watcher ended because of a compaction.
     pub compact_revision: i64,
-    /// Why, in words.
+    /// Reason of the end, as text.
     pub reason: String,
-    /// More of it follows.
+    /// Whether another part of the same response follows.
     pub fragment: bool,
-    /// In order.
+    /// Events in order.
     pub events: Vec<Event>,
 }
 
 impl Response {
-    /// Reads one.
+    /// Decodes a response.
     pub fn read(message: &[u8]) -> Response {
         let mut response = Response::default();
         for (field, value) in pb::fields(message) {
@@ -190,22 +190,22 @@ impl Response {
         response
     }
 
-    /// Tells how far the watch, or with id -1 the stream, has come.
+    /// Returns whether the response reports progress of a watcher, or with id -1 of the stream.
     pub fn is_progress(&self) -> bool {
         !self.created && !self.canceled && self.events.is_empty()
     }
 
-    /// For messages.
+    /// Formats the response for failure messages.
     pub fn brief(&self) -> String {
         let mut text = format!("id {} at {}", self.id, self.revision);
-        for (yes, word) in [
+        for (yes, flag) in [
             (self.created, " created"),
             (self.canceled, " canceled"),
             (self.fragment, " fragment"),
             (self.is_progress(), " progress"),
         ] {
             if yes {
-                text += word;
+                text += flag;
             }
         }
         if self.canceled {
@@ -230,7 +230,7 @@ fn event_of(message: &[u8]) -> Event {
     event
 }
 
-/// Reads a `KeyValue`.
+/// Decodes a `KeyValue`.
 pub fn key_value_of(message: &[u8]) -> KeyValue {
     let mut kv = KeyValue::default();
     for (field, value) in pb::fields(message) {

@@ -1,4 +1,4 @@
-//! A watch stream step by step, for tests that know what comes next.
+//! A watch stream that a test drives step by step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,36 +8,37 @@ use h2::SendStream;
 
 use super::client::Reader;
 use super::messages::{Create, Event, Response, WATCH, cancel_request, progress_request};
-use crate::support::load::Lane;
+use crate::support::load::H2Connection;
 use crate::support::pb::Msg;
 use crate::support::scripted_etcd::framed;
 
-/// No step takes longer, however busy the machine.
+/// Maximum time of a step on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// An open stream.
+/// An open watch stream. Dropping it cancels it.
 pub struct Stream {
     send: SendStream<Bytes>,
     reader: Reader,
-    // Its connection lives as long.
-    _lane: Arc<Lane>,
+    // Keeps the connection open.
+    _connection: Arc<H2Connection>,
 }
 
 impl Stream {
-    /// On a connection of its own, without metadata.
+    /// Opens a stream without metadata on a new connection.
     pub async fn connect(address: &str) -> Stream {
-        let lane = Lane::connect(address).await;
-        let lane = lane.unwrap_or_else(|error| panic!("{address}: {error}"));
-        Stream::open(&Arc::new(lane), &[]).await
+        let connection = H2Connection::connect(address).await;
+        let connection = connection.unwrap_or_else(|error| panic!("{address}: {error}"));
+        Stream::open(&Arc::new(connection), &[]).await
     }
 
-    /// On a connection that others share.
-    pub async fn open(lane: &Arc<Lane>, metadata: &[(String, String)]) -> Stream {
-        let (response, send) = lane.stream(WATCH, metadata).await.expect("an open lane");
+    /// Opens a stream on a connection that other streams may share.
+    pub async fn open(connection: &Arc<H2Connection>, metadata: &[(String, String)]) -> Stream {
+        let call = connection.stream(WATCH, metadata).await;
+        let (response, send) = call.expect("an open connection");
         Stream {
             send,
             reader: Reader::new(response),
-            _lane: lane.clone(),
+            _connection: connection.clone(),
         }
     }
 
@@ -47,7 +48,7 @@ impl Stream {
         sent.expect("an open stream");
     }
 
-    /// Creates a watcher and gives the answer, which must be the next message.
+    /// Creates a watcher and returns its `created` response, which must be the next message.
     pub async fn create(&mut self, create: &Create) -> Response {
         self.send(&create.request());
         let created = self.next().await;
@@ -55,12 +56,12 @@ impl Stream {
         created
     }
 
-    /// Asks for the cancel of a watcher.
+    /// Sends the cancel of a watcher.
     pub fn cancel(&mut self, id: i64) {
         self.send(&cancel_request(id));
     }
 
-    /// Asks for progress.
+    /// Sends a progress request.
     pub fn progress(&mut self) {
         self.send(&progress_request());
     }
@@ -71,7 +72,7 @@ impl Stream {
         closed.expect("an open stream");
     }
 
-    /// The next message; there must be one.
+    /// Returns the next message; panics if the stream ends.
     pub async fn next(&mut self) -> Response {
         match self.next_or_end().await {
             Ok(response) => response,
@@ -79,14 +80,14 @@ impl Stream {
         }
     }
 
-    /// The next message, or how the stream ended.
+    /// Returns the next message, or the status with which the stream ended.
     pub async fn next_or_end(&mut self) -> Result<Response, String> {
         let next = tokio::time::timeout(LIMIT, self.reader.next()).await;
         let next = next.unwrap_or_else(|_| panic!("nothing within {LIMIT:?}"));
-        next.ok_or_else(|| self.reader.ending().to_owned())
+        next.ok_or_else(|| self.reader.end().to_owned())
     }
 
-    /// Events until there are so many; nothing else may come.
+    /// Returns exactly this many events; panics if another kind of message arrives.
     pub async fn events(&mut self, count: usize) -> Vec<Event> {
         let mut events = Vec::new();
         while events.len() < count {
@@ -98,32 +99,36 @@ impl Stream {
         events
     }
 
-    /// Progress of the whole stream at or above a revision, asked for again and again as long as
-    /// there is none, since etcd drops a request that it cannot answer yet.
+    /// Requests progress until the stream reports it at or above `revision`, and returns all
+    /// messages up to there. The request is repeated because etcd drops a request that it cannot
+    /// serve yet.
     pub async fn progress_at(&mut self, revision: i64) -> Vec<Response> {
         let mut before = Vec::new();
-        let told = tokio::time::timeout(LIMIT, async {
+        let reported = tokio::time::timeout(LIMIT, async {
             loop {
                 self.progress();
-                let asked = tokio::time::sleep(Duration::from_millis(100));
-                tokio::pin!(asked);
+                let retry = tokio::time::sleep(Duration::from_millis(100));
+                tokio::pin!(retry);
                 loop {
                     tokio::select! {
                         response = self.reader.next() => {
                             let response = response.expect("an open stream");
-                            let told = response.id == -1 && response.is_progress();
-                            let done = told && response.revision >= revision;
+                            let progress = response.id == -1 && response.is_progress();
+                            let done = progress && response.revision >= revision;
                             before.push(response);
                             if done {
                                 return;
                             }
                         }
-                        () = &mut asked => break,
+                        () = &mut retry => break,
                     }
                 }
             }
         });
-        assert!(told.await.is_ok(), "no progress at {revision}: {before:?}");
+        assert!(
+            reported.await.is_ok(),
+            "no progress at {revision}: {before:?}"
+        );
         before
     }
 }

@@ -1,13 +1,13 @@
-//! Users of a cluster with auth, what they may read and write, and their tokens.
+//! Users of a cluster with auth, their permissions and their tokens.
 
 use super::cluster::{Cluster, ROOT_PASSWORD, stdout_of};
 use super::grpc::Client;
 use super::pb::{self, Msg};
 
-/// The password of everybody but root.
+/// The password of every user except root.
 pub const PASSWORD: &str = "secret";
 
-/// Adds a user who may do everything below these prefixes, by a role of his own, `role-NAME`.
+/// Adds a user with read and write permission for these prefixes, by the role `role-NAME`.
 pub fn add(cluster: &Cluster, user: &str, prefixes: &[&str]) {
     let role = &format!("role-{user}");
     stdout_of(&cluster.etcdctl(&["role", "add", role]));
@@ -26,7 +26,7 @@ pub fn add(cluster: &Cluster, user: &str, prefixes: &[&str]) {
     stdout_of(&cluster.etcdctl(&["user", "grant-role", user, role]));
 }
 
-/// His password.
+/// Returns a user's password.
 pub fn password(user: &str) -> &'static str {
     if user == "root" {
         ROOT_PASSWORD
@@ -35,7 +35,7 @@ pub fn password(user: &str) -> &'static str {
     }
 }
 
-/// A token of his.
+/// Logs a user in and returns the token.
 pub async fn login(client: &Client, user: &str) -> String {
     let login = Msg::new().bytes(1, user).bytes(2, password(user));
     let reply = client

@@ -1,7 +1,7 @@
-//! An HTTP/2 client made of frames: for clients that no library would be.
+//! An asynchronous HTTP/2 client made of frames, for clients that no library implements.
 //!
-//! It writes what it is told, legal or not, and keeps count of what comes back. Header lists go out
-//! as literals, so that no table is needed, and those that come in are not unpacked.
+//! It writes the given bytes, legal or not, and counts the frames it receives. Header lists are
+//! sent as literals, so that no HPACK table is needed. Received header lists are not decoded.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,49 +32,49 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A connection.
 pub struct RawClient {
     write: OwnedWriteHalf,
-    seen: Arc<Mutex<Seen>>,
-    /// Not reading yet.
+    received: Arc<Mutex<Received>>,
+    /// The read half, until reading starts.
     unread: Option<OwnedReadHalf>,
     next_stream: u32,
 }
 
-/// What came back.
+/// Everything received so far.
 #[derive(Debug, Default, Clone)]
-pub struct Seen {
-    /// Frames by type.
+pub struct Received {
+    /// Number of frames by type.
     pub frames: BTreeMap<u8, u64>,
     /// Error code of the last GOAWAY.
     pub go_away: Option<u32>,
-    /// And its debug data.
-    pub why: String,
-    /// Error code of each stream's reset.
+    /// Debug data of the last GOAWAY.
+    pub debug_data: String,
+    /// Error code of each stream's first reset.
     pub resets: BTreeMap<u32, u32>,
-    /// Streams that ended in good order.
+    /// Number of streams that ended with END_STREAM.
     pub ended: u64,
-    /// Settings of the server, by number.
+    /// Settings of the server, by id.
     pub settings: BTreeMap<u16, u32>,
-    /// Bytes of DATA.
+    /// Payload bytes of DATA frames.
     pub data: u64,
-    /// The server has closed the connection.
+    /// Whether the server has closed the connection.
     pub closed: bool,
 }
 
 impl RawClient {
-    /// Connects, sends the preface and these settings, and reads whatever comes.
+    /// Connects, sends the preface and these settings, and reads everything that arrives.
     pub async fn connect(address: &str, settings: &[(u16, u32)]) -> RawClient {
         let mut client = RawClient::connect_unread(address, settings).await;
-        client.read_on();
+        client.start_reading();
         client
     }
 
-    /// The same, but reads nothing until [`RawClient::read_on`].
+    /// Like [`RawClient::connect`], but reads nothing until [`RawClient::start_reading`].
     pub async fn connect_unread(address: &str, settings: &[(u16, u32)]) -> RawClient {
         let stream = TcpStream::connect(address).await.expect("a listener");
         stream.set_nodelay(true).expect("a TCP socket");
         let (read, write) = stream.into_split();
         let mut client = RawClient {
             write,
-            seen: Arc::default(),
+            received: Arc::default(),
             unread: Some(read),
             next_stream: 1,
         };
@@ -88,26 +88,26 @@ impl RawClient {
         client
     }
 
-    /// Begins to read.
-    pub fn read_on(&mut self) {
+    /// Starts to read.
+    pub fn start_reading(&mut self) {
         if let Some(read) = self.unread.take() {
-            tokio::spawn(collect(read, self.seen.clone()));
+            tokio::spawn(collect(read, self.received.clone()));
         }
     }
 
-    /// Writes bytes as they are; false once the server has closed the connection.
+    /// Writes bytes as given; false once the server has closed the connection.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         self.write.write_all(bytes).await.is_ok()
     }
 
-    /// The id of the next stream, which is then used.
+    /// Allocates the id of a new stream.
     pub fn stream(&mut self) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
         stream
     }
 
-    /// The frames of a unary call with one message, on a new stream.
+    /// Allocates a stream and returns its id and the frames of a unary call with one message.
     pub fn call(&mut self, path: &str, message: &[u8]) -> (u32, Bytes) {
         let stream = self.stream();
         let head = frame(HEADERS, END_HEADERS, stream, &grpc_head(path));
@@ -115,29 +115,35 @@ impl RawClient {
         (stream, [head, body].concat().into())
     }
 
-    /// What came back so far.
-    pub fn seen(&self) -> Seen {
-        lock(&self.seen).clone()
+    /// Returns everything received so far.
+    pub fn received(&self) -> Received {
+        lock(&self.received).clone()
     }
 
-    /// Waits until what came back is as wished.
-    pub async fn wait(&self, limit: Duration, what: &str, good: impl Fn(&Seen) -> bool) -> Seen {
+    /// Waits until the received frames pass `good`. `what` names the condition in the panic
+    /// message.
+    pub async fn wait(
+        &self,
+        limit: Duration,
+        what: &str,
+        good: impl Fn(&Received) -> bool,
+    ) -> Received {
         let until = Instant::now() + limit;
         loop {
-            let seen = self.seen();
-            if good(&seen) {
-                return seen;
+            let received = self.received();
+            if good(&received) {
+                return received;
             }
             assert!(
                 Instant::now() < until,
-                "{what}: not within {limit:?}: {seen:?}"
+                "{what}: not within {limit:?}: {received:?}"
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-/// The header list of a gRPC request.
+/// Encodes the header list of a gRPC request.
 pub fn grpc_head(path: &str) -> Vec<u8> {
     headers(&[
         (":method", "POST"),
@@ -149,7 +155,7 @@ pub fn grpc_head(path: &str) -> Vec<u8> {
     ])
 }
 
-/// A header block of literals.
+/// Encodes a header block of literals.
 pub fn headers(list: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in list {
@@ -161,7 +167,7 @@ pub fn headers(list: &[(&str, &str)]) -> Vec<u8> {
 }
 
 fn text(block: &mut Vec<u8>, text: &str) {
-    // An integer with a prefix of seven bits; the eighth, for Huffman, stays 0.
+    // An integer with a prefix of seven bits. The eighth bit, for Huffman, is 0.
     let mut length = text.len();
     if length < 127 {
         block.push(length as u8);
@@ -177,7 +183,7 @@ fn text(block: &mut Vec<u8>, text: &str) {
     block.extend_from_slice(text.as_bytes());
 }
 
-async fn collect(mut read: OwnedReadHalf, seen: Arc<Mutex<Seen>>) {
+async fn collect(mut read: OwnedReadHalf, received: Arc<Mutex<Received>>) {
     let mut head = [0; 9];
     let mut payload = Vec::new();
     while read.read_exact(&mut head).await.is_ok() {
@@ -189,34 +195,36 @@ async fn collect(mut read: OwnedReadHalf, seen: Arc<Mutex<Seen>>) {
             break;
         }
         let number = |at: usize| payload[at..].first_chunk().map(|b| u32::from_be_bytes(*b));
-        let mut seen = lock(&seen);
-        *seen.frames.entry(kind).or_default() += 1;
+        let mut received = lock(&received);
+        *received.frames.entry(kind).or_default() += 1;
         match kind {
-            DATA => seen.data += length as u64,
+            DATA => received.data += length as u64,
             RST_STREAM => {
-                // The first says why; what was already on its way may bring more.
-                seen.resets
+                // The first reset has the reason. Frames that were already on their way may cause
+                // more.
+                received
+                    .resets
                     .entry(stream)
                     .or_insert(number(0).expect("a code"));
             }
             7 => {
-                seen.go_away = number(4);
-                seen.why = String::from_utf8_lossy(&payload[8..]).into_owned();
+                received.go_away = number(4);
+                received.debug_data = String::from_utf8_lossy(&payload[8..]).into_owned();
             }
             SETTINGS if flags & 1 == 0 => {
                 for each in payload.chunks_exact(6) {
                     let name = u16::from_be_bytes([each[0], each[1]]);
                     let value = u32::from_be_bytes([each[2], each[3], each[4], each[5]]);
-                    seen.settings.insert(name, value);
+                    received.settings.insert(name, value);
                 }
             }
             _ => {}
         }
         if matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
-            seen.ended += 1;
+            received.ended += 1;
         }
     }
-    lock(&seen).closed = true;
+    lock(&received).closed = true;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,47 +1,47 @@
-//! HTTP/2 by the frame, for clients that no library would be: what is written leaves in one piece
-//! and in the order given, legal or not.
+//! HTTP/2 frame by frame, for clients that no library implements: bytes are written in one piece
+//! and in the given order, legal or not.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// Frame types.
+/// Frame type DATA.
 pub const DATA: u8 = 0;
-/// See [`DATA`].
+/// Frame type HEADERS.
 pub const HEADERS: u8 = 1;
-/// See [`DATA`].
+/// Frame type RST_STREAM.
 pub const RST_STREAM: u8 = 3;
-/// See [`DATA`].
+/// Frame type SETTINGS.
 pub const SETTINGS: u8 = 4;
-/// See [`DATA`].
+/// Frame type PING.
 pub const PING: u8 = 6;
-/// See [`DATA`].
+/// Frame type GOAWAY.
 pub const GOAWAY: u8 = 7;
-/// See [`DATA`].
+/// Frame type WINDOW_UPDATE.
 pub const WINDOW_UPDATE: u8 = 8;
 
-/// Flags.
+/// Flag END_STREAM.
 pub const END_STREAM: u8 = 1;
-/// See [`END_STREAM`].
+/// Flag END_HEADERS.
 pub const END_HEADERS: u8 = 4;
 
-/// One frame as it came.
+/// A received frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Its type.
+    /// Frame type.
     pub kind: u8,
-    /// Its flags.
+    /// Flags.
     pub flags: u8,
-    /// Its stream; 0 is the connection.
+    /// Stream id; 0 is the connection.
     pub stream: u32,
-    /// What it carries.
+    /// Payload.
     pub payload: Vec<u8>,
 }
 
-/// A connection by frames.
+/// A connection that is read and written by frames.
 pub struct Raw {
-    /// For bytes that are not even frames.
+    /// The socket, for bytes that are not even frames.
     pub socket: TcpStream,
     read: Vec<u8>,
 }
@@ -66,14 +66,12 @@ impl Raw {
         raw
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes as given.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.socket
-            .write_all(bytes)
-            .expect("a connection that is not cut");
+        self.socket.write_all(bytes).expect("an open connection");
     }
 
-    /// The next frame; none at the end of the connection or after `limit`.
+    /// Returns the next frame; `None` at the end of the connection or after `limit`.
     pub fn next(&mut self, limit: Duration) -> Option<Frame> {
         let until = Instant::now() + limit;
         loop {
@@ -102,7 +100,7 @@ impl Raw {
         }
     }
 
-    /// Reads frames until one satisfies the test; panics if none does within `limit`.
+    /// Reads frames until one passes `wanted`; panics if none does within `limit`.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
         let until = Instant::now() + limit;
@@ -116,7 +114,7 @@ impl Raw {
         }
     }
 
-    /// Whether the connection still serves: a PING is answered.
+    /// Checks that the proxy still answers a PING on this connection.
     #[track_caller]
     pub fn assert_alive(&mut self) {
         self.write(&frame(PING, 0, 0, b"hostile?"));
@@ -126,17 +124,17 @@ impl Raw {
         });
     }
 
-    /// Reads DATA as a client that opens its connection's window by what it has read, until each of
-    /// `streams` has brought `bytes`.
+    /// Reads DATA until each of `streams` streams has received `bytes`. The connection's window is
+    /// extended by the bytes read, as a client does.
     #[track_caller]
     pub fn read_all(&mut self, streams: usize, bytes: usize, limit: Duration) {
         let until = Instant::now() + limit;
-        let mut had: HashMap<u32, usize> = HashMap::new();
-        let (mut owed, mut whole) = (0, 0);
-        while whole < streams {
+        let mut received: HashMap<u32, usize> = HashMap::new();
+        let (mut unacknowledged, mut complete) = (0, 0);
+        while complete < streams {
             let left = until.saturating_duration_since(Instant::now());
             let Some(frame_read) = self.next(left) else {
-                panic!("{whole} of {streams} streams are whole");
+                panic!("{complete} of {streams} streams are complete");
             };
             assert!(
                 !matches!(frame_read.kind, RST_STREAM | GOAWAY),
@@ -146,19 +144,20 @@ impl Raw {
                 continue;
             }
             let length = frame_read.payload.len();
-            let stream = had.entry(frame_read.stream).or_default();
-            whole += usize::from(*stream < bytes && *stream + length >= bytes);
+            let stream = received.entry(frame_read.stream).or_default();
+            complete += usize::from(*stream < bytes && *stream + length >= bytes);
             *stream += length;
-            owed += length;
-            if owed >= 16 * 1024 {
-                self.write(&window_update(0, u32::try_from(owed).expect("a window")));
-                owed = 0;
+            unacknowledged += length;
+            if unacknowledged >= 16 * 1024 {
+                let by = u32::try_from(unacknowledged).expect("a window");
+                self.write(&window_update(0, by));
+                unacknowledged = 0;
             }
         }
     }
 }
 
-/// A frame.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a frame's length");
     let mut bytes = length.to_be_bytes()[1..].to_vec();
@@ -168,7 +167,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// HEADERS of a gRPC call.
+/// Encodes HEADERS of a gRPC call.
 pub fn call(stream: u32, path: &str) -> Vec<u8> {
     let fields = [
         (":method", "POST"),
@@ -181,13 +180,13 @@ pub fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS, stream, &header_block(&fields))
 }
 
-/// Trailers, which no gRPC client sends.
+/// Encodes request trailers, which no gRPC client sends.
 pub fn trailers(stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
     let block = header_block(fields);
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
 }
 
-/// HEADERS of a request without a body.
+/// Encodes HEADERS of a request without a body.
 pub fn request(stream: u32, method: &str, path: &str) -> Vec<u8> {
     let fields = [
         (":method", method),
@@ -199,17 +198,17 @@ pub fn request(stream: u32, method: &str, path: &str) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &block)
 }
 
-/// RST_STREAM with CANCEL.
+/// Encodes RST_STREAM with CANCEL.
 pub fn cancel(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8u32.to_be_bytes())
 }
 
-/// WINDOW_UPDATE.
+/// Encodes WINDOW_UPDATE.
 pub fn window_update(stream: u32, by: u32) -> Vec<u8> {
     frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
 }
 
-/// Fields as HPACK literals without index or Huffman code.
+/// Encodes fields as HPACK literals without index or Huffman code.
 pub fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {

@@ -1,4 +1,4 @@
-//! The truth: every event of every key, read from etcd itself by a watch of its own.
+//! The reference history: every event of every key, read directly from etcd by a separate watch.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,29 +8,29 @@ use tokio::task::JoinHandle;
 
 use super::client::{Credentials, Reader, dial};
 use super::messages::{self, Create, Event, KeyValue, WATCH};
-use crate::support::load::Lane;
+use crate::support::load::H2Connection;
 use crate::support::pb::{self, Msg, Value};
 use crate::support::scripted_etcd::framed;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 
-/// How long etcd may take to tell what it has.
+/// Maximum time until etcd has delivered the events of its current revision.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What happened in the store from one revision on.
+/// The events of the store from one revision on.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// The first revision it knows of.
+    /// First revision of the history.
     pub from: i64,
-    /// In the order of etcd, with the previous values worked out from what came before.
+    /// Events in etcd's order. Previous values are derived from the earlier events.
     pub events: Vec<Event>,
-    /// Revisions that were compacted, growing.
+    /// Compacted revisions, ascending.
     pub compactions: Vec<i64>,
     state: BTreeMap<Vec<u8>, KeyValue>,
 }
 
 impl History {
-    /// One that begins at a revision with these keys in the store.
+    /// Starts a history at a revision with these keys in the store.
     pub fn begin(from: i64, keys: Vec<KeyValue>) -> History {
         let state = keys.into_iter().map(|kv| (kv.key.clone(), kv));
         History {
@@ -40,10 +40,13 @@ impl History {
         }
     }
 
-    /// What happened next. Panics when it does not follow from what came before.
+    /// Appends an event.
+    ///
+    /// # Panics
+    /// If the event does not follow from the earlier events.
     pub fn push(&mut self, delete: bool, kv: KeyValue) {
         let before = self.events.last().map_or(self.from, Event::revision);
-        assert!(kv.mod_revision >= before, "{kv:?} comes after {before}");
+        assert!(kv.mod_revision >= before, "{kv:?} follows {before}");
         let prev = match delete {
             true => self.state.remove(&kv.key),
             false => self.state.insert(kv.key.clone(), kv.clone()),
@@ -57,29 +60,32 @@ impl History {
         self.events.push(Event { delete, kv, prev });
     }
 
-    /// The revision of the last event, or the one before the first.
+    /// Returns the revision of the last event, or the revision before the first if there is none.
     pub fn through(&self) -> i64 {
         self.events.last().map_or(self.from - 1, Event::revision)
     }
 }
 
-/// A watch of everything, at etcd, that goes on until it is dropped.
-pub struct Truth {
+/// A watch of all keys directly at etcd that runs until it is dropped.
+pub struct HistoryRecorder {
     history: Arc<Mutex<History>>,
     endpoints: Vec<String>,
     credentials: Option<Credentials>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Truth {
+impl Drop for HistoryRecorder {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl Truth {
-    /// Begins with what is in the store now. The credentials must be root's.
-    pub async fn begin(endpoints: Vec<String>, credentials: Option<Credentials>) -> Truth {
+impl HistoryRecorder {
+    /// Starts with the current content of the store. The credentials must be those of root.
+    pub async fn start(
+        endpoints: Vec<String>,
+        credentials: Option<Credentials>,
+    ) -> HistoryRecorder {
         let (revision, keys) = all_keys(&endpoints, credentials.as_ref()).await;
         let history = Arc::new(Mutex::new(History::begin(revision + 1, keys)));
         let task = tokio::spawn(follow(
@@ -87,7 +93,7 @@ impl Truth {
             credentials.clone(),
             history.clone(),
         ));
-        Truth {
+        HistoryRecorder {
             history,
             endpoints,
             credentials,
@@ -95,24 +101,25 @@ impl Truth {
         }
     }
 
-    /// How far it has come.
+    /// Returns the last recorded revision.
     pub fn through(&self) -> i64 {
         self.lock().through()
     }
 
-    /// History up to here is about to be compacted.
-    pub fn compacts(&self, revision: i64) {
-        assert!(revision <= self.through(), "the truth would be lost");
+    /// Records that the test is about to compact the history up to a revision.
+    pub fn note_compaction(&self, revision: i64) {
+        assert!(revision <= self.through(), "the recorder would lose events");
         self.lock().compactions.push(revision);
     }
 
-    /// Waits for all that is in the store now and gives it, checked against the store's keys.
-    pub async fn whole(&self) -> History {
-        // Something may go on in the background: a lease that expires.
+    /// Waits until the history reaches the store's current revision, checks it against the store's
+    /// keys, and returns it.
+    pub async fn complete(&self) -> History {
+        // The store may still change in the background, for example when a lease expires.
         let until = Instant::now() + LIMIT;
         loop {
             let (revision, keys) = all_keys(&self.endpoints, self.credentials.as_ref()).await;
-            // The last event may be below it, by a delete of nothing in a transaction.
+            // A transaction that deletes nothing raises the revision without an event.
             let quiet = Instant::now() + Duration::from_millis(100);
             while self.through() < revision && Instant::now() < quiet {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -120,12 +127,12 @@ impl Truth {
             let history = self.lock().clone();
             if history.through() == revision {
                 let state: Vec<KeyValue> = history.state.values().cloned().collect();
-                assert!(state == keys, "the truth is not what is in the store");
+                assert!(state == keys, "the history and the store differ");
                 return history;
             }
             assert!(
                 Instant::now() < until,
-                "the truth is at {}, the store at {revision}",
+                "the history is at {}, the store at {revision}",
                 history.through()
             );
         }
@@ -136,7 +143,8 @@ impl Truth {
     }
 }
 
-/// The store's revision and its keys, read linearizably from whoever answers.
+/// Returns the store's revision and its keys, read linearizably from the first member that
+/// responds.
 pub async fn all_keys(
     endpoints: &[String],
     credentials: Option<&Credentials>,
@@ -145,21 +153,21 @@ pub async fn all_keys(
     let until = Instant::now() + LIMIT;
     loop {
         for endpoint in endpoints {
-            let told = tokio::time::timeout(Duration::from_secs(5), async {
-                let lane = dial(endpoint, credentials).await?;
-                Ok::<_, String>(lane.unary(RANGE, all.as_ref(), None).await)
+            let read = tokio::time::timeout(Duration::from_secs(5), async {
+                let connection = dial(endpoint, credentials).await?;
+                Ok::<_, String>(connection.unary(RANGE, all.as_ref(), None).await)
             });
-            let Ok(Ok(told)) = told.await else { continue };
-            if told.ok() {
-                let keys = pb::fields(&told.message).into_iter();
+            let Ok(Ok(result)) = read.await else { continue };
+            if result.ok() {
+                let keys = pb::fields(&result.message).into_iter();
                 let keys = keys.filter_map(|(field, value)| match value {
                     Value::Bytes(kv) if field == 2 => Some(messages::key_value_of(&kv)),
                     _ => None,
                 });
-                return (pb::int(&told.message, &[1, 3]), keys.collect());
+                return (pb::int(&result.message, &[1, 3]), keys.collect());
             }
         }
-        assert!(Instant::now() < until, "no member answers");
+        assert!(Instant::now() < until, "no member responds");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -170,29 +178,29 @@ async fn follow(
     history: Arc<Mutex<History>>,
 ) {
     for endpoint in endpoints.iter().cycle() {
-        // A member that is down, or was killed: the next goes on from there.
-        if let Ok(lane) = dial(endpoint, credentials.as_ref()).await {
-            let _ = follow_at(&lane, &history).await;
+        // When a member is down or killed, the watch continues at the next one.
+        if let Ok(connection) = dial(endpoint, credentials.as_ref()).await {
+            let _ = follow_at(&connection, &history).await;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn follow_at(lane: &Lane, history: &Mutex<History>) -> Result<(), h2::Error> {
+async fn follow_at(connection: &H2Connection, history: &Mutex<History>) -> Result<(), h2::Error> {
     let lock = || history.lock().unwrap_or_else(PoisonError::into_inner);
     let mut create = Create::of(b"\0", b"\0");
     create.start = lock().through() + 1;
-    let (response, mut send) = lane.stream(WATCH, &[]).await?;
+    let (response, mut send) = connection.stream(WATCH, &[]).await?;
     send.send_data(framed(create.request().as_ref()), false)?;
     let mut reader = Reader::new(response);
     while let Some(response) = reader.next().await {
-        assert_eq!(response.compact_revision, 0, "the truth is lost");
+        assert_eq!(response.compact_revision, 0, "the recorder lost events");
         if response.canceled {
             break;
         }
         let mut history = lock();
         for event in response.events {
-            // A member that lags may say again what another has said.
+            // A member that lags may send events again that another member has sent.
             if event.revision() >= create.start {
                 history.push(event.delete, event.kv);
             }

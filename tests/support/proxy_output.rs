@@ -1,14 +1,15 @@
-//! What a proxy's own metrics and log say: which endpoint serves, how often something happened.
+//! Metrics and log of a proxy under test: counters, log entries, the current endpoint.
 
 use std::time::{Duration, Instant};
 
 use super::http;
 use super::proxy::Proxy;
 
-/// A series of `/proxy/metrics` by its full name, labels included; the sum of all series of a family
-/// when only its name is given; 0 when there is none.
+/// Returns the value of a series of `/proxy/metrics` by its full name, labels included. The name of
+/// a family without labels returns the sum of all its series. Returns 0 when there is no such
+/// series.
 pub fn metric(address: &str, name: &str) -> f64 {
-    let page = http::get(address, "/proxy/metrics").expect("the proxy's page");
+    let page = http::get(address, "/proxy/metrics").expect("the proxy's metrics");
     let lines = page.body.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| {
@@ -21,7 +22,7 @@ pub fn metric(address: &str, name: &str) -> f64 {
         .sum()
 }
 
-/// Waits until a metric satisfies the test.
+/// Waits until the value of a metric passes `good`, and returns it.
 pub fn wait_metric(address: &str, name: &str, limit: Duration, good: impl Fn(f64) -> bool) -> f64 {
     let until = Instant::now() + limit;
     loop {
@@ -34,12 +35,12 @@ pub fn wait_metric(address: &str, name: &str, limit: Duration, good: impl Fn(f64
     }
 }
 
-/// The log lines with this message, parsed, oldest first.
-pub fn logged(proxy: &Proxy, message: &str) -> Vec<serde_json::Value> {
-    logged_as(proxy, |said| said == message)
+/// Returns the log entries with this message, parsed, oldest first.
+pub fn log_entries(proxy: &Proxy, message: &str) -> Vec<serde_json::Value> {
+    log_entries_where(proxy, |each| each == message)
 }
 
-fn logged_as(proxy: &Proxy, wanted: impl Fn(&str) -> bool) -> Vec<serde_json::Value> {
+fn log_entries_where(proxy: &Proxy, wanted: impl Fn(&str) -> bool) -> Vec<serde_json::Value> {
     let log = proxy.process.log();
     log.lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
@@ -47,9 +48,9 @@ fn logged_as(proxy: &Proxy, wanted: impl Fn(&str) -> bool) -> Vec<serde_json::Va
         .collect()
 }
 
-/// The endpoint that was picked last, as the log shows it.
-pub fn serving(proxy: &Proxy) -> Option<String> {
-    // By the policy that follows the leader it goes on with why.
-    let picked = logged_as(proxy, |said| said.starts_with("endpoint picked")).pop()?;
+/// Returns the endpoint that the proxy picked last, according to its log.
+pub fn current_endpoint(proxy: &Proxy) -> Option<String> {
+    // With the policy that follows the leader, the message continues with the reason.
+    let picked = log_entries_where(proxy, |each| each.starts_with("endpoint picked")).pop()?;
     picked["endpoint"].as_str().map(str::to_owned)
 }
