@@ -3,10 +3,10 @@
 //! [`App::start`] needs no environment: tests run it in process on port 0.
 
 mod certificates;
-pub mod changes;
-mod counted;
-mod discovered;
-mod pages;
+pub mod config_reload;
+mod metrics_reference;
+mod page_listeners;
+mod srv_discovery;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -21,32 +21,32 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use self::changes::{Again, Changes, Changing};
+use self::config_reload::{Again, Changes, Changing};
+use crate::call_log::Observer;
 use crate::cli::Settings;
 use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
+use crate::driver::MaxBytes;
+use crate::driver::state::fleet::Fleet;
+use crate::driver::state::namespace::NamespacePolicy;
+use crate::driver::state::process::{ProcessState, WatchOptions};
 use crate::error::StartError;
 use crate::limits;
-use crate::machine::silence::KeepAlive;
 use crate::metrics::Metrics;
 use crate::net::tls::reload;
 use crate::profile::heap;
-use crate::server::Door;
-use crate::server::accept::{self, Entry};
-use crate::server::families::MetricsCollector;
+use crate::server::ListenerKind;
+use crate::server::accept::{self, ConnectionAcceptor};
+use crate::server::admin::router::Pages;
 use crate::server::http2::Http2Options;
-use crate::server::pages::Pages;
-use crate::server::worker::{Inlet, Plan, WorkerHandle};
-use crate::service::MaxBytes;
-use crate::service::fleet::state::Fleet;
-use crate::service::gate::Gate;
-use crate::service::record::Observer;
-use crate::service::shared::{Shared, WatchOptions};
+use crate::server::metrics_export::MetricsCollector;
+use crate::server::worker::{WorkerConfig, WorkerHandle, WorkerSender};
+use crate::state_machine::keepalive::KeepaliveOptions;
 use crate::upstream::endpoints::Endpoints;
 use crate::wire::method;
 use crate::wire::namespace::Namespace;
 
-pub use counted::reference as metrics_reference;
-use pages::PagesListener;
+pub use metrics_reference::reference as metrics_reference;
+use page_listeners::PagesListener;
 
 /// A proxy that listens; not yet accepting until [`App::serve`].
 pub struct App {
@@ -73,11 +73,11 @@ impl App {
             .map_err(|e| StartError::new("the listening socket", e))?;
         let page_listeners = config.metrics_addr.iter().map(PagesListener::bind);
         let page_listeners = page_listeners.collect::<Result<Vec<_>, _>>()?;
-        let metrics = counted::none(config.workers);
+        let metrics = metrics_reference::none(config.workers);
         let tls = certificates::load(config, &host(), &metrics.tls)?;
         let observer = Observer::start(&config.observer, &host(), &metrics.records)?;
         let observer = observer.map(Arc::new);
-        let keepalive = KeepAlive {
+        let keepalive = KeepaliveOptions {
             time: config.dial_keepalive_time,
             timeout: config.dial_keepalive_timeout,
             without_calls: config.permit_without_stream,
@@ -93,10 +93,10 @@ impl App {
         let collector = MetricsCollector::new(metrics.clone(), endpoints.clone());
         let pages = Pages::new(collector, config.enable_pprof)
             .map_err(|e| StartError::new("metrics", e))?;
-        let plan = Plan {
+        let plan = WorkerConfig {
             endpoints: endpoints.clone(),
             metrics: metrics.clone(),
-            shared: Arc::new(Shared::new(
+            shared: Arc::new(ProcessState::new(
                 config.workers,
                 watch_options(config),
                 config.reads,
@@ -161,9 +161,9 @@ impl App {
     /// Serves until `stop` returns, then drains: whoever is here finishes within the grace
     /// (S2). True when everybody did.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
-        let inlets: Arc<[Inlet]> = self.workers.iter().map(WorkerHandle::inlet).collect();
+        let inlets: Arc<[WorkerSender]> = self.workers.iter().map(WorkerHandle::inlet).collect();
         let entry = |listener, door, most| {
-            TcpListener::from_std(listener).map(|listener| Entry {
+            TcpListener::from_std(listener).map(|listener| ConnectionAcceptor {
                 listener,
                 door,
                 workers: inlets.clone(),
@@ -171,11 +171,11 @@ impl App {
                 metrics: self.metrics.clone(),
             })
         };
-        let clients = entry(self.listener, Door::Clients, self.most_connections)?;
+        let clients = entry(self.listener, ListenerKind::Clients, self.most_connections)?;
         let mut pages = JoinSet::new();
         let (close_pages, pages_close) = watch::channel(());
         for listener in self.pages {
-            let door = Door::Pages { tls: listener.tls };
+            let door = ListenerKind::Pages { tls: listener.tls };
             let entry = entry(listener.listener, door, limits::MAX_PAGE_CONNECTIONS)?;
             let mut closes = pages_close.clone();
             pages.spawn(entry.accept(async move {
@@ -231,7 +231,7 @@ pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), Star
     // Within the runtime, since workers and signals belong to it.
     runtime.block_on(async {
         let mut terminate = signals()?;
-        let config = &discovered::discovered(config).await?;
+        let config = &srv_discovery::discovered(config).await?;
         let app = App::start(config)?;
         let grace = app.drain_timeout.clone();
         let changes = Changes::new(app.changing(), config.clone(), settings, again);
@@ -411,7 +411,7 @@ fn http2_options(config: &Config) -> Http2Options {
     Http2Options {
         max_streams: config.max_concurrent_streams.min(limits::MAX_STREAMS),
         least_ping: config.client_ping_least,
-        keepalive: (!time.is_zero()).then(|| KeepAlive {
+        keepalive: (!time.is_zero()).then(|| KeepaliveOptions {
             time: time.max(limits::LEAST_CLIENT_PING),
             timeout: match timeout {
                 Duration::ZERO => Duration::MAX,
@@ -423,11 +423,11 @@ fn http2_options(config: &Config) -> Http2Options {
 }
 
 /// The namespace that clients are in, if there is one.
-fn gate(config: &Config) -> Option<Gate> {
+fn gate(config: &Config) -> Option<NamespacePolicy> {
     let namespace = Namespace::new(config.namespace.as_bytes())?;
     let opened = config.namespace_allow.iter();
     let opened: Vec<_> = opened.filter_map(|path| method::lookup(path)).collect();
-    Some(Gate::new(namespace, &opened))
+    Some(NamespacePolicy::new(namespace, &opened))
 }
 
 /// The name by which this proxy's host is shown to clients.

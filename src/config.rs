@@ -10,11 +10,11 @@ mod tls;
 
 use std::time::Duration;
 
+use crate::call_log::{CollectorUrl, ObserverOptions, SpanOptions, Target};
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
-use crate::service::fleet::state::FleetOptions;
-use crate::service::reads::answers::ReadOptions;
-use crate::service::record::{CollectorUrl, ObserverOptions, SpanOptions, Target};
+use crate::driver::state::fleet::FleetOptions;
+use crate::driver::state::read_cache::ReadOptions;
 use crate::upstream::discovery::Discovery;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;

@@ -1,7 +1,7 @@
 //! The vocabulary of failures: what failed, on which side, and how far the call had got.
 //!
 //! A [`Failure`] is a fact about one attempt at a call. Whether it is sent again is decided
-//! once, in `machine/retry.rs`; which gRPC status the client sees, in `upstream/failure.rs`.
+//! once, in `state_machine/retry.rs`; which gRPC status the client sees, in `upstream/failure.rs`.
 
 use std::borrow::Cow;
 use std::fmt;

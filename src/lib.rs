@@ -8,16 +8,17 @@
 //! layers below its own; `tests/tidy.rs` holds that.
 
 pub mod app;
+pub mod call_log;
 pub mod cli;
 pub mod config;
+pub mod driver;
 pub mod error;
 pub mod limits;
 pub mod logging;
-pub mod machine;
 pub mod metrics;
 pub mod net;
 pub mod profile;
 pub mod server;
-pub mod service;
+pub mod state_machine;
 pub mod upstream;
 pub mod wire;

@@ -4,15 +4,15 @@
 //! other core writes; a scrape adds the blocks up. Names that dashboards know from the Go proxy
 //! are kept, our own begin with `etcd_edge_`.
 
+mod call_log;
 mod calls;
-mod count;
+mod counter;
 mod endpoint;
 mod fleet;
+mod histogram;
 mod lease;
 mod limit;
 mod reads;
-mod records;
-mod spread;
 mod tls;
 mod traffic;
 mod watch;
@@ -23,15 +23,15 @@ use std::sync::atomic::AtomicU64;
 
 use crossbeam_utils::CachePadded;
 
+pub use call_log::CallLogMetrics;
 pub use calls::{CODES, CallMetrics, FailedAttempts, LATENCIES, MethodLabels};
-pub use count::{Count, SharedCount, Size};
+pub use counter::{Counter, Gauge, SharedCounter};
 pub use endpoint::{EndpointCalls, EndpointList, EndpointMetrics, LATENCY_STEPS};
 pub use fleet::FleetMetrics;
+pub use histogram::Histogram;
 pub use lease::LeaseMetrics;
 pub use limit::Limit;
 pub use reads::{AGES, AnswerMetrics, ReadMetrics};
-pub use records::RecordMetrics;
-pub use spread::Spread;
 pub use tls::{TlsMetrics, TlsSide};
 pub use traffic::Traffic;
 pub use watch::WatchMetrics;
@@ -44,15 +44,15 @@ pub struct Metrics {
     /// One per endpoint.
     pub endpoints: Arc<EndpointList>,
     /// Connections closed at accept because there were too many.
-    pub connections_refused: SharedCount,
+    pub connections_refused: SharedCounter,
     /// Connections of `--metrics-addr` closed at accept because there were too many.
-    pub page_connections_refused: SharedCount,
+    pub page_connections_refused: SharedCounter,
     /// TLS on both sides.
     pub tls: TlsMetrics,
     /// Kept answers.
     pub answers: Arc<AnswerMetrics>,
     /// Calls that were to be told of.
-    pub records: RecordMetrics,
+    pub records: CallLogMetrics,
     /// The fleet.
     pub fleet: Arc<FleetMetrics>,
     /// The most that was shown.
@@ -78,18 +78,18 @@ impl Metrics {
         });
         let block = || {
             CachePadded::new(WorkerMetrics {
-                accepted: Count::default(),
-                connections: Count::default(),
-                page_connections: Count::default(),
+                accepted: Counter::default(),
+                connections: Counter::default(),
+                page_connections: Counter::default(),
                 traffic: Traffic::default(),
-                handshakes_failed: Count::default(),
-                open_calls: Count::default(),
-                retries: Count::default(),
+                handshakes_failed: Counter::default(),
+                open_calls: Counter::default(),
+                retries: Counter::default(),
                 failed_attempts: FailedAttempts::default(),
                 watch: WatchMetrics::default(),
                 lease: LeaseMetrics::default(),
                 reads: ReadMetrics::default(),
-                hedges: Count::default(),
+                hedges: Counter::default(),
                 limits: Default::default(),
                 calls: methods.iter().map(|_| CallMetrics::default()).collect(),
             })
@@ -97,11 +97,11 @@ impl Metrics {
         Metrics {
             workers: (0..workers).map(|_| block()).collect(),
             endpoints: Arc::new(EndpointList::new(workers)),
-            connections_refused: SharedCount::default(),
-            page_connections_refused: SharedCount::default(),
+            connections_refused: SharedCounter::default(),
+            page_connections_refused: SharedCounter::default(),
             tls: TlsMetrics::default(),
             answers: Arc::default(),
-            records: RecordMetrics::default(),
+            records: CallLogMetrics::default(),
             fleet: Arc::default(),
             events_coalescing: AtomicU64::new(0),
             methods,

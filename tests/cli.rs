@@ -12,13 +12,13 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use etcd_edge::call_log::{CollectorUrl, ObserverOptions, SpanOptions, Target};
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, MetricsAddr, ServerCertificate, ServerTls, UpstreamTls};
-use etcd_edge::machine::picker::Policy;
+use etcd_edge::driver::state::fleet::{FleetOptions, ResolverOptions};
+use etcd_edge::driver::state::read_cache::ReadOptions;
 use etcd_edge::net::tls::offer::Offer;
-use etcd_edge::service::fleet::state::{FleetOptions, ResolverOptions};
-use etcd_edge::service::reads::answers::ReadOptions;
-use etcd_edge::service::record::{CollectorUrl, ObserverOptions, SpanOptions, Target};
+use etcd_edge::state_machine::picker::Policy;
 use etcd_edge::upstream::discovery::Discovery;
 use etcd_edge::upstream::endpoints::EndpointOptions;
 use etcd_edge::wire::trace::Sampler;

@@ -11,7 +11,7 @@ use support::cluster::{Cluster, ROOT_PASSWORD, etcdctl_ok, stdout_of};
 use support::process::Process;
 use support::proxy::Proxy;
 use support::release::{NEWEST, binary, etcdctl, etcdctl_command, versions};
-use support::{http, janitor};
+use support::{exit_cleanup, http};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -230,7 +230,7 @@ fn elect() {
 
 #[test]
 fn snapshot_save() {
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     for i in 0..20 {
         proxied(&["put", &format!("snapshot/{i}"), &"v".repeat(50_000)]);
     }

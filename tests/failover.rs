@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::cluster::Cluster;
-use support::load::{Lane, Load, Role};
-use support::pages::{self, metric};
+use support::load::{H2Connection, Load, Role};
 use support::proxy::Proxy;
+use support::proxy_output::{self, metric};
 use support::release::NEWEST;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -57,7 +57,7 @@ fn times() -> usize {
 
 /// The member that serves the proxy.
 fn serving(proxy: &Proxy, cluster: &Cluster) -> usize {
-    let endpoint = pages::serving(proxy).expect("an endpoint was picked");
+    let endpoint = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
     let member = (0..cluster.size()).find(|m| endpoint.ends_with(&cluster.endpoint(*m)));
     member.unwrap_or_else(|| panic!("{endpoint} is no member"))
 }
@@ -67,13 +67,13 @@ async fn scene() -> (Cluster, Proxy, Load) {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let load = Load::start(&[proxy.address()], &ROLES);
-    load.flows(100, Duration::from_secs(20)).await;
+    load.wait_calls(100, Duration::from_secs(20)).await;
     (cluster, proxy, load)
 }
 
 /// Ends the load and judges it.
 async fn judge(what: &str, cluster: &mut Cluster, proxy: &Proxy, load: Load) {
-    load.flows(200, Duration::from_secs(30)).await;
+    load.wait_calls(200, Duration::from_secs(30)).await;
     let account = load.finish().await;
     println!("{what}:\n{}", account.table());
     println!(
@@ -81,9 +81,9 @@ async fn judge(what: &str, cluster: &mut Cluster, proxy: &Proxy, load: Load) {
         metric(proxy.address(), "etcd_edge_retries_total"),
         metric(proxy.address(), "etcd_edge_hedged_reads_total")
     );
-    account.assert_kept();
+    account.assert_no_violations();
     (0..cluster.size()).for_each(|member| cluster.wait_healthy(member));
-    account.assert_written_once(&cluster.endpoint(0)).await;
+    account.assert_applied_once(&cluster.endpoint(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,11 +92,11 @@ async fn the_serving_member_is_killed() {
     for _ in 0..times() {
         let member = serving(&proxy, &cluster);
         cluster.kill(member);
-        load.flows(200, Duration::from_secs(30)).await;
+        load.wait_calls(200, Duration::from_secs(30)).await;
         assert_ne!(serving(&proxy, &cluster), member, "another serves");
         cluster.restart(member);
         cluster.wait_healthy(member);
-        load.flows(100, Duration::from_secs(30)).await;
+        load.wait_calls(100, Duration::from_secs(30)).await;
     }
     judge("kill -9 of the serving member", &mut cluster, &proxy, load).await;
 }
@@ -118,12 +118,12 @@ async fn the_serving_member_is_stopped() {
         }
         println!("another serves after {:?}", begun.elapsed());
         // Not those whose writes lie with the stopped member.
-        load.flows(100, Duration::from_secs(30)).await;
+        load.wait_calls(100, Duration::from_secs(30)).await;
         let stopped = Duration::from_secs(if is_long() { 45 } else { 6 });
         tokio::time::sleep(stopped.saturating_sub(begun.elapsed())).await;
         cluster.resume(member);
         cluster.wait_healthy(member);
-        load.flows(100, Duration::from_secs(30)).await;
+        load.wait_calls(100, Duration::from_secs(30)).await;
     }
     judge("SIGSTOP of the serving member", &mut cluster, &proxy, load).await;
 }
@@ -136,10 +136,10 @@ async fn all_members_are_down_and_back() {
         tokio::time::sleep(Duration::from_secs(if is_long() { 20 } else { 5 })).await;
         (0..cluster.size()).for_each(|member| cluster.restart(member));
         let begun = Instant::now();
-        load.flows(50, Duration::from_secs(30)).await;
+        load.wait_calls(50, Duration::from_secs(30)).await;
         println!("calls end again {:?} after the start", begun.elapsed());
         (0..cluster.size()).for_each(|member| cluster.wait_healthy(member));
-        load.flows(100, Duration::from_secs(30)).await;
+        load.wait_calls(100, Duration::from_secs(30)).await;
     }
     judge("all members down and back", &mut cluster, &proxy, load).await;
 }
@@ -149,7 +149,7 @@ async fn etcd_may_come_after_the_proxy() {
     let mut cluster = Cluster::start(NEWEST, 1);
     cluster.kill(0);
     let proxy = Proxy::start(&cluster, &[] as &[&str]);
-    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let lane = H2Connection::connect(proxy.address()).await.unwrap();
     // A deadline that is shorter than the wait is the client's own word (E6).
     for path in [RANGE, PUT] {
         let message = if path == PUT { KEY_VALUE } else { KEY };
@@ -184,7 +184,7 @@ async fn all_down(hangs_up: bool) {
     for n in 0..40 {
         let address = proxy.address().to_owned();
         waiting.push(tokio::spawn(async move {
-            let lane = Lane::connect(&address).await.unwrap();
+            let lane = H2Connection::connect(&address).await.unwrap();
             let (path, message) = [(RANGE, KEY), (PUT, KEY_VALUE)][n % 2];
             lane.unary(path, message, None).await
         }));
@@ -222,7 +222,7 @@ async fn an_endpoint_that_accepts_and_says_nothing_fails_no_read() {
         for (path, message) in [(RANGE, KEY), (PUT, KEY_VALUE)] {
             let address = proxy.address().to_owned();
             calls.push(tokio::spawn(async move {
-                let lane = Lane::connect(&address).await.unwrap();
+                let lane = H2Connection::connect(&address).await.unwrap();
                 lane.unary(path, message, Some("20S")).await
             }));
         }
@@ -239,7 +239,7 @@ async fn an_endpoint_that_accepts_and_says_nothing_fails_no_read() {
     );
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     for proxy in &proxies {
-        let picked = pages::serving(proxy).unwrap();
+        let picked = proxy_output::current_endpoint(proxy).unwrap();
         assert!(picked.ends_with(&cluster.endpoint(0)), "{picked} serves");
     }
 }

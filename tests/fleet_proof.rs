@@ -20,7 +20,7 @@ use support::cluster::Cluster;
 use support::net::{Host, Net};
 use support::process::Process;
 use support::proxy::Proxy;
-use support::{go, http, pages, release};
+use support::{go, http, proxy_output, release};
 
 const HOSTS: [&str; 8] = [
     "etcd-0", "etcd-1", "etcd-2", "proxy-0", "proxy-1", "proxy-2", "proxy-3", "clients",
@@ -69,7 +69,7 @@ fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_join
     line.tell(spread.end(&fleet));
 
     let mut dead = fleet.remove(0);
-    let watches = pages::metric(dead.address(), "etcd_edge_client_watchers");
+    let watches = proxy_output::metric(dead.address(), "etcd_edge_client_watchers");
     dead.process.kill();
     clients.mark();
     line.tell(format!("proxy-0 is killed, with {watches} watches"));
@@ -83,7 +83,7 @@ fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_join
     // (When another is made to lead, proxies may leave the one that was asked meanwhile.)
     let mut cut = serving(&fleet[0], &cluster);
     wait(|| {
-        cluster.lead(cut);
+        cluster.move_leader(cut);
         std::thread::sleep(Duration::from_millis(300));
         let before = std::mem::replace(&mut cut, serving(&fleet[0], &cluster));
         before == cut
@@ -94,7 +94,7 @@ fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_join
     };
     let before = served(&fleet);
     clients.mark();
-    net.cut(&members[cut]);
+    net.isolate(&members[cut]);
     assert_silent(&cluster.endpoint(cut));
     line.tell(format!(
         "etcd-{cut}, which leads and serves {before} of 2 proxies, is cut off"
@@ -106,7 +106,7 @@ fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_join
     clients.go_on(20, 2);
     line.tell("all leases were renewed twice since then");
     line.tell(clients.page("mark"));
-    net.heal(&members[cut]);
+    net.reconnect(&members[cut]);
     cluster.wait_healthy(cut);
     line.tell(format!("etcd-{cut} is let in again, and well"));
     clients.go_on(20, 1);
@@ -136,13 +136,13 @@ fn start(cluster: &Cluster, host: &Host) -> Proxy {
         format!("--resolver-ttl={TTL}"),
     ];
     let proxy = host.run(|| Proxy::start(cluster, &flags));
-    wait(|| pages::metric(&address, "etcd_edge_fleet_registered") == 1.0);
+    wait(|| proxy_output::metric(&address, "etcd_edge_fleet_registered") == 1.0);
     proxy
 }
 
 /// The member that serves a proxy.
 fn serving(proxy: &Proxy, cluster: &Cluster) -> usize {
-    let endpoint = pages::serving(proxy).expect("an endpoint was picked");
+    let endpoint = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
     let member = (0..cluster.size()).find(|m| endpoint.ends_with(&cluster.endpoint(*m)));
     member.unwrap_or_else(|| panic!("{endpoint} is no member"))
 }
@@ -264,7 +264,7 @@ impl Spread {
     fn start(fleet: &[Proxy]) -> Spread {
         let calls = fleet.iter().map(|proxy| {
             let address = proxy.address();
-            let calls = pages::metric(address, "grpc_server_started_total");
+            let calls = proxy_output::metric(address, "grpc_server_started_total");
             (address.to_owned(), calls)
         });
         Spread(calls.collect())
@@ -279,7 +279,7 @@ impl Spread {
         assert!(calls.iter().all(|&calls| calls >= even / 2.0), "{calls:?}");
         let watches = fleet.iter();
         let watches =
-            watches.map(|proxy| pages::metric(proxy.address(), "etcd_edge_client_watchers"));
+            watches.map(|proxy| proxy_output::metric(proxy.address(), "etcd_edge_client_watchers"));
         format!(
             "  calls to each proxy: {calls:.0?}; open watches: {:.0?}",
             watches.collect::<Vec<_>>()

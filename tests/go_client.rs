@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use support::cluster::Cluster;
 use support::go;
-use support::pages;
 use support::process::Process;
 use support::proxy::Proxy;
+use support::proxy_output;
 use support::release;
 
 #[test]
@@ -59,7 +59,7 @@ fn watches_of_the_go_client_lose_nothing_while_members_fail() {
     // How far the client is by then makes no difference to what it must have seen in the end.
     for stop in [false, true, false] {
         std::thread::sleep(Duration::from_millis(1500));
-        let serving = pages::serving(&proxy).expect("an endpoint was picked");
+        let serving = proxy_output::current_endpoint(&proxy).expect("an endpoint was picked");
         let is_serving = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
         let member = (0..cluster.size()).find(is_serving).expect("a member");
         if stop {

@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use support::cluster::{Cluster, etcdctl_ok};
 use support::grpc::Client;
+use support::h2_frames::{
+    self, DATA, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, WINDOW_UPDATE,
+};
 use support::http;
-use support::memory::{forget_peak, peak_kib};
-use support::pages::{metric, wait_metric};
+use support::memory::{peak_kib, reset_peak};
 use support::pb::Msg;
 use support::ports;
 use support::proxy::Proxy;
-use support::raw::{self, DATA, END_HEADERS, END_STREAM, HEADERS, Raw, SETTINGS, WINDOW_UPDATE};
+use support::proxy_output::{metric, wait_metric};
 use support::release::NEWEST;
-use support::scripted_etcd::{Fleet, framed};
+use support::scripted_etcd::{ScriptedEtcd, framed};
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -49,8 +51,8 @@ fn an_event_for_many_watches_of_one_connection_reaches_all() {
     let mut client = Raw::connect(proxy.address(), &[]);
     let create = Msg::new().msg(1, Msg::new().bytes(1, "key"));
     for id in ids(1500) {
-        client.write(&raw::call(id, WATCH));
-        client.write(&raw::frame(DATA, 0, id, &framed(create.as_ref())));
+        client.write(&h2_frames::call(id, WATCH));
+        client.write(&h2_frames::frame(DATA, 0, id, &framed(create.as_ref())));
     }
     let mut created = 0;
     client.wait(LIMIT, |frame| {
@@ -58,7 +60,7 @@ fn an_event_for_many_watches_of_one_connection_reaches_all() {
         created == 1500
     });
     // What the created answers have taken of the connection's window.
-    client.write(&raw::window_update(0, 60_000));
+    client.write(&h2_frames::window_update(0, 60_000));
     let value = "v".repeat(20_000);
     etcdctl_ok(&cluster.endpoint(0), &["put", "key", &value]);
     client.read_all(1500, value.len(), LIMIT);
@@ -73,9 +75,9 @@ fn a_burst_of_calls_given_up_at_once_does_not_cost_the_connection() {
     let mut burst = Vec::new();
     let put = Msg::new().bytes(1, "k").bytes(2, "v");
     for id in ids(500) {
-        burst.extend(raw::call(id, PUT));
-        burst.extend(raw::frame(DATA, 0, id, &framed(put.as_ref())));
-        burst.extend(raw::cancel(id));
+        burst.extend(h2_frames::call(id, PUT));
+        burst.extend(h2_frames::frame(DATA, 0, id, &framed(put.as_ref())));
+        burst.extend(h2_frames::cancel(id));
     }
     client.write(&burst);
     client.assert_alive();
@@ -90,8 +92,8 @@ fn many_messages_refused_while_they_arrive_do_not_cost_the_connection() {
     // The head of a message of 16 MiB, which is more than is taken, and its first bytes.
     let begun = [0, 1, 0, 0, 0, 7, 7, 7];
     for id in ids(300) {
-        client.write(&raw::call(id, PUT));
-        client.write(&raw::frame(DATA, 0, id, &begun));
+        client.write(&h2_frames::call(id, PUT));
+        client.write(&h2_frames::frame(DATA, 0, id, &begun));
     }
     let mut refused = 0;
     client.wait(LIMIT, |frame| {
@@ -100,7 +102,7 @@ fn many_messages_refused_while_they_arrive_do_not_cost_the_connection() {
     });
     // What was on its way when the refusal was sent.
     for id in ids(300).chain(ids(300)) {
-        client.write(&raw::frame(DATA, 0, id, &[7; 1000]));
+        client.write(&h2_frames::frame(DATA, 0, id, &[7; 1000]));
     }
     client.assert_alive();
     assert_eq!(
@@ -118,18 +120,18 @@ fn bytes_that_come_one_by_one_are_kept_for_little_more_than_their_number() {
     let (_cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
     client.assert_alive();
-    forget_peak(&proxy.process);
+    reset_peak(&proxy.process);
     let rest = proxy.process.rss_kib();
     // Watches that are never created are not answered, so their bytes stay for a second chance.
     for id in ids(200) {
-        client.write(&raw::call(id, WATCH));
-        client.write(&raw::frame(DATA, 0, id, &[0, 0, 1, 0, 0]));
+        client.write(&h2_frames::call(id, WATCH));
+        client.write(&h2_frames::frame(DATA, 0, id, &[0, 0, 1, 0, 0]));
     }
     // Each byte arrives in a read buffer of its own, filled up by a frame of an unknown type.
-    let filler = raw::frame(0x77, 0, 0, &[0; 8000]);
+    let filler = h2_frames::frame(0x77, 0, 0, &[0; 8000]);
     for _ in 0..30 {
         for id in ids(200) {
-            client.write(&raw::frame(DATA, 0, id, b"x"));
+            client.write(&h2_frames::frame(DATA, 0, id, b"x"));
             client.write(&filler);
         }
     }
@@ -143,7 +145,7 @@ fn bytes_that_come_one_by_one_are_kept_for_little_more_than_their_number() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_write_is_whole_after_any_number_of_refusals() {
-    let mut etcd = Fleet::start(2).await;
+    let mut etcd = ScriptedEtcd::start(2).await;
     let proxy = Proxy::start_with(&[etcd.flag()]);
     let client = Client::connect(proxy.address()).await;
     let message = vec![7; 1_500_000];
@@ -159,12 +161,12 @@ async fn a_large_write_is_whole_after_any_number_of_refusals() {
     });
     for attempt in 1..75 {
         let mut call = etcd.next().await;
-        call.at_least(attempt * 20_000).await;
+        call.wait_bytes(attempt * 20_000).await;
         call.reset(h2::Reason::REFUSED_STREAM);
     }
     let mut call = etcd.next().await;
     assert!(call.body().await == framed(&message));
-    call.answer("done");
+    call.respond("done");
     assert_eq!(reply.await.unwrap().only(), b"done");
     assert_clean(&proxy);
 }
@@ -175,7 +177,7 @@ fn pages_cost_a_connection_no_more_than_a_few_at_once() {
     // A client that reads no body at all.
     let mut client = Raw::connect(proxy.address(), &[(4, 0)]);
     for id in ids(500) {
-        client.write(&raw::request(id, "GET", "/metrics"));
+        client.write(&h2_frames::request(id, "GET", "/metrics"));
     }
     let mut refused = 0;
     client.wait(LIMIT, |frame| {
@@ -186,10 +188,10 @@ fn pages_cost_a_connection_no_more_than_a_few_at_once() {
     assert_eq!(http::get(proxy.address(), "/health").unwrap().status, 200);
     // Given up, they make room for others.
     for id in ids(500) {
-        client.write(&raw::cancel(id));
+        client.write(&h2_frames::cancel(id));
     }
-    client.write(&raw::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]));
-    client.write(&raw::request(1001, "GET", "/health"));
+    client.write(&h2_frames::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]));
+    client.write(&h2_frames::request(1001, "GET", "/health"));
     let answer = client.wait(LIMIT, |frame| frame.stream == 1001);
     assert_eq!((answer.kind, answer.flags), (HEADERS, END_HEADERS));
 }
@@ -198,7 +200,7 @@ fn pages_cost_a_connection_no_more_than_a_few_at_once() {
 fn an_answer_to_head_has_no_body() {
     let (_cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
-    client.write(&raw::request(1, "HEAD", "/health"));
+    client.write(&h2_frames::request(1, "HEAD", "/health"));
     let answer = client.wait(LIMIT, |frame| frame.stream == 1);
     assert_eq!(
         (answer.kind, answer.flags),
@@ -226,7 +228,7 @@ fn who_has_not_said_a_word_is_not_waited_for_at_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_read_that_fails_is_asked_again_though_the_others_are_dead() {
-    let mut etcd = Fleet::start(1).await;
+    let mut etcd = ScriptedEtcd::start(1).await;
     let dead = format!("127.0.0.1:{}", ports::take());
     let proxy = Proxy::start_with(&[format!("{},{dead}", etcd.flag())]);
     let client = Client::connect(proxy.address()).await;
@@ -234,9 +236,9 @@ async fn a_silent_read_that_fails_is_asked_again_though_the_others_are_dead() {
     let first = etcd.next().await;
     // Silent for long enough to be asked elsewhere, where nobody is.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    first.conn.cut();
+    first.conn.close();
     let again = etcd.next_within(Duration::from_secs(5)).await;
-    again.expect("asked again").answer("value");
+    again.expect("asked again").respond("value");
     assert_eq!(reply.await.unwrap().only(), b"value");
     assert_clean(&proxy);
 }
@@ -252,9 +254,9 @@ async fn trailers_of_a_client_harm_nobody() {
     let mut hostile = Raw::connect(proxy.address(), &[]);
     let put = Msg::new().bytes(1, "key").bytes(2, "value");
     for (id, path) in [(1, PUT), (3, RANGE), (5, "/future.Service/New"), (7, WATCH)] {
-        hostile.write(&raw::call(id, path));
-        hostile.write(&raw::frame(DATA, 0, id, &framed(put.as_ref())));
-        hostile.write(&raw::trailers(id, &[("x-late", "1")]));
+        hostile.write(&h2_frames::call(id, path));
+        hostile.write(&h2_frames::frame(DATA, 0, id, &framed(put.as_ref())));
+        hostile.write(&h2_frames::trailers(id, &[("x-late", "1")]));
         hostile.wait(LIMIT, |frame| {
             frame.stream == id && frame.flags & END_STREAM != 0
         });
@@ -270,7 +272,7 @@ async fn trailers_of_a_client_harm_nobody() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_whose_time_is_over_at_its_arrival_is_not_begun() {
-    let mut etcd = Fleet::start(1).await;
+    let mut etcd = ScriptedEtcd::start(1).await;
     let proxy = Proxy::start_with(&[etcd.flag()]);
     let client = Client::connect(proxy.address()).await;
     for timeouts in [
@@ -280,7 +282,7 @@ async fn a_write_whose_time_is_over_at_its_arrival_is_not_begun() {
         let reply = client.unary(PUT, "token", timeouts).await;
         assert_eq!(reply.code(), Some(4), "{reply:?}");
     }
-    etcd.quiet().await;
+    etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,9 @@ mod lease_hub;
 use std::time::{Duration, Instant};
 
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Because, Examined, Hub, Lost, PeerId, StreamId};
+use etcd_edge::state_machine::lease::{
+    Action, Examined, Hub, PeerId, ReconnectReason, StreamId, Unavailable,
+};
 use etcd_edge::wire::status::{Code, Status};
 use lease_hub::{Op, Seen};
 use proptest::collection::vec;
@@ -60,7 +62,7 @@ fn seeded_worlds_are_answered_in_full() {
         merged,
         resent,
         expired,
-        aside,
+        isolated,
         examined,
         refused,
         given_up,
@@ -68,7 +70,7 @@ fn seeded_worlds_are_answered_in_full() {
         lanes,
     } = all;
     for each in [
-        answers, merged, resent, expired, aside, examined, refused, given_up, done,
+        answers, merged, resent, expired, isolated, examined, refused, given_up, done,
     ] {
         assert!(each >= 20, "hardly reached: {all:?}");
     }
@@ -205,7 +207,7 @@ fn an_endpoint_that_is_silent_about_a_fresh_lease_is_at_fault() {
     let connect = Action::Connect {
         lane: one.lane,
         generation: 1,
-        because: Because::Stalled,
+        because: ReconnectReason::Stalled,
     };
     assert_eq!(one.hub.next_action(), Some(connect));
     assert_eq!(one.hub.take_counts().aside, 0);
@@ -264,7 +266,7 @@ fn who_is_refused_is_refused_alone() {
     beat(&mut one);
     assert_eq!(one.sent(), [9]);
     let status = Status::new(Code::PermissionDenied, "etcdserver: permission denied");
-    let (lane, refused) = (one.lane, Lost::Refused(status));
+    let (lane, refused) = (one.lane, Unavailable::Refused(status));
     assert!(one.hub.lost(lane, 0, refused, begun));
     while one.hub.next_action().is_some() {}
     one.hub.connected(lane, 1, begun);

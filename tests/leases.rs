@@ -39,7 +39,7 @@ async fn leases(client: &Client, ttl: i64, count: usize) -> Vec<i64> {
         tokio::spawn(async move {
             let mut leases = Vec::new();
             for _ in some {
-                leases.push(support::beats::grant(&client, ttl).await);
+                leases.push(support::heartbeats::grant(&client, ttl).await);
             }
             leases
         })

@@ -22,7 +22,7 @@ mod times;
 
 use support::grpc::Client;
 use support::proxy::Proxy;
-use support::scripted_etcd::Fleet;
+use support::scripted_etcd::ScriptedEtcd;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
@@ -36,8 +36,8 @@ const RESOURCE_EXHAUSTED: Option<u32> = Some(8);
 const CALM: u32 = 11;
 
 /// A scripted etcd, a proxy with these flags before it, and a well-behaved client.
-async fn scene(flags: &[&str]) -> (Fleet, Proxy, Client) {
-    let etcd = Fleet::start(1).await;
+async fn scene(flags: &[&str]) -> (ScriptedEtcd, Proxy, Client) {
+    let etcd = ScriptedEtcd::start(1).await;
     let mut all = vec![etcd.flag()];
     all.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let proxy = Proxy::start_with(&all);
@@ -46,9 +46,9 @@ async fn scene(flags: &[&str]) -> (Fleet, Proxy, Client) {
 }
 
 /// A call of the well-behaved client, answered.
-async fn serves(etcd: &mut Fleet, client: &Client) {
+async fn serves(etcd: &mut ScriptedEtcd, client: &Client) {
     let (reply, ()) = tokio::join!(client.unary(PUT, "x", &[]), async {
-        etcd.next().await.answer("y");
+        etcd.next().await.respond("y");
     });
     assert_eq!(reply.only(), b"y");
 }

@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use support::beats;
 use support::cluster::Cluster;
 use support::grpc::{Call, Client};
+use support::heartbeats;
 use support::pb::Msg;
 use support::ports;
 use support::proxy::Proxy;
@@ -110,10 +110,10 @@ async fn calls(client: &Client) -> [Call; 2] {
             assert_eq!(reply.code(), Some(0), "{reply:?}");
         }
     }
-    let lease = beats::grant(client, 60).await;
-    let mut beating = client.call(beats::KEEP_ALIVE, &[]).await;
-    assert_eq!(beats::once(&mut beating, lease).await, 60);
-    beats::revoke(client, lease).await;
+    let lease = heartbeats::grant(client, 60).await;
+    let mut beating = client.call(heartbeats::KEEP_ALIVE, &[]).await;
+    assert_eq!(heartbeats::renew(&mut beating, lease).await, 60);
+    heartbeats::revoke(client, lease).await;
     let mut watching = client.call(WATCH, &[]).await;
     watching.send(Msg::new().msg(1, key())).await;
     watching.next().await.expect("created");

@@ -1,5 +1,6 @@
-//! The translation of a namespace over generated messages: requests as clients send them, answers as
-//! etcd gives them, and messages that are neither. The checks are those of the fuzz target.
+//! Property tests of namespace translation over generated messages: requests in the format of
+//! clients, responses in the format of etcd, and other messages. The checks are those of the fuzz
+//! target.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -17,8 +18,8 @@ use etcd_edge::wire::proto;
 mod namespace;
 
 use namespace::{
-    ANSWERS, Campaign, Campaigned, Leader, LeaderKey, Locked, PREFIXES, Proclaim, REQUESTS, Unlock,
-    check_answer, check_request, check_shown,
+    Campaign, Campaigned, Leader, LeaderKey, Locked, PREFIXES, Proclaim, REQUEST_SHAPES,
+    RESPONSE_SHAPES, Unlock, check_request, check_response, check_visible,
 };
 
 proptest! {
@@ -32,7 +33,7 @@ proptest! {
     }
 
     #[test]
-    fn one_empty_key_anywhere_is_refused(
+    fn txn_with_an_empty_key_anywhere_is_rejected(
         txn in txn(text().boxed()), prefix in prefix(), cut in any::<u8>(),
     ) {
         let passes = check_request(Request::Txn, prefix, &txn.encode_to_vec(), cut);
@@ -73,30 +74,30 @@ proptest! {
     }
 
     #[test]
-    fn answers_of_keys_are_translated_back(
-        txn in txn_answer(), prefix in prefix(), cut in any::<u8>(),
+    fn key_responses_are_translated_back(
+        txn in txn_response(), prefix in prefix(), cut in any::<u8>(),
     ) {
         for op in &txn.responses {
             match &op.response {
                 Some(response_op::Response::ResponseRange(range)) => {
-                    check_shown(Answer::Range, prefix, range, cut);
+                    check_visible(Answer::Range, prefix, range, cut);
                     let stream = pb::RangeStreamResponse { range_response: Some(range.clone()) };
-                    check_shown(Answer::RangeStream, prefix, &stream, cut);
+                    check_visible(Answer::RangeStream, prefix, &stream, cut);
                 }
                 Some(response_op::Response::ResponsePut(put)) => {
-                    check_shown(Answer::Put, prefix, put, cut);
+                    check_visible(Answer::Put, prefix, put, cut);
                 }
                 Some(response_op::Response::ResponseDeleteRange(delete)) => {
-                    check_shown(Answer::DeleteRange, prefix, delete, cut);
+                    check_visible(Answer::DeleteRange, prefix, delete, cut);
                 }
                 _ => {}
             }
         }
-        check_shown(Answer::Txn, prefix, &txn, cut);
+        check_visible(Answer::Txn, prefix, &txn, cut);
     }
 
     #[test]
-    fn other_answers_are_translated_back(
+    fn other_responses_are_translated_back(
         events in vec((key_value(), option::of(key_value())), 0..5),
         leader in leader_key(), header in header(), prefix in prefix(), cut in any::<u8>(),
     ) {
@@ -109,17 +110,17 @@ proptest! {
             events: events.into_iter().map(event).collect(),
             ..pb::WatchResponse::default()
         };
-        check_shown(Answer::Watch, prefix, &watch, cut);
+        check_visible(Answer::Watch, prefix, &watch, cut);
         let lease = pb::LeaseTimeToLiveResponse { header, keys, ..Default::default() };
-        check_shown(Answer::LeaseTimeToLive, prefix, &lease, cut);
-        check_shown(Answer::Leader, prefix, &Leader { header, kv }, cut);
-        check_shown(Answer::Lock, prefix, &Locked { header, key: leader.key.clone() }, cut);
+        check_visible(Answer::LeaseTimeToLive, prefix, &lease, cut);
+        check_visible(Answer::Leader, prefix, &Leader { header, kv }, cut);
+        check_visible(Answer::Lock, prefix, &Locked { header, key: leader.key.clone() }, cut);
         let campaigned = Campaigned { header, leader: Some(leader) };
-        check_shown(Answer::Campaign, prefix, &campaigned, cut);
+        check_visible(Answer::Campaign, prefix, &campaigned, cut);
     }
 
     #[test]
-    fn whatever_passes_is_inside(
+    fn accepted_messages_have_only_keys_inside_the_namespace(
         message in tree(), prefix in prefix(), cut in any::<u8>(), flip in any::<(u16, u8)>(),
     ) {
         check_all(prefix, &message, cut);
@@ -132,7 +133,7 @@ proptest! {
     }
 
     #[test]
-    fn two_messages_in_one_stay_inside(
+    fn concatenated_messages_stay_inside_the_namespace(
         txns in vec(txn(key().boxed()), 2..3), cut in any::<u8>(), at in any::<(u16, u8)>(),
     ) {
         let mut message: Vec<u8> = txns.iter().flat_map(Message::encode_to_vec).collect();
@@ -145,17 +146,17 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read(data in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_pass_the_checks(data in vec(any::<u8>(), 0..200)) {
         namespace::run(&data);
     }
 }
 
 fn check_all(prefix: &[u8], message: &[u8], cut: u8) {
-    for form in REQUESTS {
-        check_request(form, prefix, message, cut);
+    for shape in REQUEST_SHAPES {
+        check_request(shape, prefix, message, cut);
     }
-    for form in ANSWERS {
-        check_answer(form, prefix, message, cut);
+    for shape in RESPONSE_SHAPES {
+        check_response(shape, prefix, message, cut);
     }
 }
 
@@ -163,7 +164,7 @@ fn prefix() -> impl Strategy<Value = &'static [u8]> {
     (0..PREFIXES.len()).prop_map(|n| PREFIXES[n])
 }
 
-/// Keys, ends and values: where rules have their edges, and longer than what is copied.
+/// Generates keys, ends and values: edge cases of the rules, and texts too long to be copied.
 fn text() -> impl Strategy<Value = Bytes> {
     let byte = prop_oneof![Just(0u8), Just(b'a'), Just(b'p'), Just(0xff), any::<u8>()];
     prop_oneof![
@@ -306,7 +307,7 @@ fn key_value() -> impl Strategy<Value = KeyValue> {
     })
 }
 
-fn txn_answer() -> impl Strategy<Value = pb::TxnResponse> {
+fn txn_response() -> impl Strategy<Value = pb::TxnResponse> {
     let kvs = || vec(key_value(), 0..4);
     let leaf = prop_oneof![
         (kvs(), any::<i64>(), header()).prop_map(|(kvs, count, header)| {
@@ -329,12 +330,12 @@ fn txn_answer() -> impl Strategy<Value = pb::TxnResponse> {
         }),
     ];
     let op = leaf.prop_recursive(4, 30, 4, |inner| {
-        txn_answer_of(inner).prop_map(response_op::Response::ResponseTxn)
+        txn_response_of(inner).prop_map(response_op::Response::ResponseTxn)
     });
-    txn_answer_of(op)
+    txn_response_of(op)
 }
 
-fn txn_answer_of(
+fn txn_response_of(
     response: impl Strategy<Value = response_op::Response>,
 ) -> impl Strategy<Value = pb::TxnResponse> {
     let op = option::weighted(0.9, response).prop_map(|response| pb::ResponseOp { response });
@@ -347,15 +348,15 @@ fn txn_answer_of(
     })
 }
 
-/// Messages in messages, with the field numbers that mean something in any of those translated, in any
-/// order, any layout and any number.
+/// Generates nested messages. They use the field numbers of all translated messages, in any order,
+/// any encoding and any number.
 fn tree() -> impl Strategy<Value = Vec<u8>> {
     let number = || prop_oneof![8 => 1..4u32, 2 => 4..9u32, 1 => Just(11), 1 => Just(64)];
     let prefixed = (0..PREFIXES.len(), text())
         .prop_map(|(n, text)| Bytes::from([PREFIXES[n], &text[..]].concat()));
     let value = prop_oneof![
-        3 => text().prop_filter("not the long ones", |text| text.len() < 200),
-        1 => prefixed.prop_filter("not the long ones", |text| text.len() < 200),
+        3 => text().prop_filter("short texts only", |text| text.len() < 200),
+        1 => prefixed.prop_filter("short texts only", |text| text.len() < 200),
     ];
     let len = move |value: Bytes, number: u32, overlong: bool| {
         let mut field = Vec::new();

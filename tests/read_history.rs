@@ -1,7 +1,8 @@
-//! Whole histories of reads and writes, in front of real etcd whose members are killed and stopped:
-//! what clients were told, held against etcd's own history and against the clock (R1 to R3, R5).
+//! Tests of complete histories of reads and writes, in front of a real etcd whose members are
+//! killed and paused. The results of clients are compared with etcd's own history and with the
+//! clock (R1 to R3, R5).
 //!
-//! By hand, for long: `ETCD_EDGE_HISTORY=OPS` makes so many operations of the linearizable test.
+//! `ETCD_EDGE_HISTORY=OPS` sets the number of operations of the linearizable test, for a long run.
 
 mod support;
 

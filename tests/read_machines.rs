@@ -1,5 +1,5 @@
-//! The machines of reads against naive models, over generated operations; the bodies are the fuzz
-//! targets'.
+//! Property tests of the state machines for reads, against naive models, over generated operations.
+//! The bodies are those of the fuzz targets.
 
 #[path = "../fuzz/bodies/read_cache.rs"]
 mod read_cache;
@@ -9,7 +9,7 @@ mod read_sharing;
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, any, proptest};
 
-/// How many operations the seeded run takes; more by hand: `ETCD_EDGE_READ_OPS=10000000`.
+/// Number of operations of the seeded run. `ETCD_EDGE_READ_OPS=10000000` sets a longer run.
 const OPS: u64 = 300_000;
 /// Operations of one seed.
 const OPS_OF_SEED: usize = 500;
@@ -18,19 +18,19 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_cache_gives_is_true(data in vec(any::<u8>(), 0..900)) {
+    fn cache_hits_are_true(data in vec(any::<u8>(), 0..900)) {
         read_cache::run(&data);
     }
 
     #[test]
-    fn who_shares_a_read_asked_before_it_left(data in vec(any::<u8>(), 0..600)) {
+    fn readers_share_only_a_read_sent_after_they_arrived(data in vec(any::<u8>(), 0..600)) {
         read_sharing::run(&data);
     }
 }
 
-/// The same, long, and always the same: what it reaches is counted.
+/// The same model in a long run with fixed seeds. The run must reach every kind of event.
 #[test]
-fn seeded_worlds_are_shown_the_truth() {
+fn seeded_cache_runs_reach_every_event() {
     let ops = std::env::var("ETCD_EDGE_READ_OPS");
     let ops = ops.map_or(OPS, |ops| ops.parse().expect("a number of operations"));
     let mut all = read_cache::Seen::default();
@@ -47,14 +47,14 @@ fn seeded_worlds_are_shown_the_truth() {
     }
     println!("{all:?}");
     let read_cache::Seen {
-        given,
+        hits,
         proved,
         advanced,
-        asked,
+        misses,
         acknowledged,
         unsure,
     } = all;
-    for each in [given, proved, advanced, asked, acknowledged, unsure] {
+    for each in [hits, proved, advanced, misses, acknowledged, unsure] {
         assert!(each >= 20, "hardly reached: {all:?}");
     }
 }

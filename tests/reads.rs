@@ -1,5 +1,5 @@
-//! Reads in front of a real etcd: what is kept is given while it is right and no longer, reads that ask
-//! the same share, and nothing crosses from one user to another (R1 to R6).
+//! Tests of reads in front of a real etcd. A cached response is returned while it is valid and no
+//! longer, equal reads are coalesced, and no response crosses from one user to another (R1 to R6).
 
 mod support;
 
@@ -18,16 +18,16 @@ mod writes;
 
 use support::cluster::Cluster;
 use support::grpc::{Client, Metadata, Reply};
-use support::pages;
 use support::pb::{self, Msg};
 use support::proxy::Proxy;
+use support::proxy_output;
 use support::release::NEWEST;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 
-/// A kept answer that only a write, or the test's end, makes too old.
+/// Age limit that no test reaches: only a write, or the end of the test, makes a response too old.
 const LONG: &str = "--cache-max-age=1h";
 
 fn scene(flags: &[&str]) -> (Cluster, Proxy) {
@@ -36,7 +36,7 @@ fn scene(flags: &[&str]) -> (Cluster, Proxy) {
     (cluster, proxy)
 }
 
-/// A `RangeRequest` for a key, or for all up to an end.
+/// Returns a `RangeRequest` for a key, or for all keys up to an end.
 fn range(key: &str, end: &str) -> Msg {
     let range = Msg::new().bytes(1, key);
     if end.is_empty() {
@@ -46,18 +46,18 @@ fn range(key: &str, end: &str) -> Msg {
     }
 }
 
-/// The same, that any member may answer.
+/// Makes a `RangeRequest` serializable: any member may serve it.
 fn serializable(range: Msg) -> Msg {
     range.int(7, 1)
 }
 
-async fn ask(client: &Client, range: Msg) -> Reply {
+async fn send_range(client: &Client, range: Msg) -> Reply {
     client.unary(RANGE, range, &[]).await
 }
 
-/// A serializable read: the values in their order.
+/// Sends a serializable read. Returns the values in key order.
 async fn read(client: &Client, key: &str, end: &str) -> Vec<String> {
-    values(&ask(client, serializable(range(key, end))).await)
+    values(&request(client, serializable(range(key, end))).await)
 }
 
 fn values(reply: &Reply) -> Vec<String> {
@@ -74,7 +74,7 @@ fn revision(reply: &Reply) -> i64 {
     pb::int(reply.only(), &[1, 3])
 }
 
-/// Writes a key; the revision.
+/// Writes a key. Returns the revision.
 async fn put(client: &Client, key: &str, value: &str) -> i64 {
     put_as(client, key, value, &[]).await
 }
@@ -85,11 +85,11 @@ async fn put_as(client: &Client, key: &str, value: &str, metadata: Metadata<'_>)
 }
 
 fn hits(proxy: &Proxy) -> f64 {
-    pages::metric(proxy.address(), "etcd_edge_cache_hits_total")
+    proxy_output::metric(proxy.address(), "etcd_edge_cache_hits_total")
 }
 
-/// Requests that etcd was asked for ranges, by its own count.
-fn asked_of_etcd(cluster: &Cluster) -> f64 {
+/// Returns the number of Range and Txn requests that etcd has received, by its own count.
+fn etcd_reads(cluster: &Cluster) -> f64 {
     let page = support::http::get(&cluster.endpoint(0), "/metrics").expect("etcd's page");
     let lines = page.body.lines();
     let started = lines.filter(|line| {

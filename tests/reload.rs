@@ -20,12 +20,12 @@ use rustls::{ClientConfig, HandshakeKind};
 use support::cluster::Cluster;
 use support::grpc::Client;
 use support::http;
-use support::pages::{logged, metric};
 use support::pb::Msg;
 use support::process::Process;
 use support::proxy::Proxy;
+use support::proxy_output::{log_entries, metric};
 use support::release::{NEWEST, etcdctl_command};
-use support::tls::{Identity, Tls, call_over};
+use support::tls::{CertFiles, Tls, read_over};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 async fn told(proxy: &Proxy, message: &str, count: usize) -> serde_json::Value {
     let until = Instant::now() + LIMIT;
     loop {
-        let mut lines = logged(proxy, message);
+        let mut lines = log_entries(proxy, message);
         if lines.len() >= count {
             return lines.swap_remove(count - 1);
         }
@@ -56,15 +56,15 @@ fn replace(tls: &Tls, path: &Path, with: &Path) {
     std::fs::rename(&part, path).unwrap();
 }
 
-fn replace_both(tls: &Tls, identity: &Identity, with: &Identity) {
+fn replace_both(tls: &Tls, identity: &CertFiles, with: &CertFiles) {
     replace(tls, &identity.cert, &with.cert);
     replace(tls, &identity.key, &with.key);
 }
 
 /// A copy of it that may change.
-fn copy(tls: &Tls, name: &str, of: &Identity) -> Identity {
+fn copy(tls: &Tls, name: &str, of: &CertFiles) -> CertFiles {
     let read = |path: &Path| std::fs::read(path).unwrap();
-    Identity {
+    CertFiles {
         cert: tls.write(&format!("{name}.pem"), read(&of.cert)),
         key: tls.write(&format!("{name}-key.pem"), read(&of.key)),
     }
@@ -74,7 +74,7 @@ fn flag(name: &str, path: &Path) -> String {
     format!("--{name}={}", path.display())
 }
 
-fn served(identity: &Identity) -> Vec<String> {
+fn served(identity: &CertFiles) -> Vec<String> {
     let (cert, key) = (&identity.cert, &identity.key);
     vec![flag("cert-file", cert), flag("key-file", key)]
 }
@@ -96,7 +96,7 @@ async fn shown(proxy: &Proxy, tls: &Tls) -> Vec<u8> {
     chain[0].to_vec()
 }
 
-fn der(identity: &Identity) -> Vec<u8> {
+fn der(identity: &CertFiles) -> Vec<u8> {
     CertificateDer::from_pem_file(&identity.cert)
         .unwrap()
         .to_vec()
@@ -111,7 +111,7 @@ async fn read(client: &Client) -> Option<u32> {
 async fn call(proxy: &Proxy, config: &Arc<ClientConfig>) -> Result<bool, String> {
     let stream = shake(proxy, config).await.map_err(|e| e.to_string())?;
     let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-    call_over(stream).await.map(|()| resumed)
+    read_over(stream).await.map(|()| resumed)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,7 +170,7 @@ async fn a_new_certificate_is_shown_and_open_connections_go_on() {
     assert_eq!(shown(&proxy, &tls).await, der(&third));
     proxy.process.signal("HUP");
     told(&proxy, "TLS files have not changed", 1).await;
-    assert_eq!(logged(&proxy, WRONG).len(), 4);
+    assert_eq!(log_entries(&proxy, WRONG).len(), 4);
     assert_eq!(read(&open).await, Some(0));
 }
 
@@ -192,7 +192,7 @@ async fn a_mounted_secret_is_swapped_as_a_whole() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let mount = tls.path("mount");
-    let fill = |folder: &str, identity: &Identity| {
+    let fill = |folder: &str, identity: &CertFiles| {
         let folder = mount.join(folder);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::copy(&identity.cert, folder.join("tls.crt")).unwrap();
@@ -205,7 +205,7 @@ async fn a_mounted_secret_is_swapped_as_a_whole() {
     for name in ["tls.crt", "tls.key"] {
         symlink(Path::new("..data").join(name), mount.join(name)).unwrap();
     }
-    let named = Identity {
+    let named = CertFiles {
         cert: mount.join("tls.crt"),
         key: mount.join("tls.key"),
     };
@@ -221,7 +221,7 @@ async fn a_mounted_secret_is_swapped_as_a_whole() {
         }
         assert_eq!(shown(&proxy, &tls).await, der(identity));
     }
-    assert_eq!(logged(&proxy, WRONG).len(), 0);
+    assert_eq!(log_entries(&proxy, WRONG).len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,7 +234,7 @@ async fn who_is_revoked_or_of_an_old_authority_comes_in_no_more() {
         })
     };
     let (early, late) = (numbered("early", 7), numbered("late", 8));
-    let list = tls.write("list", tls.revoked(&[]).pem().unwrap());
+    let list = tls.write("list", tls.revocation_list(&[]).pem().unwrap());
     let ca = tls.write("clients-ca.pem", std::fs::read(&tls.ca).unwrap());
     let mut flags = served(&tls.server);
     flags.extend([flag("trusted-ca-file", &ca), flag("client-crl-file", &list)]);
@@ -251,7 +251,7 @@ async fn who_is_revoked_or_of_an_old_authority_comes_in_no_more() {
     }
     assert!(call(&proxy, &foreign).await.is_err());
 
-    std::fs::write(&list, tls.revoked(&[7]).der()).unwrap();
+    std::fs::write(&list, tls.revocation_list(&[7]).der()).unwrap();
     told(&proxy, RENEWED, 1).await;
     for _ in 0..3 {
         let refused = call(&proxy, &early).await;
@@ -270,7 +270,7 @@ async fn who_is_revoked_or_of_an_old_authority_comes_in_no_more() {
     );
     assert!(call(&proxy, &early).await.is_err());
     assert_eq!(call(&proxy, &late).await, Ok(true));
-    std::fs::write(&list, tls.revoked(&[]).pem().unwrap()).unwrap();
+    std::fs::write(&list, tls.revocation_list(&[]).pem().unwrap()).unwrap();
     told(&proxy, RENEWED, 2).await;
     assert!(call(&proxy, &early).await.is_ok());
 

@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 
 use support::grpc::{Call, Client, Metadata, Reply};
 use support::proxy::Proxy;
-use support::scripted_etcd::Fleet;
+use support::scripted_etcd::ScriptedEtcd;
 
 /// A write.
 const PUT: &str = "/etcdserverpb.KV/Put";
@@ -48,7 +48,7 @@ const UNAVAILABLE: Option<u32> = Some(14);
 
 /// Scripted endpoints, a proxy before them, and one connection of a client.
 struct Scene {
-    etcd: Fleet,
+    etcd: ScriptedEtcd,
     proxy: Proxy,
     client: Client,
 }
@@ -59,7 +59,7 @@ impl Scene {
     }
 
     async fn with(endpoints: usize, flags: &[&str]) -> Scene {
-        let etcd = Fleet::start(endpoints).await;
+        let etcd = ScriptedEtcd::start(endpoints).await;
         let mut all = vec![etcd.flag(), "--advertise-client-url=".to_owned()];
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let proxy = Proxy::start_with(&all);
@@ -96,7 +96,7 @@ impl Scene {
         let reply = self.call(RANGE, "still there?");
         let mut call = self.etcd.next().await;
         assert_eq!(call.message().await.unwrap(), "still there?");
-        call.answer("yes");
+        call.respond("yes");
         assert_eq!(ended(reply).await.only(), b"yes");
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use h2::RecvStream;
 use support::cluster::Cluster;
-use support::load::Lane;
-use support::memory::{forget_peak, peak_kib};
+use support::load::H2Connection;
+use support::memory::{peak_kib, reset_peak};
 use support::pb::{self, Msg};
 use support::proxy::Proxy;
 use support::release::NEWEST;
@@ -26,7 +26,7 @@ const ABOVE_REST_KIB: u64 = 30 * 1024;
 /// One member with so many values of 1 MiB.
 async fn filled(values: usize) -> Cluster {
     let cluster = Cluster::start(NEWEST, 1);
-    let lane = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let lane = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     let value = vec![b'v'; MIB];
     for n in 0..values {
         let put = Msg::new().bytes(1, format!("big/{n}")).bytes(2, &value);
@@ -39,11 +39,11 @@ async fn filled(values: usize) -> Cluster {
 /// A proxy that has served a call and come to rest.
 async fn rested(cluster: &Cluster) -> (Proxy, u64) {
     let proxy = Proxy::start(cluster, &["--advertise-client-url="]);
-    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let lane = H2Connection::connect(proxy.address()).await.unwrap();
     let key = Msg::new().bytes(1, "k");
     assert!(lane.unary(RANGE, key.as_ref(), None).await.ok());
     tokio::time::sleep(Duration::from_millis(200)).await;
-    forget_peak(&proxy.process);
+    reset_peak(&proxy.process);
     let rest = proxy.process.rss_kib();
     (proxy, rest)
 }
@@ -77,7 +77,7 @@ async fn a_snapshot_of_300_mb_leaves_memory_flat() {
     let (proxy, rest) = rested(&cluster).await;
     let mut sizes = Vec::new();
     for address in [proxy.address(), &cluster.endpoint(0)] {
-        let lane = Lane::connect(address).await.unwrap();
+        let lane = H2Connection::connect(address).await.unwrap();
         let begun = Instant::now();
         let (response, _send) = lane.open(SNAPSHOT, &[]).await.unwrap();
         let bytes = drain(&mut response.await.unwrap().into_body()).await;
@@ -97,7 +97,7 @@ async fn values_of_1_mib_leave_memory_flat() {
     for id in 0..8 {
         let address = proxy.address().to_owned();
         clients.push(tokio::spawn(async move {
-            let lane = Lane::connect(&address).await.unwrap();
+            let lane = H2Connection::connect(&address).await.unwrap();
             let value: Vec<u8> = (0..MIB).map(|n| (n * (id + 3)) as u8).collect();
             let key = format!("mine/{id}");
             for _ in 0..12 {
@@ -126,7 +126,7 @@ async fn readers_that_stop_stall_nobody_and_hold_their_windows() {
     const STOPPED: usize = 20;
     let cluster = filled(40).await;
     let (proxy, rest) = rested(&cluster).await;
-    let shared = Lane::connect(proxy.address()).await.unwrap();
+    let shared = H2Connection::connect(proxy.address()).await.unwrap();
     let mut stopped = Vec::new();
     for n in 0..STOPPED {
         // Snapshots, and reads too large to be held.
@@ -136,7 +136,7 @@ async fn readers_that_stop_stall_nobody_and_hold_their_windows() {
         let body = response.await.unwrap().into_body();
         stopped.push((body, send));
     }
-    let other = Lane::connect(proxy.address()).await.unwrap();
+    let other = H2Connection::connect(proxy.address()).await.unwrap();
     let until = Instant::now() + Duration::from_secs(10);
     let mut slowest = Duration::ZERO;
     let mut calls = 0;
@@ -171,13 +171,13 @@ async fn readers_that_stop_stall_nobody_and_hold_their_windows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_that_etcd_does_not_read_waits() {
     // A bidirectional stream whose other end is busy: nothing piles up here (P2).
-    let mut etcd = support::scripted_etcd::Fleet::start(1).await;
+    let mut etcd = support::scripted_etcd::ScriptedEtcd::start(1).await;
     let proxy = Proxy::start_with(&[etcd.flag()]);
     let client = support::grpc::Client::connect(proxy.address()).await;
     let mut stream = client.call("/future.Service/New", &[]).await;
     let call = etcd.next().await;
     tokio::time::sleep(Duration::from_millis(200)).await;
-    forget_peak(&proxy.process);
+    reset_peak(&proxy.process);
     let rest = proxy.process.rss_kib();
     let writer = async {
         for _ in 0..64 {
@@ -195,8 +195,8 @@ async fn a_writer_that_etcd_does_not_read_waits() {
 async fn cancel_and_deadline_reach_etcd_within_100_ms() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
-    let through = Lane::connect(proxy.address()).await.unwrap();
+    let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
+    let through = H2Connection::connect(proxy.address()).await.unwrap();
     let held = lock_request(&direct, "lock").await;
     assert!(direct.unary(LOCK, held.as_ref(), None).await.ok());
     for how in ["cancel", "a client that is gone", "deadline"] {
@@ -252,7 +252,7 @@ async fn cancel_and_deadline_reach_etcd_within_100_ms() {
 }
 
 /// A request for a lock under a lease of its own.
-async fn lock_request(lane: &Lane, name: &str) -> Msg {
+async fn lock_request(lane: &H2Connection, name: &str) -> Msg {
     let lease = lane
         .unary(GRANT, Msg::new().int(1, 600).as_ref(), None)
         .await;
@@ -263,7 +263,7 @@ async fn lock_request(lane: &Lane, name: &str) -> Msg {
 }
 
 /// Waits until so many have the lock or wait for it.
-async fn wait_count(lane: &Lane, wanted: i64) {
+async fn wait_count(lane: &H2Connection, wanted: i64) {
     let all = Msg::new().bytes(1, "lock/").bytes(2, "lock0").int(9, 1);
     let until = Instant::now() + Duration::from_secs(10);
     loop {

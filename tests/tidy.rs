@@ -118,11 +118,11 @@ fn imports_go_down_the_layers() {
         "pub(crate) use crate::net::b as c;",
     ] {
         let mut files = below.to_vec();
-        files.push(("src/machine.rs", text));
+        files.push(("src/state_machine.rs", text));
         let found = findings(&files);
         assert_eq!(found.len(), 1, "{text}: {found:?}");
         assert!(
-            found[0].starts_with("src/machine.rs:") && found[0].ends_with(upward),
+            found[0].starts_with("src/state_machine.rs:") && found[0].ends_with(upward),
             "{found:?}"
         );
     }
@@ -130,7 +130,7 @@ fn imports_go_down_the_layers() {
     // Tests may look anywhere.
     let mut files = below.to_vec();
     files.push((
-        "src/machine.rs",
+        "src/state_machine.rs",
         "#[cfg(test)]\nmod tests {\n    use crate::net::b::X;\n}",
     ));
     assert_tidy(&files);
@@ -262,7 +262,7 @@ fn what_is_not_pure_is_found() {
         ("use tokio;", "tokio"),
         ("async fn f() { tokio::spawn(g()); }", "tokio::spawn"),
     ] {
-        for room in ["src/wire/a.rs", "src/machine/a.rs"] {
+        for room in ["src/wire/a.rs", "src/state_machine/a.rs"] {
             let expected = format!("{room}:2: names {named}, which a pure layer must not");
             assert_found(&[(room, text)], &[&expected]);
         }
@@ -273,7 +273,7 @@ fn what_is_not_pure_is_found() {
         )]);
     }
     assert_tidy(&[(
-        "src/machine/a.rs",
+        "src/state_machine/a.rs",
         "use std::sync::Arc;\nuse std::time::{Duration, Instant};\n// std::io is not for us\n\
          fn f(now: Instant) -> &'static str { \"tokio::spawn\" }",
     )]);

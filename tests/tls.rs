@@ -19,12 +19,12 @@ use rustls::pki_types::ServerName;
 use support::cluster::Cluster;
 use support::grpc::{Client, Reply};
 use support::http as raw;
-use support::pages::logged;
 use support::pb::{self, Msg};
 use support::proxy::Proxy;
+use support::proxy_output::log_entries;
 use support::release::NEWEST;
 use support::scripted_etcd::framed;
-use support::tls::{Identity, Tls, call_over};
+use support::tls::{CertFiles, Tls, read_over};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsConnector;
@@ -40,7 +40,7 @@ async fn read(proxy: &Proxy) -> Reply {
         .await
 }
 
-fn cert_flags(identity: &Identity) -> [String; 2] {
+fn cert_flags(identity: &CertFiles) -> [String; 2] {
     [
         format!("--cert={}", identity.cert.display()),
         format!("--key={}", identity.key.display()),
@@ -91,7 +91,7 @@ async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
         let proxy = Proxy::start_with(&flags);
         let begun = Instant::now();
         let reply = read(&proxy).await;
-        let warned = logged(
+        let warned = log_entries(
             &proxy,
             "--insecure-skip-tls-verify: etcd's certificate is not verified",
         );
@@ -112,7 +112,7 @@ async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
         assert!(begun.elapsed() >= Duration::from_secs(2), "{flags:?}");
         let trouble: Vec<_> = ["endpoint cannot be reached", "connection to endpoint lost"]
             .iter()
-            .flat_map(|message| logged(&proxy, message))
+            .flat_map(|message| log_entries(&proxy, message))
             .collect();
         let [first, ..] = &trouble[..] else {
             panic!("{flags:?}: nothing in the log:\n{}", proxy.process.log())
@@ -141,12 +141,14 @@ async fn a_certificate_that_cannot_be_trusted_ends_in_unavailable_and_a_reason()
     ];
     flags.extend(cert_flags(&tls.client));
     let proxy = Proxy::start_with(&flags);
-    let lane = support::load::Lane::connect(proxy.address()).await.unwrap();
+    let lane = support::load::H2Connection::connect(proxy.address())
+        .await
+        .unwrap();
     let told = lane
         .unary(PUT, Msg::new().bytes(1, "k").as_ref(), None)
         .await;
     assert_eq!(told.code, Some(14), "{told:?}");
-    let dials = logged(&proxy, "endpoint cannot be reached");
+    let dials = log_entries(&proxy, "endpoint cannot be reached");
     let error = dials[0]["error"].as_str().unwrap();
     assert!(error.contains("certificate"), "{error}");
 }
@@ -154,7 +156,7 @@ async fn a_certificate_that_cannot_be_trusted_ends_in_unavailable_and_a_reason()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unix_sockets_are_endpoints_too() {
     let cluster = Cluster::start(NEWEST, 1);
-    let dir = support::janitor::temp_dir();
+    let dir = support::exit_cleanup::temp_dir();
     let path = dir.path().join("etcd.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let etcd = cluster.endpoint(0);
@@ -174,12 +176,12 @@ async fn unix_sockets_are_endpoints_too() {
 }
 
 /// A plaintext etcd and a proxy that serves TLS.
-fn secure(cluster: &Cluster, tls: &Tls, server: &Identity, ca: bool) -> Proxy {
+fn secure(cluster: &Cluster, tls: &Tls, server: &CertFiles, ca: bool) -> Proxy {
     let ca = ca.then(|| format!("--trusted-ca-file={}", tls.ca.display()));
     secure_with(cluster, server, ca.as_slice())
 }
 
-fn secure_with(cluster: &Cluster, server: &Identity, flags: &[String]) -> Proxy {
+fn secure_with(cluster: &Cluster, server: &CertFiles, flags: &[String]) -> Proxy {
     Proxy::start(cluster, &[&served(server)[..], flags].concat())
 }
 
@@ -194,7 +196,7 @@ fn refused(flags: &[String], line: &str) {
     assert_eq!(process.wait(Duration::from_secs(20)).code(), Some(1));
 }
 
-fn served(server: &Identity) -> [String; 2] {
+fn served(server: &CertFiles) -> [String; 2] {
     [
         format!("--cert-file={}", server.cert.display()),
         format!("--key-file={}", server.key.display()),
@@ -309,7 +311,7 @@ async fn a_tls_endpoint_that_is_none_is_passed_over() {
 async fn handshake(
     proxy: &Proxy,
     tls: &Tls,
-    identity: Option<&Identity>,
+    identity: Option<&CertFiles>,
     protocols: &[&[u8]],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let mut config = (*tls.client_config(identity)).clone();
@@ -328,14 +330,18 @@ async fn handshake_with(
 }
 
 /// One call under TLS. With TLS 1.3 a client learns only with the first answer that it is refused.
-async fn call_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Result<(), String> {
+async fn call_tls(proxy: &Proxy, tls: &Tls, identity: Option<&CertFiles>) -> Result<(), String> {
     let stream = handshake(proxy, tls, identity, &[b"h2"])
         .await
         .map_err(|e| e.to_string())?;
-    call_over(stream).await
+    read_over(stream).await
 }
 
-async fn page_tls(proxy: &Proxy, tls: &Tls, identity: Option<&Identity>) -> Result<String, String> {
+async fn page_tls(
+    proxy: &Proxy,
+    tls: &Tls,
+    identity: Option<&CertFiles>,
+) -> Result<String, String> {
     let stream = handshake(proxy, tls, identity, &[b"http/1.1"]).await;
     let stream = stream.map_err(|e| e.to_string())?;
     let said = http1(stream, "/health").await.map_err(|e| e.to_string())?;

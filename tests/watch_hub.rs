@@ -1,13 +1,15 @@
-//! The watch hub against a naive model: by random operations, by a simulation of thousands of
-//! c-watchers over hours, and by what its cost must not grow with.
+//! Tests of the watch hub: random operations against a naive model, a simulation of thousands of
+//! client watchers over hours, and a limit on the cost of many new watchers.
 //!
-//! Longer, by hand: `WATCH_HUB_CASES` random lists, `WATCH_HUB_SEEDS` simulations.
+//! `WATCH_HUB_CASES` sets the number of random lists, `WATCH_HUB_SEEDS` the number of simulations.
 
 use std::time::{Duration, Instant};
 
-use etcd_edge::machine::watch::Told;
-use etcd_edge::machine::watch::hub::{Action, Create, Hub, Identity, Settings, Verdict};
-use etcd_edge::wire::header::Header;
+use etcd_edge::state_machine::watch::FeedEvent;
+use etcd_edge::state_machine::watch::hub::{
+    Action, CheckResult, Create, Hub, IdentityId, Settings,
+};
+use etcd_edge::wire::response_header::Header;
 use fastrand::Rng;
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
@@ -15,7 +17,7 @@ use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
 #[path = "../fuzz/bodies/watch_hub.rs"]
 mod watch_hub;
 
-use watch_hub::{Op, Scale, Start, What, World, check, run};
+use watch_hub::{Op, Scale, Start, WatchSpec, World, check, run};
 
 fn from_env(name: &str, otherwise: u32) -> u32 {
     std::env::var(name).map_or(otherwise, |n| n.parse().unwrap())
@@ -36,25 +38,25 @@ proptest! {
     })]
 
     #[test]
-    fn every_client_is_served_as_if_alone(ops in ops()) {
+    fn every_client_is_served_as_by_a_private_watcher(ops in ops()) {
         check(&ops);
     }
 
     #[test]
-    fn any_bytes_are_operations(data in vec(any::<u8>(), 0..300)) {
+    fn any_bytes_decode_to_operations(data in vec(any::<u8>(), 0..300)) {
         run(&data);
     }
 }
 
 #[test]
-fn hours_of_many_clients() {
+fn thousands_of_watchers_are_served_over_hours() {
     let seeds = from_env("WATCH_HUB_SEEDS", 1);
     for seed in 0..seeds {
         simulate(u64::from(seed));
     }
 }
 
-/// Steps of one simulation; a step is a second long, about.
+/// Steps of one simulation. A step takes about a second of simulated time.
 const STEPS: usize = 20_000;
 
 fn simulate(seed: u64) {
@@ -71,38 +73,38 @@ fn simulate(seed: u64) {
     });
     let mut most = 0;
     for step in 0..STEPS {
-        // Clients come in the first part, and come and go after it.
-        let op = some_op(&mut rng, step < STEPS * 2 / 5);
+        // In the first part, clients only connect. After it, they connect and close.
+        let op = random_op(&mut rng, step < STEPS * 2 / 5);
         world.step(&op);
         most = most.max(world.hub.stats().watchers);
         if step % 1_000 == 0 {
-            world.look();
+            world.verify();
         }
     }
-    world.look();
+    world.verify();
     let stats = world.hub.stats();
     world.finish();
     println!(
-        "seed {seed}: {most} c-watchers, {} events shown, {} barriers, {} catch-ups, {} joined",
+        "seed {seed}: {most} client watchers, {} events delivered, {} barriers, {} catch-ups, {} joined",
         world.delivered, world.barriers, stats.catch_ups_opened, stats.joined
     );
-    assert!(most > 1_000, "the simulation is empty");
-    assert!(world.delivered > 40_000, "hardly anything is shown");
-    assert!(world.barriers > 50, "hardly any progress is told");
-    assert!(stats.catch_ups_opened > 50, "hardly anybody catches up");
+    assert!(most > 1_000, "too few watchers");
+    assert!(world.delivered > 40_000, "too few events delivered");
+    assert!(world.barriers > 50, "too few progress responses");
+    assert!(stats.catch_ups_opened > 50, "too few catch-ups");
 }
 
-fn some_op(rng: &mut Rng, early: bool) -> Op {
+fn random_op(rng: &mut Rng, early: bool) -> Op {
     let n = rng.usize(..);
     let pick = rng.u32(..1_000);
     match pick {
         0..30 if early => Op::Open {
             identity: rng.u8(..2),
-            room: rng.usize(..200_000),
+            capacity: rng.usize(..200_000),
         },
         0..4 => Op::Open {
             identity: rng.u8(..2),
-            room: rng.usize(..200_000),
+            capacity: rng.usize(..200_000),
         },
         4 if rng.bool() => Op::Close(n),
         5..390 if early => create(rng),
@@ -113,7 +115,7 @@ fn some_op(rng: &mut Rng, early: bool) -> Op {
             id: rng.u8(..),
         },
         50..70 => Op::Progress(n),
-        70..250 => Op::Room {
+        70..250 => Op::Capacity {
             stream: n,
             bytes: rng.usize(..20_000),
         },
@@ -154,7 +156,7 @@ fn some_op(rng: &mut Rng, early: bool) -> Op {
 fn create(rng: &mut Rng) -> Op {
     Op::Create {
         stream: rng.usize(..),
-        what: What {
+        spec: WatchSpec {
             key: rng.usize(..),
             end: rng.u8(..),
             start: match rng.u8(..20) {
@@ -169,13 +171,13 @@ fn create(rng: &mut Rng) -> Op {
     }
 }
 
-/// W1: newcomers to one range open one feed, and none waits for another.
+/// Rule W1: new watchers of one range open one feed, and none waits for another.
 #[test]
-fn ten_thousand_newcomers_open_one_feed() {
+fn ten_thousand_new_watchers_open_one_feed() {
     let now = Instant::now();
     let mut hub = Hub::new(Settings::default(), now);
     let streams: Vec<_> = (0..10_000)
-        .map(|_| hub.stream_opened(Identity(1), 1 << 20))
+        .map(|_| hub.stream_opened(IdentityId(1), 1 << 20))
         .collect();
     for stream in &streams {
         hub.create(
@@ -196,14 +198,14 @@ fn ten_thousand_newcomers_open_one_feed() {
     }
     assert_eq!((feeds.len(), checks.len()), (1, 10_000));
     for check in checks {
-        hub.checked(check, Verdict::Granted);
+        hub.checked(check, CheckResult::Granted);
     }
     assert_eq!(hub.actions().count(), 0);
     let header = Header {
         revision: 5,
         ..Header::default()
     };
-    let live = Told::Live {
+    let live = FeedEvent::Live {
         from: 6,
         through: 5,
         header,

@@ -1,33 +1,36 @@
-//! What c-watchers cost in the hub while nothing happens. Alone in its process, which it weighs.
+//! Memory cost of idle client watchers in the watch hub. The test measures its own process, so it
+//! is the only test in it.
 
 use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use etcd_edge::machine::watch::hub::{Action, Create, FeedId, Hub, Identity, Settings, Verdict};
-use etcd_edge::machine::watch::{Batch, Told};
-use etcd_edge::wire::header::Header;
+use etcd_edge::state_machine::watch::hub::{
+    Action, CheckResult, Create, FeedId, Hub, IdentityId, Settings,
+};
+use etcd_edge::state_machine::watch::{Batch, FeedEvent};
+use etcd_edge::wire::response_header::Header;
 use etcd_edge::wire::watch::Event;
 
 const STREAMS: usize = 100;
 const EACH: usize = 1_000;
 
-/// All on one range, then each on a key of its own within it: bytes a c-watcher, and how many are
-/// shown an event of one key.
+/// Measures watchers of one range, then watchers of separate keys in that range. Each result has
+/// the bytes per watcher and the number of watchers that get an event of one key.
 #[test]
-fn an_idle_c_watcher_is_small() {
-    let (shared, shown) = weigh(|_| "k".to_owned());
-    println!("on one range: {shared} B a c-watcher");
-    assert_eq!(shown, STREAMS * EACH);
-    let (apart, shown) = weigh(|n| format!("k{n:06}"));
-    println!("each on its key: {apart} B a c-watcher");
-    assert_eq!(shown, 2);
+fn an_idle_client_watcher_needs_little_memory() {
+    let (shared, notified) = measure(|_| "k".to_owned());
+    println!("on one range: {shared} B per client watcher");
+    assert_eq!(notified, STREAMS * EACH);
+    let (separate, notified) = measure(|n| format!("k{n:06}"));
+    println!("on separate keys: {separate} B per client watcher");
+    assert_eq!(notified, 2);
     assert!(shared <= 200, "{shared} B");
-    assert!(apart <= 600, "{apart} B");
+    assert!(separate <= 600, "{separate} B");
 }
 
-fn weigh(key: impl Fn(usize) -> String) -> (usize, usize) {
+fn measure(key: impl Fn(usize) -> String) -> (usize, usize) {
     let mut hub = Hub::new(Settings::default(), Instant::now());
     let header = Header {
         cluster_id: 1,
@@ -36,7 +39,7 @@ fn weigh(key: impl Fn(usize) -> String) -> (usize, usize) {
     };
     hub.known(header);
     let streams: Vec<_> = (0..STREAMS)
-        .map(|_| hub.stream_opened(Identity(0), 1 << 30))
+        .map(|_| hub.stream_opened(IdentityId(0), 1 << 30))
         .collect();
     let prefix = Create {
         key: "k".into(),
@@ -44,8 +47,8 @@ fn weigh(key: impl Fn(usize) -> String) -> (usize, usize) {
         ..Create::default()
     };
     hub.create(streams[0], prefix);
-    let feed = answer(&mut hub).expect("a feed");
-    let live = Told::Live {
+    let feed = grant(&mut hub).expect("a feed");
+    let live = FeedEvent::Live {
         from: 6,
         through: 5,
         header,
@@ -58,28 +61,29 @@ fn weigh(key: impl Fn(usize) -> String) -> (usize, usize) {
             ..Create::default()
         };
         hub.create(streams[n % STREAMS], create);
-        // A range that the prefix covers opens no feed.
-        assert_eq!(answer(&mut hub), None);
+        // The prefix contains this range, so it opens no feed.
+        assert_eq!(grant(&mut hub), None);
     }
     let bytes = resident().saturating_sub(before) / (STREAMS * EACH);
     let started = Instant::now();
-    hub.told(feed, Told::Events(Arc::new(batch(key(7)))));
-    println!("told in {:?}", started.elapsed());
+    hub.told(feed, FeedEvent::Events(Arc::new(batch(key(7)))));
+    println!("delivered in {:?}", started.elapsed());
     let sends = hub
         .actions()
         .filter(|action| matches!(action, Action::Send { .. }));
-    // The prefix is shown it too.
-    let shown = sends.count();
-    (bytes, if shown > 2 { shown - 1 } else { shown })
+    // The watcher of the prefix gets the event too.
+    let notified = sends.count();
+    let notified = if notified > 2 { notified - 1 } else { notified };
+    (bytes, notified)
 }
 
-/// Answers checks; the feed that was opened.
-fn answer(hub: &mut Hub) -> Option<FeedId> {
+/// Grants all permission checks. Returns the feed that was opened.
+fn grant(hub: &mut Hub) -> Option<FeedId> {
     let actions: Vec<Action> = hub.actions().collect();
     let mut opened = None;
     for action in actions {
         match action {
-            Action::Check { check, .. } => hub.checked(check, Verdict::Granted),
+            Action::Check { check, .. } => hub.checked(check, CheckResult::Granted),
             Action::OpenFeed { feed, .. } => opened = Some(feed),
             _ => {}
         }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use support::cluster::{Cluster, stdout_of};
 use support::grpc::Client;
-use support::load::Lane;
-use support::pages;
+use support::load::H2Connection;
 use support::pb::{self, Msg};
 use support::proxy::Proxy;
+use support::proxy_output;
 use support::release::{NEWEST, versions};
 use support::watch::client::{Credentials, login};
 use support::watch::messages::{Create, WATCH};
@@ -47,11 +47,11 @@ fn at_etcd(cluster: &Cluster, watchers: u32, streams: u32) {
     }
 }
 
-async fn lane(address: &str) -> Arc<Lane> {
-    Arc::new(Lane::connect(address).await.expect("a server"))
+async fn lane(address: &str) -> Arc<H2Connection> {
+    Arc::new(H2Connection::connect(address).await.expect("a server"))
 }
 
-async fn put(lane: &Lane, key: &str) -> i64 {
+async fn put(lane: &H2Connection, key: &str) -> i64 {
     let put = Msg::new().bytes(1, key).bytes(2, "v");
     let told = lane.unary(PUT, put.as_ref(), None).await;
     assert!(told.ok(), "{told:?}");
@@ -336,7 +336,7 @@ async fn ranges_set_apart_by_a_flag_share_nothing() {
 
 /// The member that serves the proxy.
 fn serving(cluster: &Cluster, proxy: &Proxy) -> usize {
-    let serving = pages::serving(proxy).expect("an endpoint was picked");
+    let serving = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
     let member = (0..cluster.size()).find(|m| serving.ends_with(&cluster.endpoint(*m)));
     member.unwrap_or_else(|| panic!("{serving} is no member"))
 }

@@ -1,4 +1,5 @@
-//! The trunk against a simulated etcd, over generated operations; the body is the fuzz target's.
+//! Property tests of the trunk, against a simulated etcd, over generated operations. The body is
+//! that of the fuzz target.
 
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
@@ -8,7 +9,7 @@ mod watch_trunk;
 
 use watch_trunk::{Op, Seen};
 
-/// How many operations the seeded run takes; more by hand: `ETCD_EDGE_TRUNK_OPS=1000000`.
+/// Number of operations of the seeded run. `ETCD_EDGE_TRUNK_OPS=1000000` sets a longer run.
 const OPS: u64 = 60_000;
 /// Operations of one seed.
 const OPS_OF_SEED: usize = 600;
@@ -21,19 +22,22 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_feed_is_told_its_range(world in any::<[u8; 4]>(), ops in vec(op(), 0..300)) {
+    fn every_feed_gets_all_events_of_its_range(
+        world in any::<[u8; 4]>(),
+        ops in vec(op(), 0..300),
+    ) {
         watch_trunk::check(world, ops);
     }
 
     #[test]
-    fn any_bytes_are_a_world(data in vec(any::<u8>(), 0..600)) {
+    fn any_bytes_decode_to_a_world(data in vec(any::<u8>(), 0..600)) {
         watch_trunk::run(&data);
     }
 }
 
-/// The same, long, and always the same: what it reaches is counted.
+/// The same model in a long run with fixed seeds. The run must reach every kind of event.
 #[test]
-fn seeded_worlds_are_told_in_full() {
+fn seeded_trunk_runs_reach_every_event() {
     let ops = std::env::var("ETCD_EDGE_TRUNK_OPS");
     let ops = ops.map_or(OPS, |ops| ops.parse().expect("a number of operations"));
     let mut all = Seen::default();

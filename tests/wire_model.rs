@@ -1,5 +1,5 @@
-//! Properties of the wire layer over generated input that looks like real traffic. The checks are
-//! those of the fuzz targets, which see the input nobody would think of.
+//! Property tests of the wire layer, over generated input that resembles real traffic. The checks
+//! are those of the fuzz targets, which also produce unlikely input.
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
@@ -26,14 +26,14 @@ mod protobuf_walk;
 #[path = "../fuzz/bodies/watch_response.rs"]
 mod watch_response;
 
-/// The limit the streams are read with: some of their messages are one byte too large.
+/// Size limit of the streams. Some of their messages exceed it by one byte.
 const MAX_MESSAGE: usize = 300;
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_judged_as_the_models_do(data in vec(any::<u8>(), 0..200)) {
+    fn any_bytes_match_the_models(data in vec(any::<u8>(), 0..200)) {
         grpc_frames::run(&data);
         grpc_message::run(&data);
         grpc_timeout::run(&data);
@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn frames_are_followed_at_every_split(
+    fn frames_are_parsed_at_every_split(
         stream in stream(),
         sizes in vec(any::<u8>(), 0..8),
     ) {
@@ -55,7 +55,7 @@ proptest! {
     }
 
     #[test]
-    fn header_values_near_a_timeout(value in "[0-9]{0,10}[+. -]?[HMSmunhs]?") {
+    fn header_values_near_a_timeout_match_the_model(value in "[0-9]{0,10}[+. -]?[HMSmunhs]?") {
         grpc_timeout::check_parse(value.as_bytes());
     }
 
@@ -69,7 +69,7 @@ proptest! {
     }
 
     #[test]
-    fn times_at_the_edge_of_a_unit(
+    fn times_at_the_edge_of_a_unit_are_formatted(
         unit in 0usize..6,
         value in 99_999_990u64..100_000_010,
         nanos in 0u64..3,
@@ -86,26 +86,29 @@ proptest! {
     }
 
     #[test]
-    fn header_values_near_an_escape(value in "[%0-9a-fA-Fxyz\u{fc}]{0,20}") {
+    fn header_values_near_an_escape_match_the_model(value in "[%0-9a-fA-Fxyz\u{fc}]{0,20}") {
         grpc_message::check_decode(value.as_bytes());
     }
 
     #[test]
-    fn fields_at_the_edge_of_the_format(message in vec(piece(), 0..6)) {
+    fn fields_at_the_edge_of_the_format_match_the_model(message in vec(piece(), 0..6)) {
         protobuf_walk::run(&message.concat());
     }
 
     #[test]
-    fn transactions_are_walked_as_they_decode(txn in txn(), cut in any::<u16>()) {
+    fn walker_and_decoder_agree_on_transactions(txn in txn(), cut in any::<u16>()) {
         let message = txn.encode_to_vec();
         protobuf_walk::check_walk(&message);
-        assert!(protobuf_walk::check_txn(&message), "a well-formed transaction is read");
+        assert!(protobuf_walk::check_txn(&message), "a well-formed transaction is rejected");
         protobuf_walk::run(&message[..usize::from(cut) % (message.len() + 1)]);
     }
 
     #[test]
-    fn puts_are_walked_as_they_decode(puts in vec(put(), 1..4), junk in vec(any::<u8>(), 0..4)) {
-        // One message after another is one message, in which the last value of each field counts.
+    fn walker_and_decoder_agree_on_puts(
+        puts in vec(put(), 1..4),
+        junk in vec(any::<u8>(), 0..4),
+    ) {
+        // Concatenated messages are one message, in which the last value of each field counts.
         let mut message: Vec<u8> = puts.iter().flat_map(Message::encode_to_vec).collect();
         protobuf_walk::check_put(&message);
         message.extend(junk);
@@ -113,14 +116,14 @@ proptest! {
     }
 
     #[test]
-    fn watch_answers_are_read_and_written(
-        answer in watch_response(),
+    fn watch_responses_are_read_and_written(
+        response in watch_response(),
         draw in any::<u8>(),
         cut in any::<u16>(),
         flip in any::<(u16, u8)>(),
     ) {
-        let mut message = answer.encode_to_vec();
-        assert!(watch_response::check(&message, draw), "an answer of etcd's is read");
+        let mut message = response.encode_to_vec();
+        assert!(watch_response::check(&message, draw), "a response of etcd is rejected");
         watch_response::check(&message[..usize::from(cut) % (message.len() + 1)], draw);
         if !message.is_empty() {
             let at = usize::from(flip.0) % message.len();
@@ -130,7 +133,7 @@ proptest! {
     }
 }
 
-/// Messages as peers send them, now and then a faulty one, and maybe an end amid one.
+/// Generates a stream of messages, with faulty ones now and then, that may end within a message.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let len = prop_oneof![
         4 => 0..20usize,
@@ -157,7 +160,8 @@ fn bytes() -> impl Strategy<Value = bytes::Bytes> {
     vec(any::<u8>(), 0..140).prop_map(bytes::Bytes::from)
 }
 
-/// Parts of fields: tags and lengths in every spelling, in and out of range, and some bytes.
+/// Generates parts of fields: tags and lengths in every encoding, in and out of range, and raw
+/// bytes.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![
         0..8u64,
@@ -236,7 +240,7 @@ fn txn_of(request: impl Strategy<Value = Request>) -> impl Strategy<Value = TxnR
     })
 }
 
-/// Answers as etcd sends them: events in the order of their revisions.
+/// Generates responses in etcd's format, with events in the order of their revisions.
 fn watch_response() -> impl Strategy<Value = WatchResponse> {
     let header = (any::<u64>(), any::<u64>(), any::<i64>(), any::<u64>()).prop_map(
         |(cluster_id, member_id, revision, raft_term)| ResponseHeader {

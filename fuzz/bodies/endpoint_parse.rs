@@ -1,21 +1,21 @@
-//! Endpoints: whatever text is taken means the same when printed and read again, and its pieces are
-//! fit for dialling and for a request.
+//! Fuzz body for endpoint parsing. An accepted text has the same meaning after it is printed and
+//! parsed again. Its parts are valid for dialling and for a request.
 
 use etcd_edge::upstream::endpoint::{Address, Endpoint, EndpointError, Scheme};
 
-/// The whole input is one endpoint, if it is UTF-8.
+/// Parses the whole input as one endpoint if it is UTF-8.
 pub(crate) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
     match Endpoint::parse(text) {
-        Ok(endpoint) => check_taken(text, &endpoint),
-        Err(error) => check_refused(text, error),
+        Ok(endpoint) => check_accepted(text, &endpoint),
+        Err(error) => check_rejected(text, error),
     }
 }
 
-/// What holds of every endpoint.
-pub(crate) fn check_taken(text: &str, endpoint: &Endpoint) {
+/// Checks the properties of every accepted endpoint.
+pub(crate) fn check_accepted(text: &str, endpoint: &Endpoint) {
     let printed = endpoint.to_string();
     assert!(!printed.contains(char::is_control), "{printed:?}");
     assert_eq!(
@@ -37,7 +37,7 @@ pub(crate) fn check_taken(text: &str, endpoint: &Endpoint) {
     let authority = endpoint.authority();
     assert!(
         authority.parse::<http::uri::Authority>().is_ok(),
-        "{text:?} gives {authority:?}"
+        "{text:?} has the authority {authority:?}"
     );
 
     for tls in [false, true] {
@@ -49,7 +49,7 @@ pub(crate) fn check_taken(text: &str, endpoint: &Endpoint) {
         }
     }
 
-    // A scheme before it changes the scheme and nothing else.
+    // A scheme in front of the text changes the scheme and nothing else.
     if !text.contains("://") {
         assert_eq!(endpoint.scheme, Scheme::Unspecified);
         for (prefix, scheme) in [("http://", Scheme::Plain), ("https://", Scheme::Tls)] {
@@ -62,8 +62,8 @@ pub(crate) fn check_taken(text: &str, endpoint: &Endpoint) {
     }
 }
 
-/// A refusal has the reason that a glance at the text confirms.
-pub(crate) fn check_refused(text: &str, error: EndpointError) {
+/// Checks the reason of a rejection with a simple look at the text.
+pub(crate) fn check_rejected(text: &str, error: EndpointError) {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let confirmed = match error {
         EndpointError::NoHost => rest.trim_end_matches('/').is_empty() || rest.starts_with(':'),
@@ -78,6 +78,6 @@ pub(crate) fn check_refused(text: &str, error: EndpointError) {
         EndpointError::HasPath => rest.contains(['/', '?', '#']),
         EndpointError::BadSocketPath => rest.is_empty() || rest.contains(char::is_control),
     };
-    assert!(confirmed, "{text:?} is refused: {error}");
+    assert!(confirmed, "{text:?} is rejected: {error}");
     assert!(!error.to_string().is_empty());
 }

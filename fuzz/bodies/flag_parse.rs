@@ -1,5 +1,5 @@
-//! Command lines and configuration files: whatever is typed is obeyed or refused in one line that names
-//! what was typed, or the file and the line.
+//! Fuzz body for command lines and configuration files. Every setting is applied or rejected. An
+//! error is one line that names the argument, or the file and the line.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -8,13 +8,13 @@ use etcd_edge::cli::{self, Parsed, UsageError};
 use etcd_edge::config::{Config, MAX_WORKERS};
 use etcd_edge::upstream::endpoint::{Endpoint, Scheme};
 
-/// Each line of the input is one argument of `start`.
+/// Uses each line of the input as one argument of `start`.
 pub(crate) fn run(data: &[u8]) {
     let args: Vec<OsString> = data
         .split(|b| *b == b'\n')
         .map(|arg| OsString::from_vec(arg.to_vec()))
         .collect();
-    // The arguments themselves may hold the command.
+    // The arguments themselves may contain the command.
     let bare = parse(&[], &args);
     check(&args, &bare);
     let started = parse(&["start"], &args);
@@ -28,7 +28,7 @@ pub(crate) fn run(data: &[u8]) {
     file(data);
 }
 
-/// The input as a file: it means what the command line means that has its values.
+/// Parses the input as a configuration file. Its settings resolve to the same configuration.
 fn file(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -47,7 +47,8 @@ fn file(data: &[u8]) {
                 .and_then(|rest| rest.split(':').next());
             let line = line.and_then(|line| line.parse::<usize>().ok());
             let lines = text.split(['\n', '\r']).count();
-            // What is missing at the end may be blamed on the line behind it; and what no line gives, on none.
+            // An error about a missing part may name the line after the last one. Some errors have
+            // no line.
             assert!(
                 line.is_none_or(|line| line <= lines + 1),
                 "{error} of {lines} lines"
@@ -57,7 +58,7 @@ fn file(data: &[u8]) {
     }
 }
 
-/// What holds of every outcome.
+/// Checks the properties of every outcome.
 pub(crate) fn check(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
     match outcome {
         Ok(Parsed::Run(config, _) | Parsed::Check(config)) => check_config(config),
@@ -66,7 +67,7 @@ pub(crate) fn check(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
     }
 }
 
-/// Whoever reads the options need not check them again.
+/// Checks that a parsed configuration is valid: code that uses it does not check again.
 pub(crate) fn check_config(config: &Config) {
     assert!(config.listen_addr.contains(':'));
     assert!(!config.endpoints.is_empty());
@@ -86,7 +87,7 @@ pub(crate) fn check_config(config: &Config) {
     }
 }
 
-/// One line; and a flag it blames was typed.
+/// Checks that an error is one line, and that the flag it names is among the arguments.
 pub(crate) fn check_error(args: &[OsString], error: &str) {
     assert!(
         !error.is_empty() && !error.contains(|c: char| c.is_control()),
@@ -102,7 +103,7 @@ pub(crate) fn check_error(args: &[OsString], error: &str) {
         .unwrap();
     let flag = flag.strip_prefix("experimental-").unwrap_or(flag);
     let named = |arg: &OsString| {
-        // A control character is shown escaped, and so are all that follow the first.
+        // The error text escapes a control character and everything after it.
         let arg = arg.to_string_lossy();
         let typed = arg.trim_start_matches('-');
         let typed = typed.strip_prefix("experimental-").unwrap_or(typed);
@@ -111,11 +112,12 @@ pub(crate) fn check_error(args: &[OsString], error: &str) {
     };
     assert!(
         args.iter().any(named),
-        "{error:?} blames what is not in {args:?}"
+        "{error:?} names a flag that is not in {args:?}"
     );
 }
 
-/// Flags given again change nothing: the last scalar was there before, and endpoints count once.
+/// Checks that repeated flags change nothing: the last value of a scalar wins, endpoints are
+/// deduplicated.
 fn check_order(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
     let Ok(Parsed::Run(once, _)) = outcome else {
         return;
@@ -125,12 +127,12 @@ fn check_order(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
     }
     let twice: Vec<OsString> = args.iter().chain(args).cloned().collect();
     match parse(&["start"], &twice) {
-        Ok(Parsed::Run(twice, _)) => assert_eq!(*once, twice, "said twice: {args:?}"),
-        other => panic!("said twice: {args:?}: {other:?}"),
+        Ok(Parsed::Run(twice, _)) => assert_eq!(*once, twice, "repeated: {args:?}"),
+        other => panic!("repeated: {args:?}: {other:?}"),
     }
 }
 
-/// With a file that says nothing, whatever its name.
+/// Parses the arguments. A configuration file of any name is empty.
 fn parse(command: &[&str], args: &[OsString]) -> Result<Parsed, UsageError> {
     let args = command
         .iter()

@@ -1,11 +1,11 @@
-//! gRPC framing: the scanner and the reader, fed in pieces, against a model that sees the whole
-//! stream at once.
+//! Fuzz body for gRPC framing. The scanner and the reader get a stream in pieces, and a model sees
+//! the whole stream at once.
 
 use bytes::Bytes;
 use etcd_edge::wire::frame::{self, FrameError, HEAD_LEN, Message, Reader, Scanner};
 
-/// The first byte sets the size limit, the second the number of piece sizes that follow; the rest
-/// is the stream.
+/// The first byte sets the size limit, the second the number of piece sizes that follow. The rest
+/// of the input is the stream.
 pub(crate) fn run(data: &[u8]) {
     let [limit, count, rest @ ..] = data else {
         return;
@@ -14,7 +14,8 @@ pub(crate) fn run(data: &[u8]) {
     check(stream, sizes, u64::from(*limit) * 3);
 }
 
-/// Feeds `stream` in pieces of `sizes` bytes, over and over, and compares each step with the model.
+/// Feeds `stream` in pieces of `sizes` bytes, repeated as needed, and compares each step with the
+/// model.
 pub(crate) fn check(stream: &[u8], sizes: &[u8], max: u64) {
     let model = Model::read(stream, max);
     let pieces = pieces(stream.len(), sizes);
@@ -24,14 +25,14 @@ pub(crate) fn check(stream: &[u8], sizes: &[u8], max: u64) {
     check_encode(stream, &model);
 }
 
-/// What a stream holds.
+/// Content of a stream.
 struct Model {
     messages: Vec<Message>,
-    /// For each message the offset behind its head.
+    /// For each message the offset after its head.
     starts: Vec<usize>,
-    /// 0 and the offset behind each message.
+    /// 0 and the offset after each message.
     boundaries: Vec<usize>,
-    /// The first fault and the offset behind the byte that shows it.
+    /// The first fault and the offset after the byte that shows it.
     fault: Option<(FrameError, usize)>,
 }
 
@@ -76,17 +77,17 @@ impl Model {
         model
     }
 
-    /// Messages whose head ends within the first `offset` bytes.
+    /// Returns the number of heads that end within the first `offset` bytes.
     fn starts_until(&self, offset: usize) -> u32 {
         self.starts.partition_point(|start| *start <= offset) as u32
     }
 
-    /// The fault once `offset` bytes have been seen.
+    /// Returns the fault that the first `offset` bytes show.
     fn fault_at(&self, offset: usize) -> Option<FrameError> {
         self.fault.filter(|f| f.1 <= offset).map(|f| f.0)
     }
 
-    /// What the end of the stream after `offset` bytes is.
+    /// Returns the expected result if the stream ends after `offset` bytes.
     fn finish_at(&self, offset: usize) -> Result<(), FrameError> {
         match self.fault_at(offset) {
             Some(fault) => Err(fault),
@@ -126,7 +127,7 @@ fn check_reader(stream: &[u8], pieces: &[(usize, usize)], max: u64, model: &Mode
             }
         };
         assert_eq!(end, model.fault_at(to));
-        // Boundary `got` is the one behind message `got - 1`: nothing is returned early or late.
+        // Boundary `got` is the one after message `got - 1`: nothing is returned early or late.
         assert!(model.boundaries[got] <= to);
         assert!(model.boundaries.get(got + 1).is_none_or(|b| *b > to));
         if end.is_none() {
@@ -136,7 +137,7 @@ fn check_reader(stream: &[u8], pieces: &[(usize, usize)], max: u64, model: &Mode
     }
 }
 
-/// A reader whose owner asks only when everything is there.
+/// Checks a reader that is polled only after the whole stream has been pushed.
 fn check_late_reader(stream: &[u8], pieces: &[(usize, usize)], max: u64, model: &Model) {
     let mut reader = Reader::new(max);
     let whole = Bytes::copy_from_slice(stream);
@@ -162,7 +163,8 @@ fn check_encode(stream: &[u8], model: &Model) {
     }
 }
 
-/// Ranges that cut `len` bytes; a size of 0 is an empty piece, no sizes at all one whole piece.
+/// Returns ranges that cut `len` bytes. A size of 0 is an empty piece, no sizes at all is one whole
+/// piece.
 fn pieces(len: usize, sizes: &[u8]) -> Vec<(usize, usize)> {
     let mut pieces = Vec::new();
     let mut at = 0;

@@ -1,8 +1,9 @@
-//! The `grpc-message` header: percent coding both ways against models on text.
+//! Fuzz body for the `grpc-message` header: percent coding in both directions against models on
+//! text.
 
 use etcd_edge::wire::status::{Code, Status, percent_decode, percent_encode};
 
-/// The whole input is a header value, and where it is UTF-8 a status text.
+/// Uses the whole input as a header value, and as a status text if it is UTF-8.
 pub(crate) fn run(data: &[u8]) {
     check_decode(data);
     if let Ok(text) = std::str::from_utf8(data) {
@@ -29,7 +30,7 @@ pub(crate) fn check_decode(value: &[u8]) {
     assert_eq!(percent_decode(value), String::from_utf8_lossy(&bytes));
 }
 
-/// Any text survives the headers, written as the specification says.
+/// Checks that any text survives the headers and is encoded as the specification requires.
 pub(crate) fn check_encode(text: &str) {
     let value = percent_encode(text);
     let model: String = text

@@ -1,10 +1,11 @@
-//! The `grpc-timeout` header: parsing against a model on text, formatting by its promises.
+//! Fuzz body for the `grpc-timeout` header: parsing against a model on text, formatting by its
+//! guarantees.
 
 use std::time::Duration;
 
 use etcd_edge::wire::timeout;
 
-/// The whole input is a header value; its first twelve bytes are a time as well.
+/// Uses the whole input as a header value, and its first twelve bytes as a time.
 pub(crate) fn run(data: &[u8]) {
     check_parse(data);
     if let Some((seconds, rest)) = data.split_first_chunk()
@@ -15,7 +16,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// Compares parsing with the model; a time that a header can say survives being formatted.
+/// Compares parsing with the model. A time that a header can express survives formatting.
 pub(crate) fn check_parse(value: &[u8]) {
     let time = timeout::parse(value);
     assert_eq!(time, model(value), "{value:?}");
@@ -25,26 +26,26 @@ pub(crate) fn check_parse(value: &[u8]) {
     }
 }
 
-/// A formatted time is never longer (P3), and as exact as eight digits allow.
+/// Checks that a formatted time is never longer (P3), and as exact as eight digits allow.
 pub(crate) fn check_format(time: Duration) {
     let text = timeout::format(time);
     let text = text.as_str();
     let (digits, unit) = text.split_at(text.len() - 1);
     assert!(digits == "0" || !digits.starts_with('0'), "{text}");
-    let said = model(text.as_bytes()).unwrap();
-    assert!(said <= time, "{text} is longer than {time:?}");
+    let parsed = model(text.as_bytes()).unwrap();
+    assert!(parsed <= time, "{text} is longer than {time:?}");
     if text == "99999999H" {
         return;
     }
-    let lost = time - said;
+    let lost = time - parsed;
     assert!(lost < model(format!("1{unit}").as_bytes()).unwrap());
     if let Some((_, finer)) = UNITS.iter().zip(&UNITS[1..]).find(|(u, _)| u.0 == unit) {
         let most = model(format!("99999999{}", finer.0).as_bytes()).unwrap();
-        assert!(time > most, "{text} could be said in {}", finer.0);
+        assert!(time > most, "{text} fits in unit {}", finer.0);
     }
 }
 
-/// Units, coarsest first, with how many make an hour.
+/// Units, coarsest first, with their number in an hour.
 const UNITS: [(&str, u64); 6] = [
     ("H", 1),
     ("M", 60),

@@ -1,5 +1,5 @@
-//! HTTP/1.1 from a client: whatever it sends, the connection ends, and what it is answered is
-//! HTTP/1.1 with a status of ours.
+//! Fuzz body for HTTP/1.1 from a client. For any input the connection ends, and the response is
+//! HTTP/1.1 with a status of the proxy.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as StdStream;
@@ -7,25 +7,25 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use etcd_edge::machine::silence::KeepAlive;
+use etcd_edge::driver::state::fleet::{Fleet, FleetOptions};
+use etcd_edge::driver::state::process::{ProcessState, WatchOptions};
+use etcd_edge::driver::state::read_cache::ReadOptions;
+use etcd_edge::driver::{MaxBytes, WorkerContext};
 use etcd_edge::metrics::{CODES, Metrics};
 use etcd_edge::net::stream::Stream;
-use etcd_edge::server::families::MetricsCollector;
+use etcd_edge::server::admin::router::Pages;
 use etcd_edge::server::http1;
-use etcd_edge::server::pages::Pages;
-use etcd_edge::service::fleet::state::{Fleet, FleetOptions};
-use etcd_edge::service::reads::answers::ReadOptions;
-use etcd_edge::service::shared::{Shared, WatchOptions};
-use etcd_edge::service::{Ctx, MaxBytes};
+use etcd_edge::server::metrics_export::MetricsCollector;
+use etcd_edge::state_machine::keepalive::KeepaliveOptions;
 use etcd_edge::upstream::endpoint::Endpoint;
 use etcd_edge::upstream::endpoints::{EndpointOptions, Endpoints};
 use etcd_edge::upstream::pool::Pool;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-/// The whole input is what the client sends before it closes its side.
+/// Sends the whole input as a client that then closes its sending side.
 pub(crate) fn run(data: &[u8]) {
-    // These pages ask etcd, and there is none.
+    // These pages send a request to etcd, and there is no etcd.
     if [&b"health"[..], b"/metrics", b"/proxy/status"]
         .iter()
         .any(|page| contains(data, page))
@@ -37,13 +37,13 @@ pub(crate) fn run(data: &[u8]) {
     client.shutdown(std::net::Shutdown::Write).unwrap();
     server.set_nonblocking(true).unwrap();
     RUNTIME.with(|runtime| runtime.block_on(serve(server)));
-    let mut answers = Vec::new();
-    client.read_to_end(&mut answers).unwrap();
-    check(&answers);
+    let mut responses = Vec::new();
+    client.read_to_end(&mut responses).unwrap();
+    check(&responses);
 }
 
 async fn serve(server: StdStream) {
-    let shared = Shared::new(
+    let shared = ProcessState::new(
         1,
         WatchOptions {
             log_bytes: 0,
@@ -66,7 +66,7 @@ async fn serve(server: StdStream) {
             metrics().fleet.clone(),
         ),
     );
-    let ctx = Rc::new(Ctx::new(
+    let ctx = Rc::new(WorkerContext::new(
         Pool::new(endpoints().clone(), 0),
         metrics().clone(),
         Arc::new(shared),
@@ -81,24 +81,24 @@ async fn serve(server: StdStream) {
     let stream = Stream::Unix(UnixStream::from_std(server).unwrap());
     let served = http1::serve(&ctx, &pages, stream);
     let ended = tokio::time::timeout(Duration::from_secs(2), served).await;
-    // An error is the client's fault; not ending is ours.
+    // An error is the client's fault. A connection that does not end is the proxy's fault.
     assert!(ended.is_ok(), "the connection does not end");
 }
 
-/// Every answer begins as HTTP/1.1 does, and none is a success: no page was asked for.
-fn check(answers: &[u8]) {
-    if answers.is_empty() {
+/// Checks that a response starts with the version and is no success: the input requests no page.
+fn check(responses: &[u8]) {
+    if responses.is_empty() {
         return;
     }
-    let version = &answers[..answers.len().min(9)];
+    let version = &responses[..responses.len().min(9)];
     assert!(
         version == b"HTTP/1.1 " || version == b"HTTP/1.0 ",
         "{}",
-        answers.escape_ascii()
+        responses.escape_ascii()
     );
-    let status = std::str::from_utf8(&answers[9..12]).unwrap();
+    let status = std::str::from_utf8(&responses[9..12]).unwrap();
     let status: u16 = status.parse().unwrap();
-    assert!(matches!(status, 400..=499), "{}", answers.escape_ascii());
+    assert!(matches!(status, 400..=499), "{}", responses.escape_ascii());
 }
 
 fn contains(data: &[u8], part: &[u8]) -> bool {
@@ -119,7 +119,7 @@ fn endpoints() -> &'static Arc<Endpoints> {
     static ENDPOINTS: OnceLock<Arc<Endpoints>> = OnceLock::new();
     ENDPOINTS.get_or_init(|| {
         let nowhere = Endpoint::parse("unix:///nowhere").unwrap();
-        let keepalive = KeepAlive {
+        let keepalive = KeepaliveOptions {
             time: Duration::from_secs(10),
             timeout: Duration::from_secs(20),
             without_calls: false,

@@ -1,5 +1,6 @@
-//! The lease hub against a naive model: each client has its own heartbeats, in its own order, and
-//! each of them wants one answer, of a heartbeat that left after it came.
+//! Fuzz body for the lease hub, against a naive model. In the model each client has its own
+//! heartbeats in order. Each heartbeat gets one response, to an upstream heartbeat that was sent
+//! after it arrived (L2).
 //!
 //! The input is a list of [`Op`]s, three bytes each.
 
@@ -8,53 +9,55 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Counts, End, Examined, Hub, Lost, PeerId, StreamId};
+use etcd_edge::state_machine::lease::{
+    Action, Counts, End, Examined, Hub, PeerId, StreamId, Unavailable,
+};
 use etcd_edge::wire::status::{Code, Status};
 
-/// Most operations of one run.
+/// Maximum number of operations of one run.
 const MAX_OPS: usize = 2_048;
 
 /// Time to live of every lease, in seconds.
 const TTL: u64 = 5;
 
-/// One step of the world.
+/// One step of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
     /// A client opens a stream.
     Open(u8),
-    /// A client's heartbeat for a lease.
+    /// A client sends a heartbeat for a lease.
     Beat(u8, u8),
-    /// Several of one client's for leases in a row.
+    /// A client sends heartbeats for several consecutive leases.
     Burst(u8, u8),
-    /// A client sends no more.
+    /// A client closes its sending side.
     HalfClose(u8),
-    /// A client leaves.
+    /// A client closes its stream.
     Leave(u8),
-    /// etcd works off a lane.
+    /// etcd responds to heartbeats of one upstream stream.
     Serve(u8, u8),
-    /// etcd works off all lanes, as far as it can.
+    /// etcd responds to all heartbeats of all upstream streams, up to the first that blocks.
     ServeAll,
-    /// A stream that was asked for opens.
+    /// One requested upstream stream opens.
     Connect(u8),
-    /// All of them do.
+    /// All requested upstream streams open.
     ConnectAll,
-    /// A stream ends.
+    /// An upstream stream ends.
     Lose(u8, u8),
-    /// A lease becomes something else.
-    Turn(u8, u8),
-    /// etcd answers what was not asked.
-    Nonsense(u8),
-    /// etcd says how long a lease has.
-    Word(u8),
+    /// A lease changes its state.
+    SetLease(u8, u8),
+    /// etcd sends a response that does not belong to a pending heartbeat.
+    Stray(u8),
+    /// etcd responds to a TTL check.
+    TtlResponse(u8),
     /// Time passes.
     Tick(u8, u8),
 }
 
 impl Op {
-    /// Bytes of one.
+    /// Encoded length in bytes.
     pub(crate) const LEN: usize = 3;
 
-    /// Any three bytes are one; what keeps things going is more frequent than what breaks them.
+    /// Decodes any three bytes. Operations that make progress are more frequent than failures.
     pub(crate) fn decode([kind, a, b]: [u8; Op::LEN]) -> Op {
         match kind % 32 {
             0..=1 => Op::Open(a),
@@ -75,19 +78,19 @@ impl Op {
     }
 }
 
-/// What a run did, so that a test can tell that it was not idle.
+/// Counts of the events of a run, so that a test can check that the run was not idle.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) answers: u64,
     pub(crate) merged: u64,
     pub(crate) resent: u64,
     pub(crate) expired: u64,
-    pub(crate) aside: u64,
+    pub(crate) isolated: u64,
     pub(crate) examined: u64,
     pub(crate) refused: u64,
     pub(crate) given_up: u64,
     pub(crate) done: u64,
-    /// Most lanes at a time.
+    /// Maximum number of upstream streams at a time.
     pub(crate) lanes: u64,
 }
 
@@ -97,7 +100,7 @@ impl std::ops::AddAssign for Seen {
         self.merged += more.merged;
         self.resent += more.resent;
         self.expired += more.expired;
-        self.aside += more.aside;
+        self.isolated += more.isolated;
         self.examined += more.examined;
         self.refused += more.refused;
         self.given_up += more.given_up;
@@ -106,7 +109,7 @@ impl std::ops::AddAssign for Seen {
     }
 }
 
-/// Any bytes are operations.
+/// Decodes any bytes as operations and runs them.
 pub(crate) fn run(data: &[u8]) {
     let ops = data
         .chunks_exact(Op::LEN)
@@ -114,24 +117,25 @@ pub(crate) fn run(data: &[u8]) {
     check(ops.take(MAX_OPS));
 }
 
-/// Runs the operations, then lets all come to rest and looks whether everybody got everything.
+/// Runs the operations, then lets the hub finish and checks that every client received all its
+/// responses.
 pub(crate) fn check(ops: impl IntoIterator<Item = Op>) -> Seen {
     let mut world = World::new();
     for op in ops {
         world.step(op);
     }
-    world.rest();
+    world.finish();
     world.seen
 }
 
-/// What etcd does with a heartbeat for a lease.
+/// Reaction of etcd to a heartbeat for a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lease {
-    Lives,
-    /// It has expired and is not revoked: the stream stands still.
+    Alive,
+    /// Expired and not yet revoked: the heartbeat blocks its stream.
     Blocks,
-    Gone,
-    /// Its keys may not be written: the stream ends.
+    Revoked,
+    /// The client may not write its keys: etcd ends the stream.
     Denied,
 }
 
@@ -139,10 +143,9 @@ enum Lease {
 struct Client {
     peer: u64,
     half_closed: bool,
-    /// By lease: when each heartbeat came that is not answered.
+    /// Unanswered heartbeats of each lease, in order of arrival.
     beats: BTreeMap<i64, VecDeque<Beat>>,
 }
-
 struct Beat {
     moment: u64,
     at: Instant,
@@ -151,27 +154,28 @@ struct Beat {
 struct Lane {
     generation: u64,
     up: bool,
-    /// Sent and not answered: the lease, and when.
-    way: VecDeque<(i64, u64)>,
+    /// Heartbeats without a response: the lease, and the moment of sending.
+    in_flight: VecDeque<(i64, u64)>,
 }
 
 struct World {
     hub: Hub,
     now: Instant,
-    /// Counts everything that happens.
+    /// Counter that increases with every event.
     moment: u64,
     leases: BTreeMap<i64, Lease>,
     clients: BTreeMap<StreamId, Client>,
     next_stream: u64,
     lanes: BTreeMap<u64, Lane>,
-    /// The first on its way on streams that were given up.
-    bygone: Vec<(u64, u64, i64)>,
-    /// Leases that etcd is asked about, and since when.
+    /// First in-flight heartbeat of each abandoned stream: lane, generation and lease.
+    abandoned: Vec<(u64, u64, i64)>,
+    /// Leases with a pending TTL check, and the start of the check.
     exams: Vec<(i64, Instant)>,
-    /// What etcd's answers were to: the lease, and when its heartbeat was sent.
+    /// Heartbeat of each etcd response: the lease, and the moment of sending.
     answers: Vec<(i64, u64)>,
-    /// Heartbeats of clients, and to etcd.
+    /// Heartbeats received from clients.
     beats: usize,
+    /// Heartbeats sent to etcd.
     sent: usize,
     counts: Counts,
     seen: Seen,
@@ -188,7 +192,7 @@ impl World {
             clients: BTreeMap::new(),
             next_stream: 0,
             lanes: BTreeMap::new(),
-            bygone: Vec::new(),
+            abandoned: Vec::new(),
             exams: Vec::new(),
             answers: Vec::new(),
             beats: 0,
@@ -233,64 +237,68 @@ impl World {
                 }
             }
             Op::ConnectAll => self.connect_all(),
-            Op::Lose(n, why) => {
+            Op::Lose(n, reason) => {
                 if let Some(lane) = pick(&self.lanes, n) {
-                    let why = match why % 4 {
-                        0 => Lost::Token,
-                        // At its beginning, before anything is asked; else it is the first's fault.
-                        1 if self.lanes[&lane].way.is_empty() => Lost::Refused(denied()),
-                        _ => Lost::Endpoint,
+                    let reason = match reason % 4 {
+                        0 => Unavailable::Token,
+                        // A refusal at the start of the stream. Later the first heartbeat is the
+                        // cause.
+                        1 if self.lanes[&lane].in_flight.is_empty() => {
+                            Unavailable::Refused(denied())
+                        }
+                        _ => Unavailable::Endpoint,
                     };
                     let generation = self.lanes[&lane].generation;
-                    self.hub.lost(lane, generation, why, self.now);
+                    self.hub.lost(lane, generation, reason, self.now);
                 }
             }
-            Op::Turn(lease, n) => {
+            Op::SetLease(lease, n) => {
                 let lease = i64::from(lease % 48);
                 let to = match n % 8 {
                     0 => Lease::Blocks,
-                    1 => Lease::Gone,
+                    1 => Lease::Revoked,
                     2 => Lease::Denied,
-                    _ => Lease::Lives,
+                    _ => Lease::Alive,
                 };
-                // One that may not have expired yet does not block: what the hub relies on.
+                // The hub relies on this: a lease that cannot have expired yet does not block.
                 if to != Lease::Blocks || !self.is_renewed(lease) {
                     self.leases.insert(lease, to);
                 }
             }
-            Op::Nonsense(n) if n % 2 == 0 => {
-                // Of a stream that was given up: nothing may come of it.
-                if let Some((lane, generation, lease)) = self.bygone.pop() {
-                    let message = Bytes::from_static(b"bygone");
+            Op::Stray(n) if n % 2 == 0 => {
+                // A response on an abandoned stream must have no effect.
+                if let Some((lane, generation, lease)) = self.abandoned.pop() {
+                    let message = Bytes::from_static(b"abandoned");
                     let ttl = Duration::from_secs(TTL);
                     let from = (lane, generation);
                     self.hub.answered(from, lease, ttl, &message, self.now);
-                    self.hub.lost(lane, generation, Lost::Endpoint, self.now);
+                    self.hub
+                        .lost(lane, generation, Unavailable::Endpoint, self.now);
                     assert_eq!(self.hub.next_action(), None);
                 }
             }
-            Op::Nonsense(n) => {
+            Op::Stray(n) => {
                 if let Some(lane) = pick(&self.lanes, n) {
                     let generation = self.lanes[&lane].generation;
-                    let message = Bytes::from_static(b"nonsense");
+                    let message = Bytes::from_static(b"stray");
                     let ttl = Duration::from_secs(TTL);
                     self.hub
                         .answered((lane, generation), -1, ttl, &message, self.now);
                 }
             }
-            Op::Word(n) => self.word(n),
+            Op::TtlResponse(n) => self.respond_to_exam(n),
             Op::Tick(a, b) => {
                 let most = if b % 8 == 0 { 12_000 } else { 400 };
-                self.pass(Duration::from_millis(u64::from(a) * most / 255));
+                self.advance(Duration::from_millis(u64::from(a) * most / 255));
             }
         }
         self.settle();
     }
 
-    /// Whether it was renewed so lately that it cannot have expired.
+    /// Reports whether a lease may have been renewed so recently that it cannot have expired.
     fn is_renewed(&self, lease: i64) -> bool {
-        // The world does not say when: whoever lives now may have been renewed just now.
-        self.leases.get(&lease).is_none_or(|l| *l == Lease::Lives)
+        // The model does not record the time of a renewal: a live lease may have just been renewed.
+        self.leases.get(&lease).is_none_or(|l| *l == Lease::Alive)
             && self.answers.iter().any(|(each, _)| *each == lease)
     }
 
@@ -350,44 +358,44 @@ impl World {
         }
     }
 
-    /// One of the leases that were asked about; now and then nobody can say.
-    fn word(&mut self, n: u8) {
+    /// Responds to one pending TTL check. Now and then etcd cannot determine the TTL.
+    fn respond_to_exam(&mut self, n: u8) {
         let at = usize::from(n) % self.exams.len().max(1);
         if at >= self.exams.len() {
             return;
         }
-        let (lease, asked) = self.exams.remove(at);
-        let word = match self.leases.get(&lease).copied().unwrap_or(Lease::Lives) {
+        let (lease, started) = self.exams.remove(at);
+        let outcome = match self.leases.get(&lease).copied().unwrap_or(Lease::Alive) {
             _ if n >= 250 => Examined::Doubtful,
-            Lease::Lives | Lease::Denied => Examined::Lives(Duration::from_secs(TTL)),
-            Lease::Gone => Examined::Unknown,
+            Lease::Alive | Lease::Denied => Examined::Lives(Duration::from_secs(TTL)),
+            Lease::Revoked => Examined::Unknown,
             Lease::Blocks => Examined::Doubtful,
         };
-        self.hub.examined(lease, word, asked, self.now);
+        self.hub.examined(lease, outcome, started, self.now);
     }
 
-    /// One answer after the other, until one blocks.
+    /// Responds to the heartbeats of a stream in order, until one blocks.
     fn serve(&mut self, id: u64, most: usize) {
         for _ in 0..most {
             let Some(lane) = self.lanes.get_mut(&id) else {
                 return;
             };
-            let Some((lease, moment)) = lane.way.front().copied() else {
+            let Some((lease, moment)) = lane.in_flight.front().copied() else {
                 return;
             };
-            let ttl = match self.leases.get(&lease).copied().unwrap_or(Lease::Lives) {
-                Lease::Lives => TTL,
-                Lease::Gone => 0,
+            let ttl = match self.leases.get(&lease).copied().unwrap_or(Lease::Alive) {
+                Lease::Alive => TTL,
+                Lease::Revoked => 0,
                 Lease::Blocks => return,
                 Lease::Denied => {
                     let generation = lane.generation;
-                    let why = Lost::Refused(denied());
-                    self.hub.lost(id, generation, why, self.now);
+                    let reason = Unavailable::Refused(denied());
+                    self.hub.lost(id, generation, reason, self.now);
                     self.perform();
                     return;
                 }
             };
-            lane.way.pop_front();
+            lane.in_flight.pop_front();
             let message = Bytes::from(self.answers.len().to_be_bytes().to_vec());
             self.answers.push((lease, moment));
             let from = (id, lane.generation);
@@ -403,11 +411,11 @@ impl World {
         }
     }
 
-    /// The hub is told the time whenever it wants to know.
-    fn pass(&mut self, time: Duration) {
+    /// Advances the clock, and wakes the hub at each time that it requests.
+    fn advance(&mut self, time: Duration) {
         let until = self.now + time;
         while let Some(at) = self.hub.wake_at(self.now).filter(|at| *at <= until) {
-            assert!(at > self.now, "it wants to be woken at once, again");
+            assert!(at > self.now, "the hub requests an immediate wake-up again");
             self.now = at;
             self.settle();
         }
@@ -425,14 +433,14 @@ impl World {
             .flat_map(|client| client.beats.values());
         assert!(
             beats.all(|beats| beats.front().is_none_or(waits)),
-            "waits for longer than calls do (E4)"
+            "a heartbeat waits for longer than a call may (E4)"
         );
         let owed = |client: &Client| client.beats.values().any(|beats| !beats.is_empty());
         assert!(
             self.clients
                 .values()
                 .all(|client| !client.half_closed || owed(client)),
-            "half-closed, answered and not ended (P4)"
+            "a stream is half-closed, fully answered and not ended (P4)"
         );
         let counts = self.hub.take_counts();
         self.counts.resent += counts.resent;
@@ -440,11 +448,11 @@ impl World {
         self.seen.merged += counts.merged as u64;
         self.seen.resent += counts.resent as u64;
         self.seen.expired += counts.expired as u64;
-        self.seen.aside += counts.aside as u64;
+        self.seen.isolated += counts.aside as u64;
         assert_eq!(self.counts.sent, self.sent);
         assert!(
             self.sent <= self.beats + self.counts.resent,
-            "more went to etcd than clients have sent (L1)"
+            "more heartbeats were sent to etcd than received from clients (L1)"
         );
         assert_eq!(self.hub.c_streams(), self.clients.len());
         assert_eq!(self.hub.s_streams(), self.lanes.len());
@@ -464,17 +472,17 @@ impl World {
                         Lane {
                             generation,
                             up: false,
-                            way: VecDeque::new(),
+                            in_flight: VecDeque::new(),
                         },
                     );
                     if let Some(before) = before {
                         assert!(before.generation < generation);
-                        self.bygone(lane, &before);
+                        self.abandon(lane, &before);
                     }
                 }
                 Action::Close { lane } => {
-                    let before = self.lanes.remove(&lane).expect("a lane that is there");
-                    self.bygone(lane, &before);
+                    let before = self.lanes.remove(&lane).expect("an existing lane");
+                    self.abandon(lane, &before);
                 }
                 Action::Examine { lease } => {
                     self.seen.examined += 1;
@@ -492,10 +500,10 @@ impl World {
         }
     }
 
-    /// What a stream that is given up had on its way.
-    fn bygone(&mut self, id: u64, lane: &Lane) {
-        let first = lane.way.front().map(|(lease, _)| *lease);
-        self.bygone
+    /// Records the first in-flight heartbeat of an abandoned stream.
+    fn abandon(&mut self, id: u64, lane: &Lane) {
+        let first = lane.in_flight.front().map(|(lease, _)| *lease);
+        self.abandoned
             .extend(first.map(|lease| (id, lane.generation, lease)));
     }
 
@@ -505,16 +513,16 @@ impl World {
             let waits = |client: &Client| client.beats.get(lease).is_some_and(|b| !b.is_empty());
             assert!(
                 self.clients.values().any(waits),
-                "a heartbeat that nobody waits for (L1)"
+                "a heartbeat without a waiting client (L1)"
             );
-            let mut ways = self.lanes.values().flat_map(|lane| &lane.way);
+            let mut in_flight = self.lanes.values().flat_map(|lane| &lane.in_flight);
             assert!(
-                ways.all(|(each, _)| each != lease),
-                "two heartbeats of one lease are on their way"
+                in_flight.all(|(each, _)| each != lease),
+                "two heartbeats of one lease are in flight"
             );
-            let lane = self.lanes.get_mut(&id).expect("a lane that is there");
-            assert!(lane.up, "a stream that is not open");
-            lane.way.push_back((*lease, self.moment));
+            let lane = self.lanes.get_mut(&id).expect("an existing lane");
+            assert!(lane.up, "the stream is not open");
+            lane.in_flight.push_back((*lease, self.moment));
             self.sent += 1;
         }
         let batch = leases.iter().collect::<BTreeSet<_>>();
@@ -522,30 +530,27 @@ impl World {
     }
 
     fn answer(&mut self, stream: StreamId, message: &Bytes, times: u32) {
-        let client = self
-            .clients
-            .get_mut(&stream)
-            .expect("a stream that is open");
+        let client = self.clients.get_mut(&stream).expect("an open stream");
         let number = usize::from_be_bytes(message[..].try_into().unwrap());
         let (lease, moment) = self.answers[number];
         assert!(times > 0);
-        let beats = client.beats.get_mut(&lease).expect("one that was asked");
+        let beats = client.beats.get_mut(&lease).expect("a requested lease");
         for _ in 0..times {
             let beat = beats
                 .pop_front()
                 .expect("no more answers than heartbeats (L2)");
             assert!(
                 beat.moment < moment,
-                "answered by a heartbeat that left before it came (L2)"
+                "the response belongs to a heartbeat sent before this one arrived (L2)"
             );
         }
-        // Whatever is left came after that one left.
+        // The remaining heartbeats arrived after the upstream heartbeat was sent.
         assert!(beats.front().is_none_or(|beat| beat.moment > moment));
         self.seen.answers += u64::from(times);
     }
 
     fn end(&mut self, stream: StreamId, why: &End) {
-        let client = self.clients.remove(&stream).expect("a stream that is open");
+        let client = self.clients.remove(&stream).expect("an open stream");
         let mut left = client.beats.iter().filter(|(_, beats)| !beats.is_empty());
         match why {
             End::Done => {
@@ -555,46 +560,53 @@ impl World {
             End::Unavailable => {
                 let long = |beat: &Beat| self.now - beat.at >= limits::WAIT_FOR_ENDPOINT;
                 let oldest = |(_, beats): (_, &VecDeque<Beat>)| beats.front().is_some_and(long);
-                assert!(left.any(oldest), "told so before its time (E4)");
+                assert!(left.any(oldest), "reported too early (E4)");
                 self.seen.given_up += 1;
             }
             End::Refused(status) => {
                 assert_eq!(*status, denied());
                 let denied = |(lease, _): (&i64, _)| self.leases.get(lease) == Some(&Lease::Denied);
-                assert!(left.any(denied), "not the one who is refused (L4)");
+                assert!(
+                    left.any(denied),
+                    "the refused lease is not of this stream (L4)"
+                );
                 self.seen.refused += 1;
             }
         }
     }
 
-    /// Nothing blocks any more: everybody gets what is still owed, and then nothing is left.
-    fn rest(&mut self) {
+    /// Removes all blocks, and checks that every client gets its responses and that nothing
+    /// remains.
+    fn finish(&mut self) {
         for lease in self.leases.values_mut() {
-            *lease = Lease::Lives;
+            *lease = Lease::Alive;
         }
         for _ in 0..200 {
             self.connect_all();
             self.settle();
             self.serve_all();
             while !self.exams.is_empty() {
-                self.word(0);
+                self.respond_to_exam(0);
             }
             self.settle();
-            self.pass(Duration::from_millis(50));
+            self.advance(Duration::from_millis(50));
         }
         for (stream, client) in &self.clients {
             let left: usize = client.beats.values().map(VecDeque::len).sum();
-            assert_eq!(left, 0, "{stream:?} waits for ever");
+            assert_eq!(left, 0, "{stream:?} never gets its responses");
         }
-        self.pass(Duration::from_secs(30));
-        assert!(self.lanes.len() <= 1, "lanes that nobody needs stay (L1)");
+        self.advance(Duration::from_secs(30));
+        assert!(
+            self.lanes.len() <= 1,
+            "unused upstream streams stay open (L1)"
+        );
         for stream in self.clients.keys().copied().collect::<Vec<_>>() {
             self.clients.get_mut(&stream).unwrap().half_closed = true;
             self.hub.half_closed(stream, self.now);
             self.perform();
         }
         assert!(self.clients.is_empty(), "half-closed and not ended (P4)");
-        self.pass(Duration::from_secs(60));
+        self.advance(Duration::from_secs(60));
         assert!(self.hub.is_over(), "{:?}", self.hub);
         assert_eq!(self.hub.wake_at(self.now), None);
     }

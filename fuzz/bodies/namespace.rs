@@ -1,6 +1,7 @@
-//! The translation of a namespace: what it lets pass decodes to what a naive translation of the decoded
-//! message gives, however the message is cut into pieces; and read by the most credulous of parsers, one
-//! that sees every occurrence of a field, no request holds a key or a range outside (N1–N3).
+//! Fuzz body for namespace translation. A message that passes decodes to the naive translation of
+//! the decoded input, however the message is cut into pieces. A second decoder sees every
+//! occurrence of a field. For this most permissive parser, too, no request contains a key or a
+//! range outside (N1–N3).
 
 use std::fmt::Debug;
 
@@ -12,7 +13,7 @@ use etcd_edge::wire::pb::mvccpb::KeyValue;
 use etcd_edge::wire::status::Code;
 use prost::Message;
 
-/// Among them those whose end carries, and one that makes lengths grow.
+/// Prefixes. The end of some carries into an earlier byte, and one makes lengths grow.
 pub(crate) const PREFIXES: [&[u8]; 8] = [
     b"pfx/",
     b"p",
@@ -24,8 +25,8 @@ pub(crate) const PREFIXES: [&[u8]; 8] = [
     &[b'x'; 130],
 ];
 
-/// Every form of request.
-pub(crate) const REQUESTS: [Request; 8] = [
+/// All request shapes.
+pub(crate) const REQUEST_SHAPES: [Request; 8] = [
     Request::Txn,
     Request::Watch,
     Request::Range,
@@ -36,8 +37,8 @@ pub(crate) const REQUESTS: [Request; 8] = [
     Request::Leading,
 ];
 
-/// Every form of answer.
-pub(crate) const ANSWERS: [Answer; 10] = [
+/// All response shapes.
+pub(crate) const RESPONSE_SHAPES: [Answer; 10] = [
     Answer::Txn,
     Answer::Watch,
     Answer::Range,
@@ -50,22 +51,27 @@ pub(crate) const ANSWERS: [Answer; 10] = [
     Answer::Leader,
 ];
 
-/// The first bytes choose prefix, form, and how the rest, a message, is cut.
+/// The first bytes select the prefix, the shape, and how to cut the rest, which is the message.
 pub(crate) fn run(data: &[u8]) {
-    let [prefix, form, cut, message @ ..] = data else {
+    let [prefix, shape, cut, message @ ..] = data else {
         return;
     };
     let prefix = PREFIXES[usize::from(*prefix) % PREFIXES.len()];
-    let form = usize::from(*form) % (REQUESTS.len() + ANSWERS.len());
-    match REQUESTS.get(form) {
+    let shape = usize::from(*shape) % (REQUEST_SHAPES.len() + RESPONSE_SHAPES.len());
+    match REQUEST_SHAPES.get(shape) {
         Some(request) => check_request(*request, prefix, message, *cut),
-        None => check_answer(ANSWERS[form - REQUESTS.len()], prefix, message, *cut),
+        None => check_response(
+            RESPONSE_SHAPES[shape - REQUEST_SHAPES.len()],
+            prefix,
+            message,
+            *cut,
+        ),
     };
 }
 
-/// Whether a request passes, after all that must hold.
-pub(crate) fn check_request(form: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
-    let check = match form {
+/// Checks a request and reports whether it passes.
+pub(crate) fn check_request(shape: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+    let check = match shape {
         Request::Range => request::<pb::RangeRequest, AnyRange>,
         Request::Put => request::<pb::PutRequest, AnyPut>,
         Request::DeleteRange => request::<pb::DeleteRangeRequest, AnyRange>,
@@ -75,12 +81,12 @@ pub(crate) fn check_request(form: Request, prefix: &[u8], message: &[u8], cut: u
         Request::Unlock => request::<Unlock, AnyPut>,
         Request::Leading => request::<Proclaim, AnyLeading>,
     };
-    check(form, prefix, message, cut)
+    check(shape, prefix, message, cut)
 }
 
-/// Whether an answer passes, after all that must hold.
-pub(crate) fn check_answer(form: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bool {
-    let check = match form {
+/// Checks a response and reports whether it passes.
+pub(crate) fn check_response(shape: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+    let check = match shape {
         Answer::Range => answer::<pb::RangeResponse>,
         Answer::RangeStream => answer::<pb::RangeStreamResponse>,
         Answer::Put => answer::<pb::PutResponse>,
@@ -92,27 +98,27 @@ pub(crate) fn check_answer(form: Answer, prefix: &[u8], message: &[u8], cut: u8)
         Answer::Campaign => answer::<Campaigned>,
         Answer::Leader => answer::<Leader>,
     };
-    check(form, prefix, message, cut)
+    check(shape, prefix, message, cut)
 }
 
-/// What a client is to see, put under the prefix, is what it does see.
-pub(crate) fn check_shown<M: Keyed>(form: Answer, prefix: &[u8], shown: &M, cut: u8) {
+/// Checks that a message stored under the prefix is shown to the client without it.
+pub(crate) fn check_visible<M: Keyed>(shape: Answer, prefix: &[u8], shown: &M, cut: u8) {
     let mut stored = shown.clone();
     stored.visit(&mut |place| match place {
         Place::Key(text) | Place::Name(text) => text.splice_front(prefix),
-        Place::WatchKey(_) | Place::End(_) => panic!("no answer has one"),
+        Place::WatchKey(_) | Place::End(_) => panic!("no response has one"),
     });
     let seen = pieces(&stored.encode_to_vec(), cut);
-    let seen = Namespace::new(prefix).unwrap().answer(form, &seen);
-    stored.leave_out(prefix);
+    let seen = Namespace::new(prefix).unwrap().answer(shape, &seen);
+    stored.remove_hidden(prefix);
     stored.visit(&mut |place| place.restore(prefix));
     assert_eq!(decode::<M>(&seen.unwrap()).unwrap(), stored);
 }
 
-fn request<M: Keyed, A: Confined>(form: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+fn request<M: Keyed, A: Confined>(shape: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
     let namespace = Namespace::new(prefix).unwrap();
-    let whole = namespace.request(form, &pieces(message, 255));
-    let stored = namespace.request(form, &pieces(message, cut));
+    let whole = namespace.request(shape, &pieces(message, 255));
+    let stored = namespace.request(shape, &pieces(message, cut));
     let decoded = M::decode(message);
     let stored = match (whole, stored) {
         (Ok(whole), Ok(stored)) => {
@@ -124,7 +130,7 @@ fn request<M: Keyed, A: Confined>(form: Request, prefix: &[u8], message: &[u8], 
             check_refused(&whole);
             return false;
         }
-        (whole, stored) => panic!("pieces matter: {whole:?} {stored:?}"),
+        (whole, stored) => panic!("the result depends on the pieces: {whole:?} {stored:?}"),
     };
     if let Some(any) = decode::<A>(&stored) {
         any.check(prefix);
@@ -135,7 +141,7 @@ fn request<M: Keyed, A: Confined>(form: Request, prefix: &[u8], message: &[u8], 
         let mut want = client.clone();
         want.visit(&mut |place| place.store(prefix));
         assert_eq!(want, etcd);
-        // And back.
+        // Translate back as well.
         let (mut client, mut back) = (client, etcd);
         back.visit(&mut |place| place.restore(prefix));
         client.visit(&mut |place| {
@@ -150,13 +156,13 @@ fn request<M: Keyed, A: Confined>(form: Request, prefix: &[u8], message: &[u8], 
     true
 }
 
-fn answer<M: Keyed>(form: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+fn answer<M: Keyed>(shape: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bool {
     if let Ok(shown) = M::decode(message) {
-        check_shown(form, prefix, &shown, cut);
+        check_visible(shape, prefix, &shown, cut);
     }
     let namespace = Namespace::new(prefix).unwrap();
-    let whole = namespace.answer(form, &pieces(message, 255));
-    let shown = namespace.answer(form, &pieces(message, cut));
+    let whole = namespace.answer(shape, &pieces(message, 255));
+    let shown = namespace.answer(shape, &pieces(message, cut));
     let shown = match (whole, shown) {
         (Ok(whole), Ok(shown)) => {
             assert_eq!(whole.concat(), shown.concat());
@@ -167,12 +173,12 @@ fn answer<M: Keyed>(form: Answer, prefix: &[u8], message: &[u8], cut: u8) -> boo
             assert_eq!(whole.status().code, Code::Internal);
             return false;
         }
-        (whole, shown) => panic!("pieces matter: {whole:?} {shown:?}"),
+        (whole, shown) => panic!("the result depends on the pieces: {whole:?} {shown:?}"),
     };
     let (etcd, client) = (M::decode(message), decode::<M>(&shown));
     assert_eq!(etcd.is_ok(), client.is_some());
     if let (Ok(mut etcd), Some(client)) = (etcd, client) {
-        etcd.leave_out(prefix);
+        etcd.remove_hidden(prefix);
         etcd.visit(&mut |place| place.restore(prefix));
         assert_eq!(etcd, client);
     }
@@ -185,7 +191,7 @@ fn check_refused(refusal: &Refusal) {
     match status.code {
         Code::InvalidArgument => assert!(own || status.message.starts_with("etcdserver: ")),
         Code::Unknown => assert_eq!(status.message, "etcdserver: key is not provided"),
-        code => panic!("a request is refused with {code:?}"),
+        code => panic!("a request is rejected with {code:?}"),
     }
 }
 
@@ -194,7 +200,7 @@ fn decode<M: Message + Default>(pieces: &[Bytes]) -> Option<M> {
     M::decode(Bytes::from(pieces.concat())).ok()
 }
 
-/// A message in pieces of `cut` bytes, empty ones among them; 255 leaves it whole.
+/// Cuts a message into pieces of `cut` bytes, with empty pieces between them. 255 leaves it whole.
 fn pieces(message: &[u8], cut: u8) -> Vec<Bytes> {
     let message = Bytes::copy_from_slice(message);
     let step = match cut {
@@ -212,9 +218,9 @@ fn pieces(message: &[u8], cut: u8) -> Vec<Bytes> {
     pieces
 }
 
-/// Where a decoded message has to do with keys.
+/// A field of a decoded message that contains a key, a name or a range end.
 pub(crate) enum Place<'a> {
-    /// Whose empty one is refused before.
+    /// A key that must not be empty: an empty one has been rejected before.
     Key(&'a mut Bytes),
     WatchKey(&'a mut Bytes),
     Name(&'a mut Bytes),
@@ -232,11 +238,11 @@ impl Splice for &mut Bytes {
 }
 
 impl Place<'_> {
-    /// As N2 has it.
+    /// Adds the prefix as rule N2 defines.
     fn store(self, prefix: &[u8]) {
         match self {
             Place::Key(key) => {
-                assert!(!key.is_empty(), "a key is needed");
+                assert!(!key.is_empty(), "a key is required");
                 key.splice_front(prefix);
             }
             Place::WatchKey(key) => {
@@ -279,12 +285,12 @@ fn end_of(prefix: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-/// A message that says where it has keys.
+/// A message that lists the places of its keys.
 pub(crate) trait Keyed: Message + Default + Clone + PartialEq + Debug {
     fn visit(&mut self, see: &mut dyn FnMut(Place<'_>));
 
-    /// Takes out what is left out for clients.
-    fn leave_out(&mut self, _prefix: &[u8]) {}
+    /// Removes the parts that clients must not see.
+    fn remove_hidden(&mut self, _prefix: &[u8]) {}
 }
 
 impl Keyed for pb::RangeRequest {
@@ -394,13 +400,13 @@ impl Keyed for pb::LeaseTimeToLiveResponse {
         self.keys.iter_mut().for_each(|key| see(Place::Key(key)));
     }
 
-    fn leave_out(&mut self, prefix: &[u8]) {
+    fn remove_hidden(&mut self, prefix: &[u8]) {
         self.keys
             .retain(|key| key.starts_with(prefix) && key.len() > prefix.len());
     }
 }
 
-/// CampaignRequest, which the other requests with a name are part of.
+/// CampaignRequest. The other requests with a name have a subset of its fields.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Campaign {
     #[prost(bytes = "bytes", tag = "1")]
@@ -448,7 +454,7 @@ impl Keyed for LeaderKey {
     }
 }
 
-/// ProclaimRequest; ResignRequest is part of it.
+/// ProclaimRequest. ResignRequest has a subset of its fields.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Proclaim {
     #[prost(message, optional, tag = "1")]
@@ -508,13 +514,14 @@ impl Keyed for Leader {
     }
 }
 
-/// A request as the most credulous parser reads it: each field as often as it is there.
+/// A request as the most permissive parser reads it: with all occurrences of each field.
 trait Confined: Message + Default {
     /// Panics unless every key and every range is inside.
     fn check(&self, prefix: &[u8]);
 }
 
-/// All occurrences of a key or a name, the last of which counts: none is an empty one.
+/// Checks all occurrences of a key or a name. The last one counts; no occurrence means an empty
+/// key.
 fn check_keys(keys: &[Bytes], prefix: &[u8]) {
     assert!(!keys.is_empty(), "an absent key is empty");
     for key in keys {
@@ -522,7 +529,7 @@ fn check_keys(keys: &[Bytes], prefix: &[u8]) {
     }
 }
 
-/// An end that is there and empty is open to some.
+/// Checks all range ends. Some parsers take an explicit empty end for an open range.
 fn check_ends(ends: &[Bytes], prefix: &[u8]) {
     for end in ends {
         assert!(!end.is_empty(), "an end is empty");
@@ -600,7 +607,7 @@ impl Confined for AnyTxn {
             op.puts.iter().for_each(|put| put.check(prefix));
             op.txns.iter().for_each(|txn| txn.check(prefix));
             let of_one = op.ranges.len() + op.puts.len() + op.deletes.len() + op.txns.len();
-            assert!(of_one <= 1, "two in one");
+            assert!(of_one <= 1, "two operations in one");
         }
     }
 }
@@ -613,7 +620,7 @@ struct AnyWatch {
 
 impl Confined for AnyWatch {
     fn check(&self, prefix: &[u8]) {
-        assert!(self.creates.len() <= 1, "two in one");
+        assert!(self.creates.len() <= 1, "two creates in one");
         self.creates.iter().for_each(|create| create.check(prefix));
     }
 }
@@ -634,7 +641,7 @@ struct AnyLeading {
 
 impl Confined for AnyLeading {
     fn check(&self, prefix: &[u8]) {
-        assert!(self.leaders.len() <= 1, "two in one");
+        assert!(self.leaders.len() <= 1, "two leaders in one");
         for leader in &self.leaders {
             check_keys(&leader.names, prefix);
             check_keys(&leader.keys, prefix);

@@ -1,22 +1,23 @@
-//! The protobuf walker: against a model, against its own encoder, and against the generated
-//! decoder, which must find the same keys in the same bytes (N3).
+//! Fuzz body for the protobuf walker: against a model, against its own encoder, and against the
+//! generated decoder, which must find the same keys in the same bytes (N3).
 
 use etcd_edge::wire::pb::etcdserverpb::{self as pb, request_op::Request};
 use etcd_edge::wire::proto::{self, Depth, Field, ProtoError, WireType};
 use prost::Message;
 
-/// The whole input is a message.
+/// Uses the whole input as a message.
 pub(crate) fn run(data: &[u8]) {
     check_walk(data);
     check_put(data);
     check_txn(data);
 }
 
-/// Walks any bytes and compares with the model; what is read and written anew is the same message.
+/// Walks any bytes and compares with the model. Fields that are read and written again mean the
+/// same.
 pub(crate) fn check_walk(message: &[u8]) {
     let mut model = Model { rest: message };
     let mut end = 0;
-    let mut anew = Vec::new();
+    let mut rewritten = Vec::new();
     for field in proto::fields(message) {
         match field {
             Ok(field) => {
@@ -24,7 +25,7 @@ pub(crate) fn check_walk(message: &[u8]) {
                 assert_eq!(field.range.start, end);
                 end = field.range.end;
                 assert!(message[field.range.clone()].ends_with(field.value));
-                write(&mut anew, &field);
+                write(&mut rewritten, &field);
             }
             Err(error) => {
                 assert_eq!(model.next(), Err(error));
@@ -35,9 +36,9 @@ pub(crate) fn check_walk(message: &[u8]) {
     }
     assert_eq!((end, model.next()), (message.len(), Ok(None)));
 
-    assert!(anew.len() <= message.len());
+    assert!(rewritten.len() <= message.len());
     let fields = || proto::fields(message).map(Result::unwrap);
-    let again = proto::fields(&anew).map(Result::unwrap);
+    let again = proto::fields(&rewritten).map(Result::unwrap);
     assert!(
         again
             .map(|f| comparable(&f))
@@ -49,15 +50,15 @@ pub(crate) fn check_walk(message: &[u8]) {
     }
 }
 
-/// The generated decoder and the walker agree on a put.
+/// Checks that the generated decoder and the walker agree on a put.
 pub(crate) fn check_put(message: &[u8]) {
     let decoded = pb::PutRequest::decode(message);
     let walked: Result<Vec<Field<'_>>, ProtoError> = proto::fields(message).collect();
     let fields = match walked {
         Ok(fields) => fields,
-        // The decoder skips groups; it accepts nothing else that the walker refuses.
+        // The decoder skips groups. It accepts nothing else that the walker rejects.
         Err(ProtoError::WireType(3 | 4)) => return,
-        Err(error) => return assert!(decoded.is_err(), "only the walker refuses: {error}"),
+        Err(error) => return assert!(decoded.is_err(), "only the walker rejects: {error}"),
     };
     let fits = fields.iter().all(|field| match field.number {
         1 | 2 => field.wire_type == WireType::Len,
@@ -76,8 +77,8 @@ pub(crate) fn check_put(message: &[u8]) {
     assert_eq!(put.ignore_lease, int(6) != 0);
 }
 
-/// Every key of a transaction, at every depth, is found by walking as by decoding. False where one
-/// of the two does not read the message.
+/// Checks that the walker finds the same keys of a transaction as the decoder, at every depth.
+/// Returns false if one of the two does not accept the message.
 pub(crate) fn check_txn(message: &[u8]) -> bool {
     let mut walked = Vec::new();
     if walk_txn(message, Depth::new(40), &mut walked).is_none() {
@@ -92,8 +93,8 @@ pub(crate) fn check_txn(message: &[u8]) -> bool {
     true
 }
 
-/// Collects the keys of a transaction: compares, then success, then failure. `None` where the
-/// walker would refuse to rewrite: malformed, a wrong wire type, two operations in one.
+/// Collects the keys of a transaction: compares, then success, then failure. Returns `None` if the
+/// walker would refuse to rewrite the message: malformed, a wrong wire type, two operations in one.
 fn walk_txn(message: &[u8], depth: Depth, keys: &mut Vec<Vec<u8>>) -> Option<()> {
     let depth = depth.enter().ok()?;
     for part in 1..=3 {
@@ -159,21 +160,21 @@ fn decode_txn(txn: &pb::TxnRequest, keys: &mut Vec<Vec<u8>>) {
     }
 }
 
-/// A field as the model sees it: number, wire type, value.
+/// A field in the model: number, wire type, value.
 type Plain<'a> = (u64, u64, &'a [u8]);
 
 fn plain<'a>(field: &Field<'a>) -> Plain<'a> {
     (u64::from(field.number), field.wire_type as u64, field.value)
 }
 
-/// A field without the spelling of its varint.
+/// Returns a field without the encoding of its varint.
 fn comparable(field: &Field<'_>) -> (u32, WireType, Option<u64>, Vec<u8>) {
     let number = field.varint();
     let value = if number.is_some() { &[] } else { field.value };
     (field.number, field.wire_type, number, value.to_vec())
 }
 
-/// Writes a field in the shortest form.
+/// Writes a field in its shortest encoding.
 fn write(out: &mut Vec<u8>, field: &Field<'_>) {
     let before = out.len();
     match field.wire_type {
@@ -195,7 +196,7 @@ fn write(out: &mut Vec<u8>, field: &Field<'_>) {
     out.extend_from_slice(field.value);
 }
 
-/// Reads fields off the front, in wide numbers that need no care.
+/// Reads fields from the front, in integers too wide to overflow.
 struct Model<'a> {
     rest: &'a [u8],
 }
@@ -225,7 +226,7 @@ impl<'a> Model<'a> {
 
     fn varint(&mut self) -> Result<(u64, &'a [u8]), ProtoError> {
         let more = self.rest.iter().take_while(|b| **b >= 0x80).count();
-        // Ten bytes carry 70 bits: the tenth is refused as soon as it stands for more than 64.
+        // Ten bytes carry 70 bits. The tenth byte is rejected if the value exceeds 64 bits.
         if self.rest.len() > 9 && more >= 9 && self.rest[9] > 1 {
             return Err(ProtoError::Varint);
         }

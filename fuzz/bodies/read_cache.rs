@@ -1,8 +1,9 @@
-//! The cache of reads with its floors, against the store's own history: what it gives was true, no
-//! older than an acknowledged write, than its age, or than what the client was shown.
+//! Fuzz body for the read cache and its floors, against the history of the store. A cached response
+//! was true. It is not older than an acknowledged write, than its age limit, or than an earlier
+//! response on the same connection.
 //!
-//! The input is a list of [`Op`]s, three bytes each. Members lag, writes and reads overlap and come
-//! back in any order or not at all, watches cover ranges and tell late.
+//! The input is a list of [`Op`]s, three bytes each. Members lag. Writes and reads overlap and
+//! return in any order or never. Watches prove entries and report events late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::machine::reads::cache::{Cache, Entry, Proof, Question, Standard, Verdict};
-use etcd_edge::machine::reads::cover::Cover;
-use etcd_edge::machine::reads::floors::Floors;
-use etcd_edge::machine::watch::{Batch, Told};
-use etcd_edge::wire::header::Header;
+use etcd_edge::state_machine::reads::cache::{
+    Cache, CacheDecision, CachedResponse, Proof, Question, Standard,
+};
+use etcd_edge::state_machine::reads::invalidation_floor::InvalidationFloors;
+use etcd_edge::state_machine::reads::watch_proof::WatchProof;
+use etcd_edge::state_machine::watch::{Batch, FeedEvent};
 use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::response_header::Header;
 use etcd_edge::wire::watch::Event;
 
-/// Most operations of one run.
+/// Maximum number of operations of one run.
 const MAX_OPS: usize = 2_048;
 
 const KEYS: u8 = 6;
@@ -27,95 +30,98 @@ const CLIENTS: usize = 3;
 const MOST_BYTES: usize = 4_000;
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// One step of the world.
+/// One step of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
-    /// Somebody else writes keys, which this proxy does not see.
-    Elsewhere(u8),
-    /// A write through the proxy leaves for etcd.
+    /// Another client writes keys, past this proxy.
+    WriteElsewhere(u8),
+    /// A write through the proxy is sent to etcd.
     Begin(u8),
-    /// etcd does one of those on their way.
-    Do(u8),
-    /// One that was done is answered.
-    Answer(u8),
-    /// One is given up: it was done, or will be, or not.
+    /// etcd applies one of the writes in flight.
+    Apply(u8),
+    /// The proxy receives the response to an applied write.
+    Acknowledge(u8),
+    /// A write is abandoned: it was applied, will be applied, or never is.
     GiveUp(u8),
-    /// A client asks for a range.
-    Ask(u8, u8),
-    /// A member reads for one that is on its way, as late as it is.
+    /// A client requests a range.
+    Request(u8, u8),
+    /// A member serves a read in flight, at the revision of that member.
     Serve(u8, u8),
-    /// What was read comes back.
+    /// The response to a read arrives.
     Return(u8),
-    /// A range is covered by a watch, from its answer on, or from earlier or later.
-    Cover(u8, u8),
-    /// A watch tells its next event.
-    Tell(u8),
-    /// A watch is asked how far it has come.
+    /// A watch starts to prove an entry, from the revision of the response, or from an earlier or
+    /// later one.
+    StartProof(u8, u8),
+    /// A watch delivers its next event.
+    Deliver(u8),
+    /// A progress request is sent on a watch.
     Probe(u8),
-    /// It has said it.
+    /// The response to the progress request arrives.
     Prove(u8),
     /// A watch ends.
-    Uncover(u8),
-    /// Answers go.
-    Forget(u8),
-    /// A client asks, and a member that is up to date answers at once where it has to.
+    EndProof(u8),
+    /// An entry is evicted.
+    Evict(u8),
+    /// A client requests a range. If the cache has no entry, an up-to-date member responds at once.
     Read(u8, u8),
     /// Time passes.
     Tick(u8, u8),
 }
 
 impl Op {
-    /// Bytes of one.
+    /// Encoded length in bytes.
     pub(crate) const LEN: usize = 3;
 
-    /// Any three bytes are one; what keeps things going is more frequent.
+    /// Decodes any three bytes. Operations that make progress are more frequent.
     pub(crate) fn decode([kind, a, b]: [u8; Op::LEN]) -> Op {
         match kind % 32 {
-            0 => Op::Elsewhere(a),
+            0 => Op::WriteElsewhere(a),
             1..=2 => Op::Begin(a),
-            3..=4 => Op::Do(a),
-            5..=6 => Op::Answer(a),
+            3..=4 => Op::Apply(a),
+            5..=6 => Op::Acknowledge(a),
             7 if a % 8 == 0 => Op::GiveUp(b),
-            7..=11 => Op::Ask(a, b),
+            7..=11 => Op::Request(a, b),
             12..=16 => Op::Read(a, b),
             17..=19 => Op::Serve(a, b),
             20..=22 => Op::Return(a),
-            23 => Op::Cover(a, b),
-            24..=25 => Op::Tell(a),
+            23 => Op::StartProof(a, b),
+            24..=25 => Op::Deliver(a),
             26 => Op::Probe(a),
             27 => Op::Prove(a),
-            28 if a % 4 == 0 => Op::Uncover(b),
-            29 if a % 8 == 0 => Op::Forget(b),
+            28 if a % 4 == 0 => Op::EndProof(b),
+            29 if a % 8 == 0 => Op::Evict(b),
             _ => Op::Tick(a, b),
         }
     }
 }
 
-/// What a run did, so that a test can tell that it was not idle.
+/// Counts of the events of a run, so that a test can check that the run was not idle.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Seen {
-    pub(crate) given: u64,
-    /// Older than the age, and proved right by a watch.
+    /// Responses from the cache.
+    pub(crate) hits: u64,
+    /// Cache hits beyond the age limit that a watch proved.
     pub(crate) proved: u64,
-    /// Given as true at a later revision than it was read at.
+    /// Cache hits returned at a later revision than the entry was read at.
     pub(crate) advanced: u64,
-    pub(crate) asked: u64,
+    /// Requests without a cache hit.
+    pub(crate) misses: u64,
     pub(crate) acknowledged: u64,
     pub(crate) unsure: u64,
 }
 
 impl std::ops::AddAssign for Seen {
     fn add_assign(&mut self, more: Seen) {
-        self.given += more.given;
+        self.hits += more.hits;
         self.proved += more.proved;
         self.advanced += more.advanced;
-        self.asked += more.asked;
+        self.misses += more.misses;
         self.acknowledged += more.acknowledged;
         self.unsure += more.unsure;
     }
 }
 
-/// Any bytes are operations.
+/// Decodes any bytes as operations and runs them.
 pub(crate) fn run(data: &[u8]) {
     let ops = data
         .chunks_exact(Op::LEN)
@@ -135,49 +141,49 @@ pub(crate) fn check(ops: impl IntoIterator<Item = Op>) -> Seen {
 /// A write through the proxy.
 struct Write {
     range: KeyRange,
-    /// Its revision, once it is done.
-    done: Option<i64>,
-    /// Nobody waits for it any more; it may be done until then.
-    given_up: Option<Instant>,
+    /// Revision of the write once it is applied.
+    applied: Option<i64>,
+    /// Set for an abandoned write: it may be applied until this time.
+    abandoned: Option<Instant>,
 }
 
-/// A read on its way.
+/// A read in flight.
 struct Read {
     client: usize,
-    question: usize,
-    asked: Instant,
-    /// The revision at which a member read.
+    query: usize,
+    sent: Instant,
+    /// Revision at which a member served the read.
     served: Option<i64>,
 }
 
-/// A watch on a range.
+/// A watch that proves an entry.
 struct Watch {
-    cover: Cover,
-    /// Events up to here have been told.
-    told: i64,
-    /// When it was asked how far it is, and how far the store was when it was served.
+    cover: WatchProof,
+    /// Revision up to which all events have been delivered.
+    delivered: i64,
+    /// Time of the pending progress request, and the store's revision when it was served.
     probe: Option<(Instant, i64)>,
     proof: Option<Proof>,
 }
 
 struct World {
-    /// The range of each revision's write; the first is revision 2.
+    /// Range written by each revision. The first entry is revision 2.
     history: Vec<KeyRange>,
     writes: VecDeque<Write>,
     reads: VecDeque<Read>,
-    covers: BTreeMap<usize, Watch>,
+    watches: BTreeMap<usize, Watch>,
     cache: Cache,
-    written: Floors<i64>,
-    unsure: Floors<Instant>,
+    written: InvalidationFloors<i64>,
+    unsure: InvalidationFloors<Instant>,
     shown: [i64; CLIENTS],
-    /// Of acknowledged writes: the range and the revision.
+    /// Range and revision of each acknowledged write.
     acknowledged: Vec<(KeyRange, i64)>,
     now: Instant,
     seen: Seen,
 }
 
-/// The ranges that are asked for: single keys, some in a row, all.
-fn questions() -> Vec<KeyRange> {
+/// Ranges that clients request: single keys, key ranges, and an open range.
+fn queries() -> Vec<KeyRange> {
     let key = |n: u8| Bytes::from(vec![b'a' + n]);
     let mut ranges: Vec<KeyRange> = (0..KEYS)
         .map(|n| KeyRange::of(key(n), Bytes::new()))
@@ -188,7 +194,7 @@ fn questions() -> Vec<KeyRange> {
     ranges
 }
 
-/// What a write touches: a key, some in a row, or all from one on.
+/// Returns the range of a write: one key, some consecutive keys, or all keys from one on.
 fn target(draw: u8) -> KeyRange {
     let key = |n: u8| Bytes::from(vec![b'a' + n % KEYS]);
     match draw / KEYS % 8 {
@@ -204,11 +210,11 @@ impl World {
             history: Vec::new(),
             writes: VecDeque::new(),
             reads: VecDeque::new(),
-            covers: BTreeMap::new(),
+            watches: BTreeMap::new(),
             cache: Cache::new(MOST_BYTES),
-            // Few, so that they become one value now and then.
-            written: Floors::new(6, 100, 5),
-            unsure: Floors::new(6, 100, 5),
+            // Small limits, so that floors are merged into one value now and then.
+            written: InvalidationFloors::new(6, 100, 5),
+            unsure: InvalidationFloors::new(6, 100, 5),
             shown: [0; CLIENTS],
             acknowledged: Vec::new(),
             now: Instant::now(),
@@ -220,7 +226,7 @@ impl World {
         self.history.len() as i64 + 1
     }
 
-    /// The last revision up to `at` that touched a range: what a read of it then shows.
+    /// Returns the last revision up to `at` that wrote to a range. A read at `at` shows its values.
     fn content(&self, range: &KeyRange, at: i64) -> i64 {
         let touches = |revision: &i64| overlaps(&self.history[(*revision - 2) as usize], range);
         (2..=at).rev().find(touches).unwrap_or(1)
@@ -228,37 +234,37 @@ impl World {
 
     fn step(&mut self, op: Op) {
         match op {
-            Op::Elsewhere(n) => self.history.push(target(n)),
+            Op::WriteElsewhere(n) => self.history.push(target(n)),
             Op::Begin(n) => self.writes.push_back(Write {
                 range: target(n),
-                done: None,
-                given_up: None,
+                applied: None,
+                abandoned: None,
             }),
-            Op::Do(n) => {
+            Op::Apply(n) => {
                 let now = self.now;
                 let next = self.history.len() as i64 + 2;
                 if let Some(write) = pick(&mut self.writes, n)
-                    && write.done.is_none()
-                    && write.given_up.is_none_or(|until| now < until)
+                    && write.applied.is_none()
+                    && write.abandoned.is_none_or(|until| now < until)
                 {
-                    write.done = Some(next);
+                    write.applied = Some(next);
                     let range = write.range.clone();
                     self.history.push(range);
                 }
             }
-            Op::Answer(n) => self.answer(n),
+            Op::Acknowledge(n) => self.acknowledge(n),
             Op::GiveUp(n) => {
                 let until = self.now + limits::CACHE_UNSURE;
                 if let Some(write) = pick(&mut self.writes, n)
-                    && write.given_up.is_none()
+                    && write.abandoned.is_none()
                 {
-                    write.given_up = Some(until);
+                    write.abandoned = Some(until);
                     let range = write.range.clone();
                     self.unsure.raise(&range, until);
                     self.seen.unsure += 1;
                 }
             }
-            Op::Ask(client, question) => self.ask(client, question),
+            Op::Request(client, query) => self.request(client, query),
             Op::Serve(n, lag) => {
                 let head = self.head();
                 if let Some(read) = pick(&mut self.reads, n)
@@ -272,39 +278,39 @@ impl World {
                     read.served = Some((head - lag).max(1));
                 }
             }
-            Op::Return(n) => self.returned(n),
-            Op::Cover(n, from) => self.cover(n, from),
-            Op::Tell(n) => {
-                if let Some(question) = self.covered(n) {
-                    self.tell(question);
+            Op::Return(n) => self.receive(n),
+            Op::StartProof(n, from) => self.start_proof(n, from),
+            Op::Deliver(n) => {
+                if let Some(query) = self.watched(n) {
+                    self.deliver(query);
                 }
             }
             Op::Probe(n) => {
                 let (now, head) = (self.now, self.head());
-                if let Some(cover) = self.covered(n).and_then(|q| self.covers.get_mut(&q)) {
-                    cover.probe.get_or_insert((now, head));
+                if let Some(watch) = self.watched(n).and_then(|q| self.watches.get_mut(&q)) {
+                    watch.probe.get_or_insert((now, head));
                 }
             }
             Op::Prove(n) => self.prove(n),
-            Op::Uncover(n) => {
-                if let Some(question) = self.covered(n) {
-                    self.covers.remove(&question);
-                    self.cache.prove(&name(question), None);
+            Op::EndProof(n) => {
+                if let Some(query) = self.watched(n) {
+                    self.watches.remove(&query);
+                    self.cache.prove(&name(query), None);
                 }
             }
-            Op::Forget(n) => {
-                let question = usize::from(n) % questions().len();
-                self.cache.remove(&name(question));
+            Op::Evict(n) => {
+                let query = usize::from(n) % queries().len();
+                self.cache.remove(&name(query));
             }
-            Op::Read(client, question) => {
+            Op::Read(client, query) => {
                 let before = self.reads.len();
-                self.ask(client, question);
+                self.request(client, query);
                 if self.reads.len() > before {
                     let head = self.head();
                     if let Some(read) = self.reads.back_mut() {
                         read.served = Some(head);
                     }
-                    self.returned(before as u8);
+                    self.receive(before as u8);
                 }
             }
             Op::Tick(a, b) => {
@@ -312,22 +318,22 @@ impl World {
                 self.now += Duration::from_millis(u64::from(a) * most / 255);
             }
         }
-        let (kept, bytes) = (self.cache.len(), self.cache.bytes());
-        assert!(bytes <= MOST_BYTES, "too much is kept (R6)");
-        let least = kept * size_of::<Entry>();
-        assert!(bytes >= least && (kept > 0 || bytes == 0), "miscounted");
+        let (entries, bytes) = (self.cache.len(), self.cache.bytes());
+        assert!(bytes <= MOST_BYTES, "the cache exceeds its limit (R6)");
+        let least = entries * size_of::<CachedResponse>();
+        assert!(bytes >= least && (entries > 0 || bytes == 0), "miscounted");
     }
 
-    /// The floor rises before the writer is told.
-    fn answer(&mut self, n: u8) {
+    /// Raises the floor before the writer gets its response.
+    fn acknowledge(&mut self, n: u8) {
         let at = usize::from(n) % self.writes.len().max(1);
-        let answered = self
+        let applied = self
             .writes
             .get(at)
-            .is_some_and(|write| write.done.is_some() && write.given_up.is_none());
-        if answered
+            .is_some_and(|write| write.applied.is_some() && write.abandoned.is_none());
+        if applied
             && let Some(write) = self.writes.remove(at)
-            && let Some(revision) = write.done
+            && let Some(revision) = write.applied
         {
             self.written.raise(&write.range, revision);
             self.acknowledged.push((write.range, revision));
@@ -335,35 +341,35 @@ impl World {
         }
     }
 
-    fn ask(&mut self, client: u8, question: u8) {
-        let (client, question) = (
+    fn request(&mut self, client: u8, query: u8) {
+        let (client, query) = (
             usize::from(client) % CLIENTS,
-            usize::from(question) % questions().len(),
+            usize::from(query) % queries().len(),
         );
-        let standard = self.standard(client, question);
-        let look = self.cache.look(&name(question), self.now, MAX_AGE / 4 * 3);
+        let standard = self.standard(client, query);
+        let look = self.cache.look(&name(query), self.now, MAX_AGE / 4 * 3);
         if let Some(found) = look
-            && let Verdict::Give { revision, .. } = found.entry.judge(&Standard {
+            && let CacheDecision::Give { revision, .. } = found.entry.judge(&Standard {
                 proof: found.proof,
                 ..standard
             })
         {
-            self.given(client, question, &found.entry, revision);
+            self.check_hit(client, query, &found.entry, revision);
             return;
         }
-        self.seen.asked += 1;
+        self.seen.misses += 1;
         if self.reads.len() < 8 {
             self.reads.push_back(Read {
                 client,
-                question,
-                asked: self.now,
+                query,
+                sent: self.now,
                 served: None,
             });
         }
     }
 
-    fn standard(&self, client: usize, question: usize) -> Standard {
-        let range = &questions()[question];
+    fn standard(&self, client: usize, query: usize) -> Standard {
+        let range = &queries()[query];
         Standard {
             now: self.now,
             max_age: MAX_AGE,
@@ -374,15 +380,15 @@ impl World {
         }
     }
 
-    /// What the rules say of an answer that is given.
-    fn given(&mut self, client: usize, question: usize, entry: &Entry, revision: i64) {
-        self.seen.given += 1;
-        let range = &questions()[question];
-        assert_eq!(entry.range, *range, "another question's answer");
+    /// Checks a response from the cache against the rules.
+    fn check_hit(&mut self, client: usize, query: usize, entry: &CachedResponse, revision: i64) {
+        self.seen.hits += 1;
+        let range = &queries()[query];
+        assert_eq!(entry.range, *range, "the response to another request");
         assert!(revision >= self.shown[client], "the client goes back (R5)");
         self.shown[client] = revision;
         let shows = self.content(range, entry.revision);
-        // True at the revision that it says.
+        // The content is true at the revision of the response.
         assert_eq!(
             shows,
             self.content(range, revision),
@@ -393,61 +399,61 @@ impl World {
         let newest = acknowledged.filter(|(touched, _)| overlaps(touched, range));
         let newest = newest.map(|(_, revision)| *revision).max().unwrap_or(1);
         assert!(revision >= newest, "older than an acknowledged write (R3)");
-        // Older than its age only while a watch has said so within it.
+        // A response beyond the age limit needs a watch proof that is younger than the limit.
         if self.now - entry.asked >= MAX_AGE {
             self.seen.proved += 1;
-            let cover = self.covers.get(&question).expect("nothing proves it right");
-            let proof = cover.proof.expect("nothing proves it right (R2)");
+            let watch = self.watches.get(&query).expect("a watch proves the entry");
+            let proof = watch.proof.expect("a proof of the entry (R2)");
             assert!(self.now - proof.asked < MAX_AGE);
-            // What it was asked at that time, or something newer.
+            // The content at the time of the proof, or a newer one.
             let proved = proof.through.max(entry.revision);
             assert_eq!(
                 shows,
                 self.content(range, proved),
-                "older than its age (R2)"
+                "older than its age limit (R2)"
             );
         }
         for write in &self.writes {
-            if let Some(until) = write.given_up
+            if let Some(until) = write.abandoned
                 && overlaps(&write.range, range)
             {
                 assert!(
                     entry.asked >= until,
-                    "a write may have been done since (R3)"
+                    "an abandoned write may have been applied since (R3)"
                 );
             }
         }
     }
 
-    fn returned(&mut self, n: u8) {
+    fn receive(&mut self, n: u8) {
         let at = usize::from(n) % self.reads.len().max(1);
         let served = self.reads.get(at).is_some_and(|read| read.served.is_some());
         if served
             && let Some(read) = self.reads.remove(at)
             && let Some(revision) = read.served
         {
-            let entry = Entry {
-                range: questions()[read.question].clone(),
+            let entry = CachedResponse {
+                range: queries()[read.query].clone(),
                 at: None,
                 revision,
-                asked: read.asked,
-                // Now and then one that is large beside what may be kept.
+                asked: read.sent,
+                // Now and then a response that is large compared with the limit of the cache.
                 answer: Bytes::from(vec![0; (revision % 7) as usize * 150]),
                 checked: AtomicU64::new(0),
             };
-            self.cache.store(name(read.question), entry);
-            // etcd's own answer may go back; a cached one may not.
+            self.cache.store(name(read.query), entry);
+            // A response of etcd may go back in time; a cached response may not.
             self.shown[read.client] = self.shown[read.client].max(revision);
         }
     }
 
-    fn cover(&mut self, n: u8, from: u8) {
-        let question = usize::from(n) % questions().len();
+    fn start_proof(&mut self, n: u8, from: u8) {
+        let query = usize::from(n) % queries().len();
         let head = self.head();
-        let Some(found) = self.cache.look(&name(question), self.now, MAX_AGE) else {
+        let Some(found) = self.cache.look(&name(query), self.now, MAX_AGE) else {
             return;
         };
-        if self.covers.contains_key(&question) {
+        if self.watches.contains_key(&query) {
             return;
         }
         let from = match from % 4 {
@@ -455,37 +461,38 @@ impl World {
             1 => found.entry.revision,
             _ => found.entry.revision + 1,
         };
-        let mut cover = Cover::new(questions()[question].clone());
-        let live = Told::Live {
+        let mut cover = WatchProof::new(queries()[query].clone());
+        let live = FeedEvent::Live {
             from,
             through: from - 1,
             header: Header::default(),
         };
-        assert_eq!(cover.proof(1, self.now), None, "nothing is known yet");
-        cover.told(&live).expect("it begins");
+        assert_eq!(cover.proof(1, self.now), None, "a proof before the start");
+        cover.told(&live).expect("the watch starts");
         let watch = Watch {
             cover,
-            told: from - 1,
+            delivered: from - 1,
             probe: None,
             proof: None,
         };
-        self.covers.insert(question, watch);
+        self.watches.insert(query, watch);
     }
 
-    fn covered(&self, n: u8) -> Option<usize> {
-        let at = usize::from(n) % self.covers.len().max(1);
-        self.covers.keys().nth(at).copied()
+    fn watched(&self, n: u8) -> Option<usize> {
+        let at = usize::from(n) % self.watches.len().max(1);
+        self.watches.keys().nth(at).copied()
     }
 
-    /// The next event: it raises the floor. A watch on more tells of other keys too.
-    fn tell(&mut self, question: usize) {
-        let range = questions()[question].clone();
+    /// Delivers the next event, which raises the floor. A watch on a wider range reports other keys
+    /// too.
+    fn deliver(&mut self, query: usize) {
+        let range = queries()[query].clone();
         let head = self.head();
-        let Some(watch) = self.covers.get_mut(&question) else {
+        let Some(watch) = self.watches.get_mut(&query) else {
             return;
         };
         let touches = |revision: &i64| overlaps(&self.history[(*revision - 2) as usize], &range);
-        let told = match (watch.told.max(1) + 1..=head).find(touches) {
+        let event = match (watch.delivered.max(1) + 1..=head).find(touches) {
             Some(revision) => {
                 let batch = batch(&self.history[(revision - 2) as usize], revision);
                 for (key, at) in watch.cover.writes(&batch) {
@@ -493,44 +500,44 @@ impl World {
                     let key = KeyRange::of(key.clone(), Bytes::new());
                     self.written.raise(&key, revision);
                 }
-                Told::Events(Arc::new(batch))
+                FeedEvent::Events(Arc::new(batch))
             }
-            None => Told::Through(head.max(watch.told)),
+            None => FeedEvent::Through(head.max(watch.delivered)),
         };
-        watch.told = match &told {
-            Told::Events(batch) => batch.through,
-            _ => head.max(watch.told),
+        watch.delivered = match &event {
+            FeedEvent::Events(batch) => batch.through,
+            _ => head.max(watch.delivered),
         };
-        watch.cover.told(&told).expect("it goes on");
+        watch.cover.told(&event).expect("the watch continues");
     }
 
-    /// An answer to a probe comes behind all events up to it.
+    /// Handles the response to a progress request, which arrives after all earlier events.
     fn prove(&mut self, n: u8) {
-        let Some(question) = self.covered(n) else {
+        let Some(query) = self.watched(n) else {
             return;
         };
-        let Some((asked, barrier)) = self.covers.get_mut(&question).and_then(|c| c.probe.take())
+        let Some((sent, barrier)) = self.watches.get_mut(&query).and_then(|w| w.probe.take())
         else {
             return;
         };
         while self
-            .covers
-            .get(&question)
-            .is_some_and(|watch| watch.told < barrier)
+            .watches
+            .get(&query)
+            .is_some_and(|watch| watch.delivered < barrier)
         {
-            let watch = &self.covers[&question];
-            assert_eq!(watch.cover.proof(barrier, asked), None, "not all is told");
-            self.tell(question);
+            let watch = &self.watches[&query];
+            assert_eq!(watch.cover.proof(barrier, sent), None, "events are missing");
+            self.deliver(query);
         }
-        if let Some(watch) = self.covers.get_mut(&question) {
-            let proof = watch.cover.proof(barrier, asked).expect("all is told");
+        if let Some(watch) = self.watches.get_mut(&query) {
+            let proof = watch.cover.proof(barrier, sent).expect("all is delivered");
             watch.proof = Some(proof);
-            self.cache.prove(&name(question), Some(proof));
+            self.cache.prove(&name(query), Some(proof));
         }
     }
 }
 
-/// What a watch tells of a write: all keys are there.
+/// Returns the events of a write. Every key exists.
 fn batch(touched: &KeyRange, revision: i64) -> Batch {
     let keys = (0..KEYS).map(|n| Bytes::from(vec![b'a' + n]));
     let event = |key| Event {
@@ -556,10 +563,10 @@ fn overlaps(a: &KeyRange, b: &KeyRange) -> bool {
     !a.is_empty() && !b.is_empty() && !before(a, b) && !before(b, a)
 }
 
-fn name(question: usize) -> Question {
+fn name(query: usize) -> Question {
     Question {
         identity: 0,
-        message: Bytes::from(vec![question as u8]),
+        message: Bytes::from(vec![query as u8]),
     }
 }
 

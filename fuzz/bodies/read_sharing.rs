@@ -1,36 +1,38 @@
-//! Reads that share, against their own account: everybody is answered once, by a read that left after
-//! he asked, and of one question two are never on their way.
+//! Fuzz body for read coalescing, against its own accounting. Every reader gets one response, from
+//! an upstream read that was sent after the reader arrived (R1). Two upstream reads of one request
+//! are never in flight at a time.
 //!
 //! The input is a list of operations, two bytes each.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use etcd_edge::machine::reads::sharing::{Asked, Returned, Sharing};
+use etcd_edge::state_machine::reads::coalescing::{Asked, Coalescing, Returned};
 
-/// Most operations of one run.
+/// Maximum number of operations of one run.
 const MAX_OPS: usize = 2_048;
 
 struct World {
-    sharing: Sharing<u8, Vec<u64>>,
-    /// Counts everything that happens; a reader's name is the moment he asked.
+    sharing: Coalescing<u8, Vec<u64>>,
+    /// Counter that increases with every event. The id of a reader is the moment of its request.
     moment: u64,
-    /// What is on its way: when it left, and for whom; for nobody, when those who wait for it gather.
-    away: BTreeMap<u8, (u64, Vec<u64>)>,
+    /// Upstream reads in flight: the moment of sending, and the readers that wait for each. Without
+    /// readers, the entry is a batch that is still open, with the moment it was opened.
+    in_flight: BTreeMap<u8, (u64, Vec<u64>)>,
     waiting: u64,
-    answered: u64,
+    served: u64,
     reads: u64,
     clock: Instant,
 }
 
-/// Any bytes are operations.
+/// Decodes any bytes as operations and runs them.
 pub(crate) fn run(data: &[u8]) {
     let mut world = World {
-        sharing: Sharing::new(),
+        sharing: Coalescing::new(),
         moment: 0,
-        away: BTreeMap::new(),
+        in_flight: BTreeMap::new(),
         waiting: 0,
-        answered: 0,
+        served: 0,
         reads: 0,
         clock: Instant::now(),
     };
@@ -38,28 +40,28 @@ pub(crate) fn run(data: &[u8]) {
         world.moment += 1;
         let key = op[1] % 4;
         match op[0] % 7 {
-            0 | 1 => world.returned(key),
-            2 => (0..op[1] / 4).for_each(|_| world.ask(key)),
+            0 | 1 => world.complete(key),
+            2 => (0..op[1] / 4).for_each(|_| world.request(key)),
             3 => world.clock += Duration::from_millis(u64::from(op[1])),
-            _ => world.ask(key),
+            _ => world.request(key),
         }
-        assert_eq!(world.sharing.len(), world.away.len());
+        assert_eq!(world.sharing.len(), world.in_flight.len());
     }
     for key in 0..4 {
-        // One on its way, one that gathers, which then goes, and then nothing.
-        (0..3).for_each(|_| world.returned(key));
+        // A read in flight, then an open batch that is sent, then nothing.
+        (0..3).for_each(|_| world.complete(key));
     }
-    assert!(world.sharing.is_empty(), "something is on its way for ever");
-    assert_eq!(world.waiting, 0, "somebody waits for ever");
+    assert!(world.sharing.is_empty(), "a read never completes");
+    assert_eq!(world.waiting, 0, "a reader never gets a response");
     assert!(
-        world.reads <= world.answered,
-        "a read that nobody asked for"
+        world.reads <= world.served,
+        "an upstream read without a reader"
     );
 }
 
 impl World {
-    fn ask(&mut self, key: u8) {
-        // Each is another client, also of those who come at once.
+    fn request(&mut self, key: u8) {
+        // Each reader is another client, even if several arrive at once.
         self.moment += 1;
         let reader = self.moment;
         self.waiting += 1;
@@ -69,10 +71,10 @@ impl World {
             Asked::Wait(next) => next.push(reader),
             Asked::Gather(next, enough) => {
                 next.push(reader);
-                assert_eq!(*next, [reader], "who asked before him was left waiting");
-                assert!(enough > 1, "one makes a crowd");
-                let before = self.away.insert(key, (self.moment, Vec::new()));
-                assert!(before.is_none(), "one gathers while one is on its way");
+                assert_eq!(*next, [reader], "an earlier reader was left waiting");
+                assert!(enough > 1, "one reader is a batch");
+                let before = self.in_flight.insert(key, (self.moment, Vec::new()));
+                assert!(before.is_none(), "a batch opens while a read is in flight");
             }
         }
     }
@@ -80,34 +82,34 @@ impl World {
     fn send(&mut self, key: u8, readers: Vec<u64>) {
         self.moment += 1;
         self.reads += 1;
-        let before = self.away.insert(key, (self.moment, readers));
-        assert!(before.is_none(), "two of one question are on their way");
+        let before = self.in_flight.insert(key, (self.moment, readers));
+        assert!(before.is_none(), "two reads of one request are in flight");
     }
 
-    fn returned(&mut self, key: u8) {
-        let Some((left, readers)) = self.away.remove(&key) else {
+    fn complete(&mut self, key: u8) {
+        let Some((sent, readers)) = self.in_flight.remove(&key) else {
             return;
         };
-        // Those who gather have waited for their pause: they go now.
-        let gathered = readers.is_empty();
+        // An open batch has no readers here: its pause is over, and it is sent now.
+        let batch = readers.is_empty();
         for reader in readers {
             assert!(
-                reader < left,
-                "answered by a read that left before he asked (R1)"
+                reader < sent,
+                "the upstream read was sent before the reader arrived (R1)"
             );
-            self.answered += 1;
+            self.served += 1;
             self.waiting -= 1;
         }
-        match self.sharing.returned(&key, !gathered) {
+        match self.sharing.returned(&key, !batch) {
             Returned::Nobody => {}
             Returned::Go(next) => {
-                assert!(!next.is_empty(), "a read for nobody");
+                assert!(!next.is_empty(), "a read without readers");
                 self.send(key, next);
             }
             Returned::Gather(next, enough) => {
-                assert!(!gathered, "a crowd gathers for ever");
-                assert!(!next.is_empty() && next.len() < enough, "enough are there");
-                self.away.insert(key, (self.moment, Vec::new()));
+                assert!(!batch, "a batch is never sent");
+                assert!(!next.is_empty() && next.len() < enough, "the batch is full");
+                self.in_flight.insert(key, (self.moment, Vec::new()));
             }
         }
     }

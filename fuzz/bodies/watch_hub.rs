@@ -1,41 +1,42 @@
-//! The watch hub beside a naive model: one private watcher per client over a list of revisions.
+//! Fuzz body for the watch hub, next to a naive model: one private watcher per client over a list
+//! of revisions.
 //!
-//! A [`World`] is a store, the feeds a hub has opened on it, and the clients it serves. Feeds are
-//! told by the store's truth, early or late and in any order among each other; whatever a client is
-//! sent is held against what a watcher of its own would be shown next. One list of [`Op`]s drives
-//! it here, in the property test and in the simulation.
+//! A [`World`] is a store, the feeds that a hub has opened on it, and the clients of the hub. Feeds
+//! deliver the truth of the store, early or late, and in any order among each other. Each message
+//! to a client is compared with the next message of a private watcher. One list of [`Op`]s drives
+//! the hub here, in the property test and in the simulation.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use etcd_edge::machine::watch::hub::{
-    Action, CheckId, Create, FeedId, Hub, Identity, Message, Settings, StreamId, Verdict,
+use etcd_edge::state_machine::watch::hub::{
+    Action, CheckId, CheckResult, Create, FeedId, Hub, IdentityId, Message, Settings, StreamId,
 };
-use etcd_edge::machine::watch::{Batch, Lost, Told};
+use etcd_edge::state_machine::watch::{Batch, FeedEvent, Unavailable};
 use etcd_edge::wire::frame::HEAD_LEN;
-use etcd_edge::wire::header::Header;
 use etcd_edge::wire::pb::{etcdserverpb as pb, mvccpb};
 use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::response_header::Header;
 use etcd_edge::wire::watch::{Event, Response};
 use prost::Message as _;
 
-/// One thing that happens. Numbers pick among what there is, by their remainder.
+/// One operation. A number selects an existing item, by its remainder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// A client opens a stream with room for so many bytes.
-    Open { identity: u8, room: usize },
-    /// A client goes.
+    /// A client opens a stream with a send capacity in bytes.
+    Open { identity: u8, capacity: usize },
+    /// A client closes its stream.
     Close(usize),
-    /// A client asks for a watch.
-    Create { stream: usize, what: What },
-    /// A client cancels one of its ids, or some other.
+    /// A client creates a watch.
+    Create { stream: usize, spec: WatchSpec },
+    /// A client cancels one of its ids, or an unknown id.
     Cancel { stream: usize, id: u8 },
-    /// A client asks for progress.
+    /// A client requests progress.
     Progress(usize),
-    /// A client's connection takes so many bytes.
-    Room { stream: usize, bytes: usize },
+    /// The send capacity of a client's stream grows by `bytes`.
+    Capacity { stream: usize, bytes: usize },
     /// Keys are put, or deleted, in one revision.
     Write {
         key: usize,
@@ -43,16 +44,16 @@ pub(crate) enum Op {
         delete: bool,
         size: usize,
     },
-    /// History is dropped, all but so many revisions.
+    /// The store is compacted, except for the given number of revisions.
     Compact(u8),
-    /// An answer of so many revisions ago passes.
+    /// The hub learns a revision, the given number of revisions in the past, from another response.
     Known(u8),
-    /// A check is answered.
+    /// A permission check completes.
     Check { n: usize, verdict: u8 },
-    /// A feed goes on: it is live, or tells the next `take` revisions, seen from an endpoint that
-    /// lags so many revisions.
+    /// A feed makes progress: it becomes live, or delivers the next `take` revisions. The endpoint
+    /// lags `lag` revisions.
     Feed { n: usize, take: u8, lag: u8 },
-    /// A feed's frontier moves as far as there is nothing to tell.
+    /// The frontier of a feed moves up to its next event.
     Through { n: usize, lag: u8 },
     /// A feed learns that it was compacted, if it was.
     Compacted(usize),
@@ -60,21 +61,21 @@ pub(crate) enum Op {
     Refuse(usize),
     /// A feed is lost.
     Lost(usize),
-    /// A barrier is answered.
+    /// The response to a barrier arrives.
     Sync { n: usize, lag: u8 },
-    /// Milliseconds pass.
+    /// Time passes, in milliseconds.
     Tick(u16),
-    /// The logs may hold so many bytes.
+    /// The size limit of the logs changes, in bytes.
     LogLimit(usize),
-    /// The store is restored from a backup of so many revisions ago.
+    /// The store is restored from a backup, the given number of revisions old.
     Reset(u8),
 }
 
-/// What a client asks to watch.
+/// The watch that a client creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct What {
+pub(crate) struct WatchSpec {
     pub(crate) key: usize,
-    /// See [`World::range`].
+    /// Kind of range end, for [`World::range`].
     pub(crate) end: u8,
     pub(crate) start: Start,
     pub(crate) id: i64,
@@ -82,7 +83,7 @@ pub(crate) struct What {
     pub(crate) flags: u8,
 }
 
-/// Where a watch begins.
+/// Start revision of a watch, relative to the store's revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
     Now,
@@ -93,7 +94,7 @@ pub(crate) enum Start {
 }
 
 impl Op {
-    /// Eight bytes are an operation.
+    /// Encoded length in bytes.
     pub(crate) const LEN: usize = 8;
 
     pub(crate) fn of(bytes: &[u8; Op::LEN]) -> Op {
@@ -102,12 +103,12 @@ impl Op {
         match code % 64 {
             0..3 => Op::Open {
                 identity: a % 3 / 2,
-                room: [0, 40, 300, 100_000][m % 4],
+                capacity: [0, 40, 300, 100_000][m % 4],
             },
             3 => Op::Close(n),
             4..14 => Op::Create {
                 stream: n,
-                what: What {
+                spec: WatchSpec {
                     key: m,
                     end: c,
                     start: match d % 16 {
@@ -124,7 +125,7 @@ impl Op {
             },
             14..16 => Op::Cancel { stream: n, id: b },
             16..18 => Op::Progress(n),
-            18..23 => Op::Room {
+            18..23 => Op::Capacity {
                 stream: n,
                 bytes: m * 8,
             },
@@ -154,23 +155,23 @@ impl Op {
     }
 }
 
-/// Every eight bytes are an operation.
+/// Decodes every eight bytes as an operation and runs them.
 pub(crate) fn run(data: &[u8]) {
     let ops: Vec<Op> = data.as_chunks().0.iter().map(Op::of).collect();
     check(&ops);
 }
 
-/// Runs them all, looking at the whole after each, and then to a good end.
+/// Runs the operations, checks the whole state after each, and finishes.
 pub(crate) fn check(ops: &[Op]) {
     let mut world = World::new(Scale::default());
     for op in ops {
         world.step(op);
-        world.look();
+        world.verify();
     }
     world.finish();
 }
 
-/// How large a world is.
+/// Size of a world.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
     pub(crate) keys: usize,
@@ -206,19 +207,19 @@ struct Fact {
 #[derive(Debug)]
 struct Feed {
     id: FeedId,
-    identity: Identity,
+    identity: IdentityId,
     range: KeyRange,
     prev_kv: bool,
     start: Option<i64>,
     live: bool,
     paused: bool,
-    /// All up to here is told.
+    /// Revision up to which all events have been delivered.
     through: i64,
 }
 
-/// What a client has asked and not been answered.
+/// A request of a client that has no response yet.
 #[derive(Debug)]
-enum Waits {
+enum Pending {
     Create(Expect),
     Cancel(i64),
     Progress,
@@ -230,44 +231,45 @@ struct Expect {
     start: i64,
     id: i64,
     flags: u8,
-    /// The revision the hub was told of when it was asked.
+    /// Revision known to the hub when the request arrived.
     known: i64,
     check: Option<CheckId>,
-    /// Asked before history went back: its start is taken for one of before.
+    /// Set if the store was restored after the request: the start revision belongs to the old
+    /// history.
     gone: Option<i64>,
-    verdict: Option<Verdict>,
-    /// Feeds that were refused since, by range.
+    verdict: Option<CheckResult>,
+    /// Ranges of the feeds refused since the request.
     refusals: Vec<KeyRange>,
 }
 
-/// A client's watcher, as it would be on its own.
+/// A client watcher, as a private one would be.
 #[derive(Debug)]
 struct Private {
     range: KeyRange,
     flags: u8,
-    /// The first revision it may be shown.
+    /// First revision that the watcher may deliver.
     from: i64,
-    /// It asked for that one.
-    asked: bool,
+    /// The client requested a start revision.
+    explicit_start: bool,
     gone: Option<i64>,
-    /// The place in the store's list of what it is shown next.
+    /// Index of the next event in the store's list.
     at: usize,
-    /// The last revision it was told.
-    told: i64,
+    /// Last revision delivered.
+    delivered: i64,
 }
 
 #[derive(Debug)]
 struct Client {
     id: StreamId,
-    waits: VecDeque<Waits>,
+    pending: VecDeque<Pending>,
     watchers: BTreeMap<i64, Private>,
-    /// Ids that compaction canceled: taken until they are canceled from here too.
+    /// Ids canceled by compaction. They stay in use until the client cancels them too.
     compacted: BTreeSet<i64>,
-    /// Progress requests, answered or not, less the answers.
+    /// Number of progress requests without a response.
     progress: usize,
-    /// The highest revision in any header.
+    /// Highest revision in any header sent.
     sent: i64,
-    /// The watch whose fragments are not complete.
+    /// Watch with an incomplete fragmented response.
     fragments_of: Option<i64>,
 }
 
@@ -280,14 +282,14 @@ pub(crate) struct World {
     facts: Vec<Fact>,
     revision: i64,
     compacted: i64,
-    /// Highest revision the hub was told by `known`.
+    /// Highest revision reported to the hub through `known`.
     known: i64,
     values: BTreeMap<usize, mvccpb::KeyValue>,
     feeds: Vec<Feed>,
     clients: Vec<Client>,
     checks: Vec<(CheckId, StreamId)>,
-    syncs: Vec<(StreamId, Identity)>,
-    /// Names ever used for a feed.
+    syncs: Vec<(StreamId, IdentityId)>,
+    /// Feed ids used so far.
     names: BTreeSet<FeedId>,
     log_limit: usize,
     pub(crate) delivered: usize,
@@ -321,12 +323,12 @@ impl World {
 
     pub(crate) fn step(&mut self, op: &Op) {
         match op {
-            Op::Open { identity, room } if self.clients.len() < self.scale.streams => {
-                let identity = Identity(u64::from(*identity));
-                let id = self.hub.stream_opened(identity, *room);
+            Op::Open { identity, capacity } if self.clients.len() < self.scale.streams => {
+                let identity = IdentityId(u64::from(*identity));
+                let id = self.hub.stream_opened(identity, *capacity);
                 self.clients.push(Client {
                     id,
-                    waits: VecDeque::new(),
+                    pending: VecDeque::new(),
                     watchers: BTreeMap::new(),
                     compacted: BTreeSet::new(),
                     progress: 0,
@@ -339,8 +341,8 @@ impl World {
                 self.hub.stream_closed(client.id);
                 self.forget(client.id);
             }
-            Op::Create { stream, what } if !self.clients.is_empty() => {
-                self.create(stream % self.clients.len(), what);
+            Op::Create { stream, spec } if !self.clients.is_empty() => {
+                self.create(stream % self.clients.len(), spec);
             }
             Op::Cancel { stream, id } if !self.clients.is_empty() => {
                 let at = stream % self.clients.len();
@@ -356,17 +358,17 @@ impl World {
                     .filter(|_| id % 5 != 0)
                     .copied()
                     .unwrap_or(i64::from(*id));
-                client.waits.push_back(Waits::Cancel(id));
+                client.pending.push_back(Pending::Cancel(id));
                 self.hub.cancel(client.id, id);
             }
             Op::Progress(n) if !self.clients.is_empty() => {
                 let at = n % self.clients.len();
                 let client = &mut self.clients[at];
-                client.waits.push_back(Waits::Progress);
+                client.pending.push_back(Pending::Progress);
                 client.progress += 1;
                 self.hub.progress(client.id);
             }
-            Op::Room { stream, bytes } if !self.clients.is_empty() => {
+            Op::Capacity { stream, bytes } if !self.clients.is_empty() => {
                 let at = stream % self.clients.len();
                 self.hub.room(self.clients[at].id, *bytes);
             }
@@ -387,9 +389,9 @@ impl World {
             Op::Check { n, verdict } if !self.checks.is_empty() => {
                 let n = n % self.checks.len();
                 let verdict = match verdict % 32 {
-                    0 => Verdict::Refused("rpc error: no".to_owned()),
-                    1 => Verdict::Lost(Lost::Unavailable),
-                    _ => Verdict::Granted,
+                    0 => CheckResult::Refused("rpc error: no".to_owned()),
+                    1 => CheckResult::Lost(Unavailable::Unavailable),
+                    _ => CheckResult::Granted,
                 };
                 self.answer_check(n, verdict);
             }
@@ -404,25 +406,27 @@ impl World {
             Op::Compacted(n) if !self.feeds.is_empty() => {
                 let n = n % self.feeds.len();
                 if self.feeds[n].live && self.feeds[n].through < self.compacted - 1 {
-                    self.tell_compacted(n);
+                    self.deliver_compacted(n);
                 }
             }
             Op::Refuse(n) if !self.feeds.is_empty() => {
                 let feed = self.feeds.swap_remove(n % self.feeds.len());
                 for client in &mut self.clients {
-                    for waits in &mut client.waits {
-                        if let Waits::Create(expect) = waits {
+                    for pending in &mut client.pending {
+                        if let Pending::Create(expect) = pending {
                             expect.refusals.push(feed.range.clone());
                         }
                     }
                 }
-                self.hub.told(feed.id, Told::Refused(REFUSED.to_owned()));
+                self.hub
+                    .told(feed.id, FeedEvent::Refused(REFUSED.to_owned()));
                 self.take_actions(&Cause::Refused(feed.range));
                 return;
             }
             Op::Lost(n) if !self.feeds.is_empty() => {
                 let feed = self.feeds.swap_remove(n % self.feeds.len());
-                self.hub.told(feed.id, Told::Lost(Lost::NoLeader));
+                self.hub
+                    .told(feed.id, FeedEvent::Lost(Unavailable::NoLeader));
             }
             Op::Sync { n, lag } if !self.syncs.is_empty() => {
                 let n = n % self.syncs.len();
@@ -445,7 +449,7 @@ impl World {
         self.take_actions(&Cause::Other);
     }
 
-    /// The range that a key and a way to end it mean, as it goes into a request.
+    /// Returns the request fields for a key and a kind of range end.
     fn range(&self, key: usize, end: u8) -> (Bytes, Bytes) {
         let key = key % self.scale.keys;
         let name = name(key);
@@ -459,27 +463,27 @@ impl World {
         }
     }
 
-    fn create(&mut self, at: usize, what: &What) {
-        let (key, range_end) = self.range(what.key, what.end);
-        let start = match what.start {
+    fn create(&mut self, at: usize, spec: &WatchSpec) {
+        let (key, range_end) = self.range(spec.key, spec.end);
+        let start = match spec.start {
             Start::Now => 0,
             Start::Back(n) => (self.revision + 1 - i64::from(n)).max(1),
             Start::Ahead(n) => self.revision + 2 + i64::from(n),
             Start::Negative => -3,
             Start::Never => i64::MAX,
         };
-        let flag = |bit: u8| what.flags >> bit & 1 == 1;
+        let flag = |bit: u8| spec.flags >> bit & 1 == 1;
         let client = &mut self.clients[at];
         let start_key = if key.is_empty() {
             Bytes::from_static(b"\0")
         } else {
             key.clone()
         };
-        client.waits.push_back(Waits::Create(Expect {
+        client.pending.push_back(Pending::Create(Expect {
             range: KeyRange::of(start_key, range_end.clone()),
             start,
-            id: what.id,
-            flags: what.flags,
+            id: spec.id,
+            flags: spec.flags,
             known: self.known,
             check: None,
             gone: None,
@@ -490,7 +494,7 @@ impl World {
             key,
             range_end,
             start_revision: start,
-            watch_id: what.id,
+            watch_id: spec.id,
             prev_kv: flag(0),
             progress_notify: flag(1),
             fragment: flag(2),
@@ -546,11 +550,11 @@ impl World {
         }
     }
 
-    fn answer_check(&mut self, n: usize, verdict: Verdict) {
+    fn answer_check(&mut self, n: usize, verdict: CheckResult) {
         let (check, stream) = self.checks.swap_remove(n);
         if let Some(client) = self.clients.iter_mut().find(|c| c.id == stream) {
-            let expected = client.waits.iter_mut().find_map(|waits| match waits {
-                Waits::Create(expect) if expect.check == Some(check) => Some(expect),
+            let expected = client.pending.iter_mut().find_map(|pending| match pending {
+                Pending::Create(expect) if expect.check == Some(check) => Some(expect),
                 _ => None,
             });
             if let Some(expect) = expected {
@@ -560,7 +564,7 @@ impl World {
         self.hub.checked(check, verdict);
     }
 
-    /// Lets a feed go on by one message.
+    /// Advances a feed by one message.
     fn feed(&mut self, n: usize, take: usize, lag: i64) {
         let seen = (self.revision - lag).max(1);
         let header = header(self.revision);
@@ -570,12 +574,13 @@ impl World {
         }
         if !feed.live {
             let Some(start) = feed.start else {
-                // One stream for all of the identity, so one endpoint: it does not go back.
+                // One stream serves the whole identity, so one endpoint: its revision does not go
+                // back.
                 let floor = self.floor(self.feeds[n].identity);
                 let at = seen.max(floor);
                 let feed = &mut self.feeds[n];
                 (feed.live, feed.through) = (true, at);
-                let told = Told::Live {
+                let event = FeedEvent::Live {
                     from: at + 1,
                     through: at,
                     header: Header {
@@ -583,33 +588,33 @@ impl World {
                         ..header
                     },
                 };
-                self.hub.told(self.feeds[n].id, told);
+                self.hub.told(self.feeds[n].id, event);
                 return;
             };
             if start < self.compacted {
-                return self.tell_compacted(n);
+                return self.deliver_compacted(n);
             }
             (feed.live, feed.through) = (true, start - 1);
-            let told = Told::Live {
+            let event = FeedEvent::Live {
                 from: start,
                 through: start - 1,
                 header,
             };
             let id = feed.id;
-            self.hub.told(id, told);
+            self.hub.told(id, event);
             return;
         }
         if feed.start.is_some() && feed.through < self.compacted - 1 {
-            return self.tell_compacted(n);
+            return self.deliver_compacted(n);
         }
-        if let Some(told) = self.next_batch(n, take, seen) {
+        if let Some(event) = self.next_batch(n, take, seen) {
             let id = self.feeds[n].id;
-            self.hub.told(id, told);
+            self.hub.told(id, event);
         }
     }
 
-    /// The next events of a feed.
-    fn next_batch(&mut self, n: usize, take: usize, seen: i64) -> Option<Told> {
+    /// Returns the next events of a feed.
+    fn next_batch(&mut self, n: usize, take: usize, seen: i64) -> Option<FeedEvent> {
         let feed = &self.feeds[n];
         let from = self
             .facts
@@ -621,11 +626,11 @@ impl World {
         let mut revisions: Vec<i64> = facts.clone().map(|fact| fact.revision).collect();
         revisions.dedup();
         let through = *revisions.get(take.min(revisions.len()).checked_sub(1)?)?;
-        let mut answer = pb::WatchResponse {
+        let mut response = pb::WatchResponse {
             header: Some(pb::ResponseHeader {
                 cluster_id: 7,
                 member_id: 9,
-                // Of a catch-up it is the store's own.
+                // A catch-up has the store's current revision.
                 revision: if feed.start.is_some() {
                     self.revision
                 } else {
@@ -638,20 +643,20 @@ impl World {
         for fact in facts.take_while(|fact| fact.revision <= through) {
             let mut event = fact.encoded.clone();
             event.prev_kv = event.prev_kv.filter(|_| feed.prev_kv);
-            answer.events.push(event);
+            response.events.push(event);
         }
-        let bytes = Bytes::from(answer.encode_to_vec());
-        let answer = Response::parse(&bytes).expect("an answer");
+        let bytes = Bytes::from(response.encode_to_vec());
+        let response = Response::parse(&bytes).expect("a response");
         self.feeds[n].through = through;
-        Some(Told::Events(Arc::new(Batch {
-            header: answer.header,
-            events: answer.events,
+        Some(FeedEvent::Events(Arc::new(Batch {
+            header: response.header,
+            events: response.events,
             through,
             bytes: bytes.len(),
         })))
     }
 
-    /// Moves a frontier as far as there is nothing to tell.
+    /// Moves a frontier up to the next event of the feed.
     fn through(&mut self, n: usize, lag: i64) {
         let feed = &mut self.feeds[n];
         if !feed.live || feed.paused {
@@ -670,27 +675,27 @@ impl World {
         if seen > feed.through {
             feed.through = seen;
             let id = feed.id;
-            self.hub.told(id, Told::Through(seen));
+            self.hub.told(id, FeedEvent::Through(seen));
         }
     }
 
-    fn tell_compacted(&mut self, n: usize) {
+    fn deliver_compacted(&mut self, n: usize) {
         let feed = self.feeds.swap_remove(n);
         let before: BTreeMap<(StreamId, i64), i64> = self
             .hub
             .watchers()
             .map(|(stream, id, next)| ((stream, id), next))
             .collect();
-        let told = Told::Compacted {
+        let event = FeedEvent::Compacted {
             compact_revision: self.compacted,
             header: header(0),
         };
-        self.hub.told(feed.id, told);
+        self.hub.told(feed.id, event);
         self.take_actions(&Cause::Compacted(self.compacted, before));
     }
 
-    /// What the identity's live shared feeds have told: their stream does not go back.
-    fn floor(&self, identity: Identity) -> i64 {
+    /// Returns the frontier of the identity's live shared feeds: their stream does not go back.
+    fn floor(&self, identity: IdentityId) -> i64 {
         let live = self.feeds.iter().filter(|f| f.live && f.start.is_none());
         live.filter(|f| f.identity == identity)
             .map(|f| f.through)
@@ -710,10 +715,10 @@ impl World {
                 && self.feeds[n].through < revision
             {
                 match self.next_batch(n, 3, revision) {
-                    Some(told) => self.hub.told(id, told),
+                    Some(event) => self.hub.told(id, event),
                     None => {
                         self.feeds[n].through = revision;
-                        self.hub.told(id, Told::Through(revision));
+                        self.hub.told(id, FeedEvent::Through(revision));
                     }
                 }
                 self.take_actions(&Cause::Other);
@@ -739,8 +744,8 @@ impl World {
         self.known = revision;
         for client in &mut self.clients {
             client.sent = 0;
-            for waits in &mut client.waits {
-                if let Waits::Create(expect) = waits {
+            for pending in &mut client.pending {
+                if let Pending::Create(expect) = pending {
                     expect.known = expect.known.min(revision);
                     expect.gone = (expect.start > 0).then_some(revision + 1);
                 }
@@ -753,7 +758,7 @@ impl World {
             .iter()
             .map(|client| client.watchers.len())
             .sum::<usize>();
-        assert_eq!(left, 0, "a watcher of another history");
+        assert_eq!(left, 0, "a watcher of the old history");
     }
 
     fn forget(&mut self, stream: StreamId) {
@@ -761,7 +766,7 @@ impl World {
         self.syncs.retain(|sync| sync.0 != stream);
     }
 
-    /// Does what the hub asks for, and judges what it sends.
+    /// Carries out the actions of the hub, and checks its messages.
     fn take_actions(&mut self, cause: &Cause) {
         let actions: Vec<Action> = self.hub.actions().collect();
         for action in actions {
@@ -772,9 +777,9 @@ impl World {
                     range,
                 } => {
                     let client = self.clients.iter_mut().find(|client| client.id == stream);
-                    let last = client.and_then(|client| client.waits.back_mut());
-                    let Some(Waits::Create(expect)) = last else {
-                        panic!("a check for no create");
+                    let last = client.and_then(|client| client.pending.back_mut());
+                    let Some(Pending::Create(expect)) = last else {
+                        panic!("a check without a create");
                     };
                     assert_eq!(expect.range, range);
                     expect.check = Some(check);
@@ -787,7 +792,7 @@ impl World {
                     prev_kv,
                     start,
                 } => {
-                    assert!(self.names.insert(feed), "a name used twice");
+                    assert!(self.names.insert(feed), "a feed id used twice");
                     assert!(!range.is_empty() && start.is_none_or(|start| start > 0));
                     self.feeds.push(Feed {
                         id: feed,
@@ -802,12 +807,13 @@ impl World {
                 }
                 Action::CloseFeed(id) => {
                     let n = self.feeds.iter().position(|feed| feed.id == id);
-                    self.feeds.swap_remove(n.expect("an open feed is closed"));
+                    self.feeds
+                        .swap_remove(n.expect("CloseFeed names an open feed"));
                 }
                 Action::PauseFeed(id) | Action::ResumeFeed(id) => {
                     let pause = matches!(action, Action::PauseFeed(_));
                     let feed = self.feeds.iter_mut().find(|feed| feed.id == id);
-                    let feed = feed.expect("an open feed is paused");
+                    let feed = feed.expect("PauseFeed and ResumeFeed name an open feed");
                     assert!(feed.start.is_some() && feed.paused != pause);
                     feed.paused = pause;
                 }
@@ -825,7 +831,7 @@ impl World {
         }
     }
 
-    /// Judges one message.
+    /// Checks one message to a client.
     fn receive(&mut self, stream: StreamId, message: &Message, cause: &Cause) {
         let bytes = match message {
             Message::Whole(bytes) => bytes.to_vec(),
@@ -835,8 +841,8 @@ impl World {
         let (head, payload) = bytes.split_at(HEAD_LEN);
         assert_eq!(head[0], 0);
         assert_eq!(&head[1..], (payload.len() as u32).to_be_bytes());
-        let answer = pb::WatchResponse::decode(payload).expect("an answer");
-        let header = answer.header.expect("a header");
+        let response = pb::WatchResponse::decode(payload).expect("a response");
+        let header = response.header.expect("a header");
         assert_eq!(
             (header.cluster_id, header.member_id, header.raft_term),
             (7, 9, 3)
@@ -847,52 +853,53 @@ impl World {
             compacted: self.compacted,
         };
         let client = self.clients.iter_mut().find(|client| client.id == stream);
-        let client = client.expect("a message for a stream that is there");
+        let client = client.expect("a message for an open stream");
         if let Some(id) = client.fragments_of {
             assert!(
-                answer.watch_id == id && !answer.events.is_empty(),
-                "parts are torn apart"
+                response.watch_id == id && !response.events.is_empty(),
+                "fragments are not contiguous (W6)"
             );
         }
-        client.fragments_of = answer.fragment.then_some(answer.watch_id);
-        if answer.created {
-            client.created(&answer, header.revision, &truth);
-        } else if answer.canceled {
-            client.canceled(&answer, cause, &truth);
-        } else if answer.watch_id == -1 && answer.events.is_empty() {
+        client.fragments_of = response.fragment.then_some(response.watch_id);
+        if response.created {
+            client.created(&response, header.revision, &truth);
+        } else if response.canceled {
+            client.canceled(&response, cause, &truth);
+        } else if response.watch_id == -1 && response.events.is_empty() {
             client.barrier(header.revision, &truth);
             self.barriers += 1;
-        } else if answer.events.is_empty() {
-            client.notice(answer.watch_id, header.revision, &truth);
+        } else if response.events.is_empty() {
+            client.notice(response.watch_id, header.revision, &truth);
         } else {
-            self.delivered += answer.events.len();
-            client.events(&answer, &truth);
+            self.delivered += response.events.len();
+            client.events(&response, &truth);
         }
         client.sent = client.sent.max(header.revision);
     }
 
-    /// Looks at the hub from outside and from inside.
-    pub(crate) fn look(&self) {
+    /// Checks the state of the hub, from outside and inside.
+    pub(crate) fn verify(&self) {
         self.hub.verify();
         let stats = self.hub.stats();
-        // Beyond the bound there is at most what catch-ups need to go on: their last batch.
+        // Beyond the limit a log contains at most the last batch of each catch-up, which needs it
+        // to go on.
         if stats.log_bytes > self.log_limit {
             for feed in self.hub.feeds() {
                 let batches = self.hub.log_of(feed.feed).count();
                 assert!(
                     batches <= usize::from(feed.catch_up),
-                    "the logs are over their bound"
+                    "the logs exceed their limit"
                 );
             }
         }
         for feed in self.hub.feeds().filter(|feed| feed.frontier.is_some()) {
             let frontier = feed.frontier.unwrap_or_default();
-            let told = self
+            let own = self
                 .feeds
                 .iter()
                 .find(|other| other.id == feed.feed)
                 .expect("an open feed");
-            assert_eq!(told.through, frontier);
+            assert_eq!(own.through, frontier);
             let within = |revision: i64| feed.log_from <= revision && revision <= frontier;
             let facts = self
                 .facts
@@ -914,7 +921,7 @@ impl World {
                 .find(|client| client.id == stream)
                 .expect("a client");
             let private = &client.watchers[&id];
-            assert!(private.gone.is_none(), "a start of another history");
+            assert!(private.gone.is_none(), "a start in the old history");
             let missing = self.facts[private.at.min(self.facts.len())..]
                 .iter()
                 .find(|fact| private.shows(fact));
@@ -926,7 +933,7 @@ impl World {
         self.one_feed_for_a_range();
     }
 
-    /// W1: of the feeds that are joined, no two are of the same range and identity.
+    /// Checks that no two joined feeds have the same range and identity (W1).
     fn one_feed_for_a_range(&self) {
         let mut seen = BTreeSet::new();
         for feed in self
@@ -939,32 +946,32 @@ impl World {
         }
     }
 
-    /// Everybody takes all, every feed tells all: then every watcher has been shown all of its own.
+    /// Lets all clients and feeds complete, and checks that every watcher received all its events.
     pub(crate) fn finish(&mut self) {
         self.hub.log_limit(1 << 24);
         self.log_limit = 1 << 24;
-        self.calm();
+        self.drain();
         for key in 0..self.scale.keys {
             self.write(key, 1, false, 3);
         }
         for at in 0..self.clients.len() {
             self.clients[at].progress += 1;
-            self.clients[at].waits.push_back(Waits::Progress);
+            self.clients[at].pending.push_back(Pending::Progress);
             self.hub.progress(self.clients[at].id);
         }
-        self.calm();
+        self.drain();
         for client in &self.clients {
-            for waits in &client.waits {
-                match waits {
-                    Waits::Create(expect) => panic!("a create is not answered: {expect:?}"),
-                    Waits::Cancel(id) => assert!(!client.has(*id), "not canceled"),
-                    Waits::Progress => {}
+            for pending in &client.pending {
+                match pending {
+                    Pending::Create(expect) => panic!("a create has no response: {expect:?}"),
+                    Pending::Cancel(id) => assert!(!client.has(*id), "not canceled"),
+                    Pending::Progress => {}
                 }
             }
             let last = self.revision;
-            let future = |private: &Private| private.asked && private.from > last;
+            let future = |private: &Private| private.explicit_start && private.from > last;
             if !client.watchers.is_empty() && !client.watchers.values().any(future) {
-                assert_eq!(client.sent, last, "no progress is told");
+                assert_eq!(client.sent, last, "progress is not reported");
             }
         }
         for client in std::mem::take(&mut self.clients) {
@@ -972,8 +979,8 @@ impl World {
             self.forget(client.id);
             self.take_actions(&Cause::Other);
         }
-        self.look();
-        assert!(self.feeds.is_empty(), "a feed nobody needs");
+        self.verify();
+        assert!(self.feeds.is_empty(), "an unused feed stays open");
         let stats = self.hub.stats();
         assert_eq!(
             (stats.streams, stats.watchers, stats.feeds, stats.log_bytes),
@@ -981,14 +988,14 @@ impl World {
         );
     }
 
-    fn calm(&mut self) {
+    fn drain(&mut self) {
         for _ in 0..2_000 {
             for at in 0..self.clients.len() {
                 self.hub.room(self.clients[at].id, 1 << 20);
             }
             self.take_actions(&Cause::Other);
             while !self.checks.is_empty() {
-                self.answer_check(0, Verdict::Granted);
+                self.answer_check(0, CheckResult::Granted);
                 self.take_actions(&Cause::Other);
             }
             let ids: Vec<FeedId> = self.feeds.iter().map(|feed| feed.id).collect();
@@ -1008,11 +1015,11 @@ impl World {
                 self.sync(0, 0);
                 self.take_actions(&Cause::Other);
             }
-            let waits = |waits: &Waits| matches!(waits, Waits::Create(_));
-            let asked = self
+            let is_create = |pending: &Pending| matches!(pending, Pending::Create(_));
+            let creating = self
                 .clients
                 .iter()
-                .any(|client| client.waits.iter().any(waits));
+                .any(|client| client.pending.iter().any(is_create));
             let shown = |private: &Private| {
                 !self.facts[private.at..]
                     .iter()
@@ -1022,7 +1029,7 @@ impl World {
                 .clients
                 .iter()
                 .all(|client| client.watchers.values().all(shown));
-            let told = self
+            let delivered = self
                 .feeds
                 .iter()
                 .all(|feed| feed.live && feed.through >= self.revision);
@@ -1030,7 +1037,7 @@ impl World {
                 .hub
                 .wake()
                 .is_some_and(|wake| wake <= self.now + Duration::from_millis(150));
-            if !asked && done && told && !due {
+            if !creating && done && delivered && !due {
                 return;
             }
             self.now += Duration::from_millis(60);
@@ -1038,17 +1045,18 @@ impl World {
             self.take_actions(&Cause::Other);
         }
         panic!(
-            "somebody waits for ever: {:?} {:?}",
+            "the hub does not come to rest: {:?} {:?}",
             self.clients, self.feeds
         );
     }
 }
 
-/// Why a watch may be canceled just now.
+/// Reason that permits the cancellation of a watch.
 #[derive(Debug)]
 enum Cause {
     Other,
-    /// History up to here is gone; of each watcher, the next revision before.
+    /// Revisions up to here are compacted. The map has the next revision of each watcher before
+    /// that.
     Compacted(i64, BTreeMap<(StreamId, i64), i64>),
     Refused(KeyRange),
     Reset(i64),
@@ -1056,7 +1064,7 @@ enum Cause {
 
 const REFUSED: &str = "rpc error: refused";
 
-/// What the store holds.
+/// Content of the store.
 #[derive(Debug)]
 struct Truth<'a> {
     facts: &'a [Fact],
@@ -1064,7 +1072,7 @@ struct Truth<'a> {
 }
 
 impl Private {
-    /// Whether an event is for it, once it has begun.
+    /// Reports whether an event belongs to this watcher, once it has started.
     fn shows(&self, fact: &Fact) -> bool {
         let filtered = if fact.delete {
             self.flag(4) && self.flag(6)
@@ -1080,42 +1088,42 @@ impl Private {
 }
 
 impl Client {
-    fn created(&mut self, answer: &pb::WatchResponse, revision: i64, truth: &Truth<'_>) {
+    fn created(&mut self, response: &pb::WatchResponse, revision: i64, truth: &Truth<'_>) {
         let expect = loop {
-            match self.waits.pop_front().expect("a create was asked for") {
-                Waits::Create(expect) => break expect,
-                Waits::Cancel(id) => {
-                    assert!(!self.has(id), "a cancel is forgotten")
+            match self.pending.pop_front().expect("a pending create") {
+                Pending::Create(expect) => break expect,
+                Pending::Cancel(id) => {
+                    assert!(!self.has(id), "a cancel has no response")
                 }
-                Waits::Progress => {}
+                Pending::Progress => {}
             }
         };
-        if answer.canceled {
-            assert_eq!(answer.watch_id, -1);
-            let fair = match &answer.cancel_reason[..] {
+        if response.canceled {
+            assert_eq!(response.watch_id, -1);
+            let fair = match &response.cancel_reason[..] {
                 "etcdserver: mvcc: required revision has been compacted" => expect.start < 0,
                 "mvcc: watcher range is empty" => {
-                    let granted = expect.verdict == Some(Verdict::Granted);
+                    let granted = expect.verdict == Some(CheckResult::Granted);
                     expect.range.is_empty() && expect.start >= 0 && granted
                 }
                 "mvcc: duplicate watch ID provided on the WatchStream" => {
                     expect.id != 0 && self.has(expect.id)
                 }
-                "rpc error: no" => matches!(expect.verdict, Some(Verdict::Refused(_))),
+                "rpc error: no" => matches!(expect.verdict, Some(CheckResult::Refused(_))),
                 REFUSED => expect.refusals.contains(&expect.range),
                 _ => false,
             };
-            assert!(fair, "refused for {:?}: {expect:?}", answer.cancel_reason);
+            assert!(fair, "refused for {:?}: {expect:?}", response.cancel_reason);
             return;
         }
         assert!(expect.start >= 0 && !expect.range.is_empty());
         assert!(
-            expect.verdict == Some(Verdict::Granted),
+            expect.verdict == Some(CheckResult::Granted),
             "not permitted: {expect:?}"
         );
-        assert!(expect.id == 0 || answer.watch_id == expect.id);
-        assert!(expect.id != 0 || answer.watch_id >= 0);
-        assert!(revision >= expect.known, "created below what was known");
+        assert!(expect.id == 0 || response.watch_id == expect.id);
+        assert!(expect.id != 0 || response.watch_id >= 0);
+        assert!(revision >= expect.known, "created below the known revision");
         let from = if expect.start == 0 {
             revision + 1
         } else {
@@ -1125,39 +1133,39 @@ impl Client {
             range: expect.range,
             flags: expect.flags,
             from,
-            asked: expect.start > 0,
+            explicit_start: expect.start > 0,
             gone: expect.gone,
             at: truth.facts.partition_point(|fact| fact.revision < from),
-            told: 0,
+            delivered: 0,
         };
         assert!(
-            !self.compacted.contains(&answer.watch_id),
-            "an id given twice"
+            !self.compacted.contains(&response.watch_id),
+            "an id used twice"
         );
-        let before = self.watchers.insert(answer.watch_id, private);
-        assert!(before.is_none(), "an id given twice");
+        let before = self.watchers.insert(response.watch_id, private);
+        assert!(before.is_none(), "an id used twice");
     }
 
-    fn canceled(&mut self, answer: &pb::WatchResponse, cause: &Cause, truth: &Truth<'_>) {
-        let id = answer.watch_id;
+    fn canceled(&mut self, response: &pb::WatchResponse, cause: &Cause, truth: &Truth<'_>) {
+        let id = response.watch_id;
         let private = self.watchers.remove(&id);
-        if answer.compact_revision == 0 && answer.cancel_reason.is_empty() {
-            // One that compaction canceled is canceled again, as by etcd.
+        if response.compact_revision == 0 && response.cancel_reason.is_empty() {
+            // The client may cancel a watch that compaction canceled, as with etcd.
             let again = self.compacted.remove(&id);
             assert!(
                 private.is_some() || again,
-                "a watch that is not there is canceled"
+                "the cancelled watch does not exist"
             );
-            return self.cancel_answered(id);
+            return self.cancel_completed(id);
         }
-        let private = private.expect("a live watch is canceled");
-        if answer.compact_revision != 0 {
+        let private = private.expect("the canceled watch is live");
+        if response.compact_revision != 0 {
             self.compacted.insert(id);
-            assert!(answer.cancel_reason.is_empty());
+            assert!(response.cancel_reason.is_empty());
             match cause {
-                Cause::Reset(gone) => assert_eq!(answer.compact_revision, *gone),
+                Cause::Reset(gone) => assert_eq!(response.compact_revision, *gone),
                 Cause::Compacted(gone, before) if before.contains_key(&(self.id, id)) => {
-                    assert_eq!(answer.compact_revision, *gone);
+                    assert_eq!(response.compact_revision, *gone);
                     let next = before[&(self.id, id)];
                     assert!(
                         next <= *gone,
@@ -1165,29 +1173,29 @@ impl Client {
                     );
                 }
                 _ => {
-                    // Just created, or not: its start is gone.
-                    assert!(private.told == 0 && private.asked);
-                    assert!(private.gone.is_some() || answer.compact_revision <= truth.compacted);
+                    // A watch without events so far: its start revision is gone.
+                    assert!(private.delivered == 0 && private.explicit_start);
+                    assert!(private.gone.is_some() || response.compact_revision <= truth.compacted);
                     assert!(
-                        private.gone == Some(answer.compact_revision)
-                            || private.from <= answer.compact_revision
+                        private.gone == Some(response.compact_revision)
+                            || private.from <= response.compact_revision
                     );
                 }
             }
         } else {
-            assert_eq!(answer.cancel_reason, REFUSED);
+            assert_eq!(response.cancel_reason, REFUSED);
             assert!(matches!(cause, Cause::Refused(range) if *range == private.range));
         }
     }
 
-    /// The cancel whose turn it is.
-    fn cancel_answered(&mut self, id: i64) {
+    /// Removes the pending cancel of `id`, which must be the next request.
+    fn cancel_completed(&mut self, id: i64) {
         loop {
-            match self.waits.pop_front().expect("a cancel was asked for") {
-                Waits::Create(_) => panic!("canceled before its turn"),
-                Waits::Cancel(asked) if asked == id => break,
-                Waits::Cancel(other) => assert!(!self.has(other)),
-                Waits::Progress => {}
+            match self.pending.pop_front().expect("a pending cancel") {
+                Pending::Create(_) => panic!("canceled before its turn"),
+                Pending::Cancel(requested) if requested == id => break,
+                Pending::Cancel(other) => assert!(!self.has(other)),
+                Pending::Progress => {}
             }
         }
     }
@@ -1196,12 +1204,12 @@ impl Client {
         self.watchers.contains_key(&id) || self.compacted.contains(&id)
     }
 
-    fn events(&mut self, answer: &pb::WatchResponse, truth: &Truth<'_>) {
+    fn events(&mut self, response: &pb::WatchResponse, truth: &Truth<'_>) {
         let private = self
             .watchers
-            .get_mut(&answer.watch_id)
+            .get_mut(&response.watch_id)
             .expect("events for a live watch");
-        for event in &answer.events {
+        for event in &response.events {
             while truth
                 .facts
                 .get(private.at)
@@ -1209,52 +1217,54 @@ impl Client {
             {
                 private.at += 1;
             }
-            let fact = truth.facts.get(private.at).expect("an event that happened");
+            let fact = truth.facts.get(private.at).expect("an event of the store");
             private.at += 1;
             let mut expected = fact.encoded.clone();
             if !private.flag(0) {
                 expected.prev_kv = None;
             }
-            assert_eq!(*event, expected, "not what comes next");
-            private.told = fact.revision;
+            assert_eq!(*event, expected, "not the next event");
+            private.delivered = fact.revision;
         }
-        // W5: a revision is whole, or in parts for who asked for them.
+        // W5: a revision is complete, or in fragments if the client requested them.
         let rest = &truth.facts[private.at..];
-        let mut rest = rest.iter().take_while(|fact| fact.revision == private.told);
+        let mut rest = rest
+            .iter()
+            .take_while(|fact| fact.revision == private.delivered);
         let whole = !rest.any(|fact| private.shows(fact));
-        assert!(whole || answer.fragment, "half a revision");
+        assert!(whole || response.fragment, "half a revision");
         assert!(
-            !answer.fragment || private.flag(2),
-            "parts nobody asked for"
+            !response.fragment || private.flag(2),
+            "fragments without a request"
         );
-        let last = answer.header.map_or(0, |header| header.revision);
-        assert!(last >= private.told, "a header below its events");
+        let last = response.header.map_or(0, |header| header.revision);
+        assert!(last >= private.delivered, "a header below its events");
     }
 
     fn notice(&mut self, id: i64, revision: i64, truth: &Truth<'_>) {
         let private = self.watchers.get(&id).expect("a notice for a live watch");
-        assert!(private.flag(1), "a notice nobody asked for");
+        assert!(private.flag(1), "a notice without a request");
         assert!(
-            revision >= private.told && revision + 1 >= private.from,
+            revision >= private.delivered && revision + 1 >= private.from,
             "progress goes back"
         );
         private.shown_all(revision, truth);
     }
 
-    /// W8.
+    /// Checks the response to a progress request (W8).
     fn barrier(&mut self, revision: i64, truth: &Truth<'_>) {
         self.progress = self
             .progress
             .checked_sub(1)
-            .expect("progress was asked for");
+            .expect("a pending progress request");
         assert!(
             !self.watchers.is_empty(),
-            "an answer to a stream without a watch"
+            "a progress response on a stream without a watch"
         );
         assert!(revision >= self.sent, "progress goes back");
         for private in self.watchers.values() {
             assert!(
-                !private.asked || private.from <= revision,
+                !private.explicit_start || private.from <= revision,
                 "progress before the start"
             );
             private.shown_all(revision, truth);
@@ -1268,7 +1278,7 @@ impl Private {
         let mut rest = rest.take_while(|fact| fact.revision <= revision);
         assert!(
             !rest.any(|fact| self.shows(fact)),
-            "progress beyond what was shown"
+            "progress beyond the delivered events"
         );
     }
 }

@@ -1,20 +1,20 @@
-//! Watch answers: what the walker reads, the generated decoder reads the same; what is written for
-//! clients, in one piece or in two, decodes to what was meant.
+//! Fuzz body for watch responses. The walker reads the same as the generated decoder. A response
+//! written for clients, in one piece or in two, decodes to the intended message.
 
 use bytes::Bytes;
-use etcd_edge::wire::header::Header;
 use etcd_edge::wire::pb::{etcdserverpb as pb, mvccpb};
 use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::response_header::Header;
 use etcd_edge::wire::watch::answer::{self, Cut, Head};
 use etcd_edge::wire::watch::{Event, Response, WatchError};
 use prost::Message;
 
-/// The whole input is an answer of etcd's; its first byte also chooses how it is cut.
+/// Uses the whole input as a response of etcd. Its first byte also selects the cut.
 pub(crate) fn run(data: &[u8]) {
     check(data, data.first().copied().unwrap_or(0));
 }
 
-/// Whether the bytes are read, after all that must hold.
+/// Checks a response and reports whether it is accepted.
 pub(crate) fn check(data: &[u8], draw: u8) -> bool {
     let message = Bytes::copy_from_slice(data);
     let decoded = pb::WatchResponse::decode(message.clone());
@@ -25,30 +25,30 @@ pub(crate) fn check(data: &[u8], draw: u8) -> bool {
             check_cut(&response, &decoded, draw);
             true
         }
-        (Ok(_), Err(error)) => panic!("only the decoder refuses: {error}"),
+        (Ok(_), Err(error)) => panic!("only the decoder rejects: {error}"),
         (Err(_), Err(_)) => false,
         (Err(error), Ok(decoded)) => {
-            check_refused(error, &decoded);
+            check_rejected(error, &decoded);
             false
         }
     }
 }
 
-/// What only the walker refuses, it refuses for a reason the decoder has none for.
-fn check_refused(error: WatchError, decoded: &pb::WatchResponse) {
+/// Checks that an error of the walker alone has a reason that the decoder does not have.
+fn check_rejected(error: WatchError, decoded: &pb::WatchResponse) {
     match error {
-        // Groups are skipped by the decoder.
+        // The decoder skips groups.
         WatchError::Proto(_) => {
             assert!(matches!(error.to_string().as_str(), text if text.contains("wire type")))
         }
-        // Merged by the decoder, or its number cut to 32 bits.
+        // The decoder merges duplicates and truncates the number to 32 bits.
         WatchError::Twice(_) | WatchError::Kind(_) => {}
         WatchError::Order => {
             let revisions = decoded.events.iter().map(revision);
             let revisions: Vec<i64> = std::iter::once(1).chain(revisions).collect();
             assert!(!revisions.is_sorted());
         }
-        WatchError::Layout(_) | WatchError::Text => panic!("only the walker refuses: {error}"),
+        WatchError::Layout(_) | WatchError::Text => panic!("only the walker rejects: {error}"),
     }
 }
 
@@ -97,7 +97,7 @@ fn check_cut(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
         deletes: draw & 8 == 0,
         prev_kv: draw & 16 == 0,
     };
-    let kept = |(event, decoded): (&Event, &mvccpb::Event)| {
+    let visible = |(event, decoded): (&Event, &mvccpb::Event)| {
         let shown = if event.delete { cut.deletes } else { cut.puts };
         (shown && cut.range.contains(&event.key)).then(|| mvccpb::Event {
             prev_kv: decoded.prev_kv.clone().filter(|_| cut.prev_kv),
@@ -108,7 +108,7 @@ fn check_cut(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
         .events
         .iter()
         .zip(&decoded.events)
-        .filter_map(kept)
+        .filter_map(visible)
         .collect();
     let expected = pb::WatchResponse {
         header: Some(decoded.header.unwrap_or_default()),
@@ -139,11 +139,11 @@ fn check_cut(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
     }
     assert_eq!(joined, expected.events);
     if tail.is_some_and(|tail| tail.len() < max) {
-        assert_eq!(parts.len(), 1, "parts without need");
+        assert_eq!(parts.len(), 1, "unnecessary parts");
     }
 }
 
-/// Head and tail as a client gets them.
+/// Joins head and tail as a client receives them.
 fn join(watch_id: i64, fragment: bool, tail: &[u8]) -> pb::WatchResponse {
     let head = Head::new(watch_id, fragment, tail.len());
     unframe(&[&head[..], tail].concat())

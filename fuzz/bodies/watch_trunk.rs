@@ -1,17 +1,18 @@
-//! The trunk against a simulated etcd. What each feed may be told is read from the history itself:
-//! each event of its range once, in order, revisions whole, the frontier never beyond what was told.
+//! Fuzz body for the trunk, against a simulated etcd. The allowed events of each feed are computed
+//! from the history: each event of its range once, in order, revisions whole. The frontier is never
+//! beyond the delivered events (W2, W3, W5).
 //!
-//! The input is a list of [`Op`]s, three bytes each, behind four bytes that choose the world.
+//! The input is four bytes that select the world, then a list of [`Op`]s, three bytes each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits::WATCH_PROGRESS_DROPPED;
-use etcd_edge::machine::watch::trunk::{Action, Because, Sub, Token, Trunk};
-use etcd_edge::machine::watch::{Lost, Told};
-use etcd_edge::wire::header::Header;
+use etcd_edge::state_machine::watch::trunk::{Action, ReconnectReason, Sub, Token, Trunk};
+use etcd_edge::state_machine::watch::{FeedEvent, Unavailable};
 use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::response_header::Header;
 use etcd_edge::wire::watch::Response;
 
 #[path = "watch_trunk/etcd.rs"]
@@ -19,64 +20,64 @@ mod etcd;
 
 use etcd::{Etcd, MEMBERS, Stream};
 
-/// Most operations of one run.
+/// Maximum number of operations of one run.
 const MAX_OPS: usize = 4_096;
 
 const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 const BAD_TOKEN: &str = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
 
-/// One step of the world.
+/// One step of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Op {
-    /// A revision; see [`Etcd::write`].
+    /// A write creates a revision, as in [`Etcd::write`].
     Write(u8, u8),
-    /// A member applies revisions; now and then the queue of the stream is full.
+    /// A member applies revisions. Now and then the queue of the stream is full.
     Apply(u8, u8),
     /// The member handles requests.
     Serve(u8, u8),
-    /// The sender of the stream takes from its queues.
+    /// The sender of the stream takes responses from its queues.
     Flow(u8, u8),
-    /// The trunk reads answers.
+    /// The trunk reads responses.
     Read(u8),
-    /// The member's unsynced watches catch up.
+    /// The unsynced watches of the member catch up.
     CatchUp(u8, u8),
-    /// Somebody wants a range.
+    /// A feed is opened on a range.
     Open(u8, u8),
     /// A feed is closed.
     Close(u8),
-    /// Somebody wants a barrier.
+    /// A barrier is requested.
     Sync(u8),
-    /// He wants it no more.
+    /// A barrier request is withdrawn.
     Unsync(u8),
     /// Time passes.
     Tick(u8, u8),
-    /// The stream that was asked for opens, at a member, or does not.
+    /// The requested stream opens at a member, or fails to open.
     Connect(u8, u8),
     /// The stream dies.
     Die,
-    /// History up to some revisions before the end is compacted.
+    /// The history is compacted, except for some last revisions.
     Compact(u8),
-    /// etcd notifies of progress.
+    /// etcd sends progress notifications.
     Notify,
-    /// A snapshot is installed.
+    /// The member installs a snapshot.
     Snapshot,
     /// The next create is refused.
     Refuse(u8),
     /// The driver gives up.
     GiveUp(u8),
-    /// A backup is restored.
+    /// The store is restored from a backup.
     Restore(u8),
-    /// etcd sends what it never would.
-    Nonsense(u8),
-    /// All that was asked is handled and its answers are read.
+    /// etcd sends a response that a real etcd never sends.
+    Invalid(u8),
+    /// The member handles all requests, and the trunk reads the responses.
     Round(u8, u8),
 }
 
 impl Op {
-    /// Bytes of one.
+    /// Encoded length in bytes.
     pub(crate) const LEN: usize = 3;
 
-    /// Any three bytes are one; what keeps things going is more frequent than what breaks them.
+    /// Decodes any three bytes. Operations that make progress are more frequent than failures.
     pub(crate) fn decode([kind, a, b]: [u8; Op::LEN]) -> Op {
         match kind % 64 {
             0..=5 => Op::Write(a, b),
@@ -101,7 +102,7 @@ impl Op {
             62 => match a % 8 {
                 0 => Op::GiveUp(b),
                 1 => Op::Restore(b),
-                2 | 3 => Op::Nonsense(b),
+                2 | 3 => Op::Invalid(b),
                 _ => Op::Connect(a, b),
             },
             _ => Op::Round(a, b),
@@ -109,7 +110,7 @@ impl Op {
     }
 }
 
-/// What a run did, so that a test can tell that it was not idle.
+/// Counts of the events of a run, so that a test can check that the run was not idle.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) events: u64,
@@ -135,7 +136,7 @@ impl std::ops::AddAssign for Seen {
     }
 }
 
-/// Four bytes for the world, then operations.
+/// Decodes four bytes as the world and the rest as operations, and runs them.
 pub(crate) fn run(data: &[u8]) {
     let (world, ops) = data.split_at(data.len().min(4));
     let world = [0, 1, 2, 3].map(|n| world.get(n).copied().unwrap_or(0));
@@ -145,30 +146,30 @@ pub(crate) fn run(data: &[u8]) {
     check(world, ops.take(MAX_OPS));
 }
 
-/// Runs the operations, then lets all come to rest and looks whether everything was told.
+/// Runs the operations, then lets the trunk finish and checks that all events were delivered.
 pub(crate) fn check(world: [u8; 4], ops: impl IntoIterator<Item = Op>) -> Seen {
     let mut world = World::new(world);
     for op in ops {
         world.step(op);
     }
-    world.rest();
+    world.finish();
     world.seen
 }
 
-/// What a feed was promised and told.
+/// Expectations for a feed, and its progress.
 struct Feed {
     range: KeyRange,
     prev_kv: bool,
-    /// The start of a catch-up.
+    /// Start revision of a catch-up.
     start: Option<i64>,
-    /// Once it is Live: all of its events up to here were told.
+    /// Revision up to which all events were delivered. Set once the feed is Live.
     through: Option<i64>,
-    /// History went back since: there is nothing to tell but that.
-    bygone: bool,
+    /// The history went back since. The only valid event is the one that reports this.
+    obsolete: bool,
     over: bool,
 }
 
-/// What somebody who waits for a barrier may rely on.
+/// Guarantees of a requested barrier.
 struct Wait {
     at: u64,
     feeds: Vec<Sub>,
@@ -180,29 +181,30 @@ struct World {
     trunk: Trunk,
     catch_up: bool,
     stream: Option<Stream>,
-    /// Asked for and not opened.
+    /// Generation of a requested stream that is not open yet.
     connecting: Option<u64>,
     now: Instant,
-    /// Counts everything that happens.
+    /// Counter that increases with every event.
     moment: u64,
     feeds: BTreeMap<Sub, Feed>,
     waits: BTreeMap<Token, Wait>,
     next_feed: u64,
-    /// On this stream: when each watch's `created` was read.
+    /// For the current stream: the moment at which each watch's `created` was read.
     created: BTreeMap<(KeyRange, bool), u64>,
-    /// When each progress request was sent.
-    asked: BTreeMap<u64, Instant>,
-    /// Progress answers read, and when the stream opened.
+    /// Time at which each progress request was sent.
+    progress_sent: BTreeMap<u64, Instant>,
+    /// Number of progress responses read.
     answers: u64,
+    /// Time at which the stream opened.
     opened: Instant,
-    /// An answer was later than the trunk waits for one: its barriers may be of an older request.
+    /// A progress response arrived after the trunk's limit: a barrier may use an older request.
     late: bool,
-    /// What the trunk is reading now.
+    /// Response that the trunk is reading.
     reading: Option<(Response, Option<u64>)>,
     verify: Option<(u64, Header)>,
-    giving_up: Option<Lost>,
+    giving_up: Option<Unavailable>,
     reset: Option<Header>,
-    /// Refusals that etcd sent.
+    /// Refusals sent by etcd.
     reasons: BTreeSet<&'static str>,
     seen: Seen,
 }
@@ -223,7 +225,7 @@ impl World {
             waits: BTreeMap::new(),
             next_feed: 0,
             created: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            progress_sent: BTreeMap::new(),
             answers: 0,
             opened: now,
             late: false,
@@ -278,7 +280,7 @@ impl World {
             }
             Op::Tick(a, b) => {
                 let most = if b % 4 == 0 { 12_000 } else { 300 };
-                self.pass(Duration::from_millis(u64::from(a) * most / 255));
+                self.advance(Duration::from_millis(u64::from(a) * most / 255));
             }
             Op::Connect(member, draw) => {
                 let foreign = member % 16 == 15;
@@ -309,25 +311,25 @@ impl World {
                 }
             }
             Op::GiveUp(n) => {
-                let why = if n % 2 == 0 {
-                    Lost::Unavailable
+                let reason = if n % 2 == 0 {
+                    Unavailable::Unavailable
                 } else {
-                    Lost::NoLeader
+                    Unavailable::NoLeader
                 };
-                self.giving_up = Some(why);
-                self.trunk.give_up(why);
+                self.giving_up = Some(reason);
+                self.trunk.give_up(reason);
             }
             Op::Restore(n) => {
                 let revision = self.etcd.head() - i64::from(n % 8);
                 self.etcd.restore(revision);
                 for feed in self.feeds.values_mut() {
-                    feed.bygone = feed.through.is_some();
+                    feed.obsolete = feed.through.is_some();
                 }
                 if let Some(stream) = self.stream.take() {
                     self.trunk.lost(stream.generation);
                 }
             }
-            Op::Nonsense(n) => self.nonsense(n),
+            Op::Invalid(n) => self.inject_invalid(n),
             Op::Round(a, b) => {
                 self.step(Op::Serve(3, a));
                 self.step(Op::Flow(7, b));
@@ -339,7 +341,7 @@ impl World {
     }
 
     fn apply(&mut self, member: u8, n: u8) {
-        // Mostly the member that is watched.
+        // Mostly the member of the stream.
         let member = match &self.stream {
             Some(stream) if !member.is_multiple_of(4) => stream.member % MEMBERS,
             _ => usize::from(member) % MEMBERS,
@@ -369,7 +371,7 @@ impl World {
             if self.trunk.watchers() > 0 {
                 return;
             }
-            // Often in the past, sometimes ahead.
+            // Often in the past, sometimes in the future.
             Some((self.etcd.head() + 4 - i64::from(kind / 2) % 24).max(1))
         } else {
             None
@@ -380,14 +382,14 @@ impl World {
             prev_kv,
             start,
             through: None,
-            bygone: false,
+            obsolete: false,
             over: false,
         };
         self.feeds.retain(|_, feed| !feed.over);
         self.feeds.insert(sub, feed);
         match start {
             Some(start) => {
-                // What the last one waited for ended with it.
+                // The barriers of the previous feed ended with it.
                 self.waits.clear();
                 self.trunk = Trunk::catch_up(sub, range, prev_kv, start);
             }
@@ -414,13 +416,13 @@ impl World {
         self.trunk.sync(token, self.now);
     }
 
-    /// The least that a barrier asked for now must say: what was told already.
+    /// Returns the lowest valid revision of a barrier requested now: the delivered revision.
     fn seen_revision(&self) -> i64 {
         let open = self.feeds.values().filter(|feed| !feed.over);
-        let told = open
+        let delivered = open
             .filter(|feed| feed.start.is_none())
             .filter_map(|feed| feed.through);
-        told.max().unwrap_or(0)
+        delivered.max().unwrap_or(0)
     }
 
     fn open_feeds(&self) -> Vec<Sub> {
@@ -428,12 +430,12 @@ impl World {
         open.map(|(sub, _)| *sub).collect()
     }
 
-    fn pass(&mut self, time: Duration) {
+    fn advance(&mut self, time: Duration) {
         self.now += time;
         if self.trunk.wake_at().is_some_and(|due| due <= self.now) {
             self.trunk.tick(self.now);
             let due = self.trunk.wake_at();
-            assert!(due.is_none_or(|due| due > self.now), "it wakes for nothing");
+            assert!(due.is_none_or(|due| due > self.now), "a needless wake-up");
         }
     }
 
@@ -447,13 +449,13 @@ impl World {
         }
         self.stream = Some(Stream::new(generation, member));
         self.created.clear();
-        self.asked.clear();
+        self.progress_sent.clear();
         self.answers = 0;
         self.opened = self.now;
         self.late = false;
         self.trunk.connected(generation, draw % 8 != 6, self.now);
         self.act();
-        // Of the stream before this one nothing is heard any more.
+        // A response on the previous stream has no effect.
         let late = Response {
             created: true,
             ..Response::default()
@@ -481,40 +483,40 @@ impl World {
         }
         if response.watch_id == -1 && !response.created {
             self.answers += 1;
-            let age = answer.asked_at.and_then(|at| self.asked.get(&at));
-            let age = age.map_or(Duration::ZERO, |asked| self.now - *asked);
+            let age = answer.sent_at.and_then(|at| self.progress_sent.get(&at));
+            let age = age.map_or(Duration::ZERO, |sent| self.now - *sent);
             self.late |= age >= WATCH_PROGRESS_DROPPED;
         }
-        self.reading = Some((response.clone(), answer.asked_at));
+        self.reading = Some((response.clone(), answer.sent_at));
         self.trunk.response(generation, response, self.now);
         self.act();
         self.reading = None;
-        // Each answer is a moment of its own.
+        // Each response has a moment of its own.
         self.moment += 1;
     }
 
-    fn nonsense(&mut self, n: u8) {
+    fn inject_invalid(&mut self, n: u8) {
         let header = self.etcd.header(0, self.etcd.head());
         let Some(stream) = &mut self.stream else {
             return;
         };
         let id = stream.any_id().unwrap_or(1);
         let response = match n % 4 {
-            // An answer to no create.
+            // A `created` without a create request.
             0 => Response {
                 header,
                 watch_id: 4_000,
                 created: true,
                 ..Response::default()
             },
-            // A cancel that nobody asked for.
+            // A cancellation without a request.
             1 => Response {
                 header,
                 watch_id: id,
                 canceled: true,
                 ..Response::default()
             },
-            // An id that was never asked for.
+            // An id that was never requested.
             2 => Response {
                 header,
                 watch_id: 5_000,
@@ -527,10 +529,10 @@ impl World {
                 ..Response::default()
             },
         };
-        stream.nonsense(response);
+        stream.inject(response);
     }
 
-    /// Does what the trunk wants done.
+    /// Carries out the actions of the trunk.
     fn act(&mut self) {
         while let Some(action) = self.trunk.next_action() {
             self.moment += 1;
@@ -539,13 +541,13 @@ impl World {
                     generation,
                     because,
                 } => {
-                    assert!(self.connecting.is_none() || because == Because::Lost);
-                    if because == Because::Token {
+                    assert!(self.connecting.is_none() || because == ReconnectReason::Lost);
+                    if because == ReconnectReason::Token {
                         assert!(self.reasons.contains(BAD_TOKEN));
                     }
                     self.stream = None;
                     self.connecting = Some(generation);
-                    self.seen.resumed += u64::from(because != Because::Needed);
+                    self.seen.resumed += u64::from(because != ReconnectReason::Needed);
                 }
                 Action::Disconnect { generation } => {
                     let up = self.stream.take().map(|stream| stream.generation);
@@ -555,7 +557,7 @@ impl World {
                     generation,
                     message,
                 } => self.send(generation, &message),
-                Action::Tell { sub, told } => self.told(sub, &told),
+                Action::Tell { sub, told } => self.deliver(sub, &told),
                 Action::Synced { token, revision } => self.synced(token, revision),
                 Action::Verify {
                     generation, header, ..
@@ -568,26 +570,26 @@ impl World {
             self.act();
         }
         if self.giving_up.take().is_some() || self.reset.take().is_some() {
-            assert!(self.open_feeds().is_empty(), "some feed was forgotten");
+            assert!(self.open_feeds().is_empty(), "a feed did not end");
         }
-        self.look();
+        self.verify_watchers();
     }
 
     fn send(&mut self, generation: u64, message: &[u8]) {
         let stream = self.stream.as_mut().expect("a stream is up");
         assert_eq!(stream.generation, generation);
-        if stream.ask(message, self.moment) {
-            self.asked.insert(self.moment, self.now);
+        if stream.send(message, self.moment) {
+            self.progress_sent.insert(self.moment, self.now);
             let passed = (self.now - self.opened).as_millis() / 100;
             assert!(
-                self.asked.len() as u128 <= 1 + u128::from(self.answers) + passed,
+                self.progress_sent.len() as u128 <= 1 + u128::from(self.answers) + passed,
                 "too many progress requests"
             );
         }
     }
 
-    /// What holds at all times.
-    fn look(&self) {
+    /// Checks the rules W11 and W1.
+    fn verify_watchers(&self) {
         let connected = self.stream.is_some() || self.connecting.is_some();
         assert_eq!(connected, self.trunk.watchers() > 0, "W11");
         let open = self.feeds.values().filter(|feed| !feed.over);
@@ -595,13 +597,13 @@ impl World {
         assert_eq!(kinds.len(), self.trunk.watchers(), "W1");
     }
 
-    /// A linearizable read tells whether history is what it was.
+    /// Compares the history with a linearizable read, and reports the outcome to the trunk.
     fn judge(&mut self, generation: u64, header: Header) {
         let truth = self.etcd.header(0, self.etcd.head());
         if header.cluster_id == truth.cluster_id && header.revision < truth.revision {
             self.trunk.history_holds(generation);
         } else if header.cluster_id == truth.cluster_id {
-            // The trunk knew another cluster.
+            // The trunk was connected to another cluster before.
             self.reset = Some(truth);
             for wait in self.waits.values_mut() {
                 wait.floor = wait.floor.min(truth.revision);
@@ -612,20 +614,20 @@ impl World {
         }
     }
 
-    fn told(&mut self, sub: Sub, told: &Told) {
-        let feed = self.feeds.get(&sub).expect("a feed is told after its end");
-        assert!(!feed.over, "a feed is told after its last");
-        match told {
-            Told::Live {
+    fn deliver(&mut self, sub: Sub, event: &FeedEvent) {
+        let feed = self.feeds.get(&sub).expect("the feed exists");
+        assert!(!feed.over, "an event after the last one of the feed");
+        match event {
+            FeedEvent::Live {
                 from,
                 through,
                 header,
             } => self.live(sub, *from, *through, *header),
-            Told::Events(batch) => {
+            FeedEvent::Events(batch) => {
                 let from = feed.through.expect("a feed begins with Live") + 1;
-                // Who began with a foreign endpoint may stay with one.
-                let bygone = feed.bygone && batch.header.cluster_id == self.etcd.cluster_id;
-                assert!(!bygone, "events of another history");
+                // A feed that started at a foreign endpoint may stay with a foreign one.
+                let obsolete = feed.obsolete && batch.header.cluster_id == self.etcd.cluster_id;
+                assert!(!obsolete, "events of the old history");
                 let truth = self
                     .etcd
                     .events(&feed.range, from, batch.through, feed.prev_kv);
@@ -636,18 +638,18 @@ impl World {
                 );
                 assert!(batch.bytes > batch.events.len());
                 self.seen.events += truth.len() as u64;
-                self.moves(sub, batch.through);
+                self.move_frontier(sub, batch.through);
             }
-            Told::Through(revision) => {
+            FeedEvent::Through(revision) => {
                 let from = feed.through.expect("a feed begins with Live") + 1;
                 assert!(*revision >= from, "F does not move");
                 let missed = self.etcd.events(&feed.range, from, *revision, feed.prev_kv);
                 assert_eq!(missed, [], "{sub:?} from {from} through {revision}");
-                self.moved_by_answer(feed);
+                self.check_moved_by_response(feed);
                 self.seen.through += 1;
-                self.moves(sub, *revision);
+                self.move_frontier(sub, *revision);
             }
-            Told::Compacted {
+            FeedEvent::Compacted {
                 compact_revision, ..
             } => {
                 match self.reset {
@@ -659,16 +661,16 @@ impl World {
                         self.seen.compacted += 1;
                     }
                 }
-                self.over(sub);
+                self.end_feed(sub);
             }
-            Told::Refused(reason) => {
+            FeedEvent::Refused(reason) => {
                 assert_eq!(reason, DENIED);
                 self.seen.refused += 1;
-                self.over(sub);
+                self.end_feed(sub);
             }
-            Told::Lost(why) => {
-                assert_eq!(Some(*why), self.giving_up);
-                self.over(sub);
+            FeedEvent::Lost(reason) => {
+                assert_eq!(Some(*reason), self.giving_up);
+                self.end_feed(sub);
             }
         }
     }
@@ -680,49 +682,54 @@ impl World {
         let mut others = self.feeds.iter().filter(|(_, other)| {
             !other.over && (&other.range, other.prev_kv) == (&feed.range, feed.prev_kv)
         });
-        let told = others.find_map(|(_, other)| Some((other.through?, other.bygone)));
-        match (feed.start, told, &self.reading) {
+        let joined = others.find_map(|(_, other)| Some((other.through?, other.obsolete)));
+        match (feed.start, joined, &self.reading) {
             (Some(start), ..) => assert_eq!(from, start),
-            (None, Some((told, _)), _) => {
-                assert_eq!(through, told, "it joins where the others are");
+            (None, Some((frontier, _)), _) => {
+                assert_eq!(through, frontier, "a feed joins at the others' frontier");
             }
             (None, None, Some((created, _))) => {
                 assert!(created.created);
                 assert_eq!((through, header), (created.header.revision, created.header));
             }
-            (None, None, None) => panic!("Live out of nothing"),
+            (None, None, None) => panic!("Live without a response"),
         }
-        let bygone = told.is_some_and(|(_, bygone)| bygone);
+        let obsolete = joined.is_some_and(|(_, obsolete)| obsolete);
         if let Some(feed) = self.feeds.get_mut(&sub) {
-            feed.bygone = bygone;
+            feed.obsolete = obsolete;
         }
-        self.moves(sub, through);
+        self.move_frontier(sub, through);
     }
 
-    /// An answer for the whole stream says nothing of a watch created after it was asked for.
-    fn moved_by_answer(&self, feed: &Feed) {
-        let Some((response, asked_at)) = &self.reading else {
+    /// Checks that a response for the whole stream moves no watch created after the request was
+    /// sent.
+    fn check_moved_by_response(&self, feed: &Feed) {
+        let Some((response, sent_at)) = &self.reading else {
+            panic!("F moves without a response");
             panic!("F moves by itself");
         };
         assert!(response.events.is_empty() && !response.created && !response.canceled);
-        if let Some(asked_at) = asked_at
+        if let Some(sent_at) = sent_at
             && !self.late
         {
             let created = self.created.get(&(feed.range.clone(), feed.prev_kv));
-            assert!(created.is_some_and(|created| created < asked_at));
+            assert!(created.is_some_and(|created| created < sent_at));
         }
     }
 
     fn synced(&mut self, token: Token, revision: i64) {
-        let wait = self.waits.remove(&token).expect("nobody waits");
-        let Some((response, Some(asked_at))) = &self.reading else {
-            panic!("a barrier without an answer");
+        let wait = self.waits.remove(&token).expect("a requested barrier");
+        let Some((response, Some(sent_at))) = &self.reading else {
+            panic!("a barrier without a response");
         };
         assert_eq!(response.header.revision, revision);
-        assert!(revision >= wait.floor, "a barrier below what was told");
         assert!(
-            self.late || *asked_at > wait.at,
-            "a barrier of an older request"
+            revision >= wait.floor,
+            "a barrier below the delivered revision"
+        );
+        assert!(
+            self.late || *sent_at > wait.at,
+            "a barrier with an older request"
         );
         for sub in &wait.feeds {
             if let Some(feed) = self.feeds.get(sub).filter(|feed| !feed.over) {
@@ -735,22 +742,22 @@ impl World {
         self.seen.synced += 1;
     }
 
-    fn moves(&mut self, sub: Sub, through: i64) {
+    fn move_frontier(&mut self, sub: Sub, through: i64) {
         if let Some(feed) = self.feeds.get_mut(&sub) {
             feed.through = Some(through);
         }
     }
 
-    fn over(&mut self, sub: Sub) {
+    fn end_feed(&mut self, sub: Sub) {
         if let Some(feed) = self.feeds.get_mut(&sub) {
             feed.over = true;
         }
     }
 
-    /// Nothing fails any more, and time passes: everything is told, every barrier stands, and etcd
-    /// has what the trunk has.
-    fn rest(&mut self) {
-        // etcd is silent about progress while a watch begins in its future.
+    /// Lets time pass without failures. Checks that all events are delivered, that every barrier
+    /// completes, and that etcd has the same watchers as the trunk.
+    fn finish(&mut self) {
+        // etcd sends no progress while a watch starts in the future.
         let starts = self.feeds.values().filter_map(|feed| feed.start);
         let last = starts.max().unwrap_or(0);
         while self.etcd.head() < last {
@@ -780,7 +787,7 @@ impl World {
             if let Some(stream) = &mut self.stream {
                 stream.refuse = None;
             }
-            // A second, and in the end more than ten.
+            // A second, and at the end more than ten seconds.
             self.step(Op::Tick(if turn < 40 { 22 } else { 255 }, 0));
         }
         let head = self.etcd.head();
@@ -791,10 +798,10 @@ impl World {
         assert_eq!(
             stream.registered().len(),
             self.trunk.watchers(),
-            "etcd watches in vain"
+            "watchers at etcd without a watcher in the trunk"
         );
-        // An endpoint whose progress proves nothing tells of events alone.
-        let sound = !self.asked.is_empty();
+        // An endpoint with unsound progress responses delivers only events.
+        let sound = !self.progress_sent.is_empty();
         for (sub, feed) in self.feeds.iter().filter(|(_, feed)| !feed.over) {
             let through = feed.through.expect("every feed is Live in the end");
             let missed = self
@@ -806,7 +813,7 @@ impl World {
                 "{sub:?} through {through} of {head}"
             );
         }
-        assert!(!sound || self.waits.is_empty(), "a barrier never stood");
+        assert!(!sound || self.waits.is_empty(), "a barrier never completes");
     }
 }
 

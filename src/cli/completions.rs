@@ -6,7 +6,7 @@
 use crate::cli::commands::{COMMANDS, Command, SHELLS};
 use crate::cli::help;
 use crate::cli::table::{FLAGS, Flag, Kind};
-use crate::machine::picker::Policy;
+use crate::state_machine::picker::Policy;
 
 /// What can stand as a value.
 #[derive(PartialEq, Eq)]

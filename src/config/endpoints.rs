@@ -1,7 +1,7 @@
 //! Where it listens and where etcd is.
 
 use crate::cli::usage::UsageError;
-use crate::machine::picker::Policy;
+use crate::state_machine::picker::Policy;
 use crate::upstream::endpoint::Endpoint;
 
 /// Largest weight of an endpoint.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::flags::Flags;
 use crate::cli::usage::UsageError;
-use crate::service::fleet::state::ResolverOptions;
+use crate::driver::state::fleet::ResolverOptions;
 use crate::wire::method::{self, Method};
 
 /// In seconds: the longest lease that etcd grants is one shorter.

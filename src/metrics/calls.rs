@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::count::Count;
-use super::spread::Spread;
+use super::counter::Counter;
+use super::histogram::Histogram;
 
 /// gRPC status codes, 0 to 16.
 pub const CODES: usize = 17;
@@ -12,15 +12,15 @@ pub const CODES: usize = 17;
 #[derive(Debug, Default)]
 pub struct CallMetrics {
     /// Calls that arrived.
-    pub started: Count,
+    pub started: Counter,
     /// Calls that ended, by gRPC code.
-    pub handled: [Count; CODES],
+    pub handled: [Counter; CODES],
     /// Messages from clients, where a call may have several.
-    pub received: Count,
+    pub received: Counter,
     /// Messages to clients, where a call may have several.
-    pub sent: Count,
+    pub sent: Counter,
     /// From the arrival of a unary call to its end, told apart by [`LATENCIES`].
-    pub took: Spread<{ LATENCIES.len() }>,
+    pub took: Histogram<{ LATENCIES.len() }>,
 }
 
 impl CallMetrics {
@@ -41,11 +41,11 @@ pub const LATENCIES: [u64; 16] = [
 #[derive(Debug, Default)]
 pub struct FailedAttempts {
     /// Sent again at once.
-    pub again: Count,
+    pub again: Counter,
     /// Sent again after a pause.
-    pub after_pause: Count,
+    pub after_pause: Counter,
     /// The client's turn.
-    pub given: Count,
+    pub given: Counter,
 }
 
 /// The labels of one method.

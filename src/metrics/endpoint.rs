@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::count::{Count, SharedCount};
+use super::counter::{Counter, SharedCounter};
 use super::traffic::Traffic;
 
 /// One endpoint, counted by whichever worker sees it.
@@ -14,13 +14,13 @@ pub struct EndpointMetrics {
     /// The endpoint as logs show it.
     pub name: String,
     /// Times it was picked to serve.
-    pub picked: SharedCount,
+    pub picked: SharedCounter,
     /// Connections that came up.
-    pub connects: SharedCount,
+    pub connects: SharedCounter,
     /// Dials and connections that failed.
-    pub failures: SharedCount,
+    pub failures: SharedCounter,
     /// Times it was left out for doing worse than the others.
-    pub ejections: SharedCount,
+    pub ejections: SharedCounter,
     workers: Box<[CachePadded<EndpointCalls>]>,
 }
 
@@ -28,19 +28,19 @@ pub struct EndpointMetrics {
 #[derive(Debug, Default)]
 pub struct EndpointCalls {
     /// Calls that were sent, of the proxy's own too.
-    pub requests: Count,
+    pub requests: Counter,
     /// Connections open now.
-    pub connections: Count,
+    pub connections: Counter,
     /// Streams open now.
-    pub streams: Count,
+    pub streams: Counter,
     /// HTTP/2, as it is inside TLS.
     pub traffic: Traffic,
     /// Where endpoints share calls: unary calls open now.
-    pub open: Count,
+    pub open: Counter,
     /// Those answered, by their latency; the steps are the picker's.
-    pub answered: [Count; LATENCY_STEPS],
+    pub answered: [Counter; LATENCY_STEPS],
     /// Those that failed by the endpoint's doing.
-    pub failed: Count,
+    pub failed: Counter,
 }
 
 /// Latencies that are told apart.
@@ -51,10 +51,10 @@ impl EndpointMetrics {
     pub fn new(name: String, workers: usize) -> EndpointMetrics {
         EndpointMetrics {
             name,
-            picked: SharedCount::default(),
-            connects: SharedCount::default(),
-            failures: SharedCount::default(),
-            ejections: SharedCount::default(),
+            picked: SharedCounter::default(),
+            connects: SharedCounter::default(),
+            failures: SharedCounter::default(),
+            ejections: SharedCounter::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
         }
     }

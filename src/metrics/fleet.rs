@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::count::SharedCount;
+use super::counter::SharedCounter;
 
 /// The fleet, where this proxy registers.
 #[derive(Debug, Default)]
@@ -12,11 +12,11 @@ pub struct FleetMetrics {
     registered: AtomicBool,
     members: AtomicUsize,
     /// Times it was registered.
-    pub registrations: SharedCount,
+    pub registrations: SharedCounter,
     /// Steps of its registration that failed.
-    pub failures: SharedCount,
+    pub failures: SharedCounter,
     /// Times that others could not be followed.
-    pub follow_failures: SharedCount,
+    pub follow_failures: SharedCounter,
 }
 
 impl FleetMetrics {

@@ -2,39 +2,39 @@
 
 use std::time::Duration;
 
-use super::count::{Count, SharedCount, Size};
-use super::spread::Spread;
+use super::counter::{Counter, Gauge, SharedCounter};
+use super::histogram::Histogram;
 
 /// Reads of one worker.
 #[derive(Debug, Default)]
 pub struct ReadMetrics {
     /// Linearizable reads that were answered by one that several shared.
-    pub shared: Count,
+    pub shared: Counter,
     /// Serializable reads that were answered from what is kept.
-    pub hits: Count,
+    pub hits: Counter,
     /// Those that were not, though they might have been.
-    pub misses: Count,
+    pub misses: Counter,
     /// Of them: what was kept was too old.
-    pub too_old: Count,
+    pub too_old: Counter,
     /// Something was written since.
-    pub written: Count,
+    pub written: Counter,
     /// A write may have been done since.
-    pub unsure: Count,
+    pub unsure: Counter,
     /// The client had been shown more.
-    pub behind: Count,
+    pub behind: Counter,
     /// Reads for answers that were soon to be too old.
-    pub renewed: Count,
+    pub renewed: Counter,
     /// Serializable reads that were asked again, since etcd's answer was older than what the client had
     /// been shown.
-    pub overtaken: Count,
+    pub overtaken: Counter,
     /// Answers that a watch proves right.
-    pub covers: Count,
+    pub covers: Counter,
     /// Ages of the answers that were given, told apart by [`AGES`].
-    pub ages: Spread<{ AGES.len() }>,
+    pub ages: Histogram<{ AGES.len() }>,
     /// Answers that were held against etcd after they were given.
-    pub audited: Count,
+    pub audited: Counter,
     /// Of them: those that differed.
-    pub differed: Count,
+    pub differed: Counter,
 }
 
 /// The bounds of the ages that are told apart, in microseconds; what is older comes after the last.
@@ -55,9 +55,9 @@ impl ReadMetrics {
 #[derive(Debug, Default)]
 pub struct AnswerMetrics {
     /// How many there are.
-    pub count: Size,
+    pub count: Gauge,
     /// What they hold in memory, in bytes.
-    pub bytes: Size,
+    pub bytes: Gauge,
     /// Times all of them were dropped.
-    pub drops: SharedCount,
+    pub drops: SharedCounter,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::count::SharedCount;
+use super::counter::SharedCounter;
 
 /// Both sides.
 #[derive(Debug, Default)]
@@ -19,13 +19,13 @@ pub struct TlsMetrics {
 pub struct TlsSide {
     shown: AtomicBool,
     /// Handshakes that were done.
-    pub done: SharedCount,
+    pub done: SharedCounter,
     /// Handshakes that came to nothing.
-    pub failed: SharedCount,
+    pub failed: SharedCounter,
     /// Times that changed files were taken.
-    pub reloads: SharedCount,
+    pub reloads: SharedCounter,
     /// Times that changed files could not be used.
-    pub reload_failures: SharedCount,
+    pub reload_failures: SharedCounter,
     /// The files as they are now cannot be used.
     stale: AtomicBool,
     /// When the certificate ends, in seconds since 1970; 0 where there is none.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::count::Count;
+use super::counter::Counter;
 
 /// What one worker has moved over its connections to one side. Connections share it, and may outlive
 /// whatever else is counted of their side.
@@ -13,8 +13,8 @@ pub struct Traffic(Arc<CachePadded<Moved>>);
 
 #[derive(Debug, Default)]
 struct Moved {
-    received: Count,
-    sent: Count,
+    received: Counter,
+    sent: Counter,
 }
 
 impl Traffic {

@@ -1,32 +1,32 @@
 //! Watches.
 
-use super::count::Count;
+use super::counter::Counter;
 
 /// Watches on one worker. c-watchers are the clients', s-watchers those at etcd.
 #[derive(Debug, Default)]
 pub struct WatchMetrics {
     /// Watch streams of clients open now.
-    pub streams: Count,
+    pub streams: Counter,
     /// c-watchers now.
-    pub c_watchers: Count,
+    pub c_watchers: Counter,
     /// s-watchers now, those that catch up included.
-    pub s_watchers: Count,
+    pub s_watchers: Counter,
     /// s-watchers now that catch up.
-    pub catch_ups: Count,
+    pub catch_ups: Counter,
     /// c-watchers now whose clients do not read on.
-    pub slow: Count,
+    pub slow: Counter,
     /// Bytes of events kept.
-    pub log_bytes: Count,
+    pub log_bytes: Counter,
     /// c-watchers that were served by an s-watcher that was there.
-    pub joined: Count,
+    pub joined: Counter,
     /// s-watchers that were opened to catch up.
-    pub catch_ups_opened: Count,
+    pub catch_ups_opened: Counter,
     /// Streams to etcd opened in the place of lost ones.
-    pub resumes: Count,
+    pub resumes: Counter,
     /// Events from etcd.
-    pub events_in: Count,
+    pub events_in: Counter,
     /// Events to clients.
-    pub events_out: Count,
+    pub events_out: Counter,
     /// Times the store's history was found to have gone back.
-    pub history_resets: Count,
+    pub history_resets: Counter,
 }

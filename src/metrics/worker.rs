@@ -1,7 +1,7 @@
 //! What one worker counts.
 
 use super::calls::{CallMetrics, FailedAttempts};
-use super::count::Count;
+use super::counter::Counter;
 use super::lease::LeaseMetrics;
 use super::limit::Limit;
 use super::reads::ReadMetrics;
@@ -12,19 +12,19 @@ use super::watch::WatchMetrics;
 #[derive(Debug)]
 pub struct WorkerMetrics {
     /// Client connections accepted.
-    pub accepted: Count,
+    pub accepted: Counter,
     /// Client connections open now.
-    pub connections: Count,
+    pub connections: Counter,
     /// Connections of `--metrics-addr` open now.
-    pub page_connections: Count,
+    pub page_connections: Counter,
     /// HTTP/2 with clients, as it is inside TLS.
     pub traffic: Traffic,
     /// Connections that ended before their first request: TLS failures, timeouts, noise.
-    pub handshakes_failed: Count,
+    pub handshakes_failed: Counter,
     /// Calls open now.
-    pub open_calls: Count,
+    pub open_calls: Counter,
     /// Attempts at a call beyond its first.
-    pub retries: Count,
+    pub retries: Counter,
     /// Attempts that failed.
     pub failed_attempts: FailedAttempts,
     /// Watches.
@@ -34,9 +34,9 @@ pub struct WorkerMetrics {
     /// Reads.
     pub reads: ReadMetrics,
     /// Silent reads that were also sent to another endpoint.
-    pub hedges: Count,
+    pub hedges: Counter,
     /// By [`Limit`].
-    pub limits: [Count; Limit::ALL.len()],
+    pub limits: [Counter; Limit::ALL.len()],
     /// By method; the last is for methods that are not known.
     pub calls: Box<[CallMetrics]>,
 }

@@ -26,11 +26,11 @@ use tokio::task::coop;
 use tokio::time::timeout;
 
 use crate::limits;
-use crate::machine::flood::{Flood, FloodGuard};
-use crate::machine::pings::Heard;
 use crate::metrics::Traffic;
 use crate::net::ahead::Ahead;
 use crate::net::stream::Stream;
+use crate::state_machine::flood::{Flood, FloodGuard};
+use crate::state_machine::ping_strikes::Heard;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

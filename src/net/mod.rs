@@ -2,12 +2,13 @@
 
 pub mod drain;
 pub mod io;
-pub mod load;
+pub(super) mod lazy_timer;
 pub mod payload;
 pub mod pump;
 pub mod sniff;
 pub mod stream;
 pub mod timers;
 pub mod tls;
+pub mod worker_load;
 
 mod ahead;

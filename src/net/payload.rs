@@ -37,7 +37,7 @@ impl Payload {
     }
 
     /// Counts it at an account until it has left or is dropped unsent.
-    pub fn counted(mut self, account: &Rc<Account>) -> Payload {
+    pub fn counted(mut self, account: &Rc<StreamQueue>) -> Payload {
         let bytes = self.remaining();
         account.add(bytes);
         self.queued = Some(Queued {
@@ -80,7 +80,7 @@ impl Buf for Payload {
 /// Bytes at an account while it lives.
 #[derive(Debug)]
 struct Queued {
-    account: Rc<Account>,
+    account: Rc<StreamQueue>,
     bytes: usize,
 }
 
@@ -92,25 +92,25 @@ impl Drop for Queued {
 
 /// What one stream has queued towards its client.
 #[derive(Debug)]
-pub struct Account {
+pub struct StreamQueue {
     stream: u64,
     /// What left is told when it comes to so much.
     step: usize,
     queued: Cell<usize>,
     /// Has left and was not told yet.
     left: Cell<usize>,
-    total: Rc<Total>,
+    total: Rc<ConnectionQueue>,
 }
 
 /// What all streams of one connection have queued.
 #[derive(Debug)]
-pub struct Total {
+pub struct ConnectionQueue {
     queued: Cell<usize>,
     /// Nothing is told while more is queued.
     most: usize,
     /// What is told then.
     held: RefCell<Vec<Left>>,
-    board: Rc<Board>,
+    board: Rc<SendNotifier>,
 }
 
 /// So many bytes of a stream have left.
@@ -124,15 +124,15 @@ pub struct Left {
 
 /// Where it is told what has left: one per worker.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct SendNotifier {
     left: RefCell<Vec<Left>>,
     waker: RefCell<Option<Waker>>,
 }
 
-impl Account {
+impl StreamQueue {
     /// For a stream by this name. What leaves is told in steps of `step` bytes and more.
-    pub fn new(stream: u64, step: usize, total: Rc<Total>) -> Rc<Account> {
-        Rc::new(Account {
+    pub fn new(stream: u64, step: usize, total: Rc<ConnectionQueue>) -> Rc<StreamQueue> {
+        Rc::new(StreamQueue {
             stream,
             step,
             queued: Cell::new(0),
@@ -172,11 +172,11 @@ impl Account {
     }
 }
 
-impl Total {
+impl ConnectionQueue {
     /// For one connection: while more than `most` bytes are queued on it, none of its streams is
     /// told that it has room again.
-    pub fn new(most: usize, board: Rc<Board>) -> Rc<Total> {
-        Rc::new(Total {
+    pub fn new(most: usize, board: Rc<SendNotifier>) -> Rc<ConnectionQueue> {
+        Rc::new(ConnectionQueue {
             queued: Cell::new(0),
             most,
             held: RefCell::default(),
@@ -204,7 +204,7 @@ impl Total {
     }
 }
 
-impl Board {
+impl SendNotifier {
     /// Ready with what was noted, in `left`, which is empty before.
     pub fn poll(&self, cx: &mut Context<'_>, left: &mut Vec<Left>) -> Poll<()> {
         std::mem::swap(left, &mut self.left.borrow_mut());
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn noted(board: &Board) -> Vec<(u64, usize)> {
+    fn noted(board: &SendNotifier) -> Vec<(u64, usize)> {
         let mut left = Vec::new();
         let _ = board.poll(&mut Context::from_waker(Waker::noop()), &mut left);
         left.iter().map(|left| (left.stream, left.bytes)).collect()
@@ -260,8 +260,8 @@ mod tests {
 
     #[test]
     fn what_has_left_is_told_in_steps() {
-        let board = Rc::new(Board::default());
-        let account = Account::new(7, 4, Total::new(10_000, board.clone()));
+        let board = Rc::new(SendNotifier::default());
+        let account = StreamQueue::new(7, 4, ConnectionQueue::new(10_000, board.clone()));
         let send = |n: usize| Payload::from(Bytes::from(vec![0; n])).counted(&account);
         let (first, second, third) = (send(3), send(4), send(2));
         assert_eq!(account.queued(), 9);
@@ -277,10 +277,10 @@ mod tests {
 
     #[test]
     fn a_full_connection_holds_back_all_its_streams() {
-        let board = Rc::new(Board::default());
-        let total = Total::new(10 + limits::MESSAGE_COST, board.clone());
-        let full = Account::new(1, 5, total.clone());
-        let other = Account::new(2, 5, total.clone());
+        let board = Rc::new(SendNotifier::default());
+        let total = ConnectionQueue::new(10 + limits::MESSAGE_COST, board.clone());
+        let full = StreamQueue::new(1, 5, total.clone());
+        let other = StreamQueue::new(2, 5, total.clone());
         let send = |account, n: usize| Payload::from(Bytes::from(vec![0; n])).counted(account);
         let (first, second) = (send(&full, 11), send(&other, 6));
         drop(second);

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::limits;
-use crate::machine::wheel::{Key, Wheel};
+use crate::state_machine::timer_wheel::{Key, TimerWheel};
 
 /// One worker's timers. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Timers(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     start: Instant,
-    wheel: RefCell<Wheel<Waker>>,
+    wheel: RefCell<TimerWheel<Waker>>,
     /// The wheel is no longer empty.
     first: Notify,
 }
@@ -29,7 +29,7 @@ struct Inner {
 impl Timers {
     /// None yet.
     pub fn new() -> Timers {
-        let wheel = RefCell::new(Wheel::new(0));
+        let wheel = RefCell::new(TimerWheel::new(0));
         Timers(Rc::new(Inner {
             start: Instant::now(),
             wheel,

@@ -7,7 +7,7 @@
 //! Resumed sessions skip the check of a certificate, so what was trusted once could be trusted for
 //! good. New material begins without sessions; and a session that is resumed is checked again.
 
-pub(in crate::net) mod certificate;
+pub(super) mod certificate;
 pub mod client;
 mod files;
 pub mod generated;

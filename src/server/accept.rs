@@ -13,8 +13,8 @@ use tracing::warn;
 
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::server::Door;
-use crate::server::worker::Inlet;
+use crate::server::ListenerKind;
+use crate::server::worker::WorkerSender;
 
 /// Connections the kernel keeps for us before they are accepted; it caps this at its own limit.
 const BACKLOG: i32 = 4096;
@@ -63,20 +63,20 @@ fn bind(address: SocketAddr) -> io::Result<StdListener> {
 }
 
 /// One listener, and where its connections go.
-pub struct Entry {
+pub struct ConnectionAcceptor {
     /// It listens.
     pub listener: TcpListener,
     /// What is served to who comes through it.
-    pub door: Door,
+    pub door: ListenerKind,
     /// Every worker.
-    pub workers: Arc<[Inlet]>,
+    pub workers: Arc<[WorkerSender]>,
     /// Connections that all listeners of this kind may have open.
     pub most: usize,
     /// Everything that is counted.
     pub metrics: Arc<Metrics>,
 }
 
-impl Entry {
+impl ConnectionAcceptor {
     /// Accepts until `closes` returns, and then closes the listener; what the kernel has already accepted
     /// for us is taken all the same, so that nobody who is through the handshake is reset (S2).
     pub async fn accept(self, closes: impl Future<Output = ()>) {
@@ -107,12 +107,13 @@ impl Entry {
     /// To the worker that has the fewest.
     fn hand_over(&self, socket: TcpStream) {
         let open: usize = self.workers.iter().map(|w| w.open(self.door)).sum();
-        let busy = |worker: &&Inlet| (worker.open(self.door), worker.open(Door::Clients));
+        let busy =
+            |worker: &&WorkerSender| (worker.open(self.door), worker.open(ListenerKind::Clients));
         let least = self.workers.iter().min_by_key(busy);
         let (Some(worker), true) = (least, open < self.most) else {
             match self.door {
-                Door::Clients => self.metrics.connections_refused.inc(),
-                Door::Pages { .. } => self.metrics.page_connections_refused.inc(),
+                ListenerKind::Clients => self.metrics.connections_refused.inc(),
+                ListenerKind::Pages { .. } => self.metrics.page_connections_refused.inc(),
             }
             return;
         };

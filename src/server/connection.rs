@@ -11,20 +11,20 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 use tracing::field::display;
 
+use crate::call_log::finished_call::ClientInfo;
+use crate::driver::WorkerContext;
 use crate::limits;
 use crate::net::sniff::{ENOUGH, Protocol, sniff};
 use crate::net::stream::Stream;
 use crate::net::tls::server::Acceptor;
+use crate::server::admin::router::Pages;
+use crate::server::handshake_timeout::in_time;
 use crate::server::http2::{Http2Options, Serving};
-use crate::server::opening::in_time;
-use crate::server::pages::Pages;
-use crate::server::{Door, http1, http2};
-use crate::service::Ctx;
-use crate::service::record::entry::Who;
+use crate::server::{ListenerKind, http1, http2};
 
 /// What all client connections of one worker share.
 pub(super) struct Clients {
-    pub(super) ctx: Rc<Ctx>,
+    pub(super) ctx: Rc<WorkerContext>,
     pub(super) pages: Arc<Pages>,
     /// TLS towards clients, if any.
     pub(super) tls: Option<Arc<Acceptor>>,
@@ -32,7 +32,7 @@ pub(super) struct Clients {
 }
 
 /// Serves the connection to its end.
-pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
+pub(super) async fn serve(clients: Rc<Clients>, door: ListenerKind, socket: TcpStream) {
     let until = Instant::now() + limits::HANDSHAKE_TIME;
     // An error means that the client is gone, which the handshake finds out.
     let peer = socket.peer_addr().ok();
@@ -41,7 +41,7 @@ pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
             let told = peer.filter(|_| clients.ctx.asks_who());
             let who = told.map(|address| {
                 let name = stream.client_name();
-                Arc::new(Who { address, name })
+                Arc::new(ClientInfo { address, name })
             });
             let by = Serving {
                 ctx: &clients.ctx,
@@ -64,8 +64,12 @@ pub(super) async fn serve(clients: Rc<Clients>, door: Door, socket: TcpStream) {
     }
 }
 
-async fn open(clients: &Clients, door: Door, socket: TcpStream) -> io::Result<(Protocol, Stream)> {
-    let plain = door == Door::Pages { tls: false };
+async fn open(
+    clients: &Clients,
+    door: ListenerKind,
+    socket: TcpStream,
+) -> io::Result<(Protocol, Stream)> {
+    let plain = door == ListenerKind::Pages { tls: false };
     let Some(tls) = clients.tls.as_ref().filter(|_| !plain) else {
         return Ok((first_bytes(&socket).await?, Stream::Tcp(socket)));
     };

@@ -16,13 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::timeout;
 
+use crate::driver::WorkerContext;
 use crate::limits;
 use crate::net::stream::Stream;
-use crate::server::pages::Pages;
-use crate::service::Ctx;
+use crate::server::admin::router::Pages;
 
 /// Serves the connection to its end; an error if it broke or was no HTTP/1.1.
-pub async fn serve(ctx: &Rc<Ctx>, pages: &Arc<Pages>, stream: Stream) -> io::Result<()> {
+pub async fn serve(ctx: &Rc<WorkerContext>, pages: &Arc<Pages>, stream: Stream) -> io::Result<()> {
     let making = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
         let (ctx, pages, making) = (ctx.clone(), pages.clone(), making.clone());

@@ -19,23 +19,23 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::field::display;
 use tracing::{debug, warn};
 
+use crate::call_log::finished_call::ClientInfo;
+use crate::driver::call::Call;
+use crate::driver::state::connection::ClientConnection;
+use crate::driver::{WorkerContext, router};
 use crate::limits;
-use crate::machine::flood::{Flood, FloodGuard};
-use crate::machine::pings::Strikes;
-use crate::machine::silence::KeepAlive;
 use crate::metrics::Limit;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
 use crate::net::stream::Stream;
-use crate::server::Door;
-use crate::server::idle::Idle;
-use crate::server::opening::in_time;
-use crate::server::pages::Pages;
-use crate::service::call::Call;
-use crate::service::peer::Peer;
-use crate::service::record::entry::Who;
-use crate::service::{Ctx, route};
+use crate::server::ListenerKind;
+use crate::server::admin::router::Pages;
+use crate::server::client_keepalive::Idle;
+use crate::server::handshake_timeout::in_time;
+use crate::state_machine::flood::{Flood, FloodGuard};
+use crate::state_machine::keepalive::KeepaliveOptions;
+use crate::state_machine::ping_strikes::PingStrikes;
 use crate::upstream::attempt::is_grpc;
 use crate::wire::heads;
 
@@ -50,15 +50,15 @@ pub struct Http2Options {
     /// Least time between two pings of the client. Zero: any.
     pub least_ping: Duration,
     /// When the client is pinged, and given up; `None`: never.
-    pub keepalive: Option<KeepAlive>,
+    pub keepalive: Option<KeepaliveOptions>,
 }
 
 /// What a connection's requests are served by.
 #[derive(Clone, Copy)]
 pub(super) struct Serving<'a> {
-    pub(super) ctx: &'a Rc<Ctx>,
+    pub(super) ctx: &'a Rc<WorkerContext>,
     pub(super) pages: &'a Arc<Pages>,
-    pub(super) door: Door,
+    pub(super) door: ListenerKind,
     /// Of whom, for the log.
     pub(super) peer: Option<SocketAddr>,
 }
@@ -68,11 +68,11 @@ pub(super) async fn serve(
     by: Serving<'_>,
     options: &Http2Options,
     stream: Stream,
-    who: Option<Arc<Who>>,
+    who: Option<Arc<ClientInfo>>,
     until: Instant,
 ) -> io::Result<()> {
     let ctx = by.ctx;
-    let strikes = Strikes::new(options.least_ping);
+    let strikes = PingStrikes::new(options.least_ping);
     let mut guard = FloodGuard::new(std::time::Instant::now());
     if strikes.is_on() {
         guard = guard.hearing_pings();
@@ -114,10 +114,10 @@ fn builder(max_streams: u32) -> server::Builder {
 /// By reference: by value the connection would be kept twice.
 async fn drive(
     by: Serving<'_>,
-    peer: Rc<Peer>,
+    peer: Rc<ClientConnection>,
     h2: &mut Connection<Batched, Payload>,
     flusher: &Flusher,
-    mut strikes: Strikes,
+    mut strikes: PingStrikes,
     mut idle: Option<Idle>,
 ) {
     let ctx = by.ctx;
@@ -200,15 +200,15 @@ async fn drive(
 /// Whatever is no call is a page.
 fn accept(
     by: Serving<'_>,
-    peer: &Rc<Peer>,
+    peer: &Rc<ClientConnection>,
     open_pages: &Rc<Cell<usize>>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Payload>,
 ) {
     let is_call = request.method() == Method::POST && is_grpc(request.headers());
-    if is_call && by.door == Door::Clients {
+    if is_call && by.door == ListenerKind::Clients {
         let call = Call::new(by.ctx.clone(), peer.clone(), request, respond);
-        route::spawn(call);
+        router::spawn(call);
         return;
     }
     let (ctx, pages, open_pages) = (by.ctx.clone(), by.pages.clone(), open_pages.clone());

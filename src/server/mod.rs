@@ -2,18 +2,15 @@
 //! Knows nothing of flags.
 
 pub mod accept;
-pub mod families;
+pub mod admin;
+mod client_keepalive;
+mod handshake_timeout;
 pub mod http1;
 pub mod http2;
-pub mod pages;
+mod listener_kind;
+pub mod metrics_export;
 pub mod worker;
 
 mod connection;
-mod door;
-mod idle;
-mod opening;
-mod page;
-mod people;
-mod profiles;
 
-pub use door::Door;
+pub use listener_kind::ListenerKind;

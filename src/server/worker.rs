@@ -13,26 +13,26 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
 
+use crate::driver::state::process::ProcessState;
+use crate::driver::{MaxBytes, WorkerContext, background};
 use crate::metrics::Metrics;
 use crate::net::tls::server::Acceptor;
-use crate::server::Door;
+use crate::server::ListenerKind;
+use crate::server::admin::router::Pages;
 use crate::server::connection::{self, Clients};
 use crate::server::http2::Http2Options;
-use crate::server::pages::Pages;
-use crate::service::shared::Shared;
-use crate::service::{Ctx, MaxBytes, tasks};
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::pool::Pool;
 
 /// What every worker is made of.
 #[derive(Clone)]
-pub struct Plan {
+pub struct WorkerConfig {
     /// Endpoints, shared by all.
     pub endpoints: Arc<Endpoints>,
     /// Counters, a block each.
     pub metrics: Arc<Metrics>,
     /// What the services of all workers share.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProcessState>,
     /// HTTP pages.
     pub pages: Arc<Pages>,
     /// TLS towards clients, if any.
@@ -45,7 +45,7 @@ pub struct Plan {
 
 /// A running worker.
 pub struct WorkerHandle {
-    inlet: Inlet,
+    inlet: WorkerSender,
     thread: Option<JoinHandle<()>>,
     drained: Option<oneshot::Receiver<()>>,
     done: Option<oneshot::Receiver<()>>,
@@ -53,7 +53,7 @@ pub struct WorkerHandle {
 
 /// A worker as listeners see it.
 #[derive(Clone)]
-pub struct Inlet {
+pub struct WorkerSender {
     messages: UnboundedSender<Message>,
     open: Arc<Open>,
 }
@@ -66,28 +66,28 @@ struct Open {
 }
 
 impl Open {
-    fn through(&self, door: Door) -> &AtomicUsize {
+    fn through(&self, door: ListenerKind) -> &AtomicUsize {
         match door {
-            Door::Clients => &self.clients,
-            Door::Pages { .. } => &self.pages,
+            ListenerKind::Clients => &self.clients,
+            ListenerKind::Pages { .. } => &self.pages,
         }
     }
 }
 
 enum Message {
-    Connection(StdStream, Door),
+    Connection(StdStream, ListenerKind),
     Drain,
     End,
 }
 
-impl Inlet {
+impl WorkerSender {
     /// Connections it has that came through such a door.
-    pub fn open(&self, door: Door) -> usize {
+    pub fn open(&self, door: ListenerKind) -> usize {
         self.open.through(door).load(Ordering::Relaxed)
     }
 
     /// Hands it a connection.
-    pub fn give(&self, socket: StdStream, door: Door) -> io::Result<()> {
+    pub fn give(&self, socket: StdStream, door: ListenerKind) -> io::Result<()> {
         let open = self.open.through(door);
         open.fetch_add(1, Ordering::Relaxed);
         let message = Message::Connection(socket, door);
@@ -100,7 +100,7 @@ impl Inlet {
 
 impl WorkerHandle {
     /// Starts worker number `number`.
-    pub fn start(number: usize, plan: Plan) -> io::Result<WorkerHandle> {
+    pub fn start(number: usize, plan: WorkerConfig) -> io::Result<WorkerHandle> {
         // Unbounded, and bounded all the same: the acceptor counts what it hands over.
         let (messages, inbox) = unbounded_channel();
         let open = Arc::new(Open::default());
@@ -116,7 +116,7 @@ impl WorkerHandle {
                 let _ = finished.send(());
             })?;
         Ok(WorkerHandle {
-            inlet: Inlet { messages, open },
+            inlet: WorkerSender { messages, open },
             thread: Some(thread),
             drained: Some(drained),
             done: Some(done),
@@ -124,7 +124,7 @@ impl WorkerHandle {
     }
 
     /// It for listeners.
-    pub fn inlet(&self) -> Inlet {
+    pub fn inlet(&self) -> WorkerSender {
         self.inlet.clone()
     }
 
@@ -165,7 +165,7 @@ impl WorkerHandle {
 fn run(
     mut runtime: Builder,
     number: usize,
-    plan: Plan,
+    plan: WorkerConfig,
     inbox: UnboundedReceiver<Message>,
     open: Arc<Open>,
     is_drained: oneshot::Sender<()>,
@@ -182,13 +182,19 @@ fn run(
 
 async fn serve(
     number: usize,
-    plan: Plan,
+    plan: WorkerConfig,
     mut inbox: UnboundedReceiver<Message>,
     open: Arc<Open>,
     is_drained: oneshot::Sender<()>,
 ) {
     let pool = Pool::new(plan.endpoints, number);
-    let ctx = Rc::new(Ctx::new(pool, plan.metrics, plan.shared, number, plan.max));
+    let ctx = Rc::new(WorkerContext::new(
+        pool,
+        plan.metrics,
+        plan.shared,
+        number,
+        plan.max,
+    ));
     let clients = Clients {
         ctx,
         pages: plan.pages,
@@ -202,13 +208,13 @@ async fn serve(
     });
     tokio::task::spawn_local(worker.clients.ctx.pool.clone().keep_house());
     tokio::task::spawn_local(worker.clients.ctx.timers.clone().run());
-    tasks::begin(&worker.clients.ctx);
+    background::begin(&worker.clients.ctx);
     while let Some(Message::Connection(socket, door)) = inbox.recv().await {
         worker.clone().take(socket, door);
     }
     worker.clients.ctx.drain.begin();
     worker.finish(&mut inbox, is_drained).await;
-    tasks::end(&worker.clients.ctx).await;
+    background::end(&worker.clients.ctx).await;
     worker.clients.ctx.pool.close();
 }
 
@@ -250,7 +256,7 @@ impl Worker {
         }
     }
 
-    fn take(self: Rc<Self>, socket: StdStream, door: Door) {
+    fn take(self: Rc<Self>, socket: StdStream, door: ListenerKind) {
         let open = OpenConnection::new(self.clone(), door);
         match TcpStream::from_std(socket) {
             Ok(socket) => {
@@ -267,18 +273,18 @@ impl Worker {
 /// Counts as an open connection while it lives; the acceptor has counted it in `open`.
 struct OpenConnection {
     worker: Rc<Worker>,
-    door: Door,
+    door: ListenerKind,
 }
 
 impl OpenConnection {
-    fn new(worker: Rc<Worker>, door: Door) -> OpenConnection {
+    fn new(worker: Rc<Worker>, door: ListenerKind) -> OpenConnection {
         let count = worker.clients.ctx.count();
         match door {
-            Door::Clients => {
+            ListenerKind::Clients => {
                 count.accepted.inc();
                 count.connections.inc();
             }
-            Door::Pages { .. } => count.page_connections.inc(),
+            ListenerKind::Pages { .. } => count.page_connections.inc(),
         }
         OpenConnection { worker, door }
     }
@@ -288,8 +294,8 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let count = self.worker.clients.ctx.count();
         match self.door {
-            Door::Clients => count.connections.dec(),
-            Door::Pages { .. } => count.page_connections.dec(),
+            ListenerKind::Clients => count.connections.dec(),
+            ListenerKind::Pages { .. } => count.page_connections.dec(),
         }
         let open = self.worker.open.through(self.door);
         open.fetch_sub(1, Ordering::Relaxed);

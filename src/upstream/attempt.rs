@@ -17,10 +17,10 @@ use h2::client::ResponseFuture;
 use http::{HeaderMap, HeaderValue, Request, header, request, response};
 
 use crate::error::Failure;
-use crate::machine::picker::EndpointId;
-use crate::upstream::conn::{CallGuard, Conn, Held, Taken};
+use crate::state_machine::picker::EndpointId;
+use crate::upstream::call_sample::CallSample;
+use crate::upstream::conn::{CallGuard, Conn, HeldResponse, OpenedCall};
 use crate::upstream::failure;
-use crate::upstream::measure::Measure;
 use crate::upstream::target::Target;
 use crate::wire::metadata;
 use crate::wire::namespace::Stream;
@@ -64,7 +64,7 @@ pub struct Answer {
     /// What arrived so far, in order.
     pub chunks: VecDeque<Bytes>,
     /// Bytes in the chunks; when a stream follows, its window is still owed them.
-    pub held: Held,
+    pub held: HeldResponse,
     /// How it goes on.
     pub rest: Rest,
 }
@@ -128,7 +128,7 @@ impl Answer {
 pub struct Attempt {
     state: State,
     guard: CallGuard,
-    measure: Option<Measure>,
+    measure: Option<CallSample>,
     /// Arrivals of bytes on the connection when the attempt began.
     reads_before: u64,
     /// Of what is held whole, before anybody is shown it.
@@ -141,7 +141,7 @@ enum State {
         head: response::Parts,
         body: RecvStream,
         chunks: VecDeque<Bytes>,
-        held: Held,
+        held: HeldResponse,
     },
     Done,
 }
@@ -149,9 +149,9 @@ enum State {
 impl Attempt {
     /// Sends the whole request, which is at most [`crate::limits::GATHER_BYTES`]. With a translation the
     /// answer comes translated if it comes whole; one with more to come is as etcd sent it.
-    pub fn send(mut taken: Taken, request: &[Bytes], translation: Option<Stream>) -> Attempt {
+    pub fn send(mut taken: OpenedCall, request: &[Bytes], translation: Option<Stream>) -> Attempt {
         let reads_before = taken.guard.conn().reads();
-        let measure = Measure::begin(taken.guard.conn());
+        let measure = CallSample::begin(taken.guard.conn());
         let last = request.len().saturating_sub(1);
         for (n, chunk) in request.iter().enumerate() {
             // An error means that the stream is gone; the response future says why.
@@ -188,7 +188,7 @@ impl Attempt {
 
     /// Another endpoint has answered in its place.
     pub fn outrun(&mut self) {
-        self.measure.take().into_iter().for_each(Measure::failed);
+        self.measure.take().into_iter().for_each(CallSample::failed);
     }
 
     /// The answer, complete or too large to hold.
@@ -214,7 +214,7 @@ impl Attempt {
                         head,
                         body,
                         chunks,
-                        held: Held::new(self.guard.conn().clone()),
+                        held: HeldResponse::new(self.guard.conn().clone()),
                     };
                 }
                 State::Holding {

@@ -21,11 +21,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::error::Failure;
 use crate::limits;
-use crate::machine::picker::EndpointId;
-use crate::machine::silence::{KeepAlive, Look, Silence};
 use crate::metrics::EndpointCalls;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::stream::Stream;
+use crate::state_machine::keepalive::{KeepaliveAction, KeepaliveOptions, KeepaliveState};
+use crate::state_machine::picker::EndpointId;
 use crate::upstream::failure;
 use crate::upstream::target::Target;
 
@@ -45,7 +45,7 @@ pub struct Conn {
 }
 
 /// A call that a connection has taken.
-pub struct Taken {
+pub struct OpenedCall {
     /// The answer to come.
     pub response: ResponseFuture,
     /// Where the request's body goes.
@@ -71,24 +71,24 @@ impl CallGuard {
 }
 
 /// Bytes of an answer that are held, counted at the connection they came over while it lives.
-pub struct Held {
+pub struct HeldResponse {
     /// `None` for an answer that did not come from etcd just now.
     conn: Option<Rc<Conn>>,
     bytes: usize,
 }
 
-impl Held {
+impl HeldResponse {
     /// None yet.
-    pub fn new(conn: Rc<Conn>) -> Held {
-        Held {
+    pub fn new(conn: Rc<Conn>) -> HeldResponse {
+        HeldResponse {
             conn: Some(conn),
             bytes: 0,
         }
     }
 
     /// Bytes that are kept here anyway.
-    pub fn kept(bytes: usize) -> Held {
-        Held { conn: None, bytes }
+    pub fn kept(bytes: usize) -> HeldResponse {
+        HeldResponse { conn: None, bytes }
     }
 
     /// Where they came from just now.
@@ -118,7 +118,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldResponse {
     fn drop(&mut self) {
         if let Some(conn) = &self.conn {
             conn.held.set(conn.held.get() - self.bytes);
@@ -155,7 +155,7 @@ impl Conn {
         target: Arc<Target>,
         worker: usize,
         stream: Stream,
-        keepalive: KeepAlive,
+        keepalive: KeepaliveOptions,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
         let calls = target.metrics.worker(worker);
         let (io, flusher) = batched(stream, None, calls.traffic.clone());
@@ -243,7 +243,7 @@ impl Conn {
 
     /// Hands a request to the connection. On failure nothing of it has been sent, and the
     /// connection is retired.
-    pub fn open(self: &Rc<Self>, request: Request<()>, end: bool) -> Result<Taken, Failure> {
+    pub fn open(self: &Rc<Self>, request: Request<()>, end: bool) -> Result<OpenedCall, Failure> {
         // A handle of its own per call: the crate then queues a call above the peer's stream
         // limit instead of refusing it.
         let handle = self.send.borrow().clone();
@@ -258,7 +258,7 @@ impl Conn {
         if body.stream_id().as_u32() >= limits::LAST_STREAM_ID {
             self.retire();
         }
-        Ok(Taken {
+        Ok(OpenedCall {
             response,
             body,
             guard: CallGuard::new(self.clone()),
@@ -293,10 +293,10 @@ async fn drive(
     conn: Rc<Conn>,
     mut h2: h2::client::Connection<Batched, Bytes>,
     mut pings: Option<PingPong>,
-    keepalive: KeepAlive,
+    keepalive: KeepaliveOptions,
 ) -> Ended {
-    let mut silence = Silence::new(keepalive, conn.reads(), conn.born.into_std());
-    let next = |silence: &Silence, now: Instant| {
+    let mut silence = KeepaliveState::new(keepalive, conn.reads(), conn.born.into_std());
+    let next = |silence: &KeepaliveState, now: Instant| {
         let next: Instant = silence.next_look(now.into_std()).into();
         next.min(now + limits::UPSTREAM_LOOK)
     };
@@ -319,15 +319,15 @@ async fn drive(
             let now = Instant::now();
             conn.most_calls.set(h2.max_concurrent_send_streams());
             match silence.look(conn.reads(), conn.open_calls(), now.into_std()) {
-                Look::Fine => {}
-                Look::Ping => {
+                KeepaliveAction::Fine => {}
+                KeepaliveAction::Ping => {
                     if let Some(pings) = &mut pings {
                         // An error means that the last ping is still unanswered.
                         let _ = pings.send_ping(Ping::opaque());
                     }
                     cx.waker().wake_by_ref();
                 }
-                Look::Dead => {
+                KeepaliveAction::Dead => {
                     conn.retire();
                     return Poll::Ready(Ended::Lost("no answer to a ping".to_owned()));
                 }

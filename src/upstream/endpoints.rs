@@ -13,12 +13,14 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use crate::limits;
-use crate::machine::picker::{EndpointId, Pick, Picker, Policy, Seen, Share, Standing, Tried};
-use crate::machine::silence::KeepAlive;
 use crate::metrics::{EndpointList, EndpointMetrics};
 use crate::net::tls::client::{ClientTls, Dialer};
+use crate::state_machine::keepalive::KeepaliveOptions;
+use crate::state_machine::picker::{
+    EndpointId, Pick, Picker, Policy, Seen, Share, Standing, Tried,
+};
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::switches::{Event, Switch, Switches, Why};
+use crate::upstream::selection_history::{Event, Selection, SelectionHistory, SelectionReason};
 use crate::upstream::target::Target;
 
 /// No endpoint's number.
@@ -49,7 +51,7 @@ pub struct Endpoints {
     /// Woken when the endpoint that serves has failed.
     lost: Notify,
     tls: Option<Arc<Dialer>>,
-    keepalive: KeepAlive,
+    keepalive: KeepaliveOptions,
     options: EndpointOptions,
     metrics: Arc<EndpointList>,
 }
@@ -65,7 +67,7 @@ struct State {
     shares: Vec<Share>,
     /// What has been seen of each, as of the last look.
     seen: Vec<(EndpointId, Seen)>,
-    switches: Switches,
+    switches: SelectionHistory,
 }
 
 impl State {
@@ -96,7 +98,7 @@ impl Endpoints {
     pub fn new(
         list: Vec<Endpoint>,
         tls: Option<Arc<Dialer>>,
-        keepalive: KeepAlive,
+        keepalive: KeepaliveOptions,
         options: EndpointOptions,
         metrics: Arc<EndpointList>,
     ) -> Endpoints {
@@ -104,7 +106,7 @@ impl Endpoints {
             !list.is_empty(),
             "an empty endpoint list is refused when options are resolved"
         );
-        let keepalive = KeepAlive {
+        let keepalive = KeepaliveOptions {
             time: keepalive.time.max(limits::UPSTREAM_PING),
             ..keepalive
         };
@@ -150,7 +152,7 @@ impl Endpoints {
     }
 
     /// When connections to endpoints are pinged.
-    pub fn keepalive(&self) -> KeepAlive {
+    pub fn keepalive(&self) -> KeepaliveOptions {
         self.keepalive
     }
 
@@ -287,7 +289,7 @@ impl Endpoints {
     }
 
     /// The endpoint failed so after its connection had lived this long.
-    pub fn failed(&self, endpoint: EndpointId, lived: Duration, why: Why) {
+    pub fn failed(&self, endpoint: EndpointId, lived: Duration, why: SelectionReason) {
         let state = &mut *self.state.lock();
         if state.serves(endpoint) {
             state.note(endpoint, Event::Failed(why));
@@ -378,7 +380,7 @@ impl Endpoints {
     }
 
     /// The last times that endpoints began or ceased to serve, the last one first.
-    pub fn switches(&self) -> Vec<Switch> {
+    pub fn switches(&self) -> Vec<Selection> {
         self.state.lock().switches.all()
     }
 
@@ -417,7 +419,7 @@ mod tests {
     }
 
     fn endpoints(list: &[&str]) -> Endpoints {
-        let keepalive = KeepAlive {
+        let keepalive = KeepaliveOptions {
             time: Duration::ZERO,
             timeout: Duration::from_secs(20),
             without_calls: false,
@@ -459,7 +461,7 @@ mod tests {
 
     #[test]
     fn weights_that_change_count_for_who_is_here_and_who_comes() {
-        let keepalive = KeepAlive {
+        let keepalive = KeepaliveOptions {
             time: Duration::ZERO,
             timeout: Duration::from_secs(20),
             without_calls: false,

@@ -16,11 +16,11 @@ use tracing::warn;
 
 use crate::error::Failure;
 use crate::limits;
-use crate::machine::picker::{EndpointId, Pick, Spread, Tried};
+use crate::state_machine::picker::{Balancer, EndpointId, Pick, Tried};
 use crate::upstream::conn::{Conn, Ended};
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
-use crate::upstream::switches::Why;
+use crate::upstream::selection_history::SelectionReason;
 use crate::upstream::target::Target;
 
 /// See the head of the file.
@@ -31,7 +31,7 @@ pub struct Pool {
     /// A dial ended, this way or that.
     changed: Notify,
     /// Where calls are spread: this worker's turns, and the version of what they are by.
-    spread: Option<RefCell<(u64, Spread)>>,
+    spread: Option<RefCell<(u64, Balancer)>>,
     /// The number of the worker, for what is counted.
     worker: usize,
 }
@@ -47,7 +47,7 @@ impl Pool {
     pub fn new(endpoints: Arc<Endpoints>, worker: usize) -> Rc<Pool> {
         let policy = endpoints.options().policy;
         // Below the first version.
-        let spread = || RefCell::new((0, Spread::new(policy)));
+        let spread = || RefCell::new((0, Balancer::new(policy)));
         Rc::new(Pool {
             spread: policy.spreads().then(spread),
             endpoints,
@@ -227,7 +227,8 @@ impl Pool {
         });
         match dialed {
             Err(error) => {
-                self.endpoints.failed(id, Duration::ZERO, Why::Unreachable);
+                self.endpoints
+                    .failed(id, Duration::ZERO, SelectionReason::Unreachable);
                 let endpoint = &target.endpoint;
                 warn!(%endpoint, %error, "endpoint cannot be reached");
                 self.changed.notify_waiters();
@@ -242,7 +243,7 @@ impl Pool {
                 conn.retire();
                 self.with_slot(id, |slot| slot.conns.retain(|c| !Rc::ptr_eq(c, &conn)));
                 if let Ended::Lost(error) = ended {
-                    self.endpoints.failed(id, conn.age(), Why::Lost);
+                    self.endpoints.failed(id, conn.age(), SelectionReason::Lost);
                     let endpoint = &target.endpoint;
                     warn!(%endpoint, error, "connection to endpoint lost");
                 }

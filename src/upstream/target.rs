@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::uri::{Authority, Scheme as UriScheme};
 
-use crate::machine::picker::EndpointId;
 use crate::metrics::EndpointMetrics;
+use crate::state_machine::picker::EndpointId;
 use crate::upstream::endpoint::{Endpoint, Scheme};
 
 /// See the head of the file.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::wire::frame::{self, HEAD_LEN};
-use crate::wire::header::Header;
 use crate::wire::pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse};
 use crate::wire::proto::{MAX_VARINT_LEN, put_varint_field};
+use crate::wire::response_header::Header;
 
 /// The lease that a client's request is for.
 ///

@@ -3,9 +3,7 @@
 //!
 //! Left to others: where the bytes come from, and what is done about a call.
 
-pub mod describe;
 pub mod frame;
-pub mod header;
 pub mod heads;
 pub mod health;
 pub mod json;
@@ -17,9 +15,10 @@ pub mod naming;
 pub mod pb;
 pub mod proto;
 pub mod range;
-pub mod read;
+pub mod range_request;
+pub mod response_header;
 pub mod status;
 pub mod timeout;
 pub mod trace;
 pub mod watch;
-pub mod write;
+pub mod write_set;

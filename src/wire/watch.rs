@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::header::Header;
 use super::proto::{self, Field, ProtoError, WireType};
+use super::response_header::Header;
 
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

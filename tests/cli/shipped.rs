@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use etcd_edge::app::changes::LIVE;
+use etcd_edge::app::config_reload::LIVE;
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::Config;
 

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::dns::{Dns, Known};
 use crate::support::cluster::{Cluster, etcdctl_ok};
-use crate::support::janitor;
-use crate::support::pages::logged;
+use crate::support::exit_cleanup;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::log_entries;
 use crate::support::release::NEWEST;
 
 const DOMAIN: &str = "--discovery-srv=example.test";
@@ -19,12 +19,12 @@ fn members(cluster: &Cluster) -> Vec<String> {
 
 fn start(dns: &Dns, flags: &[String]) -> Proxy {
     let file = dns.resolv_conf();
-    Proxy::start_in(&[("ETCD_EDGE_RESOLV_CONF", &file)], flags)
+    Proxy::start_with_env(&[("ETCD_EDGE_RESOLV_CONF", &file)], flags)
 }
 
 /// The endpoints that the ready line names.
 fn endpoints(proxy: &Proxy) -> Vec<String> {
-    let ready = logged(proxy, "started gRPC proxy").remove(0);
+    let ready = log_entries(proxy, "started gRPC proxy").remove(0);
     let named = ready["endpoints"].as_str().expect("they are named");
     named.split(',').map(str::to_owned).collect()
 }
@@ -53,7 +53,7 @@ fn records_without_tls_count_with_insecure_discovery() {
         .map(|record| format!("http://{}", record.replace("localhost.", "localhost")))
         .collect();
     assert_eq!(endpoints(&proxy), expected);
-    assert_eq!(logged(&proxy, "endpoint discovered").len(), 3);
+    assert_eq!(log_entries(&proxy, "endpoint discovered").len(), 3);
     serves(&proxy);
     let names = [
         "_etcd-client-ssl._tcp.example.test",
@@ -86,7 +86,7 @@ fn without_it_only_those_with_tls_are_used() {
     );
     let message = "SRV record left out: without TLS, and no --insecure-discovery";
     assert_eq!(
-        logged(&proxy, message)[0]["endpoint"],
+        log_entries(&proxy, message)[0]["endpoint"],
         "http://plain.example.test:2379"
     );
     serves(&proxy);
@@ -111,7 +111,7 @@ fn where_no_record_can_be_used_the_endpoints_flag_counts() {
         [format!("http://{}", cluster.endpoint(0))]
     );
     let message = "no SRV record names an endpoint that can be used: those of --endpoints are";
-    assert_eq!(logged(&proxy, message).len(), 1);
+    assert_eq!(log_entries(&proxy, message).len(), 1);
     serves(&proxy);
 }
 
@@ -119,7 +119,7 @@ fn where_no_record_can_be_used_the_endpoints_flag_counts() {
 fn where_both_lookups_fail_it_does_not_start() {
     let dns = Dns::start(&[("_etcd-client._tcp.example.test", Known::Fails)]);
     let env = [("ETCD_EDGE_RESOLV_CONF", &*dns.resolv_conf())];
-    let mut process = Proxy::spawn_in(&env, &[DOMAIN]);
+    let mut process = Proxy::spawn_with_env(&env, &[DOMAIN]);
     assert!(!process.wait(Duration::from_secs(40)).success());
     let log = process.log();
     for part in [
@@ -133,7 +133,7 @@ fn where_both_lookups_fail_it_does_not_start() {
         "ETCD_EDGE_RESOLV_CONF",
         std::path::Path::new("/nowhere/resolv.conf"),
     )];
-    let mut process = Proxy::spawn_in(&missing, &[DOMAIN]);
+    let mut process = Proxy::spawn_with_env(&missing, &[DOMAIN]);
     assert!(!process.wait(Duration::from_secs(20)).success());
     assert!(
         process.log().contains("/nowhere/resolv.conf"),
@@ -154,7 +154,7 @@ fn a_file_that_names_another_domain_is_followed_at_sighup() {
         (&broken, Known::Fails),
         (tls, Known::Fails),
     ]);
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let path = dir.path().join("config.yaml");
     let write = |domain: &str| {
         let text = format!("discovery-srv: {domain}.test\ninsecure-discovery: true\n");
@@ -168,18 +168,18 @@ fn a_file_that_names_another_domain_is_followed_at_sighup() {
         write(domain);
         proxy.process.signal("HUP");
         let until = Instant::now() + Duration::from_secs(40);
-        while logged(&proxy, message).is_empty() {
+        while log_entries(&proxy, message).is_empty() {
             assert!(Instant::now() < until, "{}", proxy.process.log());
             std::thread::sleep(Duration::from_millis(10));
         }
-        logged(&proxy, message).remove(0)
+        log_entries(&proxy, message).remove(0)
     };
     let line = told(
         "two",
         "the configuration file has changed: these are in force",
     );
     assert_eq!(line["flags"], "discovery-srv");
-    let moved = |message| logged(&proxy, message)[0]["endpoint"].clone();
+    let moved = |message| log_entries(&proxy, message)[0]["endpoint"].clone();
     assert_eq!(moved("endpoint joined"), "http://localhost:2");
     assert_eq!(moved("endpoint left"), "http://localhost:1");
     let line = told(
@@ -191,5 +191,5 @@ fn a_file_that_names_another_domain_is_followed_at_sighup() {
         error.starts_with("--discovery-srv=broken.test: "),
         "{error}"
     );
-    assert_eq!(logged(&proxy, "endpoint joined").len(), 1);
+    assert_eq!(log_entries(&proxy, "endpoint joined").len(), 1);
 }

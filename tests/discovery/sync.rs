@@ -3,14 +3,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::auth_users;
 use crate::support::cluster::{Cluster, etcdctl_ok};
 use crate::support::grpc::Client;
 use crate::support::load::{Load, Role};
-use crate::support::pages::{logged, metric, serving};
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{current_endpoint, log_entries, metric};
 use crate::support::release::NEWEST;
-use crate::support::users;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const SYNC: &str = "--endpoints-auto-sync-interval=200ms";
@@ -28,7 +28,7 @@ const ROLES: [Role; 8] = [
 
 /// The endpoints in lines with this message, oldest first.
 fn named(proxy: &Proxy, message: &str) -> Vec<String> {
-    let lines = logged(proxy, message);
+    let lines = log_entries(proxy, message);
     lines
         .iter()
         .map(|line| {
@@ -86,7 +86,7 @@ async fn members_come_and_go_and_no_call_fails() {
     let endpoints = format!("--endpoints={first}");
     let proxy = Proxy::start_with(&[&endpoints, SYNC, "--advertise-client-url="]);
     let load = Load::start(&[proxy.address()], &ROLES);
-    load.flows(100, LIMIT).await;
+    load.wait_calls(100, LIMIT).await;
     let watching = tokio::spawn(watch(proxy.address().to_owned(), 40));
     let mut put = 0;
     let mut puts = |proxy: &Proxy| {
@@ -103,30 +103,30 @@ async fn members_come_and_go_and_no_call_fails() {
     wait_named(&proxy, "endpoint left", &first).await;
     puts(&proxy);
 
-    let joining = cluster.announce(true);
+    let joining = cluster.add_member(true);
     nobody_joins(&proxy).await;
-    let learner = cluster.join(joining);
+    let learner = cluster.start_member(joining);
     cluster.wait_learner(learner);
     nobody_joins(&proxy).await;
     cluster.promote(learner);
     wait_named(&proxy, "endpoint joined", &cluster.endpoint(learner)).await;
-    load.flows(200, LIMIT).await;
+    load.wait_calls(200, LIMIT).await;
     puts(&proxy);
 
     // The one that serves goes: what is open at it moves on.
     for _ in 0..2 {
-        let serves = serving(&proxy).expect("one was picked");
+        let serves = current_endpoint(&proxy).expect("one was picked");
         let member = (0..4).find(|m| serves.ends_with(&cluster.endpoint(*m)));
         let member = member.unwrap_or_else(|| panic!("{serves} is no member"));
         cluster.remove(member);
         wait_named(&proxy, "endpoint left", &cluster.endpoint(member)).await;
-        load.flows(300, LIMIT).await;
+        load.wait_calls(300, LIMIT).await;
         puts(&proxy);
     }
     watching.await.expect("every event, in order");
     let account = load.finish().await;
     println!("{}", account.table());
-    account.assert_kept();
+    account.assert_no_violations();
     assert_eq!(
         metric(proxy.address(), "etcd_edge_history_resets_total"),
         0.0
@@ -146,18 +146,18 @@ async fn a_sync_that_fails_is_said_once_and_empties_nothing() {
         cluster.kill(1);
         cluster.kill(2);
         let until = Instant::now() + LIMIT;
-        while logged(&proxy, failed).len() < round {
+        while log_entries(&proxy, failed).len() < round {
             assert!(Instant::now() < until, "{}", proxy.process.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tokio::time::sleep(Duration::from_secs(6)).await;
-        assert_eq!(logged(&proxy, failed).len(), round, "once");
+        assert_eq!(log_entries(&proxy, failed).len(), round, "once");
         for member in [1, 2] {
             cluster.restart(member);
         }
         (0..3).for_each(|member| cluster.wait_healthy(member));
         let until = Instant::now() + LIMIT;
-        while logged(&proxy, again).len() < round {
+        while log_entries(&proxy, again).len() < round {
             assert!(Instant::now() < until, "{}", proxy.process.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

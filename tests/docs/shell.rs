@@ -12,7 +12,7 @@ use crate::support::cluster::Cluster;
 use crate::support::process::Process;
 use crate::support::release::{NEWEST, binary};
 use crate::support::tls::Tls;
-use crate::support::{janitor, ports};
+use crate::support::{exit_cleanup, ports};
 
 /// No server takes longer to start, no command to end.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,7 +44,7 @@ impl Shell {
     /// A terminal in front of a cluster: `infra0` to `infra2` are its members, and port 2379 of this host
     /// is the first of them, unless a command of the page listens there. Without one nothing runs.
     pub(crate) fn open(cluster: Option<Arc<Cluster>>) -> Shell {
-        let dir = janitor::temp_dir();
+        let dir = exit_cleanup::temp_dir();
         let at = |name: &str| dir.path().join(name);
         let edge = Path::new(env!("CARGO_BIN_EXE_etcd-edge"));
         std::fs::create_dir_all(at("bin")).expect("a folder");

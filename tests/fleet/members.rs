@@ -10,7 +10,7 @@ use crate::support::grpc::Client;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::{NEWEST, versions};
-use crate::support::{http, pages};
+use crate::support::{http, proxy_output};
 use crate::{
     NO_CLIENT_URL, PREFIX, address, entries, flags, listed, registered, sorted, start, start_go,
     status, wait,
@@ -162,7 +162,7 @@ async fn on_the_wire_it_is_one_answer_without_ids_or_header() {
     let counted = |name: &str| {
         let labels =
             "grpc_method=\"MemberList\",grpc_service=\"etcdserverpb.Cluster\",grpc_type=\"unary\"";
-        pages::metric(proxy.address(), &format!("{name}{{{labels}}}"))
+        proxy_output::metric(proxy.address(), &format!("{name}{{{labels}}}"))
     };
     assert_eq!(counted("grpc_server_started_total"), 2.0);
     // etcd was not asked.
@@ -232,7 +232,7 @@ fn more_than_are_kept_are_left_out_and_come_in_when_there_is_room() {
     });
     // The own key was not put again and again because it was left out.
     assert_eq!(
-        pages::metric(proxy.address(), "etcd_edge_fleet_registrations_total"),
+        proxy_output::metric(proxy.address(), "etcd_edge_fleet_registrations_total"),
         1.0
     );
 }
@@ -249,7 +249,7 @@ fn it_stays_right_when_members_fail_and_history_is_compacted() {
         put["header"]["revision"].as_i64().expect("a revision")
     };
     for round in 0..3 {
-        let serving = pages::serving(&proxy).expect("an endpoint was picked");
+        let serving = proxy_output::current_endpoint(&proxy).expect("an endpoint was picked");
         let serves = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
         let member = (0..3).find(serves).expect("a member");
         cluster.kill(member);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::cluster::{Cluster, stdout_of};
-use crate::support::pages;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output;
 use crate::support::release::{NEWEST, versions};
 use crate::{
     LIMIT, PREFIX, address, entries, find, flags, health, listed, registered, start, start_go,
@@ -173,16 +173,16 @@ fn without_etcd_it_starts_says_so_and_registers_later() {
     wait(|| status(&proxy)["reason"] == reason);
     assert_eq!(status(&proxy)["registered"], false);
     assert_eq!(
-        pages::metric(proxy.address(), "etcd_edge_fleet_registered"),
+        proxy_output::metric(proxy.address(), "etcd_edge_fleet_registered"),
         0.0
     );
     wait(|| {
-        pages::metric(
+        proxy_output::metric(
             proxy.address(),
             "etcd_edge_fleet_registration_failures_total",
         ) >= 2.0
     });
-    let lost = pages::logged(&proxy, LOST);
+    let lost = proxy_output::log_entries(&proxy, LOST);
     assert_eq!(lost.len(), 1, "{}", proxy.process.log());
     assert_eq!(
         (&lost[0]["level"], &lost[0]["reason"]),
@@ -195,14 +195,14 @@ fn without_etcd_it_starts_says_so_and_registers_later() {
     cluster.wait_healthy(0);
     wait(|| health(&proxy) == (200, r#"{"health":"true","reason":""}"#.to_owned()));
     assert!(registered(&proxy));
-    assert_eq!(pages::logged(&proxy, "registered").len(), 1);
+    assert_eq!(proxy_output::log_entries(&proxy, "registered").len(), 1);
     for (name, value) in [
         ("etcd_edge_fleet_registered", 1.0),
         ("etcd_edge_fleet_registrations_total", 1.0),
     ] {
-        assert_eq!(pages::metric(proxy.address(), name), value, "{name}");
+        assert_eq!(proxy_output::metric(proxy.address(), name), value, "{name}");
     }
-    wait(|| pages::metric(proxy.address(), "etcd_edge_fleet_members") == 1.0);
+    wait(|| proxy_output::metric(proxy.address(), "etcd_edge_fleet_members") == 1.0);
     assert!(find(&cluster, proxy.address()).is_some());
 }
 
@@ -215,13 +215,13 @@ fn that_etcd_wants_a_user_is_seen() {
     let body = format!(r#"{{"health":"false","reason":"REGISTRATION ERROR:{reason}"}}"#);
     assert_eq!(health(&proxy), (503, body));
     wait(|| {
-        pages::metric(
+        proxy_output::metric(
             proxy.address(),
             "etcd_edge_fleet_registration_failures_total",
         ) >= 4.0
     });
     assert_eq!(
-        pages::logged(&proxy, LOST).len(),
+        proxy_output::log_entries(&proxy, LOST).len(),
         1,
         "{}",
         proxy.process.log()

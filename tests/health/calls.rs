@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Call, Client};
-use crate::support::pages::wait_metric;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::wait_metric;
 use crate::support::release::{NEWEST, versions};
 
 pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::http::{self, Page};
+use crate::support::http::{self, HttpResponse};
 use crate::support::pb::Msg;
 use crate::support::ports;
 use crate::support::proxy::Proxy;
@@ -13,7 +13,7 @@ use crate::support::release::NEWEST;
 const PAGES: [&str; 2] = ["/health", "/proxy/health"];
 
 /// What a probe goes by: status, `Allow`, body.
-fn seen(page: &Page) -> (u16, Option<String>, String) {
+fn seen(page: &HttpResponse) -> (u16, Option<String>, String) {
     let allow = page.head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_allow = name.eq_ignore_ascii_case("allow");
@@ -30,7 +30,7 @@ fn gos_proxy(cluster: &Cluster) -> Proxy {
 }
 
 /// The page of both, asked at the same time, which answers as quickly as Go's.
-fn both(ours: &Proxy, gos: &Proxy, method: &str, path: &str) -> (Page, Page) {
+fn both(ours: &Proxy, gos: &Proxy, method: &str, path: &str) -> (HttpResponse, HttpResponse) {
     std::thread::scope(|scope| {
         let ask = |proxy: &Proxy| {
             let begun = Instant::now();

@@ -79,7 +79,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     client.unary("/etcdserverpb.KV/Put", put, &[]).await;
 
     let mut browser = Browser::start();
-    browser.look(1200, 1000, false);
+    browser.set_viewport(1200, 1000, false);
     browser.open(&format!("http://{}/proxy/", proxy.address()));
     browser.wait("document.querySelectorAll('#ranges tbody tr').length === 3");
     // It has looked twice, and found rates.
@@ -172,14 +172,14 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     );
     browser.wait("document.title === 'serves · etcd-edge'");
     let refused = browser
-        .complaints
+        .errors
         .iter()
         .filter(|said| said.contains("Content Security Policy"));
-    assert!(refused.count() > 0, "{:?}", browser.complaints);
+    assert!(refused.count() > 0, "{:?}", browser.errors);
     browser.eval("document.body.lastElementChild.remove()");
 
     // On a narrow screen nothing is cut off but what can be scrolled.
-    browser.look(360, 800, true);
+    browser.set_viewport(360, 800, true);
     assert_eq!(
         browser.eval("document.documentElement.scrollWidth <= 360"),
         true
@@ -189,10 +189,10 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         "rgb(246, 247, 249)"
     );
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    browser.picture(&tmp.join("status-narrow.png"));
+    browser.screenshot(&tmp.join("status-narrow.png"));
 
     // Without scripts there is a word on where to look.
-    browser.scripts(false);
+    browser.enable_scripts(false);
     browser.open(&format!("http://{}/proxy/", proxy.address()));
     browser.wait("document.querySelector('noscript p a').getAttribute('href') === '/proxy/status'");
     drop(watches);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::machine::lease::{Action, Examined, Hub, PeerId, StreamId};
+use etcd_edge::state_machine::lease::{Action, Examined, Hub, PeerId, StreamId};
 
 /// How long the world runs.
 const RUN: Duration = Duration::from_secs(30);

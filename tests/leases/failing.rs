@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::beats::{AtEtcd, KEEP_ALIVE, Keeper, beat, grant, once};
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
+use crate::support::heartbeats::{
+    EtcdKeepAlive, KEEP_ALIVE, KeepAliveClients, grant, heartbeat, renew,
+};
 use crate::support::release::NEWEST;
 use crate::{clients, leases, scene};
 
@@ -27,7 +29,7 @@ fn size() -> (usize, i64, Duration) {
 /// The member that has the heartbeats.
 fn serving(cluster: &Cluster) -> usize {
     let until = Instant::now() + Duration::from_secs(10);
-    let has = |member: &usize| AtEtcd::member(cluster, *member).streams > 0.0;
+    let has = |member: &usize| EtcdKeepAlive::member(cluster, *member).streams > 0.0;
     loop {
         if let Some(member) = (0..cluster.size()).find(has) {
             return member;
@@ -45,7 +47,7 @@ async fn no_lease_is_lost_while_members_die_and_stop() {
     let clients = clients(proxy.address(), 20).await;
     let some = leases(&clients[0], ttl, count).await;
     let period = Duration::from_secs(ttl.unsigned_abs()) / 3;
-    let keeper = Keeper::start(&clients, &some, period);
+    let keeper = KeepAliveClients::start(&clients, &some, period);
     let begun = Instant::now();
     let mut stop = false;
     while begun.elapsed() < time {
@@ -68,10 +70,10 @@ async fn no_lease_is_lost_while_members_die_and_stop() {
     let kept = keeper.finish().await;
     println!(
         "{} heartbeats, {} answered, longest wait {:?}; streams ended: {:?}",
-        kept.sent, kept.answered, kept.longest, kept.ended
+        kept.sent, kept.responses, kept.longest_wait, kept.errors
     );
     assert!(
-        kept.lost.is_empty() && kept.ended.is_empty(),
+        kept.expired.is_empty() && kept.errors.is_empty(),
         "{kept:?}\n{}",
         proxy.process.log()
     );
@@ -84,18 +86,18 @@ async fn all_are_down_and_come_back() {
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
     let mut call = client.call(KEEP_ALIVE, &[]).await;
-    assert_eq!(once(&mut call, lease).await, 60);
+    assert_eq!(renew(&mut call, lease).await, 60);
     cluster.kill(0);
-    call.send(beat(lease)).await;
+    call.send(heartbeat(lease)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.restart(0);
     cluster.wait_healthy(0);
     assert!(call.next().await.is_some(), "answered when etcd is back");
-    assert_eq!(once(&mut call, lease).await, 60);
+    assert_eq!(renew(&mut call, lease).await, 60);
     // And for good.
     cluster.kill(0);
     let begun = Instant::now();
-    call.send(beat(lease)).await;
+    call.send(heartbeat(lease)).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let end = call.finish().await;
     assert_eq!(end.code(), Some(14), "{end:?}");
@@ -110,13 +112,13 @@ async fn no_leader_is_told_to_who_asked() {
     let lease = grant(&client, 60).await;
     let mut asks = client.call(KEEP_ALIVE, &[("hasleader", "true")]).await;
     let mut waits = client.call(KEEP_ALIVE, &[]).await;
-    assert_eq!(once(&mut asks, lease).await, 60);
-    assert_eq!(once(&mut waits, lease).await, 60);
+    assert_eq!(renew(&mut asks, lease).await, 60);
+    assert_eq!(renew(&mut waits, lease).await, 60);
     let left = serving(&cluster);
     let gone: Vec<usize> = (0..3).filter(|member| *member != left).collect();
     gone.iter().for_each(|member| cluster.kill(*member));
-    asks.send(beat(lease)).await;
-    waits.send(beat(lease)).await;
+    asks.send(heartbeat(lease)).await;
+    waits.send(heartbeat(lease)).await;
     let told = asks.finish().await;
     assert_eq!(told.code(), Some(14), "{told:?}");
     assert_eq!(told.message(), "etcdserver: no leader");

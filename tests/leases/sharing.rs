@@ -3,13 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::beats::{
-    AtEtcd, KEEP_ALIVE, Keeper, beat, grant, once, put_with, time_to_live,
-};
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
+use crate::support::heartbeats::{
+    EtcdKeepAlive, KEEP_ALIVE, KeepAliveClients, grant, heartbeat, put_with_lease, renew,
+    time_to_live,
+};
 use crate::support::memory;
-use crate::support::pages::{metric, wait_metric};
+use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::{NEWEST, versions};
 use crate::{clients, leases, scene};
 
@@ -19,20 +20,23 @@ async fn a_thousand_streams_are_one_at_etcd_and_none_when_they_leave() {
         let (cluster, proxy) = scene(version, 1);
         let clients = clients(proxy.address(), 10).await;
         let leases = leases(&clients[0], 60, 1_000).await;
-        let keeper = Keeper::start(&clients, &leases, Duration::from_millis(500));
-        while keeper.answered() < 3_000 {
+        let keeper = KeepAliveClients::start(&clients, &leases, Duration::from_millis(500));
+        while keeper.responses() < 3_000 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let streams = metric(proxy.address(), "etcd_edge_lease_streams");
         assert_eq!(streams, 1_000.0, "{version}");
-        AtEtcd::wait_streams(&cluster, 1);
+        EtcdKeepAlive::wait_streams(&cluster, 1);
         let kept = keeper.finish().await;
-        assert!(kept.lost.is_empty() && kept.ended.is_empty(), "{kept:?}");
-        assert_eq!(kept.sent, kept.answered);
+        assert!(
+            kept.expired.is_empty() && kept.errors.is_empty(),
+            "{kept:?}"
+        );
+        assert_eq!(kept.sent, kept.responses);
         // A heartbeat goes to etcd only because a client sent one.
-        let at_etcd = AtEtcd::of(&cluster).beats as u64;
+        let at_etcd = EtcdKeepAlive::all_members(&cluster).heartbeats as u64;
         assert!(at_etcd <= kept.sent, "{at_etcd} of {}", kept.sent);
-        AtEtcd::wait_streams(&cluster, 0);
+        EtcdKeepAlive::wait_streams(&cluster, 0);
         wait_metric(
             proxy.address(),
             "etcd_edge_lease_upstream_streams",
@@ -53,7 +57,7 @@ async fn heartbeats_of_one_lease_are_merged_and_each_is_answered() {
     }
     for _ in 0..20 {
         for call in &mut calls {
-            call.send(beat(lease)).await;
+            call.send(heartbeat(lease)).await;
         }
     }
     for call in &mut calls {
@@ -63,7 +67,7 @@ async fn heartbeats_of_one_lease_are_merged_and_each_is_answered() {
         call.half_close();
         assert!(call.next().await.is_none());
     }
-    let at_etcd = AtEtcd::of(&cluster).beats;
+    let at_etcd = EtcdKeepAlive::all_members(&cluster).heartbeats;
     assert!(at_etcd < 2_000.0, "{at_etcd} of 4000 went to etcd");
     let merged = metric(proxy.address(), "etcd_edge_heartbeats_merged_total");
     assert!(merged >= 2_000.0, "{merged}");
@@ -76,12 +80,12 @@ async fn who_floods_is_held_back() {
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
     let mut other = client.call(KEEP_ALIVE, &[]).await;
-    assert_eq!(once(&mut other, lease).await, 60);
+    assert_eq!(renew(&mut other, lease).await, 60);
     let before = proxy.process.rss_kib();
-    memory::forget_peak(&proxy.process);
+    memory::reset_peak(&proxy.process);
     let flood = Client::connect(proxy.address()).await;
     let mut call = flood.call(KEEP_ALIVE, &[]).await;
-    let burst = beat(lease);
+    let burst = heartbeat(lease);
     let sent = tokio::time::timeout(Duration::from_secs(5), async {
         for _ in 0..3_000_000 {
             call.send(&burst).await;
@@ -89,23 +93,23 @@ async fn who_floods_is_held_back() {
     });
     // It is stopped by its window, or was answered all that.
     let held = sent.await.is_err();
-    assert_eq!(once(&mut other, lease).await, 60);
+    assert_eq!(renew(&mut other, lease).await, 60);
     let grown = memory::peak_kib(&proxy.process).saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for one client");
-    let at_etcd = AtEtcd::of(&cluster).beats;
+    let at_etcd = EtcdKeepAlive::all_members(&cluster).heartbeats;
     assert!(at_etcd < 400_000.0, "{at_etcd}, held back: {held}");
 }
 
 /// When a lease's key went, counted from the last heartbeat that was answered.
 async fn outlives(client: &Client, watcher: &Client, key: &str) -> Duration {
     let lease = grant(client, 2).await;
-    put_with(client, key, lease, &[]).await;
+    put_with_lease(client, key, lease, &[]).await;
     let mut call = client.call(KEEP_ALIVE, &[]).await;
     for _ in 0..3 {
-        assert_eq!(once(&mut call, lease).await, 2);
+        assert_eq!(renew(&mut call, lease).await, 2);
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
-    assert_eq!(once(&mut call, lease).await, 2);
+    assert_eq!(renew(&mut call, lease).await, 2);
     let last = Instant::now();
     // The client is gone without a word to the lease.
     drop(call);
@@ -122,7 +126,7 @@ async fn a_dead_clients_lease_is_gone_in_its_time() {
     // Others of the identity go on, so that the stream to etcd does.
     let others = clients(proxy.address(), 2).await;
     let kept = leases(&others[0], 2, 20).await;
-    let keeper = Keeper::start(&others, &kept, Duration::from_millis(300));
+    let keeper = KeepAliveClients::start(&others, &kept, Duration::from_millis(300));
     let die = |address: String, name: &'static str| async move {
         let deaths = (0..20).map(|n| {
             let address = address.clone();
@@ -137,7 +141,10 @@ async fn a_dead_clients_lease_is_gone_in_its_time() {
     let direct = die(cluster.endpoint(0), "direct").await;
     let proxied = die(proxy.address().to_owned(), "proxied").await;
     let kept = keeper.finish().await;
-    assert!(kept.lost.is_empty() && kept.ended.is_empty(), "{kept:?}");
+    assert!(
+        kept.expired.is_empty() && kept.errors.is_empty(),
+        "{kept:?}"
+    );
     // etcd looks for expired leases twice a second.
     let most = Duration::from_secs(3);
     assert!(
@@ -175,9 +182,9 @@ async fn a_client_may_have_a_stream_of_its_own() {
     let lease = grant(&client, 60).await;
     let mut shared = client.call(KEEP_ALIVE, &[]).await;
     let mut own = client.call(KEEP_ALIVE, &[("etcd-edge-bypass", "1")]).await;
-    assert_eq!(once(&mut shared, lease).await, 60);
-    assert_eq!(once(&mut own, lease).await, 60);
-    AtEtcd::wait_streams(&cluster, 2);
+    assert_eq!(renew(&mut shared, lease).await, 60);
+    assert_eq!(renew(&mut own, lease).await, 60);
+    EtcdKeepAlive::wait_streams(&cluster, 2);
 }
 
 /// What a page shows of it.
@@ -189,7 +196,7 @@ async fn the_status_page_shows_who_shares_what() {
     let mut calls = Vec::new();
     for n in 0..6 {
         let mut call = clients[n % 2].call(KEEP_ALIVE, &[]).await;
-        once(&mut call, lease).await;
+        renew(&mut call, lease).await;
         calls.push(call);
     }
     let page = crate::support::http::get(proxy.address(), "/proxy/status").unwrap();

@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::beats::{KEEP_ALIVE, Keeper, answer, beat, grant, once};
 use crate::support::grpc::Client;
-use crate::support::pages::metric;
+use crate::support::heartbeats::{
+    KEEP_ALIVE, KeepAliveClients, grant, heartbeat, parse_response, renew,
+};
+use crate::support::proxy_output::metric;
 use crate::support::release::{NEWEST, versions};
 use crate::{clients, leases, scene};
 
@@ -20,11 +22,11 @@ async fn renew_expired(address: &str, until: Instant) -> u32 {
         tokio::time::sleep_until((granted + Duration::from_millis(2_020)).into()).await;
         let sent = Instant::now();
         for lease in &some {
-            call.send(beat(*lease)).await;
+            call.send(heartbeat(*lease)).await;
         }
         while !some.is_empty() {
             let message = call.next().await.expect("an answer in the end");
-            let (lease, _) = answer(&message);
+            let (lease, _) = parse_response(&message);
             some.retain(|each| *each != lease);
             blocked += u32::from(sent.elapsed() > Duration::from_millis(100));
         }
@@ -45,21 +47,21 @@ async fn who_renews_what_has_expired_waits_alone() {
         let address = proxy.address();
         let clients = clients(address, 10).await;
         let some = leases(&clients[0], 3, 1_000).await;
-        let keeper = Keeper::start(&clients, &some, Duration::from_secs(1));
+        let keeper = KeepAliveClients::start(&clients, &some, Duration::from_secs(1));
         let until = Instant::now() + Duration::from_secs(6);
         let blocked = renew_expired(address, until).await;
         let kept = keeper.finish().await;
         println!(
             "{version}, {members}: {blocked} blocked, {} put aside, longest wait of others {:?}",
             metric(address, "etcd_edge_heartbeats_aside_total"),
-            kept.longest
+            kept.longest_wait
         );
         assert!(blocked > 0, "{version}: nothing was blocked");
         assert!(
-            kept.lost.is_empty() && kept.ended.is_empty(),
+            kept.expired.is_empty() && kept.errors.is_empty(),
             "{version}, {members} members: {kept:?}"
         );
-        assert!(kept.answered > 5_000, "{kept:?}");
+        assert!(kept.responses > 5_000, "{kept:?}");
     }
 }
 
@@ -72,7 +74,7 @@ async fn a_lease_that_is_not_there_says_so() {
     let mut bad = client.call(KEEP_ALIVE, &[]).await;
     let mut good = client.call(KEEP_ALIVE, &[]).await;
     for id in [1, i64::MAX, -5, 0] {
-        assert_eq!(once(&mut bad, id).await, 0);
-        assert_eq!(once(&mut good, lease).await, 60);
+        assert_eq!(renew(&mut bad, id).await, 0);
+        assert_eq!(renew(&mut good, lease).await, 60);
     }
 }

@@ -1,12 +1,12 @@
 //! Heartbeats of several users: each is told what etcd would tell it (L4, R4).
 
-use crate::support::beats::{AtEtcd, KEEP_ALIVE, beat, once};
+use crate::support::auth_users::{self, login};
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Client, Reply};
+use crate::support::heartbeats::{EtcdKeepAlive, KEEP_ALIVE, heartbeat, renew};
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::{NEWEST, versions};
-use crate::support::users::{self, login};
 
 /// `alice` may do all below `a/`, `bob` below `b/`.
 fn scene(version: &str) -> (Cluster, Proxy) {
@@ -28,13 +28,13 @@ async fn grant(client: &Client, token: &str) -> i64 {
 }
 
 async fn put(client: &Client, token: &str, key: &str, lease: i64) {
-    crate::support::beats::put_with(client, key, lease, &[("token", token)]).await;
+    crate::support::heartbeats::put_with_lease(client, key, lease, &[("token", token)]).await;
 }
 
 /// One heartbeat and half-close: all that comes of it.
 async fn beat_once(client: &Client, lease: i64, metadata: &[(&str, &str)]) -> Reply {
     let mut call = client.call(KEEP_ALIVE, metadata).await;
-    call.send(beat(lease)).await;
+    call.send(heartbeat(lease)).await;
     call.half_close();
     call.finish().await
 }
@@ -57,29 +57,29 @@ async fn a_refusal_is_the_culprits_alone() {
         put(&client, &alice, "a/1", hers).await;
         put(&client, &bob, "b/1", his).await;
         let mut good = client.call(KEEP_ALIVE, &[("token", &again)]).await;
-        assert_eq!(once(&mut good, hers).await, 60);
+        assert_eq!(renew(&mut good, hers).await, 60);
         for (lease, token) in [(hers, &alice), (his, &alice), (his, &bob), (hers, &bob)] {
             let metadata = [("token", token.as_str())];
             let expected = beat_once(&direct, lease, &metadata).await;
             let told = beat_once(&client, lease, &metadata).await;
             assert_eq!(gist(&told), gist(&expected), "{version}");
             // The one who shares a stream with it does not notice.
-            assert_eq!(once(&mut good, hers).await, 60, "{version}");
+            assert_eq!(renew(&mut good, hers).await, 60, "{version}");
         }
         // Twenty at once, on streams of their own.
         let mut calls = Vec::new();
         for _ in 0..20 {
             let mut call = client.call(KEEP_ALIVE, &[("token", &alice)]).await;
-            call.send(beat(his)).await;
+            call.send(heartbeat(his)).await;
             call.half_close();
             calls.push(call);
         }
-        assert_eq!(once(&mut good, hers).await, 60, "{version}");
+        assert_eq!(renew(&mut good, hers).await, 60, "{version}");
         let expected = beat_once(&direct, his, &[("token", &alice)]).await;
         for call in calls {
             assert_eq!(gist(&call.finish().await), gist(&expected), "{version}");
         }
-        assert_eq!(once(&mut good, hers).await, 60, "{version}");
+        assert_eq!(renew(&mut good, hers).await, 60, "{version}");
     }
 }
 
@@ -93,7 +93,7 @@ async fn tokens_that_etcd_does_not_take_are_told_so_as_without_the_proxy() {
         let hers = grant(&client, &alice).await;
         put(&client, &alice, "a/1", hers).await;
         let mut good = client.call(KEEP_ALIVE, &[("token", &alice)]).await;
-        assert_eq!(once(&mut good, hers).await, 60);
+        assert_eq!(renew(&mut good, hers).await, 60);
         for metadata in [
             &[][..],
             &[("token", "nonsense")],
@@ -103,7 +103,7 @@ async fn tokens_that_etcd_does_not_take_are_told_so_as_without_the_proxy() {
             let expected = beat_once(&direct, hers, metadata).await;
             let told = beat_once(&client, hers, metadata).await;
             assert_eq!(gist(&told), gist(&expected), "{version}: {metadata:?}");
-            assert_eq!(once(&mut good, hers).await, 60, "{version}");
+            assert_eq!(renew(&mut good, hers).await, 60, "{version}");
         }
     }
 }
@@ -119,25 +119,25 @@ async fn tokens_of_one_user_share_a_stream_and_those_of_two_do_not() {
             let lease = grant(&client, &token).await;
             let other = Client::connect(proxy.address()).await;
             let mut call = other.call(KEEP_ALIVE, &[("token", &token)]).await;
-            assert_eq!(once(&mut call, lease).await, 60);
+            assert_eq!(renew(&mut call, lease).await, 60);
             calls.push((call, lease, token));
         }
     }
-    AtEtcd::wait_streams(&cluster, 2);
+    EtcdKeepAlive::wait_streams(&cluster, 2);
     // The token that the stream was opened with leaves; the others go on.
     for (mut call, lease, _) in calls.drain(..).rev().step_by(2) {
-        assert_eq!(once(&mut call, lease).await, 60);
+        assert_eq!(renew(&mut call, lease).await, 60);
     }
     // A password changed ends all tokens of its user, at etcd; the client is told so.
     let token = login(&client, "alice").await;
     let lease = grant(&client, &token).await;
     put(&client, &token, "a/1", lease).await;
     let mut hers = client.call(KEEP_ALIVE, &[("token", &token)]).await;
-    assert_eq!(once(&mut hers, lease).await, 60);
+    assert_eq!(renew(&mut hers, lease).await, 60);
     let token = login(&client, "bob").await;
     let his = grant(&client, &token).await;
     let mut other = client.call(KEEP_ALIVE, &[("token", &token)]).await;
-    assert_eq!(once(&mut other, his).await, 60);
+    assert_eq!(renew(&mut other, his).await, 60);
     let change = Msg::new().bytes(1, "alice").bytes(2, "other");
     let root = login(&client, "root").await;
     let reply = client
@@ -148,9 +148,9 @@ async fn tokens_of_one_user_share_a_stream_and_those_of_two_do_not() {
         )
         .await;
     assert_eq!(reply.code(), Some(0), "{reply:?}");
-    hers.send(beat(lease)).await;
+    hers.send(heartbeat(lease)).await;
     let told = hers.finish().await;
     assert_eq!(told.code(), Some(16), "{told:?}");
     assert_eq!(told.message(), "etcdserver: invalid auth token");
-    assert_eq!(once(&mut other, his).await, 60);
+    assert_eq!(renew(&mut other, his).await, 60);
 }

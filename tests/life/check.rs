@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::support::janitor;
+use crate::support::exit_cleanup;
 use crate::support::tls::Tls;
 
 /// Its exit code, and its last line.
@@ -24,7 +24,7 @@ fn nothing_is_listened_on_connected_to_or_written() {
     taken.set_nonblocking(true).unwrap();
     let address = taken.local_addr().unwrap();
     let tls = Tls::generate();
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let data = dir.path().join("data");
     let config = dir.path().join("config.yaml");
     let text = format!(

@@ -11,9 +11,9 @@ use serde_json::Value;
 use crate::RANGE;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Client, Reply};
-use crate::support::pages::{logged, wait_metric};
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{log_entries, wait_metric};
 use crate::support::release::NEWEST;
 use crate::support::tls::Tls;
 
@@ -172,7 +172,7 @@ async fn each_call_is_told_once_with_what_passed() {
     // The proxy's own log tells the same.
     let until = Instant::now() + LIMIT;
     let logged = loop {
-        let logged = logged(&proxy, "finished call");
+        let logged = log_entries(&proxy, "finished call");
         if logged.len() == told.len() {
             break logged;
         }

@@ -23,10 +23,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::RANGE;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::pages::{logged, wait_metric};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{log_entries, wait_metric};
 use crate::support::release::NEWEST;
-use crate::support::scripted_etcd::Fleet;
+use crate::support::scripted_etcd::ScriptedEtcd;
 use crate::support::tls::Tls;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -139,7 +139,11 @@ fn end(mut proxy: Proxy) {
 }
 
 /// Calls with this `traceparent`, relayed and read; what etcd was sent as one.
-async fn called(etcd: &mut Fleet, client: &Client, parent: Option<&str>) -> Vec<Vec<String>> {
+async fn called(
+    etcd: &mut ScriptedEtcd,
+    client: &Client,
+    parent: Option<&str>,
+) -> Vec<Vec<String>> {
     let mut seen = Vec::new();
     for path in [UNKNOWN, RANGE] {
         let mut metadata = vec![("tracestate", "a=b,c=d")];
@@ -148,7 +152,7 @@ async fn called(etcd: &mut Fleet, client: &Client, parent: Option<&str>) -> Vec<
             let mut call = etcd.next().await;
             let sent = call.metadata("traceparent");
             assert_eq!(call.metadata("tracestate"), ["a=b,c=d"]);
-            call.answer("y");
+            call.respond("y");
             sent
         });
         assert_eq!(reply.only(), b"y");
@@ -159,7 +163,7 @@ async fn called(etcd: &mut Fleet, client: &Client, parent: Option<&str>) -> Vec<
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_hang_together_with_callers_and_etcds() {
-    let mut etcd = Fleet::start(1).await;
+    let mut etcd = ScriptedEtcd::start(1).await;
     let collector = Collector::start(None).await;
     let recorded = format!("00-{TRACE}-{CALLER}-01");
     let unrecorded = format!("00-{TRACE}-{CALLER}-00");
@@ -257,7 +261,7 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
         ("SSL_CERT_FILE", roots),
         ("OTEL_EXPORTER_OTLP_HEADERS", headers),
     ];
-    let proxy = Proxy::start_in(&env, &all);
+    let proxy = Proxy::start_with_env(&env, &all);
     let client = Client::connect(proxy.address()).await;
     client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
     end(proxy);
@@ -278,6 +282,11 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
     let said = "spans are lost: the collector does not take them";
     let found = |line: &str| line.contains(said).then_some(());
     proxy.process.wait_line(LIMIT, found).unwrap();
-    assert_eq!(logged(&proxy, said).len(), 1, "{}", proxy.process.log());
+    assert_eq!(
+        log_entries(&proxy, said).len(),
+        1,
+        "{}",
+        proxy.process.log()
+    );
     end(proxy);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::check;
 use crate::support::proxy::Proxy;
 use crate::support::tls::Tls;
-use crate::support::{http, janitor, pages};
+use crate::support::{exit_cleanup, http, proxy_output};
 
 /// An etcd that nobody needs: the proxy starts without one (E4).
 const NOWHERE: &str = "--endpoints=127.0.0.1:1";
@@ -67,7 +67,7 @@ fn more_is_logged_where_it_is_asked_for() {
         client.write_all(b"neither HTTP nor TLS\r\n\r\n").unwrap();
         drop(client);
         let failed = "etcd_edge_handshakes_failed_total";
-        pages::wait_metric(proxy.address(), failed, Duration::from_secs(20), |n| {
+        proxy_output::wait_metric(proxy.address(), failed, Duration::from_secs(20), |n| {
             n == 1.0
         });
         let is_debug = |line: &str| line.contains(r#""level":"debug""#).then_some(());
@@ -96,7 +96,7 @@ fn a_taken_port_is_named() {
 #[test]
 fn a_file_that_cannot_be_used_is_named_with_its_flag() {
     let tls = Tls::generate();
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::RANGE;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::load::{Lane, Load, Role};
-use crate::support::pages::metric;
+use crate::support::load::{H2Connection, Load, Role};
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::metric;
 use crate::support::release::NEWEST;
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -41,7 +41,7 @@ async fn under_load_no_unary_call_fails() {
         })
         .collect();
     let load = Load::start(&[&addresses[0], &addresses[1]], &roles);
-    load.flows(300, Duration::from_secs(20)).await;
+    load.wait_calls(300, Duration::from_secs(20)).await;
     for round in 0..6 {
         let which = round % 2;
         let signal = ["TERM", "INT", "TERM"][round % 3];
@@ -50,15 +50,15 @@ async fn under_load_no_unary_call_fails() {
         let status = proxies[which].process.wait(Duration::from_secs(10));
         println!("{signal}: exit {status} after {:?}", told.elapsed());
         assert_eq!(status.code(), Some(0), "{}", proxies[which].process.log());
-        load.flows(100, Duration::from_secs(20)).await;
+        load.wait_calls(100, Duration::from_secs(20)).await;
         // The same port again, at once.
         let listen = format!("--listen-addr={}", addresses[which]);
         proxies[which] = Proxy::start(&cluster, &[NO_CLIENT_URL, &listen]);
-        load.flows(100, Duration::from_secs(20)).await;
+        load.wait_calls(100, Duration::from_secs(20)).await;
     }
     let account = load.finish().await;
     println!("{}", account.table());
-    account.assert_kept();
+    account.assert_no_violations();
     let ok = account.count(|_| true, Some(0));
     let all: u64 = [
         None,
@@ -74,7 +74,7 @@ async fn under_load_no_unary_call_fails() {
     .map(|code| account.count(|_| true, code))
     .sum();
     assert_eq!(ok, all, "failed calls:\n{}", account.table());
-    account.assert_written_once(&cluster.endpoint(0)).await;
+    account.assert_applied_once(&cluster.endpoint(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +139,7 @@ async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
 async fn a_unary_call_may_take_the_whole_grace() {
     let cluster = Cluster::start(NEWEST, 1);
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=20s"]);
-    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     let (held, key) = hold(&direct).await;
     let waiting = blocked(&proxy, &held).await;
     proxy.process.signal("TERM");
@@ -161,7 +161,7 @@ async fn a_unary_call_may_take_the_whole_grace() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_grace_is_bounded_and_its_end_is_no_failure() {
     let cluster = Cluster::start(NEWEST, 1);
-    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     let (held, _) = hold(&direct).await;
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=1500ms"]);
     let _waiting = blocked(&proxy, &held).await;
@@ -177,7 +177,7 @@ async fn the_grace_is_bounded_and_its_end_is_no_failure() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_it_at_once() {
     let cluster = Cluster::start(NEWEST, 1);
-    let direct = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     let (held, _) = hold(&direct).await;
     for second in ["TERM", "INT"] {
         let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=60s"]);
@@ -199,7 +199,7 @@ async fn who_says_nothing_does_not_outstay_the_grace() {
     let mute = tokio::net::TcpStream::connect(proxy.address())
         .await
         .unwrap();
-    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let lane = H2Connection::connect(proxy.address()).await.unwrap();
     let put = Msg::new().bytes(1, "k").bytes(2, "v");
     assert!(lane.unary(PUT, put.as_ref(), None).await.ok());
     let told = Instant::now();
@@ -216,14 +216,14 @@ async fn who_says_nothing_does_not_outstay_the_grace() {
 }
 
 /// Takes the lock; its lease-less twin request for others, and the key that unlocks it.
-async fn hold(direct: &Lane) -> (Msg, Vec<u8>) {
+async fn hold(direct: &H2Connection) -> (Msg, Vec<u8>) {
     let request = lock_request(direct).await;
     let locked = direct.unary(LOCK, request.as_ref(), None).await;
     assert!(locked.ok(), "{locked:?}");
     (lock_request(direct).await, pb::bytes(&locked.message, &[2]))
 }
 
-async fn lock_request(direct: &Lane) -> Msg {
+async fn lock_request(direct: &H2Connection) -> Msg {
     let lease = direct
         .unary(GRANT, Msg::new().int(1, 600).as_ref(), None)
         .await;
@@ -236,8 +236,8 @@ async fn lock_request(direct: &Lane) -> Msg {
 async fn blocked(
     proxy: &Proxy,
     request: &Msg,
-) -> tokio::task::JoinHandle<crate::support::load::Told> {
-    let lane = Lane::connect(proxy.address()).await.unwrap();
+) -> tokio::task::JoinHandle<crate::support::load::CallResult> {
+    let lane = H2Connection::connect(proxy.address()).await.unwrap();
     let request = request.clone();
     let waiting = tokio::spawn(async move { lane.unary(LOCK, request.as_ref(), None).await });
     wait_calls(proxy, 1.0);
@@ -247,6 +247,8 @@ async fn blocked(
 /// Waits until so many calls are open.
 fn wait_calls(proxy: &Proxy, open: f64) {
     let limit = Duration::from_secs(10);
-    crate::support::pages::wait_metric(proxy.address(), "etcd_edge_calls", limit, |n| n == open);
+    crate::support::proxy_output::wait_metric(proxy.address(), "etcd_edge_calls", limit, |n| {
+        n == open
+    });
     assert_eq!(metric(proxy.address(), "etcd_edge_calls"), open);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::cluster::{Cluster, etcdctl_ok};
 use crate::support::process::Process;
-use crate::support::{janitor, ports};
+use crate::support::{exit_cleanup, ports};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -44,7 +44,7 @@ fn command(unit: &str) -> Vec<String> {
 
 /// Runs a unit's command with a socket to be told at until it is ready, calls `then`, and stops it.
 fn run(words: &[String], then: impl FnOnce(&Process)) {
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::STREAM;
 use crate::support::grpc::{Call, Client};
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::{HEADERS, PING, PREFACE, RST_STREAM, SETTINGS};
+use crate::support::raw_h2_client::{HEADERS, PING, PREFACE, RST_STREAM, SETTINGS};
 use crate::support::scripted_etcd::frame;
 
 const ACK: u8 = 1;

@@ -3,23 +3,23 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::load::Lane;
-use crate::support::pages::{metric, wait_metric};
+use crate::support::load::H2Connection;
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::{
+use crate::support::proxy_output::{metric, wait_metric};
+use crate::support::raw_h2_client::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, RawClient,
     SETTINGS, WINDOW_UPDATE, grpc_head,
 };
-use crate::support::scripted_etcd::{Fleet, frame};
+use crate::support::scripted_etcd::{ScriptedEtcd, frame};
 use crate::{CALM, PUT, UNKNOWN, scene};
 
 /// Answers everything at once.
-fn answer_all(mut etcd: Fleet) -> tokio::task::JoinHandle<()> {
+fn answer_all(mut etcd: ScriptedEtcd) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Some(mut call) = etcd.next_within(Duration::from_secs(60)).await {
             match call.path() {
-                PUT => call.answer("y"),
+                PUT => call.respond("y"),
                 _ => open.push(call),
             }
         }
@@ -30,7 +30,7 @@ fn answer_all(mut etcd: Fleet) -> tokio::task::JoinHandle<()> {
 async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) {
     let address = proxy.address().to_owned();
     let neighbour = tokio::spawn(async move {
-        let lane = Lane::connect(&address).await.unwrap();
+        let lane = H2Connection::connect(&address).await.unwrap();
         let mut slowest = Duration::ZERO;
         let until = Instant::now() + Duration::from_secs(2);
         let mut calls = 0;
@@ -46,7 +46,7 @@ async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) 
     let mut sent = 0;
     while begun.elapsed() < Duration::from_secs(20) && flooder.send(burst).await {
         sent += burst.len();
-        if flooder.seen().closed {
+        if flooder.received().closed {
             break;
         }
     }
@@ -57,7 +57,7 @@ async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) 
     println!(
         "{what}: ended after {sent} bytes and {:?} with {:?}; neighbour: {calls} calls, slowest {slowest:?}",
         begun.elapsed(),
-        (seen.go_away, &seen.why)
+        (seen.go_away, &seen.debug_data)
     );
     assert_eq!(seen.go_away, Some(CALM), "{what}: {seen:?}");
     assert!(
@@ -136,7 +136,7 @@ async fn rapid_resets() {
         let mut next = Vec::new();
         let what = format!("rapid reset, {pause} ms between");
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(30) && !flooder.seen().closed {
+        while begun.elapsed() < Duration::from_secs(30) && !flooder.received().closed {
             next.clear();
             let mut streams = Vec::new();
             for _ in 0..100 {
@@ -229,7 +229,7 @@ async fn a_busy_client_is_no_flood() {
             burst.extend_from_slice(&frame(PING, 0, 0, &[1; 8]));
             burst.extend_from_slice(&frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 100]));
         }
-        assert!(busy.send(&burst).await, "{:?}", busy.seen());
+        assert!(busy.send(&burst).await, "{:?}", busy.received());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let seen = busy

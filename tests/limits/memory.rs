@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::support::cluster::Cluster;
-use crate::support::load::Lane;
-use crate::support::memory::{forget_peak, peak_kib};
+use crate::support::load::H2Connection;
+use crate::support::memory::{peak_kib, reset_peak};
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::RawClient;
+use crate::support::raw_h2_client::RawClient;
 use crate::support::release::NEWEST;
 use crate::{PUT, RANGE};
 
@@ -18,11 +18,11 @@ const WINDOW: u16 = 4;
 async fn scene(size: usize) -> (Cluster, Proxy) {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let lane = H2Connection::connect(proxy.address()).await.unwrap();
     let put = Msg::new().bytes(1, "k").bytes(2, vec![b'v'; size]);
     assert!(lane.unary(PUT, put.as_ref(), None).await.ok());
     tokio::time::sleep(Duration::from_millis(200)).await;
-    forget_peak(&proxy.process);
+    reset_peak(&proxy.process);
     (cluster, proxy)
 }
 
@@ -39,7 +39,7 @@ async fn greed(proxy: &Proxy, window: u32, reads: bool, calls: usize) -> u64 {
         greedy.send(&update).await;
     }
     if reads {
-        greedy.read_on();
+        greedy.start_reading();
     }
     let key = Msg::new().bytes(1, "k");
     let ask = async {
@@ -54,14 +54,14 @@ async fn greed(proxy: &Proxy, window: u32, reads: bool, calls: usize) -> u64 {
     };
     // It may not even get rid of all its requests.
     let _ = tokio::time::timeout(Duration::from_secs(8), ask).await;
-    let neighbour = Lane::connect(proxy.address()).await.unwrap();
+    let neighbour = H2Connection::connect(proxy.address()).await.unwrap();
     // Its deadline is the one bound on the time: a busy machine is slow to everybody.
     let told = neighbour.unary(RANGE, key.as_ref(), Some("10S")).await;
     assert!(told.ok(), "{told:?}");
     let above = peak_kib(&proxy.process).saturating_sub(rest);
     println!(
         "{calls} calls, window {window}, reads the socket: {reads}: {above} KiB above {rest} KiB; {:?}",
-        greedy.seen().resets.len()
+        greedy.received().resets.len()
     );
     above
 }
@@ -100,5 +100,5 @@ async fn what_was_pinned_is_given_back() {
     // The clients are gone.
     let open = "etcd_edge_calls";
     let limit = Duration::from_secs(10);
-    crate::support::pages::wait_metric(proxy.address(), open, limit, |open| open == 0.0);
+    crate::support::proxy_output::wait_metric(proxy.address(), open, limit, |open| open == 0.0);
 }

@@ -33,7 +33,7 @@ async fn the_default_holds_to_the_byte() {
         let (reply, ()) = tokio::join!(client.unary(path, &most, &[]), async {
             let mut call = etcd.next().await;
             assert_eq!(call.body().await.len(), 5 + most.len());
-            call.answer("taken");
+            call.respond("taken");
         });
         assert_eq!(reply.only(), b"taken", "{path}");
         let more = vec![b'x'; 1_572_865];
@@ -89,7 +89,7 @@ async fn a_limit_on_what_etcd_sends_holds_to_the_byte() {
                 let message = vec![b'x'; size];
                 let (reply, ()) = tokio::join!(client.unary(path, "?", &[]), async {
                     let mut call = etcd.next().await;
-                    call.answer_unless_reset(&message);
+                    call.respond_unless_reset(&message);
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 });
                 assert_eq!(reply.code(), code, "{path} {size}: {:?}", reply.message());

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
-use crate::support::pages::metric;
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::{END_HEADERS, HEADERS, PING, RawClient, Seen, grpc_head};
+use crate::support::proxy_output::metric;
+use crate::support::raw_h2_client::{END_HEADERS, HEADERS, PING, RawClient, Received, grpc_head};
 use crate::support::release::NEWEST;
 use crate::support::scripted_etcd::frame;
 use crate::{CALM, PUT, RANGE, UNKNOWN, scene};
@@ -23,10 +23,10 @@ fn ping() -> Vec<u8> {
 /// So many pings, each sent once the one before was answered.
 async fn pings(client: &mut RawClient, count: u64) {
     for _ in 0..count {
-        let before = client.seen().frames.get(&PING).copied().unwrap_or(0);
+        let before = client.received().frames.get(&PING).copied().unwrap_or(0);
         client.send(&ping()).await;
         let answered =
-            |seen: &Seen| seen.frames.get(&PING).is_some_and(|n| *n > before) || seen.closed;
+            |seen: &Received| seen.frames.get(&PING).is_some_and(|n| *n > before) || seen.closed;
         client.wait(LIMIT, "the answer to a ping", answered).await;
     }
 }
@@ -37,13 +37,13 @@ async fn sent_away(client: &mut RawClient) -> u64 {
         pings(client, 1).await;
         // The answer to the last ping may come before the goodbye.
         tokio::time::sleep(Duration::from_millis(60)).await;
-        if client.seen().go_away.is_some() {
+        if client.received().go_away.is_some() {
             let seen = client.wait(LIMIT, "the end", |seen| seen.closed).await;
-            assert_eq!((seen.go_away, &seen.why[..]), (Some(CALM), WHY));
+            assert_eq!((seen.go_away, &seen.debug_data[..]), (Some(CALM), WHY));
             return count;
         }
     }
-    panic!("ten pings are not too many: {:?}", client.seen());
+    panic!("ten pings are not too many: {:?}", client.received());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,9 +69,9 @@ async fn pings_without_a_call_or_too_soon_end_the_connection() {
         pings(&mut steady, 1).await;
         tokio::time::sleep(Duration::from_millis(301)).await;
     }
-    assert!(!steady.seen().closed);
+    assert!(!steady.received().closed);
     // Once the call is over the same pace is too much: the first ping after its answer is forgiven.
-    call.answer("y");
+    call.respond("y");
     steady
         .wait(LIMIT, "an answer", |seen| seen.ended == 1)
         .await;
@@ -138,17 +138,17 @@ async fn answers_forgive_pings_and_zero_forgives_all() {
     for n in 1..=20 {
         let (_, frames) = prober.call(PUT, b"x");
         prober.send(&frames).await;
-        etcd.next().await.answer("y");
+        etcd.next().await.respond("y");
         prober
             .wait(LIMIT, "an answer", |seen| seen.ended == n)
             .await;
         pings(&mut prober, 1).await;
     }
-    assert!(!prober.seen().closed);
+    assert!(!prober.received().closed);
     let (_etcd, careless, _client) = scene(&["--grpc-keepalive-min-time=0"]).await;
     let mut client = RawClient::connect(careless.address(), &[]).await;
     pings(&mut client, 20).await;
-    assert!(!client.seen().closed);
+    assert!(!client.received().closed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost() {
             let payload = [0x3b, 0x7c, 0xdb, 0x7a, 0x0b, 0x87, 0x16, 0xb4];
             answering.send(&frame(PING, ACK, 0, &payload)).await;
         }
-        answering.seen().closed
+        answering.received().closed
     });
     let seen = gone.wait(LIMIT, "the end", |seen| seen.closed).await;
     let lived = begun.elapsed();
@@ -190,7 +190,7 @@ async fn a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost() {
     );
     call.cancelled().await;
     assert!(!answers.await.unwrap(), "one that answers was closed");
-    let seen = silent.seen();
+    let seen = silent.received();
     assert_eq!((seen.frames.get(&PING), seen.closed), (Some(&1), false));
     silent.send(&ping()).await;
 }

@@ -6,10 +6,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use crate::support::grpc::Client;
-use crate::support::pages::{logged, metric};
 use crate::support::process::Process;
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::{
+use crate::support::proxy_output::{log_entries, metric};
+use crate::support::raw_h2_client::{
     CONTINUATION, END_HEADERS, END_STREAM, HEADERS, RawClient, grpc_head, headers,
 };
 use crate::support::scripted_etcd::frame;
@@ -23,7 +23,7 @@ async fn a_header_list_of_many_bytes_is_refused_and_nothing_else() {
     let (reply, ()) = tokio::join!(client.unary(PUT, "x", &metadata), async {
         let mut call = etcd.next().await;
         assert_eq!(call.metadata("x-large")[0].len(), 15_000);
-        call.answer("y");
+        call.respond("y");
     });
     assert_eq!(reply.code(), OK);
     for size in [16_500, 60_000] {
@@ -32,7 +32,7 @@ async fn a_header_list_of_many_bytes_is_refused_and_nothing_else() {
         assert_eq!(reply.http_status, 431, "{size}: {reply:?}");
         serves(&mut etcd, &client).await;
     }
-    etcd.quiet().await;
+    etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,7 +43,7 @@ async fn a_header_list_of_many_fields_is_refused_and_nothing_else() {
     let (reply, ()) = tokio::join!(client.unary(PUT, "x", &allowed), async {
         let mut call = etcd.next().await;
         assert_eq!(call.metadata("a").len(), 120);
-        call.answer("y");
+        call.respond("y");
     });
     assert_eq!(reply.code(), OK);
     let reply = client.unary(PUT, "x", &many(200)).await;
@@ -55,7 +55,7 @@ async fn a_header_list_of_many_fields_is_refused_and_nothing_else() {
     );
     let hits = r#"etcd_edge_limit_hits_total{limit="header_fields"}"#;
     assert_eq!(metric(proxy.address(), hits), 1.0);
-    etcd.quiet().await;
+    etcd.assert_no_more_calls().await;
     serves(&mut etcd, &client).await;
 }
 
@@ -96,12 +96,12 @@ async fn a_list_that_unpacks_to_much_is_refused() {
     let stream = bomb.stream();
     bomb.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &block))
         .await;
-    let answered = |seen: &crate::support::raw_h2::Seen| {
+    let answered = |seen: &crate::support::raw_h2_client::Received| {
         seen.closed || seen.ended > 0 || !seen.resets.is_empty()
     };
     bomb.wait(Duration::from_secs(10), "an answer", answered)
         .await;
-    etcd.quiet().await;
+    etcd.assert_no_more_calls().await;
     serves(&mut etcd, &client).await;
 }
 
@@ -122,13 +122,14 @@ async fn headers_of_one_connection_only_are_malformed() {
         let block = [grpc_head(PUT), headers(&[(name, value)])].concat();
         raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &block))
             .await;
-        let refused =
-            |seen: &crate::support::raw_h2::Seen| seen.resets.contains_key(&stream) || seen.closed;
+        let refused = |seen: &crate::support::raw_h2_client::Received| {
+            seen.resets.contains_key(&stream) || seen.closed
+        };
         let seen = raw.wait(Duration::from_secs(10), name, refused).await;
         let code = seen.resets.get(&stream).copied().or(seen.go_away);
         assert_eq!(code, Some(1), "{name}: PROTOCOL_ERROR: {seen:?}");
     }
-    etcd.quiet().await;
+    etcd.assert_no_more_calls().await;
     serves(&mut etcd, &client).await;
 }
 
@@ -157,7 +158,8 @@ async fn streams_beyond_their_number_are_refused() {
         let (stream, frames) = greedy.call(UNKNOWN, b"x");
         greedy.send(&frames).await;
         // REFUSED_STREAM, with which it may be sent again elsewhere.
-        let refused = |seen: &crate::support::raw_h2::Seen| seen.resets.get(&stream) == Some(&7);
+        let refused =
+            |seen: &crate::support::raw_h2_client::Received| seen.resets.get(&stream) == Some(&7);
         greedy
             .wait(Duration::from_secs(10), "a refusal", refused)
             .await;
@@ -165,13 +167,13 @@ async fn streams_beyond_their_number_are_refused() {
     assert!(etcd.next_within(Duration::from_millis(300)).await.is_none());
     // Others have their own ten.
     serves(&mut etcd, &client).await;
-    calls.pop().unwrap().answer("done");
+    calls.pop().unwrap().respond("done");
     greedy
         .wait(Duration::from_secs(10), "an answer", |seen| seen.ended == 1)
         .await;
     let (_, frames) = greedy.call(UNKNOWN, b"x");
     greedy.send(&frames).await;
-    etcd.next().await.answer("done");
+    etcd.next().await.respond("done");
     greedy
         .wait(Duration::from_secs(10), "an answer", |seen| seen.ended == 2)
         .await;
@@ -187,7 +189,7 @@ async fn what_is_moved_into_its_bounds_is_said() {
     let plain = Proxy::start_with(&[nowhere]);
     for (proxy, said) in [(&proxy, 1), (&plain, 0)] {
         let client = RawClient::connect(proxy.address(), &[]).await;
-        let settings = |seen: &crate::support::raw_h2::Seen| !seen.settings.is_empty();
+        let settings = |seen: &crate::support::raw_h2_client::Received| !seen.settings.is_empty();
         let seen = client
             .wait(Duration::from_secs(10), "settings", settings)
             .await;
@@ -196,10 +198,10 @@ async fn what_is_moved_into_its_bounds_is_said() {
             "--max-concurrent-streams is capped",
             "--grpc-keepalive-interval is raised",
         ] {
-            assert_eq!(logged(proxy, message).len(), said, "{message}");
+            assert_eq!(log_entries(proxy, message).len(), said, "{message}");
         }
     }
-    let capped = &logged(&proxy, "--max-concurrent-streams is capped")[0];
+    let capped = &log_entries(&proxy, "--max-concurrent-streams is capped")[0];
     assert_eq!(
         (&capped["asked"], &capped["cap"]),
         (&100_000.into(), &16_384.into())
@@ -214,11 +216,11 @@ async fn what_is_moved_into_its_bounds_is_said() {
                 .process
                 .wait_line(Duration::from_secs(10), found)
                 .unwrap();
-            assert_eq!(logged(&proxy, gone)[0]["level"], "debug");
+            assert_eq!(log_entries(&proxy, gone)[0]["level"], "debug");
         }
         proxy.process.signal("TERM");
         proxy.process.wait(Duration::from_secs(10));
-        assert_eq!(logged(&proxy, gone).is_empty(), !debugs);
+        assert_eq!(log_entries(&proxy, gone).is_empty(), !debugs);
     }
 }
 

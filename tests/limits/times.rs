@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::grpc::Client;
-use crate::support::load::Lane;
-use crate::support::raw_h2::PREFACE;
+use crate::support::load::H2Connection;
+use crate::support::raw_h2_client::PREFACE;
 use crate::support::scripted_etcd::framed;
 use crate::support::tls::Tls;
 use crate::{PUT, RANGE, scene, serves};
@@ -115,13 +115,13 @@ async fn a_unary_request_has_a_minute_and_streams_have_ever() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unary_answer_that_is_not_read_is_given_up_after_a_minute() {
     let (mut etcd, proxy, client) = scene(&[]).await;
-    let lane = Lane::connect(proxy.address()).await.unwrap();
+    let lane = H2Connection::connect(proxy.address()).await.unwrap();
     let mut open = Vec::new();
     for path in [RANGE, PUT] {
         let (response, _send) = lane.open(path, b"x").await.unwrap();
         let mut call = etcd.next().await;
         call.headers(&[]);
-        call.raw(framed(&vec![b'v'; 3_000_000]));
+        call.send_raw(framed(&vec![b'v'; 3_000_000]));
         open.push((path, response.await.unwrap().into_body(), call));
     }
     tokio::time::sleep(Duration::from_secs(if is_long() { 63 } else { 2 })).await;

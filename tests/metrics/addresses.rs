@@ -9,12 +9,12 @@ use std::time::Duration;
 use etcd_edge::limits;
 
 use crate::page::Page;
-use crate::support::beats;
 use crate::support::grpc::Client;
+use crate::support::heartbeats;
 use crate::support::http;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
-use crate::support::tls::Identity;
+use crate::support::tls::CertFiles;
 use crate::{LIMIT, RANGE, cluster, urls};
 
 const LOCK: &str = "/v3lockpb.Lock/Lock";
@@ -38,7 +38,7 @@ fn curl(args: &[&str], url: &str) -> Option<(String, String, String)> {
     Some((code.to_owned(), version.to_owned(), body.to_owned()))
 }
 
-fn served(identity: &Identity) -> [String; 2] {
+fn served(identity: &CertFiles) -> [String; 2] {
     [
         format!("--cert-file={}", identity.cert.display()),
         format!("--key-file={}", identity.key.display()),
@@ -118,7 +118,7 @@ fn clients_show_certificates_where_those_of_the_client_port_do() {
         let args = [&["--cacert", text(&tls.ca)], args].concat();
         curl(&args, &format!("{url}/proxy/metrics")).map(|(code, ..)| code)
     };
-    let shown = |identity: &Identity| {
+    let shown = |identity: &CertFiles| {
         let (cert, key) = (text(&identity.cert), text(&identity.key));
         get(&urls[0], &["--cert", cert, "--key", key])
     };
@@ -177,12 +177,12 @@ async fn pages_are_there_until_the_last_client_has_left() {
     let elsewhere = Proxy::start(cluster(), &["--advertise-client-url="]);
     let holder = Client::connect(elsewhere.address()).await;
     let name = |lease| Msg::new().bytes(1, "lock").int(2, lease);
-    let lease = beats::grant(&holder, 60).await;
+    let lease = heartbeats::grant(&holder, 60).await;
     let held = holder.unary(LOCK, name(lease), &[]).await;
     let key = pb::bytes(held.only(), &[2]);
     let client = Client::connect(proxy.address()).await;
     let mut waits = client.call(LOCK, &[]).await;
-    waits.send(name(beats::grant(&holder, 60).await)).await;
+    waits.send(name(heartbeats::grant(&holder, 60).await)).await;
     waits.half_close();
     Page::when(&pages, |page| page.sum("etcd_edge_calls") == 1.0);
 

@@ -14,7 +14,7 @@ use crate::page::Page;
 use crate::promql::{Names, names};
 use crate::support::pb::Msg;
 use crate::support::process::Process;
-use crate::support::{janitor, ports};
+use crate::support::{exit_cleanup, ports};
 use crate::tool::program;
 use crate::{LIMIT, Lit, RANGE, calls};
 
@@ -31,7 +31,7 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(pages: &str) -> Prometheus {
-        let folder = janitor::temp_dir();
+        let folder = exit_cleanup::temp_dir();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
         let config = format!(
             "global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}}\n\

@@ -12,8 +12,8 @@ use crate::scene::{
     DELETE, INSIDE, PUT, RANGE, REVOKE, SECRET, Scene, TIME_TO_LIVE, TXN, WATCH, assert_refused,
     done, framed, holds_secret, repeated,
 };
-use crate::support::beats::{KEEP_ALIVE, grant, put_with, time_to_live};
 use crate::support::grpc::{Client, Metadata};
+use crate::support::heartbeats::{KEEP_ALIVE, grant, put_with_lease, time_to_live};
 use crate::support::pb::{self, Msg};
 use crate::support::release::versions;
 
@@ -471,7 +471,7 @@ async fn leases_show_and_end_only_what_is_inside() {
         for keys in [&["one", "two"][..], &[]] {
             let lease = grant(&scene.attacker, 600).await;
             for key in keys {
-                put_with(&scene.attacker, key, lease, &[]).await;
+                put_with_lease(&scene.attacker, key, lease, &[]).await;
             }
             let there = scene.inside().await;
             let reply = scene.attack(REVOKE, Msg::new().int(1, lease)).await;

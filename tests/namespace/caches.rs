@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::scene::{DELETE, PUT, RANGE, REVOKE, TXN, WATCH, done, repeated};
 use crate::start;
-use crate::support::beats::grant;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Client, LIMIT};
-use crate::support::pages::{metric, wait_metric};
+use crate::support::heartbeats::grant;
 use crate::support::pb::{self, Msg};
+use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::versions;
 
 const HITS: &str = "etcd_edge_cache_hits_total";

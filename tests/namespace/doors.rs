@@ -8,9 +8,9 @@ use crate::scene::{RANGE, SECRET, Scene, WATCH, assert_refused, framed, holds_se
 use crate::start;
 use crate::support::cluster::stdout_of;
 use crate::support::grpc::Client;
+use crate::support::h2_frames::{self, DATA, END_STREAM, Raw};
 use crate::support::http;
 use crate::support::pb::Msg;
-use crate::support::raw::{self, DATA, END_STREAM, Raw};
 use crate::support::release::versions;
 
 /// Long enough for an answer that is not to come.
@@ -64,13 +64,14 @@ async fn a_path_that_no_library_writes_is_refused() {
         "/etcdserverpb.KV\\Range",
     ] {
         let mut client = Raw::connect(scene.proxy.address(), &[]);
-        client.write(&raw::call(1, path));
-        client.write(&raw::frame(DATA, END_STREAM, 1, &body));
+        client.write(&h2_frames::call(1, path));
+        client.write(&h2_frames::frame(DATA, END_STREAM, 1, &body));
         while let Some(frame) = client.next(LIMIT) {
             assert!(!holds_secret(&frame.payload), "{path:?}: {frame:?}");
             // The end of the stream, or of the connection.
-            if frame.stream == 1 && (frame.flags & END_STREAM != 0 || frame.kind == raw::RST_STREAM)
-                || frame.kind == raw::GOAWAY
+            if frame.stream == 1
+                && (frame.flags & END_STREAM != 0 || frame.kind == h2_frames::RST_STREAM)
+                || frame.kind == h2_frames::GOAWAY
             {
                 break;
             }

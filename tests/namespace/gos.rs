@@ -2,9 +2,9 @@
 
 use crate::scene::{PUT, RANGE, REVOKE, TIME_TO_LIVE, TXN, WATCH, done, repeated};
 use crate::start;
-use crate::support::beats::grant;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
+use crate::support::heartbeats::grant;
 use crate::support::pb::{self, Msg};
 use crate::support::ports;
 use crate::support::proxy::Proxy;

@@ -3,9 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::start;
-use crate::support::beats::grant;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Client, Metadata, Reply};
+use crate::support::heartbeats::grant;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 

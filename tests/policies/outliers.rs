@@ -8,11 +8,11 @@ use tokio::task::JoinHandle;
 
 use crate::scene::{Detour, LIMIT, put, puts, since, wait_endpoints, warm};
 use crate::support::cluster::Cluster;
-use crate::support::load::{Lane, Load, Role};
-use crate::support::pages::{logged, metric, wait_metric};
+use crate::support::load::{H2Connection, Load, Role};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{log_entries, metric, wait_metric};
 use crate::support::release::NEWEST;
-use crate::support::scripted_etcd::{Conn, Fleet};
+use crate::support::scripted_etcd::{Conn, ScriptedEtcd};
 
 const EJECTIONS: &str = "etcd_edge_endpoint_ejections_total";
 
@@ -29,7 +29,7 @@ impl Putters {
         let client = |_| {
             let (stop, done, address) = (stop.clone(), Arc::clone(&done), address.to_owned());
             tokio::spawn(async move {
-                let lane = Lane::connect(&address).await.expect("the proxy");
+                let lane = H2Connection::connect(&address).await.expect("the proxy");
                 while !stop.load(Ordering::SeqCst) {
                     put(&lane).await;
                     AtomicUsize::fetch_add(&done, 1, Ordering::SeqCst);
@@ -89,7 +89,7 @@ async fn a_stopped_member_takes_no_calls_and_comes_back_slowly() {
     wait_endpoints(&proxy, "it takes no calls", LIMIT, state("away")).await;
     println!("takes no calls {:?} after it was stopped", began.elapsed());
     // Those whose writes it has may be gone for long; the readers are not held up.
-    readers.flows(500, LIMIT).await;
+    readers.wait_calls(500, LIMIT).await;
     cluster.resume(stopped);
     wait_endpoints(&proxy, "it is back", LIMIT, state("shares")).await;
     let first = part(&cluster, stopped, Duration::from_secs(2)).await;
@@ -100,7 +100,7 @@ async fn a_stopped_member_takes_no_calls_and_comes_back_slowly() {
     assert!((0.28..0.39).contains(&last), "{last}");
     let account = readers.finish().await;
     println!("{}", account.table());
-    account.assert_kept();
+    account.assert_no_violations();
     println!("{} puts", writers.end().await);
 }
 
@@ -114,7 +114,7 @@ async fn a_member_that_only_writes_are_sent_to_and_that_is_silent_is_left_out() 
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.stop(stopped);
     wait_metric(proxy.address(), EJECTIONS, LIMIT, |count| count >= 1.0);
-    let line = &logged(&proxy, "endpoint left out: it does worse than the others")[0];
+    let line = &log_entries(&proxy, "endpoint left out: it does worse than the others")[0];
     assert_eq!(line["cause"], "silent");
     assert!(
         line["endpoint"]
@@ -129,7 +129,7 @@ async fn a_member_that_only_writes_are_sent_to_and_that_is_silent_is_left_out() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_refuses_writes_is_left_out_but_serves_when_it_is_the_last() {
     // A real member does not refuse for as long as the others serve.
-    let mut etcd = Fleet::start(3).await;
+    let mut etcd = ScriptedEtcd::start(3).await;
     let flags = ["--endpoint-policy=round-robin", "--workers=1"];
     let proxy = Proxy::start_with(&[&[&etcd.flag()[..]], &flags[..]].concat());
     let writers = Putters::start(proxy.address(), 4);
@@ -145,21 +145,21 @@ async fn one_that_refuses_writes_is_left_out_but_serves_when_it_is_the_last() {
             refused += 1;
             call.try_trailers_only(&[("grpc-status", "14"), ("grpc-message", "no")]);
         } else {
-            call.answer("");
+            call.respond("");
         }
     }
     println!("left out after {refused} refusals of {calls} calls");
-    let line = &logged(&proxy, "endpoint left out: it does worse than the others")[0];
+    let line = &log_entries(&proxy, "endpoint left out: it does worse than the others")[0];
     assert_eq!(line["cause"], "errors");
     // What is on its way may still come; then nothing.
     for n in 0..400 {
         let mut call = etcd.next().await;
         assert!(call.endpoint != 1 || n < 20, "it takes calls");
-        call.answer("");
+        call.respond("");
     }
     for endpoint in [0, 2] {
-        etcd.silence(endpoint, true);
-        etcd.conns(endpoint).iter().for_each(Conn::cut);
+        etcd.set_silent(endpoint, true);
+        etcd.conns(endpoint).iter().for_each(Conn::close);
     }
     let until = Instant::now() + LIMIT;
     loop {
@@ -196,7 +196,7 @@ async fn a_slow_member_is_left_out_and_comes_back_when_it_is_slow_no_more() {
 
     detour.delay(300);
     wait_metric(proxy.address(), EJECTIONS, LIMIT, |count| count == 1.0);
-    let line = &logged(&proxy, "endpoint left out: it does worse than the others")[0];
+    let line = &log_entries(&proxy, "endpoint left out: it does worse than the others")[0];
     assert_eq!(
         (&line["cause"], &line["level"]),
         (&"latency".into(), &"warn".into())

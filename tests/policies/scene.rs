@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::cluster::Cluster;
 use crate::support::http;
-use crate::support::load::{Lane, Told};
+use crate::support::load::{CallResult, H2Connection};
 use crate::support::proxy::Proxy;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -33,12 +33,12 @@ pub(crate) fn since(cluster: &Cluster, before: &[f64]) -> Vec<f64> {
     now.zip(before).map(|(now, before)| now - before).collect()
 }
 
-pub(crate) async fn put(lane: &Lane) -> Told {
+pub(crate) async fn put(lane: &H2Connection) -> CallResult {
     lane.unary(PUT, KEY_VALUE, Some("20S")).await
 }
 
 /// So many puts, one after the other, all of them answered.
-pub(crate) async fn put_many(lane: &Lane, count: usize) {
+pub(crate) async fn put_many(lane: &H2Connection, count: usize) {
     for _ in 0..count {
         let told = put(lane).await;
         assert!(told.ok(), "{told:?}");
@@ -75,8 +75,10 @@ pub(crate) async fn wait_endpoints(
 }
 
 /// One client, and the proxy connected to every endpoint.
-pub(crate) async fn warm(cluster: &Cluster, proxy: &Proxy) -> Lane {
-    let lane = Lane::connect(proxy.address()).await.expect("the proxy");
+pub(crate) async fn warm(cluster: &Cluster, proxy: &Proxy) -> H2Connection {
+    let lane = H2Connection::connect(proxy.address())
+        .await
+        .expect("the proxy");
     let until = Instant::now() + LIMIT;
     let before = puts(cluster);
     while since(cluster, &before).contains(&0.0) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::scene::{LIMIT, endpoints, put_many, puts, since, wait_endpoints, warm};
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::load::{Lane, Load, Role};
+use crate::support::load::{H2Connection, Load, Role};
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
@@ -27,7 +27,9 @@ fn assert_near(told: &[f64], expected: &[f64], slack: f64) {
 async fn by_default_one_serves() {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &[] as &[&str]);
-    let lane = Lane::connect(proxy.address()).await.expect("the proxy");
+    let lane = H2Connection::connect(proxy.address())
+        .await
+        .expect("the proxy");
     let before = puts(&cluster);
     put_many(&lane, 100).await;
     let mut told = since(&cluster, &before);
@@ -61,11 +63,11 @@ async fn each_has_its_turn() {
     // One less: the others share its part, and no call fails.
     let mut cluster = cluster;
     let load = Load::start(&[proxy.address()], &[Role::Reader { timeout: None }; 4]);
-    load.flows(100, LIMIT).await;
+    load.wait_calls(100, LIMIT).await;
     cluster.kill(1);
-    load.flows(500, LIMIT).await;
+    load.wait_calls(500, LIMIT).await;
     let account = load.finish().await;
-    account.assert_kept();
+    account.assert_no_violations();
     // Where the leader was killed, the others had nothing to say for a moment, and come back from that.
     let full =
         |shown: &[serde_json::Value]| shown.iter().filter(|e| e["tenths"] == 10).count() == 2;
@@ -112,7 +114,9 @@ async fn the_leader_serves_whoever_leads() {
     };
     let first = cluster.leader();
     wait_endpoints(&proxy, "the leader serves", LIMIT, serves(&cluster, first)).await;
-    let lane = Lane::connect(proxy.address()).await.expect("the proxy");
+    let lane = H2Connection::connect(proxy.address())
+        .await
+        .expect("the proxy");
     let before = puts(&cluster);
     put_many(&lane, 100).await;
     let mut expected = [0.0; 3];
@@ -122,7 +126,7 @@ async fn the_leader_serves_whoever_leads() {
     // Another is made to lead.
     let load = Load::start(&[proxy.address()], &[Role::Reader { timeout: None }; 4]);
     let next = (first + 1) % 3;
-    cluster.lead(next);
+    cluster.move_leader(next);
     wait_endpoints(
         &proxy,
         "the new leader serves",
@@ -133,7 +137,7 @@ async fn the_leader_serves_whoever_leads() {
 
     // It dies: another serves at once, and the one that leads soon.
     cluster.kill(next);
-    load.flows(200, LIMIT).await;
+    load.wait_calls(200, LIMIT).await;
     let last = cluster.leader();
     wait_endpoints(
         &proxy,
@@ -143,7 +147,7 @@ async fn the_leader_serves_whoever_leads() {
     )
     .await;
     let account = load.finish().await;
-    account.assert_kept();
+    account.assert_no_violations();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,7 +174,8 @@ async fn watches_stay_while_calls_go_round() {
         assert_eq!(watchers(), there);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let resumes = crate::support::pages::metric(proxy.address(), "etcd_edge_watch_resumes_total");
+    let resumes =
+        crate::support::proxy_output::metric(proxy.address(), "etcd_edge_watch_resumes_total");
     assert_eq!(resumes, 0.0);
 }
 

@@ -1,5 +1,5 @@
-//! Serializable reads through proxies whose one endpoint is a follower, so that all that is not kept
-//! comes from there: how old they are, while members fail (R2, R3, R5).
+//! Test of serializable reads through proxies with one endpoint, a follower, which serves every
+//! read that is not cached. It measures the age of the responses while members fail (R2, R3, R5).
 
 use std::time::{Duration, Instant};
 
@@ -8,56 +8,56 @@ use fastrand::Rng;
 use crate::clients::{Crew, Wish};
 use crate::history::{KEYS, Truth, Way};
 use crate::support::cluster::Cluster;
-use crate::support::pages::{metric, wait_metric};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::NEWEST;
 use crate::{bounds, checker};
 
-/// The proxies: their flags, and how old their answers may be.
+/// Flags of the proxies, and the age limit of their responses.
 const PROXIES: [(&str, Duration); 2] = [
-    // The default.
+    // The default value.
     ("--cache-max-age=1s", Duration::from_secs(1)),
     ("--cache-max-age=300ms", Duration::from_millis(300)),
 ];
 
-/// Keys 0 and 1 are written at etcd only, 2 and 3 through the first proxy, 4 through the second, and 5
-/// by all.
+/// Keys 0 and 1 are written only at etcd, 2 and 3 through the first proxy, 4 through the second,
+/// and 5 by all writers.
 const AT_ETCD: [usize; 3] = [0, 1, 5];
 const THROUGH: [&[usize]; 2] = [&[2, 3, 5], &[4, 5]];
 
-/// Of each kind, of each proxy.
+/// Number of readers of each kind and proxy.
 const READERS: usize = 4;
 
-/// Some read what nobody else does, and seldom: after so many hundredths of the time an answer is kept.
-/// What is asked for often is asked for anew before it is too old.
-const SELDOM: [u32; 4] = [45, 95, 103, 130];
+/// Pauses of clients that read a key of their own, in hundredths of the age limit. The proxy
+/// refreshes a popular entry before it expires; these entries are not popular.
+const RARE: [u32; 4] = [45, 95, 103, 130];
 
-/// How long it may take on a busy machine until an answer is covered.
-const COVERED_WITHIN: Duration = Duration::from_secs(30);
+/// Time limit for an entry to become watch-backed on a busy machine.
+const WATCH_BACKED_WITHIN: Duration = Duration::from_secs(30);
 
-/// One key, again and again: so often that it is covered by a watch.
-fn hot(_: &mut Rng) -> Wish {
-    Wish::Read {
+/// Reads one key so often that a watch backs its entry.
+fn hot(_: &mut Rng) -> NextOp {
+    NextOp::Read {
         key: Some(0),
         serializable: true,
     }
 }
 
-/// Any key, or all. The hot one seldom: to whom has been shown more by other answers the one that is
-/// kept is too old, and what takes its place has yet to be asked for often.
-fn mixed(rng: &mut Rng) -> Wish {
+/// Reads any key, or all keys, and the hot key rarely. A connection that has seen a later revision
+/// in another response rejects the hot entry, and its replacement must first become popular again.
+fn mixed(rng: &mut Rng) -> NextOp {
     let key = match rng.u32(..100) {
         0 => 0,
         _ => rng.usize(1..=KEYS),
     };
-    Wish::Read {
+    NextOp::Read {
         key: (key < KEYS).then_some(key),
         serializable: true,
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn serializable_reads_are_bounded() {
+async fn serializable_reads_respect_their_bounds() {
     let begun = Instant::now();
     let mut cluster = Cluster::start(NEWEST, 3);
     let follower = (cluster.leader() + 1) % 3;
@@ -66,24 +66,24 @@ async fn serializable_reads_are_bounded() {
         let endpoints = format!("--endpoints={endpoint}");
         Proxy::start_with(&[&endpoints[..], flag, "--advertise-client-url="])
     });
-    let mut crew = Crew::new();
+    let mut clients = ClientGroup::new();
     for (number, proxy) in proxies.iter().enumerate() {
-        let (way, address) = (Way::Proxy(number), [proxy.address().to_owned()]);
+        let (route, address) = (Route::Proxy(number), [proxy.address().to_owned()]);
         for _ in 0..READERS {
-            crew.add(way, &address, Duration::from_millis(3), hot);
-            crew.add(way, &address, Duration::from_millis(3), mixed);
+            clients.add(route, &address, Duration::from_millis(3), hot);
+            clients.add(route, &address, Duration::from_millis(3), mixed);
         }
-        for hundredths in SELDOM {
+        for hundredths in RARE {
             let pause = PROXIES[number].1 * hundredths / 100;
-            crew.add(way, &address, pause, |_| Wish::Own(1));
+            clients.add(route, &address, pause, |_| NextOp::Own(1));
         }
-        // Who writes reads what he wrote.
+        // A writer also reads its own writes.
         let keys = THROUGH[number];
-        crew.add(way, &address, Duration::from_millis(40), |rng| {
+        clients.add(route, &address, Duration::from_millis(40), |rng| {
             let key = keys[rng.usize(..keys.len())];
             match rng.bool() {
-                true => Wish::Put(key),
-                false => Wish::Read {
+                true => NextOp::Put(key),
+                false => NextOp::Read {
                     key: Some(key),
                     serializable: true,
                 },
@@ -92,89 +92,92 @@ async fn serializable_reads_are_bounded() {
     }
     for member in (0..3).filter(|member| *member != follower) {
         let address = [cluster.endpoint(member)];
-        crew.add(Way::Direct, &address, Duration::from_millis(50), |rng| {
-            Wish::Put(AT_ETCD[rng.usize(..AT_ETCD.len())])
+        clients.add(Route::Direct, &address, Duration::from_millis(50), |rng| {
+            NextOp::Put(AT_ETCD[rng.usize(..AT_ETCD.len())])
         });
     }
     for _ in 0..2 {
         let address = [endpoint.clone()];
-        crew.add(Way::Observer, &address, Duration::from_millis(2), |_| {
-            Wish::Read {
+        clients.add(Route::Observer, &address, Duration::from_millis(2), |_| {
+            NextOp::Read {
                 key: Some(0),
                 serializable: true,
             }
         });
     }
-    // Long enough for what is hot to be covered by a watch, at least for a while.
-    let rest = |seconds| std::thread::sleep(Duration::from_secs(seconds));
-    rest(6);
-    let covers = "etcd_edge_cache_covers";
-    wait_metric(proxies[0].address(), covers, COVERED_WITHIN, |covers| {
-        covers > 0.0
-    });
-    rest(1);
+    // Wait long enough for a watch to back the hot entry, at least for a while.
+    let sleep = |seconds| std::thread::sleep(Duration::from_secs(seconds));
+    sleep(6);
+    let entries = "etcd_edge_cache_watch_backed_entries";
+    wait_metric(
+        proxies[0].address(),
+        entries,
+        WATCH_BACKED_WITHIN,
+        |entries| entries > 0.0,
+    );
+    sleep(1);
     cluster.kill(follower);
-    rest(1);
+    sleep(1);
     cluster.restart(follower);
     cluster.wait_healthy(follower);
-    rest(4);
+    sleep(4);
     cluster.stop(follower);
-    rest(2);
+    sleep(2);
     cluster.resume(follower);
     cluster.wait_healthy(follower);
-    rest(4);
+    sleep(4);
     let leader = cluster.leader();
     if leader != follower {
         cluster.kill(leader);
-        rest(1);
+        sleep(1);
         cluster.restart(leader);
         cluster.wait_healthy(leader);
     }
-    rest(2);
+    sleep(2);
     let leader = cluster.leader();
     cluster.stop(leader);
-    rest(2);
+    sleep(2);
     cluster.resume(leader);
     cluster.wait_healthy(leader);
-    rest(2);
-    let account = crew.finish().await;
+    sleep(2);
+    let report = clients.finish().await;
     let took = begun.elapsed();
-    let truth = Truth::of(&cluster.endpoint(0)).await;
-    let ops = &account.ops;
-    let mut wrong = checker::content(ops, &truth);
+    let history = StoreHistory::of(&cluster.endpoint(0)).await;
+    let ops = &report.ops;
+    let mut violations = checker::check_content(ops, &history);
     println!(
         "{} operations and {} of unknown outcome in {took:?}; failures: {:#?}",
-        account.done(),
-        account.unknown(),
-        account.failures
+        report.done(),
+        report.unknown(),
+        report.failures
     );
     for (number, (flag, max_age)) in PROXIES.iter().enumerate() {
-        let way = Way::Proxy(number);
-        wrong.extend(bounds::written(ops, way));
-        let (old, oldest) = bounds::aged(ops, &truth, way, *max_age);
-        wrong.extend(old);
-        wrong.extend(bounds::back(ops, way));
-        let counted = |name: &str| metric(proxies[number].address(), name);
+        let route = Route::Proxy(number);
+        violations.extend(staleness::older_than_write(ops, route));
+        let (old, oldest) = staleness::older_than_limit(ops, &history, route, *max_age);
+        violations.extend(old);
+        violations.extend(staleness::back_in_time(ops, route));
+        let count = |name: &str| metric(proxies[number].address(), name);
         let (reads, hits) = (
-            bounds::reads(ops, way),
-            counted("etcd_edge_cache_hits_total"),
+            staleness::reads(ops, route),
+            count("etcd_edge_cache_hits_total"),
         );
         println!(
-            "{flag}: {reads} reads, {hits} answered from what was kept, {} renewed, invalidated {}, the \
-             oldest {oldest:?}, {} covers at the end",
-            counted("etcd_edge_cache_renewed_total"),
-            counted("etcd_edge_cache_invalidated_total"),
-            counted("etcd_edge_cache_covers"),
+            "{flag}: {reads} reads, {hits} cache hits, {} refreshes, {} rejected, the oldest {oldest:?}, {} \
+             watch-backed entries at the end",
+            count("etcd_edge_cache_refreshes_total"),
+            count("etcd_edge_cache_rejected_total"),
+            count("etcd_edge_cache_watch_backed_entries"),
         );
-        assert_eq!(counted("etcd_edge_history_resets_total"), 0.0);
+        assert_eq!(count("etcd_edge_history_resets_total"), 0.0);
         assert!(hits > reads as f64 / 2.0, "{hits} of {reads}");
-        // It is measured: answers are known to be of some age.
+        // The measurement works: some responses have a known age.
         assert!(oldest > *max_age / 10, "{oldest:?}");
     }
-    println!("{} violations", wrong.len());
+    println!("{} violations", violations.len());
     assert!(
-        wrong.is_empty(),
+        violations.is_empty(),
         "{}",
-        wrong[..wrong.len().min(10)].join("\n")
+        violations[..violations.len().min(10)].join("\n")
     );
 }

@@ -1,15 +1,16 @@
-//! Judges serializable reads through a proxy that has one endpoint: how old they are, by what was
-//! written through it, by the clock, and by what their connection has been shown.
+//! Checks of serializable reads through a proxy with one endpoint. The age of a response is
+//! measured by writes through the proxy, by the clock, and by earlier responses on the same
+//! connection.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::history::{End, KEYS, Op, Truth, Way, What};
 
-/// No answer is older than a write through the same proxy that was acknowledged before it was asked for:
-/// neither by its header nor by the key that was written.
-pub(crate) fn written(ops: &[Op], way: Way) -> Vec<String> {
-    let ours = || ops.iter().filter(|op| op.way == way);
+/// Returns the reads that are older than a write through the same proxy, acknowledged before the
+/// read was sent. Both the header and the written key count.
+pub(crate) fn older_than_write(ops: &[Op], route: Route) -> Vec<String> {
+    let ours = || ops.iter().filter(|op| op.route == route);
     let mut writes: Vec<(Duration, usize, i64)> = ours()
         .filter_map(|op| match (op.writes(), &op.end) {
             (Some((key, _)), End::Wrote { header }) => Some((op.returned, key, *header)),
@@ -19,39 +20,41 @@ pub(crate) fn written(ops: &[Op], way: Way) -> Vec<String> {
     writes.sort_unstable();
     let mut reads: Vec<&Op> = ours().filter(|op| op.saw().next().is_some()).collect();
     reads.sort_by_key(|op| op.invoked);
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     let mut writes = writes.into_iter().peekable();
     let mut floors = [0; KEYS];
     for op in reads {
-        while let Some((_, key, revision)) = writes.next_if(|(told, ..)| *told < op.invoked) {
+        while let Some((_, key, revision)) = writes.next_if(|(returned, ..)| *returned < op.invoked)
+        {
             floors[key] = revision.max(floors[key]);
         }
         let header = op.header().unwrap_or_default();
         for (key, seen) in op.saw() {
             let (seen, floor) = (seen.map_or(0, |seen| seen.revision), floors[key]);
             if seen < floor || header < floor {
-                wrong.push(format!("older than {floor}, of key {key}: {op:?}"));
+                violations.push(format!("older than {floor}, of key {key}: {op:?}"));
             }
         }
     }
-    wrong
+    violations
 }
 
-/// How old answers are: for how long the endpoint itself had shown more of a key when it was asked for.
-/// Those that are older than they may be, and the age of the oldest.
+/// Measures the age of responses: the time since the endpoint itself returned a newer version of
+/// the key, up to the sending of the read. Returns the reads beyond the limit, and the age of the
+/// oldest read.
 ///
-/// That needs no allowance: whatever the observer was told by the endpoint, the proxy would have been
-/// told had it asked then, and an answer counts from before it is asked for.
-pub(crate) fn aged(
+/// No allowance is needed. The endpoint would have returned the observer's version to the proxy at
+/// the same time, and the age of a response counts from the sending of its request.
+pub(crate) fn older_than_limit(
     ops: &[Op],
-    truth: &Truth,
-    way: Way,
+    history: &StoreHistory,
+    route: Route,
     max_age: Duration,
 ) -> (Vec<String>, Duration) {
-    // When the observer had been told how much, each time it was more.
+    // Times at which the observer received a higher revision than before.
     let mut shown: Vec<(Duration, i64)> = ops
         .iter()
-        .filter(|op| op.way == Way::Observer)
+        .filter(|op| op.route == Route::Observer)
         .filter_map(|op| Some((op.returned, op.header()?)))
         .collect();
     shown.sort_unstable();
@@ -61,10 +64,10 @@ pub(crate) fn aged(
         most = most.max(*revision);
         more
     });
-    let (mut wrong, mut oldest) = (Vec::new(), Duration::ZERO);
-    for op in ops.iter().filter(|op| op.way == way) {
+    let (mut violations, mut oldest) = (Vec::new(), Duration::ZERO);
+    for op in ops.iter().filter(|op| op.route == route) {
         for (key, seen) in op.saw() {
-            let Some(next) = truth.after(key, seen.map_or(0, |seen| seen.revision)) else {
+            let Some(next) = history.after(key, seen.map_or(0, |seen| seen.revision)) else {
                 continue;
             };
             let at = shown.partition_point(|(_, revision)| *revision < next.revision);
@@ -74,42 +77,43 @@ pub(crate) fn aged(
             let age = op.invoked.saturating_sub(*since);
             oldest = oldest.max(age);
             if age > max_age {
-                wrong.push(format!("{age:?} old, since {next:?} of key {key}: {op:?}"));
+                violations.push(format!("{age:?} old, since {next:?} of key {key}: {op:?}"));
             }
         }
     }
-    (wrong, oldest)
+    (violations, oldest)
 }
 
-/// Nothing that one connection is told is of an earlier revision than what it was told before.
-pub(crate) fn back(ops: &[Op], way: Way) -> Vec<String> {
-    let mut ours: Vec<&Op> = ops.iter().filter(|op| op.way == way).collect();
+/// Returns the responses with an earlier revision than the previous response on the same
+/// connection.
+pub(crate) fn back_in_time(ops: &[Op], route: Route) -> Vec<String> {
+    let mut ours: Vec<&Op> = ops.iter().filter(|op| op.route == route).collect();
     ours.sort_by_key(|op| op.invoked);
     let mut last: HashMap<u64, &Op> = HashMap::new();
-    let mut wrong = Vec::new();
+    let mut violations = Vec::new();
     for op in ours {
         let Some(header) = op.header() else {
             continue;
         };
         let before = last.insert(op.connection, op);
         if let Some(before) = before.filter(|before| before.header() > Some(header)) {
-            wrong.push(format!("back: {op:?}\n  came after {before:?}"));
+            violations.push(format!("back: {op:?}\n  came after {before:?}"));
         }
     }
-    wrong
+    violations
 }
 
-/// How many serializable reads were answered on this way.
-pub(crate) fn reads(ops: &[Op], way: Way) -> usize {
+/// Returns the number of serializable reads with a response on a route.
+pub(crate) fn reads(ops: &[Op], route: Route) -> usize {
     let read = |op: &&Op| {
         let serializable = matches!(
-            op.what,
-            What::Read {
+            op.kind,
+            OpKind::Read {
                 serializable: true,
                 ..
             }
         );
-        op.way == way && serializable && op.header().is_some()
+        op.route == route && serializable && op.header().is_some()
     };
     ops.iter().filter(read).count()
 }

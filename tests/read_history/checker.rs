@@ -1,89 +1,96 @@
-//! Judges a history: that all that was told is etcd's own, and that it is linearizable.
+//! Checks that a history matches etcd's own and that it is linearizable.
 //!
-//! etcd numbers every write, and an answer says which write it shows (`mod_revision`) and as of which it
-//! is true (the header's revision). So the order of all that was done is known, and nothing has to be
-//! searched for: a history is linearizable if its order never contradicts the clock.
+//! etcd numbers every write. A response contains the number of the write that it shows
+//! (`mod_revision`) and the revision at which it is true (the header's revision). So the order of
+//! all operations is known, and no search is needed: a history is linearizable if its order never
+//! contradicts the clock.
 
 use std::collections::HashMap;
 
 use crate::history::{End, KEYS, Op, Truth, Version, What};
 
-/// Holds what was told against what happened: writes were done once, those that were acknowledged at
-/// their revision, and those that failed not at all; and an answer shows its keys as they were at the
-/// revision of its header.
-pub(crate) fn content(ops: &[Op], truth: &Truth) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// Compares the results with the store's history. Every write was applied once, an acknowledged one
+/// at its revision, a failed one never. A response shows its keys as they were at the revision of
+/// its header.
+pub(crate) fn check_content(ops: &[Op], history: &StoreHistory) -> Vec<String> {
+    let mut violations = Vec::new();
     let mut writes: HashMap<&str, &Op> = HashMap::new();
     for op in ops {
         if let Some((_, value)) = op.writes() {
             let before = writes.insert(value, op);
-            assert!(before.is_none(), "two writes of {value}: a broken test");
+            assert!(before.is_none(), "two writes of {value}: a bug of the test");
         }
     }
-    let mut done: HashMap<&str, (usize, i64)> = HashMap::new();
-    for (key, versions) in truth.keys.iter().enumerate() {
+    let mut applied: HashMap<&str, (usize, i64)> = HashMap::new();
+    for (key, versions) in history.keys.iter().enumerate() {
         for Version { revision, value } in versions {
             match writes.get(&value[..]) {
                 Some(op) if op.writes().is_some_and(|(of, _)| of == key) => {
-                    // A swap that was refused is a read.
+                    // A refused swap is a read.
                     if matches!(op.end, End::Failed | End::Saw { .. }) {
-                        wrong.push(format!("failed and done at {revision}: {op:?}"));
+                        violations.push(format!("failed and applied at {revision}: {op:?}"));
                     }
                 }
-                _ => wrong.push(format!("nobody wrote {value} to {key}, at {revision}")),
+                _ => violations.push(format!("no client wrote {value} to {key}, at {revision}")),
             }
-            if let Some((_, first)) = done.insert(value, (key, *revision)) {
-                wrong.push(format!("{value} is written twice: {first}, {revision}"));
+            if let Some((_, first)) = applied.insert(value, (key, *revision)) {
+                violations.push(format!("{value} is written twice: {first}, {revision}"));
             }
         }
     }
     for op in ops {
-        if op.header().is_some_and(|header| header > truth.through) {
-            wrong.push(format!("lost: beyond {}: {op:?}", truth.through));
+        if op.header().is_some_and(|header| header > history.through) {
+            violations.push(format!("lost: beyond {}: {op:?}", history.through));
         } else if let (Some((key, value)), End::Wrote { header }) = (op.writes(), &op.end) {
-            if done.get(value) != Some(&(key, *header)) {
-                let is = done.get(value);
-                wrong.push(format!("lost: acknowledged, and it is {is:?}: {op:?}"));
+            if applied.get(value) != Some(&(key, *header)) {
+                let is = applied.get(value);
+                violations.push(format!("lost: acknowledged, but applied as {is:?}: {op:?}"));
             }
-            let before = truth.at(key, header - 1).map_or(0, |last| last.revision);
-            if let What::Swap { from, .. } = op.what
+            let before = history.at(key, header - 1).map_or(0, |last| last.revision);
+            if let OpKind::Swap { from, .. } = op.kind
                 && from != before
             {
-                wrong.push(format!("swapped what was {before}: {op:?}"));
+                violations.push(format!("swapped, but the version was {before}: {op:?}"));
             }
         } else if let End::Saw { header, .. } = op.end {
-            wrong.extend(shown(op, header, truth, &writes));
+            violations.extend(check_read(op, header, history, &writes));
         }
     }
-    wrong
+    violations
 }
 
-/// What is wrong with an answer's keys.
-fn shown(op: &Op, header: i64, truth: &Truth, writes: &HashMap<&str, &Op>) -> Vec<String> {
-    let mut wrong = Vec::new();
+/// Returns the violations in the keys of a response.
+fn check_read(
+    op: &Op,
+    header: i64,
+    history: &StoreHistory,
+    writes: &HashMap<&str, &Op>,
+) -> Vec<String> {
+    let mut violations = Vec::new();
     for (key, seen) in op.saw() {
-        let is = truth.at(key, header);
+        let is = history.at(key, header);
         if seen.is_some_and(|seen| !writes.contains_key(&seen.value[..])) {
-            wrong.push(format!("nobody wrote it: key {key} of {op:?}"));
+            violations.push(format!("no client wrote it: key {key} of {op:?}"));
         } else if seen != is {
-            wrong.push(format!("key {key} was {is:?} then: {op:?}"));
+            violations.push(format!("key {key} was {is:?} then: {op:?}"));
         }
-        if let What::Swap { from, .. } = op.what
+        if let OpKind::Swap { from, .. } = op.kind
             && seen.map_or(0, |seen| seen.revision) == from
         {
-            wrong.push(format!("refused though nothing was written: {op:?}"));
+            violations.push(format!("refused without a write in between: {op:?}"));
         }
     }
-    wrong
+    violations
 }
 
-/// Holds the order of what was told against the clock. Whatever is asked after something has been told
-/// is of no earlier revision, and a write of a later one: key by key, by the writes that were shown, and
-/// for all keys together, by headers. Serializable reads are passed over.
-pub(crate) fn order(ops: &[Op], truth: &Truth) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut done: HashMap<&str, i64> = HashMap::new();
-    for Version { revision, value } in truth.keys.iter().flatten() {
+/// Compares the order of the results with the clock. An operation sent after another one returned
+/// has no earlier revision, and a write has a later one. This is checked for each key, by the
+/// writes shown, and for all keys together, by headers. Serializable reads are skipped.
+pub(crate) fn check_order(ops: &[Op], history: &StoreHistory) -> Vec<String> {
+    let mut violations = Vec::new();
+    let mut applied: HashMap<&str, i64> = HashMap::new();
+    for Version { revision, value } in history.keys.iter().flatten() {
+        applied.insert(value, *revision);
         done.insert(value, *revision);
     }
     let mut floors: [Floor<'_>; KEYS] = [Floor::default(); KEYS];
@@ -91,21 +98,24 @@ pub(crate) fn order(ops: &[Op], truth: &Truth) -> Vec<String> {
     for (moment, op) in moments(ops) {
         match moment {
             Moment::Invoked => {
-                // A write that nobody knows of was done after it was asked for, if it was done.
+                // A write with an unknown outcome, if it was applied, was applied after it was
+                // sent.
                 let wrote = match op.end {
                     End::Wrote { header } => Some(header),
-                    End::Unknown => op.writes().and_then(|(_, value)| done.get(value).copied()),
+                    End::Unknown => op
+                        .writes()
+                        .and_then(|(_, value)| applied.get(value).copied()),
                     End::Failed | End::Saw { .. } => None,
                 };
                 if let (Some((key, _)), Some(revision)) = (op.writes(), wrote) {
-                    wrong.extend(floors[key].below(revision - 1, op));
-                    wrong.extend(all.below(revision - 1, op));
+                    violations.extend(floors[key].check(revision - 1, op));
+                    violations.extend(all.check(revision - 1, op));
                 }
                 for (key, seen) in op.saw() {
-                    wrong.extend(floors[key].below(seen.map_or(0, |seen| seen.revision), op));
+                    violations.extend(floors[key].check(seen.map_or(0, |seen| seen.revision), op));
                 }
                 if let End::Saw { header, .. } = op.end {
-                    wrong.extend(all.below(header, op));
+                    violations.extend(all.check(header, op));
                 }
             }
             Moment::Returned => {
@@ -121,42 +131,42 @@ pub(crate) fn order(ops: &[Op], truth: &Truth) -> Vec<String> {
             }
         }
     }
-    wrong
+    violations
 }
 
-/// The highest revision that was told by now, and to whom.
+/// The highest revision returned so far, and the operation that returned it.
 #[derive(Clone, Copy, Default)]
 struct Floor<'a> {
     revision: i64,
-    told: Option<&'a Op>,
+    op: Option<&'a Op>,
 }
 
 impl<'a> Floor<'a> {
     fn raise(&mut self, revision: i64, op: &'a Op) {
         if revision > self.revision {
-            (self.revision, self.told) = (revision, Some(op));
+            (self.revision, self.op) = (revision, Some(op));
         }
     }
 
-    fn below(&self, revision: i64, op: &Op) -> Option<String> {
-        let told = self.told.filter(|_| revision < self.revision)?;
-        Some(format!("stale: {op:?}\n  is before {told:?}"))
+    fn check(&self, revision: i64, op: &Op) -> Option<String> {
+        let earlier = self.op.filter(|_| revision < self.revision)?;
+        Some(format!("stale: {op:?}\n  is older than {earlier:?}"))
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
-    // At the same time both are under way.
+    // At equal times, both operations overlap.
     Invoked,
     Returned,
 }
 
-/// When each linearizable operation was asked for and told, in the order of time.
+/// Returns the start and the end of each linearizable operation, in order of time.
 fn moments(ops: &[Op]) -> Vec<(Moment, &Op)> {
     let linear = ops.iter().filter(|op| {
         !matches!(
-            op.what,
-            What::Read {
+            op.kind,
+            OpKind::Read {
                 serializable: true,
                 ..
             }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::history::{End, KEYS, Op, Seen, Version, Way, What, all, name};
-use crate::support::load::{Lane, Told};
+use crate::support::load::{CallResult, H2Connection};
 use crate::support::pb::{self, Msg, Value};
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -165,7 +165,7 @@ struct Client {
     addresses: Vec<String>,
     turn: usize,
     /// With its number.
-    lane: Option<(u64, Lane)>,
+    lane: Option<(u64, H2Connection)>,
     clock: Instant,
     connections: Arc<AtomicU64>,
     /// The `mod_revision` that it saw last of each key.
@@ -228,7 +228,7 @@ impl Client {
         done
     }
 
-    async fn connect(&mut self) -> Option<(u64, Lane)> {
+    async fn connect(&mut self) -> Option<(u64, H2Connection)> {
         if let Some((number, lane)) = self.lane.take()
             && lane.is_open().await
         {
@@ -236,7 +236,7 @@ impl Client {
         }
         let address = &self.addresses[self.turn % self.addresses.len()];
         // Who is stopped accepts and says nothing.
-        let lane = timeout(Duration::from_secs(1), Lane::connect(address)).await;
+        let lane = timeout(Duration::from_secs(1), H2Connection::connect(address)).await;
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
         Some((number, lane.ok()?.ok()?))
     }
@@ -291,7 +291,7 @@ fn request(what: &What) -> (&'static str, Msg) {
     }
 }
 
-fn end(what: &What, told: &Told) -> End {
+fn end(what: &What, told: &CallResult) -> End {
     // These are said only when nothing was sent: clients send a write again on them.
     let nothing_sent = [
         "there is no address available",

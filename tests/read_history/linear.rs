@@ -8,8 +8,8 @@ use crate::checker;
 use crate::clients::{Crew, Wish};
 use crate::history::{KEYS, Truth, Way};
 use crate::support::cluster::Cluster;
-use crate::support::pages::metric;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::metric;
 use crate::support::release::NEWEST;
 
 /// Of each proxy, and of etcd itself.

@@ -8,8 +8,8 @@ use fastrand::Rng;
 use crate::clients::{Crew, Wish};
 use crate::history::{KEYS, Truth, Way};
 use crate::support::cluster::Cluster;
-use crate::support::pages::{metric, serving};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{current_endpoint, metric};
 use crate::support::release::NEWEST;
 use crate::{bounds, checker};
 
@@ -43,7 +43,7 @@ fn wish(rng: &mut Rng) -> Wish {
 
 /// The member that serves a proxy.
 fn member(cluster: &Cluster, proxy: &Proxy) -> usize {
-    let endpoint = serving(proxy).expect("an endpoint was picked");
+    let endpoint = current_endpoint(proxy).expect("an endpoint was picked");
     let member = (0..cluster.size()).find(|m| endpoint.ends_with(&cluster.endpoint(*m)));
     member.unwrap_or_else(|| panic!("{endpoint} is no member"))
 }

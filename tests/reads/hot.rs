@@ -1,5 +1,4 @@
-//! Answers that are asked for often are proved right by a watch (R2), and held against etcd where that
-//! is wished.
+//! Tests of watch-backed cache entries (R2) and of the cache audit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,15 +8,15 @@ use tokio::task::JoinHandle;
 
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::pages::{metric, wait_metric};
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::{NEWEST, versions};
 use crate::support::{grpc, http};
-use crate::{asked_of_etcd, hits, put, read, scene};
+use crate::{etcd_reads, hits, put, read, scene};
 
-const COVERS: &str = "etcd_edge_cache_covers";
+const WATCH_BACKED: &str = "etcd_edge_cache_watch_backed_entries";
 
-/// Somebody who reads one key again and again, on a connection of his own.
+/// A client that reads one key in a loop, on its own connection.
 struct Reader {
     stop: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -39,11 +38,11 @@ impl Reader {
 
     async fn finish(self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.task.await.expect("every read is answered");
+        self.task.await.expect("every read succeeds");
     }
 }
 
-/// Waits until etcd has so many watchers.
+/// Waits until etcd has `count` watchers.
 fn wait_watchers(cluster: &Cluster, count: f64) {
     let until = Instant::now() + grpc::LIMIT;
     while cluster.metric(0, "etcd_debugging_mvcc_watcher_total") != Some(count) {
@@ -53,7 +52,7 @@ fn wait_watchers(cluster: &Cluster, count: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_tells_what_is_written_elsewhere() {
+async fn cached_read_is_dropped_by_a_write_elsewhere() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
         let proxy = Proxy::start(&cluster, &[] as &[&str]);
@@ -61,20 +60,20 @@ async fn a_watch_tells_what_is_written_elsewhere() {
         let direct = Client::connect(&cluster.endpoint(0)).await;
         put(&direct, "hot/k", "first").await;
         let reader = Reader::start(address, "hot/", "hot0").await;
-        wait_metric(address, COVERS, grpc::LIMIT, |covers| covers == 1.0);
+        wait_metric(address, WATCH_BACKED, grpc::LIMIT, |entries| entries == 1.0);
         wait_watchers(&cluster, 1.0);
 
-        // While it is proved right nobody asks for it anew, for longer than answers may be old.
+        // A watch-backed entry needs no refresh, even beyond the age limit.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let renewed = "etcd_edge_cache_renewed_total";
-        let (given, before) = (hits(&proxy), metric(address, renewed));
+        let refreshes = "etcd_edge_cache_refreshes_total";
+        let (hits_before, before) = (hits(&proxy), metric(address, refreshes));
         tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(hits(&proxy) > given + 100.0, "{version}");
-        assert_eq!(metric(address, renewed), before, "{version}");
+        assert!(hits(&proxy) > hits_before + 100.0, "{version}");
+        assert_eq!(metric(address, refreshes), before, "{version}");
 
-        // What is written elsewhere is an event, and the event says that the answer is not right any
-        // more. Where one is late, the answer may have been too old just then.
-        let written = "etcd_edge_cache_invalidated_total{cause=\"written\"}";
+        // A write elsewhere arrives as an event, which invalidates the cached response. If an event
+        // is late, the response may be rejected because of its age instead.
+        let written = "etcd_edge_cache_rejected_total{reason=\"written\"}";
         let before = metric(address, written);
         let client = Client::connect(address).await;
         for n in 0..20 {
@@ -83,37 +82,39 @@ async fn a_watch_tells_what_is_written_elsewhere() {
         }
         assert!(metric(address, written) >= before + 10.0, "{version}");
 
-        // Nobody reads it any more.
+        // The key has no readers any more.
         reader.finish().await;
-        wait_metric(address, COVERS, grpc::LIMIT, |covers| covers == 0.0);
+        wait_metric(address, WATCH_BACKED, grpc::LIMIT, |entries| entries == 0.0);
         wait_watchers(&cluster, 0.0);
     }
 }
 
-/// A watch that cannot go on proves nothing: when etcd is silent, the answer's age counts.
+/// A watch without proofs from etcd does not back an entry: the age limit applies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_is_silent_proves_nothing() {
+async fn cached_read_expires_while_its_watch_is_silent() {
     let mut cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &[] as &[&str]);
     let reader = Reader::start(proxy.address(), "k", "").await;
-    wait_metric(proxy.address(), COVERS, grpc::LIMIT, |covers| covers == 1.0);
+    wait_metric(proxy.address(), WATCH_BACKED, grpc::LIMIT, |entries| {
+        entries == 1.0
+    });
     cluster.stop(0);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let given = hits(&proxy);
+    let hits_before = hits(&proxy);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(hits(&proxy), given, "an answer of unknown age was given");
+    assert_eq!(hits(&proxy), hits_before, "a hit of unknown age");
     cluster.resume(0);
     wait_metric(
         proxy.address(),
         "etcd_edge_cache_hits_total",
         grpc::LIMIT,
-        |hits| hits > given,
+        |hits| hits > hits_before,
     );
     reader.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_given_is_etcds_by_every_audit() {
+async fn audits_find_no_mismatch() {
     let (cluster, proxy) = scene(&["--cache-audit=3"]);
     let mut readers = Vec::new();
     for (key, end) in [("k0", ""), ("k", "l"), ("k1", "\0")] {
@@ -133,19 +134,19 @@ async fn what_is_given_is_etcds_by_every_audit() {
         reader.finish().await;
     }
     let count = |name| metric(proxy.address(), name);
-    assert!(count("etcd_edge_cache_audited_total") > 100.0);
-    assert_eq!(count("etcd_edge_cache_differed_total"), 0.0);
+    assert!(count("etcd_edge_cache_audits_total") > 100.0);
+    assert_eq!(count("etcd_edge_cache_audit_mismatches_total"), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_kept_is_shown() {
+async fn status_page_and_metrics_report_the_cache() {
     let (cluster, proxy) = scene(&["--cache-max-age=1h"]);
     let client = Client::connect(proxy.address()).await;
-    let before = asked_of_etcd(&cluster);
+    let before = etcd_reads(&cluster);
     for _ in 0..5 {
         read(&client, "k", "").await;
     }
-    assert_eq!(asked_of_etcd(&cluster), before + 1.0);
+    assert_eq!(etcd_reads(&cluster), before + 1.0);
     let page = http::get(proxy.address(), "/proxy/status").expect("the status page");
     let status: serde_json::Value = serde_json::from_str(&page.body).expect("JSON");
     let reads = &status["reads"];

@@ -1,22 +1,23 @@
-//! Whoever is told that a write is done finds it, whatever wrote it, and so does everybody after it (R3).
+//! Tests of cache invalidation by writes of every kind. After the response to a write, every client
+//! reads the written data (R3).
 
 use std::future::Future;
 
-use crate::support::beats::{grant, put_with, revoke};
 use crate::support::grpc::{Client, Reply};
+use crate::support::heartbeats::{grant, put_with_lease, revoke};
 use crate::support::pb::{self, Msg};
-use crate::{LONG, TXN, ask, hits, put, range, read, scene, serializable};
+use crate::{LONG, TXN, hits, put, range, read, scene, send_range, serializable};
 
-/// Keeps what is asked for in several ways, has something written, and asks again on connections that
-/// have been shown nothing: the answers are etcd's own.
-async fn seen<F: Future>(write: impl FnOnce(Client) -> F) {
+/// Caches several requests, calls `write`, and repeats the requests on a new connection without a
+/// floor. The responses equal etcd's.
+async fn check_invalidated<F: Future>(write: impl FnOnce(Client) -> F) {
     let (cluster, proxy) = scene(&[LONG]);
     let direct = Client::connect(&cluster.endpoint(0)).await;
     let writer = Client::connect(proxy.address()).await;
     for key in ["a/1", "a/2", "b/1", "c"] {
         put(&writer, key, "old").await;
     }
-    let questions = || {
+    let requests = || {
         [
             range("a/1", ""),
             range("a/2", ""),
@@ -26,22 +27,22 @@ async fn seen<F: Future>(write: impl FnOnce(Client) -> F) {
             range("\0", "\0"),
         ]
     };
-    for question in questions() {
-        ask(&writer, serializable(question)).await;
+    for request in requests() {
+        send_range(&writer, serializable(request)).await;
     }
-    let kept = hits(&proxy);
-    for question in questions() {
-        ask(&writer, serializable(question)).await;
+    let before = hits(&proxy);
+    for request in requests() {
+        send_range(&writer, serializable(request)).await;
     }
-    assert_eq!(hits(&proxy), kept + 6.0, "they were not kept");
+    assert_eq!(hits(&proxy), before + 6.0, "responses were not cached");
     write(writer).await;
     let reader = Client::connect(proxy.address()).await;
-    for question in questions() {
-        let given = ask(&reader, serializable(question.clone())).await;
-        let told = ask(&direct, question.clone()).await;
-        // What was not written to is as true at the revision of before.
+    for request in requests() {
+        let reply = send_range(&reader, serializable(request.clone())).await;
+        let expected = send_range(&direct, request.clone()).await;
+        // A range without a write has the same content at the earlier revision.
         let content = |reply: &Reply| pb::without(reply.only(), &[1]).as_ref().to_vec();
-        assert_eq!(content(&given), content(&told), "{question:?}");
+        assert_eq!(content(&reply), content(&expected), "{request:?}");
     }
 }
 
@@ -58,29 +59,29 @@ fn delete(key: &str, end: &str) -> Msg {
     }
 }
 
-/// A comparison that does not hold: `c` was never changed.
-fn never() -> Msg {
+/// Returns a comparison that fails: `c` has been written once.
+fn failing_compare() -> Msg {
     let compare = Msg::new().int(1, 0).int(2, 0).bytes(3, "c").int(4, 7);
     Msg::new().msg(1, compare)
 }
 
-async fn done(client: &Client, path: &str, request: Msg) {
+async fn call_ok(client: &Client, path: &str, request: Msg) {
     let reply = client.unary(path, request, &[]).await;
     assert_eq!(reply.code(), Some(0), "{reply:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_put() {
-    seen(|client: Client| async move {
+async fn cached_read_is_dropped_by_a_put() {
+    check_invalidated(|client: Client| async move {
         put(&client, "a/2", "new").await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction() {
-    seen(|client: Client| async move {
-        done(
+async fn cached_read_is_dropped_by_a_txn_that_writes_the_key() {
+    check_invalidated(|client: Client| async move {
+        call_ok(
             &client,
             TXN,
             Msg::new().msg(2, put_op("a/1")).msg(2, put_op("b/1")),
@@ -91,12 +92,14 @@ async fn a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_fails_and_writes_for_that() {
-    seen(|client: Client| async move {
-        done(
+async fn cached_read_is_dropped_by_the_failure_branch_of_a_txn() {
+    check_invalidated(|client: Client| async move {
+        call_ok(
             &client,
             TXN,
-            never().msg(2, put_op("b/1")).msg(3, put_op("a/2")),
+            failing_compare()
+                .msg(2, put_op("b/1"))
+                .msg(3, put_op("a/2")),
         )
         .await;
     })
@@ -104,64 +107,64 @@ async fn a_transaction_that_fails_and_writes_for_that() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_within_others() {
-    seen(|client: Client| async move {
+async fn cached_read_is_dropped_by_a_nested_txn() {
+    check_invalidated(|client: Client| async move {
         let inner = Msg::new().msg(2, put_op("a/2"));
-        let middle = never().msg(3, Msg::new().msg(4, inner));
-        done(&client, TXN, Msg::new().msg(2, Msg::new().msg(4, middle))).await;
+        let middle = failing_compare().msg(3, Msg::new().msg(4, inner));
+        call_ok(&client, TXN, Msg::new().msg(2, Msg::new().msg(4, middle))).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_is_deleted() {
-    seen(|client: Client| async move {
-        done(&client, "/etcdserverpb.KV/DeleteRange", delete("a/1", "")).await;
+async fn cached_read_is_dropped_by_a_delete() {
+    check_invalidated(|client: Client| async move {
+        call_ok(&client, "/etcdserverpb.KV/DeleteRange", delete("a/1", "")).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_prefix_that_is_deleted() {
-    seen(|client: Client| async move {
-        done(&client, "/etcdserverpb.KV/DeleteRange", delete("a/", "a0")).await;
+async fn cached_read_is_dropped_by_a_prefix_delete() {
+    check_invalidated(|client: Client| async move {
+        call_ok(&client, "/etcdserverpb.KV/DeleteRange", delete("a/", "a0")).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_from_a_key_on_that_is_deleted() {
-    seen(|client: Client| async move {
-        done(&client, "/etcdserverpb.KV/DeleteRange", delete("a/2", "\0")).await;
+async fn cached_read_is_dropped_by_an_open_ended_delete() {
+    check_invalidated(|client: Client| async move {
+        call_ok(&client, "/etcdserverpb.KV/DeleteRange", delete("a/2", "\0")).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_within_a_transaction() {
-    seen(|client: Client| async move {
+async fn cached_read_is_dropped_by_a_delete_in_a_txn() {
+    check_invalidated(|client: Client| async move {
         let op = Msg::new().msg(3, delete("a/", "a0"));
-        done(&client, TXN, Msg::new().msg(2, op)).await;
+        call_ok(&client, TXN, Msg::new().msg(2, op)).await;
     })
     .await;
 }
 
-/// etcd 3.7 makes one of two that are in one place: all from `a` on.
+/// etcd 3.7 merges two deletes in one operation: the result deletes all keys from `a` on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_that_is_there_twice() {
-    seen(|client: Client| async move {
+async fn cached_read_is_dropped_by_a_duplicated_delete_in_a_txn() {
+    check_invalidated(|client: Client| async move {
         let op = Msg::new().msg(3, delete("m", "\0")).msg(3, delete("a", ""));
-        done(&client, TXN, Msg::new().msg(2, op)).await;
+        call_ok(&client, TXN, Msg::new().msg(2, op)).await;
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_is_revoked() {
+async fn cached_read_is_dropped_by_a_lease_revoke() {
     let (_cluster, proxy) = scene(&[LONG]);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
-    put_with(&client, "k", lease, &[]).await;
+    put_with_lease(&client, "k", lease, &[]).await;
     for _ in 0..2 {
         assert_eq!(read(&client, "k", "").await, ["v"]);
     }
@@ -171,16 +174,16 @@ async fn a_lease_that_is_revoked() {
     assert_eq!(read(&reader, "k", "").await, [""; 0]);
 }
 
-/// Nobody tells of it: the answer's age does.
+/// The proxy does not see an expiry, so the age limit of the entry applies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_is_over() {
+async fn cached_read_expires_after_its_lease_expired() {
     let (cluster, proxy) = scene(&[]);
     let direct = Client::connect(&cluster.endpoint(0)).await;
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 1).await;
-    put_with(&client, "k", lease, &[]).await;
+    put_with_lease(&client, "k", lease, &[]).await;
     let reader = Client::connect(proxy.address()).await;
-    while !crate::values(&ask(&direct, range("k", "")).await).is_empty() {
+    while !crate::values(&send_range(&direct, range("k", "")).await).is_empty() {
         read(&reader, "k", "").await;
     }
     assert!(hits(&proxy) > 0.0);
@@ -190,7 +193,7 @@ async fn a_lease_that_is_over() {
 
 /// Locks and elections write keys that their requests do not name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lock() {
+async fn cached_read_is_dropped_by_a_lock() {
     let (_cluster, proxy) = scene(&[LONG]);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
@@ -199,7 +202,7 @@ async fn a_lock() {
     }
     assert_eq!(hits(&proxy), 1.0);
     let lock = Msg::new().bytes(1, "lock").int(2, lease);
-    done(&client, "/v3lockpb.Lock/Lock", lock).await;
+    call_ok(&client, "/v3lockpb.Lock/Lock", lock).await;
     let reader = Client::connect(proxy.address()).await;
     assert_eq!(read(&reader, "l", "m").await.len(), 1);
 }

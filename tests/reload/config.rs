@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::{LIMIT, RANGE, told};
 use crate::support::cluster::Cluster;
+use crate::support::exit_cleanup;
 use crate::support::grpc::Client;
-use crate::support::janitor;
 use crate::support::load::{Load, Role};
-use crate::support::pages::{logged, serving};
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::{current_endpoint, log_entries};
 use crate::support::release::NEWEST;
 
 const IN_FORCE: &str = "the configuration file has changed: these are in force";
@@ -33,7 +33,7 @@ struct Scene {
 
 impl Scene {
     fn start(typed: &[&str], text: &str) -> Scene {
-        let dir = janitor::temp_dir();
+        let dir = exit_cleanup::temp_dir();
         let path = dir.path().join("config.yaml");
         std::fs::write(&path, text).unwrap();
         let mut flags = vec![format!("--config={}", path.display())];
@@ -68,25 +68,25 @@ async fn endpoints_of_the_file_move_and_no_call_fails() {
         format!("endpoints: [{}]\n", endpoints.join(", "))
     };
     let serves = |proxy: &Proxy, member: usize| {
-        let serving = serving(proxy).expect("one was picked");
+        let serving = current_endpoint(proxy).expect("one was picked");
         assert!(serving.ends_with(&cluster.endpoint(member)), "{serving}");
     };
     let scene = Scene::start(&[], &text(&[0]));
     let proxy = &scene.proxy;
     let load = Load::start(&[proxy.address()], &ROLES);
-    load.flows(100, LIMIT).await;
+    load.wait_calls(100, LIMIT).await;
     serves(proxy, 0);
     for (round, member) in [1, 2, 0].into_iter().enumerate() {
         let line = scene.hangup(&text(&[member]), IN_FORCE, round + 1).await;
         assert_eq!(line["flags"], "endpoints");
-        load.flows(200, LIMIT).await;
+        load.wait_calls(200, LIMIT).await;
         serves(proxy, member);
-        assert_eq!(logged(proxy, "endpoint joined").len(), round + 1);
-        assert_eq!(logged(proxy, "endpoint left").len(), round + 1);
+        assert_eq!(log_entries(proxy, "endpoint joined").len(), round + 1);
+        assert_eq!(log_entries(proxy, "endpoint left").len(), round + 1);
     }
     let account = load.finish().await;
     println!("{}", account.table());
-    account.assert_kept();
+    account.assert_no_violations();
 }
 
 /// What the access log says was asked by a call that began just now.
@@ -113,7 +113,7 @@ async fn asked(proxy: &Proxy, log: &Path) -> Value {
 /// Keys are in the access log while the log is at debug level, and no longer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_are_told_as_long_as_the_file_says_so() {
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let log = dir.path().join("calls.log");
     let text = |debug| format!("endpoints: 127.0.0.1:1\ndebug: {debug}\n");
     let flag = format!("--access-log={}", log.display());
@@ -142,7 +142,7 @@ async fn what_can_change_does_and_what_cannot_is_named() {
     let proxy = &scene.proxy;
     let debugs = || {
         drop(TcpStream::connect(proxy.address()).unwrap());
-        logged(proxy, DEBUG).len()
+        log_entries(proxy, DEBUG).len()
     };
     debugs();
     scene.hangup(first, SAME, 1).await;

@@ -17,7 +17,7 @@ async fn an_unknown_method_of_each_kind_passes() {
     let mut call = scene.etcd.next().await;
     assert_eq!(call.path(), UNKNOWN);
     assert_eq!(call.body().await, framed(b"one"));
-    call.answer("and one");
+    call.respond("and one");
     assert_eq!(ended(unary).await.only(), b"and one");
 
     let server_stream = scene.call(UNKNOWN, "one");
@@ -39,7 +39,7 @@ async fn an_unknown_method_of_each_kind_passes() {
     }
     client_stream.half_close();
     assert_eq!(call.message().await, None);
-    call.answer("a hundred");
+    call.respond("a hundred");
     assert_eq!(client_stream.finish().await.only(), b"a hundred");
 
     let mut both = scene.open(UNKNOWN).await;
@@ -180,7 +180,7 @@ async fn an_answer_may_come_before_the_request_is_complete() {
     let body = framed(&vec![b'x'; 1_000_000]);
     client.send_raw(body.slice(..10_000)).await;
     let mut call = scene.etcd.next().await;
-    assert!(call.some().await);
+    assert!(call.wait_data().await);
     call.trailers_only(&[("grpc-status", "8"), ("grpc-message", "too much")]);
     let reply = client.finish().await;
     assert_eq!((reply.code(), reply.message()), (Some(8), "too much"));
@@ -205,7 +205,7 @@ async fn a_cancel_reaches_etcd_on_every_kind_of_call() {
             assert_eq!(call.cancelled().await, h2::Reason::CANCEL, "{path}");
         }
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,11 +262,11 @@ async fn frames_that_break_http2_lose_the_connection_and_no_more() {
         put.conn.inject(bad);
         let mut again = scene.etcd.next().await;
         assert_eq!(again.path(), RANGE, "{bad:?}");
-        again.answer("value");
+        again.respond("value");
         assert_eq!(ended(read).await.only(), b"value");
         let reply = ended(write).await;
         assert_eq!(reply.code(), UNAVAILABLE, "{bad:?}: {reply:?}");
-        scene.etcd.quiet().await;
+        scene.etcd.assert_no_more_calls().await;
         scene.serves().await;
     }
 }
@@ -286,7 +286,7 @@ async fn frames_that_break_grpc_are_the_clients_to_judge() {
             client.half_close();
             let mut call = scene.etcd.next().await;
             call.headers(&[]);
-            call.raw(bad.to_vec());
+            call.send_raw(bad.to_vec());
             call.trailers(&[("grpc-status", "0")]);
             assert!(client.headers().await);
             assert_eq!(client.raw_body().await, bad, "{path}");
@@ -319,7 +319,7 @@ async fn an_answer_without_a_status_stays_without_one() {
         let reply = scene.call(path, "x");
         let mut call = scene.etcd.next().await;
         call.headers(&[]);
-        call.last(framed(b"value"));
+        call.send_last(framed(b"value"));
         let reply = ended(reply).await;
         assert_eq!(reply.messages, ["value"]);
         assert_eq!((reply.code(), reply.trailers.len()), (None, 0), "{path}");

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use h2::Reason;
 
-use crate::support::pages::logged;
-use crate::support::scripted_etcd::Incoming;
+use crate::support::proxy_output::log_entries;
+use crate::support::scripted_etcd::IncomingCall;
 use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
 
 /// The `grpc-timeout` that reached etcd.
-fn forwarded(call: &Incoming) -> Duration {
+fn forwarded(call: &IncomingCall) -> Duration {
     let [value] = &call.metadata("grpc-timeout")[..] else {
         panic!("one grpc-timeout: {:?}", call.head.headers)
     };
@@ -40,7 +40,7 @@ async fn it_is_forwarded_less_the_time_already_spent() {
             left + spent >= Duration::from_secs(20),
             "{path}: {left:?} after {spent:?}"
         );
-        call.answer("done");
+        call.respond("done");
         assert_eq!(ended(reply).await.code(), OK);
     }
     // The client takes its time to send a read.
@@ -51,7 +51,7 @@ async fn it_is_forwarded_less_the_time_already_spent() {
     let mut call = scene.etcd.next().await;
     let left = forwarded(&call);
     assert!(left <= Duration::from_millis(18_900), "{left:?}");
-    call.answer("done");
+    call.respond("done");
     assert_eq!(client.finish().await.code(), OK);
     // A second try elsewhere has only the rest.
     let mut scene = Scene::start(2).await;
@@ -63,7 +63,7 @@ async fn it_is_forwarded_less_the_time_already_spent() {
         let mut call = scene.etcd.next().await;
         let left = forwarded(&call);
         assert!(left <= Duration::from_millis(18_900), "{path}: {left:?}");
-        call.answer("done");
+        call.respond("done");
         assert_eq!(ended(reply).await.code(), OK);
     }
 }
@@ -97,7 +97,7 @@ async fn it_is_enforced_here_and_etcd_is_told() {
     }
     let until = Instant::now() + Duration::from_secs(10);
     let told = loop {
-        let told = logged(&scene.proxy, "finished call");
+        let told = log_entries(&scene.proxy, "finished call");
         if told.len() == 8 {
             break told;
         }
@@ -114,7 +114,7 @@ async fn it_is_enforced_here_and_etcd_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_ends_a_wait_for_an_endpoint() {
     let mut scene = Scene::start(1).await;
-    scene.etcd.silence(0, true);
+    scene.etcd.set_silent(0, true);
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         let begun = Instant::now();
         let reply = scene.call_with(path, "x", &[("grpc-timeout", "500m")]);
@@ -124,7 +124,7 @@ async fn it_ends_a_wait_for_an_endpoint() {
         assert!(took >= Duration::from_millis(500), "{path}: {took:?}");
         assert!(took < Duration::from_secs(4), "{path}: {took:?}");
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -134,7 +134,7 @@ async fn without_one_none_is_made_up() {
         let reply = scene.call(path, "x");
         let mut call = scene.etcd.next().await;
         assert!(call.metadata("grpc-timeout").is_empty(), "{path}");
-        call.answer("done");
+        call.respond("done");
         assert_eq!(ended(reply).await.code(), OK);
     }
     // What cannot be read is left for etcd to judge.

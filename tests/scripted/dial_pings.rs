@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::grpc::Client;
 use crate::support::proxy::Proxy;
-use crate::support::raw_h2::{PING, PREFACE, SETTINGS};
+use crate::support::raw_h2_client::{PING, PREFACE, SETTINGS};
 use crate::support::scripted_etcd::frame;
 
 /// What an etcd that answers nothing sees of one connection.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use h2::Reason;
 
 use crate::support::pb::{self, Msg};
-use crate::support::scripted_etcd::Incoming;
+use crate::support::scripted_etcd::IncomingCall;
 use crate::{PUT, RANGE, Scene};
 
 const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
@@ -21,13 +21,13 @@ const FLAGS: [&str; 4] = [
 ];
 
 /// The next call of the registration. The other task is told that nobody else is there.
-async fn next(scene: &mut Scene, watches: &mut Vec<Incoming>) -> Incoming {
+async fn next(scene: &mut Scene, watches: &mut Vec<IncomingCall>) -> IncomingCall {
     loop {
         let mut call = scene.etcd.next().await;
         match call.path() {
             RANGE => {
                 call.body().await;
-                call.answer(Msg::new().msg(1, Msg::new().int(3, 7)));
+                call.respond(Msg::new().msg(1, Msg::new().int(3, 7)));
             }
             WATCH => {
                 let create = call.message().await.expect("a create");
@@ -68,7 +68,7 @@ async fn a_grant_whose_answer_was_lost_is_taken_up() {
     let message = put.message().await.expect("a put");
     assert_eq!(pb::bytes(&message, &[1]), b"p/a:1");
     assert_eq!(pb::int(&message, &[3]), lease);
-    put.answer("");
+    put.respond("");
 
     // The key was not in what was read, and no event tells of it: a second later it is put again.
     let mut again = next(&mut scene, &mut watches).await;
@@ -77,14 +77,14 @@ async fn a_grant_whose_answer_was_lost_is_taken_up() {
         // One request, and the end of the stream.
         let body = again.body().await;
         assert_eq!(pb::int(&body[5..], &[1]), lease);
-        again.answer(Msg::new().int(2, lease).int(3, 6));
+        again.respond(Msg::new().int(2, lease).int(3, 6));
         renewals += 1;
         again = next(&mut scene, &mut watches).await;
     }
     assert!(renewals <= 2, "{renewals}");
     assert_eq!(again.path(), PUT);
     assert_eq!(again.message().await.expect("a put"), message);
-    again.answer("");
+    again.respond("");
 
     // It is said to be gone when it is to be renewed.
     loop {
@@ -92,9 +92,9 @@ async fn a_grant_whose_answer_was_lost_is_taken_up() {
         match call.path() {
             RENEW => {
                 call.body().await;
-                call.answer(Msg::new().int(2, lease));
+                call.respond(Msg::new().int(2, lease));
             }
-            PUT => call.answer(""),
+            PUT => call.respond(""),
             path => {
                 assert_eq!(path, GRANT);
                 let another = pb::int(&call.message().await.expect("a grant"), &[2]);
@@ -144,16 +144,16 @@ async fn a_list_too_large_to_be_held_is_translated_in_a_namespace() {
                     let address = format!("b:{n}");
                     answer = answer.msg(2, entry(&format!("ns/p/{address}"), &address, 1_500));
                 }
-                call.answer(answer);
+                call.respond(answer);
             }
             WATCH => {
                 call.headers(&[]);
                 call.send(Msg::new().int(2, 1).int(3, 1));
                 watch = Some(call);
             }
-            GRANT => call.answer(Msg::new().int(2, 7).int(3, 6)),
+            GRANT => call.respond(Msg::new().int(2, 7).int(3, 6)),
             PUT => {
-                call.answer(Msg::new());
+                call.respond(Msg::new());
                 put = true;
             }
             other => panic!("{other}"),
@@ -203,7 +203,7 @@ async fn values_that_are_large_and_many_hide_no_proxy() {
                 for (_, kv) in all.iter().take(limit) {
                     answer = answer.msg(2, kv.clone());
                 }
-                call.answer(answer.int(3, i64::from(all.len() > limit)));
+                call.respond(answer.int(3, i64::from(all.len() > limit)));
             }
             WATCH => {
                 assert_eq!(pb::int(&message, &[1, 3]), 8);
@@ -211,8 +211,8 @@ async fn values_that_are_large_and_many_hide_no_proxy() {
                 call.send(Msg::new().int(2, 1).int(3, 1));
                 watched = true;
             }
-            GRANT => call.answer(Msg::new().int(2, 7).int(3, 6)),
-            _ => call.answer(Msg::new()),
+            GRANT => call.respond(Msg::new().int(2, 7).int(3, 6)),
+            _ => call.respond(Msg::new()),
         }
     }
     assert_eq!(told(&scene).await, ["z:10", "z:11"]);

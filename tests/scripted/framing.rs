@@ -27,9 +27,9 @@ async fn messages_may_be_cut_anywhere() {
             let mut call = scene.etcd.next().await;
             assert_eq!(call.body().await, body, "{path} cut at {cut}");
             call.headers(&[]);
-            call.raw(body[..cut].to_vec());
+            call.send_raw(body[..cut].to_vec());
             tokio::task::yield_now().await;
-            call.raw(body[cut..].to_vec());
+            call.send_raw(body[cut..].to_vec());
             call.trailers(&[("grpc-status", "0")]);
             let reply = client.finish().await;
             assert_eq!(
@@ -57,7 +57,7 @@ async fn many_small_frames_are_no_flood() {
         assert_eq!(call.body().await, body, "{path}");
         call.headers(&[]);
         for byte in body.chunks(1) {
-            call.raw(byte.to_vec());
+            call.send_raw(byte.to_vec());
         }
         call.trailers(&[("grpc-status", "0")]);
         let reply = client.finish().await;
@@ -75,7 +75,7 @@ async fn a_socket_may_move_one_byte_at_a_time() {
     for path in PATHS {
         let reply = scene.call_with(path, "request", &[("token", "t"), ("x-bin", "AAAA")]);
         let mut call = scene.etcd.next().await;
-        call.conn.in_morsels(1);
+        call.conn.limit_writes(1);
         assert_eq!(call.body().await, framed(b"request"), "{path}");
         assert_eq!(call.metadata("x-bin"), ["AAAA"]);
         call.headers(&[("x", "y")]);

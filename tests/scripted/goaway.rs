@@ -14,19 +14,19 @@ async fn between_two_calls_it_costs_nothing() {
     let mut scene = Scene::start(1).await;
     let first = scene.call(PUT, "1");
     let mut call = scene.etcd.next().await;
-    call.answer("one");
+    call.respond("one");
     assert_eq!(ended(first).await.only(), b"one");
     call.conn.go_away(call.stream_id(), Reason::NO_ERROR);
     // Until the proxy has read it: a call that crosses it on the wire is another test's.
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
     for path in [PUT, RANGE, PUT] {
         let reply = scene.call(path, "2");
         let mut call = scene.etcd.next().await;
         assert_eq!(call.message().await.unwrap(), "2");
-        call.answer("two");
+        call.respond("two");
         assert_eq!(ended(reply).await.only(), b"two");
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
     assert_eq!(scene.etcd.connects(0), 2, "one connection for the rest");
 }
 
@@ -55,9 +55,9 @@ async fn a_call_it_covers_ends_where_it_is_while_new_ones_go_elsewhere() {
     open_watch.send("event");
     assert_eq!(watch.next().await.unwrap(), "event");
     assert_eq!(open_write.message().await.unwrap(), "open");
-    open_write.answer("done");
+    open_write.respond("done");
     assert_eq!(ended(write).await.only(), b"done");
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
     assert_eq!(scene.etcd.connects(0), 2);
 }
 
@@ -71,12 +71,12 @@ async fn a_write_above_the_last_id_is_sent_once_more() {
         first.conn.go_away(0, Reason::NO_ERROR);
         let mut second = scene.etcd.next().await;
         assert_eq!(second.body().await, framed(b"token"));
-        second.answer("done");
+        second.respond("done");
         assert_eq!(ended(write).await.only(), b"done");
         if endpoints == 2 {
             assert_ne!(first.endpoint, second.endpoint, "an untried one is there");
         }
-        scene.etcd.quiet().await;
+        scene.etcd.assert_no_more_calls().await;
     }
 }
 
@@ -88,7 +88,7 @@ async fn a_write_half_sent_goes_on_elsewhere_whole() {
     let mut write = scene.open(PUT).await;
     write.send_raw(body.slice(..100_000)).await;
     let mut first = scene.etcd.next().await;
-    assert!(first.some().await, "the first part arrives");
+    assert!(first.wait_data().await, "the first part arrives");
     first.conn.go_away(0, Reason::NO_ERROR);
     let mut second = scene.etcd.next().await;
     let rest = async {
@@ -96,9 +96,9 @@ async fn a_write_half_sent_goes_on_elsewhere_whole() {
         write.half_close();
     };
     assert_eq!(tokio::join!(second.body(), rest).0, body);
-    second.answer("done");
+    second.respond("done");
     assert_eq!(write.finish().await.only(), b"done");
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,7 +114,7 @@ async fn a_stream_above_the_last_id_begins_anew() {
         stream.send("b").await;
         assert_eq!(second.message().await.unwrap(), "a");
         assert_eq!(second.message().await.unwrap(), "b");
-        second.answer("done");
+        second.respond("done");
         assert_eq!(stream.finish().await.only(), b"done");
     }
 }
@@ -127,14 +127,14 @@ async fn a_write_it_covers_is_lost_with_its_connection_and_never_sent_again() {
         let mut call = scene.etcd.next().await;
         assert_eq!(call.body().await, framed(b"token"));
         call.conn.go_away(call.stream_id(), reason);
-        call.conn.cut();
+        call.conn.close();
         let reply = ended(write).await;
         assert_eq!(reply.code(), UNAVAILABLE, "{reply:?}");
         assert!(
             !reply.message().contains("there is no"),
             "a text that makes clients resend (E3): {reply:?}"
         );
-        scene.etcd.quiet().await;
+        scene.etcd.assert_no_more_calls().await;
         scene.serves().await;
     }
 }
@@ -157,14 +157,14 @@ async fn calls_with_and_without_luck_share_one_connection() {
         .go_away(calls[1].stream_id(), Reason::NO_ERROR);
     let mut again = scene.etcd.next().await;
     assert_eq!(again.message().await.unwrap(), "3");
-    again.answer("3 done");
-    calls[0].answer("1 done");
+    again.respond("3 done");
+    calls[0].respond("1 done");
     let [first, second, third] = replies.try_into().ok().unwrap();
     assert_eq!(ended(first).await.only(), b"1 done");
     assert_eq!(ended(third).await.only(), b"3 done");
-    calls[0].conn.cut();
+    calls[0].conn.close();
     assert_eq!(ended(second).await.code(), UNAVAILABLE);
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -178,13 +178,13 @@ async fn a_connection_cut_without_a_word_loses_writes_and_moves_reads() {
     range.message().await.unwrap();
     // Half an answer is no answer.
     range.headers(&[]);
-    range.raw(framed(b"value").slice(..7));
-    put.conn.cut();
+    range.send_raw(framed(b"value").slice(..7));
+    put.conn.close();
     let mut again = scene.etcd.next().await;
     assert_eq!(again.body().await, framed(b"key"));
-    again.answer("value");
+    again.respond("value");
     let reply = ended(read).await;
     assert_eq!((reply.code(), reply.only()), (OK, &b"value"[..]));
     assert_eq!(ended(write).await.code(), UNAVAILABLE);
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use crate::support::grpc::Reply;
-use crate::support::pages::{logged, metric, wait_metric};
 use crate::support::pb::{self, Msg};
-use crate::support::scripted_etcd::{Incoming, framed};
+use crate::support::proxy_output::{log_entries, metric, wait_metric};
+use crate::support::scripted_etcd::{IncomingCall, framed};
 use crate::{PUT, RANGE, Scene, ended};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ fn value(message: &[u8]) -> String {
 }
 
 /// The next call of etcd's, which is to be this.
-async fn next(scene: &mut Scene, path: &str, message: &Msg) -> Incoming {
+async fn next(scene: &mut Scene, path: &str, message: &Msg) -> IncomingCall {
     let mut call = scene.etcd.next().await;
     assert_eq!(call.path(), path);
     assert_eq!(call.message().await.as_deref(), Some(message.as_ref()));
@@ -51,7 +51,7 @@ async fn next(scene: &mut Scene, path: &str, message: &Msg) -> Incoming {
 /// A read that etcd answers so; gives what the client has of it.
 async fn asked(scene: &mut Scene, question: Msg, told: Msg) -> String {
     let reply = scene.call_with(RANGE, question.clone(), &[]);
-    next(scene, RANGE, &question).await.answer(told);
+    next(scene, RANGE, &question).await.respond(told);
     value(ended(reply).await.only())
 }
 
@@ -64,7 +64,7 @@ async fn given(scene: &mut Scene) -> String {
 /// A read that is at etcd, and ten that wait for it to come back; of a proxy with one worker.
 struct Crowd {
     first: JoinHandle<Reply>,
-    at_etcd: Incoming,
+    at_etcd: IncomingCall,
     others: Vec<JoinHandle<Reply>>,
 }
 
@@ -85,7 +85,7 @@ impl Crowd {
 
     /// The first comes back, and is not what the others get.
     fn first_comes_back(&mut self) {
-        self.at_etcd.answer(answer(5, "before"));
+        self.at_etcd.respond(answer(5, "before"));
     }
 
     /// What they were told.
@@ -103,9 +103,9 @@ async fn a_read_that_began_before_a_write_does_not_put_the_old_value_back() {
     let slow = scene.call_with(RANGE, read(), &[]);
     let mut slow_at_etcd = next(&mut scene, RANGE, &read()).await;
     let put = scene.call_with(PUT, write(), &[]);
-    next(&mut scene, PUT, &write()).await.answer(answer(6, ""));
+    next(&mut scene, PUT, &write()).await.respond(answer(6, ""));
     assert_eq!(ended(put).await.code(), Some(0));
-    slow_at_etcd.answer(answer(5, "old"));
+    slow_at_etcd.respond(answer(5, "old"));
     assert_eq!(value(ended(slow).await.only()), "old");
     assert_eq!(asked(&mut scene, read(), answer(6, "new")).await, "new");
     assert_eq!(given(&mut scene).await, "new");
@@ -121,7 +121,7 @@ async fn a_slow_answer_is_not_for_who_has_seen_more() {
         asked(&mut scene, linearizable(), answer(9, "new")).await,
         "new"
     );
-    slow_at_etcd.answer(answer(5, "old"));
+    slow_at_etcd.respond(answer(5, "old"));
     assert_eq!(value(ended(slow).await.only()), "old");
     // The client was shown 9.
     assert_eq!(asked(&mut scene, read(), answer(9, "new")).await, "new");
@@ -149,11 +149,11 @@ async fn a_read_on_its_way_is_not_joined() {
     let mut crowd = Crowd::start(&mut scene, &linearizable()).await;
     crowd.first_comes_back();
     let mut shared = next(&mut scene, RANGE, &linearizable()).await;
-    shared.answer(answer(6, "after"));
+    shared.respond(answer(6, "after"));
     crowd.told().await;
     let shared = metric(scene.proxy.address(), "etcd_edge_reads_shared_total");
     assert_eq!(shared, 10.0);
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 /// A shared read that fails at one endpoint is asked of another, once for all.
@@ -165,9 +165,9 @@ async fn what_fails_is_retried_once_for_all_who_share() {
     let mut shared = next(&mut scene, RANGE, &linearizable()).await;
     shared.trailers_only(&[("grpc-status", "14"), ("grpc-message", "no")]);
     let mut again = next(&mut scene, RANGE, &linearizable()).await;
-    again.answer(answer(6, "after"));
+    again.respond(answer(6, "after"));
     crowd.told().await;
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,13 +179,13 @@ async fn an_audit_finds_what_differs_and_drops_everything() {
     let at = linearizable().int(4, 5);
     next(&mut scene, RANGE, &at)
         .await
-        .answer(answer(9, "etcd's"));
+        .respond(answer(9, "etcd's"));
     let address = scene.proxy.address().to_owned();
     wait_metric(&address, "etcd_edge_cache_differed_total", LIMIT, |n| {
         n == 1.0
     });
     assert_eq!(metric(&address, "etcd_edge_cache_entries"), 0.0);
-    let told = logged(
+    let told = log_entries(
         &scene.proxy,
         "a kept answer was not etcd's: all are dropped",
     );
@@ -204,15 +204,15 @@ async fn where_it_is_wished_no_read_goes_back() {
         let reply = scene.call_with(RANGE, linearizable(), &[]);
         next(&mut scene, RANGE, &linearizable())
             .await
-            .answer(answer(9, "new"));
+            .respond(answer(9, "new"));
         assert_eq!(value(ended(reply).await.only()), "new");
         let reply = scene.call_with(RANGE, read(), &[]);
         next(&mut scene, RANGE, &read())
             .await
-            .answer(answer(7, "old"));
+            .respond(answer(7, "old"));
         next(&mut scene, RANGE, &linearizable())
             .await
-            .answer(answer(9, "new"));
+            .respond(answer(9, "new"));
         assert_eq!(value(ended(reply).await.only()), "new");
         assert_eq!(
             metric(scene.proxy.address(), "etcd_edge_reads_overtaken_total"),
@@ -235,7 +235,7 @@ async fn log_in(scene: &mut Scene) {
         let path = "/etcdserverpb.Auth/Authenticate";
         let reply = scene.call_with(path, log_in.clone(), &[]);
         let told = answer(5, "").bytes(2, token);
-        next(scene, path, &log_in).await.answer(told);
+        next(scene, path, &log_in).await.respond(told);
         ended(reply).await.only();
     }
 }
@@ -253,7 +253,7 @@ async fn a_token_that_etcd_has_not_taken_shares_nothing() {
         let reply = scene.call_with(RANGE, question.clone(), old);
         next(&mut scene, RANGE, &question)
             .await
-            .answer(answer(5, "v"));
+            .respond(answer(5, "v"));
         ended(reply).await.only();
         let first = scene.call_with(RANGE, question.clone(), old);
         let mut at_etcd = next(&mut scene, RANGE, &question).await;
@@ -261,7 +261,7 @@ async fn a_token_that_etcd_has_not_taken_shares_nothing() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         let other = scene.call_with(RANGE, question.clone(), new);
         tokio::time::sleep(Duration::from_millis(300)).await;
-        at_etcd.answer(answer(5, "v"));
+        at_etcd.respond(answer(5, "v"));
         assert_eq!(value(ended(first).await.only()), "v");
         // The second's turn has come, and the other goes with his own token.
         for _ in 0..2 {
@@ -269,7 +269,7 @@ async fn a_token_that_etcd_has_not_taken_shares_nothing() {
             if call.metadata("token") == ["new.2"] {
                 call.trailers_only(&[("grpc-status", "16"), ("grpc-message", "no")]);
             } else {
-                call.answer(answer(5, "v"));
+                call.respond(answer(5, "v"));
             }
         }
         assert_eq!(value(ended(second).await.only()), "v");
@@ -288,7 +288,7 @@ async fn a_token_that_is_refused_is_refused_alone() {
         let reply = scene.call_with(RANGE, linearizable(), token);
         next(&mut scene, RANGE, &linearizable())
             .await
-            .answer(answer(5, "v"));
+            .respond(answer(5, "v"));
         ended(reply).await.only();
     }
     let first = scene.call_with(RANGE, linearizable(), old);
@@ -300,7 +300,7 @@ async fn a_token_that_is_refused_is_refused_alone() {
         .map(|_| scene.call_with(RANGE, linearizable(), new))
         .collect();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    first_at_etcd.answer(answer(5, "v"));
+    first_at_etcd.respond(answer(5, "v"));
     assert_eq!(value(ended(first).await.only()), "v");
     for n in 0..7 {
         let mut call = next(&mut scene, RANGE, &linearizable()).await;
@@ -310,7 +310,7 @@ async fn a_token_that_is_refused_is_refused_alone() {
             let bad = "etcdserver: invalid auth token";
             call.trailers_only(&[("grpc-status", "16"), ("grpc-message", bad)]);
         } else {
-            call.answer(answer(6, "w"));
+            call.respond(answer(6, "w"));
         }
     }
     assert_eq!(ended(refused).await.code(), Some(16));
@@ -330,9 +330,9 @@ async fn what_may_not_be_kept_is_shared() {
     let mut crowd = Crowd::start(&mut scene, &read()).await;
     crowd.first_comes_back();
     let mut shared = next(&mut scene, RANGE, &read()).await;
-    shared.answer(answer(6, "after"));
+    shared.respond(answer(6, "after"));
     crowd.told().await;
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 /// A request that comes in pieces is the same request.

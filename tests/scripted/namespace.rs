@@ -28,7 +28,7 @@ async fn an_answer_larger_than_what_may_wait_for_a_connection_arrives() {
     let reply = scene.call_with(RANGE, Msg::new().bytes(1, "k"), &[]);
     let mut call = scene.etcd.next().await;
     assert_eq!(pb::bytes(&call.message().await.unwrap(), &[1]), b"ns/k");
-    call.answer(value(7, "ns/k", &large));
+    call.respond(value(7, "ns/k", &large));
     let reply = ended(reply).await;
     assert_eq!(reply.code(), OK, "{}", reply.message());
     assert_eq!(pb::bytes(reply.only(), &[2, 1]), b"k");
@@ -40,7 +40,7 @@ async fn a_write_before_what_is_refused_on_the_same_stream_counts() {
     let mut scene = Scene::with(1, &[INSIDE, "--cache-max-age=1h"]).await;
     let read = || Msg::new().bytes(1, "k").int(7, 1);
     let reply = scene.call_with(RANGE, read(), &[]);
-    scene.etcd.next().await.answer(value(5, "ns/k", "old"));
+    scene.etcd.next().await.respond(value(5, "ns/k", "old"));
     assert_eq!(pb::bytes(ended(reply).await.only(), &[2, 5]), b"old");
     let mut put = scene.open(PUT).await;
     put.send(Msg::new().bytes(1, "k").bytes(2, "new")).await;
@@ -53,7 +53,7 @@ async fn a_write_before_what_is_refused_on_the_same_stream_counts() {
     assert_eq!(refused.code(), Some(3), "{}", refused.message());
     at_etcd.cancelled().await;
     let reply = scene.call_with(RANGE, read(), &[]);
-    scene.etcd.next().await.answer(value(6, "ns/k", "new"));
+    scene.etcd.next().await.respond(value(6, "ns/k", "new"));
     assert_eq!(pb::bytes(ended(reply).await.only(), &[2, 5]), b"new");
 }
 
@@ -86,7 +86,7 @@ async fn requests_that_are_never_finished_keep_out_nobody_else() {
     put.send_raw(message.slice(200 << 10..)).await;
     put.half_close();
     assert_eq!(pb::bytes(&at_etcd.message().await.unwrap(), &[1]), b"ns/k");
-    at_etcd.answer(Msg::new());
+    at_etcd.respond(Msg::new());
     assert_eq!(put.finish().await.code(), OK);
 }
 
@@ -101,7 +101,7 @@ async fn many_large_writes_of_one_connection_all_arrive() {
         let mut call = scene.etcd.next().await;
         tokio::spawn(async move {
             assert_eq!(pb::bytes(&call.message().await.unwrap(), &[1]), b"ns/k");
-            call.answer(Msg::new());
+            call.respond(Msg::new());
         });
     }
     for put in puts {
@@ -119,8 +119,8 @@ async fn a_second_request_behind_one_that_is_looked_at_does_not_pass() {
     let reply = tokio::spawn(revoke.finish());
     if let Some(mut asked) = scene.etcd.next_within(Duration::from_millis(300)).await {
         assert_eq!(asked.path(), TIME_TO_LIVE);
-        asked.answer(Msg::new().int(2, 7).bytes(5, "ns/k"));
+        asked.respond(Msg::new().int(2, 7).bytes(5, "ns/k"));
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
     assert_eq!(ended(reply).await.code(), Some(7));
 }

@@ -7,9 +7,9 @@ use h2::Reason;
 use tokio::net::TcpSocket;
 
 use crate::support::grpc::{Client, Reply};
-use crate::support::pages::metric;
 use crate::support::proxy::Proxy;
-use crate::support::scripted_etcd::{Fleet, framed};
+use crate::support::proxy_output::metric;
+use crate::support::scripted_etcd::{ScriptedEtcd, framed};
 use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, Scene, UNAVAILABLE, UNKNOWN_CODE, ended};
 
 /// Every unary read that goes to etcd.
@@ -62,13 +62,13 @@ async fn a_silent_read_is_also_asked_elsewhere_and_the_silent_endpoint_serves_no
     assert!(silent < Duration::from_secs(6), "too late: {silent:?}");
     assert_ne!(first.endpoint, second.endpoint);
     assert_eq!(second.body().await, framed(b"key"));
-    second.answer("value");
+    second.respond("value");
     assert_eq!(ended(reply).await.only(), b"value");
     for path in [PUT, RANGE, PUT, RANGE] {
         let reply = scene.call(path, "next");
         let mut call = scene.etcd.next().await;
         assert_eq!(call.endpoint, second.endpoint, "{path}");
-        call.answer("done");
+        call.respond("done");
         assert_eq!(ended(reply).await.code(), OK);
     }
     assert_eq!(
@@ -91,7 +91,7 @@ async fn a_silent_read_is_asked_elsewhere_though_most_of_elsewhere_is_down() {
         .iter()
         .map(|socket| socket.local_addr().unwrap().to_string())
         .collect();
-    let etcd = Fleet::start(2).await;
+    let etcd = ScriptedEtcd::start(2).await;
     let proxy = Proxy::start_with(&[format!("{},{}", etcd.flag(), down.join(","))]);
     let client = Client::connect(proxy.address()).await;
     let mut scene = Scene {
@@ -103,7 +103,7 @@ async fn a_silent_read_is_asked_elsewhere_though_most_of_elsewhere_is_down() {
     let first = scene.etcd.next().await;
     let mut second = scene.etcd.next().await;
     assert_ne!(first.endpoint, second.endpoint);
-    second.answer("value");
+    second.respond("value");
     assert_eq!(ended(reply).await.only(), b"value");
 }
 
@@ -113,7 +113,7 @@ async fn of_two_asked_the_first_answer_counts() {
     let reply = scene.call(RANGE, "key");
     let mut first = scene.etcd.next().await;
     let mut second = scene.etcd.next().await;
-    first.answer("the first's");
+    first.respond("the first's");
     assert_eq!(ended(reply).await.only(), b"the first's");
     // The other is told that it is not wanted any more (P3).
     assert_eq!(second.cancelled().await, Reason::CANCEL);
@@ -121,7 +121,7 @@ async fn of_two_asked_the_first_answer_counts() {
     let reply = scene.call(PUT, "next");
     let mut call = scene.etcd.next().await;
     assert_eq!(call.endpoint, first.endpoint);
-    call.answer("done");
+    call.respond("done");
     assert_eq!(ended(reply).await.code(), OK);
 }
 
@@ -131,17 +131,17 @@ async fn a_slow_read_on_a_lively_connection_brings_down_nobody() {
     let slow = scene.call(RANGE, "slow");
     let mut first = scene.etcd.next().await;
     let lively = scene.call(PUT, "lively");
-    scene.etcd.next().await.answer("done");
+    scene.etcd.next().await.respond("done");
     assert_eq!(ended(lively).await.code(), OK);
     let mut second = scene.etcd.next().await;
     assert_ne!(first.endpoint, second.endpoint);
-    second.answer("value");
+    second.respond("value");
     assert_eq!(ended(slow).await.only(), b"value");
     assert_eq!(first.cancelled().await, Reason::CANCEL);
     let reply = scene.call(PUT, "next");
     let mut call = scene.etcd.next().await;
     assert_eq!(call.endpoint, first.endpoint, "it serves on");
-    call.answer("done");
+    call.respond("done");
     assert_eq!(ended(reply).await.code(), OK);
 }
 
@@ -160,7 +160,7 @@ async fn a_silent_write_or_stream_is_asked_once() {
     }
     let more = scene.etcd.next_within(Duration::from_millis(3500)).await;
     assert!(more.is_none(), "asked again: {}", more.unwrap().path());
-    calls.iter_mut().for_each(|call| call.answer("done"));
+    calls.iter_mut().for_each(|call| call.respond("done"));
     for reply in replies {
         assert_eq!(ended(reply).await.only(), b"done");
     }
@@ -179,13 +179,13 @@ async fn a_read_told_unavailable_is_asked_elsewhere() {
         let mut second = scene.etcd.next().await;
         assert_ne!(first.endpoint, second.endpoint, "{path}");
         assert_eq!(second.body().await, framed(b"key"));
-        second.answer("value");
+        second.respond("value");
         assert_eq!(ended(reply).await.only(), b"value", "{path}");
         // Where another could answer, the one that could not serves no longer (E1).
         let reply = scene.call(PUT, "next");
         let mut call = scene.etcd.next().await;
         assert_eq!(call.endpoint, second.endpoint, "{path}");
-        call.answer("done");
+        call.respond("done");
         assert_eq!(ended(reply).await.code(), OK);
     }
 }
@@ -217,7 +217,7 @@ async fn a_write_told_unavailable_passes_it_on_unchanged() {
             ])
         );
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -262,7 +262,7 @@ async fn any_other_status_of_a_read_passes_unchanged() {
         (reply.code(), &reply.messages[0][..]),
         (UNAVAILABLE, &b"value"[..])
     );
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,7 +285,7 @@ async fn when_every_endpoint_is_unavailable_a_read_that_asked_for_a_leader_hears
     );
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2], "each was asked once");
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -299,7 +299,7 @@ async fn a_read_waits_for_an_endpoint_that_can_answer_as_long_as_its_client_does
             ("grpc-message", "etcdserver: no leader"),
         ]);
     }
-    scene.etcd.next().await.answer("value");
+    scene.etcd.next().await.respond("value");
     assert_eq!(ended(waiting).await.only(), b"value");
 
     let begun = Instant::now();
@@ -345,7 +345,7 @@ async fn http_errors_pass_unchanged() {
                 .status(status)
                 .header("content-type", "text/html")
                 .header("x-from", "somewhere else");
-            call.http(response.body(()).unwrap(), true);
+            call.send_head(response.body(()).unwrap(), true);
             let reply = ended(reply).await;
             assert_eq!(reply.http_status, status, "{path}");
             assert_eq!(
@@ -355,7 +355,7 @@ async fn http_errors_pass_unchanged() {
             assert_eq!(reply.code(), None, "none was made up");
         }
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {

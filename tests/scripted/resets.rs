@@ -3,7 +3,7 @@
 
 use h2::Reason;
 
-use crate::support::pages::metric;
+use crate::support::proxy_output::metric;
 use crate::support::scripted_etcd::framed;
 use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
 
@@ -39,7 +39,7 @@ async fn a_write_reset_before_its_answer_is_told_why_and_never_sent_again() {
             assert_eq!(reply.reset, None);
         }
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,7 +53,7 @@ async fn a_stream_reset_within_its_answer_ends_with_a_status() {
             call.message().await.unwrap();
             call.headers(&[]);
             call.send("whole");
-            call.raw(framed(b"half a message").slice(..9));
+            call.send_raw(framed(b"half a message").slice(..9));
             assert_eq!(client.next().await.unwrap(), "whole");
             call.reset(Reason::from(reason));
             let (reply, half) = client.finish_cut().await;
@@ -62,7 +62,7 @@ async fn a_stream_reset_within_its_answer_ends_with_a_status() {
             assert_eq!(half, framed(b"half a message").slice(..9));
         }
     }
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,7 +76,7 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
             first.reset(Reason::REFUSED_STREAM);
             let mut second = scene.etcd.next().await;
             assert_eq!(second.body().await, framed(b"token"), "{path}");
-            second.answer("done");
+            second.respond("done");
             assert_eq!(ended(reply).await.only(), b"done", "{path}");
             if endpoints == 2 {
                 assert_ne!(first.endpoint, second.endpoint, "{path}");
@@ -92,7 +92,7 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
                 let received = metric(scene.proxy.address(), "grpc_server_msg_received_total");
                 assert_eq!(received, 1.0, "{path}");
             }
-            scene.etcd.quiet().await;
+            scene.etcd.assert_no_more_calls().await;
         }
     }
 }
@@ -109,7 +109,7 @@ async fn a_stream_that_was_answered_is_not_sent_again_even_when_refused() {
     assert_eq!(client.next().await.unwrap(), "whole");
     call.reset(Reason::REFUSED_STREAM);
     assert_eq!(client.finish().await.code(), UNAVAILABLE);
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +121,7 @@ async fn a_read_that_was_reset_is_asked_elsewhere() {
         first.message().await.unwrap();
         // Even within the answer, which is held until it is whole (E1).
         first.headers(&[("who", "first")]);
-        first.raw(framed(b"value").slice(..8));
+        first.send_raw(framed(b"value").slice(..8));
         first.reset(Reason::from(reason));
         let mut second = scene.etcd.next().await;
         assert_ne!(first.endpoint, second.endpoint);
@@ -146,7 +146,7 @@ async fn a_read_that_every_endpoint_resets_is_told_why() {
             let reply = ended(reply).await;
             assert_eq!(reply.code(), Some(code), "{reason}: {reply:?}");
         }
-        scene.etcd.quiet().await;
+        scene.etcd.assert_no_more_calls().await;
     }
 }
 
@@ -160,11 +160,11 @@ async fn a_large_answer_reset_half_way_is_told_why() {
     client.half_close();
     let mut call = scene.etcd.next().await;
     call.headers(&[]);
-    call.raw(framed(&value).slice(..200_000));
+    call.send_raw(framed(&value).slice(..200_000));
     assert!(client.headers().await);
     call.reset(Reason::CANCEL);
     let (reply, half) = client.finish_cut().await;
     assert_eq!(reply.code(), UNAVAILABLE, "{reply:?}");
     assert!(half.len() <= 200_000);
-    scene.etcd.quiet().await;
+    scene.etcd.assert_no_more_calls().await;
 }

@@ -4,7 +4,7 @@
 use h2::Reason;
 
 use crate::support::pb::{self, Msg};
-use crate::support::scripted_etcd::{Fleet, Incoming};
+use crate::support::scripted_etcd::{IncomingCall, ScriptedEtcd};
 use crate::{Call, Scene};
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -32,20 +32,20 @@ fn event(revision: i64, id: i64) -> Msg {
 
 /// What the proxy wants of etcd for a watch.
 struct Wanted {
-    call: Incoming,
+    call: IncomingCall,
     id: i64,
     start: i64,
 }
 
 /// Answers what the proxy asks beside, until it asks for a watch.
-async fn wanted(etcd: &mut Fleet) -> Wanted {
+async fn wanted(etcd: &mut ScriptedEtcd) -> Wanted {
     loop {
         let mut call = etcd.next().await;
         let path = call.path().to_owned();
         match path.as_str() {
-            "/etcdserverpb.KV/Txn" => call.answer(Msg::new().msg(1, header(5)).as_ref()),
+            "/etcdserverpb.KV/Txn" => call.respond(Msg::new().msg(1, header(5)).as_ref()),
             "/etcdserverpb.Maintenance/Status" => {
-                call.answer(Msg::new().msg(1, header(5)).bytes(2, "3.6.1").as_ref());
+                call.respond(Msg::new().msg(1, header(5)).bytes(2, "3.6.1").as_ref());
             }
             WATCH => {
                 let request = call.message().await.expect("a create");
@@ -67,9 +67,9 @@ async fn wanted(etcd: &mut Fleet) -> Wanted {
 }
 
 /// How a stream ends without its watches' fault.
-const LOSSES: [fn(&mut Incoming); 4] = [
+const LOSSES: [fn(&mut IncomingCall); 4] = [
     |call| call.reset(Reason::INTERNAL_ERROR),
-    |call| call.conn.cut(),
+    |call| call.conn.close(),
     |call| call.conn.go_away(0, Reason::NO_ERROR),
     |call| call.trailers_only(&[("grpc-status", "14"), ("grpc-message", "gone")]),
 ];

@@ -7,10 +7,10 @@ use rcgen::{SerialNumber, date_time_ymd};
 use tokio::io::AsyncReadExt;
 
 use super::support::cluster::Cluster;
-use super::support::pages::logged;
 use super::support::proxy::Proxy;
+use super::support::proxy_output::log_entries;
 use super::support::release::{NEWEST, etcdctl};
-use super::support::tls::{Identity, Tls};
+use super::support::tls::{CertFiles, Tls};
 use super::{call_tls, handshake, refused, secure_with};
 
 fn with_list(cluster: &Cluster, tls: &Tls, list: &Path) -> Proxy {
@@ -32,18 +32,18 @@ async fn a_certificate_on_the_list_is_refused_and_no_other() {
     };
     let (good, bad) = (numbered("good", 7), numbered("bad", 8));
     let (chain, bad_chain) = (
-        tls.issue_by_another("chain", 20, 21),
-        tls.issue_by_another("bad-chain", 22, 9),
+        tls.issue_from_intermediate("chain", 20, 21),
+        tls.issue_from_intermediate("bad-chain", 22, 9),
     );
-    let bad_head = tls.issue_by_another("bad-head", 8, 23);
+    let bad_head = tls.issue_from_intermediate("bad-head", 8, 23);
     let expired = tls.issue("expired", |params| {
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2001, 1, 1);
     });
-    let list = tls.revoked(&[8, 9]);
+    let list = tls.revocation_list(&[8, 9]);
     let pem = tls.write("list.pem", list.pem().unwrap());
     let der = tls.write("list.der", list.der());
-    let clients: [(Option<&Identity>, bool); 8] = [
+    let clients: [(Option<&CertFiles>, bool); 8] = [
         (Some(&good), true),
         (Some(&bad), false),
         (Some(&chain), true),
@@ -112,7 +112,7 @@ fn towards_etcd_a_certificate_has_no_common_name() {
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     for scheme in ["https", "http"] {
-        let start = |identity: &Identity| {
+        let start = |identity: &CertFiles| {
             let mut flags = super::cert_flags(identity).to_vec();
             flags.push(format!("--endpoints={scheme}://{}", cluster.endpoint(0)));
             flags.push(format!("--cacert={}", tls.ca.display()));
@@ -122,7 +122,7 @@ fn towards_etcd_a_certificate_has_no_common_name() {
         let line = format!("--cert={path}: cert has non empty Common Name (root)");
         refused(&start(&tls.root_client), &line);
         let proxy = Proxy::start_with(&start(&tls.client));
-        assert!(logged(&proxy, "started gRPC proxy").len() == 1);
+        assert!(log_entries(&proxy, "started gRPC proxy").len() == 1);
     }
 }
 

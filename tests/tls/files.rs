@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::support::cluster::Cluster;
 use super::support::release::NEWEST;
-use super::support::tls::{Identity, Tls, call_over};
+use super::support::tls::{CertFiles, Tls, read_over};
 use super::{handshake_with, refused, secure_with};
 
 /// The content of the DER value that `der` begins with, and what comes behind it.
@@ -53,7 +53,7 @@ fn armoured(name: &str, der: &[u8]) -> String {
     text
 }
 
-async fn works(cluster: &Cluster, tls: &Tls, server: &Identity) {
+async fn works(cluster: &Cluster, tls: &Tls, server: &CertFiles) {
     let proxy = secure_with(cluster, server, &[]);
     let call = super::call_tls(&proxy, tls, None).await;
     assert!(call.is_ok(), "{server:?}: {call:?}");
@@ -79,7 +79,7 @@ async fn keys_of_every_form_are_read() {
         works(
             &cluster,
             &tls,
-            &Identity {
+            &CertFiles {
                 cert: server.cert.clone(),
                 key,
             },
@@ -94,7 +94,7 @@ async fn keys_of_every_form_are_read() {
             works(
                 &cluster,
                 &tls,
-                &Identity {
+                &CertFiles {
                     cert: both.clone(),
                     key: both,
                 },
@@ -109,7 +109,7 @@ async fn chains_and_names_are_those_of_the_file() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     // Without the certificate between them a client could not find its way to the authority.
-    let chain = tls.issue_by_another("server-chain", 5, 6);
+    let chain = tls.issue_from_intermediate("server-chain", 5, 6);
     works(&cluster, &tls, &chain).await;
     let proxy = secure_with(&cluster, &chain, &[]);
     for (name, good) in [
@@ -120,7 +120,7 @@ async fn chains_and_names_are_those_of_the_file() {
         ("127.0.0.2", false),
     ] {
         let call = match handshake_with(&proxy, tls.client_config(None), name).await {
-            Ok(stream) => call_over(stream).await,
+            Ok(stream) => read_over(stream).await,
             Err(error) => Err(error.to_string()),
         };
         assert_eq!(call.is_ok(), good, "{name}: {call:?}");

@@ -4,14 +4,14 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::refused;
 use super::support::cluster::Cluster;
-use super::support::janitor;
+use super::support::exit_cleanup;
 use super::support::proxy::Proxy;
 use super::support::release::{NEWEST, etcdctl};
 
 #[test]
 fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
     let cluster = Cluster::start(NEWEST, 1);
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let data = dir.path().join("data");
     let flags = [
         "--auto-tls".to_owned(),
@@ -57,7 +57,7 @@ fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
 #[test]
 fn the_folder_of_a_go_proxy_is_taken_over() {
     let cluster = Cluster::start(NEWEST, 1);
-    let dir = janitor::temp_dir();
+    let dir = exit_cleanup::temp_dir();
     let flags = [
         "--auto-tls".to_owned(),
         format!("--data-dir={}", dir.path().display()),

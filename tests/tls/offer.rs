@@ -11,7 +11,7 @@ use super::handshake_with;
 use super::support::cluster::Cluster;
 use super::support::proxy::Proxy;
 use super::support::release::NEWEST;
-use super::support::tls::{Tls, call_over};
+use super::support::tls::{Tls, read_over};
 
 /// A handshake and a call of a client that speaks one suite only.
 async fn speaks(proxy: &Proxy, tls: &Tls, suite: SupportedCipherSuite) -> Result<(), String> {
@@ -34,7 +34,7 @@ async fn speaks(proxy: &Proxy, tls: &Tls, suite: SupportedCipherSuite) -> Result
         Some(suite),
         "what was offered"
     );
-    call_over(stream).await
+    read_over(stream).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

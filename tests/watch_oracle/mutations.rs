@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::support::watch::checker::{Rules, check};
-use crate::support::watch::client::{Asked, Ending, Expect, Record, Session};
+use crate::support::watch::client::{ClientRecord, Expect, SentCreate, Session, StreamEnd};
+use crate::support::watch::history::History;
 use crate::support::watch::messages::{Create, Event, KeyValue, Response};
-use crate::support::watch::truth::History;
 
 const STRICT: Rules = Rules {
     exact: true,
@@ -38,8 +38,8 @@ fn history() -> History {
     history
 }
 
-fn asked(watcher: usize, create: Create, expect: Expect) -> Asked {
-    Asked {
+fn asked(watcher: usize, create: Create, expect: Expect) -> SentCreate {
+    SentCreate {
         watcher,
         create,
         expect,
@@ -95,7 +95,7 @@ fn creates() -> [Create; 2] {
     [both, one]
 }
 
-fn faithful() -> Record {
+fn faithful() -> ClientRecord {
     let [both, one] = creates();
     let again = one.clone();
     let refused = Response {
@@ -131,11 +131,11 @@ fn faithful() -> Record {
         told(0, 15, &both), // 13
         answer(-1, 15),     // 14
     ];
-    Record {
+    ClientRecord {
         name: "a client".to_owned(),
         through: 15,
         sessions: vec![Session {
-            asked: vec![
+            creates: vec![
                 asked(0, both, Expect::Created),
                 asked(1, one, Expect::Created),
                 asked(2, again, Expect::Refused("duplicate watch ID")),
@@ -143,7 +143,7 @@ fn faithful() -> Record {
             cancelled: BTreeMap::from([(1, 11)]),
             progress: 2,
             received,
-            ending: Ending::Done,
+            end: StreamEnd::Done,
         }],
     }
 }
@@ -167,17 +167,17 @@ fn each_broken_rule_is_found() {
         (
             "a dropped revision",
             |s| drop(s.received.remove(11)),
-            "not told 1 events",
+            "missed 1 events",
         ),
         (
             "a dropped event of the past",
             |s| drop(s.received[1].events.remove(0)),
-            "not told 1",
+            "missed 1",
         ),
         (
             "a dropped event within a revision",
             |s| drop(s.received.remove(8)),
-            "told",
+            "missed",
         ),
         (
             "a dropped last event",
@@ -187,7 +187,7 @@ fn each_broken_rule_is_found() {
         (
             "a dropped end",
             |s| s.received.truncate(13),
-            "never told 1 events",
+            "never received 1 events",
         ),
         (
             "a doubled response",
@@ -195,7 +195,7 @@ fn each_broken_rule_is_found() {
                 let again = s.received[9].clone();
                 s.received.insert(10, again);
             },
-            "told again",
+            "received an event again",
         ),
         (
             "a doubled event",
@@ -203,28 +203,28 @@ fn each_broken_rule_is_found() {
                 let again = s.received[4].events[0].clone();
                 s.received[4].events.push(again);
             },
-            "told again",
+            "received an event again",
         ),
         (
             "reordered responses",
             |s| s.received.swap(9, 10),
-            "not told 1 events",
+            "missed 1 events",
         ),
         (
             "reordered events",
             |s| s.received[1].events.swap(0, 1),
-            "not told 1 events",
+            "missed 1 events",
         ),
-        ("reordered parts", |s| s.received.swap(7, 8), "told"),
+        ("reordered parts", |s| s.received.swap(7, 8), "missed"),
         (
             "a split revision",
             |s| s.received[7].fragment = false,
             "revision 13 is split",
         ),
         (
-            "a part nobody asked for",
-            |s| s.asked[0].create.fragment = false,
-            "a part nobody asked for",
+            "an unrequested part",
+            |s| s.creates[0].create.fragment = false,
+            "an unrequested part",
         ),
         (
             "parts apart",
@@ -256,7 +256,7 @@ fn each_broken_rule_is_found() {
         ),
         (
             "an event of the filtered kind",
-            |s| s.asked[1].create.no_delete = true,
+            |s| s.creates[1].create.no_delete = true,
             "not its own",
         ),
         (
@@ -271,8 +271,8 @@ fn each_broken_rule_is_found() {
         ),
         (
             "a previous value nobody asked for",
-            |s| s.asked[0].create.prev_kv = false,
-            "did not ask for",
+            |s| s.creates[0].create.prev_kv = false,
+            "did not request the previous value",
         ),
         (
             "progress ahead of an event",
@@ -290,19 +290,19 @@ fn each_broken_rule_is_found() {
             "progress below 15",
         ),
         (
-            "progress nobody asked for",
+            "unrequested progress",
             |s| s.progress = 1,
-            "progress nobody asked for",
+            "unrequested progress",
         ),
         (
             "progress before a start",
-            |s| s.asked[0].create.start = 16,
+            |s| s.creates[0].create.start = 16,
             "progress before the start",
         ),
         (
             "progress of one who did not ask",
             |s| s.received[6].id = 0,
-            "did not ask",
+            "did not request it",
         ),
         (
             "an event after the cancel",
@@ -312,7 +312,7 @@ fn each_broken_rule_is_found() {
         (
             "a cancel by nobody",
             |s| s.cancelled.clear(),
-            "canceled by nobody",
+            "canceled without a request",
         ),
         (
             "a cancel without an answer",
@@ -322,12 +322,16 @@ fn each_broken_rule_is_found() {
         (
             "an event before created",
             |s| s.received.swap(0, 1),
-            "nobody has this id",
+            "no watcher has this id",
         ),
-        ("another id", |s| s.asked[1].create.id = 8, "not an id for"),
+        (
+            "another id",
+            |s| s.creates[1].create.id = 8,
+            "invalid id for",
+        ),
         (
             "created below what was known",
-            |s| s.asked[1].known = 12,
+            |s| s.creates[1].known = 12,
             "created below 12",
         ),
         (
@@ -350,15 +354,15 @@ fn each_wrong_answer_to_a_create_is_found() {
     let wrong = broken(|s| s.received[3].canceled = false);
     assert!(wrong[0].contains("not Refused"), "{wrong:?}");
     let wrong = broken(|s| s.received[3].reason = "no".to_owned());
-    assert!(wrong[0].contains("not refused by"), "{wrong:?}");
-    let wrong = broken(|s| s.asked[0].expect = Expect::Refused("permission denied"));
+    assert!(wrong[0].contains("not refused with"), "{wrong:?}");
+    let wrong = broken(|s| s.creates[0].expect = Expect::Refused("permission denied"));
     assert!(wrong[0].contains("not Refused"), "{wrong:?}");
     // Answers out of order: the second has the other's id.
     let wrong = broken(|s| s.received.swap(0, 2));
-    assert!(wrong[0].contains("nobody has this id"), "{wrong:?}");
+    assert!(wrong[0].contains("no watcher has this id"), "{wrong:?}");
     let wrong = broken(|s| drop(s.received.remove(3)));
     assert!(
-        wrong.iter().any(|each| each.contains("no answer to")),
+        wrong.iter().any(|each| each.contains("no response to")),
         "{wrong:?}"
     );
 }
@@ -366,7 +370,7 @@ fn each_wrong_answer_to_a_create_is_found() {
 #[test]
 fn events_at_or_below_created_are_news_with_etcd_only() {
     // Created at 11, and then told 10 as well.
-    let early = |record: &mut Record| {
+    let early = |record: &mut ClientRecord| {
         let [_, one] = creates();
         record.sessions[0].received.insert(3, told(7, 10, &one));
     };
@@ -390,8 +394,8 @@ fn a_compaction_ends_only_who_was_behind_it() {
     let compacted = |at: i64, start: i64| {
         let mut record = faithful();
         let session = &mut record.sessions[0];
-        session.asked.truncate(1);
-        session.asked[0].create.start = start;
+        session.creates.truncate(1);
+        session.creates[0].create.start = start;
         session.received.truncate(1);
         session.received.push(Response {
             canceled: true,
@@ -403,7 +407,7 @@ fn a_compaction_ends_only_who_was_behind_it() {
         check(&history, STRICT, &record)
     };
     assert!(compacted(12, 10).is_empty(), "{:?}", compacted(12, 10));
-    assert!(compacted(13, 10)[0].contains("nobody compacted 13"));
+    assert!(compacted(13, 10)[0].contains("no compaction at 13"));
     assert!(compacted(12, 13)[0].contains("beyond that compaction"));
     // Created at 11, and nothing was told since.
     assert!(compacted(12, 0).is_empty());
@@ -413,7 +417,7 @@ fn a_compaction_ends_only_who_was_behind_it() {
 fn the_end_of_a_stream_is_no_end_of_a_watch() {
     let ended = |why: &str, rules: Rules| {
         let mut record = faithful();
-        record.sessions[0].ending = Ending::Lost(why.to_owned());
+        record.sessions[0].end = StreamEnd::Lost(why.to_owned());
         check(&history(), rules, &record)
     };
     let lenient = Rules {
@@ -425,6 +429,6 @@ fn the_end_of_a_stream_is_no_end_of_a_watch() {
     assert!(ended("status 0 ", lenient)[0].contains("the stream ended"));
     assert!(ended("status 1 cancelled", lenient)[0].contains("the stream ended"));
     let mut record = faithful();
-    record.sessions[0].ending = Ending::Late("it took long".to_owned());
+    record.sessions[0].end = StreamEnd::Late("it took long".to_owned());
     assert!(check(&history(), STRICT, &record)[0].contains("in time"));
 }

@@ -10,11 +10,13 @@ use fastrand::Rng;
 use crate::plan::{self, Span};
 use crate::support::cluster::{Cluster, ROOT_PASSWORD};
 use crate::support::http;
-use crate::support::pages;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output;
 use crate::support::watch::checker::{self, Rules};
-use crate::support::watch::client::{Credentials, Expect, Place, Shared, Watches};
-use crate::support::watch::truth::{Truth, all_keys};
+use crate::support::watch::client::{
+    ClientConfig, Credentials, Expect, SharedConnection, WatchClient,
+};
+use crate::support::watch::history::{HistoryRecorder, all_keys};
 use crate::writer::{self, Caller, Pen};
 
 /// Who is not told everything by then is looked at.
@@ -50,7 +52,7 @@ pub(crate) async fn play(stage: &mut Stage, seed: u64, shape: Shape) {
         .collect();
     let through = vec![stage.proxy.address().to_owned()];
     let (know_direct, known) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
-    let truth = Truth::begin(members.clone(), root.clone()).await;
+    let truth = HistoryRecorder::start(members.clone(), root.clone()).await;
     let from = truth.through() + 1;
 
     let pen = Arc::new(Pen::default());
@@ -72,7 +74,7 @@ pub(crate) async fn play(stage: &mut Stage, seed: u64, shape: Shape) {
     }
 
     let mut clients = Vec::new();
-    let mut shared: Arc<Shared> = Arc::default();
+    let mut shared: Arc<SharedConnection> = Arc::default();
     for number in 0..shape.streams {
         let direct = number % 4 == 3;
         let limited = stage.auth && number % 4 == 1;
@@ -92,7 +94,7 @@ pub(crate) async fn play(stage: &mut Stage, seed: u64, shape: Shape) {
             false => root.clone(),
         };
         let leader = ("hasleader".to_owned(), "true".to_owned());
-        let place = Place {
+        let place = ClientConfig {
             name: format!(
                 "{} client {number}",
                 if direct { "direct" } else { "proxied" }
@@ -107,7 +109,7 @@ pub(crate) async fn play(stage: &mut Stage, seed: u64, shape: Shape) {
         if direct {
             shared = Arc::default();
         }
-        clients.push((Watches::start(place), direct, limited));
+        clients.push((WatchClient::start(place), direct, limited));
     }
     watch(stage, shape, &mut rng, &truth, from, &root, &clients).await;
 
@@ -155,7 +157,7 @@ pub(crate) async fn play(stage: &mut Stage, seed: u64, shape: Shape) {
         true => status.await.unwrap_or_default(),
         false => String::new(),
     };
-    let history = truth.whole().await;
+    let history = truth.complete().await;
     let mut wrong = Vec::new();
     let (mut events, mut watchers, mut streams) = (0, 0, 0);
     for (record, direct) in &records {
@@ -167,7 +169,7 @@ pub(crate) async fn play(stage: &mut Stage, seed: u64, shape: Shape) {
         wrong.extend(checker::check(&history, rules, record));
         streams += record.sessions.len();
         for session in &record.sessions {
-            watchers += session.asked.len();
+            watchers += session.creates.len();
             let told = session.received.iter().map(|each| each.events.len());
             events += told.sum::<usize>();
         }
@@ -203,10 +205,10 @@ async fn watch(
     stage: &mut Stage,
     shape: Shape,
     rng: &mut Rng,
-    truth: &Truth,
+    truth: &HistoryRecorder,
     from: i64,
     root: &Option<Credentials>,
-    clients: &[(Watches, bool, bool)],
+    clients: &[(WatchClient, bool, bool)],
 ) {
     let members = (0..stage.cluster.size()).map(|member| stage.cluster.endpoint(member));
     let mut compacter = Caller::new(members.collect(), root.clone(), Arc::default());
@@ -245,7 +247,7 @@ async fn watch(
                 let through = truth.through();
                 let revision = rng.i64(compacted.max(from)..=through.max(from));
                 if revision > compacted && revision <= through {
-                    truth.compacts(revision);
+                    truth.note_compaction(revision);
                     let done = compacter.compact(revision).await;
                     assert!(shape.chaos || done.is_ok(), "{done:?}");
                     compacted = revision;
@@ -287,7 +289,7 @@ impl Outage {
             self.end(cluster);
         } else {
             // Mostly the one that serves the proxy: the others are missed by nobody.
-            let serving = pages::serving(&stage.proxy).filter(|_| rng.u32(..4) > 0);
+            let serving = proxy_output::current_endpoint(&stage.proxy).filter(|_| rng.u32(..4) > 0);
             let serving = serving.and_then(|endpoint| {
                 (0..cluster.size()).find(|member| endpoint.ends_with(&cluster.endpoint(*member)))
             });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::plan::{self, Write};
-use crate::support::load::{Lane, Told};
+use crate::support::load::{CallResult, H2Connection};
 use crate::support::pb::{self, Msg};
 use crate::support::watch::client::{Credentials, dial};
 
@@ -30,7 +30,7 @@ pub(crate) struct Caller {
     credentials: Option<Credentials>,
     /// The highest revision that was answered.
     known: Arc<AtomicI64>,
-    lane: Option<Lane>,
+    lane: Option<H2Connection>,
     turn: usize,
 }
 
@@ -50,7 +50,7 @@ impl Caller {
     }
 
     /// The answer, when there was a good one.
-    pub(crate) async fn call(&mut self, path: &str, message: &Msg) -> Result<Told, String> {
+    pub(crate) async fn call(&mut self, path: &str, message: &Msg) -> Result<CallResult, String> {
         let told = tokio::time::timeout(LIMIT, self.attempt(path, message)).await;
         match told {
             Ok(Ok(told)) if told.ok() => {
@@ -66,7 +66,7 @@ impl Caller {
         }
     }
 
-    async fn attempt(&mut self, path: &str, message: &Msg) -> Result<Told, String> {
+    async fn attempt(&mut self, path: &str, message: &Msg) -> Result<CallResult, String> {
         if self.lane.is_none() {
             let address = &self.addresses[self.turn % self.addresses.len()];
             self.lane = Some(dial(address, self.credentials.as_ref()).await?);
@@ -78,7 +78,7 @@ impl Caller {
     }
 
     /// Compacts; root's.
-    pub(crate) async fn compact(&mut self, revision: i64) -> Result<Told, String> {
+    pub(crate) async fn compact(&mut self, revision: i64) -> Result<CallResult, String> {
         self.call(COMPACT, &Msg::new().int(1, revision)).await
     }
 

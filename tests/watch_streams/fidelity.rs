@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::PUT;
 use crate::support::cluster::Cluster;
-use crate::support::load::Lane;
+use crate::support::load::H2Connection;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::versions;
@@ -43,7 +43,7 @@ async fn side_by_side(version: &str) {
     let proxy = Proxy::start(&other, &["--advertise-client-url="]);
     let mut told = Vec::new();
     for address in [&one.endpoint(0)[..], proxy.address()] {
-        let lane = Arc::new(Lane::connect(address).await.unwrap());
+        let lane = Arc::new(H2Connection::connect(address).await.unwrap());
         let mut player = Player {
             stream: Stream::open(&lane, &[]).await,
             lane,
@@ -101,7 +101,7 @@ struct Stage {
 
 struct Player {
     stream: Stream,
-    lane: Arc<Lane>,
+    lane: Arc<H2Connection>,
     heard: Vec<Response>,
     stages: Vec<Stage>,
 }

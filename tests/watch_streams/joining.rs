@@ -6,21 +6,23 @@ use std::time::Duration;
 
 use crate::PUT;
 use crate::support::cluster::Cluster;
-use crate::support::load::Lane;
+use crate::support::load::H2Connection;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 use crate::support::watch::checker::{self, Rules};
-use crate::support::watch::client::{Expect, Place, Record, Shared, Watches};
+use crate::support::watch::client::{
+    ClientConfig, ClientRecord, Expect, SharedConnection, WatchClient,
+};
+use crate::support::watch::history::{HistoryRecorder, all_keys};
 use crate::support::watch::messages::Create;
-use crate::support::watch::truth::{Truth, all_keys};
 
 /// How far behind, and how often.
 const BEHIND: i64 = 5_000;
 const TIMES: usize = 50;
 
-fn place(name: &str, proxy: &Proxy, connection: &Arc<Shared>) -> Place {
-    Place {
+fn place(name: &str, proxy: &Proxy, connection: &Arc<SharedConnection>) -> ClientConfig {
+    ClientConfig {
         name: name.to_owned(),
         addresses: vec![proxy.address().to_owned()],
         credentials: None,
@@ -35,7 +37,7 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let etcd = vec![cluster.endpoint(0)];
-    let truth = Truth::begin(etcd.clone(), None).await;
+    let truth = HistoryRecorder::start(etcd.clone(), None).await;
     let (revision, stop) = (
         Arc::new(AtomicI64::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -43,7 +45,7 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
     // Many at once until there is a past to catch up with, then one after the other.
     let mut writers = Vec::new();
     for writer in 0..16 {
-        let lane = Lane::connect([proxy.address(), &etcd[0]][writer % 2])
+        let lane = H2Connection::connect([proxy.address(), &etcd[0]][writer % 2])
             .await
             .unwrap();
         writers.push(tokio::spawn(write(
@@ -54,8 +56,8 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
         )));
     }
 
-    let shared: Arc<Shared> = Arc::default();
-    let from_now = Watches::start(place("from now on", &proxy, &shared));
+    let shared: Arc<SharedConnection> = Arc::default();
+    let from_now = WatchClient::start(place("from now on", &proxy, &shared));
     from_now.create(0, Create::of("busy/", "busy0"), Expect::Created);
     let mut clients = vec![from_now];
     while revision.load(Ordering::SeqCst) <= BEHIND + 1 {
@@ -68,7 +70,7 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
         } else {
             &Arc::default()
         };
-        let client = Watches::start(place(&format!("behind {turn}"), &proxy, connection));
+        let client = WatchClient::start(place(&format!("behind {turn}"), &proxy, connection));
         let mut create = match turn % 5 {
             0 => Create::of("busy/1", ""),
             1 => Create::of("b", "\0"),
@@ -89,10 +91,10 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
         .into_iter()
         .map(|client| tokio::spawn(client.finish(last)))
         .collect();
-    let history = truth.whole().await;
+    let history = truth.complete().await;
     let mut told = 0;
     for client in finishing {
-        let record: Record = client.await.unwrap();
+        let record: ClientRecord = client.await.unwrap();
         let rules = Rules {
             exact: false,
             lasting: true,
@@ -108,7 +110,7 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
     assert!(told > TIMES * BEHIND as usize / 2, "{told} events");
 }
 
-async fn write(lane: Lane, writer: usize, revision: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
+async fn write(lane: H2Connection, writer: usize, revision: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
     let mut rng = fastrand::Rng::with_seed(writer as u64);
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {

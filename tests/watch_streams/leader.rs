@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::PUT;
 use crate::support::cluster::Cluster;
-use crate::support::load::Lane;
-use crate::support::pages;
+use crate::support::load::H2Connection;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output;
 use crate::support::release::NEWEST;
 use crate::support::watch::messages::Create;
 use crate::support::watch::stream::Stream;
@@ -16,7 +16,7 @@ use crate::support::watch::stream::Stream;
 async fn only_streams_that_ask_for_a_leader_end_without_one() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+    let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
     let leader = [("hasleader".to_owned(), "true".to_owned())];
     let all = Create::of("k", "l");
     let mut asks = Stream::open(&lane, &leader).await;
@@ -24,7 +24,7 @@ async fn only_streams_that_ask_for_a_leader_end_without_one() {
     let mut does_not = Stream::open(&lane, &[]).await;
     does_not.create(&all).await;
 
-    let serving = pages::serving(&proxy).expect("an endpoint was picked");
+    let serving = proxy_output::current_endpoint(&proxy).expect("an endpoint was picked");
     let is_serving = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
     let others: Vec<usize> = (0..3).filter(|member| !is_serving(member)).collect();
     for member in &others {
@@ -42,7 +42,9 @@ async fn only_streams_that_ask_for_a_leader_end_without_one() {
     }
     cluster.wait_healthy(others[0]);
     let put = Msg::new().bytes(1, "k").bytes(2, "v");
-    let direct = Lane::connect(&cluster.endpoint(others[0])).await.unwrap();
+    let direct = H2Connection::connect(&cluster.endpoint(others[0]))
+        .await
+        .unwrap();
     let told = direct.unary(PUT, put.as_ref(), None).await;
     assert!(told.ok(), "{told:?}");
     assert_eq!(does_not.events(1).await[0].kv.key, b"k");

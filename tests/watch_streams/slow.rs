@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use crate::PUT;
 use crate::support::cluster::Cluster;
-use crate::support::load::Lane;
-use crate::support::memory::{forget_peak, peak_kib};
-use crate::support::pages::metric;
+use crate::support::load::H2Connection;
+use crate::support::memory::{peak_kib, reset_peak};
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::metric;
 use crate::support::release::NEWEST;
 use crate::support::watch::messages::Create;
 use crate::support::watch::stream::Stream;
@@ -53,7 +53,7 @@ async fn a_stopped_reader_gets_everything_when_it_reads_on() {
         .start();
     let flags = ["--advertise-client-url=", "--watch-log-bytes=16777216"];
     let proxy = Proxy::start(&cluster, &flags);
-    let shared = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+    let shared = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
     let all = Create::of("big/", "big0");
     let mut streams = Vec::new();
     for on in [true, true, false, false] {
@@ -68,14 +68,14 @@ async fn a_stopped_reader_gets_everything_when_it_reads_on() {
     let mut readers = streams.split_off(2);
     std::mem::swap(&mut readers[0], &mut streams[0]);
     tokio::time::sleep(Duration::from_millis(200)).await;
-    forget_peak(&proxy.process);
+    reset_peak(&proxy.process);
     let rest = proxy.process.rss_kib();
 
     let reading: Vec<_> = readers
         .into_iter()
         .map(|stream| tokio::spawn(reads_all(stream, puts)))
         .collect();
-    let lane = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let lane = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     for number in 0..puts {
         let put = Msg::new()
             .bytes(1, format!("big/{}", number % 10))
@@ -103,7 +103,7 @@ async fn a_stopped_reader_gets_everything_when_it_reads_on() {
 async fn how_far_a_slow_one_falls_behind_is_for_the_operator_to_say() {
     const PUTS: usize = 20;
     let cluster = Cluster::start(NEWEST, 1);
-    let lane = Lane::connect(&cluster.endpoint(0)).await.unwrap();
+    let lane = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     for (flag, caught_up) in [
         ("--watch-log-bytes=0", false),
         ("--watch-log-bytes=200000", true),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::PUT;
+use crate::support::auth_users;
 use crate::support::cluster::{Cluster, stdout_of};
-use crate::support::load::Lane;
+use crate::support::load::H2Connection;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::versions;
-use crate::support::users;
-use crate::support::watch::client::{Credentials, Expect, Place, Watches, dial, login};
+use crate::support::watch::client::{ClientConfig, Credentials, Expect, WatchClient, dial, login};
 use crate::support::watch::messages::{Create, Response};
 use crate::support::watch::stream::Stream;
 
@@ -29,7 +29,7 @@ fn user(name: &str) -> Credentials {
     }
 }
 
-async fn put(lane: &Lane, key: &str) -> i64 {
+async fn put(lane: &H2Connection, key: &str) -> i64 {
     let told = lane
         .unary(PUT, Msg::new().bytes(1, key).bytes(2, "v").as_ref(), None)
         .await;
@@ -56,7 +56,7 @@ async fn nothing_crosses_from_one_user_to_another() {
         let (cluster, proxy) = scene(version);
         let root = dial(proxy.address(), Some(&user("root"))).await.unwrap();
         // All on one connection, and the same user twice with another token.
-        let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+        let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
         let mut streams = Vec::new();
         for name in ["alice", "bob", "alice", "root"] {
             let token = login(&lane, Some(&user(name))).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_missing_or_wrong_token_is_refused_in_etcds_words() {
         let (cluster, proxy) = scene(version);
         let token = |value: &str| vec![("token".to_owned(), value.to_owned())];
         // Somebody watches the range already.
-        let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+        let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
         let alice = login(&lane, Some(&user("alice"))).await.unwrap();
         let mut there = Stream::open(&lane, &alice).await;
         there.create(&Create::of("a/", "a0")).await;
@@ -126,7 +126,7 @@ async fn a_missing_or_wrong_token_is_refused_in_etcds_words() {
         ] {
             let mut answers = Vec::new();
             for address in [&cluster.endpoint(0)[..], proxy.address()] {
-                let lane = Arc::new(Lane::connect(address).await.unwrap());
+                let lane = Arc::new(H2Connection::connect(address).await.unwrap());
                 let mut stream = Stream::open(&lane, &metadata).await;
                 stream.send(&Create::of("a/", "a0").request());
                 let answer = stream.next_or_end().await;
@@ -146,7 +146,7 @@ async fn a_missing_or_wrong_token_is_refused_in_etcds_words() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_that_lost_its_permission_creates_no_more() {
     let (cluster, proxy) = scene(versions()[0]);
-    let lane = Arc::new(Lane::connect(proxy.address()).await.unwrap());
+    let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
     let token = login(&lane, Some(&user("alice"))).await.unwrap();
     let mut stream = Stream::open(&lane, &token).await;
     let all = Create::of("a/", "a0");
@@ -170,7 +170,7 @@ async fn tokens_lost_by_a_restart_lose_no_event() {
     let (mut cluster, proxy) = scene(versions()[0]);
     let mut clients = Vec::new();
     for name in ["alice", "bob", "alice"] {
-        let client = Watches::start(Place {
+        let client = WatchClient::start(ClientConfig {
             name: name.to_owned(),
             addresses: vec![proxy.address().to_owned()],
             credentials: Some(user(name)),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use etcd_edge::machine::picker::Picker;
 use etcd_edge::metrics::EndpointMetrics;
+use etcd_edge::state_machine::picker::Picker;
 use etcd_edge::upstream::attempt;
 use etcd_edge::upstream::endpoint::Endpoint;
 use etcd_edge::upstream::target::Target;

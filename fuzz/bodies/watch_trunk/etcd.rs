@@ -1,54 +1,54 @@
-//! An etcd as a trunk meets it: one history, members that lag, a watch stream with etcd's two
-//! queues and all their freedoms. Facts that a real one shows rarely are drawn by the caller.
+//! A simulated etcd: one history, members that lag, and a watch stream with etcd's two queues and
+//! their freedom of order. The caller selects behaviour that a real etcd shows rarely.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use etcd_edge::wire::header::Header;
 use etcd_edge::wire::pb::etcdserverpb::{WatchRequest, watch_request::RequestUnion};
 use etcd_edge::wire::range::KeyRange;
+use etcd_edge::wire::response_header::Header;
 use etcd_edge::wire::watch::{Event, Response};
 use prost::Message;
 
-/// Members of the cluster; an endpoint of a higher number belongs to another cluster.
+/// Number of members of the cluster. An endpoint with a higher number belongs to another cluster.
 pub(crate) const MEMBERS: usize = 3;
 
-/// What happened at a revision: keys, and whether each was deleted.
+/// Changes of a revision: keys, and whether each was deleted.
 type Change = Vec<(&'static [u8], bool)>;
 
-/// All members, and what they agree on.
+/// All members and the state that they agree on.
 pub(crate) struct Etcd {
-    /// The history: revision 1 is empty, as in a new store.
+    /// History of the store. Revision 1 is empty, as in a new store.
     changes: Vec<Change>,
     pub(crate) cluster_id: u64,
     pub(crate) compacted: i64,
-    /// Up to which revision each member has applied it.
+    /// Revision that each member has applied.
     applied: [i64; MEMBERS],
 }
 
-/// What the trunk asked, with the moment it was sent.
-struct Asked {
+/// A request of the trunk, and the moment it was sent.
+struct SentRequest {
     request: RequestUnion,
     at: u64,
 }
 
-/// An answer on its way, and what of it the trunk cannot see.
+/// A response in flight, with the data that the trunk cannot see.
 #[derive(Clone)]
 pub(crate) struct Answer {
     pub(crate) response: Response,
-    /// For a progress answer: the moment when its request was sent.
-    pub(crate) asked_at: Option<u64>,
+    /// For a progress response: the moment when its request was sent.
+    pub(crate) sent_at: Option<u64>,
 }
 
 struct Watch {
     range: KeyRange,
     prev_kv: bool,
-    /// The first revision not sent yet.
+    /// First revision that has not been sent.
     next: i64,
-    /// Where it began, which etcd goes back to when nothing matched since.
+    /// First revision of the watch. etcd returns to it if no event has matched since.
     start: i64,
-    /// The start as it was asked for: below it etcd answers no progress request.
-    asked: i64,
+    /// Start revision in the request. etcd sends no progress response below it.
+    requested: i64,
     matched: bool,
     state: State,
 }
@@ -57,7 +57,7 @@ struct Watch {
 enum State {
     Synced,
     Unsynced,
-    /// Canceled for compaction, yet registered.
+    /// Canceled because of compaction, but still registered.
     Compacted,
 }
 
@@ -65,18 +65,19 @@ enum State {
 pub(crate) struct Stream {
     pub(crate) generation: u64,
     pub(crate) member: usize,
-    requests: VecDeque<Asked>,
+    requests: VecDeque<SentRequest>,
     watches: BTreeMap<i64, Watch>,
-    /// Every id that was ever asked for.
+    /// All ids requested so far.
     ids: BTreeSet<i64>,
     control: VecDeque<Answer>,
-    /// Parts of one answer stay together.
+    /// Fragments of one response are contiguous.
     events: VecDeque<Vec<Answer>>,
-    /// Ids whose `created` was sent, and answers that wait for it.
+    /// Ids with a sent `created`.
     created: BTreeSet<i64>,
+    /// Responses that wait for the `created` of their watch.
     early: Vec<Vec<Answer>>,
     wire: VecDeque<Answer>,
-    /// Why the next create is refused.
+    /// Reason for refusing the next create.
     pub(crate) refuse: Option<&'static str>,
 }
 
@@ -95,12 +96,13 @@ impl Etcd {
         etcd
     }
 
-    /// The last revision.
+    /// Returns the last revision.
     pub(crate) fn head(&self) -> i64 {
         self.changes.len() as i64
     }
 
-    /// One revision more: each low bit of `keys` is a key that changes, each of `kinds` a deletion.
+    /// Adds a revision. Each low bit of `keys` is a key that changes, each low bit of `kinds` a
+    /// deletion.
     pub(crate) fn write(&mut self, keys: u8, kinds: u8) {
         let all: [&'static [u8]; 4] = [b"a", b"b", b"c", b"d"];
         let chosen = (0..4).filter(|bit| keys >> bit & 1 == 1);
@@ -113,7 +115,7 @@ impl Etcd {
         self.changes.push(change);
     }
 
-    /// The events of a range between two revisions, both included.
+    /// Returns the events of a range between two revisions, both included.
     pub(crate) fn events(&self, range: &KeyRange, from: i64, to: i64, prev_kv: bool) -> Vec<Event> {
         let mut events = Vec::new();
         for revision in from.max(1)..=to.min(self.head()) {
@@ -132,7 +134,8 @@ impl Etcd {
         events
     }
 
-    /// The first revision from `from` on, up to `to`, at which the range has an event.
+    /// Returns the first revision between `from` and `to`, both included, with an event in the
+    /// range.
     fn first_match(&self, range: &KeyRange, from: i64, to: i64) -> Option<i64> {
         (from.max(1)..=to)
             .find(|revision| !self.events(range, *revision, *revision, false).is_empty())
@@ -147,7 +150,7 @@ impl Etcd {
         self.applied[member % MEMBERS]
     }
 
-    /// A backup is restored: history goes back, and its cluster is a new one.
+    /// Restores a backup: the history goes back, and the cluster gets a new id.
     pub(crate) fn restore(&mut self, revision: i64) {
         self.changes
             .truncate(revision.clamp(1, self.head()) as usize);
@@ -156,7 +159,8 @@ impl Etcd {
         self.applied = [self.head(); MEMBERS];
     }
 
-    /// A member applies the next revision; a stream at it is told, unless its queue is `full`.
+    /// Applies the next revision at a member. Its stream gets the events, unless its queue is
+    /// `full`.
     pub(crate) fn apply(&mut self, member: usize, stream: Option<&mut Stream>, full: bool) {
         if self.applied(member) >= self.head() {
             return;
@@ -194,8 +198,8 @@ impl Etcd {
         stream.events.extend(sent);
     }
 
-    /// A member's unsynced watches get up to `limit` matching revisions each. Large answers are cut
-    /// where `cuts` has a bit.
+    /// Delivers up to `limit` matching revisions to each unsynced watch of a member. A large
+    /// response is fragmented where `cuts` has a bit.
     pub(crate) fn catch_up(&self, stream: &mut Stream, limit: usize, cuts: u8) {
         let current = self.applied(stream.member);
         let header = self.header(stream.member, current);
@@ -241,15 +245,16 @@ impl Etcd {
         stream.events.extend(sent);
     }
 
-    /// A member handles the next request. `gap` revisions are applied between a watch's registration
-    /// and the look at the store's revision; `old` lets a start ahead of it bring old events.
+    /// Handles the next request at a member. `gap` revisions are applied between the registration
+    /// of a watch and the lookup of the store's revision. With `old`, a start in the future
+    /// delivers old events.
     pub(crate) fn serve(&mut self, stream: &mut Stream, gap: u8, old: bool) {
-        let Some(asked) = stream.requests.pop_front() else {
+        let Some(sent) = stream.requests.pop_front() else {
             return;
         };
         let member = stream.member;
         let current = self.applied(member);
-        match asked.request {
+        match sent.request {
             RequestUnion::CreateRequest(create) => {
                 let id = create.watch_id;
                 assert!(create.fragment && id > 0 && create.start_revision >= 0);
@@ -285,7 +290,7 @@ impl Etcd {
                     prev_kv: create.prev_kv,
                     next,
                     start: next,
-                    asked: start,
+                    requested: start,
                     matched: false,
                     state: if ahead {
                         State::Synced
@@ -317,7 +322,7 @@ impl Etcd {
             RequestUnion::ProgressRequest(_) => {
                 let mut watches = stream.watches.values();
                 let synced =
-                    watches.all(|watch| watch.state == State::Synced && watch.asked <= current);
+                    watches.all(|watch| watch.state == State::Synced && watch.requested <= current);
                 if synced && !stream.watches.is_empty() {
                     stream.events.push_back(vec![Answer {
                         response: Response {
@@ -325,21 +330,21 @@ impl Etcd {
                             watch_id: -1,
                             ..Response::default()
                         },
-                        asked_at: Some(asked.at),
+                        sent_at: Some(sent.at),
                     }]);
                 }
             }
         }
     }
 
-    /// etcd's own progress notifications, to synced watches.
+    /// Sends etcd's own progress notifications to synced watches.
     pub(crate) fn notify(&self, stream: &mut Stream) {
         let current = self.applied(stream.member);
         let header = self.header(stream.member, current);
         let due = stream
             .watches
             .iter()
-            .filter(|(_, watch)| watch.state == State::Synced && watch.asked <= current);
+            .filter(|(_, watch)| watch.state == State::Synced && watch.requested <= current);
         let sent: Vec<Vec<Answer>> = due
             .map(|(id, _)| {
                 vec![Answer::of(Response {
@@ -352,7 +357,7 @@ impl Etcd {
         stream.events.extend(sent);
     }
 
-    /// A snapshot was installed on the member: its watches go unsynced without a word.
+    /// Installs a snapshot on the member: its watches become unsynced without a notification.
     pub(crate) fn snapshot(&self, stream: &mut Stream) {
         for watch in stream.watches.values_mut() {
             if watch.state == State::Synced && watch.start <= self.applied(stream.member) {
@@ -378,7 +383,7 @@ impl Etcd {
     }
 }
 
-/// One answer, or the parts of one.
+/// Returns one response, or its fragments.
 fn fragments(header: Header, id: i64, events: Vec<Event>, cuts: u8) -> Vec<Answer> {
     let mut parts = vec![Vec::new()];
     for (n, event) in events.into_iter().enumerate() {
@@ -406,7 +411,7 @@ impl Answer {
     fn of(response: Response) -> Answer {
         Answer {
             response,
-            asked_at: None,
+            sent_at: None,
         }
     }
 }
@@ -428,18 +433,18 @@ impl Stream {
         }
     }
 
-    /// The trunk sent a whole message at this moment. Whether it asks for progress.
-    pub(crate) fn ask(&mut self, message: &[u8], at: u64) -> bool {
+    /// Receives a message of the trunk, sent at this moment. Returns whether it requests progress.
+    pub(crate) fn send(&mut self, message: &[u8], at: u64) -> bool {
         let len = u32::from_be_bytes(message[1..5].try_into().unwrap());
         assert_eq!((message[0], len as usize), (0, message.len() - 5));
         let request = WatchRequest::decode(&message[5..]).unwrap();
-        let request = request.request_union.expect("a request asks something");
+        let request = request.request_union.expect("a request has content");
         let progress = matches!(request, RequestUnion::ProgressRequest(_));
-        self.requests.push_back(Asked { request, at });
+        self.requests.push_back(SentRequest { request, at });
         progress
     }
 
-    /// The sender takes from one of the queues. What comes before its watch's `created` waits for it.
+    /// Sends from one of the queues. A response before the `created` of its watch waits for it.
     pub(crate) fn flow(&mut self, control: bool) {
         let from_control = !self.control.is_empty() && (control || self.events.is_empty());
         if from_control {
@@ -463,7 +468,8 @@ impl Stream {
         } else if let Some(mut answers) = self.events.pop_front() {
             let id = answers[0].response.watch_id;
             if id == -1 || self.created.contains(&id) {
-                // No etcd lets an answer for all in between the parts of one; it would do no harm.
+                // etcd never sends a response for the whole stream between fragments. It would be
+                // harmless.
                 let next = self.events.front();
                 if control && next.is_some_and(|next| next[0].response.watch_id == -1) {
                     self.wire.push_back(answers.remove(0));
@@ -477,17 +483,17 @@ impl Stream {
         }
     }
 
-    /// The next answer that the trunk reads.
+    /// Returns the next response that the trunk reads.
     pub(crate) fn read(&mut self) -> Option<Answer> {
         self.wire.pop_front()
     }
 
-    /// What etcd would never send comes next.
-    pub(crate) fn nonsense(&mut self, response: Response) {
+    /// Makes a response that etcd never sends the next one.
+    pub(crate) fn inject(&mut self, response: Response) {
         self.wire.push_front(Answer::of(response));
     }
 
-    /// Nothing is under way in either direction.
+    /// Reports whether nothing is in flight in either direction.
     pub(crate) fn is_quiet(&self) -> bool {
         self.requests.is_empty()
             && self.control.is_empty()
@@ -495,7 +501,7 @@ impl Stream {
             && self.wire.is_empty()
     }
 
-    /// The watches that are registered, by range and kind.
+    /// Returns the registered watches, by range and kind.
     pub(crate) fn registered(&self) -> Vec<(KeyRange, bool)> {
         let watches = self.watches.values();
         watches
@@ -503,13 +509,13 @@ impl Stream {
             .collect()
     }
 
-    /// The watch of an id.
+    /// Returns the watch with an id.
     pub(crate) fn watch(&self, id: i64) -> Option<(KeyRange, bool)> {
         let watch = self.watches.get(&id)?;
         Some((watch.range.clone(), watch.prev_kv))
     }
 
-    /// An id that is registered.
+    /// Returns a registered id.
     pub(crate) fn any_id(&self) -> Option<i64> {
         self.watches.keys().next().copied()
     }

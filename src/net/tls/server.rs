@@ -42,13 +42,13 @@ pub struct ServerFiles {
 /// Makes TLS of accepted sockets. Shared by all workers.
 #[derive(Debug)]
 pub struct Acceptor {
-    current: Arc<ArcSwap<Door>>,
+    current: Arc<ArcSwap<LoadedConfig>>,
     counts: Arc<TlsSide>,
 }
 
 /// What one reading of the files came to.
 #[derive(Debug)]
-struct Door {
+struct LoadedConfig {
     config: Arc<ServerConfig>,
     /// Who gets in; everybody when there is none.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -88,7 +88,7 @@ impl Acceptor {
     }
 }
 
-impl Door {
+impl LoadedConfig {
     /// As a full handshake would check it.
     fn check(&self, connection: &ServerConnection) -> io::Result<()> {
         let Some(verifier) = &self.verifier else {
@@ -142,7 +142,7 @@ impl ServerFiles {
         }))
     }
 
-    fn make(&self, contents: &Contents) -> Result<Door, StartError> {
+    fn make(&self, contents: &Contents) -> Result<LoadedConfig, StartError> {
         let builder = ServerConfig::builder_with_provider(self.offer.provider())
             .with_protocol_versions(&self.offer.versions())
             .map_err(|e| StartError::new("TLS", e))?;
@@ -157,7 +157,7 @@ impl ServerFiles {
             .map_err(|e| pair_error(&self.cert, &self.key, &e))?;
         config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
         let config = Arc::new(config);
-        Ok(Door { config, verifier })
+        Ok(LoadedConfig { config, verifier })
     }
 }
 
@@ -215,7 +215,7 @@ impl ClientCertVerifier for Unrevoked {
 
 #[cfg(test)]
 mod tests {
-    use super::{Acceptor, Contents, Door, File, Offer, ServerFiles};
+    use super::{Acceptor, Contents, File, LoadedConfig, Offer, ServerFiles};
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls::{ClientConfig, HandshakeKind, RootCertStore};
     use rustls_pki_types::pem::PemObject;
@@ -311,7 +311,7 @@ mod tests {
             assert_eq!(connect(&acceptor, &client).await, resumed);
             // The session is still known, but who had it is trusted no longer.
             let door = acceptor.current.load_full();
-            acceptor.current.store(Arc::new(Door {
+            acceptor.current.store(Arc::new(LoadedConfig {
                 config: door.config.clone(),
                 verifier: other.verifier.clone(),
             }));

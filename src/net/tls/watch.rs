@@ -89,7 +89,7 @@ mod linux {
     const EVENTS_BYTES: usize = 4096;
 
     /// Watches until dropped.
-    pub(in super::super) struct Watch {
+    pub(in crate::net::tls) struct Watch {
         /// None where the system has no more to give; then only looking helps.
         inotify: Option<Inotify>,
         names: HashMap<WatchDescriptor, HashSet<OsString>>,
@@ -97,7 +97,7 @@ mod linux {
 
     impl Watch {
         /// From now on. Folders that are not there are left out.
-        pub(in super::super) fn on<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Watch {
+        pub(in crate::net::tls) fn on<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Watch {
             let mut names = HashMap::new();
             let places = super::places(paths);
             if places.is_empty() {
@@ -135,7 +135,7 @@ mod linux {
         }
 
         /// Returns when something may have changed since [`Watch::on`].
-        pub(in super::super) async fn changed(self) {
+        pub(in crate::net::tls) async fn changed(self) {
             let Some(inotify) = self.inotify else {
                 return pending().await;
             };

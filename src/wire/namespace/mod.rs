@@ -9,16 +9,16 @@
 
 mod cursor;
 mod edits;
-mod forms;
-mod gate;
+mod message_shapes;
+mod method_policy;
 mod prefix;
 mod refusal;
 mod stream;
 mod translate;
 mod walk;
 
-pub use forms::{Answer, Request, forms};
-pub use gate::{Passage, only_asks, passage};
+pub use message_shapes::{Answer, Request, forms};
+pub use method_policy::{NamespaceAccess, only_asks, passage};
 pub use prefix::Namespace;
 pub use refusal::{Fault, Refusal};
 pub use stream::{Messages, Stream, StreamError};

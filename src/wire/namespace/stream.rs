@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::forms::{Answer, Request, forms};
+use super::message_shapes::{Answer, Request, forms};
 use super::prefix::Namespace;
 use super::refusal::Refusal;
 use crate::wire::frame::{FrameError, HEAD_LEN};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::edits::Edits;
-use super::forms::{Answer, Request};
+use super::message_shapes::{Answer, Request};
 use super::prefix::Namespace;
 use super::refusal::Refusal;
 use super::walk;
@@ -63,7 +63,7 @@ impl Namespace {
 mod tests {
     use super::*;
     use crate::wire::method;
-    use crate::wire::namespace::forms::forms;
+    use crate::wire::namespace::message_shapes::forms;
     use crate::wire::namespace::refusal::Fault;
     use crate::wire::proto::ProtoError;
     use crate::wire::status::Code;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::cursor::Cursor;
 use super::edits::{Edit, Edits, Put};
-use super::forms::{Role, Shape};
+use super::message_shapes::{Role, Shape};
 use super::prefix::Namespace;
 use super::refusal::Fault;
 use crate::limits;

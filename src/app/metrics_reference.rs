@@ -1,0 +1,57 @@
+//! What is counted, by the names that methods and codes have, and its description.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::{CODES, MethodLabels, Metrics};
+use crate::server::metrics_export::MetricsCollector;
+use crate::state_machine::keepalive::KeepaliveOptions;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoints::{EndpointOptions, Endpoints};
+use crate::wire::method::{self, Kind};
+use crate::wire::status::Code;
+
+/// All at zero, for so many workers.
+pub(super) fn none(workers: usize) -> Arc<Metrics> {
+    Arc::new(Metrics::new(workers, method_labels(), code_names()))
+}
+
+/// Every metric of the program in Markdown, with its meaning.
+pub fn reference() -> String {
+    let metrics = none(1);
+    let keepalive = KeepaliveOptions {
+        time: Duration::ZERO,
+        timeout: Duration::ZERO,
+        without_calls: false,
+    };
+    // Any that is one.
+    let endpoint = Endpoint::parse("http://127.0.0.1:2379").into_iter();
+    let options = EndpointOptions::default();
+    let list = metrics.endpoints.clone();
+    let endpoints = Endpoints::new(endpoint.collect(), None, keepalive, options, list);
+    MetricsCollector::new(metrics, Arc::new(endpoints)).reference()
+}
+
+/// Of every method.
+fn method_labels() -> Vec<MethodLabels> {
+    let kind = |kind| match kind {
+        Kind::Unary => "unary",
+        Kind::ServerStream => "server_stream",
+        Kind::ClientStream => "client_stream",
+        Kind::BidiStream => "bidi_stream",
+    };
+    method::all()
+        .iter()
+        .map(|m| MethodLabels {
+            unary: m.kind == Kind::Unary,
+            kind: kind(m.kind),
+            service: m.service,
+            method: m.name,
+        })
+        .collect()
+}
+
+fn code_names() -> [&'static str; CODES] {
+    // CODES is 17, far below 256.
+    std::array::from_fn(|n| Code::from_u8(n as u8).as_str())
+}

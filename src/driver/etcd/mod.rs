@@ -1,0 +1,9 @@
+//! The proxy's own calls to etcd: which endpoint a call or stream uses, hedged reads, and liveness of streams.
+
+pub(super) mod client;
+pub(super) mod first_attempt;
+pub(super) mod hedged_read;
+pub(super) mod leader_lookup;
+pub(super) mod member_sync;
+pub(super) mod stream_endpoint;
+pub(super) mod stream_liveness;

@@ -1,0 +1,162 @@
+//! Registers this proxy, and keeps it so: the steps that the machine wants, one after the other (N4).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::time::{Instant, sleep_until};
+
+use crate::driver::WorkerContext;
+use crate::driver::call::KEEP_ALIVE;
+use crate::driver::fleet::calls::call;
+use crate::driver::state::fleet::Resolver;
+use crate::state_machine::fleet::registration::{Next, Outcome, Registration, Step, Tell};
+use crate::wire::pb::etcdserverpb::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse,
+};
+use crate::wire::status::Status;
+
+const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
+const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
+const PUT: &str = "/etcdserverpb.KV/Put";
+
+/// etcd's words for a lease that it does not know.
+const NOT_FOUND: &str = "etcdserver: requested lease not found";
+/// etcd's words for one that it was to grant and knows: an answer before this one was lost.
+const EXISTS: &str = "etcdserver: lease already exists";
+
+/// Goes on until the process is to end and the lease is revoked.
+pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
+    let fleet = &ctx.shared.fleet;
+    let mut machine = Registration::new(now());
+    let mut draining = false;
+    loop {
+        if ctx.drain.has_begun() && !draining {
+            draining = true;
+            machine.drain();
+        }
+        let next = machine.next(now(), chance());
+        report(ctx, &mut machine);
+        match next {
+            Next::Over => return,
+            Next::Wait(until) => tokio::select! {
+                () = sleep_until(until.into()) => {}
+                () = ctx.drain.begun(), if !draining => {}
+                present = ctx.fleet.seen() => machine.seen(present, now()),
+            },
+            Next::Do(step, within) => {
+                let outcome = tokio::select! {
+                    outcome = ask(ctx, resolver, step, within) => outcome,
+                    // What is under way is left to itself: a lease that is granted now ends unused.
+                    () = ctx.drain.begun(), if !draining => continue,
+                };
+                if let Outcome::Failed(reason) = &outcome {
+                    tracing::debug!(?step, reason, "a step of the registration fails");
+                    fleet.metrics.failures.inc();
+                }
+                machine.heard(step, outcome, now(), chance());
+                report(ctx, &mut machine);
+            }
+        }
+    }
+}
+
+/// Says to log, metrics and pages how it stands.
+fn report(ctx: &WorkerContext, machine: &mut Registration) {
+    let fleet = &ctx.shared.fleet;
+    let tell = machine.take_tell();
+    match &tell {
+        Some(Tell::Registered(lease)) => {
+            fleet.metrics.registrations.inc();
+            tracing::info!(lease = format!("{lease:x}"), "registered");
+        }
+        Some(Tell::Failing(reason)) => {
+            tracing::warn!(
+                reason,
+                "not registered: MemberList of others does not show this proxy"
+            );
+        }
+        None => {}
+    }
+    let standing = match machine.is_registered() {
+        true => Ok(machine.lease().unwrap_or_default()),
+        false => Err(machine.reason()),
+    };
+    fleet.set_standing(standing);
+}
+
+async fn ask(
+    ctx: &Rc<WorkerContext>,
+    resolver: &Resolver,
+    step: Step,
+    within: Duration,
+) -> Outcome {
+    match step {
+        Step::Grant(id) => {
+            let ttl = i64::try_from(resolver.options.ttl.as_secs()).unwrap_or(i64::MAX);
+            let request = LeaseGrantRequest { id, ttl };
+            let granted = told::<_, LeaseGrantResponse>(ctx, GRANT, &request, within).await;
+            match granted {
+                // Where an answer before this was lost, it is the time that was asked for.
+                Ok(granted) => Outcome::Done(seconds(granted.map_or(ttl, |granted| granted.ttl))),
+                Err(outcome) => outcome,
+            }
+        }
+        Step::Put(lease) => {
+            let request = PutRequest {
+                key: resolver.key.clone(),
+                value: resolver.value.clone(),
+                lease,
+                ..PutRequest::default()
+            };
+            done(told::<_, PutResponse>(ctx, PUT, &request, within).await)
+        }
+        Step::Renew(id) => {
+            let request = LeaseKeepAliveRequest { id };
+            match told::<_, LeaseKeepAliveResponse>(ctx, KEEP_ALIVE, &request, within).await {
+                Ok(Some(renewed)) if renewed.ttl > 0 => Outcome::Done(seconds(renewed.ttl)),
+                Ok(_) => Outcome::Gone,
+                Err(outcome) => outcome,
+            }
+        }
+        Step::Revoke(id) => {
+            let request = LeaseRevokeRequest { id };
+            done(told::<_, LeaseRevokeResponse>(ctx, REVOKE, &request, within).await)
+        }
+    }
+}
+
+/// What etcd answers; nothing where it says that this was done before.
+async fn told<Q: Message, A: Message + Default>(
+    ctx: &Rc<WorkerContext>,
+    path: &'static str,
+    request: &Q,
+    within: Duration,
+) -> Result<Option<A>, Outcome> {
+    match call(ctx, path, request, within).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(Status { message, .. }) if message == NOT_FOUND => Err(Outcome::Gone),
+        Err(Status { message, .. }) if message == EXISTS => Ok(None),
+        Err(Status { message, .. }) => Err(Outcome::Failed(message.into_owned())),
+    }
+}
+
+fn done<A>(answer: Result<A, Outcome>) -> Outcome {
+    match answer {
+        Ok(_) => Outcome::Done(Duration::ZERO),
+        Err(outcome) => outcome,
+    }
+}
+
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(ttl.max(1).unsigned_abs())
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn chance() -> u64 {
+    fastrand::u64(..)
+}

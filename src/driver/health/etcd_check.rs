@@ -1,0 +1,82 @@
+//! Whether etcd answers, asked as its clients would: a linearizable read, and a watch.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::driver::WorkerContext;
+use crate::driver::call::{RANGE, WATCH};
+use crate::driver::etcd::client as etcd_client;
+use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::state::health::Outcome;
+use crate::driver::state::reply;
+use crate::limits;
+use crate::upstream::attempt;
+use crate::wire::frame;
+use crate::wire::status::{Code, Status};
+
+/// RangeRequest { key: "a" }, the key that etcd's own proxy asks for.
+const RANGE_A: &[u8] = &[0x0a, 1, b'a'];
+
+/// WatchRequest { create_request: { key: "a" } }.
+const WATCH_A: &[u8] = &[0x0a, 3, 0x0a, 1, b'a'];
+
+/// A linearizable read; on failure the reason. A refusal for lack of permission is an answer
+/// too: etcd is well.
+pub(super) async fn read(ctx: Rc<WorkerContext>) -> Outcome {
+    let outcome = ask(&ctx).await;
+    ctx.shared.health.note(outcome.is_ok());
+    outcome
+}
+
+async fn ask(ctx: &Rc<WorkerContext>) -> Outcome {
+    let until = Instant::now() + limits::HEALTH_TIME;
+    let head = etcd_client::head(RANGE, None);
+    let request = [frame::encode(RANGE_A)];
+    let read = Read {
+        ctx,
+        head: &head,
+        deadline: Some(until),
+        request: &request,
+        untranslated: false,
+    };
+    let answered = timeout_at(until, read.fetch(Begun::Nothing)).await;
+    let status = match answered {
+        Ok(Ok(answer)) => answer.status(),
+        Ok(Err(status)) => Some(status),
+        Err(_) => Some(reply::deadline_exceeded()),
+    };
+    match status {
+        Some(status) if is_healthy(&status) => Ok(()),
+        Some(status) => Err(format!("GET ERROR:{}", status.message).into()),
+        None => Err("GET ERROR:no status in the answer".into()),
+    }
+}
+
+/// A watch whose creation is answered.
+pub(super) async fn watch(ctx: Rc<WorkerContext>) -> Outcome {
+    let until = Instant::now() + limits::HEALTH_TIME;
+    match timeout_at(until, created(&ctx, until)).await {
+        Ok(Some(())) => Ok(()),
+        Ok(None) | Err(_) => Err("WATCH TIMEOUT".into()),
+    }
+}
+
+async fn created(ctx: &Rc<WorkerContext>, until: Instant) -> Option<()> {
+    let conn = ctx.pool.connection(until).await.ok()?;
+    let head = attempt::head(conn.target(), &etcd_client::head(WATCH, None), None);
+    let mut taken = conn.open(head, false).ok()?;
+    taken.body.send_data(frame::encode(WATCH_A), false).ok()?;
+    let mut body = taken.response.await.ok()?.into_body();
+    let first = poll_fn(|cx| body.poll_data(cx)).await;
+    matches!(first, Some(Ok(_))).then_some(())
+}
+
+fn is_healthy(status: &Status) -> bool {
+    match status.code {
+        Code::Ok | Code::PermissionDenied => true,
+        Code::InvalidArgument => status.message == "etcdserver: user name is empty",
+        _ => false,
+    }
+}

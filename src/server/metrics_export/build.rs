@@ -1,0 +1,24 @@
+//! The program itself.
+
+use super::MetricsCollector;
+use super::family::{Family, alone, gauge};
+
+impl MetricsCollector {
+    pub(super) fn build(&self) -> Vec<Family> {
+        let version = vec![env!("CARGO_PKG_VERSION").to_owned()];
+        vec![
+            gauge(
+                "etcd_edge_build_info",
+                "1, with the version of the program.",
+                &["version"],
+                vec![(version, 1.0)],
+            ),
+            gauge(
+                "etcd_edge_workers",
+                "Worker threads.",
+                &[],
+                alone(self.metrics.workers().count() as u64),
+            ),
+        ]
+    }
+}

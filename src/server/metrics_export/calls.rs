@@ -1,0 +1,147 @@
+//! Clients' calls by method and code, as go-grpc shows them, and what became of them.
+
+use super::MetricsCollector;
+use super::family::{Family, HistogramSample, Sample, counter, gauge, histogram};
+use crate::metrics::{CallMetrics, Counter, LATENCIES, Limit, MethodLabels, WorkerMetrics};
+
+/// In the order of go-grpc.
+const CALL: &[&str] = &["grpc_method", "grpc_service", "grpc_type"];
+
+impl MetricsCollector {
+    pub(super) fn calls(&self) -> Vec<Family> {
+        let limit = |(limit, name): &(Limit, &str)| {
+            let hits = self.sum(|w| w.limits[*limit as usize].get());
+            (vec![(*name).to_owned()], hits as f64)
+        };
+        let verdict = |name: &str, of: fn(&WorkerMetrics) -> &Counter| {
+            let value = self.sum(|w| of(w).get());
+            (vec![name.to_owned()], value as f64)
+        };
+        vec![
+            counter(
+                "grpc_server_started_total",
+                "Calls that arrived.",
+                CALL,
+                self.per_method(|_, calls| calls.started.get()),
+            ),
+            counter(
+                "grpc_server_handled_total",
+                "Calls that ended, by code.",
+                &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
+                self.handled(),
+            ),
+            counter(
+                "grpc_server_msg_received_total",
+                "Messages from clients. A unary call has one.",
+                CALL,
+                self.per_method(|labels, calls| match labels.unary {
+                    true => calls.started.get(),
+                    false => calls.received.get(),
+                }),
+            ),
+            counter(
+                "grpc_server_msg_sent_total",
+                "Messages to clients. A unary call that ends well has one.",
+                CALL,
+                self.per_method(|labels, calls| match labels.unary {
+                    true => calls.handled[0].get(),
+                    false => calls.sent.get(),
+                }),
+            ),
+            histogram(
+                "etcd_edge_call_duration_seconds",
+                "From the arrival of a unary call to its end, whatever its code.",
+                &["grpc_method", "grpc_service"],
+                &LATENCIES,
+                self.took(),
+            ),
+            gauge(
+                "etcd_edge_calls",
+                "Calls open.",
+                &[],
+                self.plain(|w| &w.open_calls),
+            ),
+            counter(
+                "etcd_edge_retries_total",
+                "Attempts at a call beyond its first.",
+                &[],
+                self.plain(|w| &w.retries),
+            ),
+            counter(
+                "etcd_edge_failed_attempts_total",
+                "Attempts at a call that failed, by what came of it: sent again, sent again after a pause, given to the client.",
+                &["verdict"],
+                vec![
+                    verdict("again", |w| &w.failed_attempts.again),
+                    verdict("after_pause", |w| &w.failed_attempts.after_pause),
+                    verdict("give", |w| &w.failed_attempts.given),
+                ],
+            ),
+            counter(
+                "etcd_edge_hedged_reads_total",
+                "Silent reads that were also sent to another endpoint.",
+                &[],
+                self.plain(|w| &w.hedges),
+            ),
+            counter(
+                "etcd_edge_limit_hits_total",
+                "Bounds that clients met.",
+                &["limit"],
+                Limit::ALL.iter().map(limit).collect(),
+            ),
+            counter(
+                "etcd_edge_records_dropped_total",
+                "Calls whose log line or span was lost.",
+                &["kind"],
+                vec![
+                    (vec!["line".into()], self.metrics.records.lines.get() as f64),
+                    (vec!["span".into()], self.metrics.records.spans.get() as f64),
+                ],
+            ),
+        ]
+    }
+
+    /// Only methods that were called, as go-grpc shows them.
+    fn called(&self) -> impl Iterator<Item = (usize, &MethodLabels)> {
+        let methods = self.metrics.methods.iter().enumerate();
+        methods.filter(|(n, _)| self.sum(|w| w.calls[*n].started.get()) > 0)
+    }
+
+    fn per_method(&self, of: fn(&MethodLabels, &CallMetrics) -> u64) -> Vec<Sample> {
+        let sample = |(n, labels): (usize, &MethodLabels)| {
+            let value = self.sum(|w| of(labels, &w.calls[n]));
+            (call_labels(labels), value as f64)
+        };
+        self.called().map(sample).collect()
+    }
+
+    fn handled(&self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (n, labels) in self.called() {
+            for (code, name) in self.metrics.code_names.iter().enumerate() {
+                let value = self.sum(|w| w.calls[n].handled[code].get());
+                if value > 0 {
+                    let mut labels = call_labels(labels);
+                    labels.insert(0, (*name).to_owned());
+                    samples.push((labels, value as f64));
+                }
+            }
+        }
+        samples
+    }
+
+    fn took(&self) -> Vec<(Vec<String>, HistogramSample)> {
+        let unary = self.called().filter(|(_, labels)| labels.unary);
+        let sample = |(n, labels): (usize, &MethodLabels)| {
+            let names = vec![labels.method.to_owned(), labels.service.to_owned()];
+            (names, self.fallen(|w| &w.calls[n].took))
+        };
+        unary.map(sample).collect()
+    }
+}
+
+fn call_labels(labels: &MethodLabels) -> Vec<String> {
+    [labels.method, labels.service, labels.kind]
+        .map(str::to_owned)
+        .to_vec()
+}

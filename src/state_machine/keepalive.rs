@@ -1,0 +1,216 @@
+//! Whether a connection's peer is silent while something is asked of it (E5), or an idle client is gone.
+//!
+//! Looks are coarse: a ping leaves up to one look late, never early, so two pings are at least
+//! [`KeepaliveOptions::time`] apart.
+
+use std::time::{Duration, Instant};
+
+/// When to ping a peer, and when to give it up.
+#[derive(Debug, Clone, Copy)]
+pub struct KeepaliveOptions {
+    /// Silence after which a ping is sent.
+    pub time: Duration,
+    /// Silence after a ping that means the connection is dead.
+    pub timeout: Duration,
+    /// Ping even with no call open.
+    pub without_calls: bool,
+}
+
+/// What a look says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepaliveAction {
+    /// Nothing to do.
+    Fine,
+    /// Send a ping.
+    Ping,
+    /// No answer to the last ping came in time.
+    Dead,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub struct KeepaliveState {
+    keepalive: KeepaliveOptions,
+    /// Arrivals of bytes as of the last look.
+    reads: u64,
+    last_read: Instant,
+    /// When the unanswered ping left.
+    pinged: Option<Instant>,
+}
+
+impl KeepaliveState {
+    /// For a connection that is up since `now`; see [`KeepaliveState::look`] for `reads`.
+    pub fn new(keepalive: KeepaliveOptions, reads: u64, now: Instant) -> KeepaliveState {
+        KeepaliveState {
+            keepalive,
+            reads,
+            last_read: now,
+            pinged: None,
+        }
+    }
+
+    /// Looks: `reads` grows whenever bytes arrive, and any byte is a sign of life.
+    pub fn look(&mut self, reads: u64, open_calls: usize, now: Instant) -> KeepaliveAction {
+        if reads != self.reads {
+            self.reads = reads;
+            self.last_read = now;
+            self.pinged = None;
+        }
+        if let Some(pinged) = self.pinged {
+            let over = now.saturating_duration_since(pinged) >= self.keepalive.timeout;
+            return if over {
+                KeepaliveAction::Dead
+            } else {
+                KeepaliveAction::Fine
+            };
+        }
+        let asked = open_calls > 0 || self.keepalive.without_calls;
+        if asked && now.saturating_duration_since(self.last_read) >= self.keepalive.time {
+            self.pinged = Some(now);
+            return KeepaliveAction::Ping;
+        }
+        KeepaliveAction::Fine
+    }
+
+    /// When to look again, after a look at `now`: at the moment a ping is due or its answer overdue if
+    /// nothing arrives till then, and so often that no ping is late by more than a quarter of its time.
+    pub fn next_look(&self, now: Instant) -> Instant {
+        let due = match self.pinged {
+            Some(pinged) => pinged.checked_add(self.keepalive.timeout),
+            None => self.last_read.checked_add(self.keepalive.time),
+        };
+        let quarter = now + self.keepalive.time.min(LONGEST) / 4;
+        due.map_or(quarter, |due| due.min(quarter)).max(now)
+    }
+}
+
+/// Any clock can express so much.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn keepalive(without_calls: bool) -> KeepaliveOptions {
+        let (time, timeout) = (Duration::from_secs(10), Duration::from_secs(20));
+        KeepaliveOptions {
+            time,
+            timeout,
+            without_calls,
+        }
+    }
+
+    #[test]
+    fn a_silent_peer_with_calls_is_pinged_and_given_up() {
+        let start = Instant::now();
+        let mut silence = KeepaliveState::new(keepalive(false), 0, start);
+        let looks: Vec<KeepaliveAction> = (1..=6)
+            .map(|n| silence.look(0, 1, start + Duration::from_secs(5 * n)))
+            .collect();
+        assert_eq!(looks[..2], [KeepaliveAction::Fine, KeepaliveAction::Ping]);
+        assert_eq!(looks[2..5], [KeepaliveAction::Fine; 3]);
+        assert_eq!(looks[5], KeepaliveAction::Dead);
+    }
+
+    #[test]
+    fn any_byte_is_a_sign_of_life() {
+        let start = Instant::now();
+        let mut silence = KeepaliveState::new(keepalive(false), 0, start);
+        assert_eq!(
+            silence.look(0, 1, start + Duration::from_secs(10)),
+            KeepaliveAction::Ping
+        );
+        assert_eq!(
+            silence.look(1, 1, start + Duration::from_secs(40)),
+            KeepaliveAction::Fine
+        );
+        assert_eq!(
+            silence.look(1, 1, start + Duration::from_secs(50)),
+            KeepaliveAction::Ping
+        );
+    }
+
+    #[test]
+    fn without_a_timeout_a_silent_peer_is_pinged_once_and_kept() {
+        let start = Instant::now();
+        let keepalive = KeepaliveOptions {
+            timeout: Duration::MAX,
+            ..keepalive(true)
+        };
+        let mut silence = KeepaliveState::new(keepalive, 0, start);
+        let mut looks = Vec::new();
+        let mut now = start;
+        while now < start + Duration::from_secs(100_000) {
+            now = silence.next_look(now);
+            looks.push(silence.look(0, 0, now));
+        }
+        assert_eq!(
+            looks
+                .iter()
+                .filter(|l| **l == KeepaliveAction::Ping)
+                .count(),
+            1
+        );
+        assert!(!looks.contains(&KeepaliveAction::Dead));
+    }
+
+    proptest! {
+        /// A peer that says nothing from some moment on is pinged within its time and a quarter, never
+        /// sooner, and given up when the answer is overdue; few looks are needed for it.
+        #[test]
+        fn looks_come_when_they_are_needed(
+            last_word in 0u64..100_000, time in 1u64..20_000, timeout in 1u64..20_000,
+        ) {
+            let start = Instant::now();
+            let at = |millis| start + Duration::from_millis(millis);
+            let keepalive = KeepaliveOptions {
+                time: Duration::from_millis(time),
+                timeout: Duration::from_millis(timeout),
+                without_calls: true,
+            };
+            let mut silence = KeepaliveState::new(keepalive, 0, start);
+            let (mut now, mut reads, mut pinged) = (start, 0, None);
+            loop {
+                let next = silence.next_look(now);
+                prop_assert!(next > now);
+                // Something arrives all the time until the last word.
+                reads += u64::from(now < at(last_word));
+                now = next;
+                match silence.look(reads, 0, now) {
+                    KeepaliveAction::Fine => {}
+                    KeepaliveAction::Ping if now < at(last_word) => {
+                        prop_assert!(false, "pinged while it spoke");
+                    }
+                    KeepaliveAction::Ping => pinged = Some(now),
+                    KeepaliveAction::Dead => break,
+                }
+            }
+            let pinged = pinged.unwrap();
+            let quarters = Duration::from_millis(time) * 5 / 4;
+            prop_assert!(pinged >= at(last_word.max(time)));
+            prop_assert!(pinged <= at(last_word) + quarters + Duration::from_millis(1), "late");
+            prop_assert_eq!(now, pinged + Duration::from_millis(timeout));
+        }
+
+        /// etcd strikes pings without a call, and pings too close together.
+        #[test]
+        fn no_ping_that_etcd_would_strike(
+            steps in prop::collection::vec((0u64..12, 0usize..2, any::<bool>()), 1..200),
+            without_calls in any::<bool>(),
+        ) {
+            let start = Instant::now();
+            let mut silence = KeepaliveState::new(keepalive(without_calls), 0, start);
+            let (mut at, mut reads, mut last) = (0, 0, None::<u64>);
+            for (seconds, open, arrived) in steps {
+                at += seconds;
+                reads += u64::from(arrived);
+                if silence.look(reads, open, start + Duration::from_secs(at)) == KeepaliveAction::Ping {
+                    prop_assert!(open > 0 || without_calls);
+                    prop_assert!(last.is_none_or(|last| at - last >= 10));
+                    last = Some(at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One worker's choice among the endpoints that take calls, for policies that choose for each call.
+//!
+//! Each worker has one of its own, so that nothing is shared that is written per call. What endpoints
+//! there are, and what part of the calls is theirs, is the picker's to say. Only those are chosen that
+//! the worker has a connection to; nobody waits for another.
+
+use super::types::{EndpointId, Policy};
+
+/// One endpoint's part of the calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Whose.
+    pub endpoint: EndpointId,
+    /// Beside the others' weights; never 0.
+    pub weight: u32,
+}
+
+/// See the head of the file.
+#[derive(Debug, Clone)]
+pub struct Balancer {
+    policy: Policy,
+    turns: Vec<Turn>,
+}
+
+#[derive(Debug, Clone)]
+struct Turn {
+    share: Share,
+    /// What it is owed: grows by its weight with each choice, and falls by all weights when it is
+    /// chosen, so that turns are spread evenly.
+    owed: i64,
+}
+
+impl Balancer {
+    /// With no endpoints yet.
+    pub fn new(policy: Policy) -> Balancer {
+        Balancer {
+            policy,
+            turns: Vec::new(),
+        }
+    }
+
+    /// The picker says who takes calls now. Who was there keeps what it is owed.
+    pub fn set(&mut self, shares: &[Share]) {
+        let turn = |share: &Share| {
+            let was = self
+                .turns
+                .iter()
+                .find(|t| t.share.endpoint == share.endpoint);
+            Turn {
+                share: *share,
+                owed: was.map_or(0, |turn| turn.owed),
+            }
+        };
+        self.turns = shares.iter().map(turn).collect();
+    }
+
+    /// The endpoints that take calls.
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
+        self.turns.iter().map(|turn| turn.share.endpoint)
+    }
+
+    /// The endpoint for the next call. `calls` tells how many are open at an endpoint; `None` for one
+    /// that cannot be used just now.
+    pub fn choose(&mut self, calls: impl Fn(EndpointId) -> Option<u64>) -> Option<EndpointId> {
+        let mut all = 0;
+        let mut chosen: Option<(usize, u64)> = None;
+        for n in 0..self.turns.len() {
+            let Some(open) = calls(self.turns[n].share.endpoint) else {
+                continue;
+            };
+            let turn = &mut self.turns[n];
+            turn.owed += i64::from(turn.share.weight);
+            all += i64::from(turn.share.weight);
+            if chosen.is_none_or(|(best, best_open)| self.is_better((n, open), (best, best_open))) {
+                chosen = Some((n, open));
+            }
+        }
+        let turn = &mut self.turns[chosen?.0];
+        turn.owed -= all;
+        Some(turn.share.endpoint)
+    }
+
+    fn is_better(&self, (n, open): (usize, u64), (best, best_open): (usize, u64)) -> bool {
+        let (turn, best) = (&self.turns[n], &self.turns[best]);
+        let by_turn = turn.owed > best.owed;
+        if self.policy != Policy::LeastLoaded {
+            return by_turn;
+        }
+        // The load with this call, for its weight; cross-multiplied. Among equals each has its turn.
+        let load = (u128::from(open) + 1) * u128::from(best.share.weight);
+        let best_load = (u128::from(best_open) + 1) * u128::from(turn.share.weight);
+        load < best_load || load == best_load && by_turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn shares(weights: &[u32]) -> Vec<Share> {
+        let share = |(n, weight): (usize, &u32)| Share {
+            endpoint: EndpointId(n as u64),
+            weight: *weight,
+        };
+        weights.iter().enumerate().map(share).collect()
+    }
+
+    fn spread(policy: Policy, weights: &[u32]) -> Balancer {
+        let mut spread = Balancer::new(policy);
+        spread.set(&shares(weights));
+        spread
+    }
+
+    #[test]
+    fn each_has_its_turn() {
+        let mut spread = spread(Policy::RoundRobin, &[10, 10, 10]);
+        let order: Vec<u64> = (0..6)
+            .map(|_| spread.choose(|_| Some(0)).unwrap().0)
+            .collect();
+        assert_eq!(order[..3], order[3..]);
+        assert_eq!(order[..3].iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn the_least_loaded_is_chosen_and_ties_go_round() {
+        let mut spread = spread(Policy::LeastLoaded, &[10, 10, 10]);
+        let loads = [4, 1, 2];
+        let chosen = spread.choose(|e| Some(loads[e.place()]));
+        assert_eq!(chosen, Some(EndpointId(1)));
+        let mut told = BTreeMap::new();
+        for _ in 0..300 {
+            *told.entry(spread.choose(|_| Some(0)).unwrap()).or_insert(0) += 1;
+        }
+        assert!(
+            told.values().all(|count| (99..=101).contains(count)),
+            "{told:?}"
+        );
+        // One that has just come back takes a tenth of what the others take.
+        spread.set(&shares(&[10, 1, 10]));
+        let loads = [4, 0, 4];
+        let chosen = spread.choose(|e| Some(loads[e.place()]));
+        assert_ne!(chosen, Some(EndpointId(1)));
+        let loads = [8, 0, 12];
+        assert_eq!(
+            spread.choose(|e| Some(loads[e.place()])),
+            Some(EndpointId(0))
+        );
+        let loads = [10, 0, 12];
+        assert_eq!(
+            spread.choose(|e| Some(loads[e.place()])),
+            Some(EndpointId(1))
+        );
+    }
+
+    #[test]
+    fn who_cannot_be_used_is_passed_over_and_is_owed_nothing_for_it() {
+        let mut spread = spread(Policy::RoundRobin, &[1, 1]);
+        for _ in 0..1000 {
+            let only = |e: EndpointId| (e.0 == 0).then_some(0);
+            assert_eq!(spread.choose(only), Some(EndpointId(0)));
+        }
+        let after: Vec<u64> = (0..10)
+            .map(|_| spread.choose(|_| Some(0)).unwrap().0)
+            .collect();
+        assert_eq!(after.iter().sum::<u64>(), 5);
+        assert_eq!(spread.choose(|_| None), None);
+    }
+
+    proptest! {
+        /// Over any number of calls each has its part, give or take what one turn of all weighs; and
+        /// nobody waits longer than that for a turn.
+        #[test]
+        fn each_gets_its_part(
+            weights in prop::collection::vec(1u32..50, 1..8),
+            calls in 1u64..2_000,
+        ) {
+            let mut spread = spread(Policy::Weighted, &weights);
+            let all: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+            let mut told = vec![0u64; weights.len()];
+            for call in 1..=calls {
+                told[spread.choose(|_| Some(0)).unwrap().place()] += 1;
+                for (n, weight) in weights.iter().enumerate() {
+                    // Smooth: never more than a few calls off its part.
+                    let part = call * u64::from(*weight);
+                    let off = (told[n] * all).abs_diff(part);
+                    prop_assert!(off <= all * weights.len() as u64, "{told:?} of {weights:?}");
+                }
+            }
+        }
+
+        /// Whatever changes meanwhile, only who takes calls and can be used is chosen, and if there is
+        /// one, one is.
+        #[test]
+        fn only_who_can_be_used_is_chosen(
+            policy in 0usize..3,
+            steps in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>()), 1..200),
+        ) {
+            let policy = [Policy::RoundRobin, Policy::Weighted, Policy::LeastLoaded][policy];
+            let mut spread = Balancer::new(policy);
+            for (there, up, seed) in steps {
+                let mut rng = fastrand::Rng::with_seed(u64::from(seed));
+                let all = (0..8u64).filter(|n| there & (1 << n) != 0);
+                let shares: Vec<Share> = all
+                    .map(|n| Share { endpoint: EndpointId(n), weight: rng.u32(1..1000) })
+                    .collect();
+                spread.set(&shares);
+                let loads: Vec<u64> = (0..8).map(|_| rng.u64(0..100)).collect();
+                for _ in 0..10 {
+                    let usable = |e: EndpointId| (up & (1 << e.0) != 0).then_some(loads[e.place()]);
+                    match spread.choose(usable) {
+                        Some(e) => {
+                            prop_assert!(there & up & (1 << e.0) != 0);
+                            if policy == Policy::LeastLoaded {
+                                let load = |s: &Share| (loads[s.endpoint.place()] + 1) as f64 / f64::from(s.weight);
+                                let usable = shares.iter().filter(|s| up & (1 << s.endpoint.0) != 0);
+                                let least = usable.map(load).fold(f64::MAX, f64::min);
+                                let own = shares.iter().find(|s| s.endpoint == e).unwrap();
+                                prop_assert!(load(own) <= least * 1.000_001);
+                            }
+                        }
+                        None => prop_assert_eq!(there & up, 0),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! Which endpoint serves: one, picked at random, until it fails; then another (E1). Or, where the policy
+//! says so, the one that leads; or all that are well, each with its part of the calls.
+//!
+//! A failed endpoint rests for a backoff with jitter (E4) and is then a candidate like any other. Where
+//! calls are spread, one that does much worse than the others is left out for a while (`outlier.rs`),
+//! though never more than half of them, and not where nothing else is there; and whoever comes back
+//! does so slowly. What part is whose is decided here, the turns are each worker's own (`spread.rs`).
+//!
+//! The machine knows endpoints by the ids that it gave them when they came to the list. It leaves
+//! connections, and what counts as a failure, to `upstream/`.
+
+mod balancer;
+#[cfg(test)]
+mod balancer_tests;
+mod outlier;
+mod types;
+
+use std::time::{Duration, Instant};
+
+use crate::limits;
+
+pub use balancer::{Balancer, Share};
+use outlier::Outlier;
+pub use outlier::{Cause, STEPS, Seen, step};
+pub use types::{EndpointId, Policy, Tried};
+
+/// What to do for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    /// Use this endpoint.
+    Use(EndpointId),
+    /// All endpoints rest; none may be dialed before this time.
+    Wait(Instant),
+}
+
+/// How an endpoint is, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It serves all calls.
+    Serves,
+    /// It takes its part of the calls, in tenths of a full one.
+    Shares(u32),
+    /// It would serve if the one that does failed.
+    Ready,
+    /// It has failed and is not tried just now.
+    Rests,
+    /// It is left out, since it did much worse than the others.
+    LeftOut,
+}
+
+/// The state of all endpoints.
+#[derive(Debug, Clone, Default)]
+pub struct Picker {
+    policy: Policy,
+    endpoints: Vec<EndpointEntry>,
+    current: Option<EndpointId>,
+    /// The last that served and failed.
+    failed_last: Option<EndpointId>,
+    /// The next id.
+    next: u64,
+}
+
+#[derive(Debug, Clone)]
+struct EndpointEntry {
+    id: EndpointId,
+    /// In a row, for the backoff.
+    failures: u32,
+    /// Not a candidate before.
+    rests_until: Option<Instant>,
+    weight: u32,
+    outlier: Outlier,
+}
+
+impl EndpointEntry {
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+}
+
+impl Picker {
+    /// Without endpoints.
+    pub fn new(policy: Policy) -> Picker {
+        Picker {
+            policy,
+            ..Picker::default()
+        }
+    }
+
+    /// One more endpoint, with its weight beside the others', at least 1; `None` when there are
+    /// [`limits::MAX_ENDPOINTS`].
+    pub fn add(&mut self, weight: u32) -> Option<EndpointId> {
+        if self.endpoints.len() >= limits::MAX_ENDPOINTS {
+            return None;
+        }
+        // While there is a bit for each, none is shared either: a call that has tried one would not
+        // see the other, however few there are (E1). Ends, since a place, or a bit, is free.
+        let own_bit = self.endpoints.len() < Tried::BITS;
+        let taken = |id: EndpointId| {
+            let shares = |e: &EndpointEntry| {
+                e.id.place() == id.place() || own_bit && Tried::bit(e.id) == Tried::bit(id)
+            };
+            self.endpoints.iter().any(shares)
+        };
+        let mut id = EndpointId(self.next);
+        while taken(id) {
+            id.0 += 1;
+        }
+        self.next = id.0 + 1;
+        self.endpoints.push(EndpointEntry {
+            id,
+            failures: 0,
+            rests_until: None,
+            weight: weight.max(1),
+            outlier: Outlier::default(),
+        });
+        Some(id)
+    }
+
+    /// The endpoint's weight is this from now on, at least 1.
+    pub fn weigh(&mut self, endpoint: EndpointId, weight: u32) {
+        let mut entries = self.endpoints.iter_mut();
+        if let Some(entry) = entries.find(|e| e.id == endpoint) {
+            entry.weight = weight.max(1);
+        }
+    }
+
+    /// The endpoint is in the list no more. The last one stays: a list is never empty.
+    pub fn remove(&mut self, endpoint: EndpointId) {
+        if self.endpoints.len() <= 1 {
+            return;
+        }
+        self.endpoints.retain(|e| e.id != endpoint);
+        self.current.take_if(|current| *current == endpoint);
+        self.failed_last.take_if(|last| *last == endpoint);
+    }
+
+    /// The endpoint that serves now, if one was picked and has not failed.
+    pub fn current(&self) -> Option<EndpointId> {
+        self.current
+    }
+
+    /// The endpoint for the next call, or where calls are spread, one to begin with. `chance` is any
+    /// random number.
+    pub fn pick(&mut self, now: Instant, chance: u64) -> Pick {
+        if let Some(current) = self.current {
+            return Pick::Use(current);
+        }
+        // The one that failed last is the last choice, however short its rest: what made it fail
+        // mostly lasts longer.
+        let mut others = Tried::default();
+        self.failed_last.into_iter().for_each(|e| others.add(e));
+        let candidate = self.candidate(now, others, chance);
+        match candidate.or_else(|| self.candidate(now, Tried::default(), chance)) {
+            Some(endpoint) => {
+                if !self.policy.spreads() {
+                    self.current = Some(endpoint);
+                }
+                Pick::Use(endpoint)
+            }
+            None => Pick::Wait(self.first_return().unwrap_or(now)),
+        }
+    }
+
+    /// An endpoint for the second try of a call, none of `tried`; the serving one if possible.
+    pub fn other(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
+        match self.current {
+            Some(current) if !tried.contains(current) => Some(current),
+            _ => self.candidate(now, tried, chance),
+        }
+    }
+
+    /// The endpoint could not be reached, broke, or stalled; `lived` is how long its connection
+    /// had been up. Reports that come while it already rests change nothing: many calls and
+    /// workers report one event. Nor do those of an endpoint that is in the list no more.
+    pub fn failed(&mut self, endpoint: EndpointId, lived: Duration, now: Instant, chance: u64) {
+        if self.current == Some(endpoint) {
+            self.current = None;
+            self.failed_last = Some(endpoint);
+        }
+        let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint) else {
+            return;
+        };
+        if entry.rests(now) {
+            return;
+        }
+        if lived >= limits::STEADY_TIME {
+            entry.failures = 0;
+        }
+        let until = now + backoff(entry.failures, chance);
+        entry.rests_until = Some(until);
+        entry.outlier.comes_back(until);
+        entry.failures = entry.failures.saturating_add(1);
+    }
+
+    /// A connection to the endpoint is up: it may be used at once, but its failures are
+    /// forgotten only when a connection has lived for a while.
+    pub fn connected(&mut self, endpoint: EndpointId, now: Instant) {
+        if let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint)
+            && entry.rests_until.take().is_some()
+        {
+            entry.outlier.comes_back(now);
+        }
+    }
+
+    /// The endpoint whose member leads, which serves from now on if it is not resting, where the
+    /// policy is that the leader does.
+    pub fn leads(&mut self, endpoint: EndpointId, now: Instant) {
+        let mut ready = self.endpoints.iter().filter(|e| !e.rests(now));
+        if self.policy == Policy::Leader && ready.any(|e| e.id == endpoint) {
+            self.current = Some(endpoint);
+        }
+    }
+
+    /// What was seen since this was last called, a tick ago, of each endpoint. Says who is left out
+    /// from now on, and why.
+    pub fn saw(
+        &mut self,
+        seen: &[(EndpointId, Seen)],
+        now: Instant,
+    ) -> Option<(EndpointId, Cause)> {
+        for entry in &mut self.endpoints {
+            if let Some((_, seen)) = seen.iter().find(|(id, _)| *id == entry.id) {
+                entry.outlier.saw(*seen);
+            }
+        }
+        let out = self.endpoints.iter().filter(|e| e.outlier.is_out(now));
+        if !self.policy.spreads() || out.count() + 1 > self.endpoints.len() / 2 {
+            return None;
+        }
+        let takes_calls = |e: &&mut EndpointEntry| !e.rests(now) && !e.outlier.is_out(now);
+        let mut judged: Vec<&mut EndpointEntry> =
+            self.endpoints.iter_mut().filter(takes_calls).collect();
+        let outliers: Vec<&Outlier> = judged.iter().map(|e| &e.outlier).collect();
+        let (worst, cause) = outlier::worst(&outliers)?;
+        judged[worst].outlier.leave_out(now);
+        Some((judged[worst].id, cause))
+    }
+
+    /// Who takes calls now, and what part of them. Empty where one serves all, and while all rest.
+    pub fn shares(&self, now: Instant) -> Vec<Share> {
+        if !self.policy.spreads() {
+            return Vec::new();
+        }
+        let ready = || self.endpoints.iter().filter(|e| !e.rests(now));
+        let share = |e: &EndpointEntry| Share {
+            endpoint: e.id,
+            weight: e.outlier.tenths(now) * self.weight(e),
+        };
+        let well: Vec<Share> = ready()
+            .filter(|e| !e.outlier.is_out(now))
+            .map(share)
+            .collect();
+        if well.is_empty() {
+            return ready().map(share).collect();
+        }
+        well
+    }
+
+    fn weight(&self, entry: &EndpointEntry) -> u32 {
+        match self.policy {
+            Policy::Weighted => entry.weight,
+            _ => 1,
+        }
+    }
+
+    /// How an endpoint is; `None` for one that is not in the list.
+    pub fn standing(&self, endpoint: EndpointId, now: Instant) -> Option<Standing> {
+        let entry = self.endpoints.iter().find(|e| e.id == endpoint)?;
+        Some(if self.current == Some(endpoint) {
+            Standing::Serves
+        } else if entry.rests(now) {
+            Standing::Rests
+        } else if entry.outlier.is_out(now) {
+            Standing::LeftOut
+        } else if self.policy.spreads() {
+            Standing::Shares(entry.outlier.tenths(now))
+        } else {
+            Standing::Ready
+        })
+    }
+
+    /// Any that does not rest and was not tried; of those that are left out only if there is no
+    /// other.
+    fn candidate(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
+        let ready = |e: &&EndpointEntry| !tried.contains(e.id) && !e.rests(now);
+        let well = |e: &&EndpointEntry| ready(e) && !e.outlier.is_out(now);
+        let any_well = self.endpoints.iter().any(|e| well(&e));
+        let fits = |e: &&EndpointEntry| if any_well { well(e) } else { ready(e) };
+        let count = self.endpoints.iter().filter(fits).count();
+        let place = usize::try_from(chance % u64::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0);
+        self.endpoints.iter().filter(fits).nth(place).map(|e| e.id)
+    }
+
+    fn first_return(&self) -> Option<Instant> {
+        self.endpoints.iter().filter_map(|e| e.rests_until).min()
+    }
+}
+
+/// The pause after so many failures in a row: doubling, bounded, ±20 %.
+pub fn backoff(failures: u32, chance: u64) -> Duration {
+    let doubled = limits::BACKOFF_FIRST.saturating_mul(1 << failures.min(16));
+    let base = doubled.min(limits::BACKOFF_LONGEST);
+    // 80 % to 120 % in 1/1024 steps.
+    let jitter = 819 + (chance % 411) as u32;
+    base * jitter / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_serves_until_it_fails() {
+        let now = Instant::now();
+        let (mut picker, _) = picker(3);
+        let Pick::Use(first) = picker.pick(now, 7) else {
+            panic!("nothing picked")
+        };
+        assert!((0..50).all(|chance| picker.pick(now, chance) == Pick::Use(first)));
+        picker.failed(first, Duration::ZERO, now, 0);
+        let Pick::Use(second) = picker.pick(now, 7) else {
+            panic!("nothing picked")
+        };
+        assert_ne!(first, second);
+        // The first one's return changes nothing: the second serves until it fails.
+        picker.connected(first, now);
+        assert_eq!(
+            picker.pick(now + Duration::from_secs(60), 1),
+            Pick::Use(second)
+        );
+    }
+
+    #[test]
+    fn every_endpoint_can_be_first() {
+        let now = Instant::now();
+        let firsts: std::collections::BTreeSet<_> = (0..3)
+            .map(|chance| match picker(3).0.pick(now, chance) {
+                Pick::Use(e) => e.place(),
+                Pick::Wait(_) => usize::MAX,
+            })
+            .collect();
+        assert_eq!(firsts.into_iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn one_event_reported_many_times_is_one_failure() {
+        let now = Instant::now();
+        let (mut picker, ids) = picker(1);
+        picker.pick(now, 0);
+        for _ in 0..100 {
+            picker.failed(ids[0], Duration::ZERO, now, 0);
+        }
+        let Pick::Wait(until) = picker.pick(now, 0) else {
+            panic!("it rests")
+        };
+        assert!(until - now <= limits::BACKOFF_FIRST);
+        assert_eq!(picker.pick(until, 0), Pick::Use(ids[0]));
+    }
+
+    #[test]
+    fn backoff_grows_and_is_bounded() {
+        assert!(backoff(0, 0) >= limits::BACKOFF_FIRST * 79 / 100);
+        for chance in [0, 410, 9999] {
+            assert!(backoff(40, chance) <= limits::BACKOFF_LONGEST * 121 / 100);
+            assert!(backoff(40, chance) >= limits::BACKOFF_LONGEST * 79 / 100);
+        }
+    }
+
+    #[test]
+    fn an_id_is_never_given_twice_and_no_place_is_shared() {
+        let (mut picker, mut ids) = picker(limits::MAX_ENDPOINTS);
+        assert_eq!(picker.add(1), None);
+        let mut seen: std::collections::BTreeSet<_> = ids.iter().copied().collect();
+        for round in 0..1000 {
+            let gone = ids.remove(round * 7 % ids.len());
+            picker.remove(gone);
+            let came = picker.add(1).unwrap();
+            assert!(seen.insert(came));
+            assert_eq!(gone.place(), came.place(), "the only place that is free");
+            ids.push(came);
+        }
+    }
+
+    #[test]
+    fn however_often_a_few_come_and_go_each_can_be_told_from_those_that_were_tried() {
+        let (mut picker, mut ids) = picker(3);
+        let now = Instant::now();
+        for round in 0..1000 {
+            // The first one stays.
+            picker.remove(ids.remove(1 + round % 2));
+            ids.push(picker.add(1).unwrap());
+            for id in &ids {
+                let mut tried = Tried::default();
+                tried.add(*id);
+                let others = ids.iter().filter(|other| *other != id);
+                assert!(
+                    others.into_iter().all(|other| !tried.contains(*other)),
+                    "{ids:?}"
+                );
+                assert!(picker.other(now, tried, 0).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_endpoint_that_went_touches_nobody() {
+        let now = Instant::now();
+        let (mut picker, ids) = picker(2);
+        picker.remove(ids[0]);
+        let came = picker.add(1).unwrap();
+        picker.failed(ids[0], Duration::ZERO, now, 0);
+        assert_eq!(picker.standing(came, now), Some(Standing::Ready));
+        assert_eq!(picker.standing(ids[1], now), Some(Standing::Ready));
+        // The last one stays.
+        picker.remove(came);
+        picker.remove(ids[1]);
+        assert_eq!(picker.pick(now, 0), Pick::Use(ids[1]));
+    }
+
+    fn picker(count: usize) -> (Picker, Vec<EndpointId>) {
+        let mut picker = Picker::default();
+        let ids = (0..count).map(|_| picker.add(1).unwrap()).collect();
+        (picker, ids)
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Pick(u64),
+        Other(u8, u64),
+        Failed(usize, u64, u64),
+        Connected(usize),
+        Pass(u64),
+        Come,
+        Go(usize),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            3 => any::<u64>().prop_map(Op::Pick),
+            3 => (any::<u8>(), any::<u64>()).prop_map(|(t, c)| Op::Other(t, c)),
+            3 => (0usize..6, 0u64..30_000, any::<u64>()).prop_map(|(e, l, c)| Op::Failed(e, l, c)),
+            3 => (0usize..6).prop_map(Op::Connected),
+            3 => (0u64..5_000).prop_map(Op::Pass),
+            1 => Just(Op::Come),
+            1 => (0usize..6).prop_map(Op::Go),
+        ];
+        prop::collection::vec(op, 0..100)
+    }
+
+    proptest! {
+        /// Against the naive account of who is there and who rests: the serving one never changes
+        /// without its own failure or its going, nothing that rests or went is handed out, a wait
+        /// ends with a candidate, and no wait is longer than the longest backoff.
+        #[test]
+        fn keeps_e1_and_e4(ops in ops()) {
+            let mut now = Instant::now();
+            let (mut picker, mut ids) = picker(4);
+            let mut serving: Option<EndpointId> = None;
+            let mut failed_last = None;
+            let mut rests = std::collections::BTreeMap::new();
+            for op in ops {
+                let is_ready = |e: &EndpointId| rests.get(e).is_none_or(|u: &Instant| *u <= now);
+                match op {
+                    Op::Pick(chance) => match picker.pick(now, chance) {
+                        Pick::Use(e) => {
+                            prop_assert!(ids.contains(&e));
+                            if let Some(s) = serving { prop_assert_eq!(s, e); }
+                            else {
+                                prop_assert!(is_ready(&e));
+                                prop_assert!(failed_last != Some(e)
+                                    || !ids.iter().any(|other| *other != e && is_ready(other)));
+                            }
+                            serving = Some(e);
+                        }
+                        Pick::Wait(until) => {
+                            prop_assert!(serving.is_none());
+                            prop_assert!(until > now && until - now <= limits::BACKOFF_LONGEST * 2);
+                            prop_assert!(!ids.iter().any(is_ready));
+                            let mut later = picker.clone();
+                            prop_assert!(matches!(later.pick(until, chance), Pick::Use(_)));
+                        }
+                    },
+                    Op::Other(bits, chance) => {
+                        let mut tried = Tried::default();
+                        let chosen = ids.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+                        chosen.for_each(|(_, e)| tried.add(*e));
+                        match picker.other(now, tried, chance) {
+                            Some(e) => {
+                                prop_assert!(ids.contains(&e) && !tried.contains(e));
+                                prop_assert!(serving == Some(e) || is_ready(&e));
+                            }
+                            None => prop_assert!(!ids.iter().any(|e| !tried.contains(*e) && is_ready(e))),
+                        }
+                    }
+                    Op::Failed(n, lived, chance) => {
+                        let e = ids[n % ids.len()];
+                        picker.failed(e, Duration::from_millis(lived), now, chance);
+                        if serving == Some(e) {
+                            serving = None;
+                            failed_last = Some(e);
+                        }
+                        if is_ready(&e) {
+                            let until = picker.endpoints.iter().find(|x| x.id == e).unwrap().rests_until;
+                            prop_assert!(until.is_some_and(|u| u > now));
+                            rests.insert(e, until.unwrap());
+                        }
+                        prop_assert_eq!(picker.standing(e, now), Some(Standing::Rests));
+                    }
+                    Op::Connected(n) => {
+                        let e = ids[n % ids.len()];
+                        picker.connected(e, now);
+                        rests.remove(&e);
+                    }
+                    Op::Pass(millis) => now += Duration::from_millis(millis),
+                    Op::Come => if ids.len() < 6 { ids.push(picker.add(1).unwrap()) },
+                    Op::Go(n) => {
+                        let e = ids[n % ids.len()];
+                        picker.remove(e);
+                        if ids.len() > 1 {
+                            ids.retain(|id| *id != e);
+                            rests.remove(&e);
+                            serving.take_if(|s| *s == e);
+                        }
+                    }
+                }
+                prop_assert_eq!(picker.current(), serving);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Whether a client pings more often than it may, by the rule that gRPC servers share: a ping that comes
+//! too soon after the last one is a strike, one strike more than allowed ends the connection, and whatever
+//! the server says of a call meanwhile forgives them all.
+//!
+//! Pings are first only counted, where bytes arrive ([`Heard`]), and judged a moment later, where it is
+//! known whether calls are open ([`PingStrikes`]).
+
+use std::time::{Duration, Instant};
+
+use crate::limits;
+
+/// Pings that arrived since the last look.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Of one of them something had been sent of a call since the ping before it.
+    forgiven: bool,
+    /// Pings, that one's included or since the last look.
+    pings: u32,
+}
+
+impl Heard {
+    /// One more; `answered` tells whether anything of a call was sent since the one before.
+    pub fn ping(&mut self, answered: bool) {
+        if answered {
+            *self = Heard {
+                forgiven: true,
+                pings: 0,
+            };
+        }
+        self.pings = self.pings.saturating_add(1);
+    }
+
+    /// What there was, if anything; none from then on.
+    pub fn take(&mut self) -> Option<Heard> {
+        let heard = std::mem::take(self);
+        (heard.pings > 0).then_some(heard)
+    }
+}
+
+/// The strikes of one connection.
+#[derive(Debug)]
+pub struct PingStrikes {
+    /// Between two pings while calls are open. Zero: pings may come as they like.
+    least: Duration,
+    last: Option<Instant>,
+    strikes: u32,
+}
+
+impl PingStrikes {
+    /// None yet.
+    pub fn new(least: Duration) -> PingStrikes {
+        PingStrikes {
+            least,
+            last: None,
+            strikes: 0,
+        }
+    }
+
+    /// Whether anything is judged.
+    pub fn is_on(&self) -> bool {
+        !self.least.is_zero()
+    }
+
+    /// Judges what was heard; true when it was too much.
+    pub fn judge(&mut self, heard: Heard, calls_open: bool, now: Instant) -> bool {
+        let mut pings = heard.pings;
+        if heard.forgiven {
+            self.strikes = 0;
+            self.last = Some(now);
+            pings -= 1;
+        }
+        let least = match calls_open {
+            true => self.least,
+            false => limits::PING_WITHOUT_CALLS,
+        };
+        for _ in 0..pings.min(limits::PING_STRIKES + 2) {
+            let early = |last| now.saturating_duration_since(last) < least;
+            self.strikes += u32::from(self.last.is_some_and(early));
+            self.last = Some(now);
+        }
+        self.is_on() && self.strikes > limits::PING_STRIKES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LEAST: Duration = Duration::from_secs(5);
+
+    fn heard(answered: &[bool]) -> Heard {
+        let mut heard = Heard::default();
+        answered.iter().for_each(|each| heard.ping(*each));
+        heard
+    }
+
+    /// Judges a ping at each of these seconds.
+    fn judged(calls_open: bool, seconds: &[u64]) -> Vec<bool> {
+        let (start, mut strikes) = (Instant::now(), PingStrikes::new(LEAST));
+        let at = |second: &u64| start + Duration::from_secs(*second);
+        let judge = |second| strikes.judge(heard(&[false]), calls_open, at(second));
+        seconds.iter().map(judge).collect()
+    }
+
+    #[test]
+    fn the_fourth_of_pings_that_come_too_soon_is_too_many() {
+        assert_eq!(judged(true, &[0, 1, 2, 3]), [false, false, false, true]);
+        assert_eq!(judged(true, &[0, 5, 10, 15, 20]), [false; 5]);
+        // A pause forgives nothing.
+        assert_eq!(
+            judged(true, &[0, 1, 2, 60, 61]),
+            [false, false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn without_a_call_only_a_ping_in_two_hours_is_none_too_many() {
+        assert_eq!(
+            judged(false, &[0, 60, 120, 180]),
+            [false, false, false, true]
+        );
+        assert_eq!(judged(false, &[0, 7200, 14_400, 21_600]), [false; 4]);
+    }
+
+    #[test]
+    fn pings_of_one_look_count_each() {
+        let now = Instant::now();
+        let mut strikes = PingStrikes::new(LEAST);
+        assert!(strikes.judge(heard(&[false; 4]), true, now));
+        assert!(!PingStrikes::new(LEAST).judge(heard(&[false; 3]), true, now));
+        assert!(!PingStrikes::new(Duration::ZERO).judge(heard(&[false; 100]), true, now));
+        assert_eq!(Heard::default().take(), None);
+    }
+
+    /// The rule, ping by ping, as it reads.
+    #[derive(Default)]
+    struct Model {
+        last: Option<u64>,
+        strikes: u32,
+    }
+
+    impl Model {
+        fn ping(&mut self, answered: bool, calls_open: bool, second: u64) {
+            if answered {
+                self.strikes = 0;
+            } else if let Some(last) = self.last {
+                let least = if calls_open { 5 } else { 7200 };
+                self.strikes += u32::from(second - last < least);
+            }
+            self.last = Some(second);
+        }
+    }
+
+    proptest! {
+        /// However pings are gathered into looks, it is what the rule says of them one by one. What was
+        /// heard before one that is forgiven is forgiven with it.
+        #[test]
+        fn strikes_are_those_of_the_rule(
+            looks in prop::collection::vec(
+                (0u64..8000, any::<bool>(), prop::collection::vec(any::<bool>(), 0..4)), 0..40,
+            ),
+        ) {
+            let (start, mut strikes, mut model) =
+                (Instant::now(), PingStrikes::new(LEAST), Model::default());
+            let mut second = 0;
+            for (pause, calls_open, pings) in looks {
+                second += if pause > 4000 { pause } else { pause % 12 };
+                pings.iter().for_each(|answered| model.ping(*answered, calls_open, second));
+                let too_many = heard(&pings).take().is_some_and(|heard| {
+                    strikes.judge(heard, calls_open, start + Duration::from_secs(second))
+                });
+                if !pings.is_empty() {
+                    prop_assert_eq!(strikes.strikes, model.strikes);
+                    prop_assert_eq!(too_many, model.strikes > 2);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The highest value noted for any key of a range: of revisions, how new an answer about the range must
+//! be; of times, when it must have been asked (R3).
+//!
+//! A map from intervals to values, without overlaps, in a treap whose nodes know the highest value below
+//! them: noting and asking cost the logarithm of its size. When it holds too many intervals, or keys of
+//! too many bytes, the lower half of its values becomes one value for all keys, which is more than need
+//! be and never less.
+
+use bytes::Bytes;
+
+use crate::wire::range::KeyRange;
+
+const NONE: u32 = u32::MAX;
+
+/// See the module.
+#[derive(Debug)]
+pub struct InvalidationFloors<T> {
+    nodes: Vec<Node<T>>,
+    free: Vec<u32>,
+    root: u32,
+    count: usize,
+    /// Bytes of the keys in `nodes`.
+    bytes: usize,
+    most_count: usize,
+    most_bytes: usize,
+    /// Of every key.
+    all: Option<T>,
+    /// The state of a generator of priorities.
+    chance: u64,
+}
+
+#[derive(Debug)]
+struct Node<T> {
+    range: KeyRange,
+    value: T,
+    /// The highest value in this tree.
+    most: T,
+    priority: u64,
+    left: u32,
+    right: u32,
+}
+
+impl<T: Copy + Ord> InvalidationFloors<T> {
+    /// Without a value for any key; for at most so many intervals and bytes of keys. `chance` is any
+    /// random number, so that no choice of keys makes the tree deep.
+    pub fn new(most_count: usize, most_bytes: usize, chance: u64) -> InvalidationFloors<T> {
+        InvalidationFloors {
+            nodes: Vec::new(),
+            free: Vec::new(),
+            root: NONE,
+            count: 0,
+            bytes: 0,
+            most_count,
+            most_bytes,
+            all: None,
+            chance: chance | 1,
+        }
+    }
+
+    /// The highest value noted for any key of the range.
+    pub fn highest(&self, range: &KeyRange) -> Option<T> {
+        self.all.max(self.within(self.root, range))
+    }
+
+    /// Notes a value for every key of the range.
+    pub fn raise(&mut self, range: &KeyRange, value: T) {
+        if range.is_empty() || self.all.is_some_and(|all| value <= all) {
+            return;
+        }
+        let (before, rest) = self.split(self.root, Some(range.start()));
+        let (inside, after) = self.split(rest, range.end());
+        // What is inside becomes one interval: of a higher value than need be, if one of them had it.
+        let value = match inside {
+            NONE => value,
+            inside => value.max(self.nodes[inside as usize].most),
+        };
+        self.discard(inside);
+        let node = self.place(range.clone(), value);
+        let root = self.merge(before, node);
+        self.root = self.merge(root, after);
+        if self.count > self.most_count || self.bytes > self.most_bytes {
+            self.collapse();
+        }
+    }
+
+    /// Notes a value for every key there is.
+    pub fn raise_all(&mut self, value: T) {
+        self.all = self.all.max(Some(value));
+        if self.root != NONE && self.nodes[self.root as usize].most <= value {
+            self.discard(self.root);
+            self.root = NONE;
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = InvalidationFloors::new(self.most_count, self.most_bytes, self.chance);
+    }
+
+    /// How many intervals it holds.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn within(&self, at: u32, range: &KeyRange) -> Option<T> {
+        let node = self.nodes.get(at as usize)?;
+        let ends_before = |end: Option<&Bytes>, start: &Bytes| end.is_some_and(|end| end <= start);
+        if ends_before(node.range.end(), range.start()) {
+            return self.within(node.right, range);
+        }
+        if ends_before(range.end(), node.range.start()) {
+            return self.within(node.left, range);
+        }
+        // It overlaps: so whatever lies between it and the range's ends does.
+        let below = self.from(node.left, range.start());
+        let above = self.until(node.right, range.end());
+        Some(node.value).max(below).max(above)
+    }
+
+    /// The highest of a tree's intervals that reach beyond `start`.
+    fn from(&self, at: u32, start: &Bytes) -> Option<T> {
+        let node = self.nodes.get(at as usize)?;
+        if node.range.end().is_some_and(|end| end <= start) {
+            return self.from(node.right, start);
+        }
+        let right = self.nodes.get(node.right as usize).map(|right| right.most);
+        Some(node.value).max(right).max(self.from(node.left, start))
+    }
+
+    /// The highest of a tree's intervals that begin before `end`.
+    fn until(&self, at: u32, end: Option<&Bytes>) -> Option<T> {
+        let node = self.nodes.get(at as usize)?;
+        if end.is_some_and(|end| end <= node.range.start()) {
+            return self.until(node.left, end);
+        }
+        let left = self.nodes.get(node.left as usize).map(|left| left.most);
+        Some(node.value).max(left).max(self.until(node.right, end))
+    }
+
+    /// Cuts a tree at a key: what lies before it, and the rest. `None` is behind all keys.
+    fn split(&mut self, at: u32, key: Option<&Bytes>) -> (u32, u32) {
+        let Some(node) = self.nodes.get(at as usize) else {
+            return (NONE, NONE);
+        };
+        let Some(cut) = key else {
+            return (at, NONE);
+        };
+        if cut <= node.range.start() {
+            let (before, rest) = self.split(node.left, key);
+            self.nodes[at as usize].left = rest;
+            self.update(at);
+            return (before, at);
+        }
+        if node.range.end().is_some_and(|end| end <= cut) {
+            let (before, rest) = self.split(node.right, key);
+            self.nodes[at as usize].right = before;
+            self.update(at);
+            return (at, rest);
+        }
+        // The key lies in the interval: it becomes two.
+        let (value, right) = (node.value, node.right);
+        let behind = KeyRange::between(cut.clone(), node.range.end().cloned());
+        let front = KeyRange::between(node.range.start().clone(), Some(cut.clone()));
+        self.bytes -= size(&node.range);
+        self.bytes += size(&front);
+        let node = &mut self.nodes[at as usize];
+        node.range = front;
+        node.right = NONE;
+        self.update(at);
+        let behind = self.place(behind, value);
+        (at, self.merge(behind, right))
+    }
+
+    /// Joins two trees, all of the one before all of the other.
+    fn merge(&mut self, before: u32, after: u32) -> u32 {
+        let (Some(first), Some(last)) = (
+            self.nodes.get(before as usize),
+            self.nodes.get(after as usize),
+        ) else {
+            return before.min(after);
+        };
+        if first.priority >= last.priority {
+            let right = self.merge(first.right, after);
+            self.nodes[before as usize].right = right;
+            self.update(before);
+            before
+        } else {
+            let left = self.merge(before, last.left);
+            self.nodes[after as usize].left = left;
+            self.update(after);
+            after
+        }
+    }
+
+    fn update(&mut self, at: u32) {
+        let node = &self.nodes[at as usize];
+        let most = |at: u32| self.nodes.get(at as usize).map(|node| node.most);
+        let below = most(node.left).max(most(node.right));
+        let value = node.value;
+        self.nodes[at as usize].most = below.map_or(value, |below| below.max(value));
+    }
+
+    fn place(&mut self, range: KeyRange, value: T) -> u32 {
+        self.count += 1;
+        self.bytes += size(&range);
+        // xorshift: never 0 when it was not.
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        let node = Node {
+            range,
+            value,
+            most: value,
+            priority: self.chance,
+            left: NONE,
+            right: NONE,
+        };
+        match self.free.pop() {
+            Some(at) => {
+                self.nodes[at as usize] = node;
+                at
+            }
+            None => {
+                self.nodes.push(node);
+                // Bounded by `most_count` and two more.
+                (self.nodes.len() - 1) as u32
+            }
+        }
+    }
+
+    /// Gives the nodes of a tree back.
+    fn discard(&mut self, at: u32) {
+        let mut trees = vec![at];
+        while let Some(at) = trees.pop() {
+            let Some(node) = self.nodes.get_mut(at as usize) else {
+                continue;
+            };
+            trees.extend([node.left, node.right]);
+            let empty = KeyRange::between(Bytes::new(), Some(Bytes::new()));
+            let range = std::mem::replace(&mut node.range, empty);
+            self.bytes -= size(&range);
+            self.count -= 1;
+            self.free.push(at);
+        }
+    }
+
+    /// The lower half becomes one value for all.
+    fn collapse(&mut self) {
+        let mut kept = Vec::with_capacity(self.count);
+        self.collect(self.root, &mut kept);
+        let mut values: Vec<T> = kept.iter().map(|(_, value)| *value).collect();
+        values.sort_unstable();
+        let all = values[values.len() / 2];
+        self.discard(self.root);
+        self.root = NONE;
+        self.all = self.all.max(Some(all));
+        for (range, value) in kept.into_iter().filter(|(_, value)| *value > all) {
+            let node = self.place(range, value);
+            self.root = self.merge(self.root, node);
+        }
+    }
+
+    /// The intervals of a tree in their order.
+    fn collect(&self, at: u32, into: &mut Vec<(KeyRange, T)>) {
+        if let Some(node) = self.nodes.get(at as usize) {
+            self.collect(node.left, into);
+            into.push((node.range.clone(), node.value));
+            self.collect(node.right, into);
+        }
+    }
+}
+
+fn size(range: &KeyRange) -> usize {
+    range.start().len() + range.end().map_or(0, Bytes::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn range() -> impl Strategy<Value = KeyRange> {
+        let key = || prop::collection::vec(0u8..4, 0..3).prop_map(Bytes::from);
+        (key(), key()).prop_map(|(key, end)| KeyRange::of(key, end))
+    }
+
+    /// Every key of up to three small bytes, and some behind all of them.
+    fn keys() -> Vec<Vec<u8>> {
+        let mut keys = vec![vec![]];
+        for a in 0..4 {
+            keys.push(vec![a]);
+            for b in 0..4 {
+                keys.push(vec![a, b]);
+                keys.extend((0..4).map(|c| vec![a, b, c]));
+            }
+        }
+        keys.push(vec![255]);
+        keys
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Raise(KeyRange, u32),
+        RaiseAll(u32),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            20 => (range(), 0u32..1000).prop_map(|(range, value)| Op::Raise(range, value)),
+            1 => (0u32..1000).prop_map(Op::RaiseAll),
+        ]
+    }
+
+    proptest! {
+        /// Against a value for each key: never below it; and exactly it, while nothing was made one.
+        #[test]
+        fn is_never_below_what_was_noted(
+            ops in prop::collection::vec(op(), 0..60), asked in range(), most in 4usize..100,
+        ) {
+            let keys = keys();
+            let mut floors = InvalidationFloors::new(most, 10_000, 7);
+            let mut naive: Vec<Option<u32>> = vec![None; keys.len()];
+            for op in &ops {
+                match op {
+                    Op::Raise(range, value) => {
+                        floors.raise(range, *value);
+                        for (key, noted) in keys.iter().zip(&mut naive) {
+                            if range.contains(key) {
+                                *noted = (*noted).max(Some(*value));
+                            }
+                        }
+                    }
+                    Op::RaiseAll(value) => {
+                        floors.raise_all(*value);
+                        naive.iter_mut().for_each(|noted| *noted = (*noted).max(Some(*value)));
+                    }
+                }
+                prop_assert!(floors.len() <= most);
+            }
+            let noted = keys.iter().zip(&naive).filter(|(key, _)| asked.contains(key));
+            let highest = noted.map(|(_, value)| *value).max().flatten();
+            if !asked.is_empty() {
+                prop_assert!(floors.highest(&asked) >= highest);
+            }
+        }
+
+        /// Of single keys it is exact.
+        #[test]
+        fn is_exact_for_single_keys(
+            writes in prop::collection::vec((0usize..86, 0u32..1000), 0..200), ask in 0usize..86,
+        ) {
+            let keys = keys();
+            let one = |n: usize| KeyRange::of(Bytes::from(keys[n].clone()), Bytes::new());
+            let mut floors = InvalidationFloors::new(1000, 10_000, 99);
+            for (key, value) in &writes {
+                floors.raise(&one(*key), *value);
+            }
+            let of = writes.iter().filter(|(key, _)| *key == ask).map(|(_, value)| *value).max();
+            prop_assert_eq!(floors.highest(&one(ask)), of);
+            let all = KeyRange::of(Bytes::from_static(&[0]), Bytes::from_static(&[0]));
+            let but_empty = writes.iter().filter(|(key, _)| *key != 0).map(|(_, v)| *v).max();
+            prop_assert_eq!(floors.highest(&all), but_empty);
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_becomes_one_value_for_all() {
+        let mut floors = InvalidationFloors::new(100, 1_000_000, 3);
+        let key = |n: u32| KeyRange::of(n.to_be_bytes().to_vec().into(), Bytes::new());
+        for n in 0..10_000u32 {
+            floors.raise(&key(n), n);
+            assert!(floors.len() <= 100);
+        }
+        assert_eq!(floors.highest(&key(9_999)), Some(9_999));
+        let other = floors.highest(&key(20_000)).unwrap();
+        assert!((9_800..9_999).contains(&other), "{other}");
+        // Keys count by their bytes too.
+        let mut floors = InvalidationFloors::new(100, 10_000, 3);
+        for n in 0..50u32 {
+            let long = [n.to_be_bytes().to_vec(), vec![0; 1_000]].concat();
+            floors.raise(&KeyRange::of(long.into(), Bytes::new()), n);
+            assert!(floors.bytes <= 10_000);
+        }
+        assert!(floors.len() < 5 && floors.all.is_some());
+    }
+}

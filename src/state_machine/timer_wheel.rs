@@ -1,0 +1,192 @@
+//! A timer wheel for many timers that nearly always end before they fire.
+//!
+//! Adding and removing are a few stores. Time comes in as ticks. A timer never fires before its
+//! tick, and fires when the wheel is advanced to it; whoever advances decides how coarse that is.
+
+/// Ticks the wheel looks ahead; a later timer is looked at again once per turn.
+const SLOTS: u64 = 128;
+
+/// Names a timer; stays unique after its place is used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    index: u32,
+    generation: u32,
+}
+
+/// Timers that carry a `T` each.
+#[derive(Debug)]
+pub struct TimerWheel<T> {
+    /// Keys by due tick, modulo the slots; keys of removed timers stay until their slot passes.
+    slots: Vec<Vec<Key>>,
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+    now: u64,
+    live: usize,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    generation: u32,
+    due: u64,
+    value: Option<T>,
+}
+
+impl<T> TimerWheel<T> {
+    /// Empty, at tick `now`.
+    pub fn new(now: u64) -> TimerWheel<T> {
+        let slots = (0..SLOTS).map(|_| Vec::new()).collect();
+        TimerWheel {
+            slots,
+            places: Vec::new(),
+            free: Vec::new(),
+            now,
+            live: 0,
+        }
+    }
+
+    /// Whether no timer is there.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Adds a timer for a tick; one that is not ahead fires at the next.
+    pub fn insert(&mut self, due: u64, value: T) -> Key {
+        let due = due.max(self.now + 1);
+        self.live += 1;
+        let place = |generation| Place {
+            generation,
+            due,
+            value: Some(value),
+        };
+        let key = match self.free.pop() {
+            Some(index) => {
+                let generation = self.places[index as usize].generation.wrapping_add(1);
+                self.places[index as usize] = place(generation);
+                Key { index, generation }
+            }
+            None => {
+                let index = self.places.len() as u32;
+                self.places.push(place(0));
+                Key {
+                    index,
+                    generation: 0,
+                }
+            }
+        };
+        self.file(key, due);
+        key
+    }
+
+    /// The value of a timer that has neither fired nor been removed.
+    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let place = &mut self.places[key.index as usize];
+        if place.generation == key.generation {
+            place.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Removes a timer; `None` if it has fired.
+    pub fn remove(&mut self, key: Key) -> Option<T> {
+        let place = &mut self.places[key.index as usize];
+        if place.generation != key.generation {
+            return None;
+        }
+        let value = place.value.take()?;
+        self.free.push(key.index);
+        self.live -= 1;
+        Some(value)
+    }
+
+    /// Goes to tick `to` and hands out what is due by then.
+    pub fn advance(&mut self, to: u64, mut fired: impl FnMut(T)) {
+        let passed = to.saturating_sub(self.now).min(SLOTS);
+        let first = self.now + 1;
+        self.now = self.now.max(to);
+        for tick in first..first + passed {
+            let slot = (tick % SLOTS) as usize;
+            let keys = std::mem::take(&mut self.slots[slot]);
+            for key in keys {
+                let place = &self.places[key.index as usize];
+                if place.generation != key.generation || place.value.is_none() {
+                    continue;
+                }
+                let due = place.due;
+                if due > to {
+                    self.file(key, due);
+                } else if let Some(value) = self.remove(key) {
+                    fired(value);
+                }
+            }
+        }
+    }
+
+    fn file(&mut self, key: Key, due: u64) {
+        let tick = due.min(self.now + SLOTS - 1).max(self.now + 1);
+        self.slots[(tick % SLOTS) as usize].push(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Insert(u64),
+        Remove(usize),
+        Advance(u64),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            (0u64..600).prop_map(Op::Insert),
+            any::<usize>().prop_map(Op::Remove),
+            prop_oneof![0u64..4, 0u64..700].prop_map(Op::Advance),
+        ];
+        prop::collection::vec(op, 0..200)
+    }
+
+    proptest! {
+        /// Against a plain list: the same timers fire at the same advance, none early, none
+        /// twice, none after its removal, none forgotten.
+        #[test]
+        fn fires_as_a_plain_list_would(ops in ops()) {
+            let mut wheel = TimerWheel::new(7);
+            let mut now = 7;
+            let mut list: Vec<(u64, u32, Key)> = Vec::new();
+            let mut name = 0;
+            for op in ops {
+                match op {
+                    Op::Insert(after) => {
+                        name += 1;
+                        let key = wheel.insert(now + after, name);
+                        list.push(((now + after).max(now + 1), name, key));
+                    }
+                    Op::Remove(n) if !list.is_empty() => {
+                        let (_, name, key) = list.swap_remove(n % list.len());
+                        prop_assert_eq!(wheel.get_mut(key).copied(), Some(name));
+                        prop_assert_eq!(wheel.remove(key), Some(name));
+                        prop_assert_eq!(wheel.remove(key), None);
+                        prop_assert_eq!(wheel.get_mut(key), None);
+                    }
+                    Op::Remove(_) => {}
+                    Op::Advance(by) => {
+                        now += by;
+                        let mut fired = Vec::new();
+                        wheel.advance(now, |name| fired.push(name));
+                        let mut expected: Vec<u32> =
+                            list.iter().filter(|t| t.0 <= now).map(|t| t.1).collect();
+                        list.retain(|t| t.0 > now);
+                        fired.sort_unstable();
+                        expected.sort_unstable();
+                        prop_assert_eq!(fired, expected);
+                    }
+                }
+                prop_assert_eq!(wheel.is_empty(), list.is_empty());
+            }
+        }
+    }
+}

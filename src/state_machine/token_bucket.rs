@@ -1,0 +1,96 @@
+//! A token bucket: so many at once, so many a second after that (S1).
+//!
+//! The clock is read only when the bucket looks empty. The price: after a pause up to twice the
+//! burst may pass at once; over all time never more than burst + rate × time.
+
+use std::time::{Duration, Instant};
+
+/// Tokens left and when they were last counted.
+#[derive(Debug, Clone)]
+pub struct TokenBucket {
+    burst: u32,
+    per_second: u32,
+    tokens: u32,
+    counted: Instant,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    pub fn new(burst: u32, per_second: u32, now: Instant) -> TokenBucket {
+        TokenBucket {
+            burst,
+            per_second,
+            tokens: burst,
+            counted: now,
+        }
+    }
+
+    /// Takes `n` tokens; false when they are not there, and then none is taken.
+    ///
+    /// `now` is a clock that is read only when the bucket looks empty: the common case costs a
+    /// subtraction.
+    pub fn take(&mut self, n: u32, now: impl FnOnce() -> Instant) -> bool {
+        if self.tokens < n {
+            self.refill(now());
+        }
+        match self.tokens.checked_sub(n) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let per_second = u64::from(self.per_second.max(1));
+        let elapsed = now.saturating_duration_since(self.counted).as_nanos();
+        let earned = u64::try_from(elapsed)
+            .unwrap_or(u64::MAX)
+            .saturating_mul(per_second)
+            / 1_000_000_000;
+        let room = u64::from(self.burst - self.tokens);
+        if earned >= room {
+            self.tokens = self.burst;
+            self.counted = now;
+        } else {
+            // earned < room ≤ u32::MAX, so nothing is cut.
+            self.tokens += earned as u32;
+            // Only the time that was turned into tokens is spent, or slow rates would starve.
+            self.counted += Duration::from_nanos(earned * 1_000_000_000 / per_second);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn burst_then_rate() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(3, 10, start);
+        assert!((0..3).all(|_| bucket.take(1, || start)));
+        assert!(!bucket.take(1, || start + Duration::from_millis(99)));
+        assert!(bucket.take(1, || start + Duration::from_millis(100)));
+        assert!(!bucket.take(1, || start + Duration::from_millis(199)));
+    }
+
+    proptest! {
+        /// Never more than burst + rate × time in all, and full again after burst / rate.
+        #[test]
+        fn keeps_the_account(steps in prop::collection::vec((0u64..300, 1u32..4), 1..200)) {
+            let start = Instant::now();
+            let mut bucket = TokenBucket::new(5, 20, start);
+            let (mut at, mut taken) = (Duration::ZERO, 0);
+            for (millis, n) in steps {
+                at += Duration::from_millis(millis);
+                let granted = bucket.take(n, || start + at);
+                taken += if granted { n } else { 0 };
+                prop_assert!(f64::from(taken) <= 5.0 + 20.0 * at.as_secs_f64() + 1e-6);
+                prop_assert!(granted || millis < 250);
+            }
+        }
+    }
+}
