@@ -1,4 +1,4 @@
-//! The command line as its users type it: arguments in, options or one line of complaint out.
+//! Command line: arguments in, a configuration or a one-line error out.
 
 #[path = "cli/file.rs"]
 mod file;
@@ -23,7 +23,7 @@ use etcd_edge::upstream::discovery::Discovery;
 use etcd_edge::upstream::endpoints::EndpointOptions;
 use etcd_edge::wire::trace::Sampler;
 
-/// Splits at blanks and reads it.
+/// Splits a command line at blanks and parses it.
 fn parse(line: &str) -> Result<Parsed, String> {
     parse_args(&line.split_whitespace().collect::<Vec<_>>())
 }
@@ -49,7 +49,7 @@ fn start(args: &[&str]) -> Config {
 }
 
 #[track_caller]
-fn complaint(line: &str) -> String {
+fn parse_error(line: &str) -> String {
     parse(line).expect_err(line)
 }
 
@@ -66,7 +66,7 @@ fn endpoints(config: &Config) -> Vec<String> {
 }
 
 #[test]
-fn without_flags_everything_is_the_default() {
+fn every_flag_has_its_default() {
     let config = config("start");
     assert_eq!(config.listen_addr, "127.0.0.1:23790");
     assert_eq!(config.metrics_addr, []);
@@ -102,7 +102,7 @@ fn without_flags_everything_is_the_default() {
 }
 
 #[test]
-fn the_go_proxys_command_line_means_the_same() {
+fn grpc_proxy_start_parses_like_start() {
     let flags = "--listen-addr=:2379 --endpoints=a:1,b --debug --max-send-bytes 7";
     assert_eq!(
         parse(&format!("grpc-proxy start {flags}")).unwrap(),
@@ -111,7 +111,7 @@ fn the_go_proxys_command_line_means_the_same() {
 }
 
 #[test]
-fn every_served_flag_reaches_the_options() {
+fn every_supported_flag_reaches_the_configuration() {
     let config = config(
         "start --listen-addr [::1]:0 --endpoints https://a,unix:///e --dial-keepalive-time 30s \
          --dial-keepalive-timeout 1.5s --permit-without-stream --max-send-bytes 0x10 \
@@ -223,7 +223,7 @@ fn every_served_flag_reaches_the_options() {
 }
 
 #[test]
-fn flags_may_be_typed_in_every_way() {
+fn every_spelling_of_a_flag_is_accepted() {
     for debug in [
         &["--debug"][..],
         &["-debug"],
@@ -252,7 +252,7 @@ fn flags_may_be_typed_in_every_way() {
     ] {
         assert_eq!(start(address).listen_addr, "h:1");
     }
-    // An equals sign or a dash inside a value is the value's own.
+    // An equals sign or a dash inside a value belongs to the value.
     assert_eq!(
         start(&["--cert=a=b", "--key", "--debug"]).upstream_tls.key,
         Some(PathBuf::from("--debug"))
@@ -260,7 +260,7 @@ fn flags_may_be_typed_in_every_way() {
 }
 
 #[test]
-fn lists_add_up_and_scalars_do_not() {
+fn repeated_lists_accumulate_and_scalars_do_not() {
     let config = start(&[
         "--endpoints=a, b",
         "--endpoints",
@@ -279,7 +279,7 @@ fn lists_add_up_and_scalars_do_not() {
 }
 
 #[test]
-fn a_zero_where_go_means_the_default_means_it_here() {
+fn zero_means_the_default_where_it_does_in_go() {
     let zero = "start --max-send-bytes=0 --max-recv-bytes=0 --max-concurrent-streams=0 \
                 --dial-keepalive-timeout=0 --workers=0";
     assert_eq!(config(zero), config("start"));
@@ -307,53 +307,53 @@ fn any_client_tls_flag_makes_endpoints_without_scheme_tls() {
 }
 
 #[test]
-fn wrong_values_are_named_with_their_flag() {
+fn errors_name_the_flag_and_the_value() {
     for (flags, expected) in [
         ("--listen-addr=a", "--listen-addr=a: not host:port"),
         (
             "--listen-addr=a:65536",
-            "--listen-addr=a:65536: the port is a number from 0 to 65535",
+            "--listen-addr=a:65536: the port must be a number from 0 to 65535",
         ),
         (
             "--listen-addr=a:+1",
-            "--listen-addr=a:+1: the port is a number from 0 to 65535",
+            "--listen-addr=a:+1: the port must be a number from 0 to 65535",
         ),
         (
             "--listen-addr=::1:80",
-            "--listen-addr=::1:80: not a host name or an address; an IPv6 address needs brackets",
+            "--listen-addr=::1:80: invalid host name or address; an IPv6 address needs brackets",
         ),
         (
             "--listen-addr=http://a:1",
-            "--listen-addr=http://a:1: not a host name or an address; an IPv6 address needs brackets",
+            "--listen-addr=http://a:1: invalid host name or address; an IPv6 address needs brackets",
         ),
         (
             "--endpoints=",
-            "--endpoints=: at least one endpoint is needed",
+            "--endpoints=: at least one endpoint is required",
         ),
         (
             "--endpoints=a,b/c",
-            "--endpoints=b/c: an endpoint has nothing after its port",
+            "--endpoints=b/c: nothing may follow the port",
         ),
-        ("--debug=yes", "--debug=yes: not true or false"),
+        ("--debug=yes", "--debug=yes: must be true or false"),
         (
             "--otlp-sample-ratio=1.5",
-            "--otlp-sample-ratio=1.5: not a number from 0 to 1",
+            "--otlp-sample-ratio=1.5: must be a number from 0 to 1",
         ),
         (
             "--otlp-endpoint=a:4317",
-            "--otlp-endpoint=a:4317: not http://HOST:PORT or https://HOST:PORT",
+            "--otlp-endpoint=a:4317: must be http://HOST:PORT or https://HOST:PORT",
         ),
         (
             "--max-send-bytes=1k",
-            "--max-send-bytes=1k: not a whole number, from 0 on",
+            "--max-send-bytes=1k: must be a whole number, 0 or more",
         ),
         (
             "--max-send-bytes -1",
-            "--max-send-bytes=-1: not a whole number, from 0 on",
+            "--max-send-bytes=-1: must be a whole number, 0 or more",
         ),
         (
             "--max-concurrent-streams=4294967296",
-            "--max-concurrent-streams=4294967296: more than 4294967295",
+            "--max-concurrent-streams=4294967296: must be at most 4294967295",
         ),
         (
             "--drain-timeout=5",
@@ -361,12 +361,12 @@ fn wrong_values_are_named_with_their_flag() {
         ),
         (
             "--drain-timeout=-5s",
-            "--drain-timeout=-5s: a duration from 0 on is needed",
+            "--drain-timeout=-5s: must not be negative",
         ),
         ("--workers=2000", "--workers=2000: more than 1024"),
         (
             "--tls-min-version=1.2",
-            "--tls-min-version=1.2: not TLS1.2 or TLS1.3",
+            "--tls-min-version=1.2: must be TLS1.2 or TLS1.3",
         ),
         ("--cert=c", "--cert=c: needs --key"),
         ("--key=k", "--key=k: needs --cert"),
@@ -378,11 +378,11 @@ fn wrong_values_are_named_with_their_flag() {
         ),
         (
             "--metrics-addr=127.0.0.1:9000",
-            "--metrics-addr=127.0.0.1:9000: not http://HOST:PORT or https://HOST:PORT",
+            "--metrics-addr=127.0.0.1:9000: must be http://HOST:PORT or https://HOST:PORT",
         ),
         (
             "--metrics-addr=http://a:1,unix://b",
-            "--metrics-addr=unix://b: not http://HOST:PORT or https://HOST:PORT",
+            "--metrics-addr=unix://b: must be http://HOST:PORT or https://HOST:PORT",
         ),
         (
             "--metrics-addr=http://a",
@@ -390,19 +390,19 @@ fn wrong_values_are_named_with_their_flag() {
         ),
         (
             "--metrics-addr=http://a:1/metrics",
-            "--metrics-addr=http://a:1/metrics: has nothing after its port: every page has its own path",
+            "--metrics-addr=http://a:1/metrics: must not have a path",
         ),
         (
             "--metrics-addr=https://a:1",
             "--metrics-addr=https://a:1: needs --cert-file and --key-file, or --auto-tls",
         ),
         ("--cert", "--cert: a value is needed"),
-        ("--nothing=1", "--nothing=1: no such flag"),
-        ("-d", "-d: no such flag"),
-        ("--=1", "--=1: no such flag"),
-        ("---debug", "---debug: no such flag"),
-        ("--experimental-debug", "--experimental-debug: no such flag"),
-        ("--help=1", "--help=1: no such flag"),
+        ("--nothing=1", "--nothing=1: unknown flag"),
+        ("-d", "-d: unknown flag"),
+        ("--=1", "--=1: unknown flag"),
+        ("---debug", "---debug: unknown flag"),
+        ("--experimental-debug", "--experimental-debug: unknown flag"),
+        ("--help=1", "--help=1: unknown flag"),
         ("stray", "\"stray\": an argument that belongs to no flag"),
         ("-", "\"-\": an argument that belongs to no flag"),
         (
@@ -411,15 +411,15 @@ fn wrong_values_are_named_with_their_flag() {
         ),
         (
             "--debug false",
-            "\"false\": an argument that belongs to no flag; a boolean is typed --flag or --flag=false",
+            "\"false\": an argument that belongs to no flag; write a boolean as --flag or --flag=false",
         ),
     ] {
-        assert_eq!(complaint(&format!("start {flags}")), expected);
+        assert_eq!(parse_error(&format!("start {flags}")), expected);
     }
 }
 
 #[test]
-fn what_asks_for_nothing_more_than_is_done_is_taken() {
+fn unsupported_flags_are_accepted_with_their_defaults() {
     let nothing = "start --advertise-client-url=127.0.0.1:23790 --discovery-srv= --discovery-srv-name= \
                    --insecure-discovery=false --endpoints-auto-sync-interval=0s --client-crl-file= \
                    --auto-tls=f --self-signed-cert-validity=1 --data-dir=default.proxy \
@@ -433,7 +433,7 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
     assert_eq!(config(nothing), config("start"));
     let nothing = "start --endpoint-policy= --endpoint-weights= --endpoint-policy=random";
     assert_eq!(config(nothing), config("start"));
-    // The last value of a scalar is what is asked for.
+    // The last value of a scalar counts.
     assert_eq!(
         config("start --enable-pprof --enable-pprof=false"),
         config("start")
@@ -441,7 +441,7 @@ fn what_asks_for_nothing_more_than_is_done_is_taken() {
 }
 
 #[test]
-fn a_policy_is_one_of_five_and_weights_are_for_one_of_them() {
+fn endpoint_policy_and_weights_are_validated() {
     for (name, policy) in Policy::ALL {
         let line = format!("start --endpoint-policy={name}");
         assert_eq!(config(&line).endpoint_options.policy, policy);
@@ -465,18 +465,18 @@ fn a_policy_is_one_of_five_and_weights_are_for_one_of_them() {
         ),
         (
             "--endpoint-policy=weighted --endpoint-weights=a:x=5",
-            "--endpoint-weights=a:x=5: the port of an endpoint is a number from 1 to 65535",
+            "--endpoint-weights=a:x=5: the port must be a number from 1 to 65535",
         ),
     ] {
-        assert_eq!(complaint(&format!("start {flags}")), expected);
+        assert_eq!(parse_error(&format!("start {flags}")), expected);
     }
 }
 
 #[test]
-fn leasing_is_refused_and_why() {
+fn leasing_prefix_is_refused_with_a_reason() {
     for spelling in ["leasing-prefix", "experimental-leasing-prefix"] {
         assert_eq!(
-            complaint(&format!("start --{spelling}=p")),
+            parse_error(&format!("start --{spelling}=p")),
             "--experimental-leasing-prefix=p: refused: whoever writes these keys would have to go \
              through the same leases, and one proxy that is cut off would stop them all for as long \
              as its lease lives; reads are shared and kept without it"
@@ -486,7 +486,7 @@ fn leasing_is_refused_and_why() {
 }
 
 #[test]
-fn what_registration_needs_comes_together() {
+fn registration_flags_require_each_other() {
     for (flags, expected) in [
         (
             "--resolver-prefix=p",
@@ -510,10 +510,10 @@ fn what_registration_needs_comes_together() {
         ),
         (
             "--resolver-prefix=p --resolver-ttl=9000000001",
-            "--resolver-ttl=9000000001: etcd has no lease that long",
+            "--resolver-ttl=9000000001: exceeds the longest lease of etcd",
         ),
     ] {
-        assert_eq!(complaint(&format!("start {flags}")), expected);
+        assert_eq!(parse_error(&format!("start {flags}")), expected);
     }
     let resolver = config("start --resolver-prefix=p --resolver-ttl=9000000000")
         .fleet
@@ -522,7 +522,7 @@ fn what_registration_needs_comes_together() {
 }
 
 #[test]
-fn what_tls_is_asked_for_must_be_possible() {
+fn impossible_tls_settings_are_refused() {
     for (flags, expected) in [
         (
             "--auto-tls --self-signed-cert-validity=0",
@@ -534,16 +534,16 @@ fn what_tls_is_asked_for_must_be_possible() {
         ),
         (
             "--tls-min-version=TLS1.3 --listen-cipher-suites=A,B",
-            "--listen-cipher-suites=A,B: the cipher suites of TLS 1.3 cannot be chosen",
+            "--listen-cipher-suites=A,B: TLS 1.3 cipher suites are not configurable",
         ),
         (
             "--auto-tls --self-signed-cert-validity=1001",
             "--self-signed-cert-validity=1001: more than 1000",
         ),
-        // The list adds up, so an empty value after it takes nothing back.
+        // A list accumulates, so a later empty value removes nothing.
         (
             "--listen-cipher-suites=A --listen-cipher-suites=",
-            "--listen-cipher-suites=A: not the name of a cipher suite",
+            "--listen-cipher-suites=A: unknown cipher suite",
         ),
         (
             "--listen-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256",
@@ -557,10 +557,10 @@ fn what_tls_is_asked_for_must_be_possible() {
         ),
         (
             "--client-crl-file=c --cert-file=c --key-file=k",
-            "--client-crl-file=c: needs --trusted-ca-file: without it no certificate is asked for",
+            "--client-crl-file=c: needs --trusted-ca-file: without it clients present no certificate",
         ),
     ] {
-        assert_eq!(complaint(&format!("start {flags}")), expected);
+        assert_eq!(parse_error(&format!("start {flags}")), expected);
     }
     let folder = |config: &Config| match &config.server_tls.as_ref().unwrap().certificate {
         ServerCertificate::Generated { folder, years } => (folder.clone(), *years),
@@ -577,39 +577,39 @@ fn what_tls_is_asked_for_must_be_possible() {
         let config = config(&format!("start {flags}"));
         assert_eq!(folder(&config), (PathBuf::from(expected.0), expected.1));
     }
-    // Files that are named come first.
+    // Certificate files take precedence over --auto-tls.
     let config = config("start --auto-tls --cert-file=c --key-file=k");
     let certificate = config.server_tls.unwrap().certificate;
     assert!(matches!(certificate, ServerCertificate::Files { .. }));
 }
 
 #[test]
-fn commands_are_found_or_named() {
+fn unknown_commands_are_reported() {
     assert_eq!(
-        complaint(""),
-        "a command is needed: etcd-edge start, or etcd-edge help"
+        parse_error(""),
+        "missing command: try etcd-edge start or etcd-edge help"
     );
     assert_eq!(
-        complaint("grpc-proxy"),
-        "grpc-proxy: a command is needed: grpc-proxy start"
+        parse_error("grpc-proxy"),
+        "grpc-proxy: missing command: try grpc-proxy start"
     );
     assert_eq!(
-        complaint("stop"),
+        parse_error("stop"),
         "\"stop\": no such command; etcd-edge help lists them"
     );
     assert_eq!(
-        complaint("grpc-proxy stop"),
+        parse_error("grpc-proxy stop"),
         "\"grpc-proxy stop\": no such command; etcd-edge help lists them"
     );
-    assert_eq!(complaint("version now"), "\"now\": an argument too many");
+    assert_eq!(parse_error("version now"), "\"now\": an argument too many");
     assert_eq!(
-        complaint("help me"),
+        parse_error("help me"),
         "\"me\": no such command; etcd-edge help lists them"
     );
 }
 
 #[test]
-fn help_and_version_are_there_at_each_level() {
+fn help_and_version_exist_at_each_level() {
     for line in ["version", "--version", "-version"] {
         assert_eq!(
             printed(line),
@@ -650,7 +650,7 @@ fn help_and_version_are_there_at_each_level() {
 }
 
 #[test]
-fn the_help_is_readable() {
+fn help_is_well_formatted() {
     for line in ["help", "grpc-proxy help", "start help"] {
         let text = printed(line);
         assert!(text.ends_with('\n') && !text.contains("\n\n\n"), "{text}");
@@ -669,7 +669,7 @@ fn the_help_is_readable() {
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));
-    // Each flag is followed by what it is for.
+    // The description follows each flag.
     for pair in text.lines().collect::<Vec<_>>().windows(2) {
         assert!(
             !pair[0].starts_with("  --") || pair[1].starts_with("        "),
@@ -679,15 +679,15 @@ fn the_help_is_readable() {
 }
 
 #[test]
-fn arguments_that_are_no_text_are_refused() {
+fn arguments_that_are_not_utf8_are_refused() {
     let bytes = OsString::from_vec(b"--cert=\xff\n".to_vec());
     let error = cli::parse([OsString::from("start"), bytes].into_iter()).unwrap_err();
     assert_eq!(error.to_string(), "--cert=\u{fffd}\\n: not valid UTF-8");
 }
 
-/// `UPDATE_DOCS=1 cargo test --test cli` writes the page anew.
+/// `UPDATE_DOCS=1 cargo test --test cli` rewrites the page.
 #[test]
-fn the_page_of_flags_is_what_the_program_prints() {
+fn flags_page_matches_the_help() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/flags.md");
     let page = format!(
         "# Flags\n\nWhat `etcd-edge start --help` prints; `UPDATE_DOCS=1 cargo test --test cli` \

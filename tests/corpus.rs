@@ -1,16 +1,15 @@
-//! Replays the committed corpus of every fuzz target, so that what fuzzing once found stays found
-//! without a fuzzer at hand.
+//! Replays the committed corpus of every fuzz target, so that faults found by fuzzing stay fixed on
+//! machines without a fuzzer.
 //!
-//! A new target is a body under `fuzz/bodies/`, a file like its neighbours under
-//! `fuzz/fuzz_targets/`, a `[[bin]]` in `fuzz/Cargo.toml`, a folder under `fuzz/corpus/`, and its
-//! two lines here.
+//! To add a target: add a body under `fuzz/bodies/`, a file under `fuzz/fuzz_targets/`, a `[[bin]]`
+//! in `fuzz/Cargo.toml`, a folder under `fuzz/corpus/`, and its two entries here.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
 
-/// Most files a corpus may hold, and the most bytes of each: it is replayed by every test run.
+/// Maximum number of files in a corpus, and maximum bytes of each. Every test run replays them.
 const MAX_FILES: usize = 200;
 const MAX_LEN: usize = 1024;
 
@@ -45,7 +44,7 @@ mod watch_response;
 #[path = "../fuzz/bodies/watch_trunk.rs"]
 mod watch_trunk;
 
-/// A target's name and its body.
+/// Name and body of a fuzz target.
 type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: &[Target] = &[
@@ -67,21 +66,21 @@ const TARGETS: &[Target] = &[
 ];
 
 #[test]
-fn every_corpus_replays() {
+fn every_corpus_replays_without_a_fault() {
     for (name, run) in TARGETS {
         replay(name, *run);
     }
 }
 
 #[test]
-fn the_list_is_complete() {
+fn every_fuzz_target_is_listed() {
     let listed: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     for folder in ["bodies", "fuzz_targets", "corpus"] {
         let found: BTreeSet<String> = entries(&fuzz().join(folder))
             .iter()
             .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
             .collect();
-        assert_eq!(found, listed, "fuzz/{folder} and the list differ");
+        assert_eq!(found, listed, "fuzz/{folder} and TARGETS differ");
     }
 }
 
@@ -90,7 +89,7 @@ fn replay(name: &str, run: fn(&[u8])) {
     assert!(!files.is_empty(), "fuzz/corpus/{name} is empty");
     assert!(
         files.len() <= MAX_FILES,
-        "fuzz/corpus/{name} holds {} files, {MAX_FILES} are enough",
+        "fuzz/corpus/{name} has {} files, the maximum is {MAX_FILES}",
         files.len()
     );
     for file in files {
@@ -107,7 +106,7 @@ fn fuzz() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// The paths in a folder, sorted.
+/// Returns the paths in a folder, sorted.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! The configuration file: the flags by their names, beneath what is typed.
+//! Configuration file: flags by name, with lower priority than the command line.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +8,7 @@ use etcd_edge::config::Config;
 
 use super::config;
 
-/// Reads a line whose `--config` has this text.
+/// Parses a command line. Its `--config=f.yaml` has this text.
 fn parse(line: &str, text: &str) -> Result<Parsed, String> {
     let args = line.split_whitespace().map(OsString::from);
     let read = |path: &Path| match path.to_str() {
@@ -27,13 +27,13 @@ fn run(flags: &str, text: &str) -> (Config, Settings) {
 }
 
 #[track_caller]
-fn complaint(flags: &str, text: &str) -> String {
+fn parse_error(flags: &str, text: &str) -> String {
     let line = format!("start --config=f.yaml {flags}");
     parse(&line, text).expect_err(text)
 }
 
 #[test]
-fn a_file_means_what_the_same_flags_mean() {
+fn file_is_equivalent_to_the_same_flags() {
     let text = "\
 # where
 listen-addr: 127.0.0.1:0
@@ -76,51 +76,51 @@ cacert:
     for nothing in ["", "# a comment\n", "---\n", "null", "{}", "---\n...\n"] {
         assert_eq!(run("", nothing).0, config("start"), "{nothing:?}");
     }
-    let (spelt, _) = match parse("grpc-proxy start --config-file f.yaml", text) {
+    let (by_long_name, _) = match parse("grpc-proxy start --config-file f.yaml", text) {
         Ok(Parsed::Run(config, settings)) => (*config, settings),
         other => panic!("{other:?}"),
     };
-    assert_eq!(spelt, typed);
+    assert_eq!(by_long_name, typed);
 }
 
 #[test]
-fn what_is_typed_wins() {
+fn command_line_overrides_the_file() {
     let text = "listen-addr: :1\nendpoints: a,b\ndebug: true\nwatch-bypass: [a]\n";
     let typed = "--listen-addr=:2 --endpoints=c --endpoints=d --debug=false";
     let (config, _) = run(typed, text);
     assert_eq!(config.listen_addr, ":2");
     assert!(!config.debug);
-    // A list that is typed is the whole list; one that is not is the file's.
+    // A list on the command line replaces the whole list of the file.
     assert_eq!(
         super::endpoints(&config),
         ["http://c:2379", "http://d:2379"]
     );
     assert_eq!(config.watch_bypass, ["a"]);
     assert_eq!(run("--watch-bypass=", text).0.watch_bypass, [""; 0]);
-    // What is wrong in the file is wrong even where it would not count.
+    // An invalid value in the file is an error even when the command line overrides it.
     assert_eq!(
-        complaint("--debug", "debug: maybe"),
-        "f.yaml:1: debug=maybe: not true or false"
+        parse_error("--debug", "debug: maybe"),
+        "f.yaml:1: debug=maybe: must be true or false"
     );
 }
 
 #[test]
-fn an_entry_of_a_list_is_taken_as_it_is() {
+fn list_entries_are_taken_literally() {
     let (config, _) = run("", "watch-bypass: ['a,b', ' c', \"d\\te\"]");
     assert_eq!(config.watch_bypass, ["a,b", " c", "d\te"]);
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_place() {
+fn errors_name_the_file_and_line() {
     for (text, expected) in [
-        ("debug: true\nendpont: a", "f.yaml:2: endpont: no such flag"),
+        ("debug: true\nendpont: a", "f.yaml:2: endpont: unknown flag"),
         (
             "--debug: true",
-            "f.yaml:1: --debug: a flag's name has no dashes before it here",
+            "f.yaml:1: --debug: write the flag name without leading dashes",
         ),
         (
             "experimental-debug: true",
-            "f.yaml:1: experimental-debug: no such flag",
+            "f.yaml:1: experimental-debug: unknown flag",
         ),
         (
             "debug: true\n\ndebug: true",
@@ -130,19 +130,22 @@ fn what_is_wrong_is_named_with_its_place() {
             "leasing-prefix: ''\nexperimental-leasing-prefix: ''",
             "f.yaml:2: experimental-leasing-prefix: given twice, first in line 1",
         ),
-        ("config: g.yaml", "f.yaml:1: config: a file names no other"),
+        (
+            "config: g.yaml",
+            "f.yaml:1: config: not allowed in a configuration file",
+        ),
         (
             "config-file: g.yaml",
-            "f.yaml:1: config-file: a file names no other",
+            "f.yaml:1: config-file: not allowed in a configuration file",
         ),
-        ("debug: yes", "f.yaml:1: debug=yes: not true or false"),
+        ("debug: yes", "f.yaml:1: debug=yes: must be true or false"),
         (
             "# five what?\ndrain-timeout: 5",
             "f.yaml:2: drain-timeout=5: a duration needs a unit: ns, us, ms, s, m or h",
         ),
         (
             "max-send-bytes: 1.5e6",
-            "f.yaml:1: max-send-bytes=1.5e6: not a whole number, from 0 on",
+            "f.yaml:1: max-send-bytes=1.5e6: must be a whole number, 0 or more",
         ),
         (
             "namespace: [a]",
@@ -158,11 +161,11 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         (
             "namespace: {a: b}",
-            "f.yaml:1: namespace: not a value of a flag",
+            "f.yaml:1: namespace: must be a string, number, boolean or list",
         ),
         (
             "endpoints:\n  - a\n  - [b]",
-            "f.yaml:3: endpoints: not a value of a flag",
+            "f.yaml:3: endpoints: must be a string, number, boolean or list",
         ),
         (
             "endpoints:\n  - a\n  -",
@@ -174,20 +177,20 @@ fn what_is_wrong_is_named_with_its_place() {
         ),
         (
             "namespace: &a x\nresolver-prefix: *a",
-            "f.yaml:2: resolver-prefix: an alias, and none is followed here",
+            "f.yaml:2: resolver-prefix: YAML aliases are not supported",
         ),
         (
             "namespace: !!str x",
-            "f.yaml:1: namespace: a tag, and none is known here",
+            "f.yaml:1: namespace: YAML tags are not supported",
         ),
-        ("[debug]", "f.yaml:1: not a map of flags and their values"),
-        ("debug", "f.yaml:1: not a map of flags and their values"),
-        ("? [a]\n: b", "f.yaml:1: not the name of a flag"),
+        ("[debug]", "f.yaml:1: must be a map of flags to values"),
+        ("debug", "f.yaml:1: must be a map of flags to values"),
+        ("? [a]\n: b", "f.yaml:1: must be the name of a flag"),
         (
             "debug: true\n---\ndebug: false",
-            "f.yaml:3: a second document",
+            "f.yaml:3: must be a single YAML document",
         ),
-        // What only all of them together show is wrong.
+        // Errors that only the combination of settings shows.
         (
             "debug: true\nendpoint-policy: fastest",
             "f.yaml:2: endpoint-policy=fastest: not one of random, round-robin, weighted, least-loaded, leader",
@@ -195,29 +198,29 @@ fn what_is_wrong_is_named_with_its_place() {
         ("\ncert: c", "f.yaml:2: cert=c: needs --key"),
         (
             "endpoints: []",
-            "f.yaml:1: endpoints=: at least one endpoint is needed",
+            "f.yaml:1: endpoints=: at least one endpoint is required",
         ),
         (
             "endpoints:\n- a\n- b/c",
-            "f.yaml:1: endpoints=b/c: an endpoint has nothing after its port",
+            "f.yaml:1: endpoints=b/c: nothing may follow the port",
         ),
         (
             "namespace: \"a\\nb\"\nnamespace-allow: x",
-            "f.yaml:2: namespace-allow=x: not a method of etcd's",
+            "f.yaml:2: namespace-allow=x: unknown etcd method",
         ),
         (
             "debug: \"a\\nb\"",
-            "f.yaml:1: debug=a\\nb: not true or false",
+            "f.yaml:1: debug=a\\nb: must be true or false",
         ),
     ] {
-        assert_eq!(complaint("", text), expected, "{text}");
+        assert_eq!(parse_error("", text), expected, "{text}");
     }
-    let refused = complaint("", "listen-addr: :0\nleasing-prefix: p");
+    let refused = parse_error("", "listen-addr: :0\nleasing-prefix: p");
     let start = "f.yaml:2: experimental-leasing-prefix=p: refused: ";
     assert!(refused.starts_with(start), "{refused}");
-    // What was typed is blamed as it was typed.
+    // An error in the command line is reported in the form of the command line.
     assert_eq!(
-        complaint("--cert=c", "debug: true"),
+        parse_error("--cert=c", "debug: true"),
         "--cert=c: needs --key"
     );
     for broken in [
@@ -228,18 +231,18 @@ fn what_is_wrong_is_named_with_its_place() {
         "%",
         "debug: true\n- a",
     ] {
-        let said = complaint("", broken);
-        let (place, said) = said.split_at(said.find(": ").expect("a place"));
+        let error = parse_error("", broken);
+        let (place, error) = error.split_at(error.find(": ").expect("a place"));
         assert!(place.starts_with("f.yaml:"), "{broken:?}: {place}");
         assert!(
-            said.starts_with(": not YAML: ") || said.contains("no such flag"),
-            "{said}"
+            error.starts_with(": invalid YAML: ") || error.contains("unknown flag"),
+            "{error}"
         );
     }
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named() {
+fn unreadable_file_is_reported() {
     assert_eq!(
         parse("start --config=g.yaml", "").unwrap_err(),
         "--config=g.yaml: No such file"
@@ -247,10 +250,10 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(
         parse("start --config g.yaml --config=", "").map(drop),
         Ok(()),
-        "an empty name is none"
+        "an empty name means no file"
     );
     let dir = tempfile::tempdir().unwrap();
-    let complaint = |path: &Path| {
+    let parse_error = |path: &Path| {
         let args = [OsString::from("start"), "--config".into(), path.into()];
         let error = cli::parse(args.into_iter()).expect_err("it cannot be read");
         let error = error.to_string();
@@ -258,16 +261,16 @@ fn a_file_that_cannot_be_read_is_named() {
         why.unwrap_or_else(|| panic!("{error}")).to_owned()
     };
     let path = dir.path().join("f.yaml");
-    assert!(complaint(&path).starts_with("No such file"));
-    assert!(complaint(dir.path()).starts_with("Is a directory"));
+    assert!(parse_error(&path).starts_with("No such file"));
+    assert!(parse_error(dir.path()).starts_with("Is a directory"));
     std::fs::write(&path, b"namespace: \"\xff\"").unwrap();
-    assert_eq!(complaint(&path), "not valid UTF-8");
+    assert_eq!(parse_error(&path), "not valid UTF-8");
     std::fs::write(&path, "#".repeat(1 << 20) + "\n").unwrap();
-    assert_eq!(complaint(&path), "larger than 1048576 bytes");
+    assert_eq!(parse_error(&path), "larger than 1048576 bytes");
 }
 
 #[test]
-fn settings_tell_what_has_changed_and_take_a_part() {
+fn settings_report_changes_and_apply_some_of_them() {
     let (_, old) = run(
         "--namespace=n",
         "debug: f\ncache-max-age: 1m\nendpoints: [a, b]\n",
@@ -278,7 +281,7 @@ fn settings_tell_what_has_changed_and_take_a_part() {
         "debug: false\ncache-max-age: 60s\nendpoints: a,b\n",
     );
     assert_eq!(old.changed(&same), [""; 0]);
-    // The namespace of the file does not count, since one is typed.
+    // The namespace of the file does not count because the command line sets it.
     let text = "debug: true\nendpoints: [b, a]\nnamespace: m\nworkers: 3\n";
     let (config, new) = run("--namespace=n", text);
     assert_eq!(config.namespace, "n");
@@ -294,7 +297,7 @@ fn settings_tell_what_has_changed_and_take_a_part() {
 }
 
 #[test]
-fn a_check_takes_what_a_start_takes() {
+fn check_config_accepts_the_same_as_start() {
     let text = "endpoints: a\n";
     match parse("check-config --config f.yaml --debug", text) {
         Ok(Parsed::Check(config)) => assert_eq!(*config, run("--debug", text).0),
@@ -302,7 +305,7 @@ fn a_check_takes_what_a_start_takes() {
     }
     assert_eq!(
         parse("check-config --config f.yaml", "debug: 7").unwrap_err(),
-        "f.yaml:1: debug=7: not true or false"
+        "f.yaml:1: debug=7: must be true or false"
     );
     for line in [
         "check-config --help",

@@ -1,11 +1,11 @@
-//! What is made of the tables for shells and for `man`, judged by them where they are here.
+//! Shell completions and the manual page, checked by the shells and `man` tools that are installed.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use super::{complaint, printed};
+use super::{parse_error, printed};
 
-/// The flags of the help that have a function, with their dashes.
+/// Returns the flags of the help that have an effect, with their dashes.
 fn flags() -> Vec<String> {
     let help = printed("start --help");
     let lines = help.lines().filter_map(|line| line.strip_prefix("  --"));
@@ -15,9 +15,9 @@ fn flags() -> Vec<String> {
         .collect()
 }
 
-/// What bash offers for the last of these words, in a folder with two files in it.
+/// Returns the completions of bash for the last of these words, in a folder with two files.
 fn offered(words: &[&str]) -> Vec<String> {
-    const ASK: &str = r#"
+    const COMPLETE: &str = r#"
         complete -p etcd-edge | grep -q -- '-F _etcd_edge' || exit 3
         COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
         _etcd_edge etcd-edge "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
@@ -27,15 +27,15 @@ fn offered(words: &[&str]) -> Vec<String> {
     for name in ["ca 1.pem", "other"] {
         std::fs::write(dir.path().join(name), "").unwrap();
     }
-    let script = printed("completions bash") + ASK;
+    let script = printed("completions bash") + COMPLETE;
     let mut bash = Command::new("bash");
     bash.current_dir(dir.path());
     bash.args(["--norc", "-c", &script, "bash"]).args(words);
     let output = bash.output().expect("bash starts");
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        output.status.success() && said.is_empty(),
-        "{words:?}: {said}"
+        output.status.success() && stderr.is_empty(),
+        "{words:?}: {stderr}"
     );
     let offered = String::from_utf8(output.stdout).unwrap();
     let offered = offered.lines().filter(|line| !line.is_empty());
@@ -65,7 +65,7 @@ fn bash_completes_commands_flags_and_values() {
             &["etcd-edge", "check-config", "--endpoint-policy", "l"],
             &["least-loaded", "leader"],
         ),
-        // As bash cuts `--endpoint-policy=l` and `--debug=`.
+        // Bash splits `--endpoint-policy=l` and `--debug=` at the equals sign.
         (
             &["etcd-edge", "start", "--endpoint-policy", "=", "l"],
             &["least-loaded", "leader"],
@@ -88,7 +88,7 @@ fn bash_completes_commands_flags_and_values() {
     ] {
         let mut offered = offered(words);
         if words.contains(&"--config") {
-            // Files come in no order.
+            // File completions have no defined order.
             offered.sort();
         }
         assert_eq!(offered, expected, "{words:?}");
@@ -99,33 +99,33 @@ fn bash_completes_commands_flags_and_values() {
 }
 
 #[test]
-fn every_shell_is_told_every_flag() {
+fn completions_of_every_shell_contain_every_flag() {
     for shell in ["zsh", "fish"] {
         let script = printed(&format!("completions {shell}"));
         let flags = flags();
         assert!(flags.len() > 30);
         for flag in flags {
-            let told = match shell {
+            let count = match shell {
                 "zsh" => script.matches(&format!("{flag}=")).count(),
                 _ => script.matches(&format!(" -l {} ", &flag[2..])).count(),
             };
-            assert_eq!(told, 1, "{shell}: {flag}");
+            assert_eq!(count, 1, "{shell}: {flag}");
         }
         accepted(shell, &["-n"], &script);
     }
     assert_eq!(
-        complaint("completions"),
+        parse_error("completions"),
         "completions: for which shell? bash, zsh, fish"
     );
     assert_eq!(
-        complaint("completions csh"),
+        parse_error("completions csh"),
         "completions: \"csh\" is none of bash, zsh, fish"
     );
     assert!(printed("help completions").contains("Usage: etcd-edge completions bash|zsh|fish"));
 }
 
 #[test]
-fn the_manual_page_has_every_flag_and_is_clean() {
+fn manual_page_has_every_flag_and_no_errors() {
     let page = printed("man");
     for flag in printed("start --help")
         .lines()
@@ -140,20 +140,21 @@ fn the_manual_page_has_every_flag_and_is_clean() {
     accepted("mandoc", &["-T", "lint", "-W", "error"], &page);
 }
 
-/// A tool that is here takes it from its standard input without a word.
+/// Checks that a tool, if installed, accepts the text on its standard input without any output.
 fn accepted(tool: &str, args: &[&str], text: &str) {
     let mut command = Command::new(tool);
     command.args(args).stdin(Stdio::piped());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        println!("{tool} is not here: not asked");
+        println!("{tool} is not installed: check skipped");
         return;
     };
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{tool}: {said}");
+    let output_text = [output.stdout, output.stderr].concat();
+    let output_text = String::from_utf8_lossy(&output_text).into_owned();
+    let accepted = output.status.success() && output_text.is_empty();
+    assert!(accepted, "{tool}: {output_text}");
 }

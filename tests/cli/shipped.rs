@@ -1,5 +1,4 @@
-//! What is shipped beside the program: every flag that it names exists, and every file of options is
-//! taken by the program as it stands.
+//! Shipped files: every flag they name exists, and the program accepts each of them unchanged.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,7 +17,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What a start comes to whose configuration file has this text, whatever its name.
+/// Parses a start command. A configuration file of any name has this text.
 #[track_caller]
 fn start<S: AsRef<str>>(args: &[S], text: &str) -> Config {
     let words = args.iter().map(|arg| OsString::from(arg.as_ref()));
@@ -32,13 +31,13 @@ fn start<S: AsRef<str>>(args: &[S], text: &str) -> Config {
     }
 }
 
-/// The indented lines behind the line that is `head`, without their indent.
+/// Returns the indented lines after the line `head`, without their indent.
 fn block(text: &str, head: &str) -> String {
     let mut lines = text.lines().skip_while(|line| line.trim() != head).skip(1);
     let mut block = String::new();
     let first = lines
         .next()
-        .unwrap_or_else(|| panic!("nothing behind {head}"));
+        .unwrap_or_else(|| panic!("no lines after {head}"));
     let indent = first.len() - first.trim_start().len();
     for line in std::iter::once(first).chain(lines) {
         if line.len() < indent || !line[..indent].trim().is_empty() {
@@ -51,14 +50,14 @@ fn block(text: &str, head: &str) -> String {
 }
 
 #[test]
-fn the_shipped_file_is_taken_and_so_is_all_that_it_shows() {
+fn shipped_configuration_and_its_examples_are_valid() {
     let text = read("deploy/config.yaml");
-    // As it is, it asks for what is done anyway.
+    // Unchanged, the file sets only defaults.
     assert_eq!(
         start(&["start", "--config=f"], &text),
         super::config("start")
     );
-    // Of what is only shown there is a `#` before the name, and a blank in no such line.
+    // An example setting has `#` directly before its name, without a blank.
     let shown = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.starts_with(' ') => rest.to_owned(),
         _ => line.to_owned(),
@@ -69,7 +68,7 @@ fn the_shipped_file_is_taken_and_so_is_all_that_it_shows() {
 }
 
 #[test]
-fn the_unit_starts_the_program_with_the_shipped_file() {
+fn systemd_unit_starts_with_the_shipped_configuration() {
     let unit = read("deploy/systemd/etcd-edge.service");
     let command = unit
         .lines()
@@ -87,7 +86,7 @@ fn the_unit_starts_the_program_with_the_shipped_file() {
 }
 
 #[test]
-fn the_image_starts_the_program() {
+fn container_image_starts_with_its_exposed_port() {
     let dockerfile = read("deploy/docker/Dockerfile");
     let words = |name: &str| {
         let line = dockerfile.lines().find_map(|line| line.strip_prefix(name));
@@ -100,7 +99,7 @@ fn the_image_starts_the_program() {
 }
 
 #[test]
-fn the_deployment_starts_the_program_where_its_service_is() {
+fn kubernetes_deployment_starts_at_the_port_of_its_service() {
     let manifest = read("deploy/kubernetes/etcd-edge.yaml");
     let args = block(&manifest, "args:");
     let args = args.lines().filter_map(|line| line.strip_prefix("- "));
@@ -122,20 +121,20 @@ fn the_deployment_starts_the_program_where_its_service_is() {
     };
     let drain = config.drain_timeout.as_secs();
     assert!(seconds("seconds:") + drain < seconds("terminationGracePeriodSeconds:"));
-    // What is read below the folders that secrets are mounted at.
+    // These files are read from the folders at which secrets are mounted.
     let tls = config.server_tls.expect("clients are served TLS");
     let shown = format!("{:?}{:?}", tls.certificate, config.upstream_tls);
     for folder in ["/etc/etcd-edge/server", "/etc/etcd-edge/client"] {
         assert!(shown.contains(&format!("{folder}/tls.key")), "{shown}");
         assert!(manifest.contains(&format!("mountPath: {folder}\n")));
     }
-    // Probes show no certificate.
+    // Probes present no certificate.
     assert_eq!(tls.trusted_ca_file, None);
     assert_eq!(manifest.matches("scheme: HTTPS\n").count(), 2);
 }
 
 #[test]
-fn the_page_lists_what_a_file_changes_at_once() {
+fn configuration_page_lists_the_live_flags() {
     let page = read("docs/operating/configuration.md");
     let list = page.split("<!-- live -->").nth(1).expect("a marked list");
     let listed: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
