@@ -1,5 +1,5 @@
-//! Where the list of endpoints comes from and how it changes while clients are served: SRV records, and
-//! the cluster's member list.
+//! Endpoint discovery: the endpoint list comes from SRV records or the cluster's member list, and
+//! changes while the proxy serves clients.
 
 mod support;
 

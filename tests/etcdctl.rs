@@ -1,4 +1,4 @@
-//! etcdctl through the proxy: every command does what it does directly, and says the same.
+//! etcdctl through the proxy: every command has the same effect and output as directly at etcd.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{exit_cleanup, http};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Three members and the proxy, for all tests that leave them as they were.
+/// Three members and a proxy, shared by all tests that do not change the cluster.
 struct Scene {
     cluster: Cluster,
     proxy: Proxy,
@@ -34,21 +34,22 @@ fn address() -> &'static str {
     scene().proxy.address()
 }
 
-/// Runs etcdctl through the proxy; it must succeed.
+/// Runs etcdctl through the proxy, which must succeed, and returns its output.
 fn proxied(args: &[&str]) -> String {
     etcdctl_ok(address(), args)
 }
 
-/// Runs it both ways; exit code, output and error text must be the same. Gives the output.
+/// Runs etcdctl directly and through the proxy. Exit code, output and error text must be the same.
+/// Returns the output.
 fn same(args: &[&str]) -> String {
-    let direct = essence(&etcdctl(&scene().cluster.endpoint(0), args));
-    let through = essence(&etcdctl(address(), args));
+    let direct = comparable(&etcdctl(&scene().cluster.endpoint(0), args));
+    let through = comparable(&etcdctl(address(), args));
     assert_eq!(through, direct, "etcdctl {args:?}");
     through.1
 }
 
-/// Exit code, stdout, and the errors without log lines, which carry times and addresses.
-fn essence(output: &Output) -> (Option<i32>, String, Vec<String>) {
+/// Returns exit code, stdout, and the errors without log lines, which contain times and addresses.
+fn comparable(output: &Output) -> (Option<i32>, String, Vec<String>) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let errors = text(&output.stderr);
     let errors = errors.lines().filter(|line| !line.starts_with('{'));
@@ -56,18 +57,18 @@ fn essence(output: &Output) -> (Option<i32>, String, Vec<String>) {
     (output.status.code(), text(&output.stdout), errors)
 }
 
-/// Starts an etcdctl that goes on until it is stopped.
+/// Starts an etcdctl that runs until it is stopped.
 fn running(args: &[&str]) -> Process {
     Process::spawn("etcdctl", &mut etcdctl_command(address(), args))
 }
 
 fn wait_for(process: &mut Process, line: &str) {
-    let seen = process.wait_line(LIMIT, |said| (said == line).then_some(()));
+    let seen = process.wait_line(LIMIT, |each| (each == line).then_some(()));
     seen.unwrap_or_else(|why| panic!("no line {line:?} from {why}"));
 }
 
 #[test]
-fn put_get_del() {
+fn put_get_and_del_work() {
     assert_eq!(proxied(&["put", "kv/a", "1"]), "OK\n");
     assert_eq!(proxied(&["put", "kv/b", "2"]), "OK\n");
     assert_eq!(proxied(&["put", "--prev-kv", "kv/a", "3"]), "OK\nkv/a\n1\n");
@@ -92,7 +93,7 @@ fn put_get_del() {
 }
 
 #[test]
-fn older_etcdctls_too() {
+fn older_etcdctl_versions_work() {
     for version in versions() {
         let run = |args: &[&str]| {
             let endpoint = format!("--endpoints={}", address());
@@ -113,7 +114,7 @@ fn older_etcdctls_too() {
 }
 
 #[test]
-fn txn() {
+fn txn_works() {
     proxied(&["put", "txn/a", "1"]);
     let run = |script: &str| {
         let mut command = etcdctl_command(address(), &["txn"]);
@@ -134,7 +135,7 @@ fn txn() {
 }
 
 #[test]
-fn watch() {
+fn watch_works() {
     let put = proxied(&["put", "watch/a", "1", "-w", "json"]);
     let put: serde_json::Value = serde_json::from_str(&put).expect("JSON");
     let revision = format!("--rev={}", put["header"]["revision"]);
@@ -151,7 +152,7 @@ fn watch() {
 }
 
 #[test]
-fn lease() {
+fn lease_commands_work() {
     let granted = proxied(&["lease", "grant", "60"]);
     assert!(granted.ends_with("granted with TTL(60s)\n"), "{granted}");
     let id = granted.split_whitespace().nth(1).expect("an id");
@@ -179,24 +180,24 @@ fn lease() {
     let granted = proxied(&["lease", "grant", "3"]);
     let id = granted.split_whitespace().nth(1).expect("an id");
     let mut renewing = running(&["lease", "keep-alive", id]);
-    let mut beats = 0;
-    let beaten = renewing.wait_line(LIMIT, |line| {
-        beats += u32::from(line.contains("keepalived with TTL(3)"));
-        (beats == 3).then_some(())
+    let mut heartbeats = 0;
+    let renewed = renewing.wait_line(LIMIT, |line| {
+        heartbeats += u32::from(line.contains("keepalived with TTL(3)"));
+        (heartbeats == 3).then_some(())
     });
-    beaten.expect("three heartbeats");
+    renewed.expect("three heartbeats");
 }
 
 #[test]
-fn lock() {
-    let mut held = running(&["lock", "lock"]);
-    let key = held
+fn lock_is_handed_over() {
+    let mut holder = running(&["lock", "lock"]);
+    let key = holder
         .wait_line(LIMIT, |line| Some(line.to_owned()))
         .expect("a lock");
     assert!(key.starts_with("lock/"), "{key}");
-    let mut waits = running(&["lock", "lock", "echo", "now mine"]);
+    let mut waiter = running(&["lock", "lock", "echo", "now mine"]);
     let until = Instant::now() + LIMIT;
-    // Its waiter key shows that it is in line.
+    // The waiter's key shows that it is in the queue.
     while proxied(&["get", "--prefix", "--keys-only", "lock/"])
         .split_whitespace()
         .count()
@@ -205,18 +206,18 @@ fn lock() {
         assert!(
             Instant::now() < until,
             "the second lock does not wait: {}",
-            waits.log()
+            waiter.log()
         );
     }
-    assert_eq!(waits.log(), "");
-    held.signal("INT");
-    assert!(held.wait(LIMIT).success());
-    assert!(waits.wait(LIMIT).success());
-    wait_for(&mut waits, "now mine");
+    assert_eq!(waiter.log(), "");
+    holder.signal("INT");
+    assert!(holder.wait(LIMIT).success());
+    assert!(waiter.wait(LIMIT).success());
+    wait_for(&mut waiter, "now mine");
 }
 
 #[test]
-fn elect() {
+fn election_moves_to_the_next_candidate() {
     let mut first = running(&["elect", "election", "first"]);
     wait_for(&mut first, "first");
     let mut listener = running(&["elect", "--listen", "election"]);
@@ -229,7 +230,7 @@ fn elect() {
 }
 
 #[test]
-fn snapshot_save() {
+fn snapshot_is_complete() {
     let dir = exit_cleanup::temp_dir();
     for i in 0..20 {
         proxied(&["put", &format!("snapshot/{i}"), &"v".repeat(50_000)]);
@@ -237,7 +238,7 @@ fn snapshot_save() {
     let file = dir.path().join("db");
     let file = file.to_str().expect("UTF-8");
     proxied(&["snapshot", "save", file]);
-    // Fails when the hash at the end does not fit.
+    // etcdutl fails if the hash at the end of the snapshot is wrong.
     let status = Command::new(binary(NEWEST, "etcdutl"))
         .args(["snapshot", "status", file, "-w", "json"])
         .output()
@@ -248,7 +249,7 @@ fn snapshot_save() {
 }
 
 #[test]
-fn members_and_endpoints() {
+fn member_and_endpoint_commands_work() {
     same(&["member", "list", "-w", "table"]);
     let health = proxied(&["endpoint", "health"]);
     assert!(
@@ -274,14 +275,18 @@ fn members_and_endpoints() {
 }
 
 #[test]
-fn member_changes() {
-    // Three members refuse these until all have been connected for five seconds: one does not.
+fn member_changes_work() {
+    // Clusters of three refuse these until all members have been connected for five seconds.
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let ok = |args: &[&str]| etcdctl_ok(proxy.address(), args);
     let both = |args: &[&str]| {
-        let direct = essence(&etcdctl(&cluster.endpoint(0), args));
-        assert_eq!(essence(&etcdctl(proxy.address(), args)), direct, "{args:?}");
+        let direct = comparable(&etcdctl(&cluster.endpoint(0), args));
+        assert_eq!(
+            comparable(&etcdctl(proxy.address(), args)),
+            direct,
+            "{args:?}"
+        );
         direct
     };
     let added = ok(&[
@@ -302,7 +307,7 @@ fn member_changes() {
 }
 
 #[test]
-fn make_mirror() {
+fn make_mirror_copies_keys() {
     proxied(&["put", "mirror/a", "1"]);
     let mut mirror = running(&[
         "make-mirror",
@@ -322,9 +327,9 @@ fn make_mirror() {
 }
 
 #[test]
-fn move_leader_and_compaction() {
-    // On a cluster of its own: it is not to move, nor to forget, under the other tests. The
-    // command goes to the leader only, so the proxy is shown no other member.
+fn move_leader_and_compaction_work() {
+    // A separate cluster, because the leader change and the compaction would disturb other tests.
+    // The command only works at the leader, so the proxy has only that endpoint.
     let cluster = Cluster::start(NEWEST, 3);
     let leader = cluster.leader();
     let next = (leader + 1) % cluster.size();
@@ -345,9 +350,9 @@ fn move_leader_and_compaction() {
         ["compaction", "99", ""],
     ] {
         let args: Vec<&str> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
-        let direct = essence(&cluster.etcdctl(&args));
-        assert_eq!(essence(&through(&args)), direct, "{args:?}");
-        assert_ne!(direct.0, Some(0), "{args:?} is to be refused");
+        let direct = comparable(&cluster.etcdctl(&args));
+        assert_eq!(comparable(&through(&args)), direct, "{args:?}");
+        assert_ne!(direct.0, Some(0), "{args:?} must be refused");
     }
 
     let status = stdout_of(&cluster.etcdctl_at(
@@ -364,7 +369,7 @@ fn move_leader_and_compaction() {
 }
 
 #[test]
-fn auth_users_and_roles() {
+fn users_and_roles_work() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let ok = |args: &[&str]| etcdctl_ok(proxy.address(), args);
@@ -389,8 +394,12 @@ fn auth_users_and_roles() {
     assert_eq!(ok(&["auth", "enable"]), "Authentication Enabled\n");
 
     let both = |args: &[&str]| {
-        let direct = essence(&etcdctl(&cluster.endpoint(0), args));
-        assert_eq!(essence(&etcdctl(proxy.address(), args)), direct, "{args:?}");
+        let direct = comparable(&etcdctl(&cluster.endpoint(0), args));
+        assert_eq!(
+            comparable(&etcdctl(proxy.address(), args)),
+            direct,
+            "{args:?}"
+        );
         direct
     };
     let ann = "--user=ann:secret";

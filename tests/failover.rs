@@ -1,8 +1,7 @@
-//! Endpoints that die, stall, come back, or were never there: what clients see of it, under load
-//! and without a retry of their own (E1 to E6).
+//! Endpoints that die, stall, return, or were never available: the effect on clients under load
+//! without retries of their own (E1 to E6).
 //!
-//! The short form runs here; `ETCD_EDGE_LONG=1` makes every outage as long as an operator's
-//! nightmare and each happen twice.
+//! By default the outages are short. `ETCD_EDGE_LONG=1` makes them longer.
 
 mod support;
 
@@ -50,19 +49,19 @@ fn is_long() -> bool {
     std::env::var_os("ETCD_EDGE_LONG").is_some()
 }
 
-/// How often each outage happens.
+/// How often each outage is repeated.
 fn times() -> usize {
     2
 }
 
-/// The member that serves the proxy.
-fn serving(proxy: &Proxy, cluster: &Cluster) -> usize {
+/// Returns the index of the member that the proxy uses.
+fn current_member(proxy: &Proxy, cluster: &Cluster) -> usize {
     let endpoint = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
     let member = (0..cluster.size()).find(|m| endpoint.ends_with(&cluster.endpoint(*m)));
-    member.unwrap_or_else(|| panic!("{endpoint} is no member"))
+    member.unwrap_or_else(|| panic!("{endpoint} is not a member"))
 }
 
-/// Three members, a proxy, and load that flows.
+/// Starts three members, a proxy, and load on it.
 async fn scene() -> (Cluster, Proxy, Load) {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
@@ -71,53 +70,53 @@ async fn scene() -> (Cluster, Proxy, Load) {
     (cluster, proxy, load)
 }
 
-/// Ends the load and judges it.
-async fn judge(what: &str, cluster: &mut Cluster, proxy: &Proxy, load: Load) {
+/// Ends the load and checks its results.
+async fn finish(what: &str, cluster: &mut Cluster, proxy: &Proxy, load: Load) {
     load.wait_calls(200, Duration::from_secs(30)).await;
-    let account = load.finish().await;
-    println!("{what}:\n{}", account.table());
+    let report = load.finish().await;
+    println!("{what}:\n{}", report.table());
     println!(
         "retries {}, hedged {}",
         metric(proxy.address(), "etcd_edge_retries_total"),
         metric(proxy.address(), "etcd_edge_hedged_reads_total")
     );
-    account.assert_no_violations();
+    report.assert_no_violations();
     (0..cluster.size()).for_each(|member| cluster.wait_healthy(member));
-    account.assert_applied_once(&cluster.endpoint(0)).await;
+    report.assert_applied_once(&cluster.endpoint(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_serving_member_is_killed() {
+async fn calls_survive_a_kill_of_the_current_member() {
     let (mut cluster, proxy, load) = scene().await;
     for _ in 0..times() {
-        let member = serving(&proxy, &cluster);
+        let member = current_member(&proxy, &cluster);
         cluster.kill(member);
         load.wait_calls(200, Duration::from_secs(30)).await;
-        assert_ne!(serving(&proxy, &cluster), member, "another serves");
+        assert_ne!(current_member(&proxy, &cluster), member, "no failover");
         cluster.restart(member);
         cluster.wait_healthy(member);
         load.wait_calls(100, Duration::from_secs(30)).await;
     }
-    judge("kill -9 of the serving member", &mut cluster, &proxy, load).await;
+    finish("kill -9 of the current member", &mut cluster, &proxy, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_serving_member_is_stopped() {
+async fn calls_survive_a_stop_of_the_current_member() {
     let (mut cluster, proxy, load) = scene().await;
     for _ in 0..times() {
-        let member = serving(&proxy, &cluster);
+        let member = current_member(&proxy, &cluster);
         cluster.stop(member);
         let begun = Instant::now();
-        // Reads find out by themselves: 2 s of silence, and a second endpoint.
-        while serving(&proxy, &cluster) == member {
+        // Reads detect the stall: 2 s of silence, then a second endpoint.
+        while current_member(&proxy, &cluster) == member {
             assert!(
                 begun.elapsed() < Duration::from_secs(20),
-                "a stalled member serves on"
+                "the proxy still uses the stalled member"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        println!("another serves after {:?}", begun.elapsed());
-        // Not those whose writes lie with the stopped member.
+        println!("failover after {:?}", begun.elapsed());
+        // Clients with a write at the stopped member still wait.
         load.wait_calls(100, Duration::from_secs(30)).await;
         let stopped = Duration::from_secs(if is_long() { 45 } else { 6 });
         tokio::time::sleep(stopped.saturating_sub(begun.elapsed())).await;
@@ -125,11 +124,11 @@ async fn the_serving_member_is_stopped() {
         cluster.wait_healthy(member);
         load.wait_calls(100, Duration::from_secs(30)).await;
     }
-    judge("SIGSTOP of the serving member", &mut cluster, &proxy, load).await;
+    finish("SIGSTOP of the current member", &mut cluster, &proxy, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_members_are_down_and_back() {
+async fn calls_survive_an_outage_of_all_members() {
     let (mut cluster, proxy, load) = scene().await;
     for _ in 0..times() {
         (0..cluster.size()).for_each(|member| cluster.kill(member));
@@ -141,25 +140,26 @@ async fn all_members_are_down_and_back() {
         (0..cluster.size()).for_each(|member| cluster.wait_healthy(member));
         load.wait_calls(100, Duration::from_secs(30)).await;
     }
-    judge("all members down and back", &mut cluster, &proxy, load).await;
+    finish("all members down and back", &mut cluster, &proxy, load).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_may_come_after_the_proxy() {
+async fn calls_wait_for_an_etcd_that_starts_later() {
     let mut cluster = Cluster::start(NEWEST, 1);
     cluster.kill(0);
     let proxy = Proxy::start(&cluster, &[] as &[&str]);
-    let lane = H2Connection::connect(proxy.address()).await.unwrap();
-    // A deadline that is shorter than the wait is the client's own word (E6).
+    let connection = H2Connection::connect(proxy.address()).await.unwrap();
+    // A deadline shorter than the wait is the client's own deadline, so DEADLINE_EXCEEDED is right
+    // (E6).
     for path in [RANGE, PUT] {
         let message = if path == PUT { KEY_VALUE } else { KEY };
-        let told = lane.unary(path, message, Some("600m")).await;
-        assert_eq!(told.code, Some(4), "{told:?}");
-        assert!(told.took >= Duration::from_millis(600), "{told:?}");
-        assert!(told.took < Duration::from_secs(5), "{told:?}");
+        let result = connection.unary(path, message, Some("600m")).await;
+        assert_eq!(result.code, Some(4), "{result:?}");
+        assert!(result.took >= Duration::from_millis(600), "{result:?}");
+        assert!(result.took < Duration::from_secs(5), "{result:?}");
     }
-    let write = lane.unary(PUT, KEY_VALUE, None);
-    let read = lane.unary(RANGE, KEY, Some("29S"));
+    let write = connection.unary(PUT, KEY_VALUE, None);
+    let read = connection.unary(RANGE, KEY, Some("29S"));
     let start = async {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         cluster.restart(0);
@@ -170,9 +170,9 @@ async fn etcd_may_come_after_the_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wait_for_an_endpoint_is_bounded_and_makes_no_storm() {
-    // An endpoint that hangs up at once, and one that says nothing: each with a proxy of its own,
-    // or the second would slow the first one's dials down.
+async fn wait_for_an_endpoint_is_bounded_without_a_dial_storm() {
+    // One endpoint closes each connection, one stays silent. Each has its own proxy, because the
+    // second would slow down the dials to the first.
     tokio::join!(all_down(true), all_down(false));
 }
 
@@ -184,9 +184,9 @@ async fn all_down(hangs_up: bool) {
     for n in 0..40 {
         let address = proxy.address().to_owned();
         waiting.push(tokio::spawn(async move {
-            let lane = H2Connection::connect(&address).await.unwrap();
+            let connection = H2Connection::connect(&address).await.unwrap();
             let (path, message) = [(RANGE, KEY), (PUT, KEY_VALUE)][n % 2];
-            lane.unary(path, message, None).await
+            connection.unary(path, message, None).await
         }));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -195,56 +195,56 @@ async fn all_down(hangs_up: bool) {
     let cpu = proxy.process.cpu_ticks() - before;
     assert!(cpu < 80, "a busy loop: {cpu} ticks in 8 s");
     for call in waiting {
-        let told = call.await.unwrap();
-        assert_eq!(told.code, Some(14), "{told:?}");
-        // Nothing was sent, so even a write may be sent again (E3).
-        assert_eq!(told.text, "there is no connection available");
-        assert!(told.took >= Duration::from_secs(20), "{told:?}");
-        assert!(told.took < Duration::from_secs(45), "{told:?}");
+        let result = call.await.unwrap();
+        assert_eq!(result.code, Some(14), "{result:?}");
+        // Nothing was sent, so clients may even retry a write (E3).
+        assert_eq!(result.text, "there is no connection available");
+        assert!(result.took >= Duration::from_secs(20), "{result:?}");
+        assert!(result.took < Duration::from_secs(45), "{result:?}");
     }
     let dials = endpoint.count();
     println!("hangs up: {hangs_up}: {dials} dials in 30 s, {cpu} ticks of CPU in 8 s");
-    // Seven to reach the longest pause of 3 s, then one each, for each of two workers at most; a
-    // silent endpoint takes 3 s to give up on besides.
-    assert!(dials >= 4, "it goes on dialing: {dials}");
-    assert!(dials <= 60, "a storm: {dials}");
+    // Each of at most two workers dials seven times until the backoff reaches its maximum of 3 s,
+    // then once per 3 s. A dial to a silent endpoint takes another 3 s to time out.
+    assert!(dials >= 4, "dialing stopped: {dials}");
+    assert!(dials <= 60, "a dial storm: {dials}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_that_accepts_and_says_nothing_fails_no_read() {
+async fn silent_endpoint_fails_no_call() {
     let cluster = Cluster::start(NEWEST, 1);
     let silent = DumbListener::start(false);
     let endpoints = format!("--endpoints={},{}", silent.address, cluster.endpoint(0));
-    // Which one is picked first is chance.
+    // The first endpoint is picked at random, so several proxies cover both cases.
     let proxies: Vec<Proxy> = (0..6).map(|_| Proxy::start_with(&[&endpoints])).collect();
     let mut calls = Vec::new();
     for proxy in &proxies {
         for (path, message) in [(RANGE, KEY), (PUT, KEY_VALUE)] {
             let address = proxy.address().to_owned();
             calls.push(tokio::spawn(async move {
-                let lane = H2Connection::connect(&address).await.unwrap();
-                lane.unary(path, message, Some("20S")).await
+                let connection = H2Connection::connect(&address).await.unwrap();
+                connection.unary(path, message, Some("20S")).await
             }));
         }
     }
     let mut slowest = Duration::ZERO;
     for call in calls {
-        let told = call.await.unwrap();
-        assert!(told.ok(), "{told:?}");
-        slowest = slowest.max(told.took);
+        let result = call.await.unwrap();
+        assert!(result.ok(), "{result:?}");
+        slowest = slowest.max(result.took);
     }
     println!(
-        "slowest call {slowest:?}, {} connects to the silent one",
+        "slowest call {slowest:?}, {} connections to the silent endpoint",
         silent.count()
     );
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     for proxy in &proxies {
         let picked = proxy_output::current_endpoint(proxy).unwrap();
-        assert!(picked.ends_with(&cluster.endpoint(0)), "{picked} serves");
+        assert!(picked.ends_with(&cluster.endpoint(0)), "{picked} is used");
     }
 }
 
-/// Accepts connections, counts them, and either closes them or says nothing.
+/// A listener that counts connections, and either closes them or never responds.
 struct DumbListener {
     address: String,
     count: Arc<AtomicUsize>,
@@ -260,7 +260,7 @@ impl DumbListener {
             for mut stream in listener.incoming().flatten() {
                 counted.fetch_add(1, Ordering::SeqCst);
                 if !hangs_up {
-                    // Until the other side gives up.
+                    // Reads until the proxy closes the connection.
                     std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
                 }
             }

@@ -1,5 +1,5 @@
-//! Proxies that find one another, on a real etcd: how they register and stay so, what MemberList tells
-//! of them, and that Go's clients, naming and proxy agree (N4, S2).
+//! Service registration on a real etcd: proxies register and stay registered, MemberList contains
+//! them, and Go's clients, naming and proxy use the same format (N4, S2).
 
 mod support;
 
@@ -21,18 +21,18 @@ use support::{http, ports};
 /// The prefix that etcd's documentation uses.
 const PREFIX: &str = "___grpc_proxy_endpoint";
 
-/// No test waits longer for one thing.
+/// Maximum wait for one condition.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Its own answer to MemberList is etcd's, and nothing is registered.
+/// Disables the proxy's own MemberList and its registration: etcd's response passes unchanged.
 const NO_CLIENT_URL: &str = "--advertise-client-url=";
 
-/// An address that is free.
+/// Returns a free address.
 fn address() -> String {
     format!("127.0.0.1:{}", ports::take())
 }
 
-/// The flags of a proxy that is registered where it listens.
+/// Returns the flags of a proxy that registers the address on which it listens.
 fn flags(address: &str, ttl: u32) -> [String; 4] {
     [
         format!("--listen-addr={address}"),
@@ -42,14 +42,14 @@ fn flags(address: &str, ttl: u32) -> [String; 4] {
     ]
 }
 
-/// Starts a proxy that registers, and waits until it is registered.
+/// Starts a proxy and waits until it is registered.
 fn start(cluster: &Cluster, ttl: u32) -> Proxy {
     let proxy = Proxy::start(cluster, &flags(&address(), ttl));
     wait(|| registered(&proxy));
     proxy
 }
 
-/// Starts Go's proxy, and waits until it is registered.
+/// Starts Go's proxy and waits until it is registered.
 fn start_go(cluster: &Cluster, ttl: u32) -> Proxy {
     let address = address();
     let flags = &flags(&address, ttl)[1..];
@@ -58,19 +58,19 @@ fn start_go(cluster: &Cluster, ttl: u32) -> Proxy {
     proxy
 }
 
-/// Waits until something is so.
+/// Waits until a condition is true.
 #[track_caller]
-fn wait(mut so: impl FnMut() -> bool) {
+fn wait(mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + LIMIT;
-    while !so() {
-        assert!(Instant::now() < until, "not so after {LIMIT:?}");
+    while !condition() {
+        assert!(Instant::now() < until, "not true after {LIMIT:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// What `/proxy/status` says of the fleet.
+/// Returns the fleet part of `/proxy/status`.
 fn status(proxy: &Proxy) -> Value {
-    let page = http::get(proxy.address(), "/proxy/status").expect("the proxy's page");
+    let page = http::get(proxy.address(), "/proxy/status").expect("the status page");
     let mut status: Value = serde_json::from_str(&page.body).expect("JSON");
     status["fleet"].take()
 }
@@ -79,13 +79,13 @@ fn registered(proxy: &Proxy) -> bool {
     status(proxy)["registered"] == true
 }
 
-/// Code and body of `/proxy/health`.
+/// Returns status code and body of `/proxy/health`.
 fn health(proxy: &Proxy) -> (u16, String) {
-    let page = http::get(proxy.address(), "/proxy/health").expect("the proxy's page");
+    let page = http::get(proxy.address(), "/proxy/health").expect("the health page");
     (page.status, page.body.trim_end().to_owned())
 }
 
-/// A registered proxy's key as etcd has it.
+/// The key of a registered proxy in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     key: String,
@@ -93,7 +93,7 @@ struct Entry {
     lease: i64,
 }
 
-/// All that is under the prefix, read past all proxies.
+/// Returns all keys under the prefix, read directly from etcd.
 fn entries(cluster: &Cluster) -> Vec<Entry> {
     let read = cluster.etcdctl(&["get", "--prefix", PREFIX, "-w", "fields"]);
     let mut entries = Vec::new();
@@ -101,7 +101,7 @@ fn entries(cluster: &Cluster) -> Vec<Entry> {
         let Some((name, value)) = line.split_once(" : ") else {
             continue;
         };
-        // Quoted as Go does it, which for these is as JSON does it.
+        // Quoted by Go. For these texts JSON quotes in the same way.
         let text = || serde_json::from_str::<String>(value).expect(value);
         match name {
             "\"Key\"" => entries.push(Entry {
@@ -109,9 +109,9 @@ fn entries(cluster: &Cluster) -> Vec<Entry> {
                 value: String::new(),
                 lease: 0,
             }),
-            "\"Value\"" => entries.last_mut().expect("after its key").value = text(),
+            "\"Value\"" => entries.last_mut().expect("follows a key").value = text(),
             "\"Lease\"" => {
-                entries.last_mut().expect("after its key").lease = value.parse().expect(value);
+                entries.last_mut().expect("follows a key").lease = value.parse().expect(value);
             }
             _ => {}
         }
@@ -119,18 +119,18 @@ fn entries(cluster: &Cluster) -> Vec<Entry> {
     entries
 }
 
-/// The key of the proxy that advertises an address.
+/// Returns the key of the proxy that advertises an address.
 fn find(cluster: &Cluster, address: &str) -> Option<Entry> {
     let key = format!("{PREFIX}/{address}");
     entries(cluster).into_iter().find(|entry| entry.key == key)
 }
 
-/// The addresses that a proxy's MemberList tells of, in their order.
+/// Returns the addresses in a proxy's MemberList, sorted.
 fn listed(cluster: &Cluster, proxy: &Proxy) -> Vec<String> {
-    let told = cluster.etcdctl_at(proxy.address(), &["member", "list", "-w", "json"]);
-    let told: Value = serde_json::from_str(&stdout_of(&told)).expect("JSON");
-    let members = told["members"].as_array().cloned().unwrap_or_default();
-    let url = |member: &Value| member["clientURLs"][0].as_str().expect("one").to_owned();
+    let list = cluster.etcdctl_at(proxy.address(), &["member", "list", "-w", "json"]);
+    let list: Value = serde_json::from_str(&stdout_of(&list)).expect("JSON");
+    let members = list["members"].as_array().cloned().unwrap_or_default();
+    let url = |member: &Value| member["clientURLs"][0].as_str().expect("a URL").to_owned();
     let mut urls: Vec<_> = members.iter().map(url).collect();
     urls.sort();
     urls

@@ -1,4 +1,4 @@
-//! A name server of a few lines: SRV records over UDP on loopback, and the file that points to it.
+//! A small name server: SRV records over UDP on loopback, and a `resolv.conf` that points to it.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,74 +10,74 @@ const SRV: [u8; 2] = [0, 33];
 const NO_SUCH_NAME: u8 = 3;
 const FAILURE: u8 = 2;
 
-/// What is known of a name.
+/// The response for a name.
 #[derive(Clone)]
-pub(crate) enum Known {
-    /// `host:port` of each record.
+pub(crate) enum Lookup {
+    /// SRV records, each `host:port`.
     Records(Vec<String>),
-    /// The server fails.
+    /// SERVFAIL.
     Fails,
 }
 
-/// Serves until the test ends.
+/// A name server that runs until the test ends.
 pub(crate) struct Dns {
     dir: tempfile::TempDir,
-    asked: Arc<Mutex<Vec<String>>>,
+    queries: Arc<Mutex<Vec<String>>>,
 }
 
 impl Dns {
-    /// Answers for these names; any other does not exist.
-    pub(crate) fn start(zone: &[(&str, Known)]) -> Dns {
+    /// Starts a server for these names. Any other name does not exist.
+    pub(crate) fn start(zone: &[(&str, Lookup)]) -> Dns {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let address = socket.local_addr().expect("a bound socket");
-        let zone: HashMap<String, Known> = zone
+        let zone: HashMap<String, Lookup> = zone
             .iter()
-            .map(|(name, known)| ((*name).to_owned(), known.clone()))
+            .map(|(name, lookup)| ((*name).to_owned(), lookup.clone()))
             .collect();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let heard = asked.clone();
-        std::thread::spawn(move || serve(&socket, &zone, &heard));
+        let queries = Arc::new(Mutex::new(Vec::new()));
+        let log = queries.clone();
+        std::thread::spawn(move || serve(&socket, &zone, &log));
         let dir = tempfile::tempdir().expect("a folder");
         let file = format!(
-            "# A port of its own.\nnameserver [{}]:{}\noptions timeout:1 attempts:2\n",
+            "# An unusual port.\nnameserver [{}]:{}\noptions timeout:1 attempts:2\n",
             address.ip(),
             address.port()
         );
         std::fs::write(dir.path().join("resolv.conf"), file).expect("a file");
-        Dns { dir, asked }
+        Dns { dir, queries }
     }
 
-    /// In the form of `/etc/resolv.conf`.
+    /// Returns the path of a file in the format of `/etc/resolv.conf`.
     pub(crate) fn resolv_conf(&self) -> PathBuf {
         Path::new(self.dir.path()).join("resolv.conf")
     }
 
-    /// The names that were asked for, each once, sorted.
-    pub(crate) fn asked(&self) -> Vec<String> {
-        let mut asked = self.asked.lock().unwrap().clone();
-        asked.sort();
-        asked.dedup();
-        asked
+    /// Returns the queried names, sorted and without duplicates.
+    pub(crate) fn queries(&self) -> Vec<String> {
+        let mut queries = self.queries.lock().unwrap().clone();
+        queries.sort();
+        queries.dedup();
+        queries
     }
 }
 
-fn serve(socket: &UdpSocket, zone: &HashMap<String, Known>, heard: &Mutex<Vec<String>>) {
+fn serve(socket: &UdpSocket, zone: &HashMap<String, Lookup>, log: &Mutex<Vec<String>>) {
     let mut buffer = [0; 1500];
-    // A test that takes longer has hung.
+    // No test takes longer.
     socket
         .set_read_timeout(Some(Duration::from_secs(120)))
         .expect("a timeout");
     while let Ok((len, from)) = socket.recv_from(&mut buffer) {
-        answer(socket, from, &buffer[..len], zone, heard);
+        respond(socket, from, &buffer[..len], zone, log);
     }
 }
 
-fn answer(
+fn respond(
     socket: &UdpSocket,
     from: SocketAddr,
     query: &[u8],
-    zone: &HashMap<String, Known>,
-    heard: &Mutex<Vec<String>>,
+    zone: &HashMap<String, Lookup>,
+    log: &Mutex<Vec<String>>,
 ) {
     let mut name = Vec::new();
     let mut at = 12;
@@ -89,15 +89,15 @@ fn answer(
     }
     let name = name.join(".");
     let question = &query[12..at + 5];
-    heard.lock().unwrap().push(name.clone());
-    let known = zone.get(&name).filter(|_| query[at + 1..at + 3] == SRV);
-    let (code, records): (u8, &[String]) = match known {
+    log.lock().unwrap().push(name.clone());
+    let lookup = zone.get(&name).filter(|_| query[at + 1..at + 3] == SRV);
+    let (code, records): (u8, &[String]) = match lookup {
         None => (NO_SUCH_NAME, &[]),
-        Some(Known::Fails) => (FAILURE, &[]),
-        Some(Known::Records(records)) => (0, records),
+        Some(Lookup::Fails) => (FAILURE, &[]),
+        Some(Lookup::Records(records)) => (0, records),
     };
     let mut reply = query[..2].to_vec();
-    // An answer with recursion; one question, no more than answers beside it.
+    // A response with recursion available, one question, and only answer records.
     reply.extend([0x81, 0x80 | code, 0, 1, 0, records.len() as u8, 0, 0, 0, 0]);
     reply.extend(question);
     for record in records {
@@ -110,10 +110,10 @@ fn answer(
             data.extend(label.as_bytes());
         }
         data.push(0);
-        // The question's name, SRV, IN, a minute.
+        // Pointer to the question's name, type SRV, class IN, TTL 60 s.
         reply.extend([0xc0, 12, 0, 33, 0, 1, 0, 0, 0, 60]);
         reply.extend((data.len() as u16).to_be_bytes());
         reply.extend(data);
     }
-    socket.send_to(&reply, from).expect("loopback takes it");
+    socket.send_to(&reply, from).expect("loopback accepts it");
 }

@@ -1,8 +1,8 @@
-//! `--discovery-srv`: endpoints from SRV records of a name server on loopback.
+//! `--discovery-srv`: endpoints from the SRV records of a name server on loopback.
 
 use std::time::{Duration, Instant};
 
-use crate::dns::{Dns, Known};
+use crate::dns::{Dns, Lookup};
 use crate::support::cluster::{Cluster, etcdctl_ok};
 use crate::support::exit_cleanup;
 use crate::support::proxy::Proxy;
@@ -11,7 +11,7 @@ use crate::support::release::NEWEST;
 
 const DOMAIN: &str = "--discovery-srv=example.test";
 
-/// Records of all members, by a name that certificates are for.
+/// Returns records of all members, with a host name for which there are certificates.
 fn members(cluster: &Cluster) -> Vec<String> {
     let all = (0..cluster.size()).map(|member| cluster.endpoint(member));
     all.map(|e| e.replace("127.0.0.1", "localhost.")).collect()
@@ -22,10 +22,10 @@ fn start(dns: &Dns, flags: &[String]) -> Proxy {
     Proxy::start_with_env(&[("ETCD_EDGE_RESOLV_CONF", &file)], flags)
 }
 
-/// The endpoints that the ready line names.
+/// Returns the endpoints of the ready line.
 fn endpoints(proxy: &Proxy) -> Vec<String> {
     let ready = log_entries(proxy, "started gRPC proxy").remove(0);
-    let named = ready["endpoints"].as_str().expect("they are named");
+    let named = ready["endpoints"].as_str().expect("endpoints");
     named.split(',').map(str::to_owned).collect()
 }
 
@@ -39,12 +39,12 @@ fn serves(proxy: &Proxy) {
 }
 
 #[test]
-fn records_without_tls_count_with_insecure_discovery() {
+fn plaintext_records_are_used_with_insecure_discovery() {
     let cluster = Cluster::start(NEWEST, 3);
     let records = members(&cluster);
     let dns = Dns::start(&[(
         "_etcd-client._tcp.example.test",
-        Known::Records(records.clone()),
+        Lookup::Records(records.clone()),
     )]);
     let nowhere = "--endpoints=127.0.0.1:1";
     let proxy = start(&dns, &flags(&[nowhere, DOMAIN, "--insecure-discovery"]));
@@ -59,20 +59,20 @@ fn records_without_tls_count_with_insecure_discovery() {
         "_etcd-client-ssl._tcp.example.test",
         "_etcd-client._tcp.example.test",
     ];
-    assert_eq!(dns.asked(), names);
+    assert_eq!(dns.queries(), names);
 }
 
 #[test]
-fn without_it_only_those_with_tls_are_used() {
+fn only_tls_records_are_used_by_default() {
     let cluster = Cluster::builder(NEWEST).members(3).tls().start();
     let dns = Dns::start(&[
         (
             "_etcd-client-ssl-blue._tcp.example.test",
-            Known::Records(members(&cluster)),
+            Lookup::Records(members(&cluster)),
         ),
         (
             "_etcd-client-blue._tcp.example.test",
-            Known::Records(vec!["plain.example.test.:2379".to_owned()]),
+            Lookup::Records(vec!["plain.example.test.:2379".to_owned()]),
         ),
     ]);
     let mut flags = cluster.proxy_flags();
@@ -84,7 +84,7 @@ fn without_it_only_those_with_tls_are_used() {
         named.iter().all(|e| e.starts_with("https://localhost:")),
         "{named:?}"
     );
-    let message = "SRV record left out: without TLS, and no --insecure-discovery";
+    let message = "SRV record ignored: no TLS, and --insecure-discovery is not set";
     assert_eq!(
         log_entries(&proxy, message)[0]["endpoint"],
         "http://plain.example.test:2379"
@@ -93,14 +93,14 @@ fn without_it_only_those_with_tls_are_used() {
 }
 
 #[test]
-fn where_no_record_can_be_used_the_endpoints_flag_counts() {
+fn endpoints_flag_is_used_without_usable_records() {
     let cluster = Cluster::start(NEWEST, 1);
-    // One of the two may fail.
+    // One of the two lookups may fail.
     let dns = Dns::start(&[
-        ("_etcd-client-ssl._tcp.example.test", Known::Fails),
+        ("_etcd-client-ssl._tcp.example.test", Lookup::Fails),
         (
             "_etcd-client._tcp.example.test",
-            Known::Records(members(&cluster)),
+            Lookup::Records(members(&cluster)),
         ),
     ]);
     let mut flags = cluster.proxy_flags();
@@ -110,14 +110,14 @@ fn where_no_record_can_be_used_the_endpoints_flag_counts() {
         endpoints(&proxy),
         [format!("http://{}", cluster.endpoint(0))]
     );
-    let message = "no SRV record names an endpoint that can be used: those of --endpoints are";
+    let message = "no usable SRV record found: using --endpoints";
     assert_eq!(log_entries(&proxy, message).len(), 1);
     serves(&proxy);
 }
 
 #[test]
-fn where_both_lookups_fail_it_does_not_start() {
-    let dns = Dns::start(&[("_etcd-client._tcp.example.test", Known::Fails)]);
+fn start_fails_when_both_lookups_fail() {
+    let dns = Dns::start(&[("_etcd-client._tcp.example.test", Lookup::Fails)]);
     let env = [("ETCD_EDGE_RESOLV_CONF", &*dns.resolv_conf())];
     let mut process = Proxy::spawn_with_env(&env, &[DOMAIN]);
     assert!(!process.wait(Duration::from_secs(40)).success());
@@ -143,16 +143,16 @@ fn where_both_lookups_fail_it_does_not_start() {
 }
 
 #[test]
-fn a_file_that_names_another_domain_is_followed_at_sighup() {
+fn reload_follows_a_changed_domain() {
     let zone = |domain: &str| format!("_etcd-client._tcp.{domain}.test");
     let [one, two, broken] = ["one", "two", "broken"].map(zone);
-    let record = |port: u16| Known::Records(vec![format!("localhost.:{port}")]);
+    let record = |port: u16| Lookup::Records(vec![format!("localhost.:{port}")]);
     let tls = "_etcd-client-ssl._tcp.broken.test";
     let dns = Dns::start(&[
         (&one, record(1)),
         (&two, record(2)),
-        (&broken, Known::Fails),
-        (tls, Known::Fails),
+        (&broken, Lookup::Fails),
+        (tls, Lookup::Fails),
     ]);
     let dir = exit_cleanup::temp_dir();
     let path = dir.path().join("config.yaml");
@@ -164,7 +164,7 @@ fn a_file_that_names_another_domain_is_followed_at_sighup() {
     let flags = [format!("--config={}", path.display())];
     let proxy = start(&dns, &flags);
     assert_eq!(endpoints(&proxy), ["http://localhost:1"]);
-    let told = |domain: &str, message: &str| {
+    let reload = |domain: &str, message: &str| {
         write(domain);
         proxy.process.signal("HUP");
         let until = Instant::now() + Duration::from_secs(40);
@@ -174,22 +174,16 @@ fn a_file_that_names_another_domain_is_followed_at_sighup() {
         }
         log_entries(&proxy, message).remove(0)
     };
-    let line = told(
-        "two",
-        "the configuration file has changed: these are in force",
-    );
+    let line = reload("two", "configuration file reloaded");
     assert_eq!(line["flags"], "discovery-srv");
     let moved = |message| log_entries(&proxy, message)[0]["endpoint"].clone();
-    assert_eq!(moved("endpoint joined"), "http://localhost:2");
-    assert_eq!(moved("endpoint left"), "http://localhost:1");
-    let line = told(
-        "broken",
-        "the configuration file cannot be used: everything stays as it is",
-    );
+    assert_eq!(moved("endpoint added"), "http://localhost:2");
+    assert_eq!(moved("endpoint removed"), "http://localhost:1");
+    let line = reload("broken", "configuration file rejected: no setting changed");
     let error = line["error"].as_str().unwrap();
     assert!(
         error.starts_with("--discovery-srv=broken.test: "),
         "{error}"
     );
-    assert_eq!(log_entries(&proxy, "endpoint joined").len(), 1);
+    assert_eq!(log_entries(&proxy, "endpoint added").len(), 1);
 }

@@ -1,5 +1,5 @@
-//! `--endpoints-auto-sync-interval`: members that come and go, under load and watches, without a call
-//! that fails.
+//! `--endpoints-auto-sync-interval`: members are added and removed under load and watches without a
+//! failed call.
 
 use std::time::{Duration, Instant};
 
@@ -26,19 +26,19 @@ const ROLES: [Role; 8] = [
     Role::Appender,
 ];
 
-/// The endpoints in lines with this message, oldest first.
+/// Returns the endpoints of the log lines with this message, oldest first.
 fn named(proxy: &Proxy, message: &str) -> Vec<String> {
     let lines = log_entries(proxy, message);
     lines
         .iter()
         .map(|line| {
             assert_eq!(line["level"], "info");
-            line["endpoint"].as_str().expect("it is named").to_owned()
+            line["endpoint"].as_str().expect("an endpoint").to_owned()
         })
         .collect()
 }
 
-/// Waits until the proxy has named this endpoint.
+/// Waits until the log has a line with this message and endpoint.
 async fn wait_named(proxy: &Proxy, message: &str, endpoint: &str) {
     let until = Instant::now() + LIMIT;
     while !named(proxy, message).iter().any(|e| e.ends_with(endpoint)) {
@@ -51,14 +51,14 @@ async fn wait_named(proxy: &Proxy, message: &str, endpoint: &str) {
     }
 }
 
-/// Some syncs pass by, and nobody joins.
-async fn nobody_joins(proxy: &Proxy) {
-    let joined = named(proxy, "endpoint joined").len();
+/// Checks that several syncs add no endpoint.
+async fn assert_no_endpoint_added(proxy: &Proxy) {
+    let joined = named(proxy, "endpoint added").len();
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(named(proxy, "endpoint joined").len(), joined);
+    assert_eq!(named(proxy, "endpoint added").len(), joined);
 }
 
-/// A watch of one key, through all that happens: one event for each put, in order.
+/// Watches one key and expects one event for each put, in order.
 async fn watch(address: String, events: usize) {
     let client = Client::connect(&address).await;
     let mut call = client.call("/etcdserverpb.Watch/Watch", &[]).await;
@@ -66,9 +66,9 @@ async fn watch(address: String, events: usize) {
         .await;
     let mut seen = 0;
     while seen < events {
-        let answer = call.next().await.expect("the watch goes on");
-        assert_eq!(pb::int(&answer, &[4]), 0, "canceled");
-        for (field, value) in pb::fields(&answer) {
+        let response = call.next().await.expect("an open watch");
+        assert_eq!(pb::int(&response, &[4]), 0, "canceled");
+        for (field, value) in pb::fields(&response) {
             if let (11, pb::Value::Bytes(event)) = (field, value) {
                 let value = pb::bytes(&event, &[2, 5]);
                 assert_eq!(value, seen.to_string().as_bytes());
@@ -79,9 +79,9 @@ async fn watch(address: String, events: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_come_and_go_and_no_call_fails() {
+async fn member_changes_fail_no_call() {
     let mut cluster = Cluster::start(NEWEST, 3);
-    // As an operator may begin: with one of them, by a name that the members do not go by.
+    // An operator may configure one member only, by a name that is not in the member list.
     let first = cluster.endpoint(0).replace("127.0.0.1", "localhost");
     let endpoints = format!("--endpoints={first}");
     let proxy = Proxy::start_with(&[&endpoints, SYNC, "--advertise-client-url="]);
@@ -95,38 +95,38 @@ async fn members_come_and_go_and_no_call_fails() {
             put += 1;
         }
     };
-    // The watch is there before what it is to see.
+    // The watch must exist before the first put.
     tokio::time::sleep(Duration::from_millis(500)).await;
     for member in 0..3 {
-        wait_named(&proxy, "endpoint joined", &cluster.endpoint(member)).await;
+        wait_named(&proxy, "endpoint added", &cluster.endpoint(member)).await;
     }
-    wait_named(&proxy, "endpoint left", &first).await;
+    wait_named(&proxy, "endpoint removed", &first).await;
     puts(&proxy);
 
-    let joining = cluster.add_member(true);
-    nobody_joins(&proxy).await;
-    let learner = cluster.start_member(joining);
+    let pending = cluster.add_member(true);
+    assert_no_endpoint_added(&proxy).await;
+    let learner = cluster.start_member(pending);
     cluster.wait_learner(learner);
-    nobody_joins(&proxy).await;
+    assert_no_endpoint_added(&proxy).await;
     cluster.promote(learner);
-    wait_named(&proxy, "endpoint joined", &cluster.endpoint(learner)).await;
+    wait_named(&proxy, "endpoint added", &cluster.endpoint(learner)).await;
     load.wait_calls(200, LIMIT).await;
     puts(&proxy);
 
-    // The one that serves goes: what is open at it moves on.
+    // The current member is removed: its open calls move to another.
     for _ in 0..2 {
-        let serves = current_endpoint(&proxy).expect("one was picked");
-        let member = (0..4).find(|m| serves.ends_with(&cluster.endpoint(*m)));
-        let member = member.unwrap_or_else(|| panic!("{serves} is no member"));
+        let current = current_endpoint(&proxy).expect("an endpoint was picked");
+        let member = (0..4).find(|m| current.ends_with(&cluster.endpoint(*m)));
+        let member = member.unwrap_or_else(|| panic!("{current} is not a member"));
         cluster.remove(member);
-        wait_named(&proxy, "endpoint left", &cluster.endpoint(member)).await;
+        wait_named(&proxy, "endpoint removed", &cluster.endpoint(member)).await;
         load.wait_calls(300, LIMIT).await;
         puts(&proxy);
     }
     watching.await.expect("every event, in order");
-    let account = load.finish().await;
-    println!("{}", account.table());
-    account.assert_no_violations();
+    let report = load.finish().await;
+    println!("{}", report.table());
+    report.assert_no_violations();
     assert_eq!(
         metric(proxy.address(), "etcd_edge_history_resets_total"),
         0.0
@@ -136,13 +136,13 @@ async fn members_come_and_go_and_no_call_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sync_that_fails_is_said_once_and_empties_nothing() {
+async fn failed_sync_is_logged_once_and_keeps_the_endpoints() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &[SYNC]);
-    let failed = "the member list cannot be had: endpoints stay as they are";
-    let again = "the member list is had again";
+    let failed = "member list fetch failed: endpoints unchanged";
+    let again = "member list fetched again";
     for round in 1..=2 {
-        // Without a quorum nobody speaks for the cluster.
+        // Without a quorum no member returns the list.
         cluster.kill(1);
         cluster.kill(2);
         let until = Instant::now() + LIMIT;
@@ -162,14 +162,14 @@ async fn a_sync_that_fails_is_said_once_and_empties_nothing() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
-    assert_eq!(named(&proxy, "endpoint left"), [""; 0]);
+    assert_eq!(named(&proxy, "endpoint removed"), [""; 0]);
     etcdctl_ok(proxy.address(), &["put", "k", "v"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_tls_and_users_the_list_is_had_with_a_clients_token() {
+async fn sync_uses_a_clients_token_when_auth_is_enabled() {
     let cluster = Cluster::builder(NEWEST).members(3).tls().auth().start();
-    users::add(&cluster, "ann", &["a"]);
+    auth_users::add(&cluster, "ann", &["a"]);
     let mut flags = cluster.proxy_flags();
     flags.extend([
         format!("--endpoints={}", cluster.endpoint(0)),
@@ -178,13 +178,13 @@ async fn with_tls_and_users_the_list_is_had_with_a_clients_token() {
     flags.remove(0);
     let proxy = Proxy::start_with(&flags);
     let client = Client::connect(proxy.address()).await;
-    let token = users::login(&client, "ann").await;
-    // A user's watch is a token that is there.
+    let token = auth_users::login(&client, "ann").await;
+    // The token of the user's watch is available for the sync.
     let metadata = [("token", &token[..])];
     let mut call = client.call("/etcdserverpb.Watch/Watch", &metadata).await;
     call.send(Msg::new().msg(1, Msg::new().bytes(1, "a"))).await;
     assert!(call.next().await.is_some());
     for member in 1..3 {
-        wait_named(&proxy, "endpoint joined", &cluster.endpoint(member)).await;
+        wait_named(&proxy, "endpoint added", &cluster.endpoint(member)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The real Go client (`tests/go`), which finds proxies by Sync and by etcd's gRPC naming.
+//! The real Go client (`tests/go`) finds proxies by Sync and by etcd's gRPC naming.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 use crate::{LIMIT, NO_CLIENT_URL, PREFIX, find, listed, sorted, start, start_go, wait};
 
-/// A Go test that is to run against the first of these proxies, which are registered.
+/// Returns the command of a Go test against the first of these registered proxies.
 fn test(name: &str, fleet: &[&Proxy]) -> Command {
     let addresses: Vec<&str> = fleet.iter().map(|proxy| proxy.address()).collect();
     let mut command = Command::new(go::client());
@@ -23,38 +23,38 @@ fn test(name: &str, fleet: &[&Proxy]) -> Command {
     command
 }
 
-/// Waits for its end, which must be good.
+/// Waits for the client and checks that its test passed.
 #[track_caller]
 fn passes(name: &str, mut client: Process, fleet: &[&Proxy]) {
     let status = client.wait(Duration::from_secs(150));
-    let said = client.log();
-    println!("{said}");
+    let output = client.log();
+    println!("{output}");
     let logs: String = fleet.iter().map(|proxy| proxy.process.log()).collect();
     assert!(
-        status.success() && said.contains(&format!("--- PASS: {name}")),
-        "{logs}\n{name} fails:\n{said}"
+        status.success() && output.contains(&format!("--- PASS: {name}")),
+        "{logs}\n{name} fails:\n{output}"
     );
 }
 
 #[test]
-fn gos_naming_finds_the_proxies_and_spreads_calls_over_them() {
+fn go_naming_finds_the_proxies_and_balances_calls() {
     let cluster = Cluster::start(NEWEST, 3);
     let (one, two, go) = (
         start(&cluster, 60),
         start(&cluster, 60),
         start_go(&cluster, 60),
     );
-    let beside = [
+    let unregistered = [
         Proxy::start(&cluster, &[NO_CLIENT_URL]),
         Proxy::start(&cluster, &[NO_CLIENT_URL]),
     ];
     let name = "TestFleetNaming";
-    // Through ours, and the same through Go's.
+    // Through etcd-edge, and the same through Go's proxy.
     for fleet in [[&one, &two, &go], [&go, &one, &two]] {
         let mut command = test(name, &fleet);
-        let [first, second] = &beside;
+        let [first, second] = &unregistered;
         command.env(
-            "ETCD_BESIDE",
+            "ETCD_UNREGISTERED",
             format!("{},{}", first.address(), second.address()),
         );
         passes(name, Process::spawn("the Go client", &mut command), &fleet);
@@ -62,7 +62,7 @@ fn gos_naming_finds_the_proxies_and_spreads_calls_over_them() {
 }
 
 #[test]
-fn gos_client_knows_the_whole_fleet_after_a_sync() {
+fn go_client_has_all_proxies_after_a_sync() {
     let cluster = Cluster::start(NEWEST, 1);
     let (one, two, go) = (
         start(&cluster, 60),
@@ -75,7 +75,7 @@ fn gos_client_knows_the_whole_fleet_after_a_sync() {
     let name = "TestFleetSync";
     let client = Process::spawn("the Go client", &mut test(name, &fleet));
     passes(name, client, &fleet);
-    // Alone, without a prefix, it stays with the one it knows.
+    // A single proxy without a prefix lists only itself.
     let address = crate::address();
     let alone = Proxy::start(
         &cluster,
@@ -89,7 +89,7 @@ fn gos_client_knows_the_whole_fleet_after_a_sync() {
 }
 
 #[test]
-fn gos_client_that_syncs_by_itself_moves_among_the_proxies_and_loses_nothing() {
+fn go_client_with_auto_sync_survives_a_proxy_replacement() {
     let cluster = Cluster::start(NEWEST, 3);
     let (mut one, two) = (start(&cluster, 60), start(&cluster, 60));
     wait(|| listed(&cluster, &one).len() == 2);

@@ -1,5 +1,5 @@
-//! MemberList in each of its ways, as etcdctl shows it and as it is on the wire; what else is under the
-//! prefix; and that it stays right while etcd does not.
+//! MemberList in each mode, as etcdctl prints it and on the wire; invalid keys under the prefix;
+//! and failures of etcd.
 
 use std::time::Instant;
 
@@ -19,27 +19,27 @@ use crate::{
 const FORMS: [&str; 4] = ["json", "table", "simple", "fields"];
 const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
-/// What etcdctl says of the members at an address.
-fn told(cluster: &Cluster, address: &str, form: &str) -> String {
+/// Returns etcdctl's output of the member list of an address.
+fn member_list(cluster: &Cluster, address: &str, form: &str) -> String {
     stdout_of(&cluster.etcdctl_at(address, &["member", "list", "-w", form]))
 }
 
 #[test]
-fn without_a_prefix_it_tells_of_itself_as_gos_does() {
+fn member_list_contains_only_the_proxy_without_a_prefix() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
-        // Go's dials what it advertises before it is ready.
+        // Go's proxy dials its advertised address before it is ready.
         let address = address();
         let flag = [format!("--advertise-client-url={address}")];
         let go = Proxy::start_go_at(&cluster, address.clone(), &flag);
         let edge = Proxy::start(&cluster, &flag);
         for form in FORMS {
-            // Older ones crash at `fields` where an answer has no header, whoever's it is.
-            let told = |proxy: &Proxy| match form {
+            // Older etcdctls crash with `fields` if a response has no header, from either proxy.
+            let output = |proxy: &Proxy| match form {
                 "fields" => etcdctl_ok(proxy.address(), &["member", "list", "-w", form]),
-                form => told(&cluster, proxy.address(), form),
+                form => member_list(&cluster, proxy.address(), form),
             };
-            assert_eq!(told(&edge), told(&go), "{version} {form}");
+            assert_eq!(output(&edge), output(&go), "{version} {form}");
         }
         for (flags, address) in [
             (&[][..], "127.0.0.1:23790"),
@@ -51,30 +51,30 @@ fn without_a_prefix_it_tells_of_itself_as_gos_does() {
             let edge = Proxy::start(&cluster, flags);
             let host = gethostname::gethostname().into_string().expect("UTF-8");
             let member = json!({"name": host, "clientURLs": [address]});
-            let told = told(&cluster, edge.address(), "json");
-            let told: Value = serde_json::from_str(&told).expect("JSON");
-            assert_eq!(told, json!({ "members": [member] }));
+            let list = member_list(&cluster, edge.address(), "json");
+            let list: Value = serde_json::from_str(&list).expect("JSON");
+            assert_eq!(list, json!({ "members": [member] }));
         }
         assert_eq!(entries(&cluster), []);
     }
 }
 
 #[test]
-fn with_an_empty_url_it_is_etcds_answer() {
+fn member_list_is_etcds_with_an_empty_advertise_url() {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &[NO_CLIENT_URL]);
-    // The header names the member that answers.
+    // The header contains the member that responds, so `json` and `fields` may differ.
     for form in ["table", "simple"] {
         assert_eq!(
-            told(&cluster, proxy.address(), form),
-            told(&cluster, &cluster.endpoint(0), form)
+            member_list(&cluster, proxy.address(), form),
+            member_list(&cluster, &cluster.endpoint(0), form)
         );
     }
     assert_eq!(listed(&cluster, &proxy).len(), 3);
 }
 
 #[test]
-fn with_a_prefix_it_tells_of_all_that_are_registered() {
+fn member_list_contains_all_registered_proxies() {
     let cluster = Cluster::start(NEWEST, 1);
     let (one, two, go) = (
         start(&cluster, 60),
@@ -82,15 +82,15 @@ fn with_a_prefix_it_tells_of_all_that_are_registered() {
         start_go(&cluster, 60),
     );
     let all = sorted(&[one.address(), two.address(), go.address()]);
-    // Go's follows them too.
+    // Go's proxy follows the registrations too.
     for proxy in [&one, &two, &go] {
         wait(|| listed(&cluster, proxy) == all);
     }
     for form in FORMS {
         let lines = |proxy: &Proxy| {
-            let told = told(&cluster, proxy.address(), form);
-            // Go's are in no order.
-            let mut lines: Vec<_> = told.split(['\n', '{']).map(str::to_owned).collect();
+            let output = member_list(&cluster, proxy.address(), form);
+            // Go's list has no defined order.
+            let mut lines: Vec<_> = output.split(['\n', '{']).map(str::to_owned).collect();
             lines
                 .iter_mut()
                 .for_each(|line| *line = line.trim_end_matches(['}', ']', ',']).into());
@@ -99,8 +99,8 @@ fn with_a_prefix_it_tells_of_all_that_are_registered() {
         };
         assert_eq!(lines(&one), lines(&go), "{form}");
         assert_eq!(
-            told(&cluster, one.address(), form),
-            told(&cluster, two.address(), form)
+            member_list(&cluster, one.address(), form),
+            member_list(&cluster, two.address(), form)
         );
     }
     assert_eq!(
@@ -112,7 +112,7 @@ fn with_a_prefix_it_tells_of_all_that_are_registered() {
 }
 
 #[test]
-fn the_commands_of_etcds_documentation_work_as_written() {
+fn commands_of_the_etcd_documentation_work() {
     let cluster = Cluster::start(NEWEST, 1);
     let documented = |address: &str, resolver: &str| {
         let flags = format!("--listen-addr={address} --advertise-client-url={address} {resolver}");
@@ -148,7 +148,7 @@ fn the_commands_of_etcds_documentation_work_as_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_the_wire_it_is_one_answer_without_ids_or_header() {
+async fn member_list_response_has_no_ids_and_no_header() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url=a:1"]);
     let client = Client::connect(proxy.address()).await;
@@ -165,7 +165,7 @@ async fn on_the_wire_it_is_one_answer_without_ids_or_header() {
         proxy_output::metric(proxy.address(), &format!("{name}{{{labels}}}"))
     };
     assert_eq!(counted("grpc_server_started_total"), 2.0);
-    // etcd was not asked.
+    // The proxy responded without etcd.
     let page = http::get(proxy.address(), "/proxy/metrics")
         .expect("a page")
         .body;
@@ -173,7 +173,7 @@ async fn on_the_wire_it_is_one_answer_without_ids_or_header() {
 }
 
 #[test]
-fn what_names_no_proxy_is_left_out() {
+fn invalid_registrations_are_ignored() {
     let cluster = Cluster::start(NEWEST, 1);
     let put = |key: &str, value: &str| {
         stdout_of(&cluster.etcdctl(&["put", &format!("{PREFIX}{key}"), value]));
@@ -181,20 +181,23 @@ fn what_names_no_proxy_is_left_out() {
     let named =
         |address: &str| format!(r#"{{"Op":0,"Addr":"{address}","Metadata":"{{\"name\":\"h\"}}"}}"#);
     put("/junk", "junk");
-    put("/nobody", r#"{"Op":0,"Addr":"1.2.3.4:5","Metadata":null}"#);
+    put(
+        "/no-metadata",
+        r#"{"Op":0,"Addr":"1.2.3.4:5","Metadata":null}"#,
+    );
     put("/large", &named(&"x".repeat(100_000)));
-    // Beside the prefix, not under it.
+    // These keys have the prefix as text but are not under `PREFIX/`.
     put("0", &named("beside:1"));
     put("", &named("at:1"));
     let proxy = start(&cluster, 60);
     wait(|| listed(&cluster, &proxy) == [proxy.address()]);
-    // And what comes while it is followed.
+    // The same while the proxy watches the prefix.
     put("/more-junk", "[");
     put("/changed", &named("b:1"));
     wait(|| listed(&cluster, &proxy).contains(&"b:1".to_owned()));
     put("/changed", &named("c:1"));
     wait(|| listed(&cluster, &proxy) == sorted(&["c:1", proxy.address()]));
-    // Twice the same is one.
+    // Two keys with the same address are one member.
     put("/again", &named("c:1"));
     put("/changed", "junk");
     put("/last", &named("d:1"));
@@ -202,10 +205,10 @@ fn what_names_no_proxy_is_left_out() {
 }
 
 #[test]
-fn more_than_are_kept_are_left_out_and_come_in_when_there_is_room() {
+fn registrations_above_the_limit_are_ignored_until_others_end() {
     let cluster = Cluster::start(NEWEST, 1);
     let most = etcd_edge::limits::FLEET_MEMBERS;
-    // A transaction has room for so many.
+    // A transaction has at most about a hundred operations here.
     let key = |n: usize| format!("{PREFIX}/{n:05}");
     let script = |numbers: Vec<usize>| {
         let puts = numbers.into_iter().map(|n| {
@@ -230,7 +233,7 @@ fn more_than_are_kept_are_left_out_and_come_in_when_there_is_room() {
         let listed = listed(&cluster, &proxy);
         listed.contains(&last) && listed.contains(&proxy.address().to_owned())
     });
-    // The own key was not put again and again because it was left out.
+    // The proxy did not register again because its own key was ignored.
     assert_eq!(
         proxy_output::metric(proxy.address(), "etcd_edge_fleet_registrations_total"),
         1.0
@@ -238,7 +241,7 @@ fn more_than_are_kept_are_left_out_and_come_in_when_there_is_room() {
 }
 
 #[test]
-fn it_stays_right_when_members_fail_and_history_is_compacted() {
+fn member_list_survives_failures_and_compaction() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = start(&cluster, 60);
     let put = |cluster: &Cluster, n: usize| {
@@ -253,7 +256,7 @@ fn it_stays_right_when_members_fail_and_history_is_compacted() {
         let serves = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
         let member = (0..3).find(serves).expect("a member");
         cluster.kill(member);
-        // What is under way when a leader is lost may fail.
+        // A call in progress may fail when the leader is lost.
         cluster.leader();
         let revision = put(&cluster, round);
         let to = revision.to_string();
@@ -273,7 +276,7 @@ fn it_stays_right_when_members_fail_and_history_is_compacted() {
     assert!(listed(&cluster, &proxy).contains(&proxy.address().to_owned()));
 }
 
-/// Runs a transaction, as etcdctl reads one.
+/// Runs a transaction in etcdctl's format.
 fn txn(cluster: &Cluster, script: &str) {
     use std::io::Write as _;
     use std::process::Stdio;

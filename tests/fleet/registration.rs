@@ -1,4 +1,5 @@
-//! How a proxy registers: as Go's does, and again whenever that is lost; and what is seen where it cannot.
+//! Registration: the format of Go's proxy, recovery of a lost registration, and reports of
+//! failures.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ use crate::{
     status, wait,
 };
 
-const LOST: &str = "not registered: MemberList of others does not show this proxy";
+const LOST: &str = "not registered: MemberList of other proxies does not include this proxy";
 
 #[test]
-fn key_value_and_lease_are_those_of_gos_proxy() {
+fn registration_has_the_format_of_gos_proxy() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
         let (edge, go) = (start(&cluster, 60), start_go(&cluster, 60));
@@ -45,23 +46,23 @@ fn key_value_and_lease_are_those_of_gos_proxy() {
 }
 
 #[test]
-fn a_registration_lives_as_long_as_its_proxy_and_a_ttl() {
+fn registration_expires_after_its_proxy_is_killed() {
     let cluster = Cluster::start(NEWEST, 1);
     let (one, mut other) = (start(&cluster, 2), start(&cluster, 2));
     let lease = find(&cluster, one.address()).expect("registered").lease;
-    // Several lifetimes.
+    // The sleep is several times the TTL.
     std::thread::sleep(Duration::from_secs(8));
-    assert_eq!(find(&cluster, one.address()).expect("still").lease, lease);
+    assert_eq!(find(&cluster, one.address()).expect("a key").lease, lease);
     assert_eq!(listed(&cluster, &one).len(), 2);
     other.process.kill();
     let killed = Instant::now();
     wait(|| listed(&cluster, &one) == [one.address()]);
-    println!("a dead proxy is gone after {:?}", killed.elapsed());
+    println!("a dead proxy is removed after {:?}", killed.elapsed());
     assert_eq!(find(&cluster, other.address()), None);
 }
 
 #[test]
-fn a_proxy_that_is_told_to_stop_is_gone_at_once() {
+fn stopping_a_proxy_removes_its_registration_at_once() {
     let cluster = Cluster::start(NEWEST, 3);
     let one = start(&cluster, 600);
     for signal in ["TERM", "INT"] {
@@ -71,15 +72,15 @@ fn a_proxy_that_is_told_to_stop_is_gone_at_once() {
         other.process.signal(signal);
         let status = other.process.wait(LIMIT);
         assert_eq!(status.code(), Some(0), "{}", other.process.log());
-        // Not within its 600 seconds, but before it ended.
+        // The key is deleted before the process ends, long before its TTL of 600 seconds.
         assert_eq!(find(&cluster, other.address()), None);
-        assert_eq!(granted(&cluster, lease), 0, "the lease is left");
+        assert_eq!(granted(&cluster, lease), 0, "the lease still exists");
         wait(|| listed(&cluster, &one) == [one.address()]);
     }
 }
 
 #[test]
-fn one_that_cannot_revoke_ends_all_the_same() {
+fn proxy_stops_without_a_reachable_etcd() {
     let mut cluster = Cluster::start(NEWEST, 1);
     for stopped in [false, true] {
         let mut proxy = start(&cluster, 600);
@@ -87,10 +88,10 @@ fn one_that_cannot_revoke_ends_all_the_same() {
             true => cluster.stop(0),
             false => cluster.kill(0),
         }
-        let told = Instant::now();
+        let begun = Instant::now();
         proxy.process.signal("TERM");
         assert_eq!(proxy.process.wait(LIMIT).code(), Some(0));
-        println!("gone after {:?}", told.elapsed());
+        println!("ended after {:?}", begun.elapsed());
         if !stopped {
             cluster.restart(0);
             cluster.wait_healthy(0);
@@ -99,7 +100,7 @@ fn one_that_cannot_revoke_ends_all_the_same() {
 }
 
 #[test]
-fn two_of_one_address_do_not_fight_for_it() {
+fn two_proxies_with_one_address_share_the_registration() {
     let cluster = Cluster::start(NEWEST, 1);
     let one = start(&cluster, 2);
     let [_, rest @ ..] = flags(one.address(), 2);
@@ -107,7 +108,7 @@ fn two_of_one_address_do_not_fight_for_it() {
     wait(|| registered(&two));
     let lease = find(&cluster, one.address()).expect("registered").lease;
     assert_eq!(status(&two)["lease"], format!("{lease:x}"));
-    // Several lifetimes.
+    // The sleep is several times the TTL.
     std::thread::sleep(Duration::from_secs(5));
     let still = find(&cluster, one.address()).expect("registered").lease;
     assert_eq!(still, lease);
@@ -118,9 +119,9 @@ fn two_of_one_address_do_not_fight_for_it() {
 }
 
 #[test]
-fn what_is_lost_is_registered_again() {
+fn lost_registration_is_restored() {
     let mut cluster = Cluster::start(NEWEST, 1);
-    // So long that no renewal finds out.
+    // The TTL is long, so that no renewal detects the loss.
     let proxy = start(&cluster, 3600);
     let first = find(&cluster, proxy.address()).expect("registered");
 
@@ -130,7 +131,7 @@ fn what_is_lost_is_registered_again() {
     let second = find(&cluster, proxy.address()).expect("registered");
     assert_eq!(second.value, first.value);
 
-    // The key alone: it is put again under the lease that is there.
+    // If only the key is deleted, it is written again with the existing lease.
     stdout_of(&cluster.etcdctl(&["del", &first.key]));
     wait(|| find(&cluster, proxy.address()).as_ref() == Some(&second));
 
@@ -150,11 +151,11 @@ fn what_is_lost_is_registered_again() {
 }
 
 #[test]
-fn a_lease_that_ended_unseen_is_replaced_at_the_next_renewal() {
+fn expired_lease_is_replaced_at_the_next_renewal() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = start(&cluster, 2);
     let lease = find(&cluster, proxy.address()).expect("registered").lease;
-    // Longer than the lease lives.
+    // The process stays stopped longer than the TTL.
     proxy.process.stop();
     wait(|| find(&cluster, proxy.address()).is_none());
     proxy.process.signal("CONT");
@@ -163,14 +164,14 @@ fn a_lease_that_ended_unseen_is_replaced_at_the_next_renewal() {
 }
 
 #[test]
-fn without_etcd_it_starts_says_so_and_registers_later() {
+fn proxy_starts_without_etcd_and_registers_later() {
     let mut cluster = Cluster::start(NEWEST, 1);
     cluster.kill(0);
     let proxy = Proxy::start(&cluster, &flags(&address(), 60));
     let (code, body) = health(&proxy);
     assert_eq!(code, 503, "{body}");
-    let reason = "no endpoint can be reached";
-    wait(|| status(&proxy)["reason"] == reason);
+    let reason = "no endpoint reachable";
+    wait(|| status(&proxy)["error"] == reason);
     assert_eq!(status(&proxy)["registered"], false);
     assert_eq!(
         proxy_output::metric(proxy.address(), "etcd_edge_fleet_registered"),
@@ -185,10 +186,10 @@ fn without_etcd_it_starts_says_so_and_registers_later() {
     let lost = proxy_output::log_entries(&proxy, LOST);
     assert_eq!(lost.len(), 1, "{}", proxy.process.log());
     assert_eq!(
-        (&lost[0]["level"], &lost[0]["reason"]),
+        (&lost[0]["level"], &lost[0]["error"]),
         (&"warn".into(), &reason.into())
     );
-    // It is told of itself: its clients are to keep an address.
+    // MemberList contains the proxy itself, so that its clients have an address.
     assert_eq!(listed(&cluster, &proxy), [proxy.address()]);
 
     cluster.restart(0);
@@ -207,11 +208,11 @@ fn without_etcd_it_starts_says_so_and_registers_later() {
 }
 
 #[test]
-fn that_etcd_wants_a_user_is_seen() {
+fn missing_credentials_are_reported() {
     let cluster = Cluster::builder(NEWEST).auth().start();
     let proxy = Proxy::start(&cluster, &flags(&address(), 60));
     let reason = "etcdserver: user name is empty";
-    wait(|| status(&proxy)["reason"] == reason);
+    wait(|| status(&proxy)["error"] == reason);
     let body = format!(r#"{{"health":"false","reason":"REGISTRATION ERROR:{reason}"}}"#);
     assert_eq!(health(&proxy), (503, body));
     wait(|| {
@@ -237,7 +238,7 @@ fn that_etcd_wants_a_user_is_seen() {
 }
 
 #[test]
-fn that_there_is_no_leader_is_seen() {
+fn missing_leader_is_reported() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = start(&cluster, 2);
     cluster.kill(1);
@@ -246,7 +247,7 @@ fn that_there_is_no_leader_is_seen() {
     assert_eq!(health(&proxy).0, 503);
     let reason = "etcdserver: no leader";
     wait(|| {
-        let reason_now = status(&proxy)["reason"].clone();
+        let reason_now = status(&proxy)["error"].clone();
         reason_now.as_str().is_some_and(|now| now.contains(reason))
     });
     cluster.restart(1);
@@ -257,15 +258,15 @@ fn that_there_is_no_leader_is_seen() {
     assert_eq!(health(&proxy).0, 200);
 }
 
-/// For how long a lease was granted; 0 or less when there is none.
+/// Returns the granted TTL of a lease in seconds; 0 or less when there is none.
 fn granted(cluster: &Cluster, lease: i64) -> i64 {
-    let asked = format!("{lease:x}");
-    let told = cluster.etcdctl(&["lease", "timetolive", &asked, "-w", "json"]);
-    let told: Value = serde_json::from_str(&stdout_of(&told)).expect("JSON");
-    told["granted-ttl"].as_i64().unwrap_or_default()
+    let id = format!("{lease:x}");
+    let output = cluster.etcdctl(&["lease", "timetolive", &id, "-w", "json"]);
+    let output: Value = serde_json::from_str(&stdout_of(&output)).expect("JSON");
+    output["granted-ttl"].as_i64().unwrap_or_default()
 }
 
-/// What is under the prefix of a cluster whose auth was disabled.
+/// Returns a proxy's key of a cluster on which auth was disabled.
 fn entry_without_user(cluster: &Cluster, proxy: &Proxy) -> String {
     let key = format!("{PREFIX}/{}", proxy.address());
     let args = ["get", "--print-value-only", &key];

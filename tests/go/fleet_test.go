@@ -32,9 +32,9 @@ func fleet(t *testing.T) ([]string, string) {
 // beside gives the addresses of two proxies that are not registered.
 func beside(t *testing.T) (string, string) {
 	t.Helper()
-	one, other, found := strings.Cut(os.Getenv("ETCD_BESIDE"), ",")
+	one, other, found := strings.Cut(os.Getenv("ETCD_UNREGISTERED"), ",")
 	if !found {
-		t.Fatal("ETCD_BESIDE is not set")
+		t.Fatal("ETCD_UNREGISTERED is not set")
 	}
 	return one, other
 }
