@@ -3,18 +3,18 @@
 
 mod support;
 
-#[path = "reads/hot.rs"]
-mod hot;
-#[path = "reads/kept.rs"]
-mod kept;
-#[path = "reads/shared.rs"]
-mod shared;
-#[path = "reads/unsure.rs"]
-mod unsure;
-#[path = "reads/users.rs"]
-mod users;
-#[path = "reads/writes.rs"]
-mod writes;
+#[path = "reads/cache.rs"]
+mod cache;
+#[path = "reads/coalescing.rs"]
+mod coalescing;
+#[path = "reads/identities.rs"]
+mod identities;
+#[path = "reads/invalidation.rs"]
+mod invalidation;
+#[path = "reads/uncertain_writes.rs"]
+mod uncertain_writes;
+#[path = "reads/watch_proof.rs"]
+mod watch_proof;
 
 use support::cluster::Cluster;
 use support::grpc::{Client, Metadata, Reply};

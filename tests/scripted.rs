@@ -1,5 +1,5 @@
-//! The proxy between a client and an etcd that misbehaves to order: GOAWAY, refused and reset
-//! streams, stalls, half messages, bad frames (P1 to P6, E1, E2, E5, E6).
+//! Tests of the proxy with a scripted etcd that misbehaves: GOAWAY, refused and reset streams,
+//! stalls, incomplete messages, bad frames (P1 to P6, E1, E2, E5, E6).
 
 mod support;
 
@@ -32,13 +32,13 @@ use support::grpc::{Call, Client, Metadata, Reply};
 use support::proxy::Proxy;
 use support::scripted_etcd::ScriptedEtcd;
 
-/// A write.
+/// A method that writes.
 const PUT: &str = "/etcdserverpb.KV/Put";
-/// A read.
+/// A method that reads.
 const RANGE: &str = "/etcdserverpb.KV/Range";
-/// Both sides stream.
+/// A method with a stream in both directions.
 const STREAM: &str = "/etcdserverpb.KV/RangeStream";
-/// A method that no release of etcd has.
+/// A method that no release of etcd implements.
 const UNKNOWN: &str = "/future.Service/New";
 
 const OK: Option<u32> = Some(0);
@@ -46,7 +46,7 @@ const UNKNOWN_CODE: Option<u32> = Some(2);
 const DEADLINE_EXCEEDED: Option<u32> = Some(4);
 const UNAVAILABLE: Option<u32> = Some(14);
 
-/// Scripted endpoints, a proxy before them, and one connection of a client.
+/// Scripted endpoints, a proxy for them, and a client connection.
 struct Scene {
     etcd: ScriptedEtcd,
     proxy: Proxy,
@@ -71,7 +71,7 @@ impl Scene {
         }
     }
 
-    /// A unary call, under way.
+    /// Starts a unary call in the background.
     fn call(&self, path: &'static str, message: &'static str) -> JoinHandle<Reply> {
         self.call_with(path, message, &[])
     }
@@ -86,13 +86,13 @@ impl Scene {
         tokio::spawn(async move { client.unary(path, message, metadata).await })
     }
 
-    /// An open call.
+    /// Opens a call.
     async fn open(&self, path: &str) -> Call {
         self.client.call(path, &[]).await
     }
 
-    /// The proxy serves a read as if nothing had happened, by whichever endpoint.
-    async fn serves(&mut self) {
+    /// Checks that the proxy serves a read, through any endpoint.
+    async fn assert_serves(&mut self) {
         let reply = self.call(RANGE, "still there?");
         let mut call = self.etcd.next().await;
         assert_eq!(call.message().await.unwrap(), "still there?");

@@ -1,7 +1,8 @@
-//! Hundreds of random watchers against random writes, and each must have been told the truth (W2 to
-//! W8, W10): directly at etcd and through the proxy, while endpoints fail, on several releases.
+//! Hundreds of random watchers against random writes. Every watcher must receive exactly the events
+//! of the history (W2 to W8, W10), at etcd itself and through the proxy, while endpoints fail, on
+//! several releases.
 //!
-//! `ETCD_EDGE_SEEDS=500` plays that many, `ETCD_EDGE_SEED=7` one of them.
+//! `ETCD_EDGE_SEEDS=500` runs that number of seeds, `ETCD_EDGE_SEED=7` runs one.
 
 #[path = "watch_oracle/mutations.rs"]
 mod mutations;
@@ -15,17 +16,18 @@ mod writer;
 
 use std::time::Duration;
 
-use scene::{Shape, Stage};
+use scene::{Environment, Load};
 use support::cluster::{Cluster, stdout_of};
 use support::proxy::Proxy;
 use support::release::versions;
 
-/// Whether the proxy's promises go beyond etcd's own: created answers are exact, streams last.
+/// The proxy guarantees more than etcd itself: exact `created` revisions, and streams that do not
+/// end.
 const MERGES: bool = true;
 
-/// A cluster of this release with the users of the plan.
-fn stage(version: &str, members: usize, auth: bool) -> Stage {
-    // Responses of watches are cut from this plus 512 KiB on.
+/// Starts a cluster of this release, with the users of the plan, and a proxy.
+fn environment(version: &str, members: usize, auth: bool) -> Environment {
+    // etcd fragments watch responses that exceed this limit plus 512 KiB.
     let mut builder = Cluster::builder(version)
         .members(members)
         .arg("--max-request-bytes=65536")
@@ -60,7 +62,7 @@ fn stage(version: &str, members: usize, auth: bool) -> Stage {
         }
     }
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    Stage {
+    Environment {
         cluster,
         proxy,
         auth,
@@ -68,11 +70,11 @@ fn stage(version: &str, members: usize, auth: bool) -> Stage {
     }
 }
 
-/// So many seeds in a row, or what the environment asks for.
-async fn seeds(release: usize, members: usize, auth: bool, few: u64) {
+/// Runs `few` consecutive seeds, or those that the environment variables select.
+async fn run_seeds(release: usize, members: usize, auth: bool, few: u64) {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let mut stage = stage(versions()[release], members, auth);
-    let shape = Shape {
+    let mut environment = environment(versions()[release], members, auth);
+    let load = Load {
         streams: 12,
         watchers: 200,
         time: Duration::from_millis(if members > 1 { 2400 } else { 900 }),
@@ -83,58 +85,58 @@ async fn seeds(release: usize, members: usize, auth: bool, few: u64) {
         (None, many) => 0..many.unwrap_or(few),
     };
     for seed in range {
-        // Each test has seeds of its own.
+        // The seeds of the tests differ.
         let own = seed * 100 + (release * 10 + members * 2) as u64 + u64::from(auth);
-        scene::play(&mut stage, own, shape).await;
+        scene::run(&mut environment, own, load).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_member_of_the_newest_etcd() {
-    seeds(0, 1, false, 5).await;
+async fn watches_are_exact_with_one_member_of_the_newest_etcd() {
+    run_seeds(0, 1, false, 5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_member_of_the_middle_etcd() {
-    seeds(1, 1, false, 3).await;
+async fn watches_are_exact_with_one_member_of_the_middle_etcd() {
+    run_seeds(1, 1, false, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_member_of_the_oldest_etcd() {
-    seeds(2, 1, false, 3).await;
+async fn watches_are_exact_with_one_member_of_the_oldest_etcd() {
+    run_seeds(2, 1, false, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_of_the_newest_etcd() {
-    seeds(0, 1, true, 3).await;
+async fn watches_are_exact_for_users_of_the_newest_etcd() {
+    run_seeds(0, 1, true, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_of_the_middle_etcd() {
-    seeds(1, 1, true, 2).await;
+async fn watches_are_exact_for_users_of_the_middle_etcd() {
+    run_seeds(1, 1, true, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_of_the_oldest_etcd() {
-    seeds(2, 1, true, 2).await;
+async fn watches_are_exact_for_users_of_the_oldest_etcd() {
+    run_seeds(2, 1, true, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_members_of_the_newest_etcd() {
-    seeds(0, 3, false, 2).await;
+async fn watches_are_exact_with_three_members_of_the_newest_etcd() {
+    run_seeds(0, 3, false, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_members_of_the_middle_etcd() {
-    seeds(1, 3, false, 1).await;
+async fn watches_are_exact_with_three_members_of_the_middle_etcd() {
+    run_seeds(1, 3, false, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_members_of_the_oldest_etcd() {
-    seeds(2, 3, false, 1).await;
+async fn watches_are_exact_with_three_members_of_the_oldest_etcd() {
+    run_seeds(2, 3, false, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_of_three_members() {
-    seeds(0, 3, true, 2).await;
+async fn watches_are_exact_for_users_of_three_members() {
+    run_seeds(0, 3, true, 2).await;
 }

@@ -1,5 +1,5 @@
-//! How many watchers and streams etcd has for the clients of one proxy, by etcd's own count (W1, W7,
-//! W11, W13), and what its clients notice when an endpoint goes (W8, W10).
+//! Tests of watch sharing: the number of watchers and streams at etcd for the clients of one proxy,
+//! by etcd's own count (W1, W7, W11, W13), and the effect of a lost endpoint on clients (W8, W10).
 
 mod support;
 
@@ -18,7 +18,7 @@ use support::watch::messages::{Create, WATCH};
 use support::watch::stream::Stream;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
-/// How long etcd's count may take on a busy machine.
+/// Time limit for etcd's count to change, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn scene(version: &str) -> (Cluster, Proxy) {
@@ -27,9 +27,9 @@ fn scene(version: &str) -> (Cluster, Proxy) {
     (cluster, proxy)
 }
 
-/// Waits until etcd has so many watchers on so many streams.
+/// Waits until etcd has this number of watchers and streams.
 #[track_caller]
-fn at_etcd(cluster: &Cluster, watchers: u32, streams: u32) {
+fn wait_etcd_counts(cluster: &Cluster, watchers: u32, streams: u32) {
     let counts = || {
         let count = |name: &str| cluster.metric(0, &format!("etcd_debugging_mvcc_{name}"));
         (count("watcher_total"), count("watch_stream_total"))
@@ -40,25 +40,25 @@ fn at_etcd(cluster: &Cluster, watchers: u32, streams: u32) {
         let late = Instant::now() >= until;
         assert!(
             !late,
-            "watchers and streams are {:?}, not {wanted:?}",
+            "{:?} watchers and streams at etcd, not {wanted:?}",
             counts()
         );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-async fn lane(address: &str) -> Arc<H2Connection> {
+async fn connect(address: &str) -> Arc<H2Connection> {
     Arc::new(H2Connection::connect(address).await.expect("a server"))
 }
 
-async fn put(lane: &H2Connection, key: &str) -> i64 {
+async fn put(connection: &H2Connection, key: &str) -> i64 {
     let put = Msg::new().bytes(1, key).bytes(2, "v");
-    let told = lane.unary(PUT, put.as_ref(), None).await;
-    assert!(told.ok(), "{told:?}");
-    pb::int(&told.message, &[1, 3])
+    let result = connection.unary(PUT, put.as_ref(), None).await;
+    assert!(result.ok(), "{result:?}");
+    pb::int(&result.message, &[1, 3])
 }
 
-/// Creates so many alike at once; their ids.
+/// Creates `count` equal watches at once. Returns their ids.
 async fn create_many(stream: &mut Stream, create: &Create, count: usize) -> Vec<i64> {
     for _ in 0..count {
         stream.send(&create.request());
@@ -73,23 +73,26 @@ async fn create_many(stream: &mut Stream, create: &Create, count: usize) -> Vec<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_watchers_are_one_at_etcd_and_none_when_they_leave() {
+async fn a_thousand_client_watchers_share_one_upstream_watcher() {
     for version in versions() {
         let (cluster, proxy) = scene(version);
-        let lanes = [lane(proxy.address()).await, lane(proxy.address()).await];
+        let connections = [
+            connect(proxy.address()).await,
+            connect(proxy.address()).await,
+        ];
         let all = Create::of("k/", "k0");
         let mut streams = Vec::new();
         for number in 0..10 {
-            let mut stream = Stream::open(&lanes[number % 2], &[]).await;
+            let mut stream = Stream::open(&connections[number % 2], &[]).await;
             let ids = create_many(&mut stream, &all, 100).await;
             streams.push((stream, ids));
         }
-        at_etcd(&cluster, 1, 1);
-        put(&lanes[0], "k/1").await;
+        wait_etcd_counts(&cluster, 1, 1);
+        put(&connections[0], "k/1").await;
         for (stream, _) in &mut streams {
             stream.events(100).await;
         }
-        // All of a stream but one, then whole streams.
+        // Cancel all watches of a stream but one, then close whole streams.
         let (last, ids) = &mut streams[0];
         for id in &ids[1..] {
             last.cancel(*id);
@@ -99,31 +102,31 @@ async fn a_thousand_watchers_are_one_at_etcd_and_none_when_they_leave() {
             assert!(canceled.canceled, "{canceled:?}");
         }
         streams.truncate(1);
-        put(&lanes[0], "k/2").await;
+        put(&connections[0], "k/2").await;
         streams[0].0.events(1).await;
-        at_etcd(&cluster, 1, 1);
+        wait_etcd_counts(&cluster, 1, 1);
         streams.clear();
-        at_etcd(&cluster, 0, 0);
-        // And again, as if nothing had been.
-        let mut stream = Stream::open(&lanes[1], &[]).await;
+        wait_etcd_counts(&cluster, 0, 0);
+        // A new watch starts from nothing.
+        let mut stream = Stream::open(&connections[1], &[]).await;
         stream.create(&all).await;
-        at_etcd(&cluster, 1, 1);
+        wait_etcd_counts(&cluster, 1, 1);
         let id = stream.create(&all).await.id;
         stream.cancel(id);
         assert!(stream.next().await.canceled);
         stream.cancel(0);
         assert!(stream.next().await.canceled);
-        at_etcd(&cluster, 0, 0);
+        wait_etcd_counts(&cluster, 0, 0);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_newcomers_at_once_are_one_at_etcd() {
+async fn ten_thousand_concurrent_creates_share_one_upstream_watcher() {
     let (cluster, proxy) = scene(NEWEST);
     let key = Create::of("k", "");
     let mut streams = Vec::new();
     for _ in 0..20 {
-        streams.push(Stream::open(&lane(proxy.address()).await, &[]).await);
+        streams.push(Stream::open(&connect(proxy.address()).await, &[]).await);
     }
     for stream in &mut streams {
         for _ in 0..500 {
@@ -135,11 +138,11 @@ async fn ten_thousand_newcomers_at_once_are_one_at_etcd() {
             assert!(stream.next().await.created);
         }
     }
-    at_etcd(&cluster, 1, 1);
-    // etcd counts what was ever asked of it, too: one stream was opened, and one watcher on it.
-    let asked = cluster.metric(0, "etcd_server_client_requests_total");
-    assert!(asked.unwrap_or(0.0) < 100.0, "{asked:?} requests");
-    let other = lane(proxy.address()).await;
+    wait_etcd_counts(&cluster, 1, 1);
+    // etcd also counts all requests so far: one stream was opened, with one watcher.
+    let requests = cluster.metric(0, "etcd_server_client_requests_total");
+    assert!(requests.unwrap_or(0.0) < 100.0, "{requests:?} requests");
+    let other = connect(proxy.address()).await;
     put(&other, "k").await;
     for stream in &mut streams {
         stream.events(500).await;
@@ -147,25 +150,25 @@ async fn ten_thousand_newcomers_at_once_are_one_at_etcd() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_lies_within_a_watched_range_costs_etcd_nothing() {
+async fn watch_inside_a_watched_range_opens_no_upstream_watcher() {
     let (cluster, proxy) = scene(NEWEST);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     let mut stream = Stream::open(&shared, &[]).await;
     stream.create(&Create::of("k/", "k0")).await;
-    at_etcd(&cluster, 1, 1);
+    wait_etcd_counts(&cluster, 1, 1);
     for (key, end) in [("k/1", ""), ("k/1", "k/3"), ("k/", "k/2"), ("k/9", "k0")] {
         stream.create(&Create::of(key, end)).await;
     }
-    at_etcd(&cluster, 1, 1);
+    wait_etcd_counts(&cluster, 1, 1);
     put(&shared, "k/1").await;
     put(&shared, "k/9").await;
-    // The first is seen by four, the second by two.
+    // Four watches match the first event, two the second.
     stream.events(4 + 2).await;
-    // What does not lie within costs one more, on the same stream to etcd.
-    let mut other = Stream::open(&lane(proxy.address()).await, &[]).await;
+    // A range outside opens another upstream watcher, on the same stream to etcd.
+    let mut other = Stream::open(&connect(proxy.address()).await, &[]).await;
     other.create(&Create::of("l", "m")).await;
-    at_etcd(&cluster, 2, 1);
-    // Options of one watcher are no other's.
+    wait_etcd_counts(&cluster, 2, 1);
+    // The options of one watcher do not affect another.
     for number in 0..4 {
         other
             .create(&Create {
@@ -177,16 +180,16 @@ async fn what_lies_within_a_watched_range_costs_etcd_nothing() {
             })
             .await;
         put(&shared, "l").await;
-        // The first, and those that were added, but for the one without puts.
+        // The first watch and the added ones get the event, except the one without puts.
         other.events(1 + number).await;
     }
-    at_etcd(&cluster, 2, 1);
+    wait_etcd_counts(&cluster, 2, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn previous_values_are_asked_of_etcd_once() {
+async fn watchers_with_and_without_prev_kv_share_one_upstream_watcher() {
     let (cluster, proxy) = scene(NEWEST);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     put(&shared, "k").await;
     let mut streams = Vec::new();
     for prev_kv in [false, true, false, true] {
@@ -204,15 +207,15 @@ async fn previous_values_are_asked_of_etcd_once() {
             assert_eq!(event.prev.is_some(), *prev_kv, "{event:?}");
         }
     }
-    // The plain ones move over to the one that has more.
-    at_etcd(&cluster, 1, 1);
+    // The watchers without prev_kv move to the upstream watcher that has it.
+    wait_etcd_counts(&cluster, 1, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_catches_up_joins_the_others() {
+async fn watcher_joins_the_shared_one_after_its_catch_up() {
     for version in versions() {
         let (cluster, proxy) = scene(version);
-        let shared = lane(proxy.address()).await;
+        let shared = connect(proxy.address()).await;
         let mut first = 0;
         for number in 0..50 {
             let revision = put(&shared, &format!("k/{}", number % 5)).await;
@@ -231,23 +234,23 @@ async fn who_catches_up_joins_the_others() {
             stream.create(&create).await;
             late.push((stream, 50 - number));
         }
-        // Without another write: what is past comes, and they are up to date.
+        // Past events arrive without another write, and the watchers are then up to date.
         for (stream, past) in &mut late {
             let past = usize::try_from(*past).expect("a count");
             stream.events(past).await;
         }
-        at_etcd(&cluster, 1, 1);
+        wait_etcd_counts(&cluster, 1, 1);
         let last = put(&shared, "k/1").await;
         for (stream, _) in &mut late {
             let event = stream.events(1).await;
             assert_eq!(event[0].revision(), last, "{event:?}");
         }
-        at_etcd(&cluster, 1, 1);
+        wait_etcd_counts(&cluster, 1, 1);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn users_share_with_themselves_only() {
+async fn watches_are_shared_only_within_one_user() {
     let cluster = Cluster::builder(NEWEST).auth().start();
     for args in [
         &["role", "add", "all"][..],
@@ -267,28 +270,28 @@ async fn users_share_with_themselves_only() {
         stdout_of(&cluster.etcdctl(args));
     }
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     let mut streams = Vec::new();
     for name in ["alice", "alice", "bob", "bob", "bob"] {
         let credentials = Credentials {
             name: name.to_owned(),
             password: "secret".to_owned(),
         };
-        // A token of its own for each.
+        // Each stream has its own token.
         let token = login(&shared, Some(&credentials)).await.expect("a login");
         let mut stream = Stream::open(&shared, &token).await;
         stream.create(&Create::of("k", "")).await;
         streams.push(stream);
     }
-    at_etcd(&cluster, 2, 2);
+    wait_etcd_counts(&cluster, 2, 2);
     streams.truncate(2);
-    at_etcd(&cluster, 1, 1);
+    wait_etcd_counts(&cluster, 1, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asks_for_a_bypass_has_a_watcher_of_its_own() {
+async fn bypass_metadata_opens_a_private_watcher() {
     let (cluster, proxy) = scene(NEWEST);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     let bypass = [("etcd-edge-bypass".to_owned(), "1".to_owned())];
     let mut streams = Vec::new();
     for metadata in [&[][..], &bypass, &bypass, &[]] {
@@ -296,29 +299,29 @@ async fn who_asks_for_a_bypass_has_a_watcher_of_its_own() {
         stream.create(&Create::of("k", "")).await;
         streams.push(stream);
     }
-    at_etcd(&cluster, 3, 3);
+    wait_etcd_counts(&cluster, 3, 3);
     put(&shared, "k").await;
     for stream in &mut streams {
         stream.events(1).await;
     }
     streams.clear();
-    at_etcd(&cluster, 0, 0);
+    wait_etcd_counts(&cluster, 0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ranges_set_apart_by_a_flag_share_nothing() {
+async fn bypass_flag_opens_private_watchers_for_its_range() {
     let cluster = Cluster::start(NEWEST, 1);
     let flags = ["--advertise-client-url=", "--watch-bypass=own/"];
     let proxy = Proxy::start(&cluster, &flags);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     let mut streams = Vec::new();
-    // A stream's first create decides for all of it.
+    // The first create of a stream decides for the whole stream.
     for key in ["own/k", "other", "own/k", "other"] {
         let mut stream = Stream::open(&shared, &[]).await;
         stream.create(&Create::of(key, "")).await;
         streams.push(stream);
     }
-    // Two of their own, and one for the others together.
+    // Two private watchers, and one that the other streams share.
     let until = Instant::now() + LIMIT;
     let watchers = || cluster.metric(0, "etcd_debugging_mvcc_watcher_total");
     while watchers() != Some(3.0) {
@@ -331,43 +334,44 @@ async fn ranges_set_apart_by_a_flag_share_nothing() {
         stream.events(1).await;
     }
     streams.clear();
-    at_etcd(&cluster, 0, 0);
+    wait_etcd_counts(&cluster, 0, 0);
 }
 
-/// The member that serves the proxy.
-fn serving(cluster: &Cluster, proxy: &Proxy) -> usize {
-    let serving = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
-    let member = (0..cluster.size()).find(|m| serving.ends_with(&cluster.endpoint(*m)));
-    member.unwrap_or_else(|| panic!("{serving} is no member"))
+/// Returns the member that serves the proxy.
+fn serving_member(cluster: &Cluster, proxy: &Proxy) -> usize {
+    let endpoint = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
+    let member = (0..cluster.size()).find(|m| endpoint.ends_with(&cluster.endpoint(*m)));
+    member.unwrap_or_else(|| panic!("{endpoint} is not a member"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn progress_goes_on_after_a_failover_without_a_write() {
+async fn progress_continues_after_a_failover_without_a_write() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     let mut stream = Stream::open(&shared, &[]).await;
     stream.create(&Create::of("k", "")).await;
     stream.create(&Create::of("quiet", "")).await;
     let last = put(&shared, "k").await;
     stream.events(1).await;
     stream.progress_at(last).await;
-    let lost = serving(&cluster, &proxy);
+    let lost = serving_member(&cluster, &proxy);
     cluster.kill(lost);
-    // etcd answers none on a stream with a watch from the future, and the next revision is one.
+    // etcd sends no progress on a stream with a watch that starts in the future, such as frontier +
+    // 1.
     stream.progress_at(last).await;
-    // It may have led: a write before there is another leader would fail.
+    // The member may have been the leader: a write fails until there is another one.
     cluster.wait_healthy((lost + 1) % cluster.size());
     let last = put(&shared, "k").await;
-    let told = stream.progress_at(last).await;
-    let events = told.iter().flat_map(|response| &response.events);
-    assert_eq!(events.count(), 1, "{told:?}");
+    let responses = stream.progress_at(last).await;
+    let events = responses.iter().flat_map(|response| &response.events);
+    assert_eq!(events.count(), 1, "{responses:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_compaction_ends_nobody_who_is_up_to_date() {
+async fn compaction_does_not_cancel_up_to_date_watchers() {
     let (cluster, proxy) = scene(NEWEST);
-    let shared = lane(proxy.address()).await;
+    let shared = connect(proxy.address()).await;
     let mut stream = Stream::open(&shared, &[]).await;
     stream.create(&Create::of("k", "")).await;
     stream.create(&Create::of("quiet", "")).await;
@@ -380,7 +384,7 @@ async fn a_compaction_ends_nobody_who_is_up_to_date() {
     put(&shared, "quiet").await;
     put(&shared, "k").await;
     stream.events(2).await;
-    // Who comes from before is told, and nobody else.
+    // Only a watch that starts before the compaction is canceled.
     let mut late = Stream::open(&shared, &[]).await;
     let from = Create {
         start: 2,
@@ -395,7 +399,7 @@ async fn a_compaction_ends_nobody_who_is_up_to_date() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_gone_takes_its_watchers_along() {
+async fn lost_client_connection_closes_its_watchers() {
     let (cluster, proxy) = scene(NEWEST);
     for _ in 0..3 {
         let stream = tokio::net::TcpStream::connect(proxy.address()).await;
@@ -408,9 +412,9 @@ async fn a_client_that_is_gone_takes_its_watchers_along() {
             let create = Create::of(format!("own/{number}"), "");
             watch.send(create.request()).await;
         }
-        at_etcd(&cluster, 20, 1);
-        // No cancel and no reset: the connection is gone.
+        wait_etcd_counts(&cluster, 20, 1);
+        // The connection is lost without a cancel or a reset.
         socket.shutdown(std::net::Shutdown::Both).expect("open");
-        at_etcd(&cluster, 0, 0);
+        wait_etcd_counts(&cluster, 0, 0);
     }
 }

@@ -454,8 +454,8 @@ impl World {
             self.sent <= self.beats + self.counts.resent,
             "more heartbeats were sent to etcd than received from clients (L1)"
         );
-        assert_eq!(self.hub.c_streams(), self.clients.len());
-        assert_eq!(self.hub.s_streams(), self.lanes.len());
+        assert_eq!(self.hub.client_streams(), self.clients.len());
+        assert_eq!(self.hub.upstream_streams(), self.lanes.len());
         assert!(self.lanes.len() <= limits::LEASE_LANES + limits::LEASE_APART_LANES + 1);
         self.seen.lanes = self.seen.lanes.max(self.lanes.len() as u64);
     }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::history::{End, KEYS, Op, Truth, Version, What};
+use crate::history::{End, KEYS, Op, OpKind, StoreHistory, Version};
 
 /// Compares the results with the store's history. Every write was applied once, an acknowledged one
 /// at its revision, a failed one never. A response shows its keys as they were at the revision of

@@ -1,5 +1,5 @@
-//! Clients that read and write one operation after the other, and note when each was asked for, when
-//! it ended, and how. None of them tries anything again.
+//! Clients that read and write one operation after the other. They record when each operation was
+//! sent, when it returned, and its outcome. No client repeats an operation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use fastrand::Rng;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::history::{End, KEYS, Op, Seen, Version, Way, What, all, name};
+use crate::history::{End, KEYS, Op, OpKind, RangeResult, Route, Version, all, name};
 use crate::support::load::{CallResult, H2Connection};
 use crate::support::pb::{self, Msg, Value};
 
@@ -18,28 +18,28 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 
-/// No call is waited for longer: its member may be stopped.
+/// Time limit of a call: its member may be paused.
 const LIMIT: Duration = Duration::from_secs(4);
-/// How long who was told of a failure waits.
+/// Pause of a client after a failure.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What a client does next.
+/// The next operation of a client.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Wish {
+pub(crate) enum NextOp {
     Put(usize),
-    /// From what it saw last.
+    /// Compares with the version that the client saw last.
     Swap(usize),
     Read {
-        /// None: all.
+        /// `None` reads all keys.
         key: Option<usize>,
         serializable: bool,
     },
-    /// A serializable read that no other client makes, though others read the key.
+    /// A serializable read with a cache entry of its own, although other clients read the key.
     Own(usize),
 }
 
-/// Clients at work.
-pub(crate) struct Crew {
+/// Clients that run in the background.
+pub(crate) struct ClientGroup {
     clock: Instant,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
@@ -47,23 +47,23 @@ pub(crate) struct Crew {
     clients: Vec<JoinHandle<Record>>,
 }
 
-/// What one client did.
+/// Operations of one client.
 #[derive(Default)]
 struct Record {
     ops: Vec<Op>,
     failures: BTreeMap<String, u64>,
 }
 
-/// All that clients did.
-pub(crate) struct Account {
+/// Operations of all clients.
+pub(crate) struct Report {
     pub(crate) ops: Vec<Op>,
-    /// How often which failure, by code and text.
+    /// Number of failures, by code and text.
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
-impl Crew {
-    pub(crate) fn new() -> Crew {
-        Crew {
+impl ClientGroup {
+    pub(crate) fn new() -> ClientGroup {
+        ClientGroup {
             clock: Instant::now(),
             stop: Arc::default(),
             done: Arc::default(),
@@ -72,21 +72,22 @@ impl Crew {
         }
     }
 
-    /// One more, with connections of its own: to the first address, and to the next when that fails.
+    /// Adds a client with its own connections: to the first address, and after a failure to the
+    /// next.
     pub(crate) fn add(
         &mut self,
-        way: Way,
+        route: Route,
         addresses: &[String],
         pause: Duration,
-        wish: impl Fn(&mut Rng) -> Wish + Send + 'static,
+        next: impl Fn(&mut Rng) -> NextOp + Send + 'static,
     ) {
         let number = self.clients.len();
         let mut client = Client {
             number,
-            way,
+            route,
             addresses: addresses.to_vec(),
             turn: 0,
-            lane: None,
+            h2: None,
             clock: self.clock,
             connections: self.connections.clone(),
             last: [0; KEYS],
@@ -96,8 +97,8 @@ impl Crew {
         self.clients.push(tokio::spawn(async move {
             let mut rng = Rng::with_seed(number as u64);
             while !stop.load(Ordering::Relaxed) {
-                let wish = wish(&mut rng);
-                if client.act(wish).await {
+                let next = next(&mut rng);
+                if client.run(next).await {
                     done.fetch_add(1, Ordering::Relaxed);
                 } else {
                     sleep(PAUSE).await;
@@ -110,50 +111,50 @@ impl Crew {
         }));
     }
 
-    /// How many operations were done so far.
+    /// Returns the number of completed operations.
     pub(crate) fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more were done: all flows.
-    pub(crate) async fn flows(&self, more: u64) {
+    /// Waits until `more` operations have completed.
+    pub(crate) async fn wait_ops(&self, more: u64) {
         let (wanted, until) = (self.done() + more, Instant::now() + Duration::from_secs(60));
         while self.done() < wanted {
-            assert!(Instant::now() < until, "nothing flows");
+            assert!(Instant::now() < until, "operations make no progress");
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Ends it, and gives what was done.
-    pub(crate) async fn finish(self) -> Account {
+    /// Stops the clients and returns their operations.
+    pub(crate) async fn finish(self) -> Report {
         self.stop.store(true, Ordering::Relaxed);
-        let mut account = Account {
+        let mut report = Report {
             ops: Vec::new(),
             failures: BTreeMap::new(),
         };
         for client in self.clients {
             let record = client.await.expect("a client that does not panic");
-            account.ops.extend(record.ops);
-            for (what, count) in record.failures {
-                *account.failures.entry(what).or_default() += count;
+            report.ops.extend(record.ops);
+            for (failure, count) in record.failures {
+                *report.failures.entry(failure).or_default() += count;
             }
         }
-        account
+        report
     }
 }
 
-impl Account {
-    /// How many ended in this way.
-    pub(crate) fn count(&self, how: impl Fn(&Op) -> bool) -> usize {
-        self.ops.iter().filter(|op| how(op)).count()
+impl Report {
+    /// Returns the number of operations that match.
+    pub(crate) fn count(&self, matches: impl Fn(&Op) -> bool) -> usize {
+        self.ops.iter().filter(|op| matches(op)).count()
     }
 
-    /// Writes whose outcome nobody knows.
+    /// Returns the number of writes with an unknown outcome.
     pub(crate) fn unknown(&self) -> usize {
         self.count(|op| op.end == End::Unknown && op.writes().is_some())
     }
 
-    /// Operations that were done.
+    /// Returns the number of completed operations.
     pub(crate) fn done(&self) -> usize {
         self.count(|op| op.header().is_some())
     }
@@ -161,42 +162,42 @@ impl Account {
 
 struct Client {
     number: usize,
-    way: Way,
+    route: Route,
     addresses: Vec<String>,
     turn: usize,
-    /// With its number.
-    lane: Option<(u64, H2Connection)>,
+    /// Number of the connection, and the connection.
+    h2: Option<(u64, H2Connection)>,
     clock: Instant,
     connections: Arc<AtomicU64>,
-    /// The `mod_revision` that it saw last of each key.
+    /// Last `mod_revision` seen of each key.
     last: [i64; KEYS],
     record: Record,
 }
 
 impl Client {
-    /// Whether it was done.
-    async fn act(&mut self, wish: Wish) -> bool {
-        let Some((connection, lane)) = self.connect().await else {
+    /// Runs one operation. Returns whether it completed.
+    async fn run(&mut self, next: NextOp) -> bool {
+        let Some((connection, h2)) = self.connect().await else {
             self.turn += 1;
             return false;
         };
-        let what = self.what(wish);
-        let (path, mut message) = request(&what);
-        if let Wish::Own(_) = wish {
-            // A limit that changes nothing.
+        let kind = self.kind(next);
+        let (path, mut message) = request(&kind);
+        if let NextOp::Own(_) = next {
+            // The limit makes a separate cache entry and does not change the result.
             message = message.int(3, 1_000 + self.number as i64);
         }
         let invoked = self.clock.elapsed();
-        let told = timeout(LIMIT, lane.unary(path, message.as_ref(), None)).await;
+        let result = timeout(LIMIT, h2.unary(path, message.as_ref(), None)).await;
         let returned = self.clock.elapsed();
-        let end = match &told {
-            Ok(told) => end(&what, told),
+        let end = match &result {
+            Ok(result) => end(&kind, result),
             Err(_) => End::Unknown,
         };
         let op = Op {
-            way: self.way,
+            route: self.route,
             connection,
-            what,
+            kind,
             invoked,
             returned,
             end,
@@ -210,16 +211,16 @@ impl Client {
         let done = op.header().is_some();
         self.record.ops.push(op);
         if done {
-            self.lane = Some((connection, lane));
+            self.h2 = Some((connection, h2));
         } else {
-            let failure = told.map_or_else(
-                |_| "nothing in time".to_owned(),
-                |told| {
-                    // A proxy's connection lasts; another one is made only when it does not.
-                    if told.code.is_some() && matches!(self.way, Way::Proxy(_)) {
-                        self.lane = Some((connection, lane));
+            let failure = result.map_or_else(
+                |_| "timed out".to_owned(),
+                |result| {
+                    // A connection to a proxy is reused after a failure, unless it was lost.
+                    if result.code.is_some() && matches!(self.route, Route::Proxy(_)) {
+                        self.h2 = Some((connection, h2));
                     }
-                    format!("{:?}: {:?} {}", self.way, told.code, told.text)
+                    format!("{:?}: {:?} {}", self.route, result.code, result.text)
                 },
             );
             self.turn += 1;
@@ -229,32 +230,32 @@ impl Client {
     }
 
     async fn connect(&mut self) -> Option<(u64, H2Connection)> {
-        if let Some((number, lane)) = self.lane.take()
-            && lane.is_open().await
+        if let Some((number, h2)) = self.h2.take()
+            && h2.is_open().await
         {
-            return Some((number, lane));
+            return Some((number, h2));
         }
         let address = &self.addresses[self.turn % self.addresses.len()];
-        // Who is stopped accepts and says nothing.
-        let lane = timeout(Duration::from_secs(1), H2Connection::connect(address)).await;
+        // A paused member accepts connections and does not respond.
+        let h2 = timeout(Duration::from_secs(1), H2Connection::connect(address)).await;
         let number = self.connections.fetch_add(1, Ordering::Relaxed);
-        Some((number, lane.ok()?.ok()?))
+        Some((number, h2.ok()?.ok()?))
     }
 
-    fn what(&self, wish: Wish) -> What {
+    fn kind(&self, next: NextOp) -> OpKind {
         let value = format!("{}-{}", self.number, self.record.ops.len());
-        match wish {
-            Wish::Put(key) => What::Put { key, value },
-            Wish::Swap(key) => What::Swap {
+        match next {
+            NextOp::Put(key) => OpKind::Put { key, value },
+            NextOp::Swap(key) => OpKind::Swap {
                 key,
                 value,
                 from: self.last[key],
             },
-            Wish::Read { key, serializable } => What::Read {
+            NextOp::Read { key, serializable } => OpKind::Read {
                 keys: key.map_or(0..KEYS, |key| key..key + 1),
                 serializable,
             },
-            Wish::Own(key) => What::Read {
+            NextOp::Own(key) => OpKind::Read {
                 keys: key..key + 1,
                 serializable: true,
             },
@@ -262,12 +263,12 @@ impl Client {
     }
 }
 
-fn request(what: &What) -> (&'static str, Msg) {
+fn request(kind: &OpKind) -> (&'static str, Msg) {
     let put = |key: &usize, value: &String| Msg::new().bytes(1, name(*key)).bytes(2, value);
-    match what {
-        What::Put { key, value } => (PUT, put(key, value)),
-        What::Swap { key, value, from } => {
-            // Equal, and of the `mod_revision`.
+    match kind {
+        OpKind::Put { key, value } => (PUT, put(key, value)),
+        OpKind::Swap { key, value, from } => {
+            // Equal, on the `mod_revision`.
             let compare = Msg::new().int(2, 2).bytes(3, name(*key)).int(6, *from);
             let get = Msg::new().bytes(1, name(*key));
             let txn = Msg::new()
@@ -276,7 +277,7 @@ fn request(what: &What) -> (&'static str, Msg) {
                 .msg(3, Msg::new().msg(1, get));
             (TXN, txn)
         }
-        What::Read { keys, serializable } => {
+        OpKind::Read { keys, serializable } => {
             let (first, end) = all();
             let range = match keys.len() {
                 1 => Msg::new().bytes(1, name(keys.start)),
@@ -291,36 +292,36 @@ fn request(what: &What) -> (&'static str, Msg) {
     }
 }
 
-fn end(what: &What, told: &CallResult) -> End {
-    // These are said only when nothing was sent: clients send a write again on them.
+fn end(kind: &OpKind, result: &CallResult) -> End {
+    // The proxy uses these texts only if it sent nothing, because clients repeat a write on them.
     let nothing_sent = [
         "there is no address available",
         "there is no connection available",
     ];
-    if told.unprocessed || nothing_sent.contains(&&told.text[..]) {
+    if result.unprocessed || nothing_sent.contains(&&result.text[..]) {
         return End::Failed;
     }
-    if !told.ok() {
+    if !result.ok() {
         return End::Unknown;
     }
-    let header = pb::int(&told.message, &[1, 3]);
-    match what {
-        What::Put { .. } => End::Wrote { header },
-        What::Swap { key, .. } if pb::int(&told.message, &[2]) == 0 => {
-            let Some(Value::Bytes(range)) = pb::find(&told.message, &[3, 1]) else {
-                panic!("a refused swap reads: {told:?}");
+    let header = pb::int(&result.message, &[1, 3]);
+    match kind {
+        OpKind::Put { .. } => End::Wrote { header },
+        OpKind::Swap { key, .. } if pb::int(&result.message, &[2]) == 0 => {
+            let Some(Value::Bytes(range)) = pb::find(&result.message, &[3, 1]) else {
+                panic!("a refused swap contains a read: {result:?}");
             };
-            saw(header, Seen::read(&range), *key..*key + 1)
+            saw(header, RangeResult::parse(&range), *key..*key + 1)
         }
-        What::Swap { .. } => End::Wrote { header },
-        What::Read { keys, .. } => saw(header, Seen::read(&told.message), keys.clone()),
+        OpKind::Swap { .. } => End::Wrote { header },
+        OpKind::Read { keys, .. } => saw(header, RangeResult::parse(&result.message), keys.clone()),
     }
 }
 
-fn saw(header: i64, read: Seen, keys: std::ops::Range<usize>) -> End {
+fn saw(header: i64, read: RangeResult, keys: std::ops::Range<usize>) -> End {
     let mut seen: Vec<Option<Version>> = keys.clone().map(|_| None).collect();
     for (key, version) in read.keys {
-        assert!(keys.contains(&key), "key {key} was not asked for");
+        assert!(keys.contains(&key), "key {key} was not requested");
         seen[key - keys.start] = Some(version);
     }
     End::Saw { header, seen }

@@ -1,4 +1,4 @@
-//! What clients did and were told, and what happened at etcd.
+//! Operations of the clients with their results, and the history of the store.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -9,104 +9,105 @@ use crate::support::pb::{self, Msg, Value};
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// How many keys there are; each is a register, written again and again and never deleted.
+/// Number of keys. Each key is a register that is written repeatedly and never deleted.
 pub(crate) const KEYS: usize = 6;
 
-/// The name of a key.
+/// Returns the name of a key.
 pub(crate) fn name(key: usize) -> String {
     format!("h/{key}")
 }
 
-/// The key of a name.
+/// Returns the key with a name.
 fn number(name: &[u8]) -> usize {
-    let name = std::str::from_utf8(name).expect("a name of ours");
+    let name = std::str::from_utf8(name).expect("a key name");
     let number = name.strip_prefix("h/").and_then(|key| key.parse().ok());
-    number.unwrap_or_else(|| panic!("{name} is no key of ours"))
+    number.unwrap_or_else(|| panic!("{name} is not a key of this test"))
 }
 
-/// All keys as a request's `key` and `range_end`.
+/// Returns the `key` and `range_end` of a request for all keys.
 pub(crate) fn all() -> (&'static str, &'static str) {
     ("h/", "h0")
 }
 
-/// A key as it was from a revision on.
+/// Content of a key from a revision on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Version {
-    /// Its `mod_revision`.
+    /// The `mod_revision` of the key.
     pub(crate) revision: i64,
-    /// No two writes write the same.
+    /// Value of the key, different for every write.
     pub(crate) value: String,
 }
 
-/// What a client asked.
+/// Request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub(crate) enum OpKind {
     Put {
         key: usize,
         value: String,
     },
-    /// A put if the key is as it was at this `mod_revision`; else a read of it. Both are linearizable.
+    /// A put if the key has this `mod_revision`, otherwise a read of the key. Both are
+    /// linearizable.
     Swap {
         key: usize,
         value: String,
         from: i64,
     },
-    /// One key, or all.
+    /// A read of one key or of all keys.
     Read {
         keys: Range<usize>,
         serializable: bool,
     },
 }
 
-/// How it ended.
+/// Outcome of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
-    /// It was written, at the revision of this header.
+    /// A write was applied, at the revision of this header.
     Wrote { header: i64 },
-    /// It was read, as of this header: each key that was asked for.
+    /// A read returned at this header's revision, with an entry for each requested key.
     Saw {
         header: i64,
         seen: Vec<Option<Version>>,
     },
-    /// It was not done and will not be.
+    /// The operation was not applied and will not be.
     Failed,
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
 }
 
-/// Which way it went.
+/// Route of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Way {
+pub(crate) enum Route {
     /// Through a proxy.
     Proxy(usize),
     /// To etcd itself.
     Direct,
-    /// To the one member that a proxy asks, to know how far that has come.
+    /// To the only member of a proxy, to learn the revision of that member.
     Observer,
 }
 
-/// One operation. Times are those of one clock.
+/// One operation. All times are of one clock.
 #[derive(Debug, Clone)]
 pub(crate) struct Op {
-    pub(crate) way: Way,
-    /// Operations of one connection follow one another.
+    pub(crate) route: Route,
+    /// Connection of the operation. Operations on one connection do not overlap.
     pub(crate) connection: u64,
-    pub(crate) what: What,
+    pub(crate) kind: OpKind,
     pub(crate) invoked: Duration,
     pub(crate) returned: Duration,
     pub(crate) end: End,
 }
 
 impl Op {
-    /// The key and value it writes, if it does.
+    /// Returns the key and value of a write.
     pub(crate) fn writes(&self) -> Option<(usize, &str)> {
-        match &self.what {
-            What::Put { key, value } | What::Swap { key, value, .. } => Some((*key, value)),
-            What::Read { .. } => None,
+        match &self.kind {
+            OpKind::Put { key, value } | OpKind::Swap { key, value, .. } => Some((*key, value)),
+            OpKind::Read { .. } => None,
         }
     }
 
-    /// The revision of the answer's header.
+    /// Returns the revision in the header of the response.
     pub(crate) fn header(&self) -> Option<i64> {
         match self.end {
             End::Wrote { header } | End::Saw { header, .. } => Some(header),
@@ -114,11 +115,11 @@ impl Op {
         }
     }
 
-    /// What it saw of each key.
+    /// Returns the version seen of each requested key.
     pub(crate) fn saw(&self) -> impl Iterator<Item = (usize, Option<&Version>)> {
-        let first = match &self.what {
-            What::Read { keys, .. } => keys.start,
-            What::Put { key, .. } | What::Swap { key, .. } => *key,
+        let first = match &self.kind {
+            OpKind::Read { keys, .. } => keys.start,
+            OpKind::Put { key, .. } | OpKind::Swap { key, .. } => *key,
         };
         let seen: &[Option<Version>] = match &self.end {
             End::Saw { seen, .. } => seen,
@@ -129,72 +130,72 @@ impl Op {
     }
 }
 
-/// Every version of every key, from etcd itself.
+/// Every version of every key, read from etcd itself.
 #[derive(Debug, Default)]
-pub(crate) struct Truth {
-    /// In the order of revisions.
+pub(crate) struct StoreHistory {
+    /// Versions of each key, in the order of revisions.
     pub(crate) keys: Vec<Vec<Version>>,
-    /// Up to which revision.
+    /// Revision up to which the history is complete.
     pub(crate) through: i64,
 }
 
-impl Truth {
-    /// Asks a member for all of it.
-    pub(crate) async fn of(etcd: &str) -> Truth {
+impl StoreHistory {
+    /// Reads the whole history from a member.
+    pub(crate) async fn of(etcd: &str) -> StoreHistory {
         let client = Client::connect(etcd).await;
         let (key, end) = all();
         let range = Msg::new().bytes(1, key).bytes(2, end);
         let reply = client.unary(RANGE, range.clone().int(9, 1), &[]).await;
-        let mut truth = Truth {
+        let mut history = StoreHistory {
             keys: vec![Vec::new(); KEYS],
             through: pb::int(reply.only(), &[1, 3]),
         };
-        let last = Seen::read(client.unary(RANGE, range.clone(), &[]).await.only());
+        let last = RangeResult::parse(client.unary(RANGE, range.clone(), &[]).await.only());
         let last = last.keys.iter().map(|(_, version)| version.revision).max();
-        let last = last.expect("something was written");
+        let last = last.expect("at least one write");
         let mut watch = client.call(WATCH, &[]).await;
         watch.send(Msg::new().msg(1, range.int(3, 1))).await;
-        let mut told = 0;
-        while told < last {
+        let mut received = 0;
+        while received < last {
             let response = watch.next().await.expect("a watch of the whole history");
             for (field, event) in pb::fields(&response) {
                 let (11, Value::Bytes(event)) = (field, event) else {
                     continue;
                 };
-                // A deletion has a type; nobody deletes.
+                // Only a deletion has a type, and the clients delete nothing.
                 assert_eq!(pb::int(&event, &[1]), 0);
                 let (key, version) = version(&pb::bytes(&event, &[2]));
-                told = told.max(version.revision);
-                truth.keys[key].push(version);
+                received = received.max(version.revision);
+                history.keys[key].push(version);
             }
         }
-        truth.through = truth.through.max(told);
-        truth
+        history.through = history.through.max(received);
+        history
     }
 
-    /// A key as of a revision.
+    /// Returns the version of a key at a revision.
     pub(crate) fn at(&self, key: usize, revision: i64) -> Option<&Version> {
         let versions = &self.keys[key];
         let until = versions.partition_point(|version| version.revision <= revision);
         versions[..until].last()
     }
 
-    /// What came next of a key after a revision.
+    /// Returns the first version of a key after a revision.
     pub(crate) fn after(&self, key: usize, revision: i64) -> Option<&Version> {
         let versions = &self.keys[key];
         versions.get(versions.partition_point(|version| version.revision <= revision))
     }
 }
 
-/// A `RangeResponse`.
-pub(crate) struct Seen {
+/// A parsed `RangeResponse`.
+pub(crate) struct RangeResult {
     pub(crate) header: i64,
     pub(crate) keys: Vec<(usize, Version)>,
 }
 
-impl Seen {
-    pub(crate) fn read(response: &[u8]) -> Seen {
-        let mut seen = Seen {
+impl RangeResult {
+    pub(crate) fn parse(response: &[u8]) -> RangeResult {
+        let mut seen = RangeResult {
             header: 0,
             keys: Vec::new(),
         };
@@ -209,7 +210,7 @@ impl Seen {
     }
 }
 
-/// A `KeyValue`.
+/// Parses a `KeyValue`.
 fn version(kv: &[u8]) -> (usize, Version) {
     let mut key = None;
     let (mut revision, mut text) = (0, String::new());
@@ -217,7 +218,7 @@ fn version(kv: &[u8]) -> (usize, Version) {
         match (field, value) {
             (1, Value::Bytes(name)) => key = Some(number(&name)),
             (3, Value::Varint(at)) => revision = at.cast_signed(),
-            (5, Value::Bytes(value)) => text = String::from_utf8(value).expect("text of ours"),
+            (5, Value::Bytes(value)) => text = String::from_utf8(value).expect("a UTF-8 value"),
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! The judge judged: a faithful record passes, and each way of breaking it is found.
+//! Tests of the checker: a correct record passes, and every kind of violation is found.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ const STRICT: Rules = Rules {
     lasting: true,
 };
 
-/// Revisions 10 to 15: puts of `a`, one of both `a` and `b`, a delete of `a`.
+/// Returns a history of the revisions 10 to 15: puts of `a`, one of both `a` and `b`, a delete of
+/// `a`.
 fn history() -> History {
     let mut history = History::begin(10, Vec::new());
     for (revision, key, version) in [
@@ -38,7 +39,7 @@ fn history() -> History {
     history
 }
 
-fn asked(watcher: usize, create: Create, expect: Expect) -> SentCreate {
+fn sent_create(watcher: usize, create: Create, expect: Expect) -> SentCreate {
     SentCreate {
         watcher,
         create,
@@ -48,7 +49,7 @@ fn asked(watcher: usize, create: Create, expect: Expect) -> SentCreate {
     }
 }
 
-fn answer(id: i64, revision: i64) -> Response {
+fn response(id: i64, revision: i64) -> Response {
     Response {
         cluster: 1,
         member: 2,
@@ -62,12 +63,12 @@ fn answer(id: i64, revision: i64) -> Response {
 fn created(id: i64) -> Response {
     Response {
         created: true,
-        ..answer(id, 11)
+        ..response(id, 11)
     }
 }
 
-/// What a watcher is told of one revision.
-fn told(id: i64, revision: i64, create: &Create) -> Response {
+/// Returns the response to a watcher with the events of one revision.
+fn events(id: i64, revision: i64, create: &Create) -> Response {
     let events = history().events.into_iter();
     let events = events.filter(|event| event.revision() == revision && create.wants(event));
     let cut = |event: Event| Event {
@@ -76,11 +77,12 @@ fn told(id: i64, revision: i64, create: &Create) -> Response {
     };
     Response {
         events: events.map(cut).collect(),
-        ..answer(id, revision)
+        ..response(id, revision)
     }
 }
 
-/// Both keys from 10 on with previous values and in parts (id 0), and `a` from now on (id 7).
+/// Watches of both keys from 10 on, with previous values and fragments (id 0), and of `a` from now
+/// on (id 7).
 fn creates() -> [Create; 2] {
     let both = Create {
         start: 10,
@@ -95,7 +97,7 @@ fn creates() -> [Create; 2] {
     [both, one]
 }
 
-fn faithful() -> ClientRecord {
+fn valid_record() -> ClientRecord {
     let [both, one] = creates();
     let again = one.clone();
     let refused = Response {
@@ -103,42 +105,42 @@ fn faithful() -> ClientRecord {
         reason: "mvcc: duplicate watch ID provided on the WatchStream".to_owned(),
         ..created(-1)
     };
-    let mut parts = [told(0, 13, &both), told(0, 13, &both)];
+    let mut parts = [events(0, 13, &both), events(0, 13, &both)];
     parts[0].events.truncate(1);
     parts[0].fragment = true;
     parts[1].events.remove(0);
     let [part, rest] = parts;
-    let mut past = told(0, 10, &both);
-    past.events.extend(told(0, 11, &both).events);
+    let mut past = events(0, 10, &both);
+    past.events.extend(events(0, 11, &both).events);
     past.revision = 11;
     let received = vec![
-        created(0),         // 0
-        past,               // 1
-        created(7),         // 2
-        refused,            // 3
-        told(0, 12, &both), // 4
-        told(7, 12, &one),  // 5
-        answer(-1, 12),     // 6
-        part,               // 7
-        rest,               // 8
-        told(7, 13, &one),  // 9
-        told(7, 14, &one),  // 10
-        told(0, 14, &both), // 11
+        created(0),           // 0
+        past,                 // 1
+        created(7),           // 2
+        refused,              // 3
+        events(0, 12, &both), // 4
+        events(7, 12, &one),  // 5
+        response(-1, 12),     // 6
+        part,                 // 7
+        rest,                 // 8
+        events(7, 13, &one),  // 9
+        events(7, 14, &one),  // 10
+        events(0, 14, &both), // 11
         Response {
             canceled: true,
-            ..answer(7, 14)
+            ..response(7, 14)
         }, // 12
-        told(0, 15, &both), // 13
-        answer(-1, 15),     // 14
+        events(0, 15, &both), // 13
+        response(-1, 15),     // 14
     ];
     ClientRecord {
         name: "a client".to_owned(),
         through: 15,
         sessions: vec![Session {
             creates: vec![
-                asked(0, both, Expect::Created),
-                asked(1, one, Expect::Created),
-                asked(2, again, Expect::Refused("duplicate watch ID")),
+                sent_create(0, both, Expect::Created),
+                sent_create(1, one, Expect::Created),
+                sent_create(2, again, Expect::Refused("duplicate watch ID")),
             ],
             cancelled: BTreeMap::from([(1, 11)]),
             progress: 2,
@@ -148,22 +150,23 @@ fn faithful() -> ClientRecord {
     }
 }
 
-fn broken(how: impl Fn(&mut Session)) -> Vec<String> {
-    let mut record = faithful();
-    how(&mut record.sessions[0]);
+/// Returns the violations in a record changed by `mutate`.
+fn violations(mutate: impl Fn(&mut Session)) -> Vec<String> {
+    let mut record = valid_record();
+    mutate(&mut record.sessions[0]);
     check(&history(), STRICT, &record)
 }
 
 #[test]
-fn a_faithful_record_passes() {
-    let wrong = check(&history(), STRICT, &faithful());
+fn valid_record_passes() {
+    let wrong = check(&history(), STRICT, &valid_record());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn each_broken_rule_is_found() {
-    type How = fn(&mut Session);
-    let ways: [(&str, How, &str); 34] = [
+fn every_violated_rule_is_found() {
+    type Mutate = fn(&mut Session);
+    let mutations: [(&str, Mutate, &str); 34] = [
         (
             "a dropped revision",
             |s| drop(s.received.remove(11)),
@@ -172,12 +175,12 @@ fn each_broken_rule_is_found() {
         (
             "a dropped event of the past",
             |s| drop(s.received[1].events.remove(0)),
-            "missed 1",
+            "missed 1 events",
         ),
         (
             "a dropped event within a revision",
             |s| drop(s.received.remove(8)),
-            "missed",
+            "missed 1 events",
         ),
         (
             "a dropped last event",
@@ -190,7 +193,7 @@ fn each_broken_rule_is_found() {
             "never received 1 events",
         ),
         (
-            "a doubled response",
+            "a duplicated response",
             |s| {
                 let again = s.received[9].clone();
                 s.received.insert(10, again);
@@ -198,7 +201,7 @@ fn each_broken_rule_is_found() {
             "received an event again",
         ),
         (
-            "a doubled event",
+            "a duplicated event",
             |s| {
                 let again = s.received[4].events[0].clone();
                 s.received[4].events.push(again);
@@ -215,7 +218,11 @@ fn each_broken_rule_is_found() {
             |s| s.received[1].events.swap(0, 1),
             "missed 1 events",
         ),
-        ("reordered parts", |s| s.received.swap(7, 8), "missed"),
+        (
+            "reordered parts",
+            |s| s.received.swap(7, 8),
+            "missed 1 events",
+        ),
         (
             "a split revision",
             |s| s.received[7].fragment = false,
@@ -227,12 +234,12 @@ fn each_broken_rule_is_found() {
             "an unrequested part",
         ),
         (
-            "parts apart",
+            "parts that are not contiguous",
             |s| s.received.swap(8, 9),
             "between two parts",
         ),
         (
-            "a last part that says more follows",
+            "a last part flagged as not the last",
             |s| s.received[8].fragment = true,
             "between two parts",
         ),
@@ -247,7 +254,7 @@ fn each_broken_rule_is_found() {
             "not its own",
         ),
         (
-            "another's event",
+            "an event of another watcher",
             |s| {
                 let other = s.received[8].events[0].clone();
                 s.received[9].events.push(other);
@@ -255,7 +262,7 @@ fn each_broken_rule_is_found() {
             "not its own",
         ),
         (
-            "an event of the filtered kind",
+            "an event of the filtered type",
             |s| s.creates[1].create.no_delete = true,
             "not its own",
         ),
@@ -270,7 +277,7 @@ fn each_broken_rule_is_found() {
             "previous value",
         ),
         (
-            "a previous value nobody asked for",
+            "an unrequested previous value",
             |s| s.creates[0].create.prev_kv = false,
             "did not request the previous value",
         ),
@@ -285,7 +292,7 @@ fn each_broken_rule_is_found() {
             "progress ahead",
         ),
         (
-            "progress that goes back",
+            "progress that goes back in time",
             |s| s.received[14].revision = 12,
             "progress below 15",
         ),
@@ -300,7 +307,7 @@ fn each_broken_rule_is_found() {
             "progress before the start",
         ),
         (
-            "progress of one who did not ask",
+            "unrequested progress of one watcher",
             |s| s.received[6].id = 0,
             "did not request it",
         ),
@@ -310,12 +317,12 @@ fn each_broken_rule_is_found() {
             "after its canceled",
         ),
         (
-            "a cancel by nobody",
+            "an unrequested cancel",
             |s| s.cancelled.clear(),
-            "canceled without a request",
+            "was canceled without a request",
         ),
         (
-            "a cancel without an answer",
+            "a cancel without a response",
             |s| drop(s.received.remove(12)),
             "was not canceled",
         ),
@@ -330,36 +337,37 @@ fn each_broken_rule_is_found() {
             "invalid id for",
         ),
         (
-            "created below what was known",
+            "created below the known revision",
             |s| s.creates[1].known = 12,
             "created below 12",
         ),
         (
-            "a header without a member",
+            "a header without a member id",
             |s| s.received[4].member = 0,
             "header is not complete",
         ),
     ];
-    let missed = ways.iter().filter_map(|(what, how, words)| {
-        let wrong = broken(how);
-        let found = wrong.iter().any(|each| each.contains(words));
-        (!found).then(|| format!("{what} is not found as {words:?} but as {wrong:#?}"))
+    let missed = mutations.iter().filter_map(|(name, mutate, text)| {
+        let wrong = violations(mutate);
+        let found = wrong.iter().any(|each| each.contains(text));
+        (!found).then(|| format!("{name} is not found as {text:?} but as {wrong:#?}"))
     });
     let missed: Vec<String> = missed.collect();
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
 #[test]
-fn each_wrong_answer_to_a_create_is_found() {
-    let wrong = broken(|s| s.received[3].canceled = false);
+fn every_wrong_response_to_a_create_is_found() {
+    let wrong = violations(|s| s.received[3].canceled = false);
     assert!(wrong[0].contains("not Refused"), "{wrong:?}");
-    let wrong = broken(|s| s.received[3].reason = "no".to_owned());
+    let wrong = violations(|s| s.received[3].reason = "no".to_owned());
     assert!(wrong[0].contains("not refused with"), "{wrong:?}");
-    let wrong = broken(|s| s.creates[0].expect = Expect::Refused("permission denied"));
+    let wrong = violations(|s| s.creates[0].expect = Expect::Refused("permission denied"));
     assert!(wrong[0].contains("not Refused"), "{wrong:?}");
-    // Answers out of order: the second has the other's id.
-    let wrong = broken(|s| s.received.swap(0, 2));
+    // Responses out of order: the second has the id of the first.
+    let wrong = violations(|s| s.received.swap(0, 2));
     assert!(wrong[0].contains("no watcher has this id"), "{wrong:?}");
+    let wrong = violations(|s| drop(s.received.remove(3)));
     let wrong = broken(|s| drop(s.received.remove(3)));
     assert!(
         wrong.iter().any(|each| each.contains("no response to")),
@@ -368,13 +376,13 @@ fn each_wrong_answer_to_a_create_is_found() {
 }
 
 #[test]
-fn events_at_or_below_created_are_news_with_etcd_only() {
-    // Created at 11, and then told 10 as well.
+fn events_at_or_below_created_are_accepted_only_from_etcd() {
+    // Created at 11, and then the event of 10 as well.
     let early = |record: &mut ClientRecord| {
         let [_, one] = creates();
-        record.sessions[0].received.insert(3, told(7, 10, &one));
+        record.sessions[0].received.insert(3, events(7, 10, &one));
     };
-    let mut record = faithful();
+    let mut record = valid_record();
     early(&mut record);
     let wrong = check(&history(), STRICT, &record);
     assert!(wrong[0].contains("not its own"), "{wrong:?}");
@@ -383,16 +391,16 @@ fn events_at_or_below_created_are_news_with_etcd_only() {
         ..STRICT
     };
     assert!(check(&history(), lenient, &record).is_empty());
-    // It must go on from there without a gap all the same.
+    // The events that follow must still have no gap.
     record.sessions[0].received.remove(6);
     let wrong = check(&history(), lenient, &record);
     assert!(wrong[0].contains("progress ahead"), "{wrong:?}");
 }
 
 #[test]
-fn a_compaction_ends_only_who_was_behind_it() {
+fn compaction_may_cancel_only_watchers_behind_it() {
     let compacted = |at: i64, start: i64| {
-        let mut record = faithful();
+        let mut record = valid_record();
         let session = &mut record.sessions[0];
         session.creates.truncate(1);
         session.creates[0].create.start = start;
@@ -400,7 +408,7 @@ fn a_compaction_ends_only_who_was_behind_it() {
         session.received.push(Response {
             canceled: true,
             compact_revision: at,
-            ..answer(0, 0)
+            ..response(0, 0)
         });
         let mut history = history();
         history.compactions = vec![12];
@@ -409,15 +417,15 @@ fn a_compaction_ends_only_who_was_behind_it() {
     assert!(compacted(12, 10).is_empty(), "{:?}", compacted(12, 10));
     assert!(compacted(13, 10)[0].contains("no compaction at 13"));
     assert!(compacted(12, 13)[0].contains("beyond that compaction"));
-    // Created at 11, and nothing was told since.
+    // Created at 11, and no events since.
     assert!(compacted(12, 0).is_empty());
 }
 
 #[test]
-fn the_end_of_a_stream_is_no_end_of_a_watch() {
-    let ended = |why: &str, rules: Rules| {
-        let mut record = faithful();
-        record.sessions[0].end = StreamEnd::Lost(why.to_owned());
+fn only_resumable_stream_ends_are_accepted() {
+    let ended = |reason: &str, rules: Rules| {
+        let mut record = valid_record();
+        record.sessions[0].end = StreamEnd::Lost(reason.to_owned());
         check(&history(), rules, &record)
     };
     let lenient = Rules {
@@ -428,7 +436,7 @@ fn the_end_of_a_stream_is_no_end_of_a_watch() {
     assert!(ended("status 14 gone", STRICT)[0].contains("the stream ended"));
     assert!(ended("status 0 ", lenient)[0].contains("the stream ended"));
     assert!(ended("status 1 cancelled", lenient)[0].contains("the stream ended"));
-    let mut record = faithful();
-    record.sessions[0].end = StreamEnd::Late("it took long".to_owned());
+    let mut record = valid_record();
+    record.sessions[0].end = StreamEnd::Late("timed out".to_owned());
     assert!(check(&history(), STRICT, &record)[0].contains("in time"));
 }

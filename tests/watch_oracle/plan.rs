@@ -1,39 +1,39 @@
-//! What watchers ask for and what writers do, drawn from a seed.
+//! Random watches and writes, drawn from a seed.
 
 use fastrand::Rng;
 
 use crate::support::watch::client::Expect;
 use crate::support::watch::messages::Create;
 
-/// Keys under these prefixes, so that ranges nest and overlap.
+/// Prefixes of the keys, so that ranges nest and overlap.
 const PREFIXES: [&str; 6] = ["k/a/", "k/a/b/", "k/b/", "k/c", "m/", "k/b/fat/"];
-/// So many of each.
+/// Number of keys of each prefix.
 const EACH: usize = 4;
-/// The user [`LIMITED`] may read these and nothing else.
+/// Range that the user [`LIMITED`] may read.
 pub(crate) const ALLOWED: (&str, &str) = ("k/b/", "k/b0");
 /// A user with permission for [`ALLOWED`] only.
 pub(crate) const LIMITED: &str = "bob";
 
-/// Where the store is when a watcher is drawn.
+/// Range of the store's revisions when a watch is drawn.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    /// The truth begins here.
+    /// First revision of the recorded history.
     pub(crate) from: i64,
-    /// The store is at least here.
+    /// Lower bound of the store's current revision.
     pub(crate) now: i64,
 }
 
-/// A key that writers write.
+/// Returns a random key of the writers.
 pub(crate) fn key(rng: &mut Rng) -> String {
     format!("{}{}", PREFIXES[rng.usize(..5)], rng.usize(..EACH))
 }
 
-/// One of the few keys with large values.
-pub(crate) fn fat_key(number: usize) -> String {
+/// Returns one of the few keys with large values.
+pub(crate) fn large_key(number: usize) -> String {
     format!("{}{number}", PREFIXES[5])
 }
 
-/// The range of a prefix: it and the first key behind it.
+/// Returns the range of a prefix: the prefix and the first key after it.
 pub(crate) fn prefix(of: &str) -> (Vec<u8>, Vec<u8>) {
     let mut end = of.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
@@ -42,7 +42,7 @@ pub(crate) fn prefix(of: &str) -> (Vec<u8>, Vec<u8>) {
     (of.as_bytes().to_vec(), end)
 }
 
-/// A range as requests spell it; never an empty one.
+/// Returns a random, non-empty range in the encoding of requests.
 pub(crate) fn range(rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
     match rng.u32(..20) {
         0..=6 => (key(rng).into_bytes(), Vec::new()),
@@ -59,11 +59,11 @@ pub(crate) fn range(rng: &mut Rng) -> (Vec<u8>, Vec<u8>) {
         },
         17 => (Vec::new(), b"\0".to_vec()),
         18 => (b"\0".to_vec(), b"\0".to_vec()),
-        _ => (b"nobody writes this".to_vec(), Vec::new()),
+        _ => (b"no client writes this".to_vec(), Vec::new()),
     }
 }
 
-/// A watcher, and how it is to be answered. The number is unique in the seed.
+/// Returns a random watch and the expected response. The number is unique in the seed.
 pub(crate) fn create(rng: &mut Rng, span: Span, number: usize, limited: bool) -> (Create, Expect) {
     let (key, range_end) = range(rng);
     let mut create = Create {
@@ -84,7 +84,7 @@ pub(crate) fn create(rng: &mut Rng, span: Span, number: usize, limited: bool) ->
         _ => {}
     }
     let mut expect = Expect::Created;
-    // etcd looks at the range after the permission, at the revision before.
+    // etcd checks the start revision first, then the permission, then the range.
     if rng.u32(..40) == 0 {
         (create.key, create.range_end) = (b"m/9".to_vec(), b"m/1".to_vec());
         expect = Expect::Refused("watcher range is empty");
@@ -119,24 +119,24 @@ fn is_allowed(create: &Create) -> bool {
     &create.key[..] >= first && last
 }
 
-/// One thing a writer does.
+/// One operation of a writer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
-    /// Of one key.
+    /// A put of one key.
     Put(String),
-    /// Of a range.
+    /// A deletion of a range.
     Delete(Vec<u8>, Vec<u8>),
     /// Puts and deletes in one revision.
     Txn(Vec<String>, Vec<String>),
-    /// Keys that go with a lease when it expires.
+    /// Puts of keys that are deleted when their lease expires.
     Leased(Vec<String>),
-    /// Keys that go at once, all in one revision.
+    /// Puts of keys that a lease revocation deletes at once, in one revision.
     Revoked(Vec<String>),
-    /// Large values, then all of them deleted in one revision.
-    Fat,
+    /// Puts of large values, then a deletion of all of them in one revision.
+    Large,
 }
 
-/// What a writer does next.
+/// Returns the next operation of a writer.
 pub(crate) fn write(rng: &mut Rng) -> Write {
     let mut keys = |most: usize| {
         let mut keys: Vec<String> = (0..=rng.usize(..most)).map(|_| key(rng)).collect();
@@ -150,7 +150,7 @@ pub(crate) fn write(rng: &mut Rng) -> Write {
         45..=54 => Write::Delete(key(rng).into_bytes(), Vec::new()),
         55..=59 => {
             let (first, end) = range(rng);
-            // Not everything at once too often.
+            // Open-ended deletions would remove too much too often.
             match &end[..] {
                 [0] => Write::Delete(key(rng).into_bytes(), Vec::new()),
                 _ => Write::Delete(first, end),

@@ -1,4 +1,5 @@
-//! Writers: they go on whatever happens to an endpoint, and nobody believes what they were told.
+//! Writers that continue after any failure of an endpoint. The checker does not rely on their
+//! results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -18,19 +19,19 @@ const COMPACT: &str = "/etcdserverpb.KV/Compact";
 const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 
-/// No call waits longer: its endpoint may be stopped.
+/// Time limit of a call: its endpoint may be paused.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Values of [`Write::Fat`], and how many: their deletion with previous values is more than a
-/// response of a watch that takes parts.
-const FAT: (usize, usize) = (30_000, 24);
+/// Size and number of the values of [`Write::Large`]. Their deletion with previous values exceeds
+/// the size of one watch response, so it is fragmented.
+const LARGE: (usize, usize) = (30_000, 24);
 
 /// Makes unary calls to one of several addresses.
 pub(crate) struct Caller {
     addresses: Vec<String>,
     credentials: Option<Credentials>,
-    /// The highest revision that was answered.
+    /// Highest revision in a response.
     known: Arc<AtomicI64>,
-    lane: Option<H2Connection>,
+    connection: Option<H2Connection>,
     turn: usize,
 }
 
@@ -44,22 +45,22 @@ impl Caller {
             addresses,
             credentials,
             known,
-            lane: None,
+            connection: None,
             turn: 0,
         }
     }
 
-    /// The answer, when there was a good one.
+    /// Sends a call. Returns the response if it is successful.
     pub(crate) async fn call(&mut self, path: &str, message: &Msg) -> Result<CallResult, String> {
-        let told = tokio::time::timeout(LIMIT, self.attempt(path, message)).await;
-        match told {
-            Ok(Ok(told)) if told.ok() => {
-                let revision = pb::int(&told.message, &[1, 3]);
+        let result = tokio::time::timeout(LIMIT, self.attempt(path, message)).await;
+        match result {
+            Ok(Ok(result)) if result.ok() => {
+                let revision = pb::int(&result.message, &[1, 3]);
                 self.known.fetch_max(revision, Ordering::SeqCst);
-                Ok(told)
+                Ok(result)
             }
             other => {
-                self.lane = None;
+                self.connection = None;
                 self.turn += 1;
                 Err(format!("{path}: {other:?}"))
             }
@@ -67,17 +68,17 @@ impl Caller {
     }
 
     async fn attempt(&mut self, path: &str, message: &Msg) -> Result<CallResult, String> {
-        if self.lane.is_none() {
+        if self.connection.is_none() {
             let address = &self.addresses[self.turn % self.addresses.len()];
-            self.lane = Some(dial(address, self.credentials.as_ref()).await?);
+            self.connection = Some(dial(address, self.credentials.as_ref()).await?);
         }
-        match &self.lane {
-            Some(lane) => Ok(lane.unary(path, message.as_ref(), None).await),
+        match &self.connection {
+            Some(connection) => Ok(connection.unary(path, message.as_ref(), None).await),
             None => Err("no connection".to_owned()),
         }
     }
 
-    /// Compacts; root's.
+    /// Compacts the store. Only root may do this.
     pub(crate) async fn compact(&mut self, revision: i64) -> Result<CallResult, String> {
         self.call(COMPACT, &Msg::new().int(1, revision)).await
     }
@@ -104,10 +105,10 @@ impl Caller {
                 let lease = self.leased(keys, value).await?;
                 self.call(REVOKE, &Msg::new().int(1, lease)).await.map(drop)
             }
-            Write::Fat => {
-                let fat = "f".repeat(FAT.0);
-                for number in 0..FAT.1 {
-                    self.call(PUT, &put(&plan::fat_key(number), &fat, 0))
+            Write::Large => {
+                let value = "f".repeat(LARGE.0);
+                for number in 0..LARGE.1 {
+                    self.call(PUT, &put(&plan::large_key(number), &value, 0))
                         .await?;
                 }
                 let (first, end) = plan::prefix("k/b/fat/");
@@ -133,44 +134,50 @@ fn put(key: &str, value: &str, lease: i64) -> Msg {
     Msg::new().bytes(1, key).bytes(2, value).int(3, lease)
 }
 
-/// What writers share.
+/// State shared by the writers.
 #[derive(Default)]
-pub(crate) struct Pen {
+pub(crate) struct WriterState {
     pub(crate) stop: AtomicBool,
-    /// Writes that were answered with success.
+    /// Number of successful writes.
     pub(crate) done: AtomicU64,
-    /// Others, in words.
+    /// Descriptions of failed writes.
     pub(crate) failed: std::sync::Mutex<Vec<String>>,
 }
 
-/// Writes until told to stop. With `fat`, once a large revision.
-pub(crate) async fn run(mut caller: Caller, pen: Arc<Pen>, seed: u64, fat: bool, pause: Duration) {
+/// Writes until `stop` is set. With `large`, one revision of the run is large.
+pub(crate) async fn run(
+    mut caller: Caller,
+    state: Arc<WriterState>,
+    seed: u64,
+    large: bool,
+    pause: Duration,
+) {
     let mut rng = Rng::with_seed(seed);
     for number in 0.. {
-        if pen.stop.load(Ordering::SeqCst) {
+        if state.stop.load(Ordering::SeqCst) {
             return;
         }
-        let write = match fat && number == 5 {
-            true => Write::Fat,
+        let write = match large && number == 5 {
+            true => Write::Large,
             false => plan::write(&mut rng),
         };
         let value = format!("{seed:x}-{number}");
         match caller.write(&write, &value).await {
             Ok(()) => {
-                pen.done.fetch_add(1, Ordering::SeqCst);
+                state.done.fetch_add(1, Ordering::SeqCst);
             }
-            // A lease may expire before its keys are put on a busy machine.
-            Err(why) if why.contains("requested lease not found") => {}
-            Err(why) => {
-                let mut failed = pen.failed.lock().unwrap_or_else(|e| e.into_inner());
-                failed.push(format!("{write:?}: {why}"));
+            // On a busy machine a lease may expire before its keys are put.
+            Err(error) if error.contains("requested lease not found") => {}
+            Err(error) => {
+                let mut failed = state.failed.lock().unwrap_or_else(|e| e.into_inner());
+                failed.push(format!("{write:?}: {error}"));
             }
         }
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Writes something now and then, so that the store's revision moves.
+/// Writes a key from time to time, so that the store's revision moves.
 pub(crate) async fn tick(mut caller: Caller) {
     loop {
         let _ = caller.write(&Write::Put("tick".to_owned()), "").await;

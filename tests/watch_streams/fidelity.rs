@@ -1,6 +1,6 @@
-//! The same requests to etcd itself and through the proxy, in front of another cluster of the same
-//! release: the same answers, but for what names a cluster and for how events are put together into
-//! messages.
+//! Comparison of watch streams: the same requests are sent to etcd itself and through the proxy to
+//! another cluster of the same release. The responses are equal, except for the ids of the cluster
+//! and for the distribution of events over messages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,21 +19,21 @@ const TXN: &str = "/etcdserverpb.KV/Txn";
 const COMPACT: &str = "/etcdserverpb.KV/Compact";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_as_without_the_proxy_on_the_newest_etcd() {
-    side_by_side(versions()[0]).await;
+async fn watch_streams_equal_those_of_the_newest_etcd() {
+    compare(versions()[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_as_without_the_proxy_on_the_middle_etcd() {
-    side_by_side(versions()[1]).await;
+async fn watch_streams_equal_those_of_the_middle_etcd() {
+    compare(versions()[1]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_as_without_the_proxy_on_the_oldest_etcd() {
-    side_by_side(versions()[2]).await;
+async fn watch_streams_equal_those_of_the_oldest_etcd() {
+    compare(versions()[2]).await;
 }
 
-async fn side_by_side(version: &str) {
+async fn compare(version: &str) {
     let cluster = || {
         Cluster::builder(version)
             .arg("--max-request-bytes=65536")
@@ -41,23 +41,23 @@ async fn side_by_side(version: &str) {
     };
     let (one, other) = (cluster(), cluster());
     let proxy = Proxy::start(&other, &["--advertise-client-url="]);
-    let mut told = Vec::new();
+    let mut results = Vec::new();
     for address in [&one.endpoint(0)[..], proxy.address()] {
-        let lane = Arc::new(H2Connection::connect(address).await.unwrap());
-        let mut player = Player {
-            stream: Stream::open(&lane, &[]).await,
-            lane,
-            heard: Vec::new(),
+        let connection = Arc::new(H2Connection::connect(address).await.unwrap());
+        let mut script = Script {
+            stream: Stream::open(&connection, &[]).await,
+            connection,
+            received: Vec::new(),
             stages: Vec::new(),
         };
-        player.play().await;
-        told.push(player.stages);
+        script.run().await;
+        results.push(script.stages);
     }
-    let [direct, proxied] = [lines(&told[0]), lines(&told[1])];
-    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>, whose: &str| {
+    let [direct, proxied] = [lines(&results[0]), lines(&results[1])];
+    let only = |these: &BTreeSet<String>, those: &BTreeSet<String>, side: &str| {
         let lines = these
             .difference(those)
-            .map(|line| format!("{whose}: {line}"));
+            .map(|line| format!("{side}: {line}"));
         lines.collect::<Vec<_>>()
     };
     let mut differ = only(&direct, &proxied, "direct ");
@@ -69,20 +69,20 @@ async fn side_by_side(version: &str) {
     );
 }
 
-/// Each message or event with its stage, its watcher and its place there.
+/// Returns each message or event with its stage, its watcher and its index there.
 fn lines(stages: &[Stage]) -> BTreeSet<String> {
     let mut lines = BTreeSet::new();
     for Stage {
         name,
         created,
-        of_ids,
+        by_id,
     } in stages
     {
         for (place, line) in created.iter().enumerate() {
             lines.insert(format!("{name}, create {place}: {line}"));
         }
-        for (id, told) in of_ids {
-            for (place, line) in told.iter().enumerate() {
+        for (id, received) in by_id {
+            for (place, line) in received.iter().enumerate() {
                 lines.insert(format!("{name}, id {id}, {place}: {line}"));
             }
         }
@@ -90,25 +90,27 @@ fn lines(stages: &[Stage]) -> BTreeSet<String> {
     lines
 }
 
-/// What one stage of the script gave.
+/// Responses of one stage of the script.
 struct Stage {
     name: &'static str,
-    /// Answers to creates, in their order.
+    /// Responses to creates, in order.
     created: Vec<String>,
-    /// Cancels and progress of each id in their order, and its events one by one.
-    of_ids: BTreeMap<i64, Vec<String>>,
+    /// Responses of each id in order: cancels, progress, and single events.
+    by_id: BTreeMap<i64, Vec<String>>,
 }
 
-struct Player {
+/// The requests of the comparison, and the responses so far.
+struct Script {
     stream: Stream,
-    lane: Arc<H2Connection>,
-    heard: Vec<Response>,
+    connection: Arc<H2Connection>,
+    received: Vec<Response>,
     stages: Vec<Stage>,
 }
 
-/// The watcher whose event tells that all before it have come.
-const MARK: i64 = 9_999;
+/// Id of the watcher that marks the end of all earlier events.
+const MARKER: i64 = 9_999;
 
+/// Returns a modified create.
 /// A create with changes.
 fn with(key: &str, end: &str, change: impl Fn(&mut Create)) -> Create {
     let mut create = Create::of(key, end);
@@ -116,8 +118,8 @@ fn with(key: &str, end: &str, change: impl Fn(&mut Create)) -> Create {
     create
 }
 
-impl Player {
-    async fn play(&mut self) {
+impl Script {
+    async fn run(&mut self) {
         self.ids().await;
         self.ranges().await;
         self.options().await;
@@ -135,7 +137,7 @@ impl Player {
             self.create(with("a", "", |c| c.id = id)).await;
         }
         self.put("a").await;
-        self.stage("ids").await;
+        self.end_stage("ids").await;
     }
 
     async fn ranges(&mut self) {
@@ -159,16 +161,16 @@ impl Player {
             self.put(key).await;
         }
         self.delete("a", "c").await;
-        self.stage("ranges").await;
+        self.end_stage("ranges").await;
         self.create(with("c", "a", |c| c.start = -1)).await;
-        self.create(with("c", "a", |c| c.id = MARK)).await;
+        self.create(with("c", "a", |c| c.id = MARKER)).await;
         self.create(with("c", "a", |c| c.start = i64::MAX)).await;
         self.create(with("c", "", |c| {
             c.start = -1;
-            c.id = MARK;
+            c.id = MARKER;
         }))
         .await;
-        self.stage("which check comes first").await;
+        self.end_stage("order of checks").await;
     }
 
     async fn options(&mut self) {
@@ -183,18 +185,18 @@ impl Player {
             }))
             .await;
         }
-        // Filters that etcd has no name for, and one given twice, packed and not.
+        // Filters unknown to etcd, and repeated ones, packed and unpacked.
         let odd = Msg::new().bytes(1, "o").int(5, 9).int(5, 1).int(5, 1);
         self.stream.send(&Msg::new().msg(1, odd));
         let packed = Msg::new().bytes(1, "o").bytes(5, [1, 0]);
         self.stream.send(&Msg::new().msg(1, packed));
-        self.hear(0, 2).await;
+        self.receive(0, 2).await;
         self.put("o").await;
         self.put_leased("o").await;
         self.delete("o", "").await;
         self.delete("o", "").await;
         self.put("o").await;
-        self.stage("filters and previous values").await;
+        self.end_stage("filters and previous values").await;
     }
 
     async fn starts(&mut self) {
@@ -215,12 +217,12 @@ impl Player {
             (i64::MAX, 0),
         ] {
             self.create(with("s", "t", |c| c.start = start)).await;
-            self.hear(past, 0).await;
+            self.receive(past, 0).await;
         }
         for _ in 0..3 {
             self.put("s1").await;
         }
-        self.stage("starts").await;
+        self.end_stage("starts").await;
     }
 
     async fn cancels(&mut self) {
@@ -228,36 +230,36 @@ impl Player {
         self.create(with("x", "", own)).await;
         self.create(with("x", "a", |_| {})).await;
         self.put("x").await;
-        self.hear(1, 0).await;
-        // Of nobody, of the refused, of one that is there, and of it again.
+        self.receive(1, 0).await;
+        // An unknown id, the id of refused creates, an existing id, and that id again.
         for id in [12345, -1, 500, 500] {
             self.stream.send(&cancel_request(id));
         }
-        self.hear(0, 1).await;
+        self.receive(0, 1).await;
         self.put("x").await;
-        self.settle().await;
-        // Free again.
+        self.drain().await;
+        // The id is free again.
         self.create(with("x", "", own)).await;
         self.create(with("x", "", |_| {})).await;
         self.put("x").await;
-        self.stage("cancels").await;
+        self.end_stage("cancels").await;
     }
 
     async fn progress(&mut self) {
         self.stream.send(&progress_request());
-        self.stage("progress of nobody").await;
+        self.end_stage("progress without watchers").await;
         self.put("elsewhere").await;
         self.create(with("p", "q", |c| c.id = 5)).await;
         self.stream.send(&progress_request());
-        self.hear(0, 1).await;
+        self.receive(0, 1).await;
         self.put("p").await;
         self.put("elsewhere").await;
         self.stream.send(&progress_request());
-        self.hear(1, 1).await;
-        self.stage("progress").await;
+        self.receive(1, 1).await;
+        self.end_stage("progress").await;
         self.create(with("p", "q", |c| c.start = i64::MAX)).await;
         self.stream.send(&progress_request());
-        self.stage("progress with one from the future").await;
+        self.end_stage("progress with a future start").await;
     }
 
     async fn parts(&mut self) {
@@ -277,10 +279,10 @@ impl Player {
             .await;
         }
         self.delete("f", "g").await;
-        self.settle().await;
-        let parts = self.heard.iter().filter(|response| response.fragment);
-        assert!(parts.count() > 0, "it came in one piece");
-        self.stage("parts").await;
+        self.drain().await;
+        let parts = self.received.iter().filter(|response| response.fragment);
+        assert!(parts.count() > 0, "the response was not fragmented");
+        self.end_stage("parts").await;
     }
 
     async fn compacted(&mut self) {
@@ -290,50 +292,50 @@ impl Player {
         let last = self.put("c").await;
         self.unary(COMPACT, Msg::new().int(1, second)).await;
         self.create(with("c", "", |c| c.start = second)).await;
-        self.hear(3, 0).await;
+        self.receive(3, 0).await;
         self.create(with("c", "", |c| c.start = last)).await;
-        self.hear(1, 0).await;
+        self.receive(1, 0).await;
         self.create(with("c", "", |c| {
             c.start = first;
             c.id = 600;
         }))
         .await;
-        self.hear(0, 1).await;
-        // The canceled one keeps its id until it is cancelled.
+        self.receive(0, 1).await;
+        // A watch canceled by compaction occupies its id until the client cancels it.
         self.create(with("c", "", |c| c.id = 600)).await;
         self.stream.send(&cancel_request(600));
-        self.hear(0, 1).await;
+        self.receive(0, 1).await;
         self.create(with("c", "", |c| c.id = 600)).await;
-        self.stage("compacted").await;
+        self.end_stage("compacted").await;
     }
 
     async fn odd_requests(&mut self) {
-        // Nothing asked; a field nobody knows; two requests in one, of which the last counts.
+        // An empty request, an unknown field, and two requests in one, of which the last counts.
         self.stream.send(&Msg::new());
         self.stream.send(&Msg::new().int(99, 1));
         let create = Msg::new().bytes(1, "z").int(7, 700).int(98, 1);
         let cancel = Msg::new().int(1, 700);
         self.stream
             .send(&Msg::new().msg(2, cancel.clone()).msg(1, create));
-        self.hear(0, 1).await;
+        self.receive(0, 1).await;
         let create = Msg::new().bytes(1, "z").int(7, 701);
         self.stream.send(&Msg::new().msg(1, create).msg(2, cancel));
-        self.hear(0, 1).await;
-        self.stage("odd requests").await;
+        self.receive(0, 1).await;
+        self.end_stage("odd requests").await;
     }
 
     async fn half_close(&mut self) {
         self.create(with("h", "", |c| c.id = 800)).await;
-        self.create(with("m", "n", |c| c.id = MARK)).await;
+        self.create(with("m", "n", |c| c.id = MARKER)).await;
         self.stream.half_close();
         self.put("h").await;
-        self.marked().await;
-        self.stage_of("half-close");
+        self.wait_marker().await;
+        self.record_stage("half-close");
     }
 
     async fn create(&mut self, create: Create) {
         self.stream.send(&create.request());
-        self.hear(0, 1).await;
+        self.receive(0, 1).await;
     }
 
     async fn put(&mut self, key: &str) -> i64 {
@@ -359,13 +361,13 @@ impl Player {
     }
 
     async fn unary(&mut self, path: &str, message: Msg) -> i64 {
-        let told = self.lane.unary(path, message.as_ref(), None).await;
-        assert!(told.ok(), "{path}: {told:?}");
-        pb::int(&told.message, &[1, 3])
+        let result = self.connection.unary(path, message.as_ref(), None).await;
+        assert!(result.ok(), "{path}: {result:?}");
+        pb::int(&result.message, &[1, 3])
     }
 
-    /// Reads until so many events and so many other messages came.
-    async fn hear(&mut self, events: usize, others: usize) {
+    /// Reads until this number of events and of other messages have arrived.
+    async fn receive(&mut self, events: usize, others: usize) {
         let (mut events_left, mut others_left) = (events, others);
         while events_left > 0 || others_left > 0 {
             let response = self.stream.next().await;
@@ -373,56 +375,57 @@ impl Player {
                 0 => others_left = others_left.saturating_sub(1),
                 some => events_left = events_left.saturating_sub(some),
             }
-            self.heard.push(response);
+            self.received.push(response);
         }
     }
 
-    /// Reads everything that is on its way to watchers that are up to date.
-    async fn settle(&mut self) {
-        self.create(with("m", "n", |c| c.id = MARK)).await;
-        self.marked().await;
-        self.stream.send(&cancel_request(MARK));
-        self.hear(0, 1).await;
+    /// Reads everything in flight for watchers that are up to date.
+    async fn drain(&mut self) {
+        self.create(with("m", "n", |c| c.id = MARKER)).await;
+        self.wait_marker().await;
+        self.stream.send(&cancel_request(MARKER));
+        self.receive(0, 1).await;
     }
 
-    /// The events of one revision come in any order of watchers, those of the next behind them: when
-    /// a second mark comes, everything up to the first has come. Marks are no part of a stage.
-    async fn marked(&mut self) {
+    /// Waits for two events of the marker. Events of one revision arrive in any order of watchers,
+    /// those of the next revision after them. So the second event proves that all events up to the
+    /// first one have arrived. Events of the marker are not part of a stage.
+    async fn wait_marker(&mut self) {
         self.put("m").await;
         let last = self.put("m").await;
         let is_last = |response: &Response| {
-            response.id == MARK && response.events.iter().any(|e| e.revision() == last)
+            response.id == MARKER && response.events.iter().any(|e| e.revision() == last)
         };
-        while !self.heard.last().is_some_and(is_last) {
+        while !self.received.last().is_some_and(is_last) {
             let response = self.stream.next().await;
-            self.heard.push(response);
+            self.received.push(response);
         }
     }
 
-    /// Ends a stage: what came is kept, and the next begins on a stream of its own.
-    async fn stage(&mut self, name: &'static str) {
-        self.settle().await;
-        self.stage_of(name);
-        self.stream = Stream::open(&self.lane, &[]).await;
+    /// Records a stage and opens a new stream for the next one.
+    async fn end_stage(&mut self, name: &'static str) {
+        self.drain().await;
+        self.record_stage(name);
+        self.stream = Stream::open(&self.connection, &[]).await;
     }
 
-    fn stage_of(&mut self, name: &'static str) {
+    fn record_stage(&mut self, name: &'static str) {
         let mut stage = Stage {
             name,
             created: Vec::new(),
-            of_ids: BTreeMap::new(),
+            by_id: BTreeMap::new(),
         };
-        for response in self.heard.drain(..) {
+        for response in self.received.drain(..) {
             if response.created {
                 stage.created.push(response.brief());
                 continue;
             }
-            let of_id = stage.of_ids.entry(response.id).or_default();
+            let lines = stage.by_id.entry(response.id).or_default();
             if response.events.is_empty() {
-                of_id.push(response.brief());
+                lines.push(response.brief());
             }
             for event in response.events.iter().filter(|event| event.kv.key != b"m") {
-                of_id.push(format!("{event:?}"));
+                lines.push(format!("{event:?}"));
             }
         }
         self.stages.push(stage);

@@ -1,4 +1,4 @@
-//! A cluster without a leader: who asked for one is told so, nobody else (W12).
+//! Test of a cluster without a leader: only streams with `hasleader` end (W12).
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::support::watch::messages::Create;
 use crate::support::watch::stream::Stream;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_streams_that_ask_for_a_leader_end_without_one() {
+async fn only_streams_with_hasleader_end_without_a_leader() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
+    let connection = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
     let leader = [("hasleader".to_owned(), "true".to_owned())];
     let all = Create::of("k", "l");
-    let mut asks = Stream::open(&lane, &leader).await;
-    asks.create(&all).await;
-    let mut does_not = Stream::open(&lane, &[]).await;
-    does_not.create(&all).await;
+    let mut with_hasleader = Stream::open(&connection, &leader).await;
+    with_hasleader.create(&all).await;
+    let mut without = Stream::open(&connection, &[]).await;
+    without.create(&all).await;
 
     let serving = proxy_output::current_endpoint(&proxy).expect("an endpoint was picked");
     let is_serving = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
@@ -30,11 +30,12 @@ async fn only_streams_that_ask_for_a_leader_end_without_one() {
     for member in &others {
         cluster.kill(*member);
     }
-    let ended = asks.next_or_end().await.expect_err("no event can come");
+    let ended = with_hasleader.next_or_end().await;
+    let ended = ended.expect_err("a stream that ends");
     assert_eq!(ended, "status 14 etcdserver: no leader");
-    let mut late = Stream::open(&lane, &leader).await;
+    let mut late = Stream::open(&connection, &leader).await;
     late.send(&all.request());
-    let ended = late.next_or_end().await.expect_err("no leader yet");
+    let ended = late.next_or_end().await.expect_err("a stream that ends");
     assert_eq!(ended, "status 14 etcdserver: no leader");
 
     for member in &others {
@@ -45,7 +46,7 @@ async fn only_streams_that_ask_for_a_leader_end_without_one() {
     let direct = H2Connection::connect(&cluster.endpoint(others[0]))
         .await
         .unwrap();
-    let told = direct.unary(PUT, put.as_ref(), None).await;
-    assert!(told.ok(), "{told:?}");
-    assert_eq!(does_not.events(1).await[0].kv.key, b"k");
+    let result = direct.unary(PUT, put.as_ref(), None).await;
+    assert!(result.ok(), "{result:?}");
+    assert_eq!(without.events(1).await[0].kv.key, b"k");
 }

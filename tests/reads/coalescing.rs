@@ -124,7 +124,7 @@ async fn coalesced_read_returns_every_earlier_write() {
     assert!(shared > 500.0, "{shared}");
 }
 
-/// A client that cancels, or whose deadline passes, does not affect the others.
+/// A client that cancels, or runs into its deadline, does not affect the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_reader_does_not_cancel_the_shared_read() {
     let mut cluster = Cluster::start(NEWEST, 1);

@@ -1,4 +1,4 @@
-//! A member that says nothing more, with watches on it and calls at another: nobody waits for it (E5, W10).
+//! Tests of a member that stalls with watches on it: the watches move to another member (E5, W10).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,19 +15,20 @@ use crate::support::watch::stream::Stream;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Waits until the proxy's calls go to a member.
-async fn serves(proxy: &Proxy, address: &str) {
+/// Waits until the proxy uses a member for its calls.
+async fn wait_endpoint(proxy: &Proxy, address: &str) {
     let until = Instant::now() + LIMIT;
-    while !proxy_output::current_endpoint(proxy).is_some_and(|serving| serving.ends_with(address)) {
+    while !proxy_output::current_endpoint(proxy).is_some_and(|endpoint| endpoint.ends_with(address))
+    {
         assert!(Instant::now() < until, "{}", proxy.process.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_leaves_a_member_that_stalls_though_no_call_goes_there() {
+async fn watch_leaves_a_stalled_member_that_serves_no_calls() {
     let mut cluster = Cluster::start(NEWEST, 3);
-    // No ping finds out within this test's time.
+    // A keepalive ping would time out after the end of this test.
     let flags = [
         "--endpoint-policy=leader",
         "--dial-keepalive-timeout=300s",
@@ -35,24 +36,24 @@ async fn a_watch_leaves_a_member_that_stalls_though_no_call_goes_there() {
     ];
     let proxy = Proxy::start(&cluster, &flags);
     let first = cluster.leader();
-    serves(&proxy, &cluster.endpoint(first)).await;
-    let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
-    let mut watches = Stream::open(&lane, &[]).await;
+    wait_endpoint(&proxy, &cluster.endpoint(first)).await;
+    let connection = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
+    let mut watches = Stream::open(&connection, &[]).await;
     watches.create(&Create::of("k", "l")).await;
-    // Calls go where another leads from now on; the watch stays.
+    // From now on calls use another leader. The watch stays at the first one.
     let second = (first + 1) % 3;
     cluster.move_leader(second);
-    serves(&proxy, &cluster.endpoint(second)).await;
+    wait_endpoint(&proxy, &cluster.endpoint(second)).await;
     cluster.stop(first);
     let put = Msg::new().bytes(1, "k").bytes(2, "v");
-    let told = lane.unary(PUT, put.as_ref(), None).await;
-    assert!(told.ok(), "{told:?}");
+    let result = connection.unary(PUT, put.as_ref(), None).await;
+    assert!(result.ok(), "{result:?}");
     assert_eq!(watches.events(1).await[0].kv.key, b"k");
     cluster.resume(first);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_that_nobody_has_news_of_leaves_too() {
+async fn idle_watch_leaves_a_stalled_member_without_any_call() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let flags = ["--dial-keepalive-timeout=300s", "--advertise-client-url="];
     let proxy = Proxy::start(&cluster, &flags);
@@ -61,7 +62,7 @@ async fn a_watch_that_nobody_has_news_of_leaves_too() {
     let serving = proxy_output::current_endpoint(&proxy).expect("an endpoint was picked");
     let is_serving = |member: &usize| serving.ends_with(&cluster.endpoint(*member));
     let member = (0..3).find(is_serving).expect("a member");
-    // What is written is so past the proxy, which has no call to learn from.
+    // The write does not pass through the proxy, which has no call to learn from.
     let other = (member + 1) % 3;
     cluster.move_leader(other);
     cluster.stop(member);

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::history::{End, KEYS, Op, Truth, Way, What};
+use crate::history::{End, KEYS, Op, OpKind, Route, StoreHistory};
 
 /// Returns the reads that are older than a write through the same proxy, acknowledged before the
 /// read was sent. Both the header and the written key count.

@@ -15,7 +15,7 @@ use crate::{LONG, RANGE, hits, put_as, range, serializable, values};
 fn scene(version: &str, flags: &[&str]) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
     for (user, own) in [("alice", "a/"), ("bob", "b/"), ("eve", "a/")] {
-        users::add(&cluster, user, &[own]);
+        auth_users::add(&cluster, user, &[own]);
     }
     let proxy = Proxy::start(&cluster, flags);
     (cluster, proxy)

@@ -1,7 +1,7 @@
-//! A watcher that stops reading costs little memory and no neighbour anything, and gets everything
-//! when it reads on (W9, P2).
+//! Tests of slow watchers. A client that stops reading costs a bounded amount of memory, delays no
+//! other client, and receives everything once it continues to read (W9, P2).
 //!
-//! 100 MB pass here, 1 GB with `ETCD_EDGE_LONG=1`.
+//! The test sends 100 MB, or 1 GB with `ETCD_EDGE_LONG=1`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,24 +18,24 @@ use crate::support::watch::messages::Create;
 use crate::support::watch::stream::Stream;
 
 const VALUE: usize = 100_000;
-/// The log of 16 MiB, and what is on its way to four readers, in KiB.
+/// Memory for the log of 16 MiB and the data in flight for four readers, in KiB.
 const ABOVE_REST_KIB: u64 = 56 * 1024;
 
-/// The value of a put by its number, so that a wrong one is known without having kept any.
+/// Returns the value of a put by its number, so that readers can check values without storing them.
 fn value(number: usize) -> Vec<u8> {
     let mut value = vec![number as u8; VALUE];
     value[..8].copy_from_slice(&number.to_be_bytes());
     value
 }
 
-/// Reads until the last put has come; all of them, in order, whole.
-async fn reads_all(mut stream: Stream, puts: usize) {
+/// Reads all puts and checks that they arrive complete and in order.
+async fn read_all(mut stream: Stream, puts: usize) {
     let mut next = 0;
     while next < puts {
         for event in stream.next().await.events {
             assert!(
                 event.kv.value == value(next),
-                "put {next} did not come next"
+                "put {next} is not the next event"
             );
             next += 1;
         }
@@ -43,7 +43,7 @@ async fn reads_all(mut stream: Stream, puts: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stopped_reader_gets_everything_when_it_reads_on() {
+async fn stopped_reader_receives_everything_once_it_continues() {
     let puts = match std::env::var_os("ETCD_EDGE_LONG") {
         Some(_) => 10_000,
         None => 1_000,
@@ -64,7 +64,7 @@ async fn a_stopped_reader_gets_everything_when_it_reads_on() {
         stream.create(&all).await;
         streams.push(stream);
     }
-    // Of each connection one reads and one does not: three messages of it were never looked at.
+    // One client of each connection reads and one does not: three messages stay unread.
     let mut readers = streams.split_off(2);
     std::mem::swap(&mut readers[0], &mut streams[0]);
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -73,37 +73,40 @@ async fn a_stopped_reader_gets_everything_when_it_reads_on() {
 
     let reading: Vec<_> = readers
         .into_iter()
-        .map(|stream| tokio::spawn(reads_all(stream, puts)))
+        .map(|stream| tokio::spawn(read_all(stream, puts)))
         .collect();
-    let lane = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
+    let connection = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     for number in 0..puts {
         let put = Msg::new()
             .bytes(1, format!("big/{}", number % 10))
             .bytes(2, value(number));
-        let told = lane.unary(PUT, put.as_ref(), None).await;
-        assert!(told.ok(), "{told:?}");
+        let result = connection.unary(PUT, put.as_ref(), None).await;
+        assert!(result.ok(), "{result:?}");
     }
     for reader in reading {
         reader.await.unwrap();
     }
-    let above = |what: &str| {
+    let check_memory = |phase: &str| {
         let above = peak_kib(&proxy.process).saturating_sub(rest);
-        println!("{what}: {above} KiB above a rest of {rest} KiB");
-        assert!(above <= ABOVE_REST_KIB, "{what}: {above} KiB above rest");
+        println!("{phase}: {above} KiB above {rest} KiB at rest");
+        assert!(
+            above <= ABOVE_REST_KIB,
+            "{phase}: {above} KiB above the idle size"
+        );
     };
-    above("while two did not read");
+    check_memory("with two stopped readers");
     for stream in streams {
-        reads_all(stream, puts).await;
+        read_all(stream, puts).await;
     }
-    above("when they had read on");
+    check_memory("after they continued to read");
 }
 
-/// What one who does not read has missed comes from the log, or where that is too small from etcd again.
+/// A stopped reader gets missed events from the log, or from etcd if the log is too small.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn how_far_a_slow_one_falls_behind_is_for_the_operator_to_say() {
+async fn watch_log_bytes_sets_how_far_a_slow_reader_may_fall_behind() {
     const PUTS: usize = 20;
     let cluster = Cluster::start(NEWEST, 1);
-    let lane = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
+    let connection = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     for (flag, caught_up) in [
         ("--watch-log-bytes=0", false),
         ("--watch-log-bytes=200000", true),
@@ -114,41 +117,41 @@ async fn how_far_a_slow_one_falls_behind_is_for_the_operator_to_say() {
         for stream in [&mut reader, &mut other] {
             stream.create(&Create::of("big/", "big0")).await;
         }
-        let reader = tokio::spawn(reads_all(reader, PUTS));
+        let reader = tokio::spawn(read_all(reader, PUTS));
         for number in 0..PUTS {
             let put = Msg::new().bytes(1, "big/k").bytes(2, value(number));
-            let told = lane.unary(PUT, put.as_ref(), None).await;
-            assert!(told.ok(), "{told:?}");
+            let result = connection.unary(PUT, put.as_ref(), None).await;
+            assert!(result.ok(), "{result:?}");
         }
         reader.await.unwrap();
-        reads_all(other, PUTS).await;
+        read_all(other, PUTS).await;
         let opened = metric(proxy.address(), "etcd_edge_watch_catch_ups_total");
         assert_eq!(opened > 0.0, caught_up, "{flag}: {opened}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_asks_is_told_of_progress_as_often_as_the_flag_says() {
+async fn progress_notify_interval_flag_sets_the_cadence() {
     let cluster = Cluster::start(NEWEST, 1);
     let flag = "--watch-progress-notify-interval=100ms";
-    let often = Proxy::start(&cluster, &["--advertise-client-url=", flag]);
-    let seldom = Proxy::start(&cluster, &["--advertise-client-url="]);
+    let short = Proxy::start(&cluster, &["--advertise-client-url=", flag]);
+    let default = Proxy::start(&cluster, &["--advertise-client-url="]);
     let wanted = Create {
         progress_notify: true,
         ..Create::of("k", "")
     };
-    let mut quiet = Stream::connect(seldom.address()).await;
+    let mut quiet = Stream::connect(default.address()).await;
     quiet.create(&wanted).await;
-    let mut told = Stream::connect(often.address()).await;
-    let created = told.create(&wanted).await;
+    let mut notified = Stream::connect(short.address()).await;
+    let created = notified.create(&wanted).await;
     for _ in 0..3 {
-        let notice = told.next().await;
+        let notice = notified.next().await;
         assert!(
             notice.is_progress() && notice.id == created.id,
             "{notice:?}"
         );
     }
-    // Every ten minutes by default.
+    // The default interval is ten minutes.
     let more = tokio::time::timeout(Duration::from_millis(300), quiet.next()).await;
     assert!(more.is_err(), "{more:?}");
 }

@@ -1,4 +1,4 @@
-//! Watches of several users: each sees what etcd lets it see, by etcd's own word (R4, W10).
+//! Tests of watches by several users: each user receives what etcd's permissions allow (R4, W10).
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::support::watch::client::{ClientConfig, Credentials, Expect, WatchClie
 use crate::support::watch::messages::{Create, Response};
 use crate::support::watch::stream::Stream;
 
-/// `alice` may do all below `a/`, `bob` below `b/`, both below `c/`.
+/// Starts etcd with the users `alice` for keys below `a/`, `bob` below `b/`, and both below `c/`.
 fn scene(version: &str) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
-    users::add(&cluster, "alice", &["a/", "c/"]);
-    users::add(&cluster, "bob", &["b/", "c/"]);
+    auth_users::add(&cluster, "alice", &["a/", "c/"]);
+    auth_users::add(&cluster, "bob", &["b/", "c/"]);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     (cluster, proxy)
 }
@@ -25,20 +25,20 @@ fn scene(version: &str) -> (Cluster, Proxy) {
 fn user(name: &str) -> Credentials {
     Credentials {
         name: name.to_owned(),
-        password: users::password(name).to_owned(),
+        password: auth_users::password(name).to_owned(),
     }
 }
 
-async fn put(lane: &H2Connection, key: &str) -> i64 {
-    let told = lane
+async fn put(connection: &H2Connection, key: &str) -> i64 {
+    let result = connection
         .unary(PUT, Msg::new().bytes(1, key).bytes(2, "v").as_ref(), None)
         .await;
-    assert!(told.ok(), "{told:?}");
-    pb::int(&told.message, &[1, 3])
+    assert!(result.ok(), "{result:?}");
+    pb::int(&result.message, &[1, 3])
 }
 
-/// What does not name a member or a revision.
-fn gist(response: &Response) -> String {
+/// Returns the fields of a response that do not depend on a member or a revision.
+fn comparable(response: &Response) -> String {
     let Response {
         id,
         created,
@@ -51,32 +51,33 @@ fn gist(response: &Response) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_crosses_from_one_user_to_another() {
+async fn watches_of_different_users_are_separate() {
     for version in versions() {
         let (cluster, proxy) = scene(version);
         let root = dial(proxy.address(), Some(&user("root"))).await.unwrap();
-        // All on one connection, and the same user twice with another token.
-        let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
+        // All streams use one connection. One user has two streams with different tokens.
+        let connection = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
         let mut streams = Vec::new();
         for name in ["alice", "bob", "alice", "root"] {
-            let token = login(&lane, Some(&user(name))).await.unwrap();
-            streams.push((name, Stream::open(&lane, &token).await));
+            let token = login(&connection, Some(&user(name))).await.unwrap();
+            streams.push((name, Stream::open(&connection, &token).await));
         }
         for _ in 0..2 {
             for (name, stream) in &mut streams {
                 for prefix in ["a/", "b/", "c/"] {
                     let mut end = prefix.to_owned();
                     end.replace_range(1.., "0");
-                    let answer = stream.create(&Create::of(prefix, &end)).await;
-                    let mine = *name == "root" || prefix == "c/" || name.starts_with(&prefix[..1]);
+                    let response = stream.create(&Create::of(prefix, &end)).await;
+                    let allowed =
+                        *name == "root" || prefix == "c/" || name.starts_with(&prefix[..1]);
                     assert_eq!(
-                        !answer.canceled, mine,
-                        "{version}: {name}, {prefix}: {answer:?}"
+                        !response.canceled, allowed,
+                        "{version}: {name}, {prefix}: {response:?}"
                     );
-                    if !mine {
-                        assert_eq!(answer.id, -1, "{answer:?}");
-                        let words = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
-                        assert_eq!(answer.reason, words);
+                    if !allowed {
+                        assert_eq!(response.id, -1, "{response:?}");
+                        let reason = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+                        assert_eq!(response.reason, reason);
                     }
                 }
             }
@@ -90,12 +91,12 @@ async fn nothing_crosses_from_one_user_to_another() {
             for response in stream.progress_at(last).await {
                 keys.extend(response.events.into_iter().map(|event| event.kv.key));
             }
-            let mine = |key: &&str| {
+            let allowed = |key: &&str| {
                 *name == "root" || key.starts_with("c/") || name.starts_with(&key[..1])
             };
-            // Twice, since each range was created twice.
+            // Each event arrives twice, since each range was created twice.
             let all = ["a/1", "a/2", "b/1", "b/2", "c/1", "c/2"].into_iter();
-            let wanted: Vec<&str> = all.filter(mine).flat_map(|key| [key, key]).collect();
+            let wanted: Vec<&str> = all.filter(allowed).flat_map(|key| [key, key]).collect();
             let mut keys: Vec<String> = keys
                 .into_iter()
                 .map(|key| String::from_utf8(key).expect("text"))
@@ -108,15 +109,15 @@ async fn nothing_crosses_from_one_user_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_or_wrong_token_is_refused_in_etcds_words() {
+async fn missing_or_wrong_token_is_refused_as_by_etcd() {
     for version in versions() {
         let (cluster, proxy) = scene(version);
         let token = |value: &str| vec![("token".to_owned(), value.to_owned())];
-        // Somebody watches the range already.
-        let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
-        let alice = login(&lane, Some(&user("alice"))).await.unwrap();
-        let mut there = Stream::open(&lane, &alice).await;
-        there.create(&Create::of("a/", "a0")).await;
+        // The range is already watched.
+        let connection = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
+        let alice = login(&connection, Some(&user("alice"))).await.unwrap();
+        let mut existing = Stream::open(&connection, &alice).await;
+        existing.create(&Create::of("a/", "a0")).await;
         for metadata in [
             Vec::new(),
             token("nobody.1"),
@@ -124,49 +125,55 @@ async fn a_missing_or_wrong_token_is_refused_in_etcds_words() {
             token(""),
             vec![("authorization".to_owned(), "nobody.1".to_owned())],
         ] {
-            let mut answers = Vec::new();
+            let mut responses = Vec::new();
             for address in [&cluster.endpoint(0)[..], proxy.address()] {
-                let lane = Arc::new(H2Connection::connect(address).await.unwrap());
-                let mut stream = Stream::open(&lane, &metadata).await;
+                let connection = Arc::new(H2Connection::connect(address).await.unwrap());
+                let mut stream = Stream::open(&connection, &metadata).await;
                 stream.send(&Create::of("a/", "a0").request());
-                let answer = stream.next_or_end().await;
-                answers.push(answer.map(|response| gist(&response)));
+                let response = stream.next_or_end().await;
+                responses.push(response.map(|response| comparable(&response)));
             }
-            println!("{version} {metadata:?}: {answers:?}");
-            assert_eq!(answers[0], answers[1], "{version} {metadata:?}");
-            let refused = match &answers[1] {
-                Ok(answer) => answer.starts_with("-1 true true 0"),
+            println!("{version} {metadata:?}: {responses:?}");
+            assert_eq!(responses[0], responses[1], "{version} {metadata:?}");
+            let refused = match &responses[1] {
+                Ok(response) => response.starts_with("-1 true true 0"),
                 Err(_) => true,
             };
-            assert!(refused, "{version} {metadata:?}: {answers:?}");
+            assert!(refused, "{version} {metadata:?}: {responses:?}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_that_lost_its_permission_creates_no_more() {
+async fn revoked_permission_ends_the_creation_of_watches() {
     let (cluster, proxy) = scene(versions()[0]);
-    let lane = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
-    let token = login(&lane, Some(&user("alice"))).await.unwrap();
-    let mut stream = Stream::open(&lane, &token).await;
+    let connection = Arc::new(H2Connection::connect(proxy.address()).await.unwrap());
+    let token = login(&connection, Some(&user("alice"))).await.unwrap();
+    let mut stream = Stream::open(&connection, &token).await;
     let all = Create::of("a/", "a0");
     assert!(!stream.create(&all).await.canceled);
     stdout_of(&cluster.etcdctl(&["user", "revoke-role", "alice", "role-alice"]));
-    // A permission that was just checked may be remembered for some seconds.
+    // The proxy may cache a permission for some seconds.
     let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
-        let answer = stream.create(&all).await;
-        if answer.canceled {
-            assert!(answer.reason.contains("permission denied"), "{answer:?}");
+        let response = stream.create(&all).await;
+        if response.canceled {
+            assert!(
+                response.reason.contains("permission denied"),
+                "{response:?}"
+            );
             break;
         }
-        assert!(std::time::Instant::now() < until, "created for long after");
+        assert!(
+            std::time::Instant::now() < until,
+            "the permission was cached for too long"
+        );
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_lost_by_a_restart_lose_no_event() {
+async fn tokens_lost_by_a_restart_cause_no_event_loss() {
     let (mut cluster, proxy) = scene(versions()[0]);
     let mut clients = Vec::new();
     for name in ["alice", "bob", "alice"] {
@@ -181,7 +188,7 @@ async fn tokens_lost_by_a_restart_lose_no_event() {
         client.create(0, Create::of("c/", "c0"), Expect::Created);
         clients.push(client);
     }
-    // A watch from now on is there when it is told something.
+    // A watch from now on starts with its first event.
     let mut first = 0;
     for turn in 0..3 {
         let root = dial(&cluster.endpoint(0), Some(&user("root")))
@@ -205,7 +212,7 @@ async fn tokens_lost_by_a_restart_lose_no_event() {
         .into_iter()
         .map(|client| tokio::spawn(client.finish(last)))
         .collect();
-    // Its progress may wait for a write behind the place where it resumed.
+    // Progress may need a write after the revision at which a watch resumed.
     put(&root, "d").await;
     for client in finishing {
         let record = client.await.unwrap();
@@ -223,7 +230,7 @@ async fn tokens_lost_by_a_restart_lose_no_event() {
             .revision;
         let events = received.iter().flat_map(|response| &response.events);
         let revisions: Vec<i64> = events.map(|event| event.revision()).collect();
-        // etcd may tell one at or below `created` as well.
+        // etcd may also send an event at or below `created`.
         let begins = revisions.first().copied().unwrap_or(0);
         assert!(
             begins <= first.max(created + 1),

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-use crate::clients::{Crew, Wish};
-use crate::history::{KEYS, Truth, Way};
+use crate::clients::{ClientGroup, NextOp};
+use crate::history::{KEYS, Route, StoreHistory};
 use crate::support::cluster::Cluster;
 use crate::support::proxy::Proxy;
 use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::NEWEST;
-use crate::{bounds, checker};
+use crate::{checker, staleness};
 
 /// Flags of the proxies, and the age limit of their responses.
 const PROXIES: [(&str, Duration); 2] = [

@@ -1,4 +1,5 @@
-//! Watchers that are far behind a busy range catch up, and those that were there lose nothing.
+//! Test of watchers that start far behind a busy range. They catch up, and existing watchers lose
+//! no event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -17,11 +18,11 @@ use crate::support::watch::client::{
 use crate::support::watch::history::{HistoryRecorder, all_keys};
 use crate::support::watch::messages::Create;
 
-/// How far behind, and how often.
+/// Distance of a new watcher in revisions, and the number of such watchers.
 const BEHIND: i64 = 5_000;
 const TIMES: usize = 50;
 
-fn place(name: &str, proxy: &Proxy, connection: &Arc<SharedConnection>) -> ClientConfig {
+fn client_config(name: &str, proxy: &Proxy, connection: &Arc<SharedConnection>) -> ClientConfig {
     ClientConfig {
         name: name.to_owned(),
         addresses: vec![proxy.address().to_owned()],
@@ -33,23 +34,23 @@ fn place(name: &str, proxy: &Proxy, connection: &Arc<SharedConnection>) -> Clien
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_times_5000_revisions_behind_a_busy_range() {
+async fn watchers_5000_revisions_behind_a_busy_range_catch_up() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let etcd = vec![cluster.endpoint(0)];
-    let truth = HistoryRecorder::start(etcd.clone(), None).await;
+    let recorder = HistoryRecorder::start(etcd.clone(), None).await;
     let (revision, stop) = (
         Arc::new(AtomicI64::new(0)),
         Arc::new(AtomicBool::new(false)),
     );
-    // Many at once until there is a past to catch up with, then one after the other.
+    // Many writes at once until the history is long enough, then one after the other.
     let mut writers = Vec::new();
     for writer in 0..16 {
-        let lane = H2Connection::connect([proxy.address(), &etcd[0]][writer % 2])
+        let connection = H2Connection::connect([proxy.address(), &etcd[0]][writer % 2])
             .await
             .unwrap();
         writers.push(tokio::spawn(write(
-            lane,
+            connection,
             writer,
             revision.clone(),
             stop.clone(),
@@ -57,20 +58,21 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
     }
 
     let shared: Arc<SharedConnection> = Arc::default();
-    let from_now = WatchClient::start(place("from now on", &proxy, &shared));
+    let from_now = WatchClient::start(client_config("from now on", &proxy, &shared));
     from_now.create(0, Create::of("busy/", "busy0"), Expect::Created);
     let mut clients = vec![from_now];
     while revision.load(Ordering::SeqCst) <= BEHIND + 1 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for turn in 0..TIMES {
-        // Now on a connection with others, now on its own; wider, narrower and the same range.
+        // Half of the clients share a connection. Their range is wider, narrower or the same.
         let connection = if turn % 2 == 0 {
             &shared
         } else {
             &Arc::default()
         };
-        let client = WatchClient::start(place(&format!("behind {turn}"), &proxy, connection));
+        let client =
+            WatchClient::start(client_config(&format!("behind {turn}"), &proxy, connection));
         let mut create = match turn % 5 {
             0 => Create::of("busy/1", ""),
             1 => Create::of("b", "\0"),
@@ -91,26 +93,34 @@ async fn fifty_times_5000_revisions_behind_a_busy_range() {
         .into_iter()
         .map(|client| tokio::spawn(client.finish(last)))
         .collect();
-    let history = truth.complete().await;
-    let mut told = 0;
+    let history = recorder.complete().await;
+    let mut received_events = 0;
     for client in finishing {
         let record: ClientRecord = client.await.unwrap();
         let rules = Rules {
             exact: false,
             lasting: true,
         };
-        let wrong = checker::check(&history, rules, &record);
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        let violations = checker::check(&history, rules, &record);
+        assert!(violations.is_empty(), "{}", violations.join("\n"));
         let received = record.sessions.iter().flat_map(|session| &session.received);
-        told += received
+        received_events += received
             .map(|response| response.events.len())
             .sum::<usize>();
     }
-    println!("{last} revisions, {told} events told");
-    assert!(told > TIMES * BEHIND as usize / 2, "{told} events");
+    println!("{last} revisions, {received_events} events received");
+    assert!(
+        received_events > TIMES * BEHIND as usize / 2,
+        "{received_events} events"
+    );
 }
 
-async fn write(lane: H2Connection, writer: usize, revision: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
+async fn write(
+    connection: H2Connection,
+    writer: usize,
+    revision: Arc<AtomicI64>,
+    stop: Arc<AtomicBool>,
+) {
     let mut rng = fastrand::Rng::with_seed(writer as u64);
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -120,9 +130,9 @@ async fn write(lane: H2Connection, writer: usize, revision: Arc<AtomicI64>, stop
         let put = Msg::new()
             .bytes(1, key)
             .bytes(2, format!("{writer}-{number}"));
-        let told = lane.unary(PUT, put.as_ref(), None).await;
-        assert!(told.ok(), "{told:?}");
-        let now = pb::int(&told.message, &[1, 3]);
+        let result = connection.unary(PUT, put.as_ref(), None).await;
+        assert!(result.ok(), "{result:?}");
+        let now = pb::int(&result.message, &[1, 3]);
         revision.fetch_max(now, Ordering::SeqCst);
         if now > BEHIND + 1 {
             tokio::time::sleep(Duration::from_millis(20)).await;
