@@ -116,7 +116,7 @@ impl App {
         let workers = (0..config.workers)
             .map(|n| WorkerHandle::start(n, plan.clone()))
             .collect::<io::Result<Vec<_>>>()
-            .map_err(|e| StartError::new("a worker cannot start", e))?;
+            .map_err(|e| StartError::new("worker failed to start", e))?;
         let most_connections = most_connections(!page_listeners.is_empty());
         let drain_timeout = Arc::new(Mutex::new(config.drain_timeout));
         Ok(App {
@@ -224,7 +224,7 @@ pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), Star
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| StartError::new("the runtime cannot start", e))?;
+        .map_err(|e| StartError::new("cannot start the runtime", e))?;
     if config.enable_pprof {
         heap::begin();
     }
@@ -233,25 +233,25 @@ pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), Star
         let mut terminate = signals()?;
         let config = &srv_discovery::discovered(config).await?;
         let app = App::start(config)?;
-        let grace = app.drain_timeout.clone();
+        let drain_timeout = app.drain_timeout.clone();
         let changes = Changes::new(app.changing(), config.clone(), settings, again);
         reload_on_hangup(app.reload(), app.observer(), changes)?;
         warnings(config);
         announce(config, &app);
         let stop = async {
             let name = terminate.recv().await;
-            info!(signal = name, grace = ?*grace.lock(), "draining");
+            info!(signal = name, drain_timeout = ?*drain_timeout.lock(), "draining");
             tell_systemd(sd_notify::NotifyState::Stopping);
             tokio::spawn(async move {
                 terminate.recv().await;
-                warn!("second signal: exiting at once");
+                warn!("second signal received: exiting immediately");
                 std::process::exit(1);
             });
         };
         let drained = app.serve(stop).await;
         match drained.map_err(|e| StartError::new("the listening socket", e))? {
             true => info!("drained"),
-            false => warn!("grace is over with calls still open"),
+            false => warn!("drain timeout expired with calls still open"),
         }
         Ok(())
     })
@@ -266,52 +266,56 @@ fn warnings(config: &Config) {
         && config.max_concurrent_streams > limits::MAX_STREAMS
     {
         warn!(
-            asked = config.max_concurrent_streams,
-            cap = limits::MAX_STREAMS,
+            requested = config.max_concurrent_streams,
+            maximum = limits::MAX_STREAMS,
             "--max-concurrent-streams is capped"
         );
     }
-    let least = limits::UPSTREAM_PING;
-    if !config.dial_keepalive_time.is_zero() && config.dial_keepalive_time < least {
-        let asked = config.dial_keepalive_time;
+    let minimum = limits::UPSTREAM_PING;
+    if !config.dial_keepalive_time.is_zero() && config.dial_keepalive_time < minimum {
+        let requested = config.dial_keepalive_time;
         warn!(
-            ?asked,
-            ?least,
-            "--dial-keepalive-time is raised: etcd closes on closer pings"
+            ?requested,
+            ?minimum,
+            "--dial-keepalive-time is raised: etcd closes connections that ping more often"
         );
     }
-    let (asked, least) = (config.client_ping_interval, limits::LEAST_CLIENT_PING);
-    if !asked.is_zero() && asked < least {
-        warn!(?asked, ?least, "--grpc-keepalive-interval is raised");
+    let (requested, minimum) = (config.client_ping_interval, limits::LEAST_CLIENT_PING);
+    if !requested.is_zero() && requested < minimum {
+        warn!(?requested, ?minimum, "--grpc-keepalive-interval is raised");
     }
     for (endpoint, _) in &config.endpoint_options.weights {
         let named = config.endpoints.iter().any(|e| e.authority() == *endpoint);
         if !named && config.endpoint_options.sync.is_zero() {
-            warn!(endpoint, "--endpoint-weights: there is no such endpoint");
+            warn!(endpoint, "--endpoint-weights names an unknown endpoint");
         }
     }
-    let (asked, least) = (config.endpoint_options.sync, limits::LEAST_SYNC);
-    if !asked.is_zero() && asked < least {
-        warn!(?asked, ?least, "--endpoints-auto-sync-interval is raised");
-    }
-    let least = LEAST_PROGRESS_NOTIFY;
-    if config.watch_progress_notify < least {
-        let asked = config.watch_progress_notify;
+    let (requested, minimum) = (config.endpoint_options.sync, limits::LEAST_SYNC);
+    if !requested.is_zero() && requested < minimum {
         warn!(
-            ?asked,
-            ?least,
+            ?requested,
+            ?minimum,
+            "--endpoints-auto-sync-interval is raised"
+        );
+    }
+    let minimum = LEAST_PROGRESS_NOTIFY;
+    if config.watch_progress_notify < minimum {
+        let requested = config.watch_progress_notify;
+        warn!(
+            ?requested,
+            ?minimum,
             "--experimental-watch-progress-notify-interval is raised"
         );
     }
     let reads = &config.reads;
     if reads.audit > 0 && (reads.cache_bytes == 0 || reads.max_age.is_zero()) {
-        warn!("--cache-audit: no answer is kept, so none is compared");
+        warn!("--cache-audit has no effect: the cache is off");
     }
 }
 
 fn announce(config: &Config, app: &App) {
     for listener in &app.pages {
-        info!(url = listener.url, "--metrics-addr: pages are here too");
+        info!(url = listener.url, "--metrics-addr: serving HTTP pages");
     }
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     info!(
@@ -333,7 +337,7 @@ fn announce(config: &Config, app: &App) {
 /// Without a NOTIFY_SOCKET there is nobody to tell, and nothing happens.
 fn tell_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
-        warn!(%error, "NOTIFY_SOCKET cannot be told");
+        warn!(%error, "notifying NOTIFY_SOCKET failed");
     }
 }
 
@@ -356,7 +360,7 @@ fn reload_on_hangup(
     let mut changes = changes;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            info!("SIGHUP: TLS files are read again");
+            info!("SIGHUP received: reloading files");
             reload.notify_one();
             if let Some(observer) = &observer {
                 observer.reopen();

@@ -60,7 +60,7 @@ pub fn parse_with(
         .collect::<Result<Vec<String>, UsageError>>()?;
     let Some((command, rest)) = args.split_first() else {
         return Err(UsageError::new(
-            "a command is needed: etcd-edge start, or etcd-edge help",
+            "missing command: try etcd-edge start or etcd-edge help",
         ));
     };
     match command.as_str() {
@@ -82,7 +82,7 @@ type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 fn grpc_proxy(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
     match args.split_first() {
         None => Err(UsageError::new(
-            "grpc-proxy: a command is needed: grpc-proxy start",
+            "grpc-proxy: missing command: try grpc-proxy start",
         )),
         Some((word, rest)) if word == "start" => start(rest, read),
         Some((word, rest)) if is_help(word) => print(help::grpc_proxy(), rest),
@@ -128,7 +128,7 @@ fn with_flags(
 fn completions(args: &[String]) -> Result<Parsed, UsageError> {
     let Some((shell, rest)) = args.split_first() else {
         return Err(UsageError::new(format!(
-            "completions: for which shell? {}",
+            "completions: missing shell: one of {}",
             SHELLS.join(", ")
         )));
     };
@@ -137,7 +137,7 @@ fn completions(args: &[String]) -> Result<Parsed, UsageError> {
         "zsh" => print(completions::zsh(), rest),
         "fish" => print(completions::fish(), rest),
         _ => Err(UsageError::new(format!(
-            "completions: {shell:?} is none of {}",
+            "completions: unknown shell {shell:?}: must be one of {}",
             SHELLS.join(", ")
         ))),
     }
@@ -159,7 +159,7 @@ fn help_of(command: &[String]) -> Result<Parsed, UsageError> {
 fn print(text: String, rest: &[String]) -> Result<Parsed, UsageError> {
     match rest.first() {
         None => Ok(Parsed::Print(text)),
-        Some(stray) => Err(UsageError::new(format!("{stray:?}: an argument too many"))),
+        Some(stray) => Err(UsageError::new(format!("{stray:?}: unexpected argument"))),
     }
 }
 
@@ -169,7 +169,7 @@ fn is_help(word: &str) -> bool {
 
 fn no_command(words: &str) -> UsageError {
     UsageError::new(format!(
-        "{words:?}: no such command; etcd-edge help lists them"
+        "{words:?}: unknown command; etcd-edge help lists the commands"
     ))
 }
 

@@ -213,7 +213,7 @@ fn workers(asked: u32) -> Result<usize, UsageError> {
         Ok(0) => Ok(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))),
         Ok(count) if count <= MAX_WORKERS => Ok(count),
         _ => {
-            let reason = format!("more than {MAX_WORKERS}");
+            let reason = format!("must be at most {MAX_WORKERS}");
             Err(UsageError::value("workers", &asked.to_string(), reason))
         }
     }

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         }
         Ok(Parsed::Check(config)) => {
             logging::init(config.debug);
-            app::check(&config).map(|()| print("the configuration is good\n"))
+            app::check(&config).map(|()| print("configuration is valid\n"))
         }
         Ok(Parsed::Print(text)) => {
             print(&text);
@@ -47,7 +47,7 @@ fn again() -> Result<Settings, UsageError> {
     match cli::parse(std::env::args_os().skip(1))? {
         Parsed::Run(_, settings) => Ok(settings),
         // Who runs was told to.
-        _ => unreachable!("the same arguments ask for the same"),
+        _ => unreachable!("the same arguments give the same command"),
     }
 }
 

@@ -68,7 +68,7 @@ impl Changes {
 
     /// Reads the file again, and says in the log what comes of it.
     pub(super) async fn look(&mut self) {
-        const STAYS: &str = "the configuration file cannot be used: everything stays as it is";
+        const STAYS: &str = "configuration file rejected: no setting changed";
         // A file may be where reading takes its time, and connections are accepted on this thread.
         let new = match spawn_blocking(self.again).await {
             Ok(Ok(new)) => new,
@@ -84,7 +84,7 @@ impl Changes {
             Ok(config) => config,
             Err(error) => {
                 let flags = later.join(",");
-                return warn!(%error, flags, "the configuration file needs a restart: everything stays as it is");
+                return warn!(%error, flags, "configuration file needs a restart: no setting changed");
             }
         };
         let config = match discovered(&config).await {
@@ -97,15 +97,12 @@ impl Changes {
             let flags = later.join(",");
             warn!(
                 flags,
-                "the configuration file has changed: these wait for a restart"
+                "configuration file changed: some flags need a restart"
             );
         }
         match live.is_empty() {
-            false => info!(
-                flags = live.join(","),
-                "the configuration file has changed: these are in force"
-            ),
-            true if later.is_empty() => info!("the configuration file has not changed"),
+            false => info!(flags = live.join(","), "configuration file reloaded"),
+            true if later.is_empty() => info!("configuration file unchanged"),
             true => {}
         }
     }
@@ -125,7 +122,7 @@ impl Changes {
         // A list that has come from the members meanwhile stays unless another was asked for.
         if !is_same(&new.endpoints, &self.config.endpoints) {
             for endpoint in self.changing.endpoints.replace(new.endpoints.clone()) {
-                warn!(%endpoint, "endpoint left out: it wants TLS, which waits for a restart, or is too much");
+                warn!(%endpoint, "endpoint ignored: it needs TLS, which needs a restart, or there are too many endpoints");
             }
         }
     }

@@ -20,7 +20,7 @@ pub(super) async fn discovered(config: &Config) -> Result<Config, StartError> {
         let found =
             found.map_err(|e| StartError::new(format!("--discovery-srv={}", ask.domain), e))?;
         if found.is_empty() {
-            warn!("no SRV record names an endpoint that can be used: those of --endpoints are");
+            warn!("no usable SRV record found: using --endpoints");
         } else {
             config.endpoints = found;
         }

@@ -34,7 +34,7 @@ impl CollectorUrl {
     /// Reads `http://host`, with a port or without, and a path below which it is, or without; the same
     /// with `https://`.
     pub fn parse(text: &str) -> Result<CollectorUrl, String> {
-        let form = "not http://HOST:PORT or https://HOST:PORT";
+        let form = "must be http://HOST:PORT or https://HOST:PORT";
         let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
         let scheme = uri.scheme_str();
         let scheme = scheme.filter(|scheme| matches!(*scheme, "http" | "https"));
@@ -42,9 +42,7 @@ impl CollectorUrl {
             return Err(form.to_owned());
         };
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(
-                "it may have a path, and nothing else behind or before the host".to_owned(),
-            );
+            return Err("only a path may follow the host, and nothing may precede it".to_owned());
         }
         let port = uri.port_u16().unwrap_or(DEFAULT_PORT);
         let base = format!("{scheme}://{host}:{port}");

@@ -18,7 +18,7 @@ fn try_write(out: &mut String, entry: &FinishedCall) -> std::fmt::Result {
     write!(out, r#"{{"ts":"{}","method":"#, json::timestamp(at))?;
     json::string(out, &entry.path)?;
     if let Some(who) = &entry.who {
-        write!(out, r#","peer":"{}""#, who.address)?;
+        write!(out, r#","client_address":"{}""#, who.address)?;
         if let Some(name) = &who.name {
             out.push_str(r#","client_name":"#);
             json::string(out, name)?;
@@ -119,7 +119,7 @@ mod tests {
         write(&mut out, &entry);
         assert_eq!(out.matches('\n').count(), 1);
         let line: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(line["peer"], "[::1]:7");
+        assert_eq!(line["client_address"], "[::1]:7");
         assert_eq!(line["client_name"], "a \"b\"\nc");
         assert_eq!(line["endpoint"], "http://e:1");
         assert_eq!(line["trace_id"], format!("{}ab", "0".repeat(30)));

@@ -80,7 +80,7 @@ impl Spans {
         };
         let thread = std::thread::Builder::new().name("otlp".to_owned());
         let spawned = thread.spawn(run);
-        spawned.map_err(|e| StartError::new("the thread for spans cannot start", e))?;
+        spawned.map_err(|e| StartError::new("cannot start the span export thread", e))?;
         Ok(Spans {
             sampler: options.sampler,
             outlet: Queue::new(to, dropped),
@@ -185,11 +185,11 @@ impl Sender {
         if exported.is_err() {
             (0..count).for_each(|_| self.dropped.inc());
         }
-        if let Some(lost) = self.told.due(self.dropped.get()) {
+        if let Some(dropped) = self.told.due(self.dropped.get()) {
             let error = exported.err().map(|error| error.to_string());
             warn!(
-                lost,
-                error, "spans are lost: the collector does not take them"
+                dropped,
+                error, "span export failed or queue full: dropping spans"
             );
         }
     }

@@ -101,7 +101,7 @@ impl AccessLog {
         };
         let thread = std::thread::Builder::new().name("access-log".to_owned());
         let spawned = thread.spawn(run);
-        spawned.map_err(|e| StartError::new("the access log's thread cannot start", e))?;
+        spawned.map_err(|e| StartError::new("cannot start the access log thread", e))?;
         Ok(AccessLog {
             outlet: Queue::new(to, dropped),
             bells,
@@ -160,8 +160,8 @@ impl Writer {
                 self.reopen();
             }
             self.write();
-            if let Some(lost) = self.told_lost.due(self.dropped.get()) {
-                warn!(lost, "calls are not told of: their lines come too fast");
+            if let Some(dropped) = self.told_lost.due(self.dropped.get()) {
+                warn!(dropped, "access log queue full: dropping lines");
             }
             ends |= self.bells.end.take();
         }
@@ -198,7 +198,7 @@ impl Writer {
             (0..self.count).for_each(|_| self.dropped.inc());
             self.failures += 1;
             if self.told_failed.due(self.failures).is_some() {
-                warn!(%error, "the access log cannot be written");
+                warn!(%error, "access log write failed");
             }
         }
         self.lines.clear();
@@ -215,10 +215,10 @@ impl Writer {
         match open(&path) {
             Ok(file) => {
                 self.file = Some(Box::new(file));
-                info!(path = %path.display(), "the access log is opened anew");
+                info!(path = %path.display(), "access log reopened");
             }
             Err(error) => {
-                warn!(%error, path = %path.display(), "the access log cannot be opened anew");
+                warn!(%error, path = %path.display(), "access log reopen failed");
             }
         }
     }
@@ -230,7 +230,7 @@ fn log(entry: &FinishedCall) {
     let trace = entry.trace.map(|trace| format!("{trace:032x}"));
     info!(
         method = &*entry.path,
-        peer = address,
+        client_address = address,
         client_name = entry.who.as_ref().and_then(|who| who.name.as_deref()),
         code = entry.code.as_str(),
         duration_ms = line::millis(entry),

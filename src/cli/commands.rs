@@ -23,23 +23,23 @@ const FLAGS: &str = "[FLAGS]";
 /// Every command, in the order of the help.
 pub(crate) const COMMANDS: [Command; 7] = [
     command("start", FLAGS, "run the proxy"),
-    command("grpc-proxy start", FLAGS, "the same, as etcd spells it"),
+    command("grpc-proxy start", FLAGS, "alias of start, as in etcd"),
     command(
         "check-config",
         FLAGS,
-        "say whether it could run with these flags and files",
+        "validate flags and files without starting the proxy",
     ),
     command(
         "completions",
         "SHELL",
-        "print what bash, zsh or fish completes",
+        "print a completion script for bash, zsh or fish",
     ),
     command("man", "", "print the manual page"),
-    command("version", "", "print the version; also --version"),
+    command("version", "", "print the version; alias --version"),
     command(
         "help",
         "[COMMAND]",
-        "print this or a command's help; also --help, -h",
+        "print this help or the help of a command; alias --help, -h",
     ),
 ];
 

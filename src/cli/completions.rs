@@ -99,7 +99,7 @@ pub(crate) fn bash() -> String {
     }
     format!(
         "\
-# What bash completes after etcd-edge; printed by `etcd-edge completions bash`.
+# bash completion for etcd-edge; printed by `etcd-edge completions bash`.
 # shellcheck disable=SC2207 # bash 3.2 has no mapfile
 _etcd_edge() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}
@@ -135,7 +135,7 @@ _etcd_edge() {{
     if [[ $paths ]]; then
         IFS=$'\\n'
         COMPREPLY=($(compgen -f -- \"$current\"))
-        # Outside of a completion there is none to set it for.
+        # Fails outside of a completion.
         compopt -o filenames 2>/dev/null
     else
         COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))
@@ -190,7 +190,7 @@ pub(crate) fn zsh() -> String {
     format!(
         "\
 #compdef etcd-edge
-# What zsh completes after etcd-edge; printed by `etcd-edge completions zsh`.
+# zsh completion for etcd-edge; printed by `etcd-edge completions zsh`.
 _etcd_edge() {{
     local -a commands flags
     commands=(
@@ -235,7 +235,7 @@ fi
 pub(crate) fn fish() -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let mut lines = String::from(
-        "# What fish completes after etcd-edge; printed by `etcd-edge completions fish`.\n\
+        "# fish completion for etcd-edge; printed by `etcd-edge completions fish`.\n\
          complete -c etcd-edge -f\n",
     );
     for (word, purpose) in first_words() {

@@ -76,11 +76,13 @@ impl<'a> Reader<'a> {
                 Event::DocumentStart(_) => documents += 1,
                 Event::StreamEnd => return Ok(entries),
                 Event::StreamStart | Event::DocumentEnd => {}
-                _ if documents > 1 => return Err(self.wrong(line, "a second document")),
+                _ if documents > 1 => {
+                    return Err(self.wrong(line, "must be a single YAML document"));
+                }
                 Event::MappingStart(_, None) => self.map(&mut entries)?,
                 // Nothing but comments.
                 Event::Scalar(text, style, _, None) if is_nothing(&text, style) => {}
-                _ => return Err(self.wrong(line, "not a map of flags and their values")),
+                _ => return Err(self.wrong(line, "must be a map of flags to values")),
             }
         }
     }
@@ -91,20 +93,20 @@ impl<'a> Reader<'a> {
             let name = match event {
                 Event::MappingEnd => return Ok(()),
                 Event::Scalar(name, _, _, None) => name,
-                _ => return Err(self.wrong(line, "not the name of a flag")),
+                _ => return Err(self.wrong(line, "must be the name of a flag")),
             };
             let wrong = |what: &str| self.wrong(line, format!("{name}: {what}"));
             let Some(flag) = find(&name) else {
                 return Err(wrong(match find(name.trim_start_matches('-')) {
-                    Some(_) => "a flag's name has no dashes before it here",
-                    None => "no such flag",
+                    Some(_) => "write the flag name without leading dashes",
+                    None => "unknown flag",
                 }));
             };
             if flag.name == "config" {
-                return Err(wrong("a file names no other"));
+                return Err(wrong("not allowed in a configuration file"));
             }
             if let Some(first) = entries.iter().find(|entry| entry.flag.name == flag.name) {
-                return Err(wrong(&format!("given twice, first in line {}", first.line)));
+                return Err(wrong(&format!("set twice, first on line {}", first.line)));
             }
             let values = self.values(flag)?;
             entries.push(Entry { flag, values, line });
@@ -119,7 +121,7 @@ impl<'a> Reader<'a> {
             (Value::List(texts), Kind::List(_)) => texts,
             (Value::One(text), _) => vec![text.into_owned()],
             (Value::List(_), _) => {
-                let what = format!("{}: a list, where one value is needed", flag.name);
+                let what = format!("{}: must be a single value, not a list", flag.name);
                 return Err(self.wrong(line, what));
             }
         };
@@ -150,7 +152,7 @@ impl<'a> Reader<'a> {
             }
             let text = self.scalar(name, event, line)?;
             if text.is_empty() {
-                return Err(self.wrong(line, format!("{name}: an entry that is empty")));
+                return Err(self.wrong(line, format!("{name}: empty list entry")));
             }
             texts.push(text.into_owned());
         }
@@ -165,10 +167,10 @@ impl<'a> Reader<'a> {
     ) -> Result<std::borrow::Cow<'a, str>, UsageError> {
         let what = match event {
             Event::Scalar(text, style, _, None) if !is_nothing(&text, style) => return Ok(text),
-            Event::Scalar(_, _, _, None) => "a value is needed; an empty one is \"\"",
-            Event::Alias(_) => "an alias, and none is followed here",
-            Event::Scalar(..) => "a tag, and none is known here",
-            _ => "not a value of a flag",
+            Event::Scalar(_, _, _, None) => "missing value; write an empty value as \"\"",
+            Event::Alias(_) => "YAML aliases are not supported",
+            Event::Scalar(..) => "YAML tags are not supported",
+            _ => "must be a string, number, boolean or list",
         };
         Err(self.wrong(line, format!("{name}: {what}")))
     }
@@ -178,7 +180,7 @@ impl<'a> Reader<'a> {
         match self.parser.next_event() {
             Some(Ok((event, Span { start, .. }))) => Ok((event, start.line())),
             Some(Err(error)) => {
-                let what = format!("not YAML: {}", error.info());
+                let what = format!("invalid YAML: {}", error.info());
                 Err(self.wrong(error.marker().line(), what))
             }
             None => Ok((Event::StreamEnd, 1)),

@@ -20,7 +20,7 @@ pub(crate) fn version() -> String {
 /// Of the program itself.
 pub(crate) fn program() -> String {
     let mut text = String::from(concat!(
-        "etcd-edge: a stateless reverse proxy for etcd, in place of etcd grpc-proxy\n",
+        "etcd-edge: a stateless gRPC proxy for etcd, a drop-in replacement for etcd grpc-proxy\n",
         "\n",
         "Usage: etcd-edge COMMAND\n",
         "\n",
@@ -48,14 +48,14 @@ pub(crate) fn grpc_proxy() -> String {
 /// Of `check-config`.
 pub(crate) fn check_config() -> String {
     concat!(
-        "etcd-edge check-config: say whether the proxy could run with these flags\n",
+        "etcd-edge check-config: validate flags and files without starting the proxy\n",
         "\n",
         "Usage: etcd-edge check-config [FLAGS]\n",
         "\n",
-        "Reads flags, the file of --config, and certificates, keys and lists that they\n",
-        "name, as etcd-edge start does. Nothing is listened on, nobody is connected to,\n",
-        "and no file is written. What is wrong is said in one line, and the exit status\n",
-        "is 2 for flags and the file of --config, 1 for the files they name.\n",
+        "Reads the flags, the file of --config, and the certificates, keys and revocation\n",
+        "lists that they name, as etcd-edge start does. It opens no port, makes no\n",
+        "connection and writes no file. An error is printed on one line. The exit status\n",
+        "is 2 for an invalid flag or configuration file, 1 for a file that they name.\n",
         "\n",
         "etcd-edge start --help lists the flags.\n",
     )
@@ -65,14 +65,14 @@ pub(crate) fn check_config() -> String {
 /// Of `completions`.
 pub(crate) fn completions() -> String {
     concat!(
-        "etcd-edge completions: print what a shell needs to complete a line\n",
+        "etcd-edge completions: print a shell completion script\n",
         "\n",
         "Usage: etcd-edge completions bash|zsh|fish\n",
         "\n",
-        "bash: source <(etcd-edge completions bash), or into a file named etcd-edge in\n",
-        "      /usr/share/bash-completion/completions\n",
-        "zsh:  into a file named _etcd-edge in a folder of $fpath\n",
-        "fish: into ~/.config/fish/completions/etcd-edge.fish\n",
+        "bash: source <(etcd-edge completions bash), or save it as\n",
+        "      /usr/share/bash-completion/completions/etcd-edge\n",
+        "zsh:  save it as _etcd-edge in a directory of $fpath\n",
+        "fish: save it as ~/.config/fish/completions/etcd-edge.fish\n",
     )
     .to_owned()
 }
@@ -80,7 +80,7 @@ pub(crate) fn completions() -> String {
 /// Of `start`: every flag, by groups.
 pub(crate) fn start() -> String {
     let mut text = String::from(concat!(
-        "etcd-edge start: serve etcd's clients and forward their calls to etcd\n",
+        "etcd-edge start: run the proxy\n",
         "\n",
         "Usage: etcd-edge start [FLAGS]\n",
         "       etcd-edge grpc-proxy start [FLAGS]\n",
@@ -98,10 +98,10 @@ pub(crate) fn start() -> String {
 
 /// How flags are typed.
 pub(crate) const SPELLING: &str = "\
-    Flags are typed --flag value or --flag=value, booleans --flag or --flag=false. Durations are like 300ms, \
-    1m30s or 2h. A list given twice adds up; of anything else the last counts. A flag that is \
-    refused is taken only without a value to speak of; with any other it is an error, never ignored. The word \
-    experimental- may be left out.";
+    Write a flag as --flag value or --flag=value, a boolean as --flag or --flag=false, and a duration as \
+    300ms, 1m30s or 2h. If a list is set several times, its values are joined; for any other flag the last \
+    value is used. A flag marked [refused] accepts only its default; any other value is an error. The \
+    prefix experimental- is optional.";
 
 fn describe(text: &mut String, flag: &Flag) {
     text.push_str("  --");

@@ -14,7 +14,9 @@ pub(crate) fn page() -> String {
     let heading = ["ETCD-EDGE", "8", "\"\"", version, "System Administration"];
     page.0.control("TH", heading);
     page.section("NAME");
-    page.text("etcd-edge - a stateless reverse proxy for etcd, in place of etcd grpc-proxy");
+    page.text(
+        "etcd-edge - a stateless gRPC proxy for etcd, a drop-in replacement for etcd grpc-proxy",
+    );
     page.section("SYNOPSIS");
     for (n, command) in COMMANDS.iter().enumerate() {
         if n > 0 {
@@ -28,9 +30,9 @@ pub(crate) fn page() -> String {
     }
     page.section("DESCRIPTION");
     page.text(
-        "etcd-edge serves etcd's clients at the gRPC layer and forwards their calls to an etcd cluster. \
-         Watches, lease heartbeats and reads that ask the same cost etcd one, an endpoint that fails is \
-         hidden from clients, and all flags, pages and metrics of etcd grpc-proxy are understood.",
+        "etcd-edge accepts the gRPC calls of etcd clients and forwards them to an etcd cluster. It merges \
+         identical watches, lease heartbeats and reads into one upstream request, and hides endpoint \
+         failures from clients. It supports all flags, HTTP pages and metrics of etcd grpc-proxy.",
     );
     page.section("COMMANDS");
     for command in &COMMANDS {
@@ -58,9 +60,9 @@ pub(crate) fn page() -> String {
     }
     page.section("CONFIGURATION FILE");
     page.text(
-        "The file of --config is a YAML map of flags by their names, without dashes. A list is a YAML list, \
-         or its entries with commas between them; all other values are what would be typed. What is typed \
-         wins over the file.",
+        "The file of --config is a YAML map from flag names, without leading dashes, to values. A list is a \
+         YAML list or a comma-separated string. All other values are written as on the command line. Flags \
+         on the command line take precedence over the file.",
     );
     page.example(&[
         "listen-addr: :2379",
@@ -85,7 +87,7 @@ pub(crate) fn page() -> String {
     page.section("FILES");
     page.term([italic("/etc/etcd-edge/config.yaml")]);
     page.text(
-        "The file that the packaged unit names. There is no file that is read without --config.",
+        "The configuration file of the packaged systemd unit. Without --config, no configuration file is read.",
     );
     page.section("EXAMPLE");
     page.example(&[
@@ -99,34 +101,37 @@ pub(crate) fn page() -> String {
 const SIGNALS: [(&str, &str); 2] = [
     (
         "SIGTERM, SIGINT",
-        "Stop accepting, finish unary calls within --drain-timeout, end watches and other streams so that \
-         their clients move on, and exit. A second one ends the process at once.",
+        "Stop accepting connections, finish unary calls within --drain-timeout, end watches and other streams \
+         with UNAVAILABLE so that clients reconnect elsewhere, and exit. A second signal exits immediately.",
     ),
     (
         "SIGHUP",
-        "Read certificates, keys, authorities and lists again, and the file of --config. What can change \
-         while the proxy runs does; the log names what waits for a restart. A bad file changes nothing.",
+        "Reload certificates, keys, CA bundles, revocation lists and the file of --config, and reopen the \
+         access log. The log names the flags that need a restart. An invalid file changes nothing.",
     ),
 ];
 
 const STATUSES: [(&str, &str); 3] = [
-    ("0", "Told to stop, or the command is done."),
+    (
+        "0",
+        "The proxy stopped after a signal, or the command succeeded.",
+    ),
     (
         "1",
-        "The proxy could not start or go on; or the second signal of two.",
+        "The proxy failed to start or to run, or a second signal arrived.",
     ),
-    ("2", "Flags or the file of --config cannot be obeyed."),
+    ("2", "A flag or the file of --config is invalid."),
 ];
 
 const ENVIRONMENT: [(&str, &str); 2] = [
     (
         "NOTIFY_SOCKET",
-        "Where systemd is told that the proxy is ready, and that it stops.",
+        "Socket for notifications to systemd when the proxy is ready and when it stops.",
     ),
     (
         "ETCD_EDGE_RESOLV_CONF",
-        "A file to be read in the place of /etc/resolv.conf for --discovery-srv. No flag is taken from the \
-         environment, as none of etcd grpc-proxy's is.",
+        "File that replaces /etc/resolv.conf for --discovery-srv. No flag is read from the environment, as \
+         in etcd grpc-proxy.",
     ),
 ];
 

@@ -44,14 +44,14 @@ impl Given {
                 return Ok(None);
             }
             let Some(flag) = find(name) else {
-                return Err(UsageError::new(format!("{arg}: no such flag")));
+                return Err(UsageError::new(format!("{arg}: unknown flag")));
             };
             let value = match value {
                 Some(value) => value,
                 None if flag.kind == Kind::Bool => "true",
-                None => args.next().ok_or_else(|| {
-                    UsageError::new(format!("--{}: a value is needed", flag.name))
-                })?,
+                None => args
+                    .next()
+                    .ok_or_else(|| UsageError::new(format!("--{}: missing value", flag.name)))?,
             };
             given.add(flag, value)?;
         }
@@ -160,12 +160,10 @@ fn split(arg: &str) -> Arg<'_> {
 
 fn stray_argument(arg: &str) -> UsageError {
     let hint = match values::boolean(arg) {
-        Ok(_) => "; a boolean is typed --flag or --flag=false",
+        Ok(_) => "; write a boolean as --flag or --flag=false",
         Err(_) => "",
     };
-    UsageError::new(format!(
-        "{arg:?}: an argument that belongs to no flag{hint}"
-    ))
+    UsageError::new(format!("{arg:?}: unexpected argument{hint}"))
 }
 
 fn is_list(flag: &Flag) -> bool {

@@ -102,7 +102,7 @@ impl Group {
             Namespace => "Namespace",
             Cache => "Cache and experimental",
             Observe => "Observability",
-            Life => "Life of the process",
+            Life => "Process",
         }
     }
 }
@@ -110,9 +110,9 @@ impl Group {
 const PATH: Kind = Text("PATH");
 
 /// What is wrong with leasing for a proxy that others stand beside.
-const NO_LEASING: &str = "refused: whoever writes these keys would have to go through the same leases, \
-    and one proxy that is cut off would stop them all for as long as its lease lives; reads are shared \
-    and kept without it";
+const NO_LEASING: &str = "refused: every writer of these keys would have to use the same leases, \
+    and a proxy that is cut off would block all writes until its lease expires; the proxy shares and \
+    caches reads without leases";
 
 /// Every flag, in the order of the help.
 pub(crate) const FLAGS: &[Flag] = &[
@@ -289,7 +289,7 @@ impl Kind {
             Ratio => values::ratio(value).map(drop),
             Duration => values::duration(value).map(drop),
             TlsVersion if matches!(value, "" | "TLS1.2" | "TLS1.3") => Ok(()),
-            TlsVersion => Err("not TLS1.2 or TLS1.3".to_owned()),
+            TlsVersion => Err("must be TLS1.2 or TLS1.3".to_owned()),
             Text(_) | List(_) => Ok(()),
         }
     }

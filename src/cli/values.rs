@@ -9,14 +9,14 @@ pub(crate) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err("not true or false".to_owned()),
+        _ => Err("must be true or false".to_owned()),
     }
 }
 
 /// A whole number from 0, as Go writes them: decimal, or with `0x`, `0o`, `0` or `0b` before it, and
 /// with `_` between digits when there is such a prefix.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
-    let reason = || "not a whole number, from 0 on".to_owned();
+    let reason = || "must be a whole number, 0 or more".to_owned();
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     let (radix, digits) = match unsigned.as_bytes() {
         [b'0', b'x' | b'X', ..] => (16, &unsigned[2..]),
@@ -42,7 +42,7 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
 
 /// [`number`] up to 2^32 − 1.
 pub(crate) fn number_u32(text: &str) -> Result<u32, String> {
-    u32::try_from(number(text)?).map_err(|_| "more than 4294967295".to_owned())
+    u32::try_from(number(text)?).map_err(|_| "must be at most 4294967295".to_owned())
 }
 
 /// A part of a whole, 0 to 1.
@@ -50,15 +50,15 @@ pub(crate) fn ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse::<f64>().ok();
     ratio
         .filter(|ratio| (0.0..=1.0).contains(ratio))
-        .ok_or_else(|| "not a number from 0 to 1".to_owned())
+        .ok_or_else(|| "must be a number from 0 to 1".to_owned())
 }
 
 /// A span of time in Go's form: `300ms`, `1m30s`, `1.5h`, `0`. Units are `ns us µs ms s m h`; a
 /// negative one is refused, as no flag has a use for it. At most 2^63 − 1 ns, about 292 years.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let form = || "not a duration such as 300ms, 1m30s or 2h".to_owned();
+    let form = || "must be a duration such as 300ms, 1m30s or 2h".to_owned();
     if text.starts_with('-') {
-        return Err("a duration from 0 on is needed".to_owned());
+        return Err("must not be negative".to_owned());
     }
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest == "0" {
@@ -95,7 +95,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         nanos = whole_nanos(whole, scale)
             .and_then(|part| nanos.checked_add(part + fraction_nanos(fraction, scale)))
             .filter(|sum| *sum <= i64::MAX as u128)
-            .ok_or("longer than 292 years")?;
+            .ok_or("must be at most 292 years")?;
         rest = after;
     }
     // Bounded by i64::MAX just above, so nothing is cut off.

@@ -22,7 +22,7 @@ pub(super) fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, Us
         return Err(UsageError::value(
             "endpoints",
             "",
-            "at least one endpoint is needed",
+            "at least one endpoint is required",
         ));
     }
     Ok(endpoints)
@@ -35,7 +35,7 @@ pub(super) fn policy(text: &str) -> Result<Policy, UsageError> {
     let named = Policy::ALL.iter().find(|(name, _)| *name == text);
     named.map(|(_, policy)| *policy).ok_or_else(|| {
         let names = Policy::ALL.map(|(name, _)| name).join(", ");
-        UsageError::value("endpoint-policy", text, format!("not one of {names}"))
+        UsageError::value("endpoint-policy", text, format!("must be one of {names}"))
     })
 }
 
@@ -48,7 +48,7 @@ pub(super) fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u
             return refuse("needs --endpoint-policy=weighted".to_owned());
         }
         let Some((endpoint, weight)) = text.rsplit_once('=') else {
-            return refuse("not HOST:PORT=WEIGHT".to_owned());
+            return refuse("must be HOST:PORT=WEIGHT".to_owned());
         };
         let endpoint = match Endpoint::parse(endpoint) {
             Ok(endpoint) => endpoint.authority(),
@@ -56,7 +56,11 @@ pub(super) fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u
         };
         let weight = match weight.parse() {
             Ok(weight) if (1..=MAX_WEIGHT).contains(&weight) => weight,
-            _ => return refuse(format!("a weight is a number from 1 to {MAX_WEIGHT}")),
+            _ => {
+                return refuse(format!(
+                    "the weight must be a number from 1 to {MAX_WEIGHT}"
+                ));
+            }
         };
         // Of anything given twice the last counts.
         weights.retain(|(name, _)| *name != endpoint);

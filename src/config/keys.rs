@@ -27,7 +27,7 @@ pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageEr
         _ if flags.advertise_client_url.is_empty() => {
             "needs --advertise-client-url, which is empty"
         }
-        TOO_LONG_TTL.. => return refuse_ttl("etcd has no lease that long"),
+        TOO_LONG_TTL.. => return refuse_ttl("exceeds the longest lease of etcd"),
         _ => {
             return Ok(Some(ResolverOptions {
                 prefix: prefix.to_owned(),
@@ -59,9 +59,9 @@ pub(super) fn opened(names: &[String], namespace: &str) -> Result<Vec<&'static s
         match (found.next(), found.next()) {
             (Some(method), None) => paths.push(method.path),
             (Some(_), Some(_)) => {
-                return refuse("several services have it: name it as service/Method");
+                return refuse("several services have this method: write it as service/Method");
             }
-            (None, _) => return refuse("not a method of etcd's"),
+            (None, _) => return refuse("unknown etcd method"),
         }
     }
     Ok(paths)

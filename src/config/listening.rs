@@ -19,13 +19,13 @@ pub struct MetricsAddr {
 pub(super) fn check_addr(flag: &str, value: &str, addr: &str) -> Result<(), UsageError> {
     let refuse = |reason| Err(UsageError::value(flag, value, reason));
     let Some((host, port)) = addr.rsplit_once(':') else {
-        return refuse("not host:port");
+        return refuse("must be host:port");
     };
     if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
-        return refuse("the port is a number from 0 to 65535");
+        return refuse("the port must be a number from 0 to 65535");
     }
     if !host.is_empty() && !is_host(host) {
-        return refuse("not a host name or an address; an IPv6 address needs brackets");
+        return refuse("invalid host name or address; an IPv6 address needs brackets");
     }
     Ok(())
 }
@@ -40,19 +40,19 @@ pub(super) fn metrics_addrs(texts: &[String], tls: bool) -> Result<Vec<MetricsAd
 fn metrics_addr(text: String, tls: bool) -> Result<MetricsAddr, UsageError> {
     let refuse = |reason| Err(UsageError::value("metrics-addr", &text, reason));
     let Some((scheme, rest)) = text.split_once("://") else {
-        return refuse("not http://HOST:PORT or https://HOST:PORT");
+        return refuse("must be http://HOST:PORT or https://HOST:PORT");
     };
     let secure = match scheme.to_ascii_lowercase().as_str() {
         "http" => false,
         "https" => true,
-        _ => return refuse("not http://HOST:PORT or https://HOST:PORT"),
+        _ => return refuse("must be http://HOST:PORT or https://HOST:PORT"),
     };
     if secure && !tls {
         return refuse("needs --cert-file and --key-file, or --auto-tls");
     }
     let addr = rest.strip_suffix('/').unwrap_or(rest);
     if addr.contains('/') {
-        return refuse("has nothing after its port: every page has its own path");
+        return refuse("must not have a path");
     }
     check_addr("metrics-addr", &text, addr)?;
     Ok(MetricsAddr {

@@ -79,7 +79,7 @@ pub(super) fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError>
     if flags.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
         let reason = match years {
             0 => "--auto-tls needs at least one year".to_owned(),
-            _ => format!("more than {MAX_VALIDITY}"),
+            _ => format!("must be at most {MAX_VALIDITY}"),
         };
         let years = years.to_string();
         return Err(UsageError::value(
@@ -107,7 +107,7 @@ pub(super) fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError>
         return Err(UsageError::value("trusted-ca-file", file, reason));
     }
     if client_crl_file.is_some() && trusted_ca_file.is_none() {
-        let reason = "needs --trusted-ca-file: without it no certificate is asked for";
+        let reason = "needs --trusted-ca-file: without it clients present no certificate";
         let file = &flags.client_crl_file;
         return Err(UsageError::value("client-crl-file", file, reason));
     }

@@ -127,9 +127,9 @@ impl WorkerContext {
     fn judged(&self, verdict: RetryVerdict) -> RetryVerdict {
         let count = &self.count().failed_attempts;
         match verdict {
-            RetryVerdict::Again => count.again.inc(),
-            RetryVerdict::AfterPause => count.after_pause.inc(),
-            RetryVerdict::Give => count.given.inc(),
+            RetryVerdict::Again => count.retried.inc(),
+            RetryVerdict::AfterPause => count.retried_after_backoff.inc(),
+            RetryVerdict::Give => count.returned.inc(),
         }
         verdict
     }

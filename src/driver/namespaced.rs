@@ -51,7 +51,7 @@ pub(super) async fn serve(call: &mut Call) -> Code {
         Gathered::Whole(request) => request,
         // These are a few numbers each.
         Gathered::Larger(_) => {
-            return refuse(call, ": the request is too large");
+            return refuse(call, ": request too large");
         }
         Gathered::Over(code) => return code,
     };
@@ -60,14 +60,14 @@ pub(super) async fn serve(call: &mut Call) -> Code {
     // What is behind the message would not have been looked at.
     let message = match reader.next() {
         Ok(Some(message)) if !message.compressed && reader.buffered() == 0 => message.payload,
-        _ => return refuse(call, ": the request is not understood"),
+        _ => return refuse(call, ": malformed request"),
     };
     let why = if call.method.is_some_and(|method| method.name == ALARM) {
-        (!only_asks(&message)).then_some(": only GET is open")
+        (!only_asks(&message)).then_some(": only GET is allowed")
     } else {
         match keeps_inside(call, &message).await {
             Ok(true) => None,
-            Ok(false) => Some(": keys outside have the lease"),
+            Ok(false) => Some(": the lease has keys outside the namespace"),
             Err(code) => return code,
         }
     };

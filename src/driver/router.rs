@@ -125,7 +125,7 @@ fn refusal(call: &Call, now: Instant) -> Option<Status> {
         call.ctx.count().hit(Limit::Calls);
         return Some(Status::new(
             Code::ResourceExhausted,
-            "etcd-edge: too many calls open",
+            "etcd-edge: too many open calls",
         ));
     }
     None

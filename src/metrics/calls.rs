@@ -41,11 +41,11 @@ pub const LATENCIES: [u64; 16] = [
 #[derive(Debug, Default)]
 pub struct FailedAttempts {
     /// Sent again at once.
-    pub again: Counter,
+    pub retried: Counter,
     /// Sent again after a pause.
-    pub after_pause: Counter,
+    pub retried_after_backoff: Counter,
     /// The client's turn.
-    pub given: Counter,
+    pub returned: Counter,
 }
 
 /// The labels of one method.

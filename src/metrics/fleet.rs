@@ -16,7 +16,7 @@ pub struct FleetMetrics {
     /// Steps of its registration that failed.
     pub failures: SharedCounter,
     /// Times that others could not be followed.
-    pub follow_failures: SharedCounter,
+    pub watch_failures: SharedCounter,
 }
 
 impl FleetMetrics {

@@ -20,5 +20,5 @@ pub struct LeaseMetrics {
     /// Answers that a lease is no more.
     pub expired: Counter,
     /// Heartbeats that were put aside since they blocked others.
-    pub aside: Counter,
+    pub isolated: Counter,
 }

@@ -26,7 +26,7 @@ pub enum Limit {
     /// Large messages of streams that are not complete.
     LargeRequests,
     /// Large answers that are not complete.
-    LargeAnswers,
+    LargeResponses,
     /// Streams that wait for changes of the proxy's health.
     HealthWatches,
 }
@@ -45,7 +45,7 @@ impl Limit {
         (Limit::SlowReader, "slow_reader"),
         (Limit::StalledBytes, "stalled_bytes"),
         (Limit::LargeRequests, "large_requests"),
-        (Limit::LargeAnswers, "large_answers"),
+        (Limit::LargeResponses, "large_responses"),
         (Limit::HealthWatches, "health_watches"),
     ];
 }

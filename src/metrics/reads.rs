@@ -15,26 +15,26 @@ pub struct ReadMetrics {
     /// Those that were not, though they might have been.
     pub misses: Counter,
     /// Of them: what was kept was too old.
-    pub too_old: Counter,
+    pub expired: Counter,
     /// Something was written since.
     pub written: Counter,
     /// A write may have been done since.
-    pub unsure: Counter,
+    pub write_uncertain: Counter,
     /// The client had been shown more.
-    pub behind: Counter,
+    pub connection_floor: Counter,
     /// Reads for answers that were soon to be too old.
-    pub renewed: Counter,
+    pub refreshes: Counter,
     /// Serializable reads that were asked again, since etcd's answer was older than what the client had
     /// been shown.
-    pub overtaken: Counter,
+    pub stale_retried: Counter,
     /// Answers that a watch proves right.
-    pub covers: Counter,
+    pub watch_backed: Counter,
     /// Ages of the answers that were given, told apart by [`AGES`].
     pub ages: Histogram<{ AGES.len() }>,
     /// Answers that were held against etcd after they were given.
-    pub audited: Counter,
+    pub audits: Counter,
     /// Of them: those that differed.
-    pub differed: Counter,
+    pub audit_mismatches: Counter,
 }
 
 /// The bounds of the ages that are told apart, in microseconds; what is older comes after the last.
@@ -59,5 +59,5 @@ pub struct AnswerMetrics {
     /// What they hold in memory, in bytes.
     pub bytes: Gauge,
     /// Times all of them were dropped.
-    pub drops: SharedCounter,
+    pub flushes: SharedCounter,
 }

@@ -8,9 +8,9 @@ pub struct WatchMetrics {
     /// Watch streams of clients open now.
     pub streams: Counter,
     /// c-watchers now.
-    pub c_watchers: Counter,
+    pub client_watchers: Counter,
     /// s-watchers now, those that catch up included.
-    pub s_watchers: Counter,
+    pub upstream_watchers: Counter,
     /// s-watchers now that catch up.
     pub catch_ups: Counter,
     /// c-watchers now whose clients do not read on.
@@ -24,9 +24,9 @@ pub struct WatchMetrics {
     /// Streams to etcd opened in the place of lost ones.
     pub resumes: Counter,
     /// Events from etcd.
-    pub events_in: Counter,
+    pub events_received: Counter,
     /// Events to clients.
-    pub events_out: Counter,
+    pub events_sent: Counter,
     /// Times the store's history was found to have gone back.
     pub history_resets: Counter,
 }

@@ -20,7 +20,7 @@ pub struct WorkerMetrics {
     /// HTTP/2 with clients, as it is inside TLS.
     pub traffic: Traffic,
     /// Connections that ended before their first request: TLS failures, timeouts, noise.
-    pub handshakes_failed: Counter,
+    pub handshake_failures: Counter,
     /// Calls open now.
     pub open_calls: Counter,
     /// Attempts at a call beyond its first.
@@ -34,7 +34,7 @@ pub struct WorkerMetrics {
     /// Reads.
     pub reads: ReadMetrics,
     /// Silent reads that were also sent to another endpoint.
-    pub hedges: Counter,
+    pub hedged_reads: Counter,
     /// By [`Limit`].
     pub limits: [Counter; Limit::ALL.len()],
     /// By method; the last is for methods that are not known.

@@ -22,7 +22,7 @@ const BACKLOG: i32 = 4096;
 /// A listening socket on `host:port`; a name is resolved, an empty host means every address.
 /// The port can be bound again at once after a stop.
 pub fn listen(address: &str) -> io::Result<StdListener> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in candidates(address)? {
         match bind(address) {
             Ok(listener) => return Ok(listener),

@@ -58,9 +58,9 @@ pub(super) async fn serve(clients: Rc<Clients>, door: ListenerKind, socket: TcpS
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
-        clients.ctx.count().handshakes_failed.inc();
-        let peer = peer.map(display);
-        debug!(peer, %error, "client connection ended before its first request");
+        clients.ctx.count().handshake_failures.inc();
+        let client_address = peer.map(display);
+        debug!(client_address, %error, "client connection closed before its first request");
     }
 }
 

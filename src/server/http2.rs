@@ -142,7 +142,8 @@ async fn drive(
                     accept(by, &peer, &open_pages, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    debug!(peer = by.peer.map(display), %error, "client connection lost");
+                    let client_address = by.peer.map(display);
+                    debug!(client_address, %error, "client connection lost");
                     return Poll::Ready(());
                 }
                 Poll::Ready(None) => return Poll::Ready(()),
@@ -155,9 +156,9 @@ async fn drive(
                 Flood::Control => Limit::ControlFrames,
             });
             warn!(
-                peer = by.peer.map(display),
+                client_address = by.peer.map(display),
                 limit = flood.name(),
-                "client connection closed for flooding"
+                "client connection closed: flood limit exceeded"
             );
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             goodbye = true;
@@ -170,8 +171,8 @@ async fn drive(
             let calls_open = peer.has_calls() || Rc::strong_count(&open_pages) > 1;
             if strikes.judge(heard, calls_open, now) {
                 ctx.count().hit(Limit::Pings);
-                let peer = by.peer.map(display);
-                debug!(peer, "client connection closed: it pings too often");
+                let client_address = by.peer.map(display);
+                debug!(client_address, "client connection closed: too many pings");
                 // The HTTP/2 library cannot tell the reason, by which gRPC clients know to ping less.
                 let code = Reason::ENHANCE_YOUR_CALM.into();
                 flusher.add_frame(&heads::go_away(last_stream, code, TOO_MANY_PINGS));
@@ -179,7 +180,8 @@ async fn drive(
             }
         }
         if let Poll::Ready(Err(error)) = flusher.poll_flush(cx) {
-            debug!(peer = by.peer.map(display), %error, "client connection lost");
+            let client_address = by.peer.map(display);
+            debug!(client_address, %error, "client connection lost");
             return Poll::Ready(());
         }
         match &mut idle {
@@ -188,8 +190,11 @@ async fn drive(
             Some(idle) => {
                 let gone = idle.poll(cx, timer.as_mut(), h2, flusher);
                 gone.map(|()| {
-                    let peer = by.peer.map(display);
-                    debug!(peer, "client connection closed: no answer to a ping");
+                    let client_address = by.peer.map(display);
+                    debug!(
+                        client_address,
+                        "client connection closed: keepalive ping timed out"
+                    );
                 })
             }
         }

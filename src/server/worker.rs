@@ -157,7 +157,7 @@ impl WorkerHandle {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("a worker panicked");
+            tracing::error!("worker panicked");
         }
     }
 }
@@ -173,7 +173,7 @@ fn run(
     let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "a worker cannot start");
+            tracing::error!(%error, "worker failed to start");
             return;
         }
     };

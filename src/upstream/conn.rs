@@ -167,7 +167,7 @@ impl Conn {
         poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut h2).poll(cx) {
                 let why = ended.err().map_or_else(
-                    || "closed before any HTTP/2: does it want TLS?".to_owned(),
+                    || "closed before any HTTP/2 frame: does the endpoint require TLS?".to_owned(),
                     |e| e.to_string(),
                 );
                 return Poll::Ready(Err(io::Error::other(why)));
@@ -329,7 +329,7 @@ async fn drive(
                 }
                 KeepaliveAction::Dead => {
                     conn.retire();
-                    return Poll::Ready(Ended::Lost("no answer to a ping".to_owned()));
+                    return Poll::Ready(Ended::Lost("keepalive ping timed out".to_owned()));
                 }
             }
             look.as_mut().reset(next(&silence, now));

@@ -60,7 +60,7 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     // One that accepts and then says nothing uses up the caller's time: always first, it would
     // keep the others from ever being tried.
     fastrand::shuffle(&mut addresses);
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     // A single address may use the caller's whole time.
     let share = if addresses.len() == 1 {
         limits::DIAL_TIME

@@ -41,7 +41,7 @@ pub async fn discover(ask: &Discovery, resolv_conf: &Path) -> Result<Vec<Endpoin
     let both = async { tokio::join!(srv(&resolver, &names[0]), srv(&resolver, &names[1])) };
     let (secure, plain) = timeout(limits::DISCOVERY_TIME, both)
         .await
-        .map_err(|_| "no name server answers in time".to_owned())?;
+        .map_err(|_| "no name server responded in time".to_owned())?;
     if let (Err(secure), Err(plain)) = (&secure, &plain) {
         return Err(format!("dns lookup errors: {secure} and {plain}"));
     }
@@ -49,11 +49,11 @@ pub async fn discover(ask: &Discovery, resolv_conf: &Path) -> Result<Vec<Endpoin
     for (scheme, records) in [(Scheme::Tls, secure), (Scheme::Plain, plain)] {
         for record in records.unwrap_or_default() {
             let Some(endpoint) = endpoint(scheme, &record) else {
-                warn!(target = %record.target, port = record.port, "SRV record names no endpoint");
+                warn!(target = %record.target, port = record.port, "SRV record ignored: not a valid endpoint");
                 continue;
             };
             if scheme == Scheme::Plain && !ask.insecure {
-                warn!(%endpoint, "SRV record left out: without TLS, and no --insecure-discovery");
+                warn!(%endpoint, "SRV record ignored: no TLS, and --insecure-discovery is not set");
             } else {
                 info!(%endpoint, "endpoint discovered");
                 endpoints.push(endpoint);
@@ -75,7 +75,7 @@ impl Discovery {
 async fn srv(resolver: &TokioResolver, name: &str) -> Result<Vec<SRV>, String> {
     let found = resolver.srv_lookup(name).await;
     let found = found.map_err(|error| match error.is_no_records_found() {
-        true => format!("{name}: there is no such record"),
+        true => format!("{name}: no such record"),
         false => format!("{name}: {error}"),
     })?;
     let records = found
@@ -130,7 +130,7 @@ fn name_servers(text: &str) -> (Vec<NameServerConfig>, String) {
         } else if let Some(server) = words.next().and_then(name_server) {
             servers.push(server);
         } else {
-            warn!(line, "not a name server");
+            warn!(line, "invalid nameserver line ignored");
         }
     }
     if servers.is_empty() {

@@ -130,15 +130,13 @@ impl fmt::Display for Endpoint {
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            EndpointError::NoHost => "an endpoint needs a host",
-            EndpointError::UnknownScheme => {
-                "the scheme of an endpoint is http, https, unix or unixs"
-            }
-            EndpointError::BadHost => "not a host name or an address",
-            EndpointError::BadIpv6 => "not an IPv6 address in brackets",
-            EndpointError::BadPort => "the port of an endpoint is a number from 1 to 65535",
-            EndpointError::HasPath => "an endpoint has nothing after its port",
-            EndpointError::BadSocketPath => "a unix endpoint needs the path of a socket",
+            EndpointError::NoHost => "missing host",
+            EndpointError::UnknownScheme => "the scheme must be http, https, unix or unixs",
+            EndpointError::BadHost => "invalid host name or address",
+            EndpointError::BadIpv6 => "invalid IPv6 address in brackets",
+            EndpointError::BadPort => "the port must be a number from 1 to 65535",
+            EndpointError::HasPath => "nothing may follow the port",
+            EndpointError::BadSocketPath => "missing socket path",
         })
     }
 }

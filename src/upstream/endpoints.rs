@@ -80,7 +80,7 @@ impl State {
     /// Whether calls go to it now.
     fn serves(&self, endpoint: EndpointId) -> bool {
         let standing = self.picker.standing(endpoint, Instant::now());
-        matches!(standing, Some(Standing::Serves | Standing::Shares(_)))
+        matches!(standing, Some(Standing::Active | Standing::Balanced(_)))
     }
 }
 
@@ -194,7 +194,7 @@ impl Endpoints {
         for endpoint in &wanted {
             if !before.iter().any(|target| target.endpoint == *endpoint) {
                 self.add(state, endpoint.clone());
-                info!(%endpoint, "endpoint joined");
+                info!(%endpoint, "endpoint added");
                 changed = true;
             }
         }
@@ -204,7 +204,7 @@ impl Endpoints {
             went.push(target);
         }
         for target in &went {
-            info!(endpoint = %target.endpoint, "endpoint left");
+            info!(endpoint = %target.endpoint, "endpoint removed");
         }
         if changed || !went.is_empty() {
             self.show(state);
@@ -237,8 +237,8 @@ impl Endpoints {
     fn add(&self, state: &mut State, endpoint: Endpoint) {
         let weight = state.weight(&endpoint);
         let Some(id) = state.picker.add(weight) else {
-            let most = limits::MAX_ENDPOINTS;
-            warn!(%endpoint, most, "endpoint left out: there are too many");
+            let limit = limits::MAX_ENDPOINTS;
+            warn!(%endpoint, limit, "endpoint ignored: too many endpoints");
             return;
         };
         let metrics = self.metrics.add(endpoint.to_string());
@@ -328,7 +328,7 @@ impl Endpoints {
             && let Some(target) = state.targets.iter().find(|t| t.id == endpoint)
         {
             target.metrics.picked.inc();
-            info!(endpoint = %target.endpoint, "endpoint picked: its member leads");
+            info!(endpoint = %target.endpoint, "endpoint picked: its member is the leader");
             state.note(endpoint, Event::Leads);
         }
     }
@@ -354,9 +354,9 @@ impl Endpoints {
             && let Some(target) = state.targets.iter().find(|t| t.id == id)
         {
             target.metrics.ejections.inc();
-            let (endpoint, cause) = (&target.endpoint, cause.name());
-            warn!(%endpoint, cause, "endpoint left out: it does worse than the others");
-            state.note(id, Event::LeftOut(cause));
+            let (endpoint, reason) = (&target.endpoint, cause.name());
+            warn!(%endpoint, reason, "endpoint ejected by outlier detection");
+            state.note(id, Event::Ejected(reason));
         }
         self.show(state);
     }

@@ -32,7 +32,7 @@ pub fn not_taken(error: &h2::Error) -> Failure {
     Failure {
         progress: Progress::Unsent,
         fault: Fault::ConnectionLost,
-        detail: format!("the connection to etcd takes no more calls: {error}").into(),
+        detail: format!("the connection to etcd accepts no more calls: {error}").into(),
     }
 }
 
@@ -41,7 +41,7 @@ pub fn unavailable() -> Failure {
     Failure {
         progress: Progress::Sent,
         fault: Fault::Unavailable,
-        detail: "etcd answered UNAVAILABLE".into(),
+        detail: "etcd returned UNAVAILABLE".into(),
     }
 }
 

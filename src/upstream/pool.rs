@@ -230,7 +230,7 @@ impl Pool {
                 self.endpoints
                     .failed(id, Duration::ZERO, SelectionReason::Unreachable);
                 let endpoint = &target.endpoint;
-                warn!(%endpoint, %error, "endpoint cannot be reached");
+                warn!(%endpoint, %error, "endpoint unreachable");
                 self.changed.notify_waiters();
             }
             Ok((conn, driver)) => {

@@ -17,7 +17,7 @@ pub enum Event {
     /// It has failed.
     Failed(SelectionReason),
     /// It shares no calls for a while, for doing worse than the others: in so far.
-    LeftOut(&'static str),
+    Ejected(&'static str),
     /// It is in the list no more.
     Removed,
 }
@@ -37,7 +37,7 @@ pub enum SelectionReason {
 
 impl Event {
     /// Whether it serves from then on.
-    pub fn serves(self) -> bool {
+    pub fn selects(self) -> bool {
         matches!(self, Event::Picked | Event::Leads | Event::Returned)
     }
 
@@ -45,14 +45,14 @@ impl Event {
     pub fn reason(self) -> &'static str {
         match self {
             Event::Picked => "picked",
-            Event::Leads => "its member leads",
-            Event::Returned => "can be reached again",
-            Event::Failed(SelectionReason::Unreachable) => "cannot be reached",
+            Event::Leads => "member is the leader",
+            Event::Returned => "reachable again",
+            Event::Failed(SelectionReason::Unreachable) => "unreachable",
             Event::Failed(SelectionReason::Lost) => "connection lost",
-            Event::Failed(SelectionReason::Silent) => "silent",
-            Event::Failed(SelectionReason::Unavailable) => "said UNAVAILABLE",
-            Event::LeftOut(cause) => cause,
-            Event::Removed => "left the list",
+            Event::Failed(SelectionReason::Silent) => "no response",
+            Event::Failed(SelectionReason::Unavailable) => "returned UNAVAILABLE",
+            Event::Ejected(cause) => cause,
+            Event::Removed => "removed from the endpoint list",
         }
     }
 }

@@ -73,11 +73,11 @@ impl std::fmt::Display for WatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Proto(error) => error.fmt(f),
-            Self::Layout(number) => write!(f, "field {number} has the layout of another"),
-            Self::Twice(number) => write!(f, "field {number} is there twice"),
-            Self::Text => f.write_str("a text is not UTF-8"),
-            Self::Kind(kind) => write!(f, "no event is of kind {kind}"),
-            Self::Order => f.write_str("events are not in the order of their revisions"),
+            Self::Layout(number) => write!(f, "field {number} has the wrong wire type"),
+            Self::Twice(number) => write!(f, "field {number} occurs twice"),
+            Self::Text => f.write_str("string is not valid UTF-8"),
+            Self::Kind(kind) => write!(f, "unknown event type {kind}"),
+            Self::Order => f.write_str("events are not in revision order"),
         }
     }
 }

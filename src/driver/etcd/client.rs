@@ -108,7 +108,7 @@ pub(in crate::driver) fn message<M: Message + Default>(answer: &Answer) -> Resul
         .chunks
         .iter()
         .for_each(|chunk| reader.push(chunk.clone()));
-    let nonsense = || Status::new(Code::Internal, "the answer is no message");
+    let nonsense = || Status::new(Code::Internal, "malformed response");
     let message = reader.next().ok().flatten().ok_or_else(nonsense)?;
     M::decode(message.payload).map_err(|_| nonsense())
 }

@@ -235,7 +235,7 @@ impl Read<'_> {
                 continue;
             };
             tried.add(conn.endpoint());
-            self.ctx.count().hedges.inc();
+            self.ctx.count().hedged_reads.inc();
             under_way.set(true);
             if let Ok(mut attempt) = self.send(&conn)
                 && let Ok(answer) = poll_fn(|cx| attempt.poll(cx)).await

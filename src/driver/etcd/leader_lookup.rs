@@ -24,7 +24,7 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
         if let Some(leader) = leader {
             endpoints.leads(leader);
         } else if !said {
-            warn!("no endpoint says that it leads: any serves");
+            warn!("no endpoint is the leader: using any endpoint");
         }
         said = leader.is_none();
         let pause = match leader {
@@ -43,7 +43,7 @@ async fn search(ctx: &Rc<WorkerContext>) -> Option<EndpointId> {
     let all = endpoints.standings();
     let awake = all
         .iter()
-        .filter(|(_, standing)| *standing != Standing::Rests);
+        .filter(|(_, standing)| *standing != Standing::Backoff);
     let mut all: Vec<EndpointId> = awake.map(|(target, _)| target.id).collect();
     let current = endpoints.current();
     all.sort_by_key(|id| Some(*id) != current);

@@ -25,26 +25,23 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>, interval: Duration) {
     loop {
         sleep(interval.max(limits::LEAST_SYNC)).await;
         let asked = timeout(limits::SYNC_TIME, roster(&ctx)).await;
-        match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+        match asked.unwrap_or_else(|_| Err("timed out".to_owned())) {
             Ok(roster) => {
                 if std::mem::take(&mut failed) {
-                    info!("the member list is had again");
+                    info!("member list fetched again");
                 }
                 let left_out = ctx.pool.endpoints().replace(roster.endpoints);
                 let mut not_used = roster.unusable;
                 not_used.extend(left_out.iter().map(ToString::to_string));
                 if not_used != unusable && !not_used.is_empty() {
                     let urls = not_used.join(",");
-                    warn!(urls, "client URLs of members that cannot be used");
+                    warn!(urls, "member client URLs cannot be used");
                 }
                 unusable = not_used;
             }
             Err(error) if !failed => {
                 failed = true;
-                warn!(
-                    error,
-                    "the member list cannot be had: endpoints stay as they are"
-                );
+                warn!(error, "member list fetch failed: endpoints unchanged");
             }
             Err(_) => {}
         }
@@ -70,7 +67,7 @@ async fn roster(ctx: &Rc<WorkerContext>) -> Result<MemberList, String> {
             };
         let roster = MemberList::of(&members);
         if roster.endpoints.is_empty() {
-            return Err("no member of it has a client URL that can be used".to_owned());
+            return Err("no member has a usable client URL".to_owned());
         }
         return Ok(roster);
     }

@@ -49,7 +49,7 @@ impl StreamLiveness {
                 false
             }
             KeepaliveAction::Dead => {
-                tracing::debug!(endpoint = %self.conn.target().endpoint, "a shared stream stalls");
+                tracing::debug!(endpoint = %self.conn.target().endpoint, "shared upstream stream stalled");
                 self.conn.retire();
                 let endpoints = ctx.pool.endpoints();
                 endpoints.failed(

@@ -53,8 +53,8 @@ pub(super) async fn call<Q: Message, A: Message + Default>(
 /// Why there was no answer.
 fn none(ctx: &WorkerContext, within: Duration) -> Status {
     let why = match ctx.pool.ready() {
-        Some(_) => format!("etcd does not answer within {within:?}"),
-        None => "no endpoint can be reached".to_owned(),
+        Some(_) => format!("no response from etcd within {within:?}"),
+        None => "no endpoint reachable".to_owned(),
     };
     Status::new(Code::DeadlineExceeded, why)
 }
@@ -98,9 +98,9 @@ async fn message<A: Message + Default>(
     chunks.into_iter().for_each(|chunk| reader.push(chunk));
     match reader.next() {
         Ok(Some(message)) => A::decode(message.payload).map_err(|error| nonsense(&error)),
-        Ok(None) => Err(nonsense(&"an answer without a message")),
+        Ok(None) => Err(nonsense(&"response without a message")),
         Err(FrameError::TooLarge { len, max }) => {
-            let text = format!("an answer of {len} bytes, {max} are taken");
+            let text = format!("response of {len} bytes exceeds the limit of {max} bytes");
             Err(Status::new(Code::ResourceExhausted, text))
         }
         Err(error) => Err(nonsense(&error)),

@@ -39,15 +39,15 @@ pub(super) async fn follow(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
         failures: 0,
     };
     loop {
-        let Err(why) = follower.once().await else {
+        let Err(error) = follower.once().await else {
             continue;
         };
         if follower.failures == 0 {
-            tracing::warn!(why, "registered proxies cannot be followed");
+            tracing::warn!(error, "watch of registered proxies failed");
         } else {
-            tracing::debug!(why, "registered proxies still cannot be followed");
+            tracing::debug!(error, "watch of registered proxies still fails");
         }
-        ctx.shared.fleet.metrics.follow_failures.inc();
+        ctx.shared.fleet.metrics.watch_failures.inc();
         sleep(backoff(follower.failures, fastrand::u64(..))).await;
         follower.failures = follower.failures.saturating_add(1);
     }
@@ -88,7 +88,7 @@ impl Follower<'_> {
             match arrived {
                 None if !answered && start.elapsed() >= limits::WATCH_UNANSWERED => {
                     self.road.stalls();
-                    return Err("a watch is not answered".to_owned());
+                    return Err("no response to a watch create request".to_owned());
                 }
                 // Told GOAWAY, or found to be stalled by others (E5) or here.
                 None if incoming.is_retired() => break None,
@@ -109,7 +109,7 @@ impl Follower<'_> {
                         answered = true;
                         self.road.answered(self.ctx);
                         if std::mem::take(&mut self.failures) > 0 {
-                            tracing::info!("registered proxies are followed again");
+                            tracing::info!("watch of registered proxies resumed");
                         }
                     }
                     let revisions = responses.iter().map(|a| a.response.header.revision);
@@ -124,13 +124,11 @@ impl Follower<'_> {
                 }
             }
         };
-        let why = text
-            .clone()
-            .unwrap_or_else(|| "the stream was lost".to_owned());
-        tracing::debug!(why, "the watch of registered proxies has ended");
+        let error = text.clone().unwrap_or_else(|| "stream lost".to_owned());
+        tracing::debug!(error, "watch of registered proxies ended");
         let lived = start.elapsed();
         self.road.ended(End { text, lived }).await;
-        if answered { Ok(Ended) } else { Err(why) }
+        if answered { Ok(Ended) } else { Err(error) }
     }
 
     /// All that is there; says as of which revision.
@@ -178,7 +176,7 @@ impl Follower<'_> {
         loop {
             let way = self.road.way(self.ctx, self.nobody.login()).await;
             let way = way.map_err(|none| match none {
-                SelectError::Unavailable => "no endpoint can be reached".to_owned(),
+                SelectError::Unavailable => "no endpoint reachable".to_owned(),
                 SelectError::NoLeader => "no endpoint has a leader".to_owned(),
             })?;
             if let Some(mut taken) = way.open(WATCH) {
@@ -221,6 +219,6 @@ fn put(members: &mut Members, kv: &mvccpb::KeyValue) {
     let taken = members.put(&kv.key, &kv.value);
     if taken != Taken::Yes {
         let key = kv.key.escape_ascii().to_string();
-        tracing::debug!(key, ?taken, "left out of MemberList");
+        tracing::debug!(key, reason = ?taken, "registration ignored in MemberList");
     }
 }

@@ -51,8 +51,8 @@ pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
                     // What is under way is left to itself: a lease that is granted now ends unused.
                     () = ctx.drain.begun(), if !draining => continue,
                 };
-                if let Outcome::Failed(reason) = &outcome {
-                    tracing::debug!(?step, reason, "a step of the registration fails");
+                if let Outcome::Failed(error) = &outcome {
+                    tracing::debug!(?step, error, "registration step failed");
                     fleet.metrics.failures.inc();
                 }
                 machine.heard(step, outcome, now(), chance());
@@ -71,10 +71,10 @@ fn report(ctx: &WorkerContext, machine: &mut Registration) {
             fleet.metrics.registrations.inc();
             tracing::info!(lease = format!("{lease:x}"), "registered");
         }
-        Some(Tell::Failing(reason)) => {
+        Some(Tell::Failing(error)) => {
             tracing::warn!(
-                reason,
-                "not registered: MemberList of others does not show this proxy"
+                error,
+                "not registered: MemberList of other proxies does not include this proxy"
             );
         }
         None => {}

@@ -50,7 +50,7 @@ async fn ask(ctx: &Rc<WorkerContext>) -> Outcome {
     match status {
         Some(status) if is_healthy(&status) => Ok(()),
         Some(status) => Err(format!("GET ERROR:{}", status.message).into()),
-        None => Err("GET ERROR:no status in the answer".into()),
+        None => Err("GET ERROR:no status in the response".into()),
     }
 }
 

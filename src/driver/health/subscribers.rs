@@ -45,7 +45,7 @@ pub(in crate::driver) async fn follow(mut call: Box<Call>) -> Code {
     }
     let Some(_follower) = Follower::new(&call.ctx.shared.health, &call.peer) else {
         call.ctx.count().hit(Limit::HealthWatches);
-        let text = "etcd-edge: too many health watches open";
+        let text = "etcd-edge: too many open health watches";
         let status = Status::new(Code::ResourceExhausted, text);
         return reply::trailers_only(&mut call.respond, &status);
     };

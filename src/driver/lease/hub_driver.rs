@@ -127,14 +127,14 @@ fn count(ctx: &WorkerContext, line: &UpstreamLink, hub: &mut Hub) {
         merged,
         resent,
         expired,
-        aside,
+        isolated,
     } = hub.take_counts();
     count.sent.add(sent);
     count.merged.add(merged);
     count.resent.add(resent);
     count.expired.add(expired);
-    count.aside.add(aside);
-    let streams = hub.s_streams();
+    count.isolated.add(isolated);
+    let streams = hub.upstream_streams();
     let before = line.counted.replace(streams);
     if before != streams {
         let lines = ctx.leases.lines.borrow();

@@ -70,8 +70,8 @@ pub(in crate::driver) fn report(ctx: &WorkerContext) -> Vec<LeaseStatus> {
         let hub = line.hub.borrow();
         LeaseStatus {
             name: line.login.name().to_owned(),
-            c_streams: hub.c_streams(),
-            s_streams: hub.s_streams(),
+            client_streams: hub.client_streams(),
+            upstream_streams: hub.upstream_streams(),
         }
     };
     lines.values().map(status).collect()

@@ -86,7 +86,7 @@ async fn look(ctx: &Rc<WorkerContext>, credential: &Credential) -> TokenVerdict 
         },
         None => TokenVerdict::Unknown(Status::new(
             Code::Unavailable,
-            "etcd-edge: etcd does not say whether it takes the token",
+            "etcd-edge: etcd did not validate the token",
         )),
     }
 }

@@ -56,7 +56,11 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>, lane: 
                 };
                 let ended = stream.read(taken, &mut road).await;
                 if let Some(end) = ended {
-                    tracing::debug!(?end, "a stream of heartbeats to etcd has ended");
+                    tracing::debug!(
+                        error = end.text,
+                        lifetime = ?end.lived,
+                        "upstream keepalive stream ended"
+                    );
                     road.ended(end).await;
                 }
             }

@@ -59,15 +59,15 @@ fn compare(ctx: &WorkerContext, asking: &ReadRequest, revision: i64, given: &Byt
         return;
     };
     let reads = &ctx.count().reads;
-    reads.audited.inc();
+    reads.audits.inc();
     if content([given.clone()]).as_ref() == Some(&told) {
         return;
     }
-    reads.differed.inc();
+    reads.audit_mismatches.inc();
     let key = asking.asked.range().start().escape_ascii().to_string();
     error!(
         key,
-        revision, "a kept answer was not etcd's: all are dropped"
+        revision, "cached response differs from etcd: cache flushed"
     );
     ctx.shared.answers.drop_all();
 }

@@ -92,10 +92,10 @@ pub(super) fn give(call: &mut Call, asking: &ReadRequest) -> LookupResult {
 fn stale(count: &ReadMetrics, why: Stale) {
     count.misses.inc();
     match why {
-        Stale::Age => count.too_old.inc(),
+        Stale::Age => count.expired.inc(),
         Stale::Written => count.written.inc(),
-        Stale::Unsure => count.unsure.inc(),
-        Stale::Shown => count.behind.inc(),
+        Stale::Unsure => count.write_uncertain.inc(),
+        Stale::Shown => count.connection_floor.inc(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::wire::{frame, metadata};
 pub(super) fn renew(ctx: &Rc<WorkerContext>, asking: ReadRequest) {
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        ctx.count().reads.renewed.inc();
+        ctx.count().reads.refreshes.inc();
         let mut head = etcd_client::head(RANGE, asking.asker.credential.as_ref());
         if asking.leader {
             head.headers

@@ -169,7 +169,7 @@ async fn overtake(call: &mut Call, asking: &ReadRequest, older: Answer) -> Code 
         return pass(call, older).await;
     };
     drop(older);
-    call.ctx.count().reads.overtaken.inc();
+    call.ctx.count().reads.stale_retried.inc();
     // It is not behind, and so comes by here no more.
     Box::pin(go(call, &[request], asking, None)).await
 }

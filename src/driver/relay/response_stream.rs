@@ -315,7 +315,7 @@ impl Translation {
         let held = self.stream.held() + self.waiting;
         self.large.set(held.saturating_sub(limits::HOLD_BYTES));
         if self.large.all() > limits::LARGE_ANSWER_BYTES {
-            ctx.count().hit(Limit::LargeAnswers);
+            ctx.count().hit(Limit::LargeResponses);
             return Err(Stopped::Refused(reply::too_many_large_answers()));
         }
         let piece = self.out.pop_front();

@@ -108,7 +108,7 @@ impl Fleet {
             "resolver_prefix": self.resolver.as_ref().map(|resolver| &resolver.options.prefix),
             "registered": self.resolver.as_ref().map(|_| found.standing.is_ok()),
             "lease": found.standing.as_ref().ok().map(|lease| format!("{lease:x}")),
-            "reason": self.resolver.as_ref().and(found.standing.as_ref().err()),
+            "error": self.resolver.as_ref().and(found.standing.as_ref().err()),
             "members": found.members.iter().map(member).collect::<Vec<_>>(),
         })
     }
@@ -147,18 +147,14 @@ impl Fleet {
             tracing::debug!(
                 proxy = joined.address,
                 host = joined.name,
-                "a proxy is registered"
+                "proxy registered"
             );
         }
         for left in before
             .iter()
             .filter(|each| members.binary_search(each).is_err())
         {
-            tracing::debug!(
-                proxy = left.address,
-                host = left.name,
-                "a proxy is no longer registered"
-            );
+            tracing::debug!(proxy = left.address, host = left.name, "proxy deregistered");
         }
     }
 }
@@ -279,7 +275,7 @@ mod tests {
         fleet.set_standing(Ok(0x7b));
         assert_eq!(fleet.trouble(), None);
         assert_eq!(fleet.status()["lease"], "7b");
-        assert_eq!(fleet.status()["reason"], Value::Null);
+        assert_eq!(fleet.status()["error"], Value::Null);
         fleet.set_standing(Err("no leader"));
         assert_eq!(fleet.trouble().as_deref(), Some("no leader"));
         assert_eq!(fleet.status()["registered"], false);

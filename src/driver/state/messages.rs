@@ -134,8 +134,8 @@ pub(in crate::driver) enum Answer {
 pub(in crate::driver) struct LeaseStatus {
     /// The identity's name.
     pub(in crate::driver) name: String,
-    pub(in crate::driver) c_streams: usize,
-    pub(in crate::driver) s_streams: usize,
+    pub(in crate::driver) client_streams: usize,
+    pub(in crate::driver) upstream_streams: usize,
 }
 
 /// The watches of one worker, for people.
@@ -144,7 +144,7 @@ pub(in crate::driver) struct WatchStatus {
     /// Sizes and counts.
     pub(in crate::driver) stats: Stats,
     /// s-watchers of the lines that are here.
-    pub(in crate::driver) s_watchers: usize,
+    pub(in crate::driver) upstream_watchers: usize,
     /// The feeds, each with the name of its identity.
     pub(in crate::driver) feeds: Vec<(String, FeedStatus)>,
 }

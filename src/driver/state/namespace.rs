@@ -50,9 +50,9 @@ impl NamespacePolicy {
     }
 
     /// What the client of a refused call is told, with the reason behind a colon if there is one.
-    pub(in crate::driver) fn refusal(&self, path: &str, why: &str) -> Status {
+    pub(in crate::driver) fn refusal(&self, path: &str, detail: &str) -> Status {
         let prefix = self.namespace.prefix().escape_ascii();
-        let text = format!("etcd-edge: {path} is refused in the namespace \"{prefix}\"{why}");
+        let text = format!("etcd-edge: {path} is not allowed in namespace \"{prefix}\"{detail}");
         Status::new(Code::PermissionDenied, text)
     }
 

@@ -222,7 +222,7 @@ impl ReadCache {
     /// No answer counts any more.
     pub(crate) fn drop_all(&self) {
         self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.metrics.drops.inc();
+        self.metrics.flushes.inc();
         for shard in &self.shards {
             let mut shard = shard.lock();
             let before = (shard.len(), shard.bytes());

@@ -91,13 +91,13 @@ pub(in crate::driver) fn recv_too_large(len: u64, max: u64) -> Status {
 
 /// Large messages of streams that are not complete come to too much.
 pub(in crate::driver) fn too_many_large() -> Status {
-    let text = "etcd-edge: too many large requests are not complete";
+    let text = "etcd-edge: too many large requests in progress";
     Status::new(Code::ResourceExhausted, text)
 }
 
 /// Large answers that are not complete come to too much.
 pub(in crate::driver) fn too_many_large_answers() -> Status {
-    let text = "etcd-edge: too many large answers are not complete";
+    let text = "etcd-edge: too many large responses in progress";
     Status::new(Code::ResourceExhausted, text)
 }
 

@@ -42,7 +42,7 @@ pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
         "namespace": ctx.shared.gate().map(namespace),
         "policy": ctx.pool.endpoints().options().policy.name(),
         "endpoints": endpoints(ctx),
-        "switches": totals::switches(ctx),
+        "endpoint_events": totals::endpoint_events(ctx),
         "clients": totals::clients(ctx),
         "watches": totals::watches(ctx),
         "heartbeats": totals::heartbeats(ctx),
@@ -59,7 +59,7 @@ pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
 fn namespace(gate: &NamespacePolicy) -> Value {
     json!({
         "prefix": gate.namespace().prefix().escape_ascii().to_string(),
-        "refused": gate.closed().collect::<Vec<_>>(),
+        "refused_methods": gate.closed().collect::<Vec<_>>(),
     })
 }
 
@@ -68,10 +68,10 @@ fn worker(report: &Report) -> Value {
     json!({
         "worker": report.worker,
         "streams": stats.streams,
-        "c_watchers": stats.watchers,
-        "s_watchers": report.watches.s_watchers,
+        "client_watchers": stats.watchers,
+        "upstream_watchers": report.watches.upstream_watchers,
         "catch_ups": stats.catch_ups,
-        "slow": stats.slow,
+        "slow_watchers": stats.slow,
         "log_bytes": stats.log_bytes,
     })
 }
@@ -79,19 +79,19 @@ fn worker(report: &Report) -> Value {
 fn endpoints(ctx: &WorkerContext) -> Vec<Value> {
     let all = ctx.pool.endpoints().standings();
     let entry = |(target, standing): (Arc<Target>, Standing)| {
-        let (state, tenths) = match standing {
-            Standing::Serves => ("serves", 10),
-            Standing::Shares(tenths) => ("shares", tenths),
+        let (state, weight_percent) = match standing {
+            Standing::Active => ("active", 100),
+            Standing::Balanced(tenths) => ("balanced", tenths * 10),
             Standing::Ready => ("ready", 0),
-            Standing::Rests => ("rests", 0),
-            Standing::LeftOut => ("left out", 0),
+            Standing::Backoff => ("backoff", 0),
+            Standing::Ejected => ("ejected", 0),
         };
         let metrics = &target.metrics;
         let requests = metrics.workers().map(|calls| calls.requests.get());
         json!({
             "endpoint": metrics.name,
             "state": state,
-            "tenths": tenths,
+            "weight_percent": weight_percent,
             "requests": requests.sum::<u64>(),
             "failures": metrics.failures.get(),
             "ejections": metrics.ejections.get(),
@@ -108,7 +108,7 @@ fn reads(ctx: &WorkerContext) -> Value {
     json!({
         "entries": ctx.metrics.answers.count.get(),
         "bytes": ctx.metrics.answers.bytes.get(),
-        "covers": sum(|reads| &reads.covers),
+        "watch_backed_entries": sum(|reads| &reads.watch_backed),
         "hits": sum(|reads| &reads.hits),
         "misses": sum(|reads| &reads.misses),
         "shared": sum(|reads| &reads.shared),
@@ -118,8 +118,8 @@ fn reads(ctx: &WorkerContext) -> Value {
 fn lease(lease: &LeaseStatus) -> Value {
     json!({
         "identity": lease.name,
-        "c_streams": lease.c_streams,
-        "s_streams": lease.s_streams,
+        "client_streams": lease.client_streams,
+        "upstream_streams": lease.upstream_streams,
     })
 }
 
@@ -144,10 +144,10 @@ fn ranges(reports: &[Report], known: i64, most: Option<usize>) -> (Vec<Value>, u
             "key": range.start().escape_ascii().to_string(),
             "range_end": range.range_end().escape_ascii().to_string(),
             "prev_kv": prev_kv,
-            "c_watchers": feeds.iter().map(|feed| feed.watchers).sum::<usize>(),
-            "s_watchers": catch_ups + usize::from(catch_ups < feeds.len()),
+            "client_watchers": feeds.iter().map(|feed| feed.watchers).sum::<usize>(),
+            "upstream_watchers": catch_ups + usize::from(catch_ups < feeds.len()),
             "catch_ups": catch_ups,
-            "slow": feeds.iter().map(|feed| feed.slow).sum::<usize>(),
+            "slow_watchers": feeds.iter().map(|feed| feed.slow).sum::<usize>(),
             "frontier": frontier,
             "lag": frontier.map(|frontier| (known - frontier).max(0)),
         })

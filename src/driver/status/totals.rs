@@ -25,12 +25,12 @@ pub(super) fn clients(ctx: &WorkerContext) -> Value {
     json!({
         "connections": sum(ctx, |w| &w.connections),
         "accepted": sum(ctx, |w| &w.accepted),
-        "handshakes_failed": sum(ctx, |w| &w.handshakes_failed),
+        "handshake_failures": sum(ctx, |w| &w.handshake_failures),
         "open_calls": sum(ctx, |w| &w.open_calls),
         "calls": started,
         "failed_calls": failed,
         "retries": sum(ctx, |w| &w.retries),
-        "hedges": sum(ctx, |w| &w.hedges),
+        "hedged_reads": sum(ctx, |w| &w.hedged_reads),
     })
 }
 
@@ -38,12 +38,12 @@ pub(super) fn clients(ctx: &WorkerContext) -> Value {
 pub(super) fn watches(ctx: &WorkerContext) -> Value {
     json!({
         "streams": sum(ctx, |w| &w.watch.streams),
-        "c_watchers": sum(ctx, |w| &w.watch.c_watchers),
-        "s_watchers": sum(ctx, |w| &w.watch.s_watchers),
+        "client_watchers": sum(ctx, |w| &w.watch.client_watchers),
+        "upstream_watchers": sum(ctx, |w| &w.watch.upstream_watchers),
         "catch_ups": sum(ctx, |w| &w.watch.catch_ups),
-        "slow": sum(ctx, |w| &w.watch.slow),
-        "events_in": sum(ctx, |w| &w.watch.events_in),
-        "events_out": sum(ctx, |w| &w.watch.events_out),
+        "slow_watchers": sum(ctx, |w| &w.watch.slow),
+        "events_received": sum(ctx, |w| &w.watch.events_received),
+        "events_sent": sum(ctx, |w| &w.watch.events_sent),
         "log_bytes": sum(ctx, |w| &w.watch.log_bytes),
     })
 }
@@ -51,8 +51,8 @@ pub(super) fn watches(ctx: &WorkerContext) -> Value {
 /// Heartbeats of clients, and what they are at etcd.
 pub(super) fn heartbeats(ctx: &WorkerContext) -> Value {
     json!({
-        "c_streams": sum(ctx, |w| &w.lease.streams),
-        "s_streams": sum(ctx, |w| &w.lease.upstream),
+        "client_streams": sum(ctx, |w| &w.lease.streams),
+        "upstream_streams": sum(ctx, |w| &w.lease.upstream),
         "received": sum(ctx, |w| &w.lease.received),
         "sent": sum(ctx, |w| &w.lease.sent),
     })
@@ -71,14 +71,14 @@ pub(super) fn limits(ctx: &WorkerContext) -> Value {
 }
 
 /// The last times that endpoints began or ceased to serve.
-pub(super) fn switches(ctx: &WorkerContext) -> Vec<Value> {
+pub(super) fn endpoint_events(ctx: &WorkerContext) -> Vec<Value> {
     let all = ctx.pool.endpoints().switches().into_iter();
     all.map(|switch: Selection| {
         let at = switch.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         json!({
             "at_ms": u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
             "endpoint": switch.endpoint,
-            "serves": switch.event.serves(),
+            "selected": switch.event.selects(),
             "reason": switch.event.reason(),
         })
     })

@@ -110,7 +110,7 @@ fn forget(ctx: &WorkerContext, number: u64) -> Option<IdentityId> {
 }
 
 fn count(ctx: &WorkerContext) {
-    ctx.count().reads.covers.set(ctx.watches.covers.len());
+    ctx.count().reads.watch_backed.set(ctx.watches.covers.len());
 }
 
 /// Asks for barriers in time, for as long as there are covers, and ends those that nobody asks for.

@@ -52,7 +52,7 @@ pub(super) async fn may_read(
             CheckResult::Refused(format!("rpc error: code = {code} desc = {message}"))
         }
         _ => {
-            tracing::warn!(%status, "etcd cannot say whether a range may be read");
+            tracing::warn!(error = %status, "watch permission check failed");
             CheckResult::Lost(Unavailable::Unavailable)
         }
     }

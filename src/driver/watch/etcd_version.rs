@@ -47,7 +47,7 @@ pub(super) async fn answers_progress(
         tracing::warn!(
             endpoint = %conn.target().endpoint,
             version = version.as_deref().unwrap_or("unknown"),
-            "progress requests of watches are not answered: the endpoint's release is too old"
+            "watch progress requests are declined: the etcd version is too old"
         );
     }
     Some(sound)

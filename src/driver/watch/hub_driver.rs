@@ -77,14 +77,16 @@ fn tell(ctx: &WorkerContext, hub: &mut Hub, input: Input) {
 fn count(ctx: &WorkerContext, stats: &Stats) {
     let count = &ctx.count().watch;
     count.streams.set(stats.streams);
-    count.c_watchers.set(stats.watchers);
-    count.s_watchers.set(ctx.watches.out.s_watchers());
+    count.client_watchers.set(stats.watchers);
+    count
+        .upstream_watchers
+        .set(ctx.watches.out.upstream_watchers());
     count.catch_ups.set(stats.catch_ups);
     count.slow.set(stats.slow);
     count.log_bytes.set(stats.log_bytes);
     count.joined.set(stats.joined);
     count.catch_ups_opened.set(stats.catch_ups_opened);
-    count.events_out.set(stats.events_sent);
+    count.events_sent.set(stats.events_sent);
 }
 
 /// Before the hub answers anybody: what this process knows of the store (W4).
@@ -350,7 +352,7 @@ pub(in crate::driver) fn report(ctx: &WorkerContext) -> WatchStatus {
     };
     WatchStatus {
         stats: hub.stats(),
-        s_watchers: watches.out.s_watchers(),
+        upstream_watchers: watches.out.upstream_watchers(),
         feeds: hub.feeds().map(|feed| (name(&feed), feed)).collect(),
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Outbox {
     shared: Arc<ProcessState>,
     inbox: RefCell<VecDeque<Input>>,
     /// s-watchers of all lines here.
-    s_watchers: Cell<usize>,
+    upstream_watchers: Cell<usize>,
 }
 
 impl Outbox {
@@ -45,7 +45,7 @@ impl Outbox {
             worker,
             shared,
             inbox: RefCell::default(),
-            s_watchers: Cell::new(0),
+            upstream_watchers: Cell::new(0),
         }
     }
 
@@ -85,11 +85,12 @@ impl Outbox {
 
     /// A line had so many s-watchers, and now has so many.
     pub(super) fn count_watchers(&self, before: usize, now: usize) {
-        self.s_watchers.set(self.s_watchers.get() + now - before);
+        self.upstream_watchers
+            .set(self.upstream_watchers.get() + now - before);
     }
 
     /// s-watchers of all lines here.
-    pub(super) fn s_watchers(&self) -> usize {
-        self.s_watchers.get()
+    pub(super) fn upstream_watchers(&self) -> usize {
+        self.upstream_watchers.get()
     }
 }

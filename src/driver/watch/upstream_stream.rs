@@ -52,7 +52,11 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>) {
                     ctx.watches.work.notify_one();
                 }
                 if let Some(end) = end {
-                    tracing::debug!(?end, "a watch stream to etcd has ended");
+                    tracing::debug!(
+                        error = end.text,
+                        lifetime = ?end.lived,
+                        "upstream watch stream ended"
+                    );
                     road.ended(end).await;
                 }
             }
@@ -251,7 +255,7 @@ fn hand_in(
     } in arrived
     {
         ctx.shared.known.see(&response.header);
-        ctx.count().watch.events_in.add(response.events.len());
+        ctx.count().watch.events_received.add(response.events.len());
         if let Some(bytes) = cut_below {
             ctx.shared.saw_cut(bytes);
         }
@@ -277,9 +281,9 @@ async fn history_is_told(ctx: &Rc<WorkerContext>, line: &Rc<UpstreamLink>, verif
     }
     tracing::error!(
         revision = now.revision,
-        cluster = now.cluster_id,
-        before = verify.highest,
-        "the store's history went back: every watch is canceled"
+        cluster_id = format!("{:x}", now.cluster_id),
+        previous_revision = verify.highest,
+        "store history was reset: all watches canceled"
     );
     ctx.count().watch.history_resets.inc();
     ctx.shared.known.reset(&now);

@@ -15,7 +15,7 @@ pub(in crate::net) fn common_name(certificate: &CertificateDer<'_>) -> Result<St
     let parsed = parse(certificate)?;
     let names = parsed.subject().iter_common_name();
     // One that is no text is a name all the same.
-    let names = names.map(|name| name.as_str().unwrap_or("not text"));
+    let names = names.map(|name| name.as_str().unwrap_or("not UTF-8"));
     Ok(names.collect::<Vec<_>>().join(" "))
 }
 
@@ -43,7 +43,7 @@ impl Revoked {
             lists += 1;
         }
         match lists {
-            0 => Err("no certificate revocation list in this file".to_owned()),
+            0 => Err("the file contains no certificate revocation list".to_owned()),
             _ => Ok(revoked),
         }
     }
@@ -54,10 +54,11 @@ impl Revoked {
     }
 
     fn add(&mut self, der: &[u8]) -> Result<(), String> {
-        let unread = |e: &dyn std::fmt::Display| format!("no certificate revocation list: {e}");
+        let unread =
+            |e: &dyn std::fmt::Display| format!("malformed certificate revocation list: {e}");
         let (rest, list) = CertificateRevocationList::from_der(der).map_err(|e| unread(&e))?;
         if !rest.is_empty() {
-            return Err(unread(&"more bytes than it has"));
+            return Err(unread(&"trailing bytes"));
         }
         let serials = list.iter_revoked_certificates();
         self.0

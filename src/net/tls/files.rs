@@ -59,7 +59,7 @@ impl Contents {
         match self.0.iter().find(|(path, _)| *path == file.path) {
             Some((_, Ok(bytes))) => Ok(bytes),
             Some((_, Err(why))) => Err(file.error(why)),
-            None => Err(file.error("not read")),
+            None => Err(file.error("cannot be read")),
         }
     }
 
@@ -72,7 +72,7 @@ impl Contents {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| file.error(e))?;
         if read.is_empty() {
-            return Err(file.error("no certificate in this file"));
+            return Err(file.error("the file contains no certificate"));
         }
         Ok(read)
     }
@@ -104,7 +104,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
         .and_then(|file| file.take(most + 1).read_to_end(&mut read))
         .map_err(|error| error.to_string())?;
     if read.len() as u64 > most {
-        return Err(format!("longer than {most} bytes"));
+        return Err(format!("larger than {most} bytes"));
     }
     Ok(read)
 }
@@ -113,7 +113,7 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
 pub(super) fn pair_error(cert: &File, key: &File, error: &rustls::Error) -> StartError {
     match error {
         rustls::Error::InconsistentKeys(_) => cert.error(format_args!(
-            "not the certificate of {}={}",
+            "does not match the certificate of {}={}",
             key.flag,
             key.path.display()
         )),

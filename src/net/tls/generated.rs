@@ -36,10 +36,10 @@ pub fn files(folder: &Path, names: &[String], years: u32) -> Result<(File, File)
         write(&file.path, &text, mode).map_err(|e| file.error(e))?;
     }
     info!(
-        folder = %folder.display(),
+        directory = %folder.display(),
         names = names.join(","),
         years,
-        "--auto-tls: a certificate was made"
+        "--auto-tls: certificate generated"
     );
     Ok((cert, key))
 }

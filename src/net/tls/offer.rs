@@ -42,9 +42,9 @@ const ALIASES: [(&str, &str); 2] = [
     ),
 ];
 
-const BROKEN: &str = "its cipher is broken, so it is not offered here";
-const NO_SECRECY: &str = "it has no forward secrecy, so it is not offered here";
-const CBC: &str = "suites with CBC are not offered here";
+const BROKEN: &str = "insecure cipher, not supported";
+const NO_SECRECY: &str = "no forward secrecy, not supported";
+const CBC: &str = "CBC cipher suites are not supported";
 
 /// What Go has and this program has not.
 const NOT_OFFERED: [(&str, &str); 14] = [
@@ -97,7 +97,7 @@ impl Offer {
         }
         let suites = "listen-cipher-suites";
         if min == NEWEST && !names.is_empty() {
-            let reason = "the cipher suites of TLS 1.3 cannot be chosen";
+            let reason = "TLS 1.3 cipher suites are not configurable";
             return refuse(suites, &names.join(","), reason);
         }
         let all = Offer::default();
@@ -118,7 +118,7 @@ impl Offer {
             }
         };
         if tls12.is_empty() && !tls13 {
-            let reason = format!("none is of TLS 1.2, and --tls-max-version={max}");
+            let reason = format!("none is a TLS 1.2 suite, and --tls-max-version={max}");
             return refuse(suites, &names.join(","), &reason);
         }
         Ok(Offer { tls12, tls13 })
@@ -168,7 +168,7 @@ fn suite(name: &str) -> Result<CipherSuite, &'static str> {
         return Err(CBC);
     }
     let known = NOT_OFFERED.iter().find(|(known, _)| *known == name);
-    Err(known.map_or("not the name of a cipher suite", |(_, why)| why))
+    Err(known.map_or("unknown cipher suite", |(_, why)| why))
 }
 
 #[cfg(test)]
@@ -267,7 +267,7 @@ mod tests {
             "ECDHE-RSA-AES128-GCM-SHA256",
             "tls_aes_128_gcm_sha256",
         ] {
-            assert_eq!(suite(name), Err("not the name of a cipher suite"), "{name}");
+            assert_eq!(suite(name), Err("unknown cipher suite"), "{name}");
         }
     }
 }

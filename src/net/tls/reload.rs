@@ -88,10 +88,7 @@ impl Side {
                 (self.settled, self.wrong, self.suspect) = (print, false, None);
                 self.counts.reloads.inc();
                 self.counts.set_stale(false);
-                info!(
-                    side = self.name,
-                    "TLS files have changed: new connections use them"
-                );
+                info!(side = self.name, "TLS files reloaded");
                 Look::Renewed
             }
             Err(_) if !asked && self.suspect != Some(print) => {
@@ -105,7 +102,7 @@ impl Side {
                 warn!(
                     side = self.name,
                     %error,
-                    "TLS files have changed and cannot be used: what was there before stays"
+                    "TLS files changed but cannot be loaded: keeping the previous ones"
                 );
                 Look::Wrong
             }
@@ -119,7 +116,7 @@ pub async fn run(mut sides: Vec<Side>, asked: Arc<Notify>) {
     let mut ask = false;
     while sides.is_empty() {
         asked.notified().await;
-        info!("there are no TLS files");
+        info!("no TLS files to reload");
     }
     loop {
         // Files may be where reading takes its time, and connections are accepted on this thread.
@@ -136,7 +133,7 @@ pub async fn run(mut sides: Vec<Side>, asked: Arc<Notify>) {
         };
         sides = same;
         if ask && looks.iter().all(|look| *look == Look::Same) {
-            info!("TLS files have not changed");
+            info!("TLS files unchanged");
         }
         let pause = match looks.contains(&Look::Unsettled) {
             true => limits::TLS_SUSPECT_TIME,

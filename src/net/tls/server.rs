@@ -97,7 +97,7 @@ impl LoadedConfig {
         let (first, rest) = connection
             .peer_certificates()
             .and_then(<[_]>::split_first)
-            .ok_or_else(|| io::Error::other("a client without a certificate"))?;
+            .ok_or_else(|| io::Error::other("the client presented no certificate"))?;
         verifier
             .verify_client_cert(first, rest, UnixTime::now())
             .map_err(io::Error::other)?;

@@ -109,7 +109,7 @@ mod linux {
             let inotify = match Inotify::init() {
                 Ok(inotify) => Some(inotify),
                 Err(error) => {
-                    debug!(%error, "files cannot be watched");
+                    debug!(%error, "file watch failed");
                     None
                 }
             };
@@ -155,7 +155,7 @@ mod linux {
     }
 
     async fn unheard(error: &io::Error) {
-        debug!(%error, "files cannot be watched");
+        debug!(%error, "file watch failed");
         pending().await
     }
 

@@ -27,12 +27,12 @@ const INDEX: &str = "<!doctype html>
 <html lang=\"en\"><meta charset=\"utf-8\"><title>etcd-edge profiles</title>
 <h1>Profiles</h1>
 <ul>
-<li><a href=\"profile?seconds=30\">profile</a>: where CPU time goes, for so many seconds
-<li><a href=\"heap\">heap</a>: who holds memory now
-<li><a href=\"allocs\">allocs</a>: who has allocated memory since the start
-<li><a href=\"cmdline\">cmdline</a>: how the program was called
+<li><a href=\"profile?seconds=30\">profile</a>: CPU profile over the given number of seconds
+<li><a href=\"heap\">heap</a>: memory in use, by allocation site
+<li><a href=\"allocs\">allocs</a>: memory allocated since start, by allocation site
+<li><a href=\"cmdline\">cmdline</a>: command line of the process
 </ul>
-<p>They are for <code>go tool pprof URL</code>.
+<p>Read the profiles with <code>go tool pprof URL</code>.
 ";
 
 /// Whether a path is one of these pages', whether there is one or not.
@@ -71,11 +71,11 @@ fn cmdline() -> Response<Bytes> {
 async fn cpu(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
     let Some(time) = seconds(query) else {
         let most = limits::PROFILE_TIME.as_secs();
-        let text = format!("seconds: not a whole number from 1 to {most}\n");
+        let text = format!("seconds: must be a whole number from 1 to {most}\n");
         return plain(StatusCode::BAD_REQUEST, &text);
     };
     let Some(taking) = Taking::begin() else {
-        return failed("another profile of CPU time is being taken");
+        return failed("a CPU profile is already in progress");
     };
     let mut taken = match apart(move |wanted| taking.take(time, wanted)) {
         Ok(taken) => taken,
@@ -111,7 +111,7 @@ async fn memory(kind: Kind, name: &str) -> Response<Bytes> {
     match made {
         Ok(made) => match made.await {
             Ok(profile) => download(profile, name),
-            Err(_) => failed("the profile could not be made"),
+            Err(_) => failed("profiling failed"),
         },
         Err(error) => failed(&error.to_string()),
     }

@@ -101,7 +101,10 @@ async fn status_page(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
     let ranges = value(query, "ranges").and_then(|most| most.parse().ok());
     match timeout(limits::PAGE_TIME, status(ctx, ranges)).await {
         Ok(status) => made(StatusCode::OK, JSON, format!("{status:#}\n").into()),
-        Err(_) => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker is too busy\n"),
+        Err(_) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a worker did not respond in time\n",
+        ),
     }
 }
 
@@ -125,7 +128,7 @@ async fn member_metrics(ctx: &Rc<WorkerContext>) -> Response<Bytes> {
                 return made(page.status, kind, page.body);
             }
             Ok(Err(e)) => failed += &format!("{}: {e}\n", target.endpoint),
-            Err(_) => failed += &format!("{}: no answer in time\n", target.endpoint),
+            Err(_) => failed += &format!("{}: timed out\n", target.endpoint),
         }
     }
     plain(StatusCode::SERVICE_UNAVAILABLE, &failed)

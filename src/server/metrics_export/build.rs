@@ -9,7 +9,7 @@ impl MetricsCollector {
         vec![
             gauge(
                 "etcd_edge_build_info",
-                "1, with the version of the program.",
+                "Constant 1, labeled with the version.",
                 &["version"],
                 vec![(version, 1.0)],
             ),

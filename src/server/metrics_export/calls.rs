@@ -13,26 +13,26 @@ impl MetricsCollector {
             let hits = self.sum(|w| w.limits[*limit as usize].get());
             (vec![(*name).to_owned()], hits as f64)
         };
-        let verdict = |name: &str, of: fn(&WorkerMetrics) -> &Counter| {
+        let outcome = |name: &str, of: fn(&WorkerMetrics) -> &Counter| {
             let value = self.sum(|w| of(w).get());
             (vec![name.to_owned()], value as f64)
         };
         vec![
             counter(
                 "grpc_server_started_total",
-                "Calls that arrived.",
+                "Calls started.",
                 CALL,
                 self.per_method(|_, calls| calls.started.get()),
             ),
             counter(
                 "grpc_server_handled_total",
-                "Calls that ended, by code.",
+                "Calls finished, by gRPC code.",
                 &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
                 self.handled(),
             ),
             counter(
                 "grpc_server_msg_received_total",
-                "Messages from clients. A unary call has one.",
+                "Messages received from clients. A unary call counts one.",
                 CALL,
                 self.per_method(|labels, calls| match labels.unary {
                     true => calls.started.get(),
@@ -41,7 +41,7 @@ impl MetricsCollector {
             ),
             counter(
                 "grpc_server_msg_sent_total",
-                "Messages to clients. A unary call that ends well has one.",
+                "Messages sent to clients. A successful unary call counts one.",
                 CALL,
                 self.per_method(|labels, calls| match labels.unary {
                     true => calls.handled[0].get(),
@@ -50,51 +50,56 @@ impl MetricsCollector {
             ),
             histogram(
                 "etcd_edge_call_duration_seconds",
-                "From the arrival of a unary call to its end, whatever its code.",
+                "Duration of unary calls, from arrival to end, with any code.",
                 &["grpc_method", "grpc_service"],
                 &LATENCIES,
                 self.took(),
             ),
             gauge(
-                "etcd_edge_calls",
-                "Calls open.",
+                "etcd_edge_open_calls",
+                "Open calls, streams included.",
                 &[],
                 self.plain(|w| &w.open_calls),
             ),
             counter(
                 "etcd_edge_retries_total",
-                "Attempts at a call beyond its first.",
+                "Attempts to send a call to etcd, beyond the first attempt of each call.",
                 &[],
                 self.plain(|w| &w.retries),
             ),
             counter(
                 "etcd_edge_failed_attempts_total",
-                "Attempts at a call that failed, by what came of it: sent again, sent again after a pause, given to the client.",
-                &["verdict"],
+                "Failed attempts to send a call to etcd, by outcome: retried, retried after backoff, or returned to the client.",
+                &["outcome"],
                 vec![
-                    verdict("again", |w| &w.failed_attempts.again),
-                    verdict("after_pause", |w| &w.failed_attempts.after_pause),
-                    verdict("give", |w| &w.failed_attempts.given),
+                    outcome("retried", |w| &w.failed_attempts.retried),
+                    outcome("retried_after_backoff", |w| {
+                        &w.failed_attempts.retried_after_backoff
+                    }),
+                    outcome("returned", |w| &w.failed_attempts.returned),
                 ],
             ),
             counter(
                 "etcd_edge_hedged_reads_total",
-                "Silent reads that were also sent to another endpoint.",
+                "Reads without a response in time that were also sent to another endpoint.",
                 &[],
-                self.plain(|w| &w.hedges),
+                self.plain(|w| &w.hedged_reads),
             ),
             counter(
                 "etcd_edge_limit_hits_total",
-                "Bounds that clients met.",
+                "Times a client exceeded a limit, by limit.",
                 &["limit"],
                 Limit::ALL.iter().map(limit).collect(),
             ),
             counter(
-                "etcd_edge_records_dropped_total",
-                "Calls whose log line or span was lost.",
+                "etcd_edge_telemetry_dropped_total",
+                "Calls whose access log line or span was dropped.",
                 &["kind"],
                 vec![
-                    (vec!["line".into()], self.metrics.records.lines.get() as f64),
+                    (
+                        vec!["log_line".into()],
+                        self.metrics.records.lines.get() as f64,
+                    ),
                     (vec!["span".into()], self.metrics.records.spans.get() as f64),
                 ],
             ),

@@ -8,7 +8,7 @@ use crate::metrics::{EndpointCalls, EndpointMetrics};
 use crate::state_machine::picker::Standing;
 
 /// What an endpoint may be, each with its name.
-const STATES: [&str; 5] = ["serves", "shares", "ready", "rests", "left_out"];
+const STATES: [&str; 5] = ["active", "balanced", "ready", "backoff", "ejected"];
 
 const ENDPOINT: &[&str] = &["endpoint"];
 
@@ -29,61 +29,61 @@ impl MetricsCollector {
         vec![
             gauge(
                 "etcd_edge_endpoint_state",
-                "1 for what the endpoint is now: serves (all calls), shares (them with others), ready, rests (after a failure), left_out (for doing worse than the others).",
+                "1 for the current state of the endpoint, 0 for the others: active (receives all calls), balanced (receives a share of the calls), ready (standby), backoff (failed, waiting to redial), ejected (by outlier detection).",
                 &["endpoint", "state"],
                 self.states(),
             ),
             counter(
                 "etcd_edge_endpoint_picked_total",
-                "Times the endpoint was picked to serve.",
+                "Times the endpoint was picked to receive all calls.",
                 ENDPOINT,
                 per_endpoint(|e| e.picked.get()),
             ),
             counter(
                 "etcd_edge_endpoint_connects_total",
-                "Connections to the endpoint that came up.",
+                "Connections established to the endpoint.",
                 ENDPOINT,
                 per_endpoint(|e| e.connects.get()),
             ),
             counter(
                 "etcd_edge_endpoint_failures_total",
-                "Dials and connections of the endpoint that failed.",
+                "Failed dials and lost connections of the endpoint.",
                 ENDPOINT,
                 per_endpoint(|e| e.failures.get()),
             ),
             counter(
                 "etcd_edge_endpoint_ejections_total",
-                "Times the endpoint was left out for doing worse than the others.",
+                "Times outlier detection ejected the endpoint.",
                 ENDPOINT,
                 per_endpoint(|e| e.ejections.get()),
             ),
             counter(
                 "etcd_edge_endpoint_requests_total",
-                "Calls sent to the endpoint.",
+                "Calls sent to the endpoint, those of the proxy itself included.",
                 ENDPOINT,
                 summed(|w| w.requests.get()),
             ),
             gauge(
                 "etcd_edge_endpoint_connections",
-                "Connections to the endpoint open.",
+                "Open connections to the endpoint.",
                 ENDPOINT,
                 summed(|w| w.connections.get()),
             ),
             gauge(
                 "etcd_edge_endpoint_streams",
-                "Streams to the endpoint open: calls, watches, heartbeats.",
+                "Open HTTP/2 streams to the endpoint: calls, watches and lease keepalives.",
                 ENDPOINT,
                 summed(|w| w.streams.get()),
             ),
             counter(
                 "etcd_edge_endpoint_received_bytes_total",
-                "Bytes of HTTP/2 from the endpoint, as they are inside TLS.",
+                "HTTP/2 bytes received from the endpoint, inside TLS.",
                 ENDPOINT,
                 summed(|w| w.traffic.received()),
             ),
             counter(
                 "etcd_edge_endpoint_sent_bytes_total",
-                "Bytes of HTTP/2 to the endpoint, as they are inside TLS.",
+                "HTTP/2 bytes sent to the endpoint, inside TLS.",
                 ENDPOINT,
                 summed(|w| w.traffic.sent()),
             ),
@@ -95,11 +95,11 @@ impl MetricsCollector {
         let mut samples = Vec::new();
         for (target, standing) in self.endpoints.standings() {
             let own = match standing {
-                Standing::Serves => 0,
-                Standing::Shares(_) => 1,
+                Standing::Active => 0,
+                Standing::Balanced(_) => 1,
                 Standing::Ready => 2,
-                Standing::Rests => 3,
-                Standing::LeftOut => 4,
+                Standing::Backoff => 3,
+                Standing::Ejected => 4,
             };
             for (n, state) in STATES.iter().enumerate() {
                 let labels = vec![target.metrics.name.clone(), (*state).to_owned()];

@@ -13,33 +13,33 @@ impl MetricsCollector {
         vec![
             gauge(
                 "etcd_edge_fleet_registered",
-                "Whether this proxy is registered: 1 or 0.",
+                "1 if this proxy is registered, else 0.",
                 &[],
                 alone(fleet.is_registered().into()),
             ),
             gauge(
                 "etcd_edge_fleet_members",
-                "Proxies that are registered, as far as is known.",
+                "Registered proxies that this proxy knows.",
                 &[],
                 alone(fleet.members() as u64),
             ),
             counter(
                 "etcd_edge_fleet_registrations_total",
-                "Times this proxy was registered.",
+                "Registrations of this proxy.",
                 &[],
                 alone(fleet.registrations.get()),
             ),
             counter(
                 "etcd_edge_fleet_registration_failures_total",
-                "Steps of this proxy's registration that failed.",
+                "Failed registration steps of this proxy.",
                 &[],
                 alone(fleet.failures.get()),
             ),
             counter(
-                "etcd_edge_fleet_follow_failures_total",
-                "Times that registered proxies could not be followed.",
+                "etcd_edge_fleet_watch_failures_total",
+                "Failures of the watch of registered proxies.",
                 &[],
-                alone(fleet.follow_failures.get()),
+                alone(fleet.watch_failures.get()),
             ),
         ]
     }

@@ -8,51 +8,51 @@ impl MetricsCollector {
         vec![
             gauge(
                 "etcd_edge_lease_streams",
-                "Streams of heartbeats of clients open.",
+                "Open lease keepalive streams of clients.",
                 &[],
                 self.plain(|w| &w.lease.streams),
             ),
             gauge(
                 "etcd_edge_lease_upstream_streams",
-                "Streams of heartbeats to etcd open.",
+                "Open lease keepalive streams to etcd.",
                 &[],
                 self.plain(|w| &w.lease.upstream),
             ),
             counter(
                 "etcd_edge_heartbeats_received_total",
-                "Heartbeats from clients.",
+                "Lease heartbeats received from clients.",
                 &[],
                 self.plain(|w| &w.lease.received),
             ),
             counter(
                 "etcd_edge_heartbeats_sent_total",
-                "Heartbeats to etcd, those sent again included.",
+                "Lease heartbeats sent to etcd, resent ones included.",
                 &[],
                 self.plain(|w| &w.lease.sent),
             ),
             counter(
                 "etcd_edge_heartbeats_merged_total",
-                "Heartbeats of clients that shared one to etcd with an earlier one.",
+                "Client heartbeats merged into an upstream heartbeat of an earlier one.",
                 &[],
                 self.plain(|w| &w.lease.merged),
             ),
             counter(
                 "etcd_edge_heartbeats_resent_total",
-                "Heartbeats sent to etcd again.",
+                "Lease heartbeats resent to etcd after a stream was lost.",
                 &[],
                 self.plain(|w| &w.lease.resent),
             ),
             counter(
                 "etcd_edge_heartbeats_expired_total",
-                "Answers of etcd that a lease is no more.",
+                "Heartbeat responses of etcd for expired leases (TTL 0).",
                 &[],
                 self.plain(|w| &w.lease.expired),
             ),
             counter(
-                "etcd_edge_heartbeats_aside_total",
-                "Heartbeats that were put aside since they blocked others.",
+                "etcd_edge_heartbeats_isolated_total",
+                "Heartbeats moved to a stream of their own because they blocked others.",
                 &[],
-                self.plain(|w| &w.lease.aside),
+                self.plain(|w| &w.lease.isolated),
             ),
         ]
     }

@@ -74,14 +74,14 @@ impl MetricsCollector {
     fn parts(&self) -> [(&'static str, Vec<Family>); 9] {
         [
             ("Calls", self.calls()),
-            ("Connections of clients", self.connections()),
+            ("Client connections", self.connections()),
             ("TLS", self.tls()),
             ("Endpoints", self.endpoints()),
             ("Watches", self.watches()),
             ("Leases", self.leases()),
             ("Reads and cache", self.reads()),
             ("Fleet", self.fleet()),
-            ("Program", self.build()),
+            ("Build", self.build()),
         ]
     }
 

@@ -7,104 +7,104 @@ use crate::metrics::{AGES, Counter, WorkerMetrics};
 impl MetricsCollector {
     pub(super) fn reads(&self) -> Vec<Family> {
         let answers = &self.metrics.answers;
-        let cause = |name: &str, of: fn(&WorkerMetrics) -> &Counter| {
+        let reason = |name: &str, of: fn(&WorkerMetrics) -> &Counter| {
             let value = self.sum(|w| of(w).get());
             (vec![name.to_owned()], value as f64)
         };
         vec![
             counter(
                 "etcd_edge_reads_shared_total",
-                "Linearizable reads answered by one that several shared.",
+                "Linearizable reads served by an upstream read shared with other clients.",
                 &[],
                 self.plain(|w| &w.reads.shared),
             ),
             counter(
-                "etcd_edge_reads_overtaken_total",
-                "Serializable reads asked again for what is no older than what the client was shown.",
+                "etcd_edge_stale_reads_retried_total",
+                "Serializable reads repeated as linearizable because the response was older than a revision the connection had seen.",
                 &[],
-                self.plain(|w| &w.reads.overtaken),
+                self.plain(|w| &w.reads.stale_retried),
             ),
             gauge(
                 "etcd_edge_cache_entries",
-                "Answers kept.",
+                "Cached responses.",
                 &[],
                 alone(answers.count.get() as u64),
             ),
             gauge(
                 "etcd_edge_cache_bytes",
-                "Bytes of memory that kept answers hold.",
+                "Memory of cached responses, in bytes.",
                 &[],
                 alone(answers.bytes.get() as u64),
             ),
             gauge(
-                "etcd_edge_cache_covers",
-                "Kept answers that a watch proves right.",
+                "etcd_edge_cache_watch_backed_entries",
+                "Cached responses that a watch keeps current.",
                 &[],
-                self.plain(|w| &w.reads.covers),
+                self.plain(|w| &w.reads.watch_backed),
             ),
             counter(
                 "etcd_edge_cache_hits_total",
-                "Serializable reads answered from what is kept.",
+                "Serializable reads served from the cache.",
                 &[],
                 self.plain(|w| &w.reads.hits),
             ),
             counter(
                 "etcd_edge_cache_misses_total",
-                "Serializable reads that might have been answered from what is kept and were asked of etcd.",
+                "Cacheable serializable reads that were sent to etcd.",
                 &[],
                 self.plain(|w| &w.reads.misses),
             ),
             counter(
-                "etcd_edge_cache_invalidated_total",
-                "Kept answers that were found and not given, by cause.",
-                &["cause"],
+                "etcd_edge_cache_rejected_total",
+                "Cached responses that were found but not served, by reason.",
+                &["reason"],
                 vec![
-                    cause("age", |w| &w.reads.too_old),
-                    cause("written", |w| &w.reads.written),
-                    cause("unsure", |w| &w.reads.unsure),
-                    cause("shown", |w| &w.reads.behind),
+                    reason("expired", |w| &w.reads.expired),
+                    reason("written", |w| &w.reads.written),
+                    reason("write_uncertain", |w| &w.reads.write_uncertain),
+                    reason("connection_floor", |w| &w.reads.connection_floor),
                 ],
             ),
             counter(
-                "etcd_edge_cache_dropped_total",
-                "Times all kept answers were dropped.",
+                "etcd_edge_cache_flushes_total",
+                "Times the whole cache was dropped.",
                 &[],
-                alone(answers.drops.get()),
+                alone(answers.flushes.get()),
             ),
             counter(
-                "etcd_edge_cache_renewed_total",
-                "Reads for answers that were soon to be too old.",
+                "etcd_edge_cache_refreshes_total",
+                "Reads that refreshed a cached response before it expired.",
                 &[],
-                self.plain(|w| &w.reads.renewed),
+                self.plain(|w| &w.reads.refreshes),
             ),
             counter(
-                "etcd_edge_cache_audited_total",
-                "Answers held against etcd after they were given.",
+                "etcd_edge_cache_audits_total",
+                "Cached responses compared with etcd after they were served (--cache-audit).",
                 &[],
-                self.plain(|w| &w.reads.audited),
+                self.plain(|w| &w.reads.audits),
             ),
             counter(
-                "etcd_edge_cache_differed_total",
-                "Audited answers that differed from etcd's.",
+                "etcd_edge_cache_audit_mismatches_total",
+                "Audited responses that differed from the response of etcd.",
                 &[],
-                self.plain(|w| &w.reads.differed),
+                self.plain(|w| &w.reads.audit_mismatches),
             ),
             self.ages(),
             gauge(
                 "etcd_grpc_proxy_cache_keys_total",
-                "Answers kept.",
+                "Cached responses.",
                 &[],
                 alone(answers.count.get() as u64),
             ),
             gauge(
                 "etcd_grpc_proxy_cache_hits_total",
-                "Serializable reads answered from what is kept.",
+                "Serializable reads served from the cache.",
                 &[],
                 self.plain(|w| &w.reads.hits),
             ),
             gauge(
                 "etcd_grpc_proxy_cache_misses_total",
-                "Serializable reads that might have been answered from what is kept and were asked of etcd.",
+                "Cacheable serializable reads that were sent to etcd.",
                 &[],
                 self.plain(|w| &w.reads.misses),
             ),
@@ -115,7 +115,7 @@ impl MetricsCollector {
     fn ages(&self) -> Family {
         histogram(
             "etcd_edge_cache_age_seconds",
-            "Age of kept answers when they were given.",
+            "Age of cached responses when they were served.",
             &[],
             &AGES,
             vec![(vec![], self.fallen(|w| &w.reads.ages))],

@@ -22,37 +22,37 @@ impl MetricsCollector {
         vec![
             counter(
                 "etcd_edge_tls_handshakes_total",
-                "TLS handshakes that were done, with clients and with etcd.",
+                "Completed TLS handshakes with clients and with etcd.",
                 SIDE,
                 per_side(|side| Some(side.done.get())),
             ),
             counter(
                 "etcd_edge_tls_handshake_failures_total",
-                "TLS handshakes that failed or were given up.",
+                "Failed or abandoned TLS handshakes.",
                 SIDE,
                 per_side(|side| Some(side.failed.get())),
             ),
             counter(
                 "etcd_edge_tls_reloads_total",
-                "Times that changed TLS files were taken.",
+                "Reloads of changed TLS files.",
                 SIDE,
                 per_side(|side| Some(side.reloads.get())),
             ),
             counter(
                 "etcd_edge_tls_reload_failures_total",
-                "Times that changed TLS files could not be used, so that what was there before stayed.",
+                "Failed reloads of changed TLS files. The previous files stay in use.",
                 SIDE,
                 per_side(|side| Some(side.reload_failures.get())),
             ),
             gauge(
                 "etcd_edge_tls_files_unusable",
-                "Whether the TLS files on disk, as they were last looked at, cannot be used: 1 or 0.",
+                "1 if the TLS files on disk could not be loaded at the last check, else 0.",
                 SIDE,
                 per_side(|side| Some(side.is_stale().into())),
             ),
             gauge(
                 "etcd_edge_tls_certificate_not_after_timestamp_seconds",
-                "When the certificate that is shown to this side ends, in seconds since 1970.",
+                "Expiry time of the certificate presented on this side, in seconds since 1970.",
                 SIDE,
                 per_side(TlsSide::not_after),
             ),

@@ -10,85 +10,85 @@ impl MetricsCollector {
         vec![
             gauge(
                 "etcd_edge_watch_streams",
-                "Watch streams of clients open.",
+                "Open watch streams of clients.",
                 &[],
                 self.plain(|w| &w.watch.streams),
             ),
             gauge(
                 "etcd_edge_client_watchers",
-                "Watchers of clients.",
+                "Client watchers.",
                 &[],
-                self.plain(|w| &w.watch.c_watchers),
+                self.plain(|w| &w.watch.client_watchers),
             ),
             gauge(
                 "etcd_edge_upstream_watchers",
-                "Watchers at etcd.",
+                "Upstream watchers, those that catch up included.",
                 &[],
-                self.plain(|w| &w.watch.s_watchers),
+                self.plain(|w| &w.watch.upstream_watchers),
             ),
             gauge(
                 "etcd_edge_watch_catch_ups",
-                "Watchers at etcd that catch up with the shared ones.",
+                "Upstream watchers that read old events before they join a shared one.",
                 &[],
                 self.plain(|w| &w.watch.catch_ups),
             ),
             gauge(
                 "etcd_edge_slow_watchers",
-                "Watchers of clients that do not read on.",
+                "Client watchers whose clients do not read their events.",
                 &[],
                 self.plain(|w| &w.watch.slow),
             ),
             gauge(
                 "etcd_edge_watch_log_bytes",
-                "Bytes of events kept for slow and late watchers.",
+                "Bytes of events buffered for slow and late watchers.",
                 &[],
                 self.plain(|w| &w.watch.log_bytes),
             ),
             counter(
-                "etcd_edge_watchers_joined_total",
-                "Watchers of clients served by a watcher at etcd that was there.",
+                "etcd_edge_watchers_shared_total",
+                "Client watchers served by an upstream watcher that already existed.",
                 &[],
                 self.plain(|w| &w.watch.joined),
             ),
             counter(
                 "etcd_edge_watch_catch_ups_total",
-                "Watchers at etcd opened to catch up.",
+                "Upstream watchers created to catch up.",
                 &[],
                 self.plain(|w| &w.watch.catch_ups_opened),
             ),
             counter(
                 "etcd_edge_watch_resumes_total",
-                "Watch streams to etcd opened in the place of lost ones.",
+                "Watch streams to etcd that replaced a lost one.",
                 &[],
                 self.plain(|w| &w.watch.resumes),
             ),
             counter(
                 "etcd_edge_watch_events_received_total",
-                "Events from etcd.",
+                "Watch events received from etcd.",
                 &[],
-                self.plain(|w| &w.watch.events_in),
+                self.plain(|w| &w.watch.events_received),
             ),
             counter(
                 "etcd_edge_watch_events_sent_total",
-                "Events to clients.",
+                "Watch events sent to clients.",
                 &[],
-                self.plain(|w| &w.watch.events_out),
+                self.plain(|w| &w.watch.events_sent),
             ),
             counter(
                 "etcd_edge_history_resets_total",
-                "Times the store's history was found to have gone back.",
+                "Times the revision history of etcd went backwards.",
                 &[],
                 self.plain(|w| &w.watch.history_resets),
             ),
             gauge(
                 "etcd_grpc_proxy_watchers_coalescing_total",
-                "Watchers of clients beyond those at etcd.",
+                "Client watchers minus upstream watchers.",
                 &[],
                 alone(self.coalescing()),
             ),
             counter(
                 "etcd_grpc_proxy_events_coalescing_total",
-                "Events to clients that were served without one from etcd.",
+                "Watch events sent to clients minus watch events received from etcd.",
                 &[],
                 alone(self.events_coalescing()),
             ),
@@ -96,13 +96,13 @@ impl MetricsCollector {
     }
 
     fn coalescing(&self) -> u64 {
-        let c_watchers = self.sum(|w| w.watch.c_watchers.get());
-        c_watchers.saturating_sub(self.sum(|w| w.watch.s_watchers.get()))
+        let client_watchers = self.sum(|w| w.watch.client_watchers.get());
+        client_watchers.saturating_sub(self.sum(|w| w.watch.upstream_watchers.get()))
     }
 
     fn events_coalescing(&self) -> u64 {
-        let out = self.sum(|w| w.watch.events_out.get());
-        let coalescing = out.saturating_sub(self.sum(|w| w.watch.events_in.get()));
+        let out = self.sum(|w| w.watch.events_sent.get());
+        let coalescing = out.saturating_sub(self.sum(|w| w.watch.events_received.get()));
         // Never less than it was: it is shown as a counter.
         let before = self
             .metrics

@@ -168,7 +168,7 @@ impl Registration {
             (_, Outcome::Gone) => {
                 let was = self.is_registered();
                 self.state = State::Without;
-                self.lost("etcd no longer knows the lease".to_owned(), now);
+                self.lost("the lease expired or was revoked".to_owned(), now);
                 // One that was there is replaced at once, one that never served is a failure.
                 if !was {
                     self.rest(now, chance);
@@ -258,7 +258,7 @@ impl Registration {
                 lease,
                 registered: false,
             };
-            self.lost("the key is gone".to_owned(), now);
+            self.lost("the registration key was deleted".to_owned(), now);
         }
     }
 
@@ -273,7 +273,7 @@ impl Registration {
         self.failures = 0;
         self.rests_until = None;
         self.absent = None;
-        self.reason = "etcd does not answer".to_owned();
+        self.reason = "no response from etcd".to_owned();
         self.told = None;
         self.tell = Some(Tell::Registered(lease.id));
     }

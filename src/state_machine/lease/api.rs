@@ -132,5 +132,5 @@ pub struct Counts {
     /// Answers that said that a lease is no more.
     pub expired: usize,
     /// Heartbeats that were put aside since they blocked others.
-    pub aside: usize,
+    pub isolated: usize,
 }

@@ -233,18 +233,18 @@ impl Hub {
     }
 
     /// Clients' streams.
-    pub fn c_streams(&self) -> usize {
+    pub fn client_streams(&self) -> usize {
         self.rounds.streams()
     }
 
     /// Streams to etcd, those included that are being opened.
-    pub fn s_streams(&self) -> usize {
+    pub fn upstream_streams(&self) -> usize {
         self.lanes.len()
     }
 
     /// Nobody is here, and nothing is open: the hub may be dropped.
     pub fn is_over(&self) -> bool {
-        self.c_streams() == 0 && self.lanes.is_empty()
+        self.client_streams() == 0 && self.lanes.is_empty()
     }
 
     /// What happened since it was last asked.
@@ -417,7 +417,7 @@ impl Hub {
     /// to it; else that is dropped, so that nothing on it renews a lease later.
     fn set_aside(&mut self, id: u64, now: Instant) {
         self.beware(now);
-        self.counts.aside += 1;
+        self.counts.isolated += 1;
         let apart = self.lanes.values().filter(|lane| !lane.is_shared()).count();
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;

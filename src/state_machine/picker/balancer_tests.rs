@@ -55,7 +55,7 @@ fn an_outlier_is_left_out_and_comes_back_slowly() {
     let slow = seen(Duration::from_millis(50), 30, 0, 2);
     let told = picker.saw(&[(ids[0], well()), (ids[1], slow), (ids[2], well())], now);
     assert_eq!(told, Some((ids[1], Cause::Latency)));
-    assert_eq!(picker.standing(ids[1], now), Some(Standing::LeftOut));
+    assert_eq!(picker.standing(ids[1], now), Some(Standing::Ejected));
     let shares: Vec<EndpointId> = picker.shares(now).iter().map(|s| s.endpoint).collect();
     assert_eq!(shares, [ids[0], ids[2]]);
     now += limits::EJECTION_FIRST;
@@ -65,7 +65,10 @@ fn an_outlier_is_left_out_and_comes_back_slowly() {
         assert_eq!((weights[0], weights[2]), (10, 10));
         assert!(weights[1] > last, "{weights:?}");
         last = weights[1];
-        assert_eq!(picker.standing(ids[1], now), Some(Standing::Shares(tenth)));
+        assert_eq!(
+            picker.standing(ids[1], now),
+            Some(Standing::Balanced(tenth))
+        );
         now += limits::SLOW_RETURN / 10;
     }
     assert_eq!(last, 10);
@@ -216,14 +219,14 @@ proptest! {
                 }
                 let standings: Vec<Standing> =
                     ids.iter().map(|id| picker.standing(*id, now).unwrap()).collect();
-                let out = standings.iter().filter(|s| **s == Standing::LeftOut).count();
+                let out = standings.iter().filter(|s| **s == Standing::Ejected).count();
                 // Of those that are there when one is left out; others may go afterwards.
                 if told.is_some() {
                     prop_assert!(out <= ids.len() / 2 && out < ids.len());
                 }
                 let shares = picker.shares(now);
                 prop_assert!(shares.iter().all(|s| s.weight > 0 && ids.contains(&s.endpoint)));
-                let rest = standings.iter().filter(|s| **s == Standing::Rests).count();
+                let rest = standings.iter().filter(|s| **s == Standing::Backoff).count();
                 prop_assert_eq!(shares.is_empty(), rest == ids.len());
                 let later = picker.shares(now + limits::OUTLIER_TICK / 2);
                 for share in &shares {
@@ -240,7 +243,7 @@ proptest! {
             picker.saw(&all, now);
         }
         prop_assert_eq!(picker.shares(now).len(), ids.len());
-        prop_assert!(ids.iter().all(|id| picker.standing(*id, now) == Some(Standing::Shares(10))));
+        prop_assert!(ids.iter().all(|id| picker.standing(*id, now) == Some(Standing::Balanced(10))));
     }
 
     /// Calls of workers that choose by what the picker says land by the weights, whoever came back

@@ -37,15 +37,15 @@ pub enum Pick {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It serves all calls.
-    Serves,
+    Active,
     /// It takes its part of the calls, in tenths of a full one.
-    Shares(u32),
+    Balanced(u32),
     /// It would serve if the one that does failed.
     Ready,
     /// It has failed and is not tried just now.
-    Rests,
+    Backoff,
     /// It is left out, since it did much worse than the others.
-    LeftOut,
+    Ejected,
 }
 
 /// The state of all endpoints.
@@ -267,13 +267,13 @@ impl Picker {
     pub fn standing(&self, endpoint: EndpointId, now: Instant) -> Option<Standing> {
         let entry = self.endpoints.iter().find(|e| e.id == endpoint)?;
         Some(if self.current == Some(endpoint) {
-            Standing::Serves
+            Standing::Active
         } else if entry.rests(now) {
-            Standing::Rests
+            Standing::Backoff
         } else if entry.outlier.is_out(now) {
-            Standing::LeftOut
+            Standing::Ejected
         } else if self.policy.spreads() {
-            Standing::Shares(entry.outlier.tenths(now))
+            Standing::Balanced(entry.outlier.tenths(now))
         } else {
             Standing::Ready
         })
@@ -505,7 +505,7 @@ mod tests {
                             prop_assert!(until.is_some_and(|u| u > now));
                             rests.insert(e, until.unwrap());
                         }
-                        prop_assert_eq!(picker.standing(e, now), Some(Standing::Rests));
+                        prop_assert_eq!(picker.standing(e, now), Some(Standing::Backoff));
                     }
                     Op::Connected(n) => {
                         let e = ids[n % ids.len()];

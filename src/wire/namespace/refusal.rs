@@ -33,12 +33,12 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Proto(error) => error.fmt(f),
-            Self::Layout(number) => write!(f, "field {number} has the layout of another"),
-            Self::Twice(number) => write!(f, "field {number} is there twice"),
-            Self::NoKey => f.write_str("a key is missing"),
+            Self::Layout(number) => write!(f, "field {number} has the wrong wire type"),
+            Self::Twice(number) => write!(f, "field {number} occurs twice"),
+            Self::NoKey => f.write_str("key is missing"),
             Self::TooMany => f.write_str("too many keys"),
-            Self::TooLong => f.write_str("it is too long"),
-            Self::Outside => f.write_str("it has a key outside the namespace"),
+            Self::TooLong => f.write_str("message too long"),
+            Self::Outside => f.write_str("key outside the namespace"),
         }
     }
 }
@@ -83,7 +83,7 @@ impl std::fmt::Display for Refusal {
         match self {
             Self::AsEtcd(_, text) => f.write_str(text),
             Self::Request(fault) => write!(f, "etcd-edge: malformed request: {fault}"),
-            Self::Answer(fault) => write!(f, "etcd-edge: an answer of etcd is not shown: {fault}"),
+            Self::Answer(fault) => write!(f, "etcd-edge: response of etcd rejected: {fault}"),
         }
     }
 }

@@ -62,7 +62,7 @@ impl StreamError {
             ),
             (StreamError::Compressed, false) => (
                 Code::Internal,
-                "etcd-edge: a compressed answer of etcd is not shown in a namespace".to_owned(),
+                "etcd-edge: compressed responses are not supported in a namespace".to_owned(),
             ),
             (StreamError::Frame(FrameError::TooLarge { len, max }), true) => {
                 let text = format!("trying to send message larger than max ({len} vs. {max})");
