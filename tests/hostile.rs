@@ -34,7 +34,7 @@ fn scene() -> (Cluster, Proxy) {
 
 /// Nothing is left of any client's calls, and nothing panicked on the way.
 fn assert_clean(proxy: &Proxy) {
-    wait_metric(proxy.address(), "etcd_edge_calls", LIMIT, |calls| {
+    wait_metric(proxy.address(), "etcd_edge_open_calls", LIMIT, |calls| {
         calls == 0.0
     });
     assert!(!proxy.process.log().contains("panicked"));

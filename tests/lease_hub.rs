@@ -210,7 +210,7 @@ fn an_endpoint_that_is_silent_about_a_fresh_lease_is_at_fault() {
         because: ReconnectReason::Stalled,
     };
     assert_eq!(one.hub.next_action(), Some(connect));
-    assert_eq!(one.hub.take_counts().aside, 0);
+    assert_eq!(one.hub.take_counts().isolated, 0);
 }
 
 /// What blocks with others behind it does not keep them on its stream: that is dropped, and they go on

@@ -110,7 +110,7 @@ async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
         // Its deadline is shorter than the wait for an endpoint.
         assert_eq!(reply.code(), Some(4), "{flags:?}: {reply:?}");
         assert!(begun.elapsed() >= Duration::from_secs(2), "{flags:?}");
-        let trouble: Vec<_> = ["endpoint cannot be reached", "connection to endpoint lost"]
+        let trouble: Vec<_> = ["endpoint unreachable", "connection to endpoint lost"]
             .iter()
             .flat_map(|message| log_entries(&proxy, message))
             .collect();
@@ -148,7 +148,7 @@ async fn a_certificate_that_cannot_be_trusted_ends_in_unavailable_and_a_reason()
         .unary(PUT, Msg::new().bytes(1, "k").as_ref(), None)
         .await;
     assert_eq!(told.code, Some(14), "{told:?}");
-    let dials = log_entries(&proxy, "endpoint cannot be reached");
+    let dials = log_entries(&proxy, "endpoint unreachable");
     let error = dials[0]["error"].as_str().unwrap();
     assert!(error.contains("certificate"), "{error}");
 }

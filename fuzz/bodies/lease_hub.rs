@@ -448,7 +448,7 @@ impl World {
         self.seen.merged += counts.merged as u64;
         self.seen.resent += counts.resent as u64;
         self.seen.expired += counts.expired as u64;
-        self.seen.isolated += counts.aside as u64;
+        self.seen.isolated += counts.isolated as u64;
         assert_eq!(self.counts.sent, self.sent);
         assert!(
             self.sent <= self.beats + self.counts.resent,

@@ -73,7 +73,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         .as_array()
         .unwrap()
         .iter()
-        .position(|e| e["state"] == "serves");
+        .position(|e| e["state"] == "active");
     cluster.kill(serving.expect("one serves"));
     let put = Msg::new().bytes(1, "k");
     client.unary("/etcdserverpb.KV/Put", put, &[]).await;
@@ -87,7 +87,10 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     let status = status(&proxy);
     assert_eq!(tile(&mut browser, "watches"), "18 : 3");
     assert_eq!(
-        (&status["watches"]["c_watchers"], &status["ranges_total"]),
+        (
+            &status["watches"]["client_watchers"],
+            &status["ranges_total"]
+        ),
         (&18.into(), &3.into())
     );
     assert_eq!(tile(&mut browser, "reads"), "80.0 %");
@@ -98,7 +101,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     assert_eq!(tile(&mut browser, "clients"), "2");
     assert_eq!(
         browser.eval("document.getElementById('state').textContent"),
-        "serves"
+        "serving"
     );
     let rows = |part: &str| {
         format!(
@@ -115,10 +118,10 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         assert_eq!((&row[0], &row[1]), (&of["endpoint"], &of["state"]));
         assert_eq!(row[4], of["failures"].to_string());
     }
-    let switches = browser.eval(&rows("switches"));
+    let switches = browser.eval(&rows("endpoint-events"));
     let (switches, told) = (
         switches.as_array().unwrap(),
-        status["switches"].as_array().unwrap(),
+        status["endpoint_events"].as_array().unwrap(),
     );
     assert!(
         told.len() >= 3 && switches.len() == told.len().min(8),
@@ -135,7 +138,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         );
     }
     assert!(
-        told.iter().any(|s| s["serves"] == false) && told[0]["serves"] == true,
+        told.iter().any(|s| s["selected"] == false) && told[0]["selected"] == true,
         "{told:?}"
     );
 
@@ -152,7 +155,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         assert!(shown.contains(&&told[..]), "{told}: {shown:?}");
     }
     assert_eq!(shown[0], "/registry/pods/", "the most watched comes first");
-    assert_eq!(browser.eval("document.title"), "serves · etcd-edge");
+    assert_eq!(browser.eval("document.title"), "serving · etcd-edge");
     assert_eq!(
         browser.eval(
             "document.querySelectorAll('img, svg[onload], b:not(.facts b), main script').length"
@@ -170,7 +173,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     browser.eval(
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')",
     );
-    browser.wait("document.title === 'serves · etcd-edge'");
+    browser.wait("document.title === 'serving · etcd-edge'");
     let refused = browser
         .errors
         .iter()
@@ -208,7 +211,7 @@ fn the_page_is_there_over_tls_and_says_when_the_proxy_is_not() {
     ]);
     let mut browser = Browser::start();
     browser.open(&format!("https://{}/proxy/", proxy.address()));
-    browser.wait("document.getElementById('state').textContent === 'no endpoint serves'");
+    browser.wait("document.getElementById('state').textContent === 'no endpoint available'");
     // Browsers speak HTTP/2 where they may.
     let way = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
     assert_eq!(browser.eval(way), "h2");

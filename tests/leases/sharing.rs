@@ -204,7 +204,7 @@ async fn the_status_page_shows_who_shares_what() {
     let lines = status["leases"].as_array().unwrap();
     assert_eq!(lines.len(), 1, "{status}");
     assert_eq!(
-        (&lines[0]["c_streams"], &lines[0]["s_streams"]),
+        (&lines[0]["client_streams"], &lines[0]["upstream_streams"]),
         (&6.into(), &1.into())
     );
 }

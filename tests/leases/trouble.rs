@@ -53,7 +53,7 @@ async fn who_renews_what_has_expired_waits_alone() {
         let kept = keeper.finish().await;
         println!(
             "{version}, {members}: {blocked} blocked, {} put aside, longest wait of others {:?}",
-            metric(address, "etcd_edge_heartbeats_aside_total"),
+            metric(address, "etcd_edge_heartbeats_isolated_total"),
             kept.longest_wait
         );
         assert!(blocked > 0, "{version}: nothing was blocked");

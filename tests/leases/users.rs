@@ -11,8 +11,8 @@ use crate::support::release::{NEWEST, versions};
 /// `alice` may do all below `a/`, `bob` below `b/`.
 fn scene(version: &str) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
-    users::add(&cluster, "alice", &["a/"]);
-    users::add(&cluster, "bob", &["b/"]);
+    auth_users::add(&cluster, "alice", &["a/"]);
+    auth_users::add(&cluster, "bob", &["b/"]);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     (cluster, proxy)
 }

@@ -35,7 +35,7 @@ fn nothing_is_listened_on_connected_to_or_written() {
     );
     std::fs::write(&config, &text).unwrap();
     let flag = format!("--config={}", config.display());
-    let good = (Some(0), "the configuration is good\n".to_owned());
+    let good = (Some(0), "configuration is valid\n".to_owned());
     assert_eq!(ask(&[&flag]), good);
     assert!(!data.exists());
     assert!(taken.accept().is_err(), "somebody connected");

@@ -76,7 +76,7 @@ async fn pages_are_the_same_by_every_way() {
             for family in [
                 "process_resident_memory_bytes",
                 "etcd_edge_connections ",
-                "etcd_edge_calls ",
+                "etcd_edge_open_calls ",
                 "etcd_edge_endpoint_picked_total{",
             ] {
                 assert!(page.body.contains(family), "{what}: {family}");
@@ -131,7 +131,7 @@ async fn calls_and_pages_share_a_connection_and_are_counted() {
     for line in [
         format!("grpc_server_started_total{{{labels}}} 7"),
         format!("grpc_server_handled_total{{grpc_code=\"OK\",{labels}}} 7"),
-        "etcd_edge_calls 0".to_owned(),
+        "etcd_edge_open_calls 0".to_owned(),
     ] {
         assert!(page.lines().any(|each| each == line), "{line}:\n{page}");
     }

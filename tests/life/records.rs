@@ -164,7 +164,7 @@ async fn each_call_is_told_once_with_what_passed() {
         )
     );
     for line in &told {
-        let peer = line["peer"].as_str().unwrap();
+        let peer = line["client_address"].as_str().unwrap();
         assert!(peer.starts_with("127.0.0.1:"), "{line}");
         assert!(line["duration_ms"].as_f64().unwrap() >= 0.0, "{line}");
         assert!(line["ts"].as_str().unwrap().ends_with('Z'), "{line}");
@@ -180,7 +180,7 @@ async fn each_call_is_told_once_with_what_passed() {
         std::thread::sleep(Duration::from_millis(10));
     };
     for (own, line) in logged.iter().zip(&told) {
-        for name in ["method", "peer", "code", "source", "endpoint", "trace_id"] {
+        for name in ["method", "client_address", "code", "source", "endpoint", "trace_id"] {
             assert_eq!(own[name], line[name]);
         }
         assert_eq!(passed(own), passed(line));
@@ -263,7 +263,7 @@ async fn a_log_that_nobody_reads_holds_back_no_call() {
     for caller in callers.collect::<Vec<_>>() {
         caller.await.unwrap();
     }
-    let dropped = "etcd_edge_records_dropped_total{kind=\"line\"}";
+    let dropped = "etcd_edge_telemetry_dropped_total{kind=\"log_line\"}";
     let dropped = wait_metric(proxy.address(), dropped, LIMIT, |lost| lost > 0.0);
     println!("{dropped} of 9600 lines were lost");
     assert!(dropped < 1600.0, "the queue holds more than that");

@@ -277,9 +277,9 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
     for _ in 0..20 {
         client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
     }
-    let lost = "etcd_edge_records_dropped_total{kind=\"span\"}";
+    let lost = "etcd_edge_telemetry_dropped_total{kind=\"span\"}";
     wait_metric(proxy.address(), lost, LIMIT, |lost| lost == 20.0);
-    let said = "spans are lost: the collector does not take them";
+    let said = "span export failed or queue full: dropping spans";
     let found = |line: &str| line.contains(said).then_some(());
     proxy.process.wait_line(LIMIT, found).unwrap();
     assert_eq!(

@@ -66,7 +66,7 @@ fn more_is_logged_where_it_is_asked_for() {
         let mut client = TcpStream::connect(proxy.address()).unwrap();
         client.write_all(b"neither HTTP nor TLS\r\n\r\n").unwrap();
         drop(client);
-        let failed = "etcd_edge_handshakes_failed_total";
+        let failed = "etcd_edge_handshake_failures_total";
         proxy_output::wait_metric(proxy.address(), failed, Duration::from_secs(20), |n| {
             n == 1.0
         });

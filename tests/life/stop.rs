@@ -247,8 +247,11 @@ async fn blocked(
 /// Waits until so many calls are open.
 fn wait_calls(proxy: &Proxy, open: f64) {
     let limit = Duration::from_secs(10);
-    crate::support::proxy_output::wait_metric(proxy.address(), "etcd_edge_calls", limit, |n| {
-        n == open
-    });
-    assert_eq!(metric(proxy.address(), "etcd_edge_calls"), open);
+    crate::support::proxy_output::wait_metric(
+        proxy.address(),
+        "etcd_edge_open_calls",
+        limit,
+        |n| n == open,
+    );
+    assert_eq!(metric(proxy.address(), "etcd_edge_open_calls"), open);
 }

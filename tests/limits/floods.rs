@@ -91,11 +91,11 @@ async fn control_frames() {
     let hits = r#"etcd_edge_limit_hits_total{limit="control_frames"}"#;
     assert!(metric(proxy.address(), hits) >= 5.0);
     let told = proxy.process.wait_line(Duration::from_secs(20), |line| {
-        let flooding = line.contains("client connection closed for flooding");
+        let flooding = line.contains("client connection closed: flood limit exceeded");
         flooding.then(|| line.to_owned())
     });
     let told = told.expect("a line for the operator");
-    assert!(told.contains(r#""peer":"127.0.0.1:"#), "{told}");
+    assert!(told.contains(r#""client_address":"127.0.0.1:"#), "{told}");
     etcd.abort();
 }
 

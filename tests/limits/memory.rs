@@ -98,7 +98,7 @@ async fn what_was_pinned_is_given_back() {
         greed(&proxy, 0, true, 1_000).await;
     }
     // The clients are gone.
-    let open = "etcd_edge_calls";
+    let open = "etcd_edge_open_calls";
     let limit = Duration::from_secs(10);
     crate::support::proxy_output::wait_metric(proxy.address(), open, limit, |open| open == 0.0);
 }

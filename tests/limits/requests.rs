@@ -203,13 +203,13 @@ async fn what_is_moved_into_its_bounds_is_said() {
     }
     let capped = &log_entries(&proxy, "--max-concurrent-streams is capped")[0];
     assert_eq!(
-        (&capped["asked"], &capped["cap"]),
+        (&capped["requested"], &capped["maximum"]),
         (&100_000.into(), &16_384.into())
     );
     for (mut proxy, debugs) in [(proxy, true), (plain, false)] {
         let socket = TcpStream::connect(proxy.address()).await.unwrap();
         drop(socket);
-        let gone = "client connection ended before its first request";
+        let gone = "client connection closed before its first request";
         if debugs {
             let found = |line: &str| line.contains(gone).then_some(());
             proxy

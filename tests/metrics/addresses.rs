@@ -103,7 +103,7 @@ async fn the_same_pages_are_there_by_every_way() {
     let page = Page::of(pages);
     assert_eq!(page.sum("grpc_server_started_total"), 0.0);
     assert_eq!(page.sum("etcd_edge_connections_accepted_total"), 0.0);
-    assert_eq!(page.sum("etcd_edge_page_connections"), 2.0);
+    assert_eq!(page.sum("etcd_edge_admin_connections"), 2.0);
 }
 
 #[test]
@@ -184,7 +184,7 @@ async fn pages_are_there_until_the_last_client_has_left() {
     let mut waits = client.call(LOCK, &[]).await;
     waits.send(name(heartbeats::grant(&holder, 60).await)).await;
     waits.half_close();
-    Page::when(&pages, |page| page.sum("etcd_edge_calls") == 1.0);
+    Page::when(&pages, |page| page.sum("etcd_edge_open_calls") == 1.0);
 
     proxy.process.signal("TERM");
     let until = std::time::Instant::now() + LIMIT;
@@ -202,7 +202,7 @@ async fn pages_are_there_until_the_last_client_has_left() {
     );
     assert_eq!(by_http2.expect("it is there too").0, "200");
     let page = Page::of(&pages);
-    assert_eq!(page.sum("etcd_edge_calls"), 1.0);
+    assert_eq!(page.sum("etcd_edge_open_calls"), 1.0);
 
     let unlocked = holder.unary(UNLOCK, Msg::new().bytes(1, &key), &[]).await;
     assert_eq!(unlocked.code(), Some(0), "{unlocked:?}");
@@ -228,17 +228,17 @@ fn as_many_as_may_come_and_clients_do_not_notice() {
         .collect();
     let most = limits::MAX_PAGE_CONNECTIONS as f64;
     // All of them have been accepted, so that the next is one too many.
-    let all = |page: &Page| page.sum("etcd_edge_page_connections") == most;
+    let all = |page: &Page| page.sum("etcd_edge_admin_connections") == most;
     Page::when(proxy.address(), all);
     let mut late = connect();
     assert!(matches!(late.read(&mut [0]), Ok(0) | Err(_)));
     let page = Page::of(proxy.address());
-    assert_eq!(page.sum("etcd_edge_page_connections_refused_total"), 1.0);
+    assert_eq!(page.sum("etcd_edge_admin_connections_refused_total"), 1.0);
     assert_eq!(page.sum("etcd_edge_connections_refused_total"), 0.0);
-    assert_eq!(page.sum("etcd_edge_page_connections"), most);
+    assert_eq!(page.sum("etcd_edge_admin_connections"), most);
     drop(open);
     Page::when(proxy.address(), |page| {
-        page.sum("etcd_edge_page_connections") == 0.0
+        page.sum("etcd_edge_admin_connections") == 0.0
     });
     assert_eq!(http::get(pages, "/health").expect("its page").status, 200);
 }

@@ -119,7 +119,7 @@ async fn what_is_counted_adds_up() {
     // Calls end for the proxy a moment after they do for their clients. What is left towards etcd are the
     // shared watch, the shared heartbeats and the fleet's watch.
     let page = Page::when(&lit.pages, |page| {
-        page.sum("etcd_edge_calls") == 2.0 && page.sum("etcd_edge_endpoint_streams") == 3.0
+        page.sum("etcd_edge_open_calls") == 2.0 && page.sum("etcd_edge_endpoint_streams") == 3.0
     });
     let sum = |name: &str| page.sum(name);
     let unary = page.beginning("grpc_server_handled_total{").into_iter();
@@ -144,7 +144,7 @@ async fn what_is_counted_adds_up() {
         assert_eq!(series.next(), None, "one endpoint");
         value
     };
-    assert_eq!(named("state", "serves"), 1.0);
+    assert_eq!(named("state", "active"), 1.0);
     assert_eq!(sum("etcd_edge_endpoint_state"), 1.0);
     assert_eq!(named("picked_total", ""), 1.0);
     assert!(named("connections", "") >= 1.0);

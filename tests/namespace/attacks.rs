@@ -80,7 +80,7 @@ async fn every_method_is_translated_passed_or_refused() {
 }
 
 fn is_refusal(message: &str) -> bool {
-    message.contains("is refused in the namespace")
+    message.contains("is not allowed in namespace")
 }
 
 fn is_open(method: &method::Method) -> bool {
@@ -417,7 +417,7 @@ async fn watches(scene: &Scene, metadata: Metadata<'_>) {
 async fn leases_show_and_end_only_what_is_inside() {
     everywhere(|scene| async move {
         let prefix = String::from_utf8(scene.prefix.clone()).expect("UTF-8");
-        let refused = ": keys outside have the lease";
+        let refused = ": the lease has keys outside the namespace";
         let [outside, mixed, of_prefix] = scene.leases;
         for (lease, shown) in [
             (outside, vec![]),
@@ -544,7 +544,7 @@ async fn alarms_are_asked_for_and_not_changed() {
         Msg::new().int(1, 1).int(1, 0).int(3, 1),
     ] {
         let reply = scene.attack(alarm, acts).await;
-        assert_refused(&reply, alarm, "p/", ": only GET is open");
+        assert_refused(&reply, alarm, "p/", ": only GET is allowed");
     }
     let asks = framed(0, Msg::new().as_ref());
     let acts = framed(0, Msg::new().int(1, 1).int(3, 1).as_ref());

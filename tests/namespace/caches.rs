@@ -13,7 +13,7 @@ use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::versions;
 
 const HITS: &str = "etcd_edge_cache_hits_total";
-const COVERS: &str = "etcd_edge_cache_covers";
+const COVERS: &str = "etcd_edge_cache_watch_backed_entries";
 
 fn range(key: &str, end: &str) -> Msg {
     let range = Msg::new().bytes(1, key);
@@ -117,7 +117,7 @@ async fn a_watch_proves_what_is_hot() {
             );
             hot().await;
         }
-        let written = "etcd_edge_cache_invalidated_total{cause=\"written\"}";
+        let written = "etcd_edge_cache_rejected_total{reason=\"written\"}";
         let before = metric(proxy.address(), written);
         for n in 0..20 {
             done(&direct, PUT, put("hot/k", "outside")).await;

@@ -164,7 +164,7 @@ async fn what_the_operator_opens_is_open_and_nothing_else() {
         let (closed, opened) = (status(scene.proxy.address()), status(opened.address()));
         assert_eq!(closed["prefix"], "p/");
         let lists = |status: &Value, path| {
-            status["refused"]
+            status["refused_methods"]
                 .as_array()
                 .is_some_and(|all| all.contains(&Value::from(path)))
         };
@@ -178,7 +178,7 @@ async fn what_the_operator_opens_is_open_and_nothing_else() {
         let text = String::from_utf8_lossy(&told.stderr).into_owned();
         assert!(!told.status.success());
         assert!(
-            text.contains("/etcdserverpb.KV/Compact is refused in the namespace"),
+            text.contains("/etcdserverpb.KV/Compact is not allowed in namespace"),
             "{text}"
         );
         let all = scene

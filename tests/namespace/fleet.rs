@@ -150,7 +150,7 @@ fn the_go_client_finds_the_fleet_of_its_namespace() {
         .env("ETCD_FLEET_PREFIX", RESOLVER);
     let beside = [ours_unlisted(&cluster), ours_unlisted(&cluster)];
     command.env(
-        "ETCD_BESIDE",
+        "ETCD_UNREGISTERED",
         [beside[0].address(), beside[1].address()].join(","),
     );
     let mut client = Process::spawn("the Go client", &mut command);

@@ -229,7 +229,7 @@ pub(crate) fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
 pub(crate) fn assert_refused(reply: &Reply, path: &str, prefix: &str, why: &str) {
     assert_eq!(reply.code(), Some(7), "{path}: {reply:?}");
     let prefix = prefix.as_bytes().escape_ascii();
-    let text = format!("etcd-edge: {path} is refused in the namespace \"{prefix}\"{why}");
+    let text = format!("etcd-edge: {path} is not allowed in namespace \"{prefix}\"{detail}");
     assert_eq!(percent_decoded(reply.message()), text);
 }
 

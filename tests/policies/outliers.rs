@@ -82,7 +82,7 @@ async fn a_stopped_member_takes_no_calls_and_comes_back_slowly() {
         move |shown: &[serde_json::Value]| {
             let of = |e: &&serde_json::Value| e["endpoint"].as_str().unwrap().ends_with(&endpoint);
             let own = shown.iter().find(of).expect("it is in the list");
-            own["state"] == state || state == "away" && own["state"] != "shares"
+            own["state"] == state || state == "away" && own["state"] != "balanced"
         }
     };
     let began = Instant::now();
@@ -91,7 +91,7 @@ async fn a_stopped_member_takes_no_calls_and_comes_back_slowly() {
     // Those whose writes it has may be gone for long; the readers are not held up.
     readers.wait_calls(500, LIMIT).await;
     cluster.resume(stopped);
-    wait_endpoints(&proxy, "it is back", LIMIT, state("shares")).await;
+    wait_endpoints(&proxy, "it is back", LIMIT, state("balanced")).await;
     let first = part(&cluster, stopped, Duration::from_secs(2)).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let last = part(&cluster, stopped, Duration::from_secs(2)).await;
@@ -114,8 +114,8 @@ async fn a_member_that_only_writes_are_sent_to_and_that_is_silent_is_left_out() 
     tokio::time::sleep(Duration::from_secs(1)).await;
     cluster.stop(stopped);
     wait_metric(proxy.address(), EJECTIONS, LIMIT, |count| count >= 1.0);
-    let line = &log_entries(&proxy, "endpoint left out: it does worse than the others")[0];
-    assert_eq!(line["cause"], "silent");
+    let line = &log_entries(&proxy, "endpoint ejected by outlier detection")[0];
+    assert_eq!(line["reason"], "silent");
     assert!(
         line["endpoint"]
             .as_str()
@@ -149,8 +149,8 @@ async fn one_that_refuses_writes_is_left_out_but_serves_when_it_is_the_last() {
         }
     }
     println!("left out after {refused} refusals of {calls} calls");
-    let line = &log_entries(&proxy, "endpoint left out: it does worse than the others")[0];
-    assert_eq!(line["cause"], "errors");
+    let line = &log_entries(&proxy, "endpoint ejected by outlier detection")[0];
+    assert_eq!(line["reason"], "errors");
     // What is on its way may still come; then nothing.
     for n in 0..400 {
         let mut call = etcd.next().await;
@@ -196,9 +196,9 @@ async fn a_slow_member_is_left_out_and_comes_back_when_it_is_slow_no_more() {
 
     detour.delay(300);
     wait_metric(proxy.address(), EJECTIONS, LIMIT, |count| count == 1.0);
-    let line = &log_entries(&proxy, "endpoint left out: it does worse than the others")[0];
+    let line = &log_entries(&proxy, "endpoint ejected by outlier detection")[0];
     assert_eq!(
-        (&line["cause"], &line["level"]),
+        (&line["reason"], &line["level"]),
         (&"latency".into(), &"warn".into())
     );
     assert!(
@@ -211,7 +211,7 @@ async fn a_slow_member_is_left_out_and_comes_back_when_it_is_slow_no_more() {
     assert_eq!(part(&cluster, slow, Duration::from_secs(2)).await, 0.0);
 
     detour.delay(0);
-    let shares = |shown: &[serde_json::Value]| shown.iter().all(|e| e["state"] == "shares");
+    let shares = |shown: &[serde_json::Value]| shown.iter().all(|e| e["state"] == "balanced");
     wait_endpoints(&proxy, "it is back", LIMIT, shares).await;
     let first = part(&cluster, slow, Duration::from_secs(2)).await;
     tokio::time::sleep(Duration::from_secs(10)).await;

@@ -55,7 +55,7 @@ async fn each_has_its_turn() {
     assert!(
         shown
             .iter()
-            .all(|e| e["state"] == "shares" && e["tenths"] == 10),
+            .all(|e| e["state"] == "balanced" && e["weight_percent"] == 100),
         "{shown:#?}"
     );
     let requests: u64 = shown.iter().filter_map(|e| e["requests"].as_u64()).sum();
@@ -69,8 +69,9 @@ async fn each_has_its_turn() {
     let account = load.finish().await;
     account.assert_no_violations();
     // Where the leader was killed, the others had nothing to say for a moment, and come back from that.
-    let full =
-        |shown: &[serde_json::Value]| shown.iter().filter(|e| e["tenths"] == 10).count() == 2;
+    let full = |shown: &[serde_json::Value]| {
+        shown.iter().filter(|e| e["weight_percent"] == 100).count() == 2
+    };
     wait_endpoints(&proxy, "two have a full part", LIMIT, full).await;
     let before = puts(&cluster);
     put_many(&lane, 200).await;
@@ -104,7 +105,7 @@ async fn the_leader_serves_whoever_leads() {
     let serves = |cluster: &Cluster, member: usize| {
         let endpoint = cluster.endpoint(member);
         move |shown: &[serde_json::Value]| {
-            let serving = shown.iter().find(|e| e["state"] == "serves");
+            let serving = shown.iter().find(|e| e["state"] == "active");
             serving.is_some_and(|e| {
                 e["endpoint"]
                     .as_str()

@@ -17,12 +17,12 @@ use crate::support::proxy::Proxy;
 use crate::support::proxy_output::{current_endpoint, log_entries};
 use crate::support::release::NEWEST;
 
-const IN_FORCE: &str = "the configuration file has changed: these are in force";
-const LATER: &str = "the configuration file has changed: these wait for a restart";
-const SAME: &str = "the configuration file has not changed";
-const BAD: &str = "the configuration file cannot be used: everything stays as it is";
-const TOGETHER: &str = "the configuration file needs a restart: everything stays as it is";
-const DEBUG: &str = "client connection ended before its first request";
+const IN_FORCE: &str = "configuration file reloaded";
+const LATER: &str = "configuration file changed: some flags need a restart";
+const SAME: &str = "configuration file unchanged";
+const BAD: &str = "configuration file rejected: no setting changed";
+const TOGETHER: &str = "configuration file needs a restart: no setting changed";
+const DEBUG: &str = "client connection closed before its first request";
 
 /// A proxy that has its flags from a file.
 struct Scene {
@@ -81,8 +81,8 @@ async fn endpoints_of_the_file_move_and_no_call_fails() {
         assert_eq!(line["flags"], "endpoints");
         load.wait_calls(200, LIMIT).await;
         serves(proxy, member);
-        assert_eq!(log_entries(proxy, "endpoint joined").len(), round + 1);
-        assert_eq!(log_entries(proxy, "endpoint left").len(), round + 1);
+        assert_eq!(log_entries(proxy, "endpoint added").len(), round + 1);
+        assert_eq!(log_entries(proxy, "endpoint removed").len(), round + 1);
     }
     let account = load.finish().await;
     println!("{}", account.table());
@@ -209,5 +209,5 @@ async fn what_can_change_does_and_what_cannot_is_named() {
 
     scene.hangup(&more, IN_FORCE, 4).await;
     proxy.process.signal("TERM");
-    assert_eq!(told(proxy, "draining", 1).await["grace"], "77s");
+    assert_eq!(told(proxy, "draining", 1).await["drain_timeout"], "77s");
 }

@@ -181,13 +181,16 @@ async fn an_audit_finds_what_differs_and_drops_everything() {
         .await
         .respond(answer(9, "etcd's"));
     let address = scene.proxy.address().to_owned();
-    wait_metric(&address, "etcd_edge_cache_differed_total", LIMIT, |n| {
-        n == 1.0
-    });
+    wait_metric(
+        &address,
+        "etcd_edge_cache_audit_mismatches_total",
+        LIMIT,
+        |n| n == 1.0,
+    );
     assert_eq!(metric(&address, "etcd_edge_cache_entries"), 0.0);
     let told = log_entries(
         &scene.proxy,
-        "a kept answer was not etcd's: all are dropped",
+        "cached response differs from etcd: cache flushed",
     );
     assert_eq!((told.len(), told[0]["key"].as_str()), (1, Some("k")));
     assert_eq!(
@@ -215,7 +218,7 @@ async fn where_it_is_wished_no_read_goes_back() {
             .respond(answer(9, "new"));
         assert_eq!(value(ended(reply).await.only()), "new");
         assert_eq!(
-            metric(scene.proxy.address(), "etcd_edge_reads_overtaken_total"),
+            metric(scene.proxy.address(), "etcd_edge_stale_reads_retried_total"),
             1.0
         );
     }

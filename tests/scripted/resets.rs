@@ -82,8 +82,12 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
                 assert_ne!(first.endpoint, second.endpoint, "{path}");
             }
             // With nowhere else to go it pauses first; the verdict is counted.
-            for (verdict, when) in [("again", 2), ("after_pause", 1), ("give", 0)] {
-                let series = format!("etcd_edge_failed_attempts_total{{verdict=\"{verdict}\"}}");
+            for (outcome, when) in [
+                ("retried", 2),
+                ("retried_after_backoff", 1),
+                ("returned", 0),
+            ] {
+                let series = format!("etcd_edge_failed_attempts_total{{outcome=\"{outcome}\"}}");
                 let counted = metric(scene.proxy.address(), &series);
                 assert_eq!(counted, f64::from(u8::from(endpoints == when)), "{path}");
             }

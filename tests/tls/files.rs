@@ -149,7 +149,13 @@ fn files_that_cannot_be_used_are_named() {
         ("cert-file", &none, key, None, "No such file"),
         ("key-file", cert, &none, None, "No such file"),
         ("key-file", cert, ca, None, ""),
-        ("cert-file", key, key, None, "no certificate in this file"),
+        (
+            "cert-file",
+            key,
+            key,
+            None,
+            "the file contains no certificate",
+        ),
         (
             "cert-file",
             cert,
@@ -163,7 +169,7 @@ fn files_that_cannot_be_used_are_named() {
             cert,
             key,
             Some(key),
-            "no certificate in this file",
+            "the file contains no certificate",
         ),
     ];
     for (blamed, cert, key, ca, why) in cases {
