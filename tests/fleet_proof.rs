@@ -1,10 +1,12 @@
-//! Proof of a fleet: three etcd members, proxies that find one another and forty real Go clients that find
-//! the proxies by syncing, each on its own host of a network. A proxy is killed, the member that leads and
-//! serves is cut off without a word and let in again, a proxy joins. No read fails, no client misses an event
-//! or is told one twice, no lease is lost, and the calls go to all proxies alike (E1, E5, W10, L3, N4).
+//! Test of a whole fleet: three etcd members, registered proxies, and forty real Go clients that
+//! find the proxies by Sync, each on its own host of a network.
 //!
-//! Reads have clientv3's own retry, as all of them have: what was told UNAVAILABLE is sent again, which is
-//! how a client leaves a proxy that died. `tests/failover.rs` has clients without any.
+//! A proxy is killed. The etcd leader, which the proxies use, is isolated silently and reconnected.
+//! A new proxy starts. No read fails, no client misses an event or receives one twice, no lease
+//! expires, and the calls are balanced over the proxies (E1, E5, W10, L3, N4).
+//!
+//! Reads use clientv3's own retry: a read that fails with UNAVAILABLE is sent again. This is how a
+//! client leaves a dead proxy. The clients of `tests/failover.rs` have no retries.
 
 mod support;
 
@@ -28,26 +30,26 @@ const HOSTS: [&str; 8] = [
 
 const PREFIX: &str = "___grpc_proxy_endpoint";
 
-/// How long a dead proxy is told of, in seconds.
+/// TTL of a registration, in seconds: how long MemberList contains a dead proxy.
 const TTL: u32 = 5;
 
-/// No step waits longer for anything; none needs a tenth of it.
+/// Maximum wait for one condition. Normally each takes less than a tenth of it.
 const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
-fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_joins() {
-    // What has to be fetched and built is so on the machine's own network.
+fn fleet_loses_nothing_when_proxies_and_members_fail() {
+    // Downloads and builds need the machine's own network.
     let program = go::client();
     release::binary(release::NEWEST, "etcd");
     let mut line = Timeline::start();
     let net = Net::start(&HOSTS);
     let [members @ .., p0, p1, p2, p3, clients] = net.hosts() else {
-        unreachable!("as many as there are names");
+        unreachable!("one host per name");
     };
     clients.enter();
     let mut cluster = Cluster::builder(release::NEWEST).on(members).start();
     let mut fleet: Vec<Proxy> = [p0, p1, p2].map(|host| start(&cluster, host)).into();
-    line.tell("three members, three proxies that are registered");
+    line.print("three members, three registered proxies");
 
     let mut command = Command::new(program);
     command
@@ -60,73 +62,75 @@ fn a_fleet_loses_nothing_while_a_proxy_dies_a_member_is_cut_off_and_a_proxy_join
         .env("ETCD_DIRECT", cluster.endpoints());
     let process = Process::spawn("the Go clients", &mut command);
     let mut clients = Clients::start(process);
-    clients.know(&fleet);
+    clients.wait_endpoints(&fleet);
     clients.mark();
-    let spread = Spread::start(&fleet);
-    clients.go_on(30, 1);
-    line.tell("40 clients that were given proxy-0 know all three");
-    line.tell(clients.page("mark"));
-    line.tell(spread.end(&fleet));
+    let calls = CallCounts::start(&fleet);
+    clients.wait_progress(30, 1);
+    line.print("40 clients that were configured with proxy-0 know all three");
+    line.print(clients.page("mark"));
+    line.print(calls.assert_balanced(&fleet));
 
     let mut dead = fleet.remove(0);
     let watches = proxy_output::metric(dead.address(), "etcd_edge_client_watchers");
     dead.process.kill();
     clients.mark();
-    line.tell(format!("proxy-0 is killed, with {watches} watches"));
-    clients.go_on(20, 1);
-    line.tell("all clients go on");
-    clients.know(&fleet);
-    line.tell("all clients know the two that are left");
-    line.tell(clients.page("mark"));
+    line.print(format!("proxy-0 is killed, with {watches} watches"));
+    clients.wait_progress(20, 1);
+    line.print("all clients make progress");
+    clients.wait_endpoints(&fleet);
+    line.print("all clients know the two remaining proxies");
+    line.print(clients.page("mark"));
 
-    // The worst of them: it leads, and serves a proxy.
-    // (When another is made to lead, proxies may leave the one that was asked meanwhile.)
-    let mut cut = serving(&fleet[0], &cluster);
+    // The worst member to lose is the leader that a proxy uses. A proxy may switch while the
+    // leadership moves, so this repeats until both are the same member.
+    let mut cut = current_member(&fleet[0], &cluster);
     wait(|| {
         cluster.move_leader(cut);
         std::thread::sleep(Duration::from_millis(300));
-        let before = std::mem::replace(&mut cut, serving(&fleet[0], &cluster));
+        let before = std::mem::replace(&mut cut, current_member(&fleet[0], &cluster));
         before == cut
     });
-    let served = |fleet: &[Proxy]| {
-        let served = fleet.iter().filter(|proxy| serving(proxy, &cluster) == cut);
-        served.count()
+    let users = |fleet: &[Proxy]| {
+        let users = fleet
+            .iter()
+            .filter(|proxy| current_member(proxy, &cluster) == cut);
+        users.count()
     };
-    let before = served(&fleet);
+    let before = users(&fleet);
     clients.mark();
     net.isolate(&members[cut]);
     assert_silent(&cluster.endpoint(cut));
-    line.tell(format!(
-        "etcd-{cut}, which leads and serves {before} of 2 proxies, is cut off"
+    line.print(format!(
+        "etcd-{cut}, the leader, used by {before} of 2 proxies, is isolated"
     ));
-    wait(|| served(&fleet) == 0);
-    line.tell("it serves none any more");
-    clients.go_on(20, 1);
-    line.tell("all clients go on");
-    clients.go_on(20, 2);
-    line.tell("all leases were renewed twice since then");
-    line.tell(clients.page("mark"));
+    wait(|| users(&fleet) == 0);
+    line.print("no proxy uses it any more");
+    clients.wait_progress(20, 1);
+    line.print("all clients make progress");
+    clients.wait_progress(20, 2);
+    line.print("all leases were renewed twice since then");
+    line.print(clients.page("mark"));
     net.reconnect(&members[cut]);
     cluster.wait_healthy(cut);
-    line.tell(format!("etcd-{cut} is let in again, and well"));
-    clients.go_on(20, 1);
-    line.tell(clients.page("mark"));
+    line.print(format!("etcd-{cut} is reconnected and healthy"));
+    clients.wait_progress(20, 1);
+    line.print(clients.page("mark"));
 
     fleet.push(start(&cluster, p3));
-    line.tell("proxy-3 joins");
-    clients.know(&fleet);
-    line.tell("all clients know the three");
+    line.print("proxy-3 starts");
+    clients.wait_endpoints(&fleet);
+    line.print("all clients know the three proxies");
     clients.mark();
-    let spread = Spread::start(&fleet);
-    clients.go_on(30, 1);
-    line.tell(clients.page("mark"));
-    line.tell(spread.end(&fleet));
+    let calls = CallCounts::start(&fleet);
+    clients.wait_progress(30, 1);
+    line.print(clients.page("mark"));
+    line.print(calls.assert_balanced(&fleet));
 
-    let said = clients.end();
-    line.tell(said);
+    let summary = clients.finish();
+    line.print(summary);
 }
 
-/// Starts a proxy on a host, and waits until it is registered.
+/// Starts a proxy on a host and waits until it is registered.
 fn start(cluster: &Cluster, host: &Host) -> Proxy {
     let address = format!("{}:23790", host.address());
     let flags = [
@@ -140,31 +144,31 @@ fn start(cluster: &Cluster, host: &Host) -> Proxy {
     proxy
 }
 
-/// The member that serves a proxy.
-fn serving(proxy: &Proxy, cluster: &Cluster) -> usize {
+/// Returns the index of the member that a proxy uses.
+fn current_member(proxy: &Proxy, cluster: &Cluster) -> usize {
     let endpoint = proxy_output::current_endpoint(proxy).expect("an endpoint was picked");
     let member = (0..cluster.size()).find(|m| endpoint.ends_with(&cluster.endpoint(*m)));
-    member.unwrap_or_else(|| panic!("{endpoint} is no member"))
+    member.unwrap_or_else(|| panic!("{endpoint} is not a member"))
 }
 
-/// Nothing comes back from there, not even that nobody is there.
+/// Checks that a connection attempt times out: not even a refusal arrives.
 fn assert_silent(address: &str) {
     let address: SocketAddr = address.parse().expect("an address");
     let tried = TcpStream::connect_timeout(&address, Duration::from_millis(500));
-    let error = tried.expect_err("it is cut off");
+    let error = tried.expect_err("the host is isolated");
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
 }
 
 #[track_caller]
-fn wait(mut so: impl FnMut() -> bool) {
+fn wait(mut condition: impl FnMut() -> bool) {
     let until = Instant::now() + LIMIT;
-    while !so() {
-        assert!(Instant::now() < until, "not so after {LIMIT:?}");
+    while !condition() {
+        assert!(Instant::now() < until, "not true after {LIMIT:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// The forty clients (`tests/go/proof_test.go`), which are one program.
+/// The forty clients, which run in one program (`tests/go/proof_test.go`).
 struct Clients {
     process: Process,
     address: String,
@@ -173,63 +177,64 @@ struct Clients {
 impl Clients {
     fn start(mut process: Process) -> Clients {
         let address = process.wait_line(LIMIT, |line| {
-            line.strip_prefix("asked at ").map(str::to_owned)
+            line.strip_prefix("listening at ").map(str::to_owned)
         });
         let address = address.unwrap_or_else(|why| panic!("{why}"));
         Clients { process, address }
     }
 
-    /// What they did since the last mark.
+    /// Reads a page of the clients: their counts since the last mark. `mark` also sets a new mark.
     fn page(&mut self, page: &str) -> Report {
-        let said = http::get(&self.address, &format!("/{page}"));
-        let Ok(said) = said else {
-            panic!("the clients ended: {said:?}\n{}", self.process.log());
+        let response = http::get(&self.address, &format!("/{page}"));
+        let Ok(response) = response else {
+            panic!("the clients ended: {response:?}\n{}", self.process.log());
         };
-        let report = serde_json::from_str(&said.body).expect("JSON");
+        let report = serde_json::from_str(&response.body).expect("JSON");
         let report = Report(report);
         let failed = report.0["failed"].as_array().expect("a list");
         assert!(failed.is_empty(), "{failed:#?}\n{}", self.process.log());
         report
     }
 
-    /// From here on is counted.
+    /// Starts new counts.
     fn mark(&mut self) {
         self.page("mark");
     }
 
-    /// Waits until each client has read and been told this often since the mark, and had its lease renewed.
-    fn go_on(&mut self, calls: i64, beats: i64) {
+    /// Waits until each client has made this many reads, received this many events, and renewed its
+    /// lease this often since the mark.
+    fn wait_progress(&mut self, calls: i64, renewals: i64) {
         wait(|| {
             let report = self.page("report");
             report.number("least_reads") >= calls
                 && report.number("least_events") >= calls
-                && report.number("least_beats") >= beats
+                && report.number("least_renewals") >= renewals
         });
     }
 
-    /// Waits until each client knows these proxies and no others.
-    fn know(&mut self, fleet: &[Proxy]) {
+    /// Waits until each client has exactly these proxies as its endpoints.
+    fn wait_endpoints(&mut self, fleet: &[Proxy]) {
         let mut all: Vec<_> = fleet.iter().map(Proxy::address).collect();
         all.sort_unstable();
         let all = all.join(",");
         wait(|| self.page("report").0["endpoints"][&all] == 40);
     }
 
-    /// Lets them come to their end, which must be good; what they say last.
-    fn end(mut self) -> String {
+    /// Ends the clients, checks that their test passed, and returns their summary.
+    fn finish(mut self) -> String {
         http::get(&self.address, "/end").expect("the clients' page");
         let status = self.process.wait(LIMIT);
-        let said = self.process.log();
+        let output = self.process.log();
         assert!(
-            status.success() && said.contains("--- PASS: TestFleetProof"),
-            "the clients fail:\n{said}"
+            status.success() && output.contains("--- PASS: TestFleetProof"),
+            "the clients fail:\n{output}"
         );
-        let last = said.lines().find(|line| line.contains("leases kept"));
-        last.expect("what they say at their end").to_owned()
+        let summary = output.lines().find(|line| line.contains("leases alive"));
+        summary.expect("a summary").to_owned()
     }
 }
 
-/// What the clients did from a mark on.
+/// Counts of the clients since a mark.
 struct Report(Value);
 
 impl Report {
@@ -246,33 +251,33 @@ impl Display for Report {
         write!(
             to,
             "  {} reads, none failed, the slowest {:.1} s; {} events; \
-             at most {:.1} s without an event, {:.1} s without a heartbeat, {:.1} s without a write",
+             at most {:.1} s without an event, {:.1} s without a renewal, {:.1} s without a write",
             self.number("reads"),
             seconds("slowest_read_ms"),
             self.number("events"),
             seconds("no_event_ms"),
-            seconds("no_beat_ms"),
+            seconds("no_renewal_ms"),
             seconds("no_write_ms")
         )
     }
 }
 
-/// How many calls went to each proxy, by the proxies' own count.
-struct Spread(BTreeMap<String, f64>);
+/// Number of calls of each proxy, from the proxies' own metrics.
+struct CallCounts(BTreeMap<String, f64>);
 
-impl Spread {
-    fn start(fleet: &[Proxy]) -> Spread {
+impl CallCounts {
+    fn start(fleet: &[Proxy]) -> CallCounts {
         let calls = fleet.iter().map(|proxy| {
             let address = proxy.address();
             let calls = proxy_output::metric(address, "grpc_server_started_total");
             (address.to_owned(), calls)
         });
-        Spread(calls.collect())
+        CallCounts(calls.collect())
     }
 
-    /// Each must have had at least half of its even part since then.
-    fn end(self, fleet: &[Proxy]) -> String {
-        let now = Spread::start(fleet);
+    /// Checks that each proxy received at least half of an equal part of the calls since the start.
+    fn assert_balanced(self, fleet: &[Proxy]) -> String {
+        let now = CallCounts::start(fleet);
         let calls = now.0.iter().map(|(address, calls)| calls - self.0[address]);
         let calls: Vec<f64> = calls.collect();
         let even = calls.iter().sum::<f64>() / calls.len() as f64;
@@ -287,7 +292,7 @@ impl Spread {
     }
 }
 
-/// What happened when, told as it happens.
+/// Prints each step with its time.
 struct Timeline(Instant);
 
 impl Timeline {
@@ -295,7 +300,7 @@ impl Timeline {
         Timeline(Instant::now())
     }
 
-    fn tell(&mut self, what: impl Display) {
+    fn print(&mut self, what: impl Display) {
         println!("{:6.1} s  {what}", self.0.elapsed().as_secs_f64());
     }
 }

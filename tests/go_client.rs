@@ -1,6 +1,7 @@
-//! The real Go client of etcd (`tests/go`) through the proxy, in front of three members: KV, Txn,
-//! leases, watches, locks, elections, STM, auth, snapshots, maintenance, mirror, naming (P1 to P6),
-//! random watchers and caches that live on them (W2, W8), and those while members fail (W10).
+//! The real Go client of etcd (`tests/go`) through the proxy, with three members. It covers KV,
+//! Txn, leases, watches, locks, elections, STM, auth, snapshots, maintenance, mirror and naming (P1
+//! to P6). It also covers random watchers and caches that use them (W2, W8), also while members
+//! fail (W10).
 
 mod support;
 
@@ -29,23 +30,23 @@ fn every_part_of_the_go_client_works_through_the_proxy() {
         .env("ETCD_DIRECT", cluster.endpoints())
         .output()
         .expect("the test program starts");
-    let said = String::from_utf8_lossy(&run.stdout);
+    let output = String::from_utf8_lossy(&run.stdout);
     assert!(
         run.status.success(),
-        "{}\nthe Go client's tests fail:\n{said}",
+        "{}\nthe Go client's tests fail:\n{output}",
         proxy.process.log()
     );
-    println!("{said}");
-    // A program that ran nothing succeeds as well.
-    let passed = said
+    println!("{output}");
+    // A program that ran no tests succeeds too.
+    let passed = output
         .lines()
         .filter(|line| line.starts_with("--- PASS"))
         .count();
-    assert!(passed >= 27, "only {passed} tests ran:\n{said}");
+    assert!(passed >= 27, "only {passed} tests ran:\n{output}");
 }
 
 #[test]
-fn watches_of_the_go_client_lose_nothing_while_members_fail() {
+fn go_client_watches_lose_nothing_while_members_fail() {
     let program = go::client();
     let mut cluster = Cluster::start(release::NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
@@ -56,7 +57,7 @@ fn watches_of_the_go_client_lose_nothing_while_members_fail() {
         .env("ETCD_DIRECT", cluster.endpoints())
         .env("ETCD_FAILOVER_SECONDS", "9");
     let mut client = Process::spawn("the Go client", &mut command);
-    // How far the client is by then makes no difference to what it must have seen in the end.
+    // The client may be at any step; at its end it must have received everything.
     for stop in [false, true, false] {
         std::thread::sleep(Duration::from_millis(1500));
         let serving = proxy_output::current_endpoint(&proxy).expect("an endpoint was picked");
@@ -76,20 +77,20 @@ fn watches_of_the_go_client_lose_nothing_while_members_fail() {
         cluster.wait_healthy(member);
     }
     let status = client.wait(Duration::from_secs(240));
-    let said = client.log();
-    println!("{said}");
+    let output = client.log();
+    println!("{output}");
     assert!(
-        status.success() && said.contains("--- PASS: TestFailover"),
-        "{}\nthe Go client's watches fail:\n{said}",
+        status.success() && output.contains("--- PASS: TestFailover"),
+        "{}\nthe Go client's watches fail:\n{output}",
         proxy.process.log()
     );
 }
 
-/// gRPC's own client pings every ten seconds at most: with `ETCD_EDGE_LONG=1` only.
+/// gRPC's own client pings at most every ten seconds, so this runs only with `ETCD_EDGE_LONG=1`.
 #[test]
-fn go_clients_that_ping_are_treated_as_by_the_go_proxy() {
+fn pings_of_go_clients_are_treated_as_by_the_go_proxy() {
     if std::env::var_os("ETCD_EDGE_LONG").is_none() {
-        println!("ETCD_EDGE_LONG is not set: nothing is tried");
+        println!("ETCD_EDGE_LONG is not set: skipped");
         return;
     }
     let program = go::client();
@@ -97,10 +98,10 @@ fn go_clients_that_ping_are_treated_as_by_the_go_proxy() {
     let no_url = "--advertise-client-url=";
     let strict = [no_url, "--grpc-keepalive-min-time=30s"];
     let cases: [(&str, &[&str], &str); 3] = [
-        // As etcd recommends it: ten seconds, while calls are open.
-        ("watch", &[no_url], "stayed"),
-        ("idle", &[no_url], "sent away"),
-        ("watch", &strict, "sent away"),
+        // etcd recommends ten seconds, while calls are open.
+        ("watch", &[no_url], "connection stayed open"),
+        ("idle", &[no_url], "connection was closed"),
+        ("watch", &strict, "connection was closed"),
     ];
     let mut running = Vec::new();
     for (how, flags, expected) in cases {
@@ -120,11 +121,11 @@ fn go_clients_that_ping_are_treated_as_by_the_go_proxy() {
     }
     for (_proxy, mut client, what, expected) in running {
         let status = client.wait(Duration::from_secs(120));
-        let said = client.log();
-        println!("{what}: {said}");
+        let output = client.log();
+        println!("{what}: {output}");
         assert!(
-            status.success() && said.contains(expected),
-            "{what}:\n{said}"
+            status.success() && output.contains(expected),
+            "{what}:\n{output}"
         );
     }
 }

@@ -1,13 +1,13 @@
-//! How well the proxy is, as it tells it: the health pages beside Go's proxy, `grpc.health.v1`, the status
+//! Health of the proxy: the health pages compared with Go's proxy, `grpc.health.v1`, the status
 //! page in a browser, and profiles that Go's own tool reads.
 
 mod support;
 
-#[path = "health/calls.rs"]
-mod calls;
-#[path = "health/pages.rs"]
-mod pages;
-#[path = "health/people.rs"]
-mod people;
-#[path = "health/profiles.rs"]
-mod profiles;
+#[path = "health/grpc_health.rs"]
+mod grpc_health;
+#[path = "health/health_pages.rs"]
+mod health_pages;
+#[path = "health/pprof.rs"]
+mod pprof;
+#[path = "health/status_page.rs"]
+mod status_page;

@@ -1,5 +1,5 @@
-//! Clients that misbehave, and well-behaved ones that look like it: what one of them may cost is
-//! bounded (S1), and nobody else pays for it (P2).
+//! Misbehaving clients, and well-behaved ones that resemble them: the cost of each is bounded (S1),
+//! and other clients are not affected (P2).
 
 mod support;
 
@@ -32,7 +32,7 @@ fn scene() -> (Cluster, Proxy) {
     (cluster, proxy)
 }
 
-/// Nothing is left of any client's calls, and nothing panicked on the way.
+/// Checks that no call is left open and that nothing panicked.
 fn assert_clean(proxy: &Proxy) {
     wait_metric(proxy.address(), "etcd_edge_open_calls", LIMIT, |calls| {
         calls == 0.0
@@ -40,13 +40,13 @@ fn assert_clean(proxy: &Proxy) {
     assert!(!proxy.process.log().contains("panicked"));
 }
 
-/// Stream ids of a client, from the first.
+/// Returns the first stream ids of a client.
 fn ids(count: u32) -> impl Iterator<Item = u32> {
     (0..count).map(|n| 2 * n + 1)
 }
 
 #[test]
-fn an_event_for_many_watches_of_one_connection_reaches_all() {
+fn event_reaches_all_watches_of_one_connection() {
     let (cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
     let create = Msg::new().msg(1, Msg::new().bytes(1, "key"));
@@ -59,7 +59,7 @@ fn an_event_for_many_watches_of_one_connection_reaches_all() {
         created += u32::from(frame.kind == DATA);
         created == 1500
     });
-    // What the created answers have taken of the connection's window.
+    // Returns the part of the connection's window that the `created` responses used.
     client.write(&h2_frames::window_update(0, 60_000));
     let value = "v".repeat(20_000);
     etcdctl_ok(&cluster.endpoint(0), &["put", "key", &value]);
@@ -69,7 +69,7 @@ fn an_event_for_many_watches_of_one_connection_reaches_all() {
 }
 
 #[test]
-fn a_burst_of_calls_given_up_at_once_does_not_cost_the_connection() {
+fn burst_of_cancelled_calls_keeps_the_connection() {
     let (_cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
     let mut burst = Vec::new();
@@ -85,11 +85,11 @@ fn a_burst_of_calls_given_up_at_once_does_not_cost_the_connection() {
 }
 
 #[test]
-fn many_messages_refused_while_they_arrive_do_not_cost_the_connection() {
+fn refused_incomplete_messages_keep_the_connection() {
     let (_cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
     client.wait(LIMIT, |frame| frame.kind == WINDOW_UPDATE);
-    // The head of a message of 16 MiB, which is more than is taken, and its first bytes.
+    // The prefix of a message of 16 MiB, which is above the limit, and its first bytes.
     let begun = [0, 1, 0, 0, 0, 7, 7, 7];
     for id in ids(300) {
         client.write(&h2_frames::call(id, PUT));
@@ -100,7 +100,7 @@ fn many_messages_refused_while_they_arrive_do_not_cost_the_connection() {
         refused += u32::from(frame.kind == HEADERS);
         refused == 300
     });
-    // What was on its way when the refusal was sent.
+    // Data that was in flight when the refusal was sent.
     for id in ids(300).chain(ids(300)) {
         client.write(&h2_frames::frame(DATA, 0, id, &[7; 1000]));
     }
@@ -116,18 +116,18 @@ fn many_messages_refused_while_they_arrive_do_not_cost_the_connection() {
 }
 
 #[test]
-fn bytes_that_come_one_by_one_are_kept_for_little_more_than_their_number() {
+fn single_bytes_use_little_memory() {
     let (_cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
     client.assert_alive();
     reset_peak(&proxy.process);
-    let rest = proxy.process.rss_kib();
-    // Watches that are never created are not answered, so their bytes stay for a second chance.
+    let idle = proxy.process.rss_kib();
+    // An incomplete create gets no response, so the proxy buffers its bytes for a retry.
     for id in ids(200) {
         client.write(&h2_frames::call(id, WATCH));
         client.write(&h2_frames::frame(DATA, 0, id, &[0, 0, 1, 0, 0]));
     }
-    // Each byte arrives in a read buffer of its own, filled up by a frame of an unknown type.
+    // A frame of unknown type fills the read buffer, so each byte arrives in a new buffer.
     let filler = h2_frames::frame(0x77, 0, 0, &[0; 8000]);
     for _ in 0..30 {
         for id in ids(200) {
@@ -136,15 +136,15 @@ fn bytes_that_come_one_by_one_are_kept_for_little_more_than_their_number() {
         }
     }
     client.assert_alive();
-    let above = peak_kib(&proxy.process).saturating_sub(rest);
-    println!("{above} KiB above a rest of {rest} KiB");
+    let above = peak_kib(&proxy.process).saturating_sub(idle);
+    println!("{above} KiB above an idle {idle} KiB");
     assert!(above < 12 * 1024, "{above} KiB for 7,000 bytes");
     drop(client);
     assert_clean(&proxy);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_write_is_whole_after_any_number_of_refusals() {
+async fn large_write_is_complete_after_many_refusals() {
     let mut etcd = ScriptedEtcd::start(2).await;
     let proxy = Proxy::start_with(&[etcd.flag()]);
     let client = Client::connect(proxy.address()).await;
@@ -152,7 +152,7 @@ async fn a_large_write_is_whole_after_any_number_of_refusals() {
     let mut sent = framed(&message);
     let reply = tokio::spawn(async move {
         let mut call = client.call(PUT, &[]).await;
-        // Pieces that do not fit the window evenly: of one of them there is always a rest.
+        // The pieces do not fit the window evenly, so a part of one is always left.
         while !sent.is_empty() {
             call.send_raw(sent.split_to(sent.len().min(15_000))).await;
         }
@@ -172,9 +172,9 @@ async fn a_large_write_is_whole_after_any_number_of_refusals() {
 }
 
 #[test]
-fn pages_cost_a_connection_no_more_than_a_few_at_once() {
+fn page_requests_of_a_connection_are_limited() {
     let (_cluster, proxy) = scene();
-    // A client that reads no body at all.
+    // A client that reads no response body.
     let mut client = Raw::connect(proxy.address(), &[(4, 0)]);
     for id in ids(500) {
         client.write(&h2_frames::request(id, "GET", "/metrics"));
@@ -184,32 +184,32 @@ fn pages_cost_a_connection_no_more_than_a_few_at_once() {
         refused += u32::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
         refused == 500 - 8
     });
-    // Those who ask on connections of their own do not notice.
+    // Other connections are not affected.
     assert_eq!(http::get(proxy.address(), "/health").unwrap().status, 200);
-    // Given up, they make room for others.
+    // Cancelled requests free their places.
     for id in ids(500) {
         client.write(&h2_frames::cancel(id));
     }
     client.write(&h2_frames::frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]));
     client.write(&h2_frames::request(1001, "GET", "/health"));
-    let answer = client.wait(LIMIT, |frame| frame.stream == 1001);
-    assert_eq!((answer.kind, answer.flags), (HEADERS, END_HEADERS));
+    let response = client.wait(LIMIT, |frame| frame.stream == 1001);
+    assert_eq!((response.kind, response.flags), (HEADERS, END_HEADERS));
 }
 
 #[test]
-fn an_answer_to_head_has_no_body() {
+fn response_to_head_has_no_body() {
     let (_cluster, proxy) = scene();
     let mut client = Raw::connect(proxy.address(), &[]);
     client.write(&h2_frames::request(1, "HEAD", "/health"));
-    let answer = client.wait(LIMIT, |frame| frame.stream == 1);
+    let response = client.wait(LIMIT, |frame| frame.stream == 1);
     assert_eq!(
-        (answer.kind, answer.flags),
+        (response.kind, response.flags),
         (HEADERS, END_HEADERS | END_STREAM)
     );
 }
 
 #[test]
-fn who_has_not_said_a_word_is_not_waited_for_at_the_end() {
+fn incomplete_connections_do_not_delay_the_shutdown() {
     let (_cluster, mut proxy) = scene();
     let begun = ["", "PRI * HT", "PRI * HTTP/2.0\r\n\r\n", "GET /hea"].map(|first| {
         let mut socket = TcpStream::connect(proxy.address()).unwrap();
@@ -227,24 +227,24 @@ fn who_has_not_said_a_word_is_not_waited_for_at_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_read_that_fails_is_asked_again_though_the_others_are_dead() {
+async fn failed_read_is_retried_when_all_other_endpoints_are_dead() {
     let mut etcd = ScriptedEtcd::start(1).await;
     let dead = format!("127.0.0.1:{}", ports::take());
     let proxy = Proxy::start_with(&[format!("{},{dead}", etcd.flag())]);
     let client = Client::connect(proxy.address()).await;
     let reply = tokio::spawn(async move { client.unary(RANGE, "key", &[]).await });
     let first = etcd.next().await;
-    // Silent for long enough to be asked elsewhere, where nobody is.
+    // After 2 s of silence the read is also sent to the dead endpoint.
     tokio::time::sleep(Duration::from_secs(3)).await;
     first.conn.close();
     let again = etcd.next_within(Duration::from_secs(5)).await;
-    again.expect("asked again").respond("value");
+    again.expect("a retry").respond("value");
     assert_eq!(reply.await.unwrap().only(), b"value");
     assert_clean(&proxy);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn trailers_of_a_client_harm_nobody() {
+async fn request_trailers_affect_no_other_call() {
     let (_cluster, proxy) = scene();
     let other = Client::connect(proxy.address()).await;
     let mut watch = other.call(WATCH, &[]).await;
@@ -261,7 +261,7 @@ async fn trailers_of_a_client_harm_nobody() {
             frame.stream == id && frame.flags & END_STREAM != 0
         });
     }
-    // etcd ends a connection on which it meets trailers, and with it everybody's calls.
+    // etcd closes a connection on which it receives trailers, which would end all calls on it.
     assert!(watch.next().await.is_some(), "the event of the put");
     let lost = r#"etcd_edge_endpoint_failures_total"#;
     assert_eq!(metric(proxy.address(), lost), 0.0);
@@ -271,7 +271,7 @@ async fn trailers_of_a_client_harm_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_whose_time_is_over_at_its_arrival_is_not_begun() {
+async fn write_with_an_expired_deadline_is_not_sent() {
     let mut etcd = ScriptedEtcd::start(1).await;
     let proxy = Proxy::start_with(&[etcd.flag()]);
     let client = Client::connect(proxy.address()).await;
@@ -286,7 +286,7 @@ async fn a_write_whose_time_is_over_at_its_arrival_is_not_begun() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn long_streams_up_to_etcds_limit_leave_room_for_calls() {
+async fn many_streams_leave_capacity_for_calls() {
     let cluster = Cluster::builder(NEWEST)
         .arg("--max-concurrent-streams=5")
         .start();

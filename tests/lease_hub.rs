@@ -1,4 +1,5 @@
-//! The lease hub against a naive model, over generated operations; the body is the fuzz target's.
+//! The lease hub against a simple model, over generated operations. The body is shared with the
+//! fuzz target.
 
 #[path = "lease_hub/blocked.rs"]
 mod blocked;
@@ -16,9 +17,9 @@ use lease_hub::{Op, Seen};
 use proptest::collection::vec;
 use proptest::prelude::{ProptestConfig, Strategy, any, proptest};
 
-/// How many operations the seeded run takes; more by hand: `ETCD_EDGE_LEASE_OPS=1000000`.
+/// Number of operations of the seeded run; `ETCD_EDGE_LEASE_OPS=1000000` sets another number.
 const OPS: u64 = 60_000;
-/// Operations of one seed.
+/// Operations per seed.
 const OPS_OF_SEED: usize = 400;
 
 fn op() -> impl Strategy<Value = Op> {
@@ -29,19 +30,19 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_heartbeat_gets_its_answer(ops in vec(op(), 0..300)) {
+    fn every_heartbeat_gets_one_response(ops in vec(op(), 0..300)) {
         lease_hub::check(ops);
     }
 
     #[test]
-    fn any_bytes_are_a_world(data in vec(any::<u8>(), 0..600)) {
+    fn any_fuzz_input_is_valid(data in vec(any::<u8>(), 0..600)) {
         lease_hub::run(&data);
     }
 }
 
-/// The same, long, and always the same: what it reaches is counted.
+/// A long run with fixed seeds. It counts how often each case is reached.
 #[test]
-fn seeded_worlds_are_answered_in_full() {
+fn seeded_operations_get_every_response() {
     let ops = std::env::var("ETCD_EDGE_LEASE_OPS");
     let ops = ops.map_or(OPS, |ops| ops.parse().expect("a number of operations"));
     let mut all = Seen::default();
@@ -72,59 +73,58 @@ fn seeded_worlds_are_answered_in_full() {
     for each in [
         answers, merged, resent, expired, isolated, examined, refused, given_up, done,
     ] {
-        assert!(each >= 20, "hardly reached: {all:?}");
+        assert!(each >= 20, "rarely reached: {all:?}");
     }
-    assert!(lanes >= 5, "hardly reached: {all:?}");
+    assert!(lanes >= 5, "rarely reached: {all:?}");
 }
 
-/// Rule L4 by the clock: an etcd that takes a fifth of a millisecond for each heartbeat, as a follower
-/// does, a thousand leases that are renewed each second, and a client that keeps renewing leases which
-/// have expired and block their stream for five seconds. None of the thousand waits for much longer
-/// than it takes to find out.
+/// Rule L4 in simulated time. etcd takes 0.2 ms per heartbeat, like a follower. A thousand leases
+/// are renewed each second. One client renews expired leases, which block their stream for five
+/// seconds. None of the thousand waits much longer than the detection takes.
 #[test]
-fn who_blocks_waits_alone() {
+fn blocking_lease_delays_no_other() {
     for together in [false, true] {
         let (longest, lanes) = blocked::longest_wait(1_000, true, together);
         assert!(longest < Duration::from_millis(900), "{longest:?}");
-        // What one client may have, and one for all others; more where they come at once.
+        // The streams that one client may use, and one for all others; more if all arrive at once.
         let others = if together { 5 } else { 3 };
         assert!(lanes <= limits::LEASE_LANES_OF_ONE + others, "{lanes}");
-        // It is the others that make the difference, and there is a difference.
+        // Without the blocking client, waits are clearly shorter.
         let (alone, _) = blocked::longest_wait(1_000, false, together);
         assert!(alone < Duration::from_millis(300), "{alone:?}");
     }
 }
 
-/// Many connections that renew what has expired do not keep back one that begins: what it renews is
-/// asked about, and lives.
+/// Many connections that renew expired leases do not delay a new client: the TTL of its lease is
+/// checked, and the lease stays alive.
 #[test]
-fn who_begins_among_many_that_block_is_not_kept_back() {
+fn new_client_is_not_delayed_by_blocking_leases() {
     let longest = blocked::newcomers(2_000);
     assert!(longest < Duration::from_millis(900), "{longest:?}");
 }
 
-/// A follower far from its leader takes a millisecond for each heartbeat: 3,000 a second need more than
-/// one stream.
+/// A follower far from its leader takes 1 ms per heartbeat, so 3,000 heartbeats a second need more
+/// than one stream.
 #[test]
-fn one_stream_that_cannot_keep_up_gets_help() {
-    let (longest, lanes) = blocked::crowd(3_000, Duration::from_millis(1));
+fn slow_etcd_gets_more_streams() {
+    let (longest, lanes) = blocked::slow_etcd(3_000, Duration::from_millis(1));
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     assert!((3..=limits::LEASE_LANES).contains(&lanes), "{lanes}");
-    // Where it can, it gets none.
-    let (longest, lanes) = blocked::crowd(3_000, Duration::from_micros(50));
+    // A faster etcd needs only one stream.
+    let (longest, lanes) = blocked::slow_etcd(3_000, Duration::from_micros(50));
     assert!(longest < Duration::from_millis(200), "{longest:?}");
     assert_eq!(lanes, 1);
 }
 
-/// A hub with one client and a lane that is open.
-struct One {
+/// A hub with one client and one connected upstream stream.
+struct SingleClient {
     hub: Hub,
     lane: u64,
     stream: StreamId,
 }
 
-impl One {
-    fn new(now: Instant) -> One {
+impl SingleClient {
+    fn new(now: Instant) -> SingleClient {
         let stream = StreamId {
             worker: 0,
             stream: 1,
@@ -134,11 +134,11 @@ impl One {
         hub.beat(stream, 7, now);
         hub.settle(now);
         let Some(Action::Connect { lane, .. }) = hub.next_action() else {
-            panic!("a stream is asked for");
+            panic!("no connect");
         };
         hub.connected(lane, 0, now);
         hub.settle(now);
-        let mut one = One { hub, lane, stream };
+        let mut one = SingleClient { hub, lane, stream };
         assert_eq!(one.sent(), [7]);
         one.answer(7, now);
         one
@@ -162,7 +162,7 @@ impl One {
         ));
     }
 
-    /// What is sent now.
+    /// Returns the leases of the next send.
     fn sent(&mut self) -> Vec<i64> {
         match self.hub.next_action() {
             Some(Action::Send { leases, .. }) => leases,
@@ -171,37 +171,38 @@ impl One {
     }
 }
 
-/// Where many come, the next are gathered for a moment, and go when it is over whatever else happens.
+/// After many heartbeats, the next ones are buffered for a fixed time and then sent together.
 #[test]
-fn many_are_gathered_for_a_moment() {
+fn many_heartbeats_are_sent_in_batches() {
     let begun = Instant::now();
-    let mut one = One::new(begun);
+    let mut one = SingleClient::new(begun);
     let many = 100..100 + limits::LEASE_MANY as i64;
     one.beat(many.clone(), begun);
     assert_eq!(one.sent(), many.clone().collect::<Vec<_>>());
     many.for_each(|lease| one.answer(lease, begun));
     one.beat([5], begun);
     assert_eq!(one.hub.next_action(), None);
-    let due = one.hub.wake_at(begun).expect("it waits for its moment");
+    let due = one.hub.wake_at(begun).expect("a timer");
     assert_eq!(due, begun + limits::LEASE_GATHER);
     one.beat([6], due);
     assert_eq!(one.sent(), [5, 6]);
-    // Few are not waited for.
+    // A few heartbeats are sent without delay.
     one.answer(5, due);
     one.answer(6, due);
     one.beat([7], due);
     assert_eq!(one.sent(), [7]);
 }
 
-/// A lease that cannot have expired is not what blocks: the endpoint is asked no more.
+/// A fresh lease cannot be expired, so silence means that the endpoint is at fault: another is
+/// connected.
 #[test]
-fn an_endpoint_that_is_silent_about_a_fresh_lease_is_at_fault() {
+fn silence_about_a_fresh_lease_changes_the_endpoint() {
     let begun = Instant::now();
-    let mut one = One::new(begun);
+    let mut one = SingleClient::new(begun);
     let later = begun + Duration::from_secs(20);
     one.beat([7], later);
     assert_eq!(one.sent(), [7]);
-    let due = one.hub.wake_at(later).expect("it is waited for");
+    let due = one.hub.wake_at(later).expect("a timer");
     assert_eq!(due, later + limits::LEASE_SILENT);
     one.hub.settle(due);
     let connect = Action::Connect {
@@ -213,13 +214,13 @@ fn an_endpoint_that_is_silent_about_a_fresh_lease_is_at_fault() {
     assert_eq!(one.hub.take_counts().isolated, 0);
 }
 
-/// What blocks with others behind it does not keep them on its stream: that is dropped, and they go on
-/// beside it (L4).
+/// When the first heartbeat of a stream blocks, the stream is closed and the others continue on a
+/// new stream (L4).
 #[test]
-fn what_is_behind_one_that_blocks_goes_on_elsewhere() {
+fn heartbeats_behind_a_blocked_one_move_to_another_stream() {
     let begun = Instant::now();
-    let mut one = One::new(begun);
-    // Nothing is known of the first, and the second was answered just now.
+    let mut one = SingleClient::new(begun);
+    // Nothing is known about the first lease. The second was renewed just now.
     one.beat([1, 7], begun);
     assert_eq!(one.sent(), [1, 7]);
     let due = begun + limits::LEASE_BLOCKED;
@@ -249,16 +250,16 @@ fn what_is_behind_one_that_blocks_goes_on_elsewhere() {
     assert_eq!((sent, lanes), (vec![vec![1], vec![7]], 2));
 }
 
-/// A lease that was refused once ends no other's stream again, though it lives.
+/// A lease with a heartbeat that was refused once ends no shared stream again, although it is alive.
 #[test]
-fn who_is_refused_is_refused_alone() {
+fn refused_lease_is_isolated() {
     let begun = Instant::now();
-    let mut one = One::new(begun);
+    let mut one = SingleClient::new(begun);
     let other = StreamId {
         worker: 0,
         stream: 2,
     };
-    let beat = |one: &mut One| {
+    let beat = |one: &mut SingleClient| {
         one.hub.opened(other, PeerId { worker: 0, peer: 2 });
         one.hub.beat(other, 9, begun);
         one.hub.settle(begun);
@@ -271,9 +272,9 @@ fn who_is_refused_is_refused_alone() {
     while one.hub.next_action().is_some() {}
     one.hub.connected(lane, 1, begun);
     beat(&mut one);
-    // It is not asked about, and not sent where the others are.
+    // Its TTL is not checked, and its heartbeat is sent on a separate stream.
     let Some(Action::Connect { lane: apart, .. }) = one.hub.next_action() else {
-        panic!("a stream of its own");
+        panic!("no separate stream");
     };
     assert_ne!(apart, lane);
     assert_eq!(one.hub.next_action(), None);

@@ -1,5 +1,5 @@
-//! The committed code under `src/wire/pb/` is what `proto/` generates, so that a build needs no
-//! protobuf compiler and nobody edits the code by hand.
+//! Checks that the committed code under `src/wire/pb/` is generated from `proto/`, so that a build
+//! needs no protobuf compiler and the code is not edited by hand.
 //!
 //! After a change in `proto/`: `UPDATE_PROTO=1 cargo test --test proto_gen`, and commit the result.
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 #[test]
-fn committed_code_is_what_the_interface_files_generate() {
+fn committed_code_matches_the_proto_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let generated = tempfile::tempdir().unwrap();
     generate(&root.join("proto"), generated.path());
@@ -48,7 +48,7 @@ fn generate(proto: &Path, out: &Path) {
         .file_descriptor_set();
     prost_build::Config::new()
         .out_dir(out)
-        // A value is a slice of what was received, not a copy of it.
+        // Bytes fields are slices of the received message, not copies.
         .bytes(["."])
         .compile_fds(descriptors)
         .unwrap();
@@ -58,13 +58,13 @@ fn generate(proto: &Path, out: &Path) {
         let code = fs::read_to_string(&path).unwrap();
         let head = format!(
             "//! Messages of package `{package}`, generated from `proto/` by \
-             `tests/proto_gen.rs`: not to be edited.\n\n"
+             `tests/proto_gen.rs`. Do not edit.\n\n"
         );
         fs::write(&path, head + &code).unwrap();
     }
 }
 
-/// The names of the files in a folder with this extension, sorted.
+/// Returns the names of the files in a folder with this extension, sorted.
 fn names(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let mut names: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()

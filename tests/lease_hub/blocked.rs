@@ -1,4 +1,4 @@
-//! A hub and a simulated etcd by the clock: how long heartbeats wait.
+//! A lease hub and a simulated etcd in simulated time: how long heartbeats wait.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -8,90 +8,92 @@ use bytes::Bytes;
 use etcd_edge::limits;
 use etcd_edge::state_machine::lease::{Action, Examined, Hub, PeerId, StreamId};
 
-/// How long the world runs.
+/// Duration of the simulation.
 const RUN: Duration = Duration::from_secs(30);
 
 /// Time to live of every lease.
 const TTL: Duration = Duration::from_secs(3);
 
-/// From where on leases expire: each is renewed in its time, and again when it is over; it is revoked
-/// late.
+/// Leases from this id on expire: each is renewed once in time, and again after it expired. It is
+/// revoked late.
 const EXPIRED: i64 = 1_000_000;
 
-/// How long etcd takes to revoke a lease: so long does a heartbeat for it block.
+/// Time etcd takes to revoke an expired lease. A heartbeat for it blocks that long.
 const BLOCKS: Duration = Duration::from_secs(5);
 
-/// The longest that one of `leases` waited that are renewed each second by clients of ten connections,
-/// beside one client that renews expired leases if there is `trouble`; and the most lanes. They come
-/// one by one or all at once.
+/// Returns the longest wait and the maximum number of upstream streams.
+///
+/// `leases` leases are renewed each second by the clients of ten connections, one by one or all
+/// `together`. With `trouble`, another client renews expired leases.
 pub(crate) fn longest_wait(leases: usize, trouble: bool, together: bool) -> (Duration, usize) {
-    let mut world = World::new(Duration::from_micros(200));
-    world.leases(leases, together);
+    let mut sim = Simulation::new(Duration::from_micros(200));
+    sim.leases(leases, together);
     if trouble {
-        world.plan(Duration::from_millis(500), What::Early(0));
+        sim.plan(Duration::from_millis(500), Event::RenewInTime(0));
     }
-    world.run();
-    (world.longest, world.most_lanes)
+    sim.run();
+    (sim.longest, sim.most_streams)
 }
 
-/// The longest that one waited who begins to renew a lease of his own, at any time, while each of so many
-/// connections renews one that has expired.
+/// Returns the longest wait of clients that begin to renew a lease at any time, while each of
+/// `expired` connections renews an expired lease.
 pub(crate) fn newcomers(expired: usize) -> Duration {
-    let mut world = World::new(Duration::from_micros(200));
+    let mut sim = Simulation::new(Duration::from_micros(200));
     for n in 0..expired as i64 {
         let lease = EXPIRED + n;
-        world.open(lease, 1_000 + n as u64);
-        world.plan(Duration::from_millis(500), What::Late(n));
+        sim.open(lease, 1_000 + n as u64);
+        sim.plan(Duration::from_millis(500), Event::RenewExpired(n));
     }
     for n in 0..100 {
-        world.open(n, n as u64);
-        world.plan(Duration::from_millis(40 * n as u64), What::Beat(n));
+        sim.open(n, n as u64);
+        sim.plan(Duration::from_millis(40 * n as u64), Event::Heartbeat(n));
     }
-    world.run();
-    world.longest
+    sim.run();
+    sim.longest
 }
 
-/// The longest wait, and the most lanes, when each heartbeat takes etcd so long.
-pub(crate) fn crowd(leases: usize, each: Duration) -> (Duration, usize) {
-    let mut world = World::new(each);
-    world.leases(leases, false);
-    world.run();
-    (world.longest, world.most_lanes)
+/// Returns the longest wait and the maximum number of upstream streams when etcd takes `each` per
+/// heartbeat.
+pub(crate) fn slow_etcd(leases: usize, each: Duration) -> (Duration, usize) {
+    let mut sim = Simulation::new(each);
+    sim.leases(leases, false);
+    sim.run();
+    (sim.longest, sim.most_streams)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum Event {
     /// A client renews its lease.
-    Beat(i64),
-    /// One renews a lease in its time; the next one's turn comes soon.
-    Early(i64),
-    /// The same lease, when its time is over.
-    Late(i64),
-    /// etcd has worked at the first heartbeat of a lane's stream.
-    Work(u64, u64),
-    /// It says how long a lease has.
-    Word(i64),
+    Heartbeat(i64),
+    /// A client renews a lease before it expires. The next such lease follows soon.
+    RenewInTime(i64),
+    /// The client renews the same lease after it expired.
+    RenewExpired(i64),
+    /// etcd has processed the first heartbeat of a stream.
+    Processed(u64, u64),
+    /// etcd returns the TTL of a lease.
+    TtlResponse(i64),
 }
 
-struct Lane {
+struct EtcdStream {
     generation: u64,
-    way: VecDeque<i64>,
+    queue: VecDeque<i64>,
 }
 
-struct World {
+struct Simulation {
     hub: Hub,
     begun: Instant,
     now: Duration,
-    /// How long etcd takes for one.
+    /// Time etcd takes for one heartbeat.
     each: Duration,
-    plan: BinaryHeap<Reverse<(Duration, What)>>,
-    lanes: HashMap<u64, Lane>,
-    /// When each lease's heartbeat came that is not answered.
+    plan: BinaryHeap<Reverse<(Duration, Event)>>,
+    streams: HashMap<u64, EtcdStream>,
+    /// Arrival time of each lease's unanswered heartbeat.
     waits: HashMap<i64, Duration>,
-    /// When each expired lease is revoked.
+    /// Time at which each expired lease is revoked.
     revoked: HashMap<i64, Duration>,
     longest: Duration,
-    most_lanes: usize,
+    most_streams: usize,
 }
 
 fn stream(lease: i64) -> StreamId {
@@ -101,35 +103,35 @@ fn stream(lease: i64) -> StreamId {
     }
 }
 
-impl World {
-    fn new(each: Duration) -> World {
+impl Simulation {
+    fn new(each: Duration) -> Simulation {
         let begun = Instant::now();
-        World {
+        Simulation {
             hub: Hub::new(begun),
             begun,
             now: Duration::ZERO,
             each,
             plan: BinaryHeap::new(),
-            lanes: HashMap::new(),
+            streams: HashMap::new(),
             waits: HashMap::new(),
             revoked: HashMap::new(),
             longest: Duration::ZERO,
-            most_lanes: 0,
+            most_streams: 0,
         }
     }
 
-    fn plan(&mut self, after: Duration, what: What) {
-        self.plan.push(Reverse((self.now + after, what)));
+    fn plan(&mut self, after: Duration, event: Event) {
+        self.plan.push(Reverse((self.now + after, event)));
     }
 
-    /// So many, each of a stream of its own; spread over a second if not all at once.
+    /// Adds leases, each on its own client stream; spread over a second unless `together`.
     fn leases(&mut self, count: usize, together: bool) {
         for n in 0..count {
             let lease = n as i64;
             self.open(lease, n as u64 % 10);
             let first = Duration::from_secs(1) * n as u32 / count as u32;
             let first = if together { Duration::ZERO } else { first };
-            self.plan(first, What::Beat(lease));
+            self.plan(first, Event::Heartbeat(lease));
         }
     }
 
@@ -150,9 +152,9 @@ impl World {
                 (Some(next), _) => {
                     self.now = next;
                     while self.plan.peek().is_some_and(|Reverse((at, _))| *at == next)
-                        && let Some(Reverse((_, what))) = self.plan.pop()
+                        && let Some(Reverse((_, event))) = self.plan.pop()
                     {
-                        self.happen(what);
+                        self.process(event);
                     }
                 }
                 (None, Some(wake)) => self.now = wake.max(self.now),
@@ -160,67 +162,67 @@ impl World {
             }
             self.hub.settle(self.at());
             self.perform();
-            self.most_lanes = self.most_lanes.max(self.lanes.len());
+            self.most_streams = self.most_streams.max(self.streams.len());
         }
     }
 
-    fn happen(&mut self, what: What) {
-        match what {
-            What::Beat(lease) => {
-                // The one before is answered, or this one is late as well.
+    fn process(&mut self, event: Event) {
+        match event {
+            Event::Heartbeat(lease) => {
+                // Without a response to the previous heartbeat, that one counts.
                 self.waits.entry(lease).or_insert(self.now);
                 self.hub.beat(stream(lease), lease, self.at());
-                self.plan(Duration::from_secs(1), What::Beat(lease));
+                self.plan(Duration::from_secs(1), Event::Heartbeat(lease));
             }
-            What::Early(n) => {
+            Event::RenewInTime(n) => {
                 let lease = EXPIRED + n;
                 self.open(lease, 77);
                 self.hub.beat(stream(lease), lease, self.at());
-                // Just when the others come, if they come at once.
-                self.plan(TTL + Duration::from_millis(500), What::Late(n));
-                self.plan(Duration::from_millis(200), What::Early(n + 1));
+                // The same time as the other heartbeats, if those arrive together.
+                self.plan(TTL + Duration::from_millis(500), Event::RenewExpired(n));
+                self.plan(Duration::from_millis(200), Event::RenewInTime(n + 1));
             }
-            What::Late(n) => {
+            Event::RenewExpired(n) => {
                 let lease = EXPIRED + n;
                 self.revoked.insert(lease, self.now + BLOCKS);
                 self.hub.beat(stream(lease), lease, self.at());
             }
-            What::Work(lane, generation) => self.work(lane, generation),
-            What::Word(lease) => {
-                let asked = self.at() - self.each;
-                let word = match self.revoked.get(&lease) {
+            Event::Processed(stream, generation) => self.processed(stream, generation),
+            Event::TtlResponse(lease) => {
+                let sent = self.at() - self.each;
+                let result = match self.revoked.get(&lease) {
                     None => Examined::Lives(TTL),
                     Some(at) if *at > self.now => Examined::Doubtful,
                     Some(_) => Examined::Unknown,
                 };
-                self.hub.examined(lease, word, asked, self.at());
+                self.hub.examined(lease, result, sent, self.at());
             }
         }
     }
 
-    /// etcd answers the first of a stream, unless it blocks.
-    fn work(&mut self, id: u64, generation: u64) {
-        let Some(lane) = self.lanes.get_mut(&id) else {
+    /// Responds to the first heartbeat of a stream, unless it blocks.
+    fn processed(&mut self, id: u64, generation: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        if lane.generation != generation {
+        if stream.generation != generation {
             return;
         }
-        let Some(lease) = lane.way.front().copied() else {
+        let Some(lease) = stream.queue.front().copied() else {
             return;
         };
         let ttl = match self.revoked.get(&lease) {
             Some(at) if *at > self.now => {
                 let rest = *at - self.now;
-                self.plan(rest, What::Work(id, generation));
+                self.plan(rest, Event::Processed(id, generation));
                 return;
             }
             Some(_) => Duration::ZERO,
             None => TTL,
         };
-        lane.way.pop_front();
-        if !lane.way.is_empty() {
-            self.plan(self.each, What::Work(id, generation));
+        stream.queue.pop_front();
+        if !stream.queue.is_empty() {
+            self.plan(self.each, Event::Processed(id, generation));
         }
         let at = self.at();
         self.hub
@@ -233,29 +235,29 @@ impl World {
                 Action::Connect {
                     lane, generation, ..
                 } => {
-                    let way = VecDeque::new();
-                    self.lanes.insert(lane, Lane { generation, way });
+                    let queue = VecDeque::new();
+                    self.streams.insert(lane, EtcdStream { generation, queue });
                     let at = self.at();
                     self.hub.connected(lane, generation, at);
                     self.hub.settle(at);
                 }
                 Action::Close { lane } => {
-                    self.lanes.remove(&lane);
+                    self.streams.remove(&lane);
                 }
                 Action::Send { lane: id, leases } => {
                     assert!(leases.len() <= limits::LEASE_BATCH);
-                    let lane = self.lanes.get_mut(&id).unwrap();
-                    let generation = lane.generation;
-                    lane.way.extend(leases);
-                    self.plan(self.each, What::Work(id, generation));
+                    let stream = self.streams.get_mut(&id).unwrap();
+                    let generation = stream.generation;
+                    stream.queue.extend(leases);
+                    self.plan(self.each, Event::Processed(id, generation));
                 }
-                Action::Examine { lease } => self.plan(self.each, What::Word(lease)),
+                Action::Examine { lease } => self.plan(self.each, Event::TtlResponse(lease)),
                 Action::Answer { stream, .. } => {
                     if let Some(since) = self.waits.remove(&(stream.stream as i64)) {
                         self.longest = self.longest.max(self.now - since);
                     }
                 }
-                Action::End { .. } => panic!("nobody is to be sent away"),
+                Action::End { .. } => panic!("no client stream may end"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The health pages answer as Go's proxy does, and a storm of probes is a few reads to etcd.
+//! The health pages match those of Go's proxy, and many probes share a few reads at etcd.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use crate::support::release::NEWEST;
 
 const PAGES: [&str; 2] = ["/health", "/proxy/health"];
 
-/// What a probe goes by: status, `Allow`, body.
-fn seen(page: &HttpResponse) -> (u16, Option<String>, String) {
+/// Returns the parts of a response that a probe uses: status, `Allow`, body.
+fn relevant(page: &HttpResponse) -> (u16, Option<String>, String) {
     let allow = page.head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let is_allow = name.eq_ignore_ascii_case("allow");
@@ -22,17 +22,17 @@ fn seen(page: &HttpResponse) -> (u16, Option<String>, String) {
     (page.status, allow, page.body.clone())
 }
 
-/// Go's asks itself at the address it advertises.
+/// Starts Go's proxy. It sends its health check to the address it advertises.
 fn gos_proxy(cluster: &Cluster) -> Proxy {
     let address = format!("127.0.0.1:{}", ports::take());
     let advertise = format!("--advertise-client-url={address}");
     Proxy::start_go_at(cluster, address, &[advertise])
 }
 
-/// The page of both, asked at the same time, which answers as quickly as Go's.
+/// Requests a page from both proxies at the same time. Each must respond within 1.9 s.
 fn both(ours: &Proxy, gos: &Proxy, method: &str, path: &str) -> (HttpResponse, HttpResponse) {
     std::thread::scope(|scope| {
-        let ask = |proxy: &Proxy| {
+        let fetch = |proxy: &Proxy| {
             let begun = Instant::now();
             let page = http::request(proxy.address(), method, path).expect("a page");
             let took = begun.elapsed();
@@ -40,26 +40,26 @@ fn both(ours: &Proxy, gos: &Proxy, method: &str, path: &str) -> (HttpResponse, H
             assert!(took < limit, "{method} {path} took {took:?}: {}", page.body);
             page
         };
-        let gos = scope.spawn(move || ask(gos));
-        (ask(ours), gos.join().expect("no panic"))
+        let gos = scope.spawn(move || fetch(gos));
+        (fetch(ours), gos.join().expect("no panic"))
     })
 }
 
 fn assert_same(ours: &Proxy, gos: &Proxy, state: &str) {
-    // Both pages at once: where etcd does not answer each takes its second.
+    // Both pages are requested at once, because each takes a second when etcd does not respond.
     std::thread::scope(|scope| {
         for path in PAGES {
             scope.spawn(move || {
                 let (our, go) = both(ours, gos, "GET", path);
                 println!("{state} {path}: {} {}", our.status, our.body);
-                assert_eq!(seen(&our), seen(&go), "{state} {path}");
+                assert_eq!(relevant(&our), relevant(&go), "{state} {path}");
             });
         }
     });
 }
 
 #[test]
-fn health_pages_are_gos_to_the_byte() {
+fn health_pages_match_gos_proxy_exactly() {
     let mut cluster = Cluster::start(NEWEST, 1);
     let ours = Proxy::start(&cluster, &["--advertise-client-url="]);
     let gos = gos_proxy(&cluster);
@@ -68,19 +68,19 @@ fn health_pages_are_gos_to_the_byte() {
         for path in PAGES {
             let (our, go) = both(&ours, &gos, method, path);
             assert_eq!(our.status, 405, "{method} {path}");
-            assert_eq!(seen(&our), seen(&go), "{method} {path}");
+            assert_eq!(relevant(&our), relevant(&go), "{method} {path}");
         }
     }
     for path in ["/health/", "/healthz", "/proxy/healthy", "/proxy/health/"] {
         let (our, go) = both(&ours, &gos, "GET", path);
-        assert_eq!(seen(&our), seen(&go), "{path}");
+        assert_eq!(relevant(&our), relevant(&go), "{path}");
     }
     for path in ["/health?serializable=true", "/health?exclude=NOSPACE"] {
         let (our, go) = both(&ours, &gos, "GET", path);
-        assert_eq!(seen(&our), seen(&go), "{path}");
+        assert_eq!(relevant(&our), relevant(&go), "{path}");
     }
     cluster.stop(0);
-    // What was found a moment before counts for that moment.
+    // A result stays valid for a moment.
     std::thread::sleep(Duration::from_millis(300));
     assert_same(&ours, &gos, "stopped");
     cluster.resume(0);
@@ -90,27 +90,27 @@ fn health_pages_are_gos_to_the_byte() {
     cluster.restart(0);
     let until = Instant::now() + Duration::from_secs(20);
     while http::get(ours.address(), "/proxy/health").unwrap().status != 200 {
-        assert!(Instant::now() < until, "it does not recover");
+        assert!(Instant::now() < until, "no recovery");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 #[test]
-fn an_etcd_that_wants_a_user_is_healthy_unlike_to_gos_proxy() {
+fn etcd_with_auth_is_healthy_unlike_with_gos_proxy() {
     let cluster = Cluster::builder(NEWEST).auth().start();
     let ours = Proxy::start(&cluster, &["--advertise-client-url="]);
     let gos = gos_proxy(&cluster);
     for path in PAGES {
         let (our, go) = both(&ours, &gos, "GET", path);
-        let well = r#"{"health":"true","reason":""}"#.to_owned();
-        assert_eq!(seen(&our), (200, None, well), "{path}");
-        let ill = r#"{"health":"false","reason":"GET ERROR:etcdserver: user name is empty"}"#;
-        assert_eq!((go.status, go.body.trim_end()), (503, ill), "{path}");
+        let healthy = r#"{"health":"true","reason":""}"#.to_owned();
+        assert_eq!(relevant(&our), (200, None, healthy), "{path}");
+        let sick = r#"{"health":"false","reason":"GET ERROR:etcdserver: user name is empty"}"#;
+        assert_eq!((go.status, go.body.trim_end()), (503, sick), "{path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_probes_is_a_few_reads() {
+async fn many_probes_share_a_few_reads() {
     const PROBES: usize = 2_000;
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--workers=2"]);
@@ -124,9 +124,9 @@ async fn a_storm_of_probes_is_a_few_reads() {
     };
     assert_eq!(http::get(proxy.address(), "/health").unwrap().status, 200);
     let (ranges, watches) = (count("Range"), count("Watch"));
-    assert!(ranges > 0.0, "it counts");
+    assert!(ranges > 0.0, "a probe reads");
     let begun = Instant::now();
-    // By pages of either kind and by calls, over both workers.
+    // Probes by both pages and by gRPC, on both workers.
     let pages: Vec<_> = (0..8)
         .map(|n| {
             let address = proxy.address().to_owned();
@@ -142,7 +142,11 @@ async fn a_storm_of_probes_is_a_few_reads() {
         let client = Client::connect(proxy.address()).await;
         let checks = (0..PROBES / 8).map(|_| {
             let client = client.clone();
-            tokio::spawn(async move { client.unary(crate::calls::CHECK, Msg::new(), &[]).await })
+            tokio::spawn(async move {
+                client
+                    .unary(crate::grpc_health::CHECK, Msg::new(), &[])
+                    .await
+            })
         });
         for check in checks.collect::<Vec<_>>() {
             assert_eq!(check.await.unwrap().only(), b"\x08\x01");
@@ -154,7 +158,7 @@ async fn a_storm_of_probes_is_a_few_reads() {
     let took = begun.elapsed();
     let (ranges, watches) = (count("Range") - ranges, count("Watch") - watches);
     println!("{PROBES} probes in {took:?}: {ranges} ranges, {watches} watches at etcd");
-    // One every 250 ms, and one for what is left of each end.
+    // One read every 250 ms, plus one at each end of the interval.
     let most = took.as_secs_f64() * 4.0 + 2.0;
     assert!(
         ranges <= most && watches <= most,

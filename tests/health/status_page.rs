@@ -1,5 +1,5 @@
-//! The page for people, in a real browser: what it shows is what `/proxy/status` says, whatever clients call
-//! their keys; and it is there over TLS and HTTP/2 and on narrow screens.
+//! The status page in a real browser. It shows the data of `/proxy/status` for any keys of clients.
+//! It works over TLS and HTTP/2 and on narrow screens.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 use crate::support::tls::Tls;
 
-/// A key that would run a script, and another that would break out of an attribute or a string.
+/// A key that would run a script, and one that would end an attribute or a string.
 const HOSTILE: [&str; 2] = [
     "<img src=x onerror=\"document.title='caught'\"><script>document.title='caught'</script>",
     "\"'><svg onload=document.title='caught'></td></table>&lt;b&gt;`${1}`\\",
@@ -27,23 +27,23 @@ async fn watch(client: &Client, key: &str, end: &str) -> Call {
     }
     let mut call = client.call("/etcdserverpb.Watch/Watch", &[]).await;
     call.send(Msg::new().msg(1, create)).await;
-    assert!(call.next().await.is_some(), "it is created");
+    assert!(call.next().await.is_some(), "the watch is created");
     call
 }
 
 fn status(proxy: &Proxy) -> Value {
-    let page = http::get(proxy.address(), "/proxy/status").expect("the proxy's page");
+    let page = http::get(proxy.address(), "/proxy/status").expect("the status page");
     serde_json::from_str(&page.body).expect("JSON")
 }
 
-/// What stands in one of the tiles.
+/// Returns the text of a tile.
 fn tile(browser: &mut Browser, id: &str) -> String {
     let text = browser.eval(&format!("document.getElementById('{id}').textContent"));
     text.as_str().expect("text").trim().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
+async fn status_page_matches_the_json_and_shows_keys_as_text() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(
         &cluster,
@@ -68,13 +68,13 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
             .await
             .only();
     }
-    // The endpoint that serves fails, which is a switch to another.
-    let serving = status(&proxy)["endpoints"]
+    // The active endpoint fails, so another is selected.
+    let active = status(&proxy)["endpoints"]
         .as_array()
         .unwrap()
         .iter()
         .position(|e| e["state"] == "active");
-    cluster.kill(serving.expect("one serves"));
+    cluster.kill(active.expect("an active endpoint"));
     let put = Msg::new().bytes(1, "k");
     client.unary("/etcdserverpb.KV/Put", put, &[]).await;
 
@@ -82,7 +82,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     browser.set_viewport(1200, 1000, false);
     browser.open(&format!("http://{}/proxy/", proxy.address()));
     browser.wait("document.querySelectorAll('#ranges tbody tr').length === 3");
-    // It has looked twice, and found rates.
+    // Rates appear after the second fetch.
     browser.wait("document.getElementById('calls').textContent.startsWith('–') === false");
     let status = status(&proxy);
     assert_eq!(tile(&mut browser, "watches"), "18 : 3");
@@ -118,16 +118,16 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         assert_eq!((&row[0], &row[1]), (&of["endpoint"], &of["state"]));
         assert_eq!(row[4], of["failures"].to_string());
     }
-    let switches = browser.eval(&rows("endpoint-events"));
-    let (switches, told) = (
-        switches.as_array().unwrap(),
+    let events = browser.eval(&rows("endpoint-events"));
+    let (events, expected) = (
+        events.as_array().unwrap(),
         status["endpoint_events"].as_array().unwrap(),
     );
     assert!(
-        told.len() >= 3 && switches.len() == told.len().min(8),
-        "{told:?}"
+        expected.len() >= 3 && events.len() == expected.len().min(8),
+        "{expected:?}"
     );
-    for (row, of) in switches.iter().zip(told) {
+    for (row, of) in events.iter().zip(expected) {
         assert_eq!(row[1], of["endpoint"]);
         assert!(
             row[2]
@@ -138,11 +138,11 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         );
     }
     assert!(
-        told.iter().any(|s| s["selected"] == false) && told[0]["selected"] == true,
-        "{told:?}"
+        expected.iter().any(|s| s["selected"] == false) && expected[0]["selected"] == true,
+        "{expected:?}"
     );
 
-    // Keys are what they are, and nothing of them is markup.
+    // Keys appear as text, never as markup.
     let ranges = browser.eval(&rows("ranges"));
     let shown: Vec<&str> = ranges
         .as_array()
@@ -151,10 +151,10 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
         .map(|row| row[0].as_str().unwrap())
         .collect();
     for key in HOSTILE {
-        let told = key.as_bytes().escape_ascii().to_string();
-        assert!(shown.contains(&&told[..]), "{told}: {shown:?}");
+        let escaped = key.as_bytes().escape_ascii().to_string();
+        assert!(shown.contains(&&escaped[..]), "{escaped}: {shown:?}");
     }
-    assert_eq!(shown[0], "/registry/pods/", "the most watched comes first");
+    assert_eq!(shown[0], "/registry/pods/", "sorted by watchers");
     assert_eq!(browser.eval("document.title"), "serving · etcd-edge");
     assert_eq!(
         browser.eval(
@@ -169,7 +169,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
             .unwrap()
             .contains("<b>me</b>:1")
     );
-    // Were something to slip through, its script would not be run.
+    // The page's policy blocks a script even if markup with a script gets into the page.
     browser.eval(
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\">')",
     );
@@ -177,11 +177,11 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     let refused = browser
         .errors
         .iter()
-        .filter(|said| said.contains("Content Security Policy"));
+        .filter(|error| error.contains("Content Security Policy"));
     assert!(refused.count() > 0, "{:?}", browser.errors);
     browser.eval("document.body.lastElementChild.remove()");
 
-    // On a narrow screen nothing is cut off but what can be scrolled.
+    // On a narrow screen only scrollable parts are wider than the screen.
     browser.set_viewport(360, 800, true);
     assert_eq!(
         browser.eval("document.documentElement.scrollWidth <= 360"),
@@ -194,7 +194,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     browser.screenshot(&tmp.join("status-narrow.png"));
 
-    // Without scripts there is a word on where to look.
+    // Without scripts the page links to the JSON.
     browser.enable_scripts(false);
     browser.open(&format!("http://{}/proxy/", proxy.address()));
     browser.wait("document.querySelector('noscript p a').getAttribute('href') === '/proxy/status'");
@@ -202,7 +202,7 @@ async fn a_browser_shows_what_the_status_says_and_keys_as_text() {
 }
 
 #[test]
-fn the_page_is_there_over_tls_and_says_when_the_proxy_is_not() {
+fn status_page_works_over_tls_and_reports_a_lost_proxy() {
     let tls = Tls::generate();
     let mut proxy = Proxy::start_with(&[
         "--endpoints=127.0.0.1:1".to_owned(),
@@ -212,15 +212,15 @@ fn the_page_is_there_over_tls_and_says_when_the_proxy_is_not() {
     let mut browser = Browser::start();
     browser.open(&format!("https://{}/proxy/", proxy.address()));
     browser.wait("document.getElementById('state').textContent === 'no endpoint available'");
-    // Browsers speak HTTP/2 where they may.
-    let way = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
-    assert_eq!(browser.eval(way), "h2");
+    // Browsers use HTTP/2 when the server offers it.
+    let protocol = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
+    assert_eq!(browser.eval(protocol), "h2");
     proxy.process.kill();
     browser.wait("document.getElementById('trouble').hidden === false");
 }
 
 #[test]
-fn the_page_keeps_others_out() {
+fn status_page_has_strict_security_headers() {
     let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1"]);
     let page = http::get(proxy.address(), "/proxy/").unwrap();
     let head = page.head.to_ascii_lowercase();

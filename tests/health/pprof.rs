@@ -1,5 +1,5 @@
-//! `--enable-pprof`: profiles that `go tool pprof` reads, of a proxy that has something to do; and nothing
-//! without the flag.
+//! `--enable-pprof`: `go tool pprof` reads profiles of a busy proxy; without the flag there are no
+//! profiles.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ use crate::support::release::NEWEST;
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
 
-/// What Go's own tool says of a page or a file.
+/// Returns the output of Go's own tool for a URL or a file.
 fn pprof(arguments: &[&str], source: &str) -> String {
     let done = Command::new("go")
         .args(["tool", "pprof", "-symbolize=none"])
@@ -26,14 +26,14 @@ fn pprof(arguments: &[&str], source: &str) -> String {
         .env("PPROF_TMPDIR", env!("CARGO_TARGET_TMPDIR"))
         .output()
         .expect("this test needs Go on PATH");
-    let said = String::from_utf8_lossy(&done.stdout).into_owned();
-    let why = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{arguments:?}: {why}");
-    said
+    let output = String::from_utf8_lossy(&done.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{arguments:?}: {stderr}");
+    output
 }
 
-/// Whether the thread is there that takes a profile.
-fn is_taking(proxy: &Proxy) -> bool {
+/// Returns whether the thread that takes a profile is running.
+fn is_profiling(proxy: &Proxy) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.process.pid()));
     let mut tasks = tasks.expect("a live process").flatten();
     tasks.any(|task| {
@@ -43,13 +43,13 @@ fn is_taking(proxy: &Proxy) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
+async fn go_tool_reads_cpu_and_heap_profiles() {
     let cluster = Cluster::start(NEWEST, 1);
     let flags = ["--enable-pprof", "--workers=2", "--cache-max-age=1h"];
     let proxy = Proxy::start(&cluster, &flags);
     let at = |page: &str| format!("http://{}/debug/pprof/{page}", proxy.address());
     let client = Client::connect(proxy.address()).await;
-    // Forty kept answers of 100 kB are what it holds.
+    // Forty cached responses of 100 kB dominate the memory in use.
     for n in 0..40 {
         let key = format!("k{n}");
         let put = Msg::new().bytes(1, &key).bytes(2, vec![7; 100_000]);
@@ -76,12 +76,12 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
         pprof(&["-proto", "-output", &file], &profile);
         file
     });
-    // Meanwhile there is no other.
-    while !is_taking(&proxy) {
+    // Meanwhile a second profile is refused.
+    while !is_profiling(&proxy) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let another = get(proxy.address(), "/debug/pprof/profile?seconds=1").unwrap();
-    assert_eq!(another.status, 503, "two are taken at the same time");
+    assert_eq!(another.status, 503, "two profiles at the same time");
     let file = taken.await.unwrap();
     busy.abort();
     let top = pprof(&["-top", "-cum", "-nodecount=100000"], &file);
@@ -97,7 +97,7 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
     ] {
         assert!(
             !top.contains(own),
-            "the profile shows who takes it: {own}:\n{top}"
+            "the profile contains the profiler: {own}:\n{top}"
         );
     }
 
@@ -113,7 +113,7 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
         .lines()
         .find_map(|line| line.split_once("% of ")?.1.strip_suffix("kB total"));
     let total: f64 = total.and_then(|kb| kb.parse().ok()).expect("a total");
-    // 4 MB are known to be there, and chance has its part.
+    // At least 4 MB are in use. Heap profiles are sampled, so the bounds are wide.
     assert!((2_000.0..20_000.0).contains(&total), "{total} kB");
     let allocs = get(proxy.address(), "/debug/pprof/allocs").unwrap();
     assert!(
@@ -142,17 +142,17 @@ async fn gos_tool_reads_where_time_goes_and_who_holds_memory() {
     let page = request(proxy.address(), "POST", "/debug/pprof/heap").unwrap();
     assert_eq!(page.status, 405);
     let page = get(proxy.address(), "/debug/pprof").unwrap();
-    let there = page.head.contains("location: /debug/pprof/\r\n");
-    assert!(page.status == 301 && there, "{}", page.head);
+    let redirects = page.head.contains("location: /debug/pprof/\r\n");
+    assert!(page.status == 301 && redirects, "{}", page.head);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_profile_ends_with_its_client_and_with_the_process() {
+async fn profile_ends_with_its_client_and_with_the_process() {
     let mut proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1", "--enable-pprof"]);
     let stream = TcpStream::connect(proxy.address()).await.unwrap();
     let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let mut ask = || {
+    let mut start_profile = || {
         let page = "http://localhost/debug/pprof/profile?seconds=300";
         let request = http::Request::get(page).body(()).unwrap();
         send.send_request(request, true).unwrap().0
@@ -163,20 +163,20 @@ async fn a_profile_ends_with_its_client_and_with_the_process() {
             .status
             == 200
     };
-    let left = ask();
-    while !is_taking(&proxy) {
+    let cancelled = start_profile();
+    while !is_profiling(&proxy) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // Not even after one was refused.
+    // A refused request does not end the running profile.
     assert!(!free() && !free());
-    drop(left);
+    drop(cancelled);
     let until = Instant::now() + Duration::from_secs(10);
     while !free() {
-        assert!(Instant::now() < until, "it goes on for nobody");
+        assert!(Instant::now() < until, "the profile outlives its client");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let _stays = ask();
-    while !is_taking(&proxy) {
+    let _open = start_profile();
+    while !is_profiling(&proxy) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     proxy.process.signal("TERM");
@@ -184,7 +184,7 @@ async fn a_profile_ends_with_its_client_and_with_the_process() {
 }
 
 #[test]
-fn without_the_flag_there_are_none() {
+fn profiles_are_absent_without_the_flag() {
     let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1"]);
     for page in [
         "",

@@ -1,5 +1,5 @@
-//! `grpc.health.v1` on the client port, answered by the proxy: beside what etcd says itself, while etcd is
-//! there, while it is not, and while the proxy ends.
+//! `grpc.health.v1` on the client port, served by the proxy: compared with etcd's own responses,
+//! with and without a running etcd, and while the proxy stops.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ const SERVING: &[u8] = b"\x08\x01";
 const NOT_SERVING: &[u8] = b"\x08\x02";
 const SERVICE_UNKNOWN: &[u8] = b"\x08\x03";
 
-fn of(service: &str) -> Msg {
+fn request(service: &str) -> Msg {
     match service {
         "" => Msg::new(),
         _ => Msg::new().bytes(1, service),
@@ -29,32 +29,32 @@ fn of(service: &str) -> Msg {
 
 async fn watch(client: &Client, service: &str) -> Call {
     let mut call = client.call(WATCH, &[]).await;
-    call.send(of(service)).await;
+    call.send(request(service)).await;
     call.half_close();
     call
 }
 
-async fn says(call: &mut Call, limit: Duration) -> Option<Bytes> {
+async fn next(call: &mut Call, limit: Duration) -> Option<Bytes> {
     tokio::time::timeout(limit, call.next())
         .await
-        .expect("a word in time")
+        .expect("a message in time")
 }
 
 const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn check_and_watch_are_etcds_where_etcd_knows_the_name() {
+async fn check_and_watch_match_etcd_for_names_it_knows() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
         let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
         let direct = Client::connect(&cluster.endpoint(0)).await;
         let through = Client::connect(proxy.address()).await;
         for service in ["", "no.such.Service", "etcd", "grpc.health.v1.Health"] {
-            let mut told = Vec::new();
+            let mut replies = Vec::new();
             for client in [&direct, &through] {
-                told.push(client.unary(CHECK, of(service), &[]).await);
+                replies.push(client.unary(CHECK, request(service), &[]).await);
             }
-            assert_eq!(told[0], told[1], "{version} {service:?}");
+            assert_eq!(replies[0], replies[1], "{version} {service:?}");
             for client in [&direct, &through] {
                 let mut watch = watch(client, service).await;
                 let want = match service {
@@ -62,26 +62,28 @@ async fn check_and_watch_are_etcds_where_etcd_knows_the_name() {
                     _ => SERVICE_UNKNOWN,
                 };
                 assert_eq!(
-                    says(&mut watch, SOON).await.unwrap(),
+                    next(&mut watch, SOON).await.unwrap(),
                     want,
                     "{version} {service}"
                 );
             }
         }
-        // etcd has no names but the empty one; here each of its services has the health of the whole.
+        // etcd knows only the empty name. The proxy reports its overall health for each etcd
+        // service.
         for service in [
             "etcdserverpb.KV",
             "etcdserverpb.Lease",
             "v3lockpb.Lock",
             "etcd-edge",
         ] {
-            let reply = direct.unary(CHECK, of(service), &[]).await;
+            let reply = direct.unary(CHECK, request(service), &[]).await;
             assert_eq!(reply.code(), Some(5), "{version} {service}");
-            assert_eq!(through.unary(CHECK, of(service), &[]).await.only(), SERVING);
+            let reply = through.unary(CHECK, request(service), &[]).await;
+            assert_eq!(reply.only(), SERVING);
         }
-        // Who shares nothing is etcd's to answer.
-        let alone = [("etcd-edge-bypass", "1")];
-        let reply = through.unary(CHECK, of("etcd-edge"), &alone).await;
+        // Calls that bypass sharing are forwarded to etcd.
+        let bypass = [("etcd-edge-bypass", "1")];
+        let reply = through.unary(CHECK, request("etcd-edge"), &bypass).await;
         assert_eq!(reply.code(), Some(5), "{version}");
         let list = through.unary(LIST, Msg::new(), &[]).await;
         assert!(list.only().len() > 100, "{list:?}");
@@ -96,29 +98,29 @@ async fn check_and_watch_are_etcds_where_etcd_knows_the_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_is_open_in_a_namespace_and_to_nobody_in_particular() {
+async fn health_needs_no_credentials_in_a_namespace() {
     let cluster = Cluster::builder(NEWEST).auth().start();
     let proxy = Proxy::start(&cluster, &["--namespace=app/"]);
     let client = Client::connect(proxy.address()).await;
-    assert_eq!(client.unary(CHECK, of(""), &[]).await.only(), SERVING);
+    assert_eq!(client.unary(CHECK, request(""), &[]).await.only(), SERVING);
     let mut watch = watch(&client, "").await;
-    assert_eq!(says(&mut watch, SOON).await.unwrap(), SERVING);
+    assert_eq!(next(&mut watch, SOON).await.unwrap(), SERVING);
 }
 
-/// In the metrics and in the access log.
+/// Checks the metrics and the access log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn words_to_who_watches_are_counted() {
+async fn messages_of_health_watches_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("calls.log");
     let access_log = format!("--access-log={}", log.display());
-    // Whether the process is there is nothing to ask etcd for.
+    // The service `etcd-edge` is the process itself, so no etcd is needed.
     let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1", &access_log]);
     let client = Client::connect(proxy.address()).await;
     let mut watch = watch(&client, "etcd-edge").await;
-    assert_eq!(says(&mut watch, SOON).await.unwrap(), SERVING);
-    for way in ["received", "sent"] {
+    assert_eq!(next(&mut watch, SOON).await.unwrap(), SERVING);
+    for direction in ["received", "sent"] {
         let name = format!(
-            "grpc_server_msg_{way}_total{{grpc_method=\"Watch\",\
+            "grpc_server_msg_{direction}_total{{grpc_method=\"Watch\",\
              grpc_service=\"grpc.health.v1.Health\",grpc_type=\"server_stream\"}}"
         );
         wait_metric(proxy.address(), &name, SOON, |n| n == 1.0);
@@ -144,7 +146,7 @@ async fn words_to_who_watches_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_watches_is_told_when_etcd_goes_and_comes_and_when_the_proxy_ends() {
+async fn health_watches_report_outages_and_the_end_of_the_proxy() {
     let mut cluster = Cluster::start(NEWEST, 1);
     let mut proxy = Proxy::start(&cluster, &["--workers=2"]);
     let mut watches = Vec::new();
@@ -157,36 +159,35 @@ async fn who_watches_is_told_when_etcd_goes_and_comes_and_when_the_proxy_ends() 
         processes.push(watch(&client, "etcd-edge").await);
     }
     let mut unknown = watch(&Client::connect(proxy.address()).await, "x.Y").await;
-    assert_eq!(says(&mut unknown, SOON).await.unwrap(), SERVICE_UNKNOWN);
+    assert_eq!(next(&mut unknown, SOON).await.unwrap(), SERVICE_UNKNOWN);
     for watch in watches.iter_mut().chain(&mut processes) {
-        assert_eq!(says(watch, SOON).await.unwrap(), SERVING);
+        assert_eq!(next(watch, SOON).await.unwrap(), SERVING);
     }
     let client = Client::connect(proxy.address()).await;
     cluster.kill(0);
     let begun = Instant::now();
     for watch in &mut watches {
-        assert_eq!(says(watch, SOON).await.unwrap(), NOT_SERVING);
+        assert_eq!(next(watch, SOON).await.unwrap(), NOT_SERVING);
     }
-    println!("told that etcd is gone after {:?}", begun.elapsed());
-    assert_eq!(client.unary(CHECK, of(""), &[]).await.only(), NOT_SERVING);
-    assert_eq!(
-        client.unary(CHECK, of("etcd-edge"), &[]).await.only(),
-        SERVING
-    );
+    println!("outage reported after {:?}", begun.elapsed());
+    let reply = client.unary(CHECK, request(""), &[]).await;
+    assert_eq!(reply.only(), NOT_SERVING);
+    let reply = client.unary(CHECK, request("etcd-edge"), &[]).await;
+    assert_eq!(reply.only(), SERVING);
     cluster.restart(0);
     cluster.wait_healthy(0);
     let begun = Instant::now();
     for watch in &mut watches {
-        assert_eq!(says(watch, SOON).await.unwrap(), SERVING);
+        assert_eq!(next(watch, SOON).await.unwrap(), SERVING);
     }
-    println!("told that etcd is back after {:?}", begun.elapsed());
-    // The process was there all the while: its next word is of its end.
+    println!("recovery reported after {:?}", begun.elapsed());
+    // The state of the process did not change, so its next message is about the end.
     proxy.process.signal("TERM");
     for watch in watches.iter_mut().chain(&mut processes) {
-        assert_eq!(says(watch, SOON).await.unwrap(), NOT_SERVING);
-        assert_eq!(says(watch, SOON).await, None);
+        assert_eq!(next(watch, SOON).await.unwrap(), NOT_SERVING);
+        assert_eq!(next(watch, SOON).await, None);
     }
-    assert_eq!(says(&mut unknown, SOON).await, None);
+    assert_eq!(next(&mut unknown, SOON).await, None);
     for watch in watches.into_iter().chain(processes).chain([unknown]) {
         assert_eq!(watch.finish().await.code(), Some(14));
     }
@@ -194,7 +195,7 @@ async fn who_watches_is_told_when_etcd_goes_and_comes_and_when_the_proxy_ends() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_that_watch_are_one_probe_a_second_and_none_when_they_are_gone() {
+async fn many_health_watches_share_one_probe_a_second() {
     const WATCHES: usize = 5_000;
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--workers=2"]);
@@ -217,21 +218,21 @@ async fn thousands_that_watch_are_one_probe_a_second_and_none_when_they_are_gone
         clients.push(client);
     }
     for watch in &mut watches {
-        assert_eq!(says(watch, SOON).await.unwrap(), SERVING);
+        assert_eq!(next(watch, SOON).await.unwrap(), SERVING);
     }
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let (asked, took) = (ranges() - before, begun.elapsed());
-    println!("{WATCHES} watches: {asked} ranges in {took:?}");
-    // While they come each may ask, at most every 250 ms; then there is one a second.
+    let (sent, took) = (ranges() - before, begun.elapsed());
+    println!("{WATCHES} watches: {sent} ranges in {took:?}");
+    // New watches may cause a read at most every 250 ms; later there is one each second.
     assert!(
-        asked <= (took.as_secs_f64() - 1.5) * 4.0 + 5.0,
-        "{asked} in {took:?}"
+        sent <= (took.as_secs_f64() - 1.5) * 4.0 + 5.0,
+        "{sent} in {took:?}"
     );
     drop(watches);
     drop(clients);
-    // The one under way, and the last look.
+    // Time for the read in progress and the last periodic one.
     tokio::time::sleep(Duration::from_millis(1300)).await;
     let before = ranges();
     tokio::time::sleep(Duration::from_millis(1300)).await;
-    assert_eq!(ranges() - before, 0.0, "nobody asks any more");
+    assert_eq!(ranges() - before, 0.0, "reads without any watch");
 }
