@@ -64,7 +64,8 @@ merge() {
             return
         fi
     done
-    die "no llvm-profdata can read the counts of $(rustc --version): run rustup component add llvm-tools"
+    die "no llvm-profdata can read the counts of $(rustc --version);" \
+        "to install one: rustup component add llvm-tools"
 }
 
 # build FLAGS FOLDER: with --target the flags apply only to the program, not to build scripts.

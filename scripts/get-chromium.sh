@@ -17,6 +17,7 @@ if [[ ${1:-} == --install ]]; then
     install_packages chromium-headless-shell || install_packages chromium
     exit
 fi
-echo "get-chromium: no Chromium browser; to install one: $(install_command chromium-headless-shell)" >&2
-echo "get-chromium: on a Debian release without that package: $(install_command chromium)" >&2
+say() { printf 'get-chromium: %s\n' "$*" >&2; }
+say "no Chromium browser; to install one: $(install_command chromium-headless-shell)"
+say "on a Debian release without that package: $(install_command chromium)"
 exit 1

