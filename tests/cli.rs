@@ -1,11 +1,11 @@
 //! Command line: arguments in, a configuration or a one-line error out.
 
-#[path = "cli/file.rs"]
-mod file;
-#[path = "cli/shells.rs"]
-mod shells;
-#[path = "cli/shipped.rs"]
-mod shipped;
+#[path = "cli/completions.rs"]
+mod completions;
+#[path = "cli/config_file.rs"]
+mod config_file;
+#[path = "cli/shipped_files.rs"]
+mod shipped_files;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -309,7 +309,7 @@ fn any_client_tls_flag_makes_endpoints_without_scheme_tls() {
 #[test]
 fn errors_name_the_flag_and_the_value() {
     for (flags, expected) in [
-        ("--listen-addr=a", "--listen-addr=a: not host:port"),
+        ("--listen-addr=a", "--listen-addr=a: must be host:port"),
         (
             "--listen-addr=a:65536",
             "--listen-addr=a:65536: the port must be a number from 0 to 65535",
@@ -363,7 +363,7 @@ fn errors_name_the_flag_and_the_value() {
             "--drain-timeout=-5s",
             "--drain-timeout=-5s: must not be negative",
         ),
-        ("--workers=2000", "--workers=2000: more than 1024"),
+        ("--workers=2000", "--workers=2000: must be at most 1024"),
         (
             "--tls-min-version=1.2",
             "--tls-min-version=1.2: must be TLS1.2 or TLS1.3",
@@ -386,7 +386,7 @@ fn errors_name_the_flag_and_the_value() {
         ),
         (
             "--metrics-addr=http://a",
-            "--metrics-addr=http://a: not host:port",
+            "--metrics-addr=http://a: must be host:port",
         ),
         (
             "--metrics-addr=http://a:1/metrics",
@@ -396,22 +396,19 @@ fn errors_name_the_flag_and_the_value() {
             "--metrics-addr=https://a:1",
             "--metrics-addr=https://a:1: needs --cert-file and --key-file, or --auto-tls",
         ),
-        ("--cert", "--cert: a value is needed"),
+        ("--cert", "--cert: missing value"),
         ("--nothing=1", "--nothing=1: unknown flag"),
         ("-d", "-d: unknown flag"),
         ("--=1", "--=1: unknown flag"),
         ("---debug", "---debug: unknown flag"),
         ("--experimental-debug", "--experimental-debug: unknown flag"),
         ("--help=1", "--help=1: unknown flag"),
-        ("stray", "\"stray\": an argument that belongs to no flag"),
-        ("-", "\"-\": an argument that belongs to no flag"),
-        (
-            "-- --debug",
-            "\"--debug\": an argument that belongs to no flag",
-        ),
+        ("stray", "\"stray\": unexpected argument"),
+        ("-", "\"-\": unexpected argument"),
+        ("-- --debug", "\"--debug\": unexpected argument"),
         (
             "--debug false",
-            "\"false\": an argument that belongs to no flag; write a boolean as --flag or --flag=false",
+            "\"false\": unexpected argument; write a boolean as --flag or --flag=false",
         ),
     ] {
         assert_eq!(parse_error(&format!("start {flags}")), expected);
@@ -449,7 +446,7 @@ fn endpoint_policy_and_weights_are_validated() {
     for (flags, expected) in [
         (
             "--endpoint-policy=fastest",
-            "--endpoint-policy=fastest: not one of random, round-robin, weighted, least-loaded, leader",
+            "--endpoint-policy=fastest: must be one of random, round-robin, weighted, least-loaded, leader",
         ),
         (
             "--endpoint-weights=a:1=2",
@@ -457,11 +454,11 @@ fn endpoint_policy_and_weights_are_validated() {
         ),
         (
             "--endpoint-policy=weighted --endpoint-weights=a:1",
-            "--endpoint-weights=a:1: not HOST:PORT=WEIGHT",
+            "--endpoint-weights=a:1: must be HOST:PORT=WEIGHT",
         ),
         (
             "--endpoint-policy=weighted --endpoint-weights=a:1=0",
-            "--endpoint-weights=a:1=0: a weight is a number from 1 to 1000",
+            "--endpoint-weights=a:1=0: the weight must be a number from 1 to 1000",
         ),
         (
             "--endpoint-policy=weighted --endpoint-weights=a:x=5",
@@ -477,9 +474,9 @@ fn leasing_prefix_is_refused_with_a_reason() {
     for spelling in ["leasing-prefix", "experimental-leasing-prefix"] {
         assert_eq!(
             parse_error(&format!("start --{spelling}=p")),
-            "--experimental-leasing-prefix=p: refused: whoever writes these keys would have to go \
-             through the same leases, and one proxy that is cut off would stop them all for as long \
-             as its lease lives; reads are shared and kept without it"
+            "--experimental-leasing-prefix=p: refused: every writer of these keys would have to use \
+             the same leases, and a proxy that is cut off would block all writes until its lease \
+             expires; the proxy shares and caches reads without leases"
         );
         assert_eq!(config(&format!("start --{spelling}=")), config("start"));
     }
@@ -538,7 +535,7 @@ fn impossible_tls_settings_are_refused() {
         ),
         (
             "--auto-tls --self-signed-cert-validity=1001",
-            "--self-signed-cert-validity=1001: more than 1000",
+            "--self-signed-cert-validity=1001: must be at most 1000",
         ),
         // A list accumulates, so a later empty value removes nothing.
         (
@@ -547,12 +544,12 @@ fn impossible_tls_settings_are_refused() {
         ),
         (
             "--listen-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256",
-            "--listen-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256: it has no forward secrecy, so \
-             it is not offered here",
+            "--listen-cipher-suites=TLS_RSA_WITH_AES_128_GCM_SHA256: no forward secrecy, not \
+             supported",
         ),
         (
             "--listen-cipher-suites=TLS_AES_128_GCM_SHA256 --tls-max-version=TLS1.2",
-            "--listen-cipher-suites=TLS_AES_128_GCM_SHA256: none is of TLS 1.2, and \
+            "--listen-cipher-suites=TLS_AES_128_GCM_SHA256: none is a TLS 1.2 suite, and \
              --tls-max-version=TLS1.2",
         ),
         (
@@ -595,16 +592,16 @@ fn unknown_commands_are_reported() {
     );
     assert_eq!(
         parse_error("stop"),
-        "\"stop\": no such command; etcd-edge help lists them"
+        "\"stop\": unknown command; etcd-edge help lists the commands"
     );
     assert_eq!(
         parse_error("grpc-proxy stop"),
-        "\"grpc-proxy stop\": no such command; etcd-edge help lists them"
+        "\"grpc-proxy stop\": unknown command; etcd-edge help lists the commands"
     );
-    assert_eq!(parse_error("version now"), "\"now\": an argument too many");
+    assert_eq!(parse_error("version now"), "\"now\": unexpected argument");
     assert_eq!(
         parse_error("help me"),
-        "\"me\": no such command; etcd-edge help lists them"
+        "\"me\": unknown command; etcd-edge help lists the commands"
     );
 }
 

@@ -1,16 +1,16 @@
-//! Heartbeats of many clients on few streams, in front of real etcd: by etcd's own count, beside
-//! clients that hurt themselves, with users, and while members fail (L1 to L4).
+//! Heartbeats of many clients on few upstream streams, with a real etcd: counted by etcd itself,
+//! beside clients that block their streams, with several users, and while members fail (L1 to L4).
 
 mod support;
 
-#[path = "leases/failing.rs"]
-mod failing;
+#[path = "leases/blocking.rs"]
+mod blocking;
+#[path = "leases/failover.rs"]
+mod failover;
+#[path = "leases/identities.rs"]
+mod identities;
 #[path = "leases/sharing.rs"]
 mod sharing;
-#[path = "leases/trouble.rs"]
-mod trouble;
-#[path = "leases/users.rs"]
-mod users;
 
 use support::cluster::Cluster;
 use support::grpc::Client;
@@ -22,7 +22,7 @@ fn scene(version: &str, members: usize) -> (Cluster, Proxy) {
     (cluster, proxy)
 }
 
-/// So many connections, which the proxy spreads over its workers.
+/// Opens connections, which the proxy spreads over its workers.
 async fn clients(address: &str, count: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -31,7 +31,7 @@ async fn clients(address: &str, count: usize) -> Vec<Client> {
     clients
 }
 
-/// So many leases, granted side by side: the first is not to be over before the last is there.
+/// Grants leases in parallel, so that the first does not expire before the last is granted.
 async fn leases(client: &Client, ttl: i64, count: usize) -> Vec<i64> {
     let grants = (0..50).map(|n| {
         let client = client.clone();

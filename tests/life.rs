@@ -1,21 +1,21 @@
-//! From the first log line to the last call: starting, being told to stop, what stops a start, and
-//! the HTTP pages, the logs and the traces all the while (S2, E4).
+//! The process from start to stop: the ready line, start errors, shutdown, and the HTTP pages, logs
+//! and traces in between (S2, E4).
 
 mod support;
 
-#[path = "life/check.rs"]
-mod check;
-#[path = "life/pages.rs"]
-mod pages;
-#[path = "life/records.rs"]
-mod records;
-#[path = "life/spans.rs"]
-mod spans;
+#[path = "life/access_log.rs"]
+mod access_log;
+#[path = "life/check_config.rs"]
+mod check_config;
+#[path = "life/http_pages.rs"]
+mod http_pages;
 #[path = "life/start.rs"]
 mod start;
 #[path = "life/stop.rs"]
 mod stop;
-#[path = "life/unit.rs"]
-mod unit;
+#[path = "life/systemd.rs"]
+mod systemd;
+#[path = "life/traces.rs"]
+mod traces;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";

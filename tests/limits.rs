@@ -1,24 +1,24 @@
-//! What no client can do to the proxy: every bound of S1 met on purpose, and the neighbours who do not
-//! notice.
+//! Limits against clients: each limit of S1 is reached on purpose, and other clients are not
+//! affected.
 //!
-//! Bounds of a minute are met with `ETCD_EDGE_LONG=1` only.
+//! Limits of a minute are reached only with `ETCD_EDGE_LONG=1`.
 
 mod support;
 
-#[path = "limits/dials.rs"]
-mod dials;
+#[path = "limits/client_pings.rs"]
+mod client_pings;
+#[path = "limits/dial_keepalive.rs"]
+mod dial_keepalive;
 #[path = "limits/floods.rs"]
 mod floods;
 #[path = "limits/memory.rs"]
 mod memory;
-#[path = "limits/messages.rs"]
-mod messages;
-#[path = "limits/pings.rs"]
-mod pings;
+#[path = "limits/message_size.rs"]
+mod message_size;
 #[path = "limits/requests.rs"]
 mod requests;
-#[path = "limits/times.rs"]
-mod times;
+#[path = "limits/timeouts.rs"]
+mod timeouts;
 
 use support::grpc::Client;
 use support::proxy::Proxy;
@@ -35,7 +35,7 @@ const RESOURCE_EXHAUSTED: Option<u32> = Some(8);
 /// ENHANCE_YOUR_CALM.
 const CALM: u32 = 11;
 
-/// A scripted etcd, a proxy with these flags before it, and a well-behaved client.
+/// Starts a scripted etcd, a proxy with these flags, and a well-behaved client.
 async fn scene(flags: &[&str]) -> (ScriptedEtcd, Proxy, Client) {
     let etcd = ScriptedEtcd::start(1).await;
     let mut all = vec![etcd.flag()];
@@ -45,7 +45,7 @@ async fn scene(flags: &[&str]) -> (ScriptedEtcd, Proxy, Client) {
     (etcd, proxy, client)
 }
 
-/// A call of the well-behaved client, answered.
+/// Checks that a call of the well-behaved client succeeds.
 async fn serves(etcd: &mut ScriptedEtcd, client: &Client) {
     let (reply, ()) = tokio::join!(client.unary(PUT, "x", &[]), async {
         etcd.next().await.respond("y");

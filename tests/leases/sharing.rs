@@ -1,5 +1,5 @@
-//! How many streams and heartbeats reach etcd, by its own count (L1, L2), and that nothing is renewed
-//! for who is no more.
+//! The number of streams and heartbeats at etcd, by its own counters (L1, L2), and the expiry of
+//! leases of dead clients.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::support::release::{NEWEST, versions};
 use crate::{clients, leases, scene};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_streams_are_one_at_etcd_and_none_when_they_leave() {
+async fn thousand_client_streams_share_one_upstream_stream() {
     for version in versions() {
         let (cluster, proxy) = scene(version, 1);
         let clients = clients(proxy.address(), 10).await;
@@ -27,15 +27,15 @@ async fn a_thousand_streams_are_one_at_etcd_and_none_when_they_leave() {
         let streams = metric(proxy.address(), "etcd_edge_lease_streams");
         assert_eq!(streams, 1_000.0, "{version}");
         EtcdKeepAlive::wait_streams(&cluster, 1);
-        let kept = keeper.finish().await;
+        let report = keeper.finish().await;
         assert!(
-            kept.expired.is_empty() && kept.errors.is_empty(),
-            "{kept:?}"
+            report.expired.is_empty() && report.errors.is_empty(),
+            "{report:?}"
         );
-        assert_eq!(kept.sent, kept.responses);
-        // A heartbeat goes to etcd only because a client sent one.
+        assert_eq!(report.sent, report.responses);
+        // A heartbeat is sent to etcd only because a client sent one.
         let at_etcd = EtcdKeepAlive::all_members(&cluster).heartbeats as u64;
-        assert!(at_etcd <= kept.sent, "{at_etcd} of {}", kept.sent);
+        assert!(at_etcd <= report.sent, "{at_etcd} of {}", report.sent);
         EtcdKeepAlive::wait_streams(&cluster, 0);
         wait_metric(
             proxy.address(),
@@ -47,7 +47,7 @@ async fn a_thousand_streams_are_one_at_etcd_and_none_when_they_leave() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn heartbeats_of_one_lease_are_merged_and_each_is_answered() {
+async fn heartbeats_of_one_lease_are_merged() {
     let (cluster, proxy) = scene(NEWEST, 1);
     let clients = clients(proxy.address(), 4).await;
     let lease = grant(&clients[0], 60).await;
@@ -62,20 +62,21 @@ async fn heartbeats_of_one_lease_are_merged_and_each_is_answered() {
     }
     for call in &mut calls {
         for _ in 0..20 {
-            assert!(call.next().await.is_some(), "each heartbeat has an answer");
+            assert!(call.next().await.is_some(), "one response per heartbeat");
         }
         call.half_close();
         assert!(call.next().await.is_none());
     }
     let at_etcd = EtcdKeepAlive::all_members(&cluster).heartbeats;
-    assert!(at_etcd < 2_000.0, "{at_etcd} of 4000 went to etcd");
+    assert!(at_etcd < 2_000.0, "{at_etcd} of 4000 reached etcd");
     let merged = metric(proxy.address(), "etcd_edge_heartbeats_merged_total");
     assert!(merged >= 2_000.0, "{merged}");
 }
 
-/// A client that floods and does not read costs a bounded number of bytes, and etcd next to nothing.
+/// A client that floods and does not read costs a bounded number of bytes, and few heartbeats at
+/// etcd.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_floods_is_held_back() {
+async fn flooding_client_uses_bounded_memory() {
     let (cluster, proxy) = scene(NEWEST, 1);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
@@ -91,17 +92,17 @@ async fn who_floods_is_held_back() {
             call.send(&burst).await;
         }
     });
-    // It is stopped by its window, or was answered all that.
-    let held = sent.await.is_err();
+    // Either its window stops it, or all heartbeats got a response.
+    let stopped = sent.await.is_err();
     assert_eq!(renew(&mut other, lease).await, 60);
     let grown = memory::peak_kib(&proxy.process).saturating_sub(before);
     assert!(grown < 16 << 10, "{grown} KiB for one client");
     let at_etcd = EtcdKeepAlive::all_members(&cluster).heartbeats;
-    assert!(at_etcd < 400_000.0, "{at_etcd}, held back: {held}");
+    assert!(at_etcd < 400_000.0, "{at_etcd}, stopped: {stopped}");
 }
 
-/// When a lease's key went, counted from the last heartbeat that was answered.
-async fn outlives(client: &Client, watcher: &Client, key: &str) -> Duration {
+/// Returns the time from the last renewal by a dead client to the end of its lease.
+async fn lifetime_after_death(client: &Client, watcher: &Client, key: &str) -> Duration {
     let lease = grant(client, 2).await;
     put_with_lease(client, key, lease, &[]).await;
     let mut call = client.call(KEEP_ALIVE, &[]).await;
@@ -111,7 +112,7 @@ async fn outlives(client: &Client, watcher: &Client, key: &str) -> Duration {
     }
     assert_eq!(renew(&mut call, lease).await, 2);
     let last = Instant::now();
-    // The client is gone without a word to the lease.
+    // The client disappears without a revoke.
     drop(call);
     while time_to_live(watcher, lease).await >= 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -120,35 +121,35 @@ async fn outlives(client: &Client, watcher: &Client, key: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_clients_lease_is_gone_in_its_time() {
+async fn lease_of_a_dead_client_expires_in_time() {
     let (cluster, proxy) = scene(NEWEST, 1);
     let watcher = &Client::connect(&cluster.endpoint(0)).await;
-    // Others of the identity go on, so that the stream to etcd does.
+    // Other clients of the same identity continue, so the upstream stream stays open.
     let others = clients(proxy.address(), 2).await;
-    let kept = leases(&others[0], 2, 20).await;
-    let keeper = KeepAliveClients::start(&others, &kept, Duration::from_millis(300));
-    let die = |address: String, name: &'static str| async move {
+    let alive = leases(&others[0], 2, 20).await;
+    let keeper = KeepAliveClients::start(&others, &alive, Duration::from_millis(300));
+    let measure = |address: String, name: &'static str| async move {
         let deaths = (0..20).map(|n| {
             let address = address.clone();
             async move {
                 let client = Client::connect(&address).await;
-                outlives(&client, watcher, &format!("{name}{n}")).await
+                lifetime_after_death(&client, watcher, &format!("{name}{n}")).await
             }
         });
         let times = join_all(deaths).await;
         times.into_iter().max().expect("twenty")
     };
-    let direct = die(cluster.endpoint(0), "direct").await;
-    let proxied = die(proxy.address().to_owned(), "proxied").await;
-    let kept = keeper.finish().await;
+    let direct = measure(cluster.endpoint(0), "direct").await;
+    let proxied = measure(proxy.address().to_owned(), "proxied").await;
+    let report = keeper.finish().await;
     assert!(
-        kept.expired.is_empty() && kept.errors.is_empty(),
-        "{kept:?}"
+        report.expired.is_empty() && report.errors.is_empty(),
+        "{report:?}"
     );
-    // etcd looks for expired leases twice a second.
-    let most = Duration::from_secs(3);
+    // etcd checks for expired leases twice a second.
+    let limit = Duration::from_secs(3);
     assert!(
-        proxied <= most || proxied <= direct + Duration::from_millis(500),
+        proxied <= limit || proxied <= direct + Duration::from_millis(500),
         "a dead client's lease lived for {proxied:?}, without the proxy for {direct:?}"
     );
     println!("longest life after the last heartbeat: {proxied:?}, without the proxy {direct:?}");
@@ -174,9 +175,9 @@ async fn join_all<T: Send>(futures: impl Iterator<Item = impl Future<Output = T>
     done.into_iter().flatten().collect()
 }
 
-/// Who wants to share nothing does not (W13).
+/// A call with the bypass metadata shares no stream (W13).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_may_have_a_stream_of_its_own() {
+async fn bypass_uses_a_separate_stream() {
     let (cluster, proxy) = scene(NEWEST, 1);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
@@ -187,9 +188,9 @@ async fn a_client_may_have_a_stream_of_its_own() {
     EtcdKeepAlive::wait_streams(&cluster, 2);
 }
 
-/// What a page shows of it.
+/// Checks the `leases` part of `/proxy/status`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_status_page_shows_who_shares_what() {
+async fn status_shows_client_and_upstream_streams() {
     let (_cluster, proxy): (Cluster, _) = scene(NEWEST, 1);
     let clients = clients(proxy.address(), 2).await;
     let lease = grant(&clients[0], 60).await;

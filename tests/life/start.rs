@@ -1,20 +1,20 @@
-//! The start: how it is announced, and what prevents it.
+//! Start: the ready line, and errors that prevent a start.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::check;
+use crate::check_config::check_config;
 use crate::support::proxy::Proxy;
 use crate::support::tls::Tls;
 use crate::support::{exit_cleanup, http, proxy_output};
 
-/// An etcd that nobody needs: the proxy starts without one (E4).
+/// An unreachable etcd: the proxy starts without one (E4).
 const NOWHERE: &str = "--endpoints=127.0.0.1:1";
 
 #[test]
-fn it_is_announced_in_the_log_in_one_json_line() {
+fn ready_line_is_one_json_object() {
     let proxy = Proxy::start_with(&[NOWHERE, "--workers=3"]);
     let log = proxy.process.log();
     let line = log.lines().find(|line| line.contains("started gRPC proxy"));
@@ -39,17 +39,17 @@ fn it_is_announced_in_the_log_in_one_json_line() {
             assert!(entry[key].is_string(), "{key} in {line}");
         }
     }
-    // So many threads serve; each takes its name when it begins to run.
+    // Each worker thread sets its name when it starts to run.
     let until = Instant::now() + Duration::from_secs(20);
     while workers(&proxy) != 3 {
         assert!(Instant::now() < until, "{} workers", workers(&proxy));
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Who reads that line may connect.
+    // The listener accepts connections once the line is written.
     assert_eq!(http::get(proxy.address(), "/nothing").unwrap().status, 404);
 }
 
-/// How many of its threads are workers.
+/// Returns the number of worker threads.
 fn workers(proxy: &Proxy) -> usize {
     let tasks = format!("/proc/{}/task", proxy.process.pid());
     let tasks = std::fs::read_dir(tasks).expect("the child is ours");
@@ -60,8 +60,8 @@ fn workers(proxy: &Proxy) -> usize {
 }
 
 #[test]
-fn more_is_logged_where_it_is_asked_for() {
-    for (flag, told) in [("--debug", true), ("--debug=false", false)] {
+fn debug_lines_appear_only_with_debug() {
+    for (flag, expected) in [("--debug", true), ("--debug=false", false)] {
         let mut proxy = Proxy::start_with(&[NOWHERE, flag]);
         let mut client = TcpStream::connect(proxy.address()).unwrap();
         client.write_all(b"neither HTTP nor TLS\r\n\r\n").unwrap();
@@ -71,9 +71,9 @@ fn more_is_logged_where_it_is_asked_for() {
             n == 1.0
         });
         let is_debug = |line: &str| line.contains(r#""level":"debug""#).then_some(());
-        if told {
+        if expected {
             let line = proxy.process.wait_line(Duration::from_secs(20), is_debug);
-            line.expect("why its first request never came");
+            line.expect("a debug line about the failed handshake");
         } else {
             let log = proxy.process.log();
             assert!(log.lines().all(|line| is_debug(line).is_none()), "{log}");
@@ -82,19 +82,19 @@ fn more_is_logged_where_it_is_asked_for() {
 }
 
 #[test]
-fn a_taken_port_is_named() {
+fn port_in_use_is_reported() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let said = fails(&[NOWHERE, &format!("--listen-addr={address}")]);
+    let log = fails(&[NOWHERE, &format!("--listen-addr={address}")]);
     assert!(
-        said.contains("--listen-addr") && said.contains(&address),
-        "{said}"
+        log.contains("--listen-addr") && log.contains(&address),
+        "{log}"
     );
-    assert!(said.to_lowercase().contains("in use"), "{said}");
+    assert!(log.to_lowercase().contains("in use"), "{log}");
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_named_with_its_flag() {
+fn unusable_file_is_reported_with_its_flag() {
     let tls = Tls::generate();
     let dir = exit_cleanup::temp_dir();
     let write = |name: &str, text: &str| {
@@ -140,43 +140,43 @@ fn a_file_that_cannot_be_used_is_named_with_its_flag() {
             let show =
                 |(flag, path): &(&str, &std::path::PathBuf)| format!("{flag}={}", path.display());
             flags.extend(files.iter().map(show));
-            let said = fails(&flags);
-            assert_names(&said, flag, bad);
-            // Who only asks is told the same.
-            let (code, asked) = check::ask(&flags);
-            assert_eq!(code, Some(1), "{asked}");
-            assert!(said.ends_with(&asked), "{asked}:\n{said}");
+            let log = fails(&flags);
+            assert_names(&log, flag, bad);
+            // `check-config` reports the same error.
+            let (code, error) = check_config(&flags);
+            assert_eq!(code, Some(1), "{error}");
+            assert!(log.ends_with(&error), "{error}:\n{log}");
         }
     }
-    // A key that belongs to another certificate.
+    // The key of another certificate.
     let other = &tls.client.key;
-    let said = fails(&[
+    let log = fails(&[
         NOWHERE.to_owned(),
         format!("--cert-file={}", cert.display()),
         format!("--key-file={}", other.display()),
     ]);
     assert!(
-        said.contains("--cert-file") || said.contains("--key-file"),
-        "{said}"
+        log.contains("--cert-file") || log.contains("--key-file"),
+        "{log}"
     );
 }
 
 #[track_caller]
-fn assert_names(said: &str, flag: &str, path: &Path) {
+fn assert_names(log: &str, flag: &str, path: &Path) {
     let named = format!("{flag}={}", path.display());
-    assert!(said.contains(&named), "{named} is not named:\n{said}");
-    let complaints = said.lines().filter(|line| !line.starts_with('{')).count();
-    assert_eq!(complaints, 1, "one line for people:\n{said}");
+    assert!(log.contains(&named), "{named} is missing:\n{log}");
+    let plain = log.lines().filter(|line| !line.starts_with('{')).count();
+    assert_eq!(plain, 1, "one plain-text line:\n{log}");
 }
 
-/// What a start that must fail with exit code 1 said.
+/// Starts the proxy, which must exit with code 1, and returns its output.
 #[track_caller]
 fn fails<I: AsRef<str>>(flags: &[I]) -> String {
     let mut process = Proxy::spawn(flags);
     let status = process.wait(Duration::from_secs(20));
-    // The last lines are on their way through a pipe.
+    // The last lines may still be in the pipe.
     std::thread::sleep(Duration::from_millis(50));
-    let said = process.log();
-    assert_eq!(status.code(), Some(1), "{said}");
-    said
+    let log = process.log();
+    assert_eq!(status.code(), Some(1), "{log}");
+    log
 }

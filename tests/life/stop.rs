@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: nobody's unary call fails, streams end so that clients move on, and the
-//! process is gone within its grace (S2).
+//! SIGTERM and SIGINT: unary calls complete, streams end so that clients move to another proxy, and
+//! the process exits within the drain timeout (S2).
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const NO_CLIENT_URL: &str = "--advertise-client-url=";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_load_no_unary_call_fails() {
+async fn no_unary_call_fails_under_load() {
     let cluster = Cluster::start(NEWEST, 1);
     let mut proxies = [
         Proxy::start(&cluster, &[NO_CLIENT_URL]),
@@ -45,21 +45,21 @@ async fn under_load_no_unary_call_fails() {
     for round in 0..6 {
         let which = round % 2;
         let signal = ["TERM", "INT", "TERM"][round % 3];
-        let told = Instant::now();
+        let signalled = Instant::now();
         proxies[which].process.signal(signal);
         let status = proxies[which].process.wait(Duration::from_secs(10));
-        println!("{signal}: exit {status} after {:?}", told.elapsed());
+        println!("{signal}: exit {status} after {:?}", signalled.elapsed());
         assert_eq!(status.code(), Some(0), "{}", proxies[which].process.log());
         load.wait_calls(100, Duration::from_secs(20)).await;
-        // The same port again, at once.
+        // A new process uses the same port at once.
         let listen = format!("--listen-addr={}", addresses[which]);
         proxies[which] = Proxy::start(&cluster, &[NO_CLIENT_URL, &listen]);
         load.wait_calls(100, Duration::from_secs(20)).await;
     }
-    let account = load.finish().await;
-    println!("{}", account.table());
-    account.assert_no_violations();
-    let ok = account.count(|_| true, Some(0));
+    let report = load.finish().await;
+    println!("{}", report.table());
+    report.assert_no_violations();
+    let ok = report.count(|_| true, Some(0));
     let all: u64 = [
         None,
         Some(0),
@@ -71,14 +71,14 @@ async fn under_load_no_unary_call_fails() {
         Some(14),
     ]
     .into_iter()
-    .map(|code| account.count(|_| true, code))
+    .map(|code| report.count(|_| true, code))
     .sum();
-    assert_eq!(ok, all, "failed calls:\n{}", account.table());
-    account.assert_applied_once(&cluster.endpoint(0)).await;
+    assert_eq!(ok, all, "failed calls:\n{}", report.table());
+    report.assert_applied_once(&cluster.endpoint(0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
+async fn open_streams_end_with_unavailable_and_do_not_delay_the_exit() {
     let cluster = Cluster::start(NEWEST, 1);
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=30s"]);
     let client = Client::connect(proxy.address()).await;
@@ -92,9 +92,9 @@ async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
     let id = pb::int(lease.only(), &[2]);
     heartbeats.send(Msg::new().int(1, id)).await;
     assert!(heartbeats.next().await.is_some(), "a heartbeat");
-    // One that is not answered yet, and one that has half-closed.
+    // One stream without a response yet, and one that is half-closed.
     let mut observe = client.call(OBSERVE, &[]).await;
-    observe.send(Msg::new().bytes(1, "nobody")).await;
+    observe.send(Msg::new().bytes(1, "no-election")).await;
     observe.half_close();
     let mut other = client.call("/etcdserverpb.Watch/Watch", &[]).await;
     other
@@ -103,7 +103,7 @@ async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
     other.half_close();
     assert!(other.next().await.is_some(), "created");
     wait_calls(&proxy, 4.0);
-    // An idle connection besides.
+    // An idle connection.
     let idle = Client::connect(proxy.address()).await;
     assert_eq!(
         idle.unary(RANGE, Msg::new().bytes(1, "k"), &[])
@@ -112,7 +112,7 @@ async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
         Some(0)
     );
 
-    let told = Instant::now();
+    let signalled = Instant::now();
     proxy.process.signal("TERM");
     for (name, stream) in [
         ("watch", watch),
@@ -125,98 +125,99 @@ async fn open_streams_end_with_unavailable_and_the_exit_is_prompt() {
         assert_eq!(reply.reset, None, "{name}");
     }
     let status = proxy.process.wait(Duration::from_secs(20));
-    println!("gone after {:?}", told.elapsed());
+    println!("exited after {:?}", signalled.elapsed());
     assert_eq!(status.code(), Some(0));
     assert!(
-        told.elapsed() < Duration::from_secs(5),
+        signalled.elapsed() < Duration::from_secs(5),
         "{:?}",
-        told.elapsed()
+        signalled.elapsed()
     );
     drop(idle);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unary_call_may_take_the_whole_grace() {
+async fn unary_call_may_take_the_whole_drain_timeout() {
     let cluster = Cluster::start(NEWEST, 1);
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=20s"]);
     let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
-    let (held, key) = hold(&direct).await;
-    let waiting = blocked(&proxy, &held).await;
+    let (request, key) = take_lock(&direct).await;
+    let waiting = blocked(&proxy, &request).await;
     proxy.process.signal("TERM");
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(proxy.process.exited(), None, "a unary call is open");
-    // Nobody new is let in.
+    // New connections are refused.
     let refused = tokio::net::TcpStream::connect(proxy.address()).await;
-    assert!(refused.is_err(), "it still accepts");
+    assert!(refused.is_err(), "the proxy still accepts connections");
     let key = Msg::new().bytes(1, key);
     let unlocked = direct
         .unary("/v3lockpb.Lock/Unlock", key.as_ref(), None)
         .await;
     assert!(unlocked.ok(), "{unlocked:?}");
-    let told = waiting.await.unwrap();
-    assert!(told.ok(), "{told:?}");
+    let result = waiting.await.unwrap();
+    assert!(result.ok(), "{result:?}");
     assert_eq!(proxy.process.wait(Duration::from_secs(5)).code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_grace_is_bounded_and_its_end_is_no_failure() {
+async fn drain_timeout_is_bounded_and_exits_with_zero() {
     let cluster = Cluster::start(NEWEST, 1);
     let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
-    let (held, _) = hold(&direct).await;
+    let (request, _) = take_lock(&direct).await;
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=1500ms"]);
-    let _waiting = blocked(&proxy, &held).await;
-    let told = Instant::now();
+    let _waiting = blocked(&proxy, &request).await;
+    let signalled = Instant::now();
     proxy.process.signal("INT");
     let status = proxy.process.wait(Duration::from_secs(10));
-    let took = told.elapsed();
+    let took = signalled.elapsed();
     assert_eq!(status.code(), Some(0));
     assert!(took >= Duration::from_millis(1400), "{took:?}");
     assert!(took < Duration::from_secs(6), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_signal_ends_it_at_once() {
+async fn second_signal_exits_at_once() {
     let cluster = Cluster::start(NEWEST, 1);
     let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
-    let (held, _) = hold(&direct).await;
+    let (request, _) = take_lock(&direct).await;
     for second in ["TERM", "INT"] {
         let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=60s"]);
-        let _waiting = blocked(&proxy, &held).await;
+        let _waiting = blocked(&proxy, &request).await;
         proxy.process.signal("TERM");
         tokio::time::sleep(Duration::from_millis(500)).await;
-        assert_eq!(proxy.process.exited(), None, "it drains");
-        let told = Instant::now();
+        assert_eq!(proxy.process.exited(), None, "draining");
+        let signalled = Instant::now();
         proxy.process.signal(second);
         proxy.process.wait(Duration::from_secs(3));
-        println!("{second}: gone after {:?}", told.elapsed());
+        println!("{second}: exited after {:?}", signalled.elapsed());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_says_nothing_does_not_outstay_the_grace() {
+async fn silent_connection_does_not_delay_the_exit() {
     let cluster = Cluster::start(NEWEST, 1);
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=2s"]);
-    let mute = tokio::net::TcpStream::connect(proxy.address())
+    let silent = tokio::net::TcpStream::connect(proxy.address())
         .await
         .unwrap();
-    let lane = H2Connection::connect(proxy.address()).await.unwrap();
+    let connection = H2Connection::connect(proxy.address()).await.unwrap();
     let put = Msg::new().bytes(1, "k").bytes(2, "v");
-    assert!(lane.unary(PUT, put.as_ref(), None).await.ok());
-    let told = Instant::now();
+    assert!(connection.unary(PUT, put.as_ref(), None).await.ok());
+    let signalled = Instant::now();
     proxy.process.signal("TERM");
     let status = proxy.process.wait(Duration::from_secs(10));
-    println!("gone after {:?}", told.elapsed());
+    println!("exited after {:?}", signalled.elapsed());
     assert_eq!(status.code(), Some(0));
     assert!(
-        told.elapsed() < Duration::from_secs(6),
+        signalled.elapsed() < Duration::from_secs(6),
         "{:?}",
-        told.elapsed()
+        signalled.elapsed()
     );
-    drop(mute);
+    drop(silent);
 }
 
-/// Takes the lock; its lease-less twin request for others, and the key that unlocks it.
-async fn hold(direct: &H2Connection) -> (Msg, Vec<u8>) {
+/// Takes the lock directly at etcd. Returns another lock request, which will wait, and the unlock
+/// key.
+async fn take_lock(direct: &H2Connection) -> (Msg, Vec<u8>) {
     let request = lock_request(direct).await;
     let locked = direct.unary(LOCK, request.as_ref(), None).await;
     assert!(locked.ok(), "{locked:?}");
@@ -232,19 +233,19 @@ async fn lock_request(direct: &H2Connection) -> Msg {
         .int(2, pb::int(&lease.message, &[2]))
 }
 
-/// A Lock through the proxy that waits for another's.
+/// Starts a Lock call through the proxy that waits for the lock.
 async fn blocked(
     proxy: &Proxy,
     request: &Msg,
 ) -> tokio::task::JoinHandle<crate::support::load::CallResult> {
-    let lane = H2Connection::connect(proxy.address()).await.unwrap();
+    let connection = H2Connection::connect(proxy.address()).await.unwrap();
     let request = request.clone();
-    let waiting = tokio::spawn(async move { lane.unary(LOCK, request.as_ref(), None).await });
+    let waiting = tokio::spawn(async move { connection.unary(LOCK, request.as_ref(), None).await });
     wait_calls(proxy, 1.0);
     waiting
 }
 
-/// Waits until so many calls are open.
+/// Waits until this many calls are open.
 fn wait_calls(proxy: &Proxy, open: f64) {
     let limit = Duration::from_secs(10);
     crate::support::proxy_output::wait_metric(

@@ -1,5 +1,5 @@
-//! Floods of frames that cost us more than their sender: the connection ends with ENHANCE_YOUR_CALM,
-//! and another one does not notice.
+//! Floods of frames that cost the proxy more than their sender: the connection ends with
+//! ENHANCE_YOUR_CALM, and other connections are not affected.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use crate::support::raw_h2_client::{
 use crate::support::scripted_etcd::{ScriptedEtcd, frame};
 use crate::{CALM, PUT, UNKNOWN, scene};
 
-/// Answers everything at once.
-fn answer_all(mut etcd: ScriptedEtcd) -> tokio::task::JoinHandle<()> {
+/// Responds to every Put at once and leaves other calls open.
+fn respond_all(mut etcd: ScriptedEtcd) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut open = Vec::new();
         while let Some(mut call) = etcd.next_within(Duration::from_secs(60)).await {
@@ -26,18 +26,18 @@ fn answer_all(mut etcd: ScriptedEtcd) -> tokio::task::JoinHandle<()> {
     })
 }
 
-/// Sends a flood until the connection ends; a neighbour calls all the while.
+/// Sends a flood until the connection ends. Another client makes calls at the same time.
 async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) {
     let address = proxy.address().to_owned();
     let neighbour = tokio::spawn(async move {
-        let lane = H2Connection::connect(&address).await.unwrap();
+        let connection = H2Connection::connect(&address).await.unwrap();
         let mut slowest = Duration::ZERO;
         let until = Instant::now() + Duration::from_secs(2);
         let mut calls = 0;
         while Instant::now() < until {
-            let told = lane.unary(PUT, b"x", Some("10S")).await;
-            assert!(told.ok(), "{told:?}");
-            slowest = slowest.max(told.took);
+            let result = connection.unary(PUT, b"x", Some("10S")).await;
+            assert!(result.ok(), "{result:?}");
+            slowest = slowest.max(result.took);
             calls += 1;
         }
         (calls, slowest)
@@ -67,9 +67,9 @@ async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn control_frames() {
+async fn flood_of_control_frames_ends_the_connection() {
     let (etcd, mut proxy, _client) = scene(&[]).await;
-    let etcd = answer_all(etcd);
+    let etcd = respond_all(etcd);
     let cases: [(&str, Vec<u8>); 6] = [
         ("PING", frame(PING, 0, 0, &[7; 8]).to_vec()),
         (
@@ -90,19 +90,19 @@ async fn control_frames() {
     }
     let hits = r#"etcd_edge_limit_hits_total{limit="control_frames"}"#;
     assert!(metric(proxy.address(), hits) >= 5.0);
-    let told = proxy.process.wait_line(Duration::from_secs(20), |line| {
+    let line = proxy.process.wait_line(Duration::from_secs(20), |line| {
         let flooding = line.contains("client connection closed: flood limit exceeded");
         flooding.then(|| line.to_owned())
     });
-    let told = told.expect("a line for the operator");
-    assert!(told.contains(r#""client_address":"127.0.0.1:"#), "{told}");
+    let line = line.expect("a log line");
+    assert!(line.contains(r#""client_address":"127.0.0.1:"#), "{line}");
     etcd.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn empty_data_and_empty_continuations() {
+async fn flood_of_empty_frames_ends_the_connection() {
     let (etcd, proxy, _client) = scene(&[]).await;
-    let etcd = answer_all(etcd);
+    let etcd = respond_all(etcd);
     let mut flooder = RawClient::connect(proxy.address(), &[]).await;
     let stream = flooder.stream();
     let head = frame(HEADERS, END_HEADERS, stream, &grpc_head(UNKNOWN));
@@ -126,10 +126,10 @@ async fn empty_data_and_empty_continuations() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rapid_resets() {
+async fn rapid_resets_end_the_connection() {
     let (etcd, proxy, _client) = scene(&[]).await;
-    let etcd = answer_all(etcd);
-    // Cancelled as soon as opened; and cancelled when already on its way to etcd.
+    let etcd = respond_all(etcd);
+    // Streams are cancelled at once, or when they are already forwarded to etcd.
     for pause in [0, 1] {
         let mut flooder = RawClient::connect(proxy.address(), &[]).await;
         let head = grpc_head(UNKNOWN);
@@ -167,18 +167,17 @@ async fn rapid_resets() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_of_the_clients_own_making() {
-    // Requests that are malformed, and answers that nobody can be given: each costs a reset of ours
-    // (MadeYouReset).
+async fn flood_of_stream_errors_ends_the_connection() {
+    // Each malformed frame causes a reset by the proxy (MadeYouReset).
     let (etcd, proxy, _client) = scene(&[]).await;
-    let etcd = answer_all(etcd);
+    let etcd = respond_all(etcd);
     let mut flooder = RawClient::connect(proxy.address(), &[]).await;
     let head = grpc_head(UNKNOWN);
     let mut burst = Vec::new();
     for _ in 0..2_000 {
         let stream = flooder.stream();
         burst.extend_from_slice(&frame(HEADERS, END_HEADERS, stream, &head));
-        // A window beyond what a window can be is an error of its stream.
+        // A window above the maximum is a stream error.
         let update = frame(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff]);
         burst.extend_from_slice(&update);
     }
@@ -188,13 +187,13 @@ async fn errors_of_the_clients_own_making() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_client_is_no_flood() {
-    // A hundred pings leave here at once, where a client's next one would follow an answer.
+async fn busy_client_is_not_a_flood() {
+    // The test sends a hundred pings at once; a real client would wait for each response.
     let (etcd, proxy, _client) = scene(&["--grpc-keepalive-min-time=0"]).await;
-    let etcd = answer_all(etcd);
+    let etcd = respond_all(etcd);
     let mut busy = RawClient::connect(proxy.address(), &[]).await;
-    // What a client does that gives up on 2,000 calls as soon as it has made them, on 3,000 that are
-    // under way, and that measures its bandwidth with each of 5,000 answers.
+    // The client cancels 2,000 calls right after it opened them, and 3,000 open calls. It also
+    // measures its bandwidth with each of 5,000 responses.
     let head = grpc_head(UNKNOWN);
     let mut burst = Vec::new();
     for _ in 0..2_000 {
@@ -211,7 +210,7 @@ async fn a_busy_client_is_no_flood() {
         streams.push(stream);
     }
     busy.send(&burst).await;
-    // The first ones count too, since each was looked at before it was found to be given up.
+    // The first calls count too: the proxy counts a call before it notices the cancel.
     let started = "grpc_server_started_total";
     wait_metric(proxy.address(), started, Duration::from_secs(20), |calls| {
         calls >= 5_000.0
@@ -233,7 +232,7 @@ async fn a_busy_client_is_no_flood() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let seen = busy
-        .wait(Duration::from_secs(20), "all answers", |seen| {
+        .wait(Duration::from_secs(20), "all responses", |seen| {
             seen.ended == 5_000
         })
         .await;

@@ -1,4 +1,4 @@
-//! Clients that ask much and read nothing: what they can pin is bounded.
+//! Clients that request much data and read none: the memory they can occupy is bounded.
 
 use std::time::Duration;
 
@@ -14,26 +14,26 @@ use crate::{PUT, RANGE};
 /// SETTINGS_INITIAL_WINDOW_SIZE.
 const WINDOW: u16 = 4;
 
-/// A member with a value of this size under `k`, and a proxy at rest.
+/// Starts a member with a value of this size under `k`, and an idle proxy.
 async fn scene(size: usize) -> (Cluster, Proxy) {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    let lane = H2Connection::connect(proxy.address()).await.unwrap();
+    let connection = H2Connection::connect(proxy.address()).await.unwrap();
     let put = Msg::new().bytes(1, "k").bytes(2, vec![b'v'; size]);
-    assert!(lane.unary(PUT, put.as_ref(), None).await.ok());
+    assert!(connection.unary(PUT, put.as_ref(), None).await.ok());
     tokio::time::sleep(Duration::from_millis(200)).await;
     reset_peak(&proxy.process);
     (cluster, proxy)
 }
 
-/// One client asks so often and reads nothing. The peak above rest, in KiB, while a neighbour is
-/// served as ever.
+/// Makes this many calls from one client that reads no response. Returns the peak memory above the
+/// idle state, in KiB. Another client is served at the same time.
 async fn greed(proxy: &Proxy, window: u32, reads: bool, calls: usize) -> u64 {
-    let rest = proxy.process.rss_kib();
+    let idle = proxy.process.rss_kib();
     let settings = [(WINDOW, window)];
     let mut greedy = RawClient::connect_unread(proxy.address(), &settings).await;
     if window > 0 {
-        // The connection's window too.
+        // Extends the connection's window too.
         let more = (1u32 << 31) - 1 - 65_535;
         let update = crate::support::scripted_etcd::frame(8, 0, 0, &more.to_be_bytes());
         greedy.send(&update).await;
@@ -42,62 +42,63 @@ async fn greed(proxy: &Proxy, window: u32, reads: bool, calls: usize) -> u64 {
         greedy.start_reading();
     }
     let key = Msg::new().bytes(1, "k");
-    let ask = async {
+    let make_calls = async {
         for _ in 0..calls {
             let (_, frames) = greedy.call(RANGE, key.as_ref());
             if !greedy.send(&frames).await {
                 break;
             }
         }
-        // Everything that can come has come.
+        // Time for all responses.
         tokio::time::sleep(Duration::from_secs(3)).await;
     };
-    // It may not even get rid of all its requests.
-    let _ = tokio::time::timeout(Duration::from_secs(8), ask).await;
+    // The client may not be able to send all its requests.
+    let _ = tokio::time::timeout(Duration::from_secs(8), make_calls).await;
     let neighbour = H2Connection::connect(proxy.address()).await.unwrap();
-    // Its deadline is the one bound on the time: a busy machine is slow to everybody.
-    let told = neighbour.unary(RANGE, key.as_ref(), Some("10S")).await;
-    assert!(told.ok(), "{told:?}");
-    let above = peak_kib(&proxy.process).saturating_sub(rest);
+    // Only the deadline limits the time, because a busy machine is slow.
+    let result = neighbour.unary(RANGE, key.as_ref(), Some("10S")).await;
+    assert!(result.ok(), "{result:?}");
+    let above = peak_kib(&proxy.process).saturating_sub(idle);
     println!(
-        "{calls} calls, window {window}, reads the socket: {reads}: {above} KiB above {rest} KiB; {:?}",
+        "{calls} calls, window {window}, reads the socket: {reads}: {above} KiB above {idle} KiB; {:?}",
         greedy.received().resets.len()
     );
     above
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_without_a_window() {
+async fn large_responses_without_a_window_use_bounded_memory() {
     let (_cluster, proxy) = scene(100_000).await;
-    // 300 MB asked for. 64 MiB may wait for one connection, and something is always on its way.
+    // 300 MB are requested. One connection may queue 64 MiB, and some data is always in flight.
     let above = greed(&proxy, 0, true, 3_000).await;
     assert!(above < 120 * 1024, "{above} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_answers_without_a_window() {
+async fn small_responses_without_a_window_use_bounded_memory() {
     let (_cluster, proxy) = scene(3_000).await;
-    // 4 KiB each leave the flow control's hands, and each stream costs as much again.
+    // 4 KiB of each response leave flow control, and each stream costs as much again.
     let above = greed(&proxy, 0, true, 8_000).await;
     assert!(above < 8_000 * 12, "{above} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_socket_that_is_not_read() {
+async fn unread_socket_uses_bounded_memory() {
     let (_cluster, proxy) = scene(1_000_000).await;
-    // 600 MB asked for. Each stream may have 64 KiB queued beyond the socket and fill its window of
-    // 256 KiB from etcd before it is looked at; then all together keep 64 MiB, the others are reset.
+    // 600 MB are requested. Each stream may queue 64 KiB above the socket, and fill its window of
+    // 256 KiB from etcd before the proxy checks it. Then all streams together have at most 64 MiB;
+    // the others are reset.
     let above = greed(&proxy, (1 << 31) - 1, false, 600).await;
     assert!(above < 600 * (64 + 256) + 30 * 1024, "{above} KiB");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_pinned_is_given_back() {
+async fn calls_of_a_disconnected_client_are_freed() {
     let (_cluster, proxy) = scene(100_000).await;
     for _ in 0..3 {
         greed(&proxy, 0, true, 1_000).await;
     }
-    // The clients are gone.
+    // The clients have disconnected.
     let open = "etcd_edge_open_calls";
     let limit = Duration::from_secs(10);
     crate::support::proxy_output::wait_metric(proxy.address(), open, limit, |open| open == 0.0);

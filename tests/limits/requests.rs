@@ -1,4 +1,4 @@
-//! Header lists, streams and connections beyond their number.
+//! Limits on header lists, streams and connections.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::support::scripted_etcd::frame;
 use crate::{CALM, OK, PUT, RESOURCE_EXHAUSTED, UNKNOWN, scene, serves};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_header_list_of_many_bytes_is_refused_and_nothing_else() {
+async fn large_header_list_is_refused() {
     let (mut etcd, _proxy, client) = scene(&[]).await;
     let large = "x".repeat(15_000);
     let metadata = [("x-large", &large[..])];
@@ -36,7 +36,7 @@ async fn a_header_list_of_many_bytes_is_refused_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_header_list_of_many_fields_is_refused_and_nothing_else() {
+async fn header_list_with_many_fields_is_refused() {
     let (mut etcd, proxy, client) = scene(&[]).await;
     let many = |count: usize| vec![("a", "b"); count];
     let allowed = many(120);
@@ -60,7 +60,7 @@ async fn a_header_list_of_many_fields_is_refused_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endless_header_list_ends_the_connection() {
+async fn endless_header_list_ends_the_connection() {
     let (mut etcd, proxy, client) = scene(&[]).await;
     let mut bomb = RawClient::connect(proxy.address(), &[]).await;
     let stream = bomb.stream();
@@ -84,8 +84,8 @@ async fn an_endless_header_list_ends_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_that_unpacks_to_much_is_refused() {
-    // One large entry in the dynamic table, then a byte for each repetition of it.
+async fn header_list_that_expands_is_refused() {
+    // One large entry in the dynamic table, then one byte per repetition.
     let (mut etcd, proxy, client) = scene(&[]).await;
     let mut bomb = RawClient::connect(proxy.address(), &[]).await;
     let mut block = grpc_head(PUT);
@@ -99,14 +99,14 @@ async fn a_list_that_unpacks_to_much_is_refused() {
     let answered = |seen: &crate::support::raw_h2_client::Received| {
         seen.closed || seen.ended > 0 || !seen.resets.is_empty()
     };
-    bomb.wait(Duration::from_secs(10), "an answer", answered)
+    bomb.wait(Duration::from_secs(10), "a response", answered)
         .await;
     etcd.assert_no_more_calls().await;
     serves(&mut etcd, &client).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_of_one_connection_only_are_malformed() {
+async fn connection_specific_headers_are_malformed() {
     let (mut etcd, proxy, client) = scene(&[]).await;
     for (name, value) in [
         ("connection", "keep-alive"),
@@ -134,7 +134,7 @@ async fn headers_of_one_connection_only_are_malformed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_beyond_their_number_are_refused() {
+async fn streams_above_the_limit_are_refused() {
     let (mut etcd, proxy, client) = scene(&["--max-concurrent-streams=10"]).await;
     let mut greedy = RawClient::connect(proxy.address(), &[]).await;
     let settings = greedy
@@ -157,7 +157,7 @@ async fn streams_beyond_their_number_are_refused() {
     for _ in 0..20 {
         let (stream, frames) = greedy.call(UNKNOWN, b"x");
         greedy.send(&frames).await;
-        // REFUSED_STREAM, with which it may be sent again elsewhere.
+        // REFUSED_STREAM allows the client to retry.
         let refused =
             |seen: &crate::support::raw_h2_client::Received| seen.resets.get(&stream) == Some(&7);
         greedy
@@ -165,29 +165,33 @@ async fn streams_beyond_their_number_are_refused() {
             .await;
     }
     assert!(etcd.next_within(Duration::from_millis(300)).await.is_none());
-    // Others have their own ten.
+    // The limit is per connection.
     serves(&mut etcd, &client).await;
     calls.pop().unwrap().respond("done");
     greedy
-        .wait(Duration::from_secs(10), "an answer", |seen| seen.ended == 1)
+        .wait(Duration::from_secs(10), "a response", |seen| {
+            seen.ended == 1
+        })
         .await;
     let (_, frames) = greedy.call(UNKNOWN, b"x");
     greedy.send(&frames).await;
     etcd.next().await.respond("done");
     greedy
-        .wait(Duration::from_secs(10), "an answer", |seen| seen.ended == 2)
+        .wait(Duration::from_secs(10), "a response", |seen| {
+            seen.ended == 2
+        })
         .await;
 }
 
-/// What is asked for beyond a bound is said at start, and debug lines come when they are asked for.
+/// Adjusted values are logged at start, and debug lines only with `--debug`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_moved_into_its_bounds_is_said() {
+async fn adjusted_values_are_logged() {
     let nowhere = "--endpoints=127.0.0.1:1";
     let many = "--max-concurrent-streams=100000";
     let often = "--grpc-keepalive-interval=1ms";
     let proxy = Proxy::start_with(&[nowhere, many, often, "--debug"]);
     let plain = Proxy::start_with(&[nowhere]);
-    for (proxy, said) in [(&proxy, 1), (&plain, 0)] {
+    for (proxy, count) in [(&proxy, 1), (&plain, 0)] {
         let client = RawClient::connect(proxy.address(), &[]).await;
         let settings = |seen: &crate::support::raw_h2_client::Received| !seen.settings.is_empty();
         let seen = client
@@ -198,7 +202,7 @@ async fn what_is_moved_into_its_bounds_is_said() {
             "--max-concurrent-streams is capped",
             "--grpc-keepalive-interval is raised",
         ] {
-            assert_eq!(log_entries(proxy, message).len(), said, "{message}");
+            assert_eq!(log_entries(proxy, message).len(), count, "{message}");
         }
     }
     let capped = &log_entries(&proxy, "--max-concurrent-streams is capped")[0];
@@ -225,8 +229,8 @@ async fn what_is_moved_into_its_bounds_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_beyond_their_number_are_closed_and_the_others_stay() {
-    // 200 descriptors less those kept back for other use.
+async fn connections_above_the_limit_are_closed() {
+    // The process has 200 descriptors, of which some are reserved.
     let (mut etcd, _, _) = scene(&[]).await;
     let flags = format!("start --listen-addr=127.0.0.1:0 {}", etcd.flag());
     let script = format!(
@@ -260,7 +264,7 @@ async fn connections_beyond_their_number_are_closed_and_the_others_stay() {
         open.len()
     );
     serves(&mut etcd, &client).await;
-    // Room again once they leave.
+    // Closed connections free their places.
     drop(open);
     tokio::time::sleep(Duration::from_millis(300)).await;
     let again = Client::connect(&address).await;

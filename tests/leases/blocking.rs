@@ -1,4 +1,4 @@
-//! Leases that block or break the stream they are renewed on hurt nobody else (L4).
+//! Leases that block or end the stream of their heartbeats do not affect other leases (L4).
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use crate::support::proxy_output::metric;
 use crate::support::release::{NEWEST, versions};
 use crate::{clients, leases, scene};
 
-/// Renews leases just when they have expired, again and again: etcd answers such a heartbeat only when
-/// it has revoked the lease, and works off nothing else of its stream meanwhile.
+/// Renews leases right after they expired, repeatedly. etcd responds to such a heartbeat only after
+/// it has revoked the lease, and processes nothing else of the stream meanwhile.
 async fn renew_expired(address: &str, until: Instant) -> u32 {
     let client = Client::connect(address).await;
     let mut blocked = 0;
@@ -25,7 +25,7 @@ async fn renew_expired(address: &str, until: Instant) -> u32 {
             call.send(heartbeat(*lease)).await;
         }
         while !some.is_empty() {
-            let message = call.next().await.expect("an answer in the end");
+            let message = call.next().await.expect("a response");
             let (lease, _) = parse_response(&message);
             some.retain(|each| *each != lease);
             blocked += u32::from(sent.elapsed() > Duration::from_millis(100));
@@ -35,7 +35,7 @@ async fn renew_expired(address: &str, until: Instant) -> u32 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_renews_what_has_expired_waits_alone() {
+async fn renewal_of_expired_leases_delays_no_other_lease() {
     let scenes = [
         (NEWEST, 1),
         (NEWEST, 3),
@@ -50,24 +50,24 @@ async fn who_renews_what_has_expired_waits_alone() {
         let keeper = KeepAliveClients::start(&clients, &some, Duration::from_secs(1));
         let until = Instant::now() + Duration::from_secs(6);
         let blocked = renew_expired(address, until).await;
-        let kept = keeper.finish().await;
+        let report = keeper.finish().await;
         println!(
-            "{version}, {members}: {blocked} blocked, {} put aside, longest wait of others {:?}",
+            "{version}, {members}: {blocked} blocked, {} isolated, longest wait of others {:?}",
             metric(address, "etcd_edge_heartbeats_isolated_total"),
-            kept.longest_wait
+            report.longest_wait
         );
         assert!(blocked > 0, "{version}: nothing was blocked");
         assert!(
-            kept.expired.is_empty() && kept.errors.is_empty(),
-            "{version}, {members} members: {kept:?}"
+            report.expired.is_empty() && report.errors.is_empty(),
+            "{version}, {members} members: {report:?}"
         );
-        assert!(kept.responses > 5_000, "{kept:?}");
+        assert!(report.responses > 5_000, "{report:?}");
     }
 }
 
-/// A lease that is no more, or never was, says so on the stream that asks, at once.
+/// A heartbeat for an unknown lease returns TTL 0 at once, on the stream that sent it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lease_that_is_not_there_says_so() {
+async fn heartbeat_of_an_unknown_lease_returns_ttl_zero() {
     let (_cluster, proxy) = scene(NEWEST, 1);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;

@@ -1,5 +1,6 @@
-//! `--dial-keepalive-time`, `--dial-keepalive-timeout` and `--permit-without-stream`: when etcd is pinged, and
-//! when it is given up (E5). Frame by frame, since it is etcd that is not to answer.
+//! `--dial-keepalive-time`, `--dial-keepalive-timeout` and `--permit-without-stream`: when the
+//! proxy pings etcd, and when it closes the connection (E5). The endpoint is made of frames,
+//! because it must not respond.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -16,37 +17,37 @@ use crate::support::scripted_etcd::frame;
 
 const ACK: u8 = 1;
 
-/// What an endpoint that never answers a call has seen.
+/// Counters of an endpoint that never responds to a call.
 #[derive(Default)]
-struct Seen {
+struct Counters {
     opened: AtomicUsize,
     cancelled: AtomicUsize,
     pings: AtomicUsize,
     closed: AtomicBool,
 }
 
-/// Such an endpoint, and the proxy before it.
+/// Such an endpoint and a proxy that uses it.
 struct Scene {
-    seen: Arc<Seen>,
-    // Dropped, it would be cancelled.
+    counters: Arc<Counters>,
+    // Dropping the call would cancel it.
     _call: Option<Call>,
     _proxy: Proxy,
     _client: Client,
 }
 
 impl Scene {
-    /// One call is opened, and stays so or is cancelled.
+    /// Opens one call, and cancels it unless `call_stays`.
     async fn start(answers_pings: bool, call_stays: bool, flags: &[&str]) -> Scene {
-        let seen = Arc::new(Seen::default());
+        let counters = Arc::new(Counters::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("a bound socket");
-        let noted = seen.clone();
+        let shared = counters.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let seen = noted.clone();
+                let counters = shared.clone();
                 tokio::spawn(async move {
-                    let _ = serve(socket, answers_pings, &seen).await;
-                    seen.closed.store(true, SeqCst);
+                    let _ = serve(socket, answers_pings, &counters).await;
+                    counters.closed.store(true, SeqCst);
                 });
             }
         });
@@ -59,13 +60,13 @@ impl Scene {
         let client = Client::connect(proxy.address()).await;
         let mut call = client.call(STREAM, &[]).await;
         call.send("x").await;
-        until(|| seen.opened.load(SeqCst) > 0).await;
+        until(|| counters.opened.load(SeqCst) > 0).await;
         if !call_stays {
             call.cancel();
-            until(|| seen.cancelled.load(SeqCst) > 0).await;
+            until(|| counters.cancelled.load(SeqCst) > 0).await;
         }
         Scene {
-            seen,
+            counters,
             _call: call_stays.then_some(call),
             _proxy: proxy,
             _client: client,
@@ -73,15 +74,19 @@ impl Scene {
     }
 
     fn pings(&self) -> usize {
-        self.seen.pings.load(SeqCst)
+        self.counters.pings.load(SeqCst)
     }
 
     fn closed(&self) -> bool {
-        self.seen.closed.load(SeqCst)
+        self.counters.closed.load(SeqCst)
     }
 }
 
-async fn serve(mut socket: TcpStream, answers_pings: bool, seen: &Seen) -> std::io::Result<()> {
+async fn serve(
+    mut socket: TcpStream,
+    answers_pings: bool,
+    counters: &Counters,
+) -> std::io::Result<()> {
     let mut preface = vec![0; PREFACE.len()];
     socket.read_exact(&mut preface).await?;
     socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
@@ -93,10 +98,10 @@ async fn serve(mut socket: TcpStream, answers_pings: bool, seen: &Seen) -> std::
         socket.read_exact(&mut payload).await?;
         match (head[3], head[4]) {
             (SETTINGS, 0) => socket.write_all(&frame(SETTINGS, ACK, 0, &[])).await?,
-            (HEADERS, _) => _ = seen.opened.fetch_add(1, SeqCst),
-            (RST_STREAM, _) => _ = seen.cancelled.fetch_add(1, SeqCst),
+            (HEADERS, _) => _ = counters.opened.fetch_add(1, SeqCst),
+            (RST_STREAM, _) => _ = counters.cancelled.fetch_add(1, SeqCst),
             (PING, 0) => {
-                seen.pings.fetch_add(1, SeqCst);
+                counters.pings.fetch_add(1, SeqCst);
                 if answers_pings {
                     socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
                 }
@@ -106,18 +111,18 @@ async fn serve(mut socket: TcpStream, answers_pings: bool, seen: &Seen) -> std::
     }
 }
 
-/// Waits until something is so.
-async fn until(so: impl Fn() -> bool) {
+/// Waits until a condition is true.
+async fn until(condition: impl Fn() -> bool) {
     let limit = Instant::now() + Duration::from_secs(60);
-    while !so() {
-        assert!(Instant::now() < limit, "not so");
+    while !condition() {
+        assert!(Instant::now() < limit, "not true in time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// All at once, since a ping is due after ten seconds of silence and not earlier.
+/// All cases run at the same time, because a ping is due after ten seconds of silence.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_is_pinged_as_the_flags_say() {
+async fn pings_to_etcd_follow_the_flags() {
     let seldom = Scene::start(true, true, &["--dial-keepalive-time=60s"]).await;
     let without_call = Scene::start(true, false, &[]).await;
     let default = Scene::start(true, true, &[]).await;
@@ -127,9 +132,13 @@ async fn etcd_is_pinged_as_the_flags_say() {
 
     until(|| hasty.closed()).await;
     until(|| default.pings() > 0 && permitted.pings() > 0 && patient.pings() > 0).await;
-    assert!(!patient.closed(), "by default it waits for 20 seconds");
+    assert!(!patient.closed(), "the default timeout is 20 seconds");
     assert_eq!(hasty.pings(), 1);
-    assert_eq!(seldom.pings(), 0, "a minute is not over");
-    assert_eq!(without_call.pings(), 0, "etcd closes on such pings");
+    assert_eq!(seldom.pings(), 0, "the interval is a minute");
+    assert_eq!(
+        without_call.pings(),
+        0,
+        "etcd closes a connection after such pings"
+    );
     assert!(!default.closed() && !permitted.closed());
 }

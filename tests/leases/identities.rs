@@ -1,4 +1,4 @@
-//! Heartbeats of several users: each is told what etcd would tell it (L4, R4).
+//! Heartbeats of several users: each receives the response that etcd would send (L4, R4).
 
 use crate::support::auth_users::{self, login};
 use crate::support::cluster::Cluster;
@@ -8,7 +8,7 @@ use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::{NEWEST, versions};
 
-/// `alice` may do all below `a/`, `bob` below `b/`.
+/// Starts a cluster in which `alice` has the prefix `a/` and `bob` has `b/`.
 fn scene(version: &str) -> (Cluster, Proxy) {
     let cluster = Cluster::builder(version).auth().start();
     auth_users::add(&cluster, "alice", &["a/"]);
@@ -18,10 +18,10 @@ fn scene(version: &str) -> (Cluster, Proxy) {
 }
 
 async fn grant(client: &Client, token: &str) -> i64 {
-    let ask = Msg::new().int(1, 60);
+    let request = Msg::new().int(1, 60);
     let token = &[("token", token)];
     let reply = client
-        .unary("/etcdserverpb.Lease/LeaseGrant", ask, token)
+        .unary("/etcdserverpb.Lease/LeaseGrant", request, token)
         .await;
     assert_eq!(reply.code(), Some(0), "{reply:?}");
     pb::int(reply.only(), &[2])
@@ -31,21 +31,21 @@ async fn put(client: &Client, token: &str, key: &str, lease: i64) {
     crate::support::heartbeats::put_with_lease(client, key, lease, &[("token", token)]).await;
 }
 
-/// One heartbeat and half-close: all that comes of it.
-async fn beat_once(client: &Client, lease: i64, metadata: &[(&str, &str)]) -> Reply {
+/// Sends one heartbeat, half-closes, and returns everything received.
+async fn heartbeat_once(client: &Client, lease: i64, metadata: &[(&str, &str)]) -> Reply {
     let mut call = client.call(KEEP_ALIVE, metadata).await;
     call.send(heartbeat(lease)).await;
     call.half_close();
     call.finish().await
 }
 
-fn gist(reply: &Reply) -> (Option<u32>, String, Vec<i64>) {
+fn summary(reply: &Reply) -> (Option<u32>, String, Vec<i64>) {
     let ttls = reply.messages.iter().map(|m| pb::int(m, &[3]));
     (reply.code(), reply.message().to_owned(), ttls.collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refusal_is_the_culprits_alone() {
+async fn refused_heartbeat_affects_no_other_stream() {
     for version in versions() {
         let (cluster, proxy) = scene(version);
         let direct = Client::connect(&cluster.endpoint(0)).await;
@@ -60,13 +60,13 @@ async fn a_refusal_is_the_culprits_alone() {
         assert_eq!(renew(&mut good, hers).await, 60);
         for (lease, token) in [(hers, &alice), (his, &alice), (his, &bob), (hers, &bob)] {
             let metadata = [("token", token.as_str())];
-            let expected = beat_once(&direct, lease, &metadata).await;
-            let told = beat_once(&client, lease, &metadata).await;
-            assert_eq!(gist(&told), gist(&expected), "{version}");
-            // The one who shares a stream with it does not notice.
+            let expected = heartbeat_once(&direct, lease, &metadata).await;
+            let reply = heartbeat_once(&client, lease, &metadata).await;
+            assert_eq!(summary(&reply), summary(&expected), "{version}");
+            // Another client stream of the same identity is not affected.
             assert_eq!(renew(&mut good, hers).await, 60, "{version}");
         }
-        // Twenty at once, on streams of their own.
+        // Twenty refused heartbeats at the same time, each on its own client stream.
         let mut calls = Vec::new();
         for _ in 0..20 {
             let mut call = client.call(KEEP_ALIVE, &[("token", &alice)]).await;
@@ -75,16 +75,20 @@ async fn a_refusal_is_the_culprits_alone() {
             calls.push(call);
         }
         assert_eq!(renew(&mut good, hers).await, 60, "{version}");
-        let expected = beat_once(&direct, his, &[("token", &alice)]).await;
+        let expected = heartbeat_once(&direct, his, &[("token", &alice)]).await;
         for call in calls {
-            assert_eq!(gist(&call.finish().await), gist(&expected), "{version}");
+            assert_eq!(
+                summary(&call.finish().await),
+                summary(&expected),
+                "{version}"
+            );
         }
         assert_eq!(renew(&mut good, hers).await, 60, "{version}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_that_etcd_does_not_take_are_told_so_as_without_the_proxy() {
+async fn invalid_tokens_get_etcds_own_error() {
     for version in versions() {
         let (cluster, proxy) = scene(version);
         let direct = Client::connect(&cluster.endpoint(0)).await;
@@ -100,16 +104,20 @@ async fn tokens_that_etcd_does_not_take_are_told_so_as_without_the_proxy() {
             &[("token", "abcdefghijklmnop.17")],
             &[("authorization", "Bearer nonsense")],
         ] {
-            let expected = beat_once(&direct, hers, metadata).await;
-            let told = beat_once(&client, hers, metadata).await;
-            assert_eq!(gist(&told), gist(&expected), "{version}: {metadata:?}");
+            let expected = heartbeat_once(&direct, hers, metadata).await;
+            let reply = heartbeat_once(&client, hers, metadata).await;
+            assert_eq!(
+                summary(&reply),
+                summary(&expected),
+                "{version}: {metadata:?}"
+            );
             assert_eq!(renew(&mut good, hers).await, 60, "{version}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_of_one_user_share_a_stream_and_those_of_two_do_not() {
+async fn tokens_share_a_stream_per_user() {
     let (cluster, proxy) = scene(NEWEST);
     let client = Client::connect(proxy.address()).await;
     let mut calls = Vec::new();
@@ -124,11 +132,12 @@ async fn tokens_of_one_user_share_a_stream_and_those_of_two_do_not() {
         }
     }
     EtcdKeepAlive::wait_streams(&cluster, 2);
-    // The token that the stream was opened with leaves; the others go on.
+    // The stream survives when the client with the stream's token leaves.
     for (mut call, lease, _) in calls.drain(..).rev().step_by(2) {
         assert_eq!(renew(&mut call, lease).await, 60);
     }
-    // A password changed ends all tokens of its user, at etcd; the client is told so.
+    // A changed password invalidates all tokens of the user at etcd; the client receives that
+    // error.
     let token = login(&client, "alice").await;
     let lease = grant(&client, &token).await;
     put(&client, &token, "a/1", lease).await;
@@ -149,8 +158,8 @@ async fn tokens_of_one_user_share_a_stream_and_those_of_two_do_not() {
         .await;
     assert_eq!(reply.code(), Some(0), "{reply:?}");
     hers.send(heartbeat(lease)).await;
-    let told = hers.finish().await;
-    assert_eq!(told.code(), Some(16), "{told:?}");
-    assert_eq!(told.message(), "etcdserver: invalid auth token");
+    let reply = hers.finish().await;
+    assert_eq!(reply.code(), Some(16), "{reply:?}");
+    assert_eq!(reply.message(), "etcdserver: invalid auth token");
     assert_eq!(renew(&mut other, his).await, 60);
 }

@@ -1,5 +1,5 @@
-//! Clients that ping too often are sent away with the words that gRPC clients know, those that keep to
-//! the rule never are, and those that are gone are noticed.
+//! Client pings: too many pings close the connection with gRPC's well-known debug data, allowed
+//! pings never do, and dead clients are detected.
 
 use std::time::{Duration, Instant};
 
@@ -20,22 +20,23 @@ fn ping() -> Vec<u8> {
     frame(PING, 0, 0, &[7; 8]).to_vec()
 }
 
-/// So many pings, each sent once the one before was answered.
-async fn pings(client: &mut RawClient, count: u64) {
+/// Sends this many pings, each after the response to the previous one.
+async fn send_pings(client: &mut RawClient, count: u64) {
     for _ in 0..count {
         let before = client.received().frames.get(&PING).copied().unwrap_or(0);
         client.send(&ping()).await;
         let answered =
             |seen: &Received| seen.frames.get(&PING).is_some_and(|n| *n > before) || seen.closed;
-        client.wait(LIMIT, "the answer to a ping", answered).await;
+        client.wait(LIMIT, "the response to a ping", answered).await;
     }
 }
 
-/// Sends pings, each once the one before was answered, until it is sent away; how many it took.
-async fn sent_away(client: &mut RawClient) -> u64 {
+/// Sends pings, each after the response to the previous one, until the connection is closed.
+/// Returns the number of pings.
+async fn pings_until_closed(client: &mut RawClient) -> u64 {
     for count in 1..=10 {
-        pings(client, 1).await;
-        // The answer to the last ping may come before the goodbye.
+        send_pings(client, 1).await;
+        // The response to the last ping may precede the GOAWAY.
         tokio::time::sleep(Duration::from_millis(60)).await;
         if client.received().go_away.is_some() {
             let seen = client.wait(LIMIT, "the end", |seen| seen.closed).await;
@@ -43,43 +44,44 @@ async fn sent_away(client: &mut RawClient) -> u64 {
             return count;
         }
     }
-    panic!("ten pings are not too many: {:?}", client.received());
+    panic!("open after ten pings: {:?}", client.received());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pings_without_a_call_or_too_soon_end_the_connection() {
+async fn too_many_pings_end_the_connection() {
     let (mut etcd, proxy, client) = scene(&["--grpc-keepalive-min-time=300ms"]).await;
-    // Without a call.
+    // Without an open call.
     let mut idle = RawClient::connect(proxy.address(), &[]).await;
-    assert_eq!(sent_away(&mut idle).await, 4);
-    // With one, which is told so: it may have been done.
+    assert_eq!(pings_until_closed(&mut idle).await, 4);
+    // With an open call, which then ends with an unknown outcome.
     let mut busy = RawClient::connect(proxy.address(), &[]).await;
     let (_, frames) = busy.call(UNKNOWN, b"x");
     busy.send(&frames).await;
     let call = etcd.next().await;
-    // A pause of a busy machine may have one more pass.
-    assert!((4..=6).contains(&sent_away(&mut busy).await));
+    // A delay of a busy machine may allow more pings.
+    assert!((4..=6).contains(&pings_until_closed(&mut busy).await));
     drop(call);
-    // At the pace that is allowed, with a call open, and any number of times.
+    // At the allowed interval with an open call, any number of pings is accepted.
     let mut steady = RawClient::connect(proxy.address(), &[]).await;
     let (_, frames) = steady.call(UNKNOWN, b"x");
     steady.send(&frames).await;
     let mut call = etcd.next().await;
     for _ in 0..6 {
-        pings(&mut steady, 1).await;
+        send_pings(&mut steady, 1).await;
         tokio::time::sleep(Duration::from_millis(301)).await;
     }
     assert!(!steady.received().closed);
-    // Once the call is over the same pace is too much: the first ping after its answer is forgiven.
+    // After the call the same interval is too short. The first ping after a response does not
+    // count.
     call.respond("y");
     steady
-        .wait(LIMIT, "an answer", |seen| seen.ended == 1)
+        .wait(LIMIT, "a response", |seen| seen.ended == 1)
         .await;
     for _ in 0..3 {
-        pings(&mut steady, 1).await;
+        send_pings(&mut steady, 1).await;
         tokio::time::sleep(Duration::from_millis(301)).await;
     }
-    assert_eq!(sent_away(&mut steady).await, 1);
+    assert_eq!(pings_until_closed(&mut steady).await, 1);
     assert_eq!(
         metric(
             proxy.address(),
@@ -91,16 +93,16 @@ async fn pings_without_a_call_or_too_soon_end_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_as_the_go_proxy_does() {
+async fn ping_limits_match_the_go_proxy() {
     let cluster = Cluster::start(NEWEST, 1);
     let flags = ["--advertise-client-url=", "--grpc-keepalive-min-time=10s"];
     let (ours, gos) = (
         Proxy::start(&cluster, &flags),
         Proxy::start_go(&cluster, &flags),
     );
-    let mut told = Vec::new();
+    let mut counts = Vec::new();
     for proxy in [&ours, &gos] {
-        // Idle; with a watch open, of which nothing is told; and after an answer.
+        // An idle client, one with an open watch without events, and one after a response.
         let mut idle = RawClient::connect(proxy.address(), &[]).await;
         let mut watching = RawClient::connect(proxy.address(), &[]).await;
         let stream = watching.stream();
@@ -111,48 +113,48 @@ async fn it_is_as_the_go_proxy_does() {
             let (_, frames) = answered.call(RANGE, b"\x0a\x01a");
             answered.send(&frames).await;
             answered
-                .wait(LIMIT, "an answer", |seen| seen.ended == n)
+                .wait(LIMIT, "a response", |seen| seen.ended == n)
                 .await;
-            pings(&mut answered, 1).await;
+            send_pings(&mut answered, 1).await;
         }
-        told.push([
-            sent_away(&mut idle).await,
-            sent_away(&mut watching).await,
-            // The last one was forgiven.
-            sent_away(&mut answered).await,
+        counts.push([
+            pings_until_closed(&mut idle).await,
+            pings_until_closed(&mut watching).await,
+            // The ping after the last response did not count.
+            pings_until_closed(&mut answered).await,
         ]);
     }
-    assert_eq!(told[0], told[1], "etcd-edge and the Go proxy");
-    assert_eq!(told[0], [4, 4, 3]);
-    // But for 0, which there means gRPC's own default and here that anything goes.
+    assert_eq!(counts[0], counts[1], "etcd-edge and the Go proxy");
+    assert_eq!(counts[0], [4, 4, 3]);
+    // Only 0 differs: the Go proxy uses gRPC's default, and etcd-edge allows any number of pings.
     let zero = Proxy::start_go(&cluster, &[flags[0], "--grpc-keepalive-min-time=0"]);
     let mut client = RawClient::connect(zero.address(), &[]).await;
-    assert_eq!(sent_away(&mut client).await, 4);
+    assert_eq!(pings_until_closed(&mut client).await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_forgive_pings_and_zero_forgives_all() {
+async fn responses_reset_ping_strikes_and_zero_disables_the_limit() {
     let (mut etcd, proxy, _client) = scene(&[]).await;
-    // A ping with every answer, as those have it that probe their bandwidth.
+    // Clients that probe their bandwidth send a ping with every response.
     let mut prober = RawClient::connect(proxy.address(), &[]).await;
     for n in 1..=20 {
         let (_, frames) = prober.call(PUT, b"x");
         prober.send(&frames).await;
         etcd.next().await.respond("y");
         prober
-            .wait(LIMIT, "an answer", |seen| seen.ended == n)
+            .wait(LIMIT, "a response", |seen| seen.ended == n)
             .await;
-        pings(&mut prober, 1).await;
+        send_pings(&mut prober, 1).await;
     }
     assert!(!prober.received().closed);
     let (_etcd, careless, _client) = scene(&["--grpc-keepalive-min-time=0"]).await;
     let mut client = RawClient::connect(careless.address(), &[]).await;
-    pings(&mut client, 20).await;
+    send_pings(&mut client, 20).await;
     assert!(!client.received().closed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost() {
+async fn dead_client_is_detected_and_a_live_one_stays() {
     let flags = [
         "--grpc-keepalive-interval=1s",
         "--grpc-keepalive-timeout=500ms",
@@ -161,27 +163,27 @@ async fn a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost() {
     let (_, patient, _) =
         scene(&["--grpc-keepalive-interval=1s", "--grpc-keepalive-timeout=0"]).await;
     let begun = Instant::now();
-    // It answers no ping. Its call ends with it.
-    let mut gone = RawClient::connect(proxy.address(), &[]).await;
-    let (_, frames) = gone.call(UNKNOWN, b"x");
-    gone.send(&frames).await;
+    // This client answers no ping. Its call is cancelled with the connection.
+    let mut dead = RawClient::connect(proxy.address(), &[]).await;
+    let (_, frames) = dead.call(UNKNOWN, b"x");
+    dead.send(&frames).await;
     let mut call = etcd.next().await;
     let mut silent = RawClient::connect(patient.address(), &[]).await;
     let mut answering = RawClient::connect(proxy.address(), &[]).await;
     let answers = tokio::spawn(async move {
-        for asked in 1..=2 {
+        for count in 1..=2 {
             answering
                 .wait(LIMIT, "a ping", |seen| {
-                    seen.frames.get(&PING) == Some(&asked)
+                    seen.frames.get(&PING) == Some(&count)
                 })
                 .await;
-            // The h2 crate's pings all carry the same bytes.
+            // All pings of the h2 crate have the same payload.
             let payload = [0x3b, 0x7c, 0xdb, 0x7a, 0x0b, 0x87, 0x16, 0xb4];
             answering.send(&frame(PING, ACK, 0, &payload)).await;
         }
         answering.received().closed
     });
-    let seen = gone.wait(LIMIT, "the end", |seen| seen.closed).await;
+    let seen = dead.wait(LIMIT, "the end", |seen| seen.closed).await;
     let lived = begun.elapsed();
     assert_eq!(seen.frames.get(&PING), Some(&1), "{seen:?}");
     assert!(
@@ -189,7 +191,7 @@ async fn a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost() {
         "closed after {lived:?}"
     );
     call.cancelled().await;
-    assert!(!answers.await.unwrap(), "one that answers was closed");
+    assert!(!answers.await.unwrap(), "a client that answers was closed");
     let seen = silent.received();
     assert_eq!((seen.frames.get(&PING), seen.closed), (Some(&1), false));
     silent.send(&ping()).await;

@@ -124,11 +124,11 @@ fn errors_name_the_file_and_line() {
         ),
         (
             "debug: true\n\ndebug: true",
-            "f.yaml:3: debug: given twice, first in line 1",
+            "f.yaml:3: debug: set twice, first on line 1",
         ),
         (
             "leasing-prefix: ''\nexperimental-leasing-prefix: ''",
-            "f.yaml:2: experimental-leasing-prefix: given twice, first in line 1",
+            "f.yaml:2: experimental-leasing-prefix: set twice, first on line 1",
         ),
         (
             "config: g.yaml",
@@ -149,15 +149,15 @@ fn errors_name_the_file_and_line() {
         ),
         (
             "namespace: [a]",
-            "f.yaml:1: namespace: a list, where one value is needed",
+            "f.yaml:1: namespace: must be a single value, not a list",
         ),
         (
             "namespace:\ndebug: true",
-            "f.yaml:1: namespace: a value is needed; an empty one is \"\"",
+            "f.yaml:1: namespace: missing value; write an empty value as \"\"",
         ),
         (
             "namespace: ~",
-            "f.yaml:1: namespace: a value is needed; an empty one is \"\"",
+            "f.yaml:1: namespace: missing value; write an empty value as \"\"",
         ),
         (
             "namespace: {a: b}",
@@ -169,12 +169,9 @@ fn errors_name_the_file_and_line() {
         ),
         (
             "endpoints:\n  - a\n  -",
-            "f.yaml:3: endpoints: a value is needed; an empty one is \"\"",
+            "f.yaml:3: endpoints: missing value; write an empty value as \"\"",
         ),
-        (
-            "endpoints: ['']",
-            "f.yaml:1: endpoints: an entry that is empty",
-        ),
+        ("endpoints: ['']", "f.yaml:1: endpoints: empty list entry"),
         (
             "namespace: &a x\nresolver-prefix: *a",
             "f.yaml:2: resolver-prefix: YAML aliases are not supported",
@@ -193,7 +190,7 @@ fn errors_name_the_file_and_line() {
         // Errors that only the combination of settings shows.
         (
             "debug: true\nendpoint-policy: fastest",
-            "f.yaml:2: endpoint-policy=fastest: not one of random, round-robin, weighted, least-loaded, leader",
+            "f.yaml:2: endpoint-policy=fastest: must be one of random, round-robin, weighted, least-loaded, leader",
         ),
         ("\ncert: c", "f.yaml:2: cert=c: needs --key"),
         (

@@ -10,7 +10,8 @@ use crate::support::heartbeats::{
 use crate::support::release::NEWEST;
 use crate::{clients, leases, scene};
 
-/// How many leases, of how many seconds, for how long; by hand: `ETCD_EDGE_LEASES=10000,10,120`.
+/// Number of leases, TTL in seconds, duration of the test; `ETCD_EDGE_LEASES=10000,10,120` sets
+/// others.
 fn size() -> (usize, i64, Duration) {
     let Ok(size) = std::env::var("ETCD_EDGE_LEASES") else {
         return (600, 5, Duration::from_secs(16));
@@ -26,22 +27,22 @@ fn size() -> (usize, i64, Duration) {
     )
 }
 
-/// The member that has the heartbeats.
-fn serving(cluster: &Cluster) -> usize {
+/// Returns the index of the member that receives the heartbeats.
+fn current_member(cluster: &Cluster) -> usize {
     let until = Instant::now() + Duration::from_secs(10);
     let has = |member: &usize| EtcdKeepAlive::member(cluster, *member).streams > 0.0;
     loop {
         if let Some(member) = (0..cluster.size()).find(has) {
             return member;
         }
-        assert!(Instant::now() < until, "nobody has the stream");
+        assert!(Instant::now() < until, "no member has the stream");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Leases are renewed three times in their lives, while members die and stop.
+/// Leases are renewed three times per TTL while members are killed and stopped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_lease_is_lost_while_members_die_and_stop() {
+async fn no_lease_expires_while_members_are_killed_and_stopped() {
     let (count, ttl, time) = size();
     let (mut cluster, proxy) = scene(NEWEST, 3);
     let clients = clients(proxy.address(), 20).await;
@@ -52,7 +53,7 @@ async fn no_lease_is_lost_while_members_die_and_stop() {
     let mut stop = false;
     while begun.elapsed() < time {
         tokio::time::sleep(time / 8).await;
-        let member = serving(&cluster);
+        let member = current_member(&cluster);
         if stop {
             cluster.stop(member);
         } else {
@@ -67,21 +68,21 @@ async fn no_lease_is_lost_while_members_die_and_stop() {
         cluster.wait_healthy(member);
         stop = !stop;
     }
-    let kept = keeper.finish().await;
+    let report = keeper.finish().await;
     println!(
-        "{} heartbeats, {} answered, longest wait {:?}; streams ended: {:?}",
-        kept.sent, kept.responses, kept.longest_wait, kept.errors
+        "{} heartbeats, {} responses, longest wait {:?}; streams ended: {:?}",
+        report.sent, report.responses, report.longest_wait, report.errors
     );
     assert!(
-        kept.expired.is_empty() && kept.errors.is_empty(),
-        "{kept:?}\n{}",
+        report.expired.is_empty() && report.errors.is_empty(),
+        "{report:?}\n{}",
         proxy.process.log()
     );
 }
 
-/// All members are down: streams stay, and are told UNAVAILABLE when nothing comes.
+/// Without any member, streams stay open for a while and then end with UNAVAILABLE.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_are_down_and_come_back() {
+async fn heartbeats_wait_for_etcd_and_end_with_unavailable() {
     let (mut cluster, proxy) = scene(NEWEST, 1);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
@@ -92,9 +93,9 @@ async fn all_are_down_and_come_back() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     cluster.restart(0);
     cluster.wait_healthy(0);
-    assert!(call.next().await.is_some(), "answered when etcd is back");
+    assert!(call.next().await.is_some(), "a response once etcd is back");
     assert_eq!(renew(&mut call, lease).await, 60);
-    // And for good.
+    // A permanent outage.
     cluster.kill(0);
     let begun = Instant::now();
     call.send(heartbeat(lease)).await;
@@ -104,25 +105,25 @@ async fn all_are_down_and_come_back() {
     assert!(begun.elapsed() > Duration::from_secs(25));
 }
 
-/// Without a leader whoever asked to be told is, and nobody else.
+/// Without a leader, only streams with the `hasleader` metadata end with an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_leader_is_told_to_who_asked() {
+async fn missing_leader_ends_only_streams_with_hasleader() {
     let (mut cluster, proxy) = scene(NEWEST, 3);
     let client = Client::connect(proxy.address()).await;
     let lease = grant(&client, 60).await;
-    let mut asks = client.call(KEEP_ALIVE, &[("hasleader", "true")]).await;
-    let mut waits = client.call(KEEP_ALIVE, &[]).await;
-    assert_eq!(renew(&mut asks, lease).await, 60);
-    assert_eq!(renew(&mut waits, lease).await, 60);
-    let left = serving(&cluster);
+    let mut with_leader = client.call(KEEP_ALIVE, &[("hasleader", "true")]).await;
+    let mut plain = client.call(KEEP_ALIVE, &[]).await;
+    assert_eq!(renew(&mut with_leader, lease).await, 60);
+    assert_eq!(renew(&mut plain, lease).await, 60);
+    let left = current_member(&cluster);
     let gone: Vec<usize> = (0..3).filter(|member| *member != left).collect();
     gone.iter().for_each(|member| cluster.kill(*member));
-    asks.send(heartbeat(lease)).await;
-    waits.send(heartbeat(lease)).await;
-    let told = asks.finish().await;
-    assert_eq!(told.code(), Some(14), "{told:?}");
-    assert_eq!(told.message(), "etcdserver: no leader");
+    with_leader.send(heartbeat(lease)).await;
+    plain.send(heartbeat(lease)).await;
+    let reply = with_leader.finish().await;
+    assert_eq!(reply.code(), Some(14), "{reply:?}");
+    assert_eq!(reply.message(), "etcdserver: no leader");
     gone.iter().for_each(|member| cluster.restart(*member));
     gone.iter().for_each(|member| cluster.wait_healthy(*member));
-    assert!(waits.next().await.is_some(), "answered when there is one");
+    assert!(plain.next().await.is_some(), "a response with a leader");
 }

@@ -1,5 +1,5 @@
-//! What is told of calls: a line each in the log and in the access log, with what passed and never with
-//! keys or values unless the log is at debug level; and what becomes of lines that nobody takes.
+//! Call logs: each call has one line in the log and in the access log, with its sizes. Keys appear
+//! only at debug level, values never. Lines that cannot be written are dropped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ const UNKNOWN: &str = "/future.Service/New";
 const LIMIT: Duration = Duration::from_secs(10);
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-/// The lines of a log, once there are so many.
+/// Waits until a log has this many lines and returns them.
 fn lines(path: &Path, count: usize) -> Vec<Value> {
     let until = Instant::now() + LIMIT;
     loop {
@@ -43,8 +43,8 @@ fn key(key: &str) -> Msg {
     Msg::new().bytes(1, key)
 }
 
-/// What passed of a call as a line has it.
-fn passed(line: &Value) -> [u64; 4] {
+/// Returns the message and byte counts of a line.
+fn sizes(line: &Value) -> [u64; 4] {
     [
         "received_messages",
         "received_bytes",
@@ -71,7 +71,7 @@ fn bytes(reply: &Reply) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_call_is_told_once_with_what_passed() {
+async fn each_call_is_logged_once_with_its_sizes() {
     let cluster = Cluster::start(NEWEST, 1);
     let folder = tempfile::tempdir().unwrap();
     let (file, moved) = (
@@ -98,7 +98,7 @@ async fn each_call_is_told_once_with_what_passed() {
         assert!(reply.only().len() > 20);
         expected.insert("read", [1, size(&read), 1, bytes(&reply)]);
     }
-    // Too large to be held, and answered in many frames.
+    // Too large to buffer; the response has many frames.
     let large = key("secret-large").bytes(2, vec![b'x'; 1 << 20]);
     let reply = client.unary(PUT, &large, &[]).await;
     expected.insert("large", [1, size(&large), 1, bytes(&reply)]);
@@ -106,7 +106,7 @@ async fn each_call_is_told_once_with_what_passed() {
     expected.insert("whole", [1, 14, 1, bytes(&reply)]);
     let reply = client.unary(UNKNOWN, b"x", &[]).await;
     assert_eq!(reply.code(), Some(12));
-    // Over before it begins: it is told so, or finds its stream reset.
+    // The deadline has already expired: the client receives an error or a reset.
     client.unary(PUT, b"", &[("grpc-timeout", "0n")]).await;
     let mut watch = client.call(WATCH, &[]).await;
     let create = Msg::new().msg(1, key("secret-key"));
@@ -116,14 +116,15 @@ async fn each_call_is_told_once_with_what_passed() {
     let event = watch.next().await.unwrap().len();
     watch.cancel();
 
-    let told = lines(&file, 9);
+    let logged = lines(&file, 9);
     let of = |method: &str| -> Vec<&Value> {
-        told.iter()
+        logged
+            .iter()
             .filter(|line| line["method"] == method)
             .collect()
     };
     let puts = of(PUT);
-    assert_eq!(passed(puts[0]), expected["put"]);
+    assert_eq!(sizes(puts[0]), expected["put"]);
     assert_eq!(
         (&puts[0]["source"], &puts[0]["trace_id"]),
         (&"etcd".into(), &TRACE.into())
@@ -132,22 +133,22 @@ async fn each_call_is_told_once_with_what_passed() {
         puts[0]["endpoint"],
         format!("http://{}", cluster.endpoint(0))
     );
-    assert_eq!(passed(puts[1]), expected["large"]);
+    assert_eq!(sizes(puts[1]), expected["large"]);
     assert_eq!(
         (&puts[2]["code"], &puts[2]["source"]),
         (&"DeadlineExceeded".into(), &"proxy".into())
     );
     let reads = of(RANGE);
-    assert_eq!([passed(reads[0]), passed(reads[1])], [expected["read"]; 2]);
+    assert_eq!([sizes(reads[0]), sizes(reads[1])], [expected["read"]; 2]);
     assert_eq!(
         (&reads[0]["source"], &reads[1]["source"]),
         (&"etcd".into(), &"cache".into())
     );
-    assert_eq!(passed(reads[2]), expected["whole"]);
-    // etcd may refuse it by its head, before its message is here.
+    assert_eq!(sizes(reads[2]), expected["whole"]);
+    // etcd may refuse an unknown method by its headers, before the message arrives.
     let unknown = of(UNKNOWN);
     assert_eq!(
-        (&unknown[0]["code"], &passed(unknown[0])[2..]),
+        (&unknown[0]["code"], &sizes(unknown[0])[2..]),
         (&"Unimplemented".into(), &[0, 0][..])
     );
     let watched = of(WATCH);
@@ -155,7 +156,7 @@ async fn each_call_is_told_once_with_what_passed() {
         (
             &watched[0]["source"],
             &watched[0]["code"],
-            passed(watched[0])
+            sizes(watched[0])
         ),
         (
             &"shared".into(),
@@ -163,32 +164,39 @@ async fn each_call_is_told_once_with_what_passed() {
             [1, size(&create), 2, (created + event) as u64]
         )
     );
-    for line in &told {
-        let peer = line["client_address"].as_str().unwrap();
-        assert!(peer.starts_with("127.0.0.1:"), "{line}");
+    for line in &logged {
+        let address = line["client_address"].as_str().unwrap();
+        assert!(address.starts_with("127.0.0.1:"), "{line}");
         assert!(line["duration_ms"].as_f64().unwrap() >= 0.0, "{line}");
         assert!(line["ts"].as_str().unwrap().ends_with('Z'), "{line}");
     }
-    // The proxy's own log tells the same.
+    // The proxy's own log has the same lines.
     let until = Instant::now() + LIMIT;
-    let logged = loop {
-        let logged = log_entries(&proxy, "finished call");
-        if logged.len() == told.len() {
-            break logged;
+    let own_lines = loop {
+        let own_lines = log_entries(&proxy, "finished call");
+        if own_lines.len() == logged.len() {
+            break own_lines;
         }
-        assert!(Instant::now() < until, "{logged:?}");
+        assert!(Instant::now() < until, "{own_lines:?}");
         std::thread::sleep(Duration::from_millis(10));
     };
-    for (own, line) in logged.iter().zip(&told) {
-        for name in ["method", "client_address", "code", "source", "endpoint", "trace_id"] {
+    for (own, line) in own_lines.iter().zip(&logged) {
+        for name in [
+            "method",
+            "client_address",
+            "code",
+            "source",
+            "endpoint",
+            "trace_id",
+        ] {
             assert_eq!(own[name], line[name]);
         }
-        assert_eq!(passed(own), passed(line));
+        assert_eq!(sizes(own), sizes(line));
     }
     let all = proxy.process.log() + &std::fs::read_to_string(&file).unwrap();
     assert!(!all.contains("secret"), "{all}");
 
-    // Moved away, as logrotate does it, and opened anew.
+    // The file is moved away, as by logrotate, and reopened.
     std::fs::rename(&file, &moved).unwrap();
     proxy.process.signal("HUP");
     let until = Instant::now() + LIMIT;
@@ -202,7 +210,7 @@ async fn each_call_is_told_once_with_what_passed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_debug_level_keys_are_told_and_the_clients_name() {
+async fn debug_level_logs_keys_and_client_names() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
@@ -240,12 +248,12 @@ async fn at_debug_level_keys_are_told_and_the_clients_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_nobody_reads_holds_back_no_call() {
+async fn blocked_access_log_delays_no_call() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("fifo");
     let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
     assert!(made.success());
-    // Open for both, so that neither side waits for the other; nothing is ever read.
+    // Open for reading and writing, so that opening does not block; nothing is ever read.
     let reader = std::fs::File::options().read(true).write(true).open(&fifo);
     let _reader = reader.unwrap();
     let access_log = format!("--access-log={}", fifo.display());
@@ -255,7 +263,7 @@ async fn a_log_that_nobody_reads_holds_back_no_call() {
         let client = client.clone();
         tokio::spawn(async move {
             for _ in 0..300 {
-                // The proxy's own to answer.
+                // The proxy responds without etcd.
                 client.unary(MEMBER_LIST, b"", &[]).await.only();
             }
         })
@@ -265,14 +273,14 @@ async fn a_log_that_nobody_reads_holds_back_no_call() {
     }
     let dropped = "etcd_edge_telemetry_dropped_total{kind=\"log_line\"}";
     let dropped = wait_metric(proxy.address(), dropped, LIMIT, |lost| lost > 0.0);
-    println!("{dropped} of 9600 lines were lost");
-    assert!(dropped < 1600.0, "the queue holds more than that");
+    println!("{dropped} of 9600 lines were dropped");
+    assert!(dropped < 1600.0, "the queue has more capacity");
     proxy.process.signal("TERM");
     assert_eq!(proxy.process.wait(LIMIT).code(), Some(0));
 }
 
 #[test]
-fn an_access_log_that_cannot_be_opened_is_named() {
+fn unopenable_access_log_is_reported() {
     let mut process = Proxy::spawn(&["--access-log=/no/such/folder/a.log"]);
     let expected = "etcd-edge: --access-log=/no/such/folder/a.log: No such file or directory";
     let found = |line: &str| line.starts_with(expected).then_some(());

@@ -115,11 +115,11 @@ fn completions_of_every_shell_contain_every_flag() {
     }
     assert_eq!(
         parse_error("completions"),
-        "completions: for which shell? bash, zsh, fish"
+        "completions: missing shell: one of bash, zsh, fish"
     );
     assert_eq!(
         parse_error("completions csh"),
-        "completions: \"csh\" is none of bash, zsh, fish"
+        "completions: unknown shell \"csh\": must be one of bash, zsh, fish"
     );
     assert!(printed("help completions").contains("Usage: etcd-edge completions bash|zsh|fish"));
 }

@@ -1,5 +1,5 @@
-//! The HTTP pages on the client port: over HTTP/1.1 and HTTP/2, plain and under TLS, with etcd up,
-//! down and stopped.
+//! The HTTP pages on the client port: over HTTP/1.1 and HTTP/2, plaintext and TLS, with a running,
+//! a killed and a stopped etcd.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use tokio::net::TcpStream;
 use crate::RANGE;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
-use crate::support::http as raw;
+use crate::support::http as http1;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 use crate::support::tls::Tls;
 
-/// The ways to a page.
+/// HTTP version of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
+enum Version {
     Http1,
     Http2,
 }
@@ -34,7 +34,7 @@ struct Page {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_are_the_same_by_every_way() {
+async fn pages_are_equal_over_every_protocol() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let plain = Proxy::start(&cluster, &["--advertise-client-url="]);
@@ -46,9 +46,9 @@ async fn pages_are_the_same_by_every_way() {
         ],
     );
     for (proxy, config) in [(&plain, None), (&secure, Some(&tls))] {
-        for way in [Way::Http1, Way::Http2] {
-            let get = |path: &'static str| fetch(proxy, config, way, Method::GET, path);
-            let what = format!("{way:?}, TLS {}", config.is_some());
+        for version in [Version::Http1, Version::Http2] {
+            let get = |path: &'static str| fetch(proxy, config, version, Method::GET, path);
+            let what = format!("{version:?}, TLS {}", config.is_some());
 
             for path in ["/health", "/proxy/health"] {
                 let page = get(path).await;
@@ -64,14 +64,14 @@ async fn pages_are_the_same_by_every_way() {
             assert_eq!(page.status, 200, "{what}");
             assert!(
                 page.body.contains("etcd_server_has_leader 1"),
-                "{what}: etcd's own"
+                "{what}: etcd's metrics"
             );
             let page = get("/proxy/metrics").await;
             assert_eq!(page.status, 200, "{what}");
             assert_eq!(page.headers["content-type"], "text/plain; version=0.0.4");
             assert!(
                 !page.body.contains("etcd_server_has_leader"),
-                "{what}: not etcd's"
+                "{what}: no metrics of etcd"
             );
             for family in [
                 "process_resident_memory_bytes",
@@ -98,16 +98,16 @@ async fn pages_are_the_same_by_every_way() {
             }
             for method in [Method::POST, Method::PUT, Method::DELETE] {
                 for path in ["/health", "/proxy/health"] {
-                    let page = fetch(proxy, config, way, method.clone(), path).await;
+                    let page = fetch(proxy, config, version, method.clone(), path).await;
                     assert_eq!(page.status, 405, "{what} {method} {path}");
                     assert_eq!(page.headers["allow"], "GET", "{what} {method} {path}");
                 }
-                let page = fetch(proxy, config, way, method.clone(), "/nothing").await;
+                let page = fetch(proxy, config, version, method.clone(), "/nothing").await;
                 assert_eq!(page.status, 404, "{what} {method}");
             }
             for method in [Method::HEAD, Method::POST] {
                 for path in ["/metrics", "/proxy/metrics"] {
-                    let page = fetch(proxy, config, way, method.clone(), path).await;
+                    let page = fetch(proxy, config, version, method.clone(), path).await;
                     assert_eq!(page.status, 200, "{what} {method} {path}");
                 }
             }
@@ -124,7 +124,7 @@ async fn calls_and_pages_share_a_connection_and_are_counted() {
         let reply = client.unary(RANGE, Msg::new().bytes(1, "k"), &[]).await;
         assert_eq!(reply.code(), Some(0));
     }
-    let page = fetch(&proxy, None, Way::Http1, Method::GET, "/proxy/metrics")
+    let page = fetch(&proxy, None, Version::Http1, Method::GET, "/proxy/metrics")
         .await
         .body;
     let labels = r#"grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary""#;
@@ -159,7 +159,7 @@ async fn one_http1_connection_serves_many_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_http_gets_no_answer_and_hurts_nobody() {
+async fn invalid_http_gets_no_response_and_affects_no_other() {
     let proxy = Proxy::start_with(&["--endpoints=127.0.0.1:1"]);
     for noise in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"[..],
@@ -174,37 +174,39 @@ async fn what_is_no_http_gets_no_answer_and_hurts_nobody() {
         tokio::io::AsyncWriteExt::shutdown(&mut stream)
             .await
             .unwrap();
-        let mut said = Vec::new();
-        let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut said);
+        let mut received = Vec::new();
+        let read = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut received);
         let read = tokio::time::timeout(Duration::from_secs(15), read).await;
-        assert!(read.is_ok(), "it holds on to {noise:?}");
-        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(read.is_ok(), "the connection stays open after {noise:?}");
+        let received = String::from_utf8_lossy(&received).into_owned();
         assert!(
-            said.is_empty() || said.starts_with("HTTP/1.1 400"),
-            "{noise:?}: {said}"
+            received.is_empty() || received.starts_with("HTTP/1.1 400"),
+            "{noise:?}: {received}"
         );
     }
     assert_eq!(
-        raw::get(proxy.address(), "/proxy/metrics").unwrap().status,
+        http1::get(proxy.address(), "/proxy/metrics")
+            .unwrap()
+            .status,
         200
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_etcd_down_or_stopped_pages_say_so_in_time() {
+async fn health_pages_report_an_outage_in_time() {
     let mut cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
-    assert_eq!(raw::get(proxy.address(), "/health").unwrap().status, 200);
+    assert_eq!(http1::get(proxy.address(), "/health").unwrap().status, 200);
     for state in ["stopped", "down"] {
         match state {
             "stopped" => cluster.stop(0),
             _ => cluster.kill(0),
         }
-        // What was found a moment before counts for that moment.
+        // A result stays valid for a moment.
         tokio::time::sleep(Duration::from_millis(300)).await;
         for path in ["/health", "/proxy/health"] {
             let begun = Instant::now();
-            let page = raw::get(proxy.address(), path).unwrap();
+            let page = http1::get(proxy.address(), path).unwrap();
             let took = begun.elapsed();
             assert_eq!(page.status, 503, "{state} {path}: {}", page.body);
             let body: serde_json::Value = serde_json::from_str(&page.body).unwrap();
@@ -221,16 +223,16 @@ async fn with_etcd_down_or_stopped_pages_say_so_in_time() {
             );
         }
         if state == "down" {
-            let page = raw::get(proxy.address(), "/metrics").unwrap();
+            let page = http1::get(proxy.address(), "/metrics").unwrap();
             assert_eq!(page.status, 503);
             assert!(
                 page.body.contains(&cluster.endpoint(0)),
-                "which member: {}",
+                "no member address: {}",
                 page.body
             );
         }
-        let page = raw::get(proxy.address(), "/proxy/metrics").unwrap();
-        assert_eq!(page.status, 200, "its own page needs no etcd");
+        let page = http1::get(proxy.address(), "/proxy/metrics").unwrap();
+        assert_eq!(page.status, 200, "the proxy's metrics need no etcd");
         if state == "stopped" {
             cluster.resume(0);
             cluster.wait_healthy(0);
@@ -238,19 +240,19 @@ async fn with_etcd_down_or_stopped_pages_say_so_in_time() {
             cluster.restart(0);
         }
         let until = Instant::now() + Duration::from_secs(20);
-        while raw::get(proxy.address(), "/health").unwrap().status != 200 {
-            assert!(Instant::now() < until, "{state}: it does not recover");
+        while http1::get(proxy.address(), "/health").unwrap().status != 200 {
+            assert!(Instant::now() < until, "{state}: no recovery");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_etcd_that_wants_a_user_is_healthy() {
+async fn etcd_with_auth_is_healthy() {
     let cluster = Cluster::builder(NEWEST).auth().start();
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     for path in ["/health", "/proxy/health"] {
-        let page = raw::get(proxy.address(), path).unwrap();
+        let page = http1::get(proxy.address(), path).unwrap();
         assert_eq!(
             (page.status, &page.body[..]),
             (200, r#"{"health":"true","reason":""}"#),
@@ -259,13 +261,19 @@ async fn an_etcd_that_wants_a_user_is_healthy() {
     }
 }
 
-async fn fetch(proxy: &Proxy, tls: Option<&Tls>, way: Way, method: Method, path: &str) -> Page {
+async fn fetch(
+    proxy: &Proxy,
+    tls: Option<&Tls>,
+    version: Version,
+    method: Method,
+    path: &str,
+) -> Page {
     let stream = TcpStream::connect(proxy.address()).await.unwrap();
     match tls {
-        None => over(stream, "http", way, method, path).await,
+        None => send(stream, "http", version, method, path).await,
         Some(tls) => {
             let mut config = (*tls.client_config(None)).clone();
-            let alpn: &[u8] = if way == Way::Http2 {
+            let alpn: &[u8] = if version == Version::Http2 {
                 b"h2"
             } else {
                 b"http/1.1"
@@ -275,18 +283,18 @@ async fn fetch(proxy: &Proxy, tls: Option<&Tls>, way: Way, method: Method, path:
             let name = "localhost".try_into().unwrap();
             let stream = connector.connect(name, stream).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
-            over(stream, "https", way, method, path).await
+            send(stream, "https", version, method, path).await
         }
     }
 }
 
-async fn over<T>(stream: T, scheme: &str, way: Way, method: Method, path: &str) -> Page
+async fn send<T>(stream: T, scheme: &str, version: Version, method: Method, path: &str) -> Page
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let request = http::Request::builder().method(method);
-    match way {
-        Way::Http1 => {
+    match version {
+        Version::Http1 => {
             let (mut send, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream))
                     .await
@@ -301,7 +309,7 @@ where
             let body = body.collect().await.unwrap().to_bytes();
             page(head.status.as_u16(), head.headers, &body)
         }
-        Way::Http2 => {
+        Version::Http2 => {
             let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
             tokio::spawn(connection);
             let request = request

@@ -1,4 +1,4 @@
-//! `check-config`: what a start would say, without a start.
+//! `check-config`: the errors of a start, without a start.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -6,20 +6,20 @@ use std::process::Command;
 use crate::support::exit_cleanup;
 use crate::support::tls::Tls;
 
-/// Its exit code, and its last line.
-pub(crate) fn ask<I: AsRef<str>>(flags: &[I]) -> (Option<i32>, String) {
+/// Runs `check-config` and returns its exit code and last line.
+pub(crate) fn check_config<I: AsRef<str>>(flags: &[I]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
     command.arg("check-config");
     command.args(flags.iter().map(AsRef::as_ref));
-    let output = command.output().expect("it starts");
-    let said = String::from_utf8([output.stderr, output.stdout].concat()).unwrap();
-    let last = said.lines().last().unwrap_or_default();
+    let output = command.output().expect("the program starts");
+    let text = String::from_utf8([output.stderr, output.stdout].concat()).unwrap();
+    let last = text.lines().last().unwrap_or_default();
     (output.status.code(), format!("{last}\n"))
 }
 
 #[test]
-fn nothing_is_listened_on_connected_to_or_written() {
-    // The port is taken, and nobody has called there.
+fn check_config_opens_nothing_and_writes_nothing() {
+    // The port is in use. The listener detects a connection.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     taken.set_nonblocking(true).unwrap();
     let address = taken.local_addr().unwrap();
@@ -36,32 +36,32 @@ fn nothing_is_listened_on_connected_to_or_written() {
     std::fs::write(&config, &text).unwrap();
     let flag = format!("--config={}", config.display());
     let good = (Some(0), "configuration is valid\n".to_owned());
-    assert_eq!(ask(&[&flag]), good);
+    assert_eq!(check_config(&[&flag]), good);
     assert!(!data.exists());
-    assert!(taken.accept().is_err(), "somebody connected");
-    let here = [
+    assert!(taken.accept().is_err(), "check-config connected");
+    let files = [
         ("cert-file", &tls.server.cert),
         ("key-file", &tls.server.key),
     ];
-    let here = here.map(|(name, path)| format!("--{name}={}", path.display()));
-    assert_eq!(ask(&[&flag, &here[0], &here[1]]), good);
+    let files = files.map(|(name, path)| format!("--{name}={}", path.display()));
+    assert_eq!(check_config(&[&flag, &files[0], &files[1]]), good);
 
-    // What is there beside a certificate that is yet to be made must be good.
+    // The other TLS files are checked although the certificate is not generated yet.
     let bad = dir.path().join("bad.pem");
     std::fs::write(&bad, "").unwrap();
-    let (code, said) = ask(&[flag, format!("--trusted-ca-file={}", bad.display())]);
-    assert_eq!(code, Some(1), "{said}");
+    let (code, error) = check_config(&[flag, format!("--trusted-ca-file={}", bad.display())]);
+    assert_eq!(code, Some(1), "{error}");
     assert!(
-        said.contains(&format!("--trusted-ca-file={}: ", bad.display())),
-        "{said}"
+        error.contains(&format!("--trusted-ca-file={}: ", bad.display())),
+        "{error}"
     );
     std::fs::write(&config, text + "workers: many\n").unwrap();
-    let (code, said) = ask(&[&format!("--config={}", config.display())]);
-    assert_eq!(code, Some(2), "{said}");
+    let (code, error) = check_config(&[&format!("--config={}", config.display())]);
+    assert_eq!(code, Some(2), "{error}");
     let place = format!(
-        "etcd-edge: {}:7: workers=many: not a whole number",
+        "etcd-edge: {}:7: workers=many: must be a whole number",
         config.display()
     );
-    assert!(said.starts_with(&place), "{said}");
+    assert!(error.starts_with(&place), "{error}");
     assert!(!data.exists());
 }

@@ -1,5 +1,5 @@
-//! Traces: what clients send of them passes unchanged, and where a collector is named, calls have spans
-//! that hang together with their callers' and etcd's.
+//! Traces: trace metadata of clients passes unchanged. With a collector, calls have spans that are
+//! linked to the spans of their callers and of etcd.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -34,11 +34,11 @@ const UNKNOWN: &str = "/future.Service/New";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// A collector, and what it has taken.
+/// A collector that records the requests it receives.
 struct Collector {
     flag: String,
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
-    /// What they showed as theirs.
+    /// Values of the `authorization` header.
     tokens: Arc<Mutex<Vec<String>>>,
 }
 
@@ -49,20 +49,20 @@ impl Collector {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let requests = Arc::<Mutex<Vec<_>>>::default();
         let tokens = Arc::<Mutex<Vec<String>>>::default();
-        let taken = (requests.clone(), tokens.clone());
+        let received = (requests.clone(), tokens.clone());
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let (tls, taken) = (tls.clone(), taken.clone());
+                let (tls, received) = (tls.clone(), received.clone());
                 tokio::spawn(async move {
-                    let take = service_fn(move |request| take(taken.clone(), request));
+                    let service = service_fn(move |request| receive(received.clone(), request));
                     let http = hyper::server::conn::http1::Builder::new();
                     let served = match tls {
-                        None => http.serve_connection(TokioIo::new(socket), take).await,
+                        None => http.serve_connection(TokioIo::new(socket), service).await,
                         Some(tls) => {
                             let Ok(socket) = tls.accept(socket).await else {
                                 return;
                             };
-                            http.serve_connection(TokioIo::new(socket), take).await
+                            http.serve_connection(TokioIo::new(socket), service).await
                         }
                     };
                     drop(served);
@@ -76,7 +76,7 @@ impl Collector {
         }
     }
 
-    /// All spans that came, oldest first.
+    /// Returns all received spans, oldest first.
     fn spans(&self) -> Vec<Span> {
         let requests = self.requests.lock().unwrap();
         let resources = requests.iter().flat_map(|request| &request.resource_spans);
@@ -85,13 +85,13 @@ impl Collector {
     }
 }
 
-type Taken = (
+type Recorded = (
     Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
     Arc<Mutex<Vec<String>>>,
 );
 
-async fn take(
-    (requests, tokens): Taken,
+async fn receive(
+    (requests, tokens): Recorded,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     assert_eq!(request.uri().to_string(), "/v1/traces");
@@ -132,14 +132,15 @@ fn attribute(span: &Span, name: &str) -> String {
     }
 }
 
-/// The proxy ends; what it has to send has left by then.
-fn end(mut proxy: Proxy) {
+/// Stops the proxy, which sends its queued spans first.
+fn stop(mut proxy: Proxy) {
     proxy.process.signal("TERM");
     assert_eq!(proxy.process.wait(LIMIT).code(), Some(0));
 }
 
-/// Calls with this `traceparent`, relayed and read; what etcd was sent as one.
-async fn called(
+/// Makes a relayed and a decoded call with this `traceparent`. Returns the `traceparent` values at
+/// etcd.
+async fn traceparents_at_etcd(
     etcd: &mut ScriptedEtcd,
     client: &Client,
     parent: Option<&str>,
@@ -162,22 +163,22 @@ async fn called(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn spans_hang_together_with_callers_and_etcds() {
+async fn spans_are_linked_to_the_caller_and_to_etcd() {
     let mut etcd = ScriptedEtcd::start(1).await;
     let collector = Collector::start(None).await;
     let recorded = format!("00-{TRACE}-{CALLER}-01");
     let unrecorded = format!("00-{TRACE}-{CALLER}-00");
 
-    // Without a collector what clients send is what etcd gets.
+    // Without a collector the client's metadata passes unchanged.
     let proxy = Proxy::start_with(&[etcd.flag()]);
     let client = Client::connect(proxy.address()).await;
     for parent in [Some(&recorded[..]), Some(&unrecorded), Some("odd"), None] {
-        let sent = called(&mut etcd, &client, parent).await;
+        let sent = traceparents_at_etcd(&mut etcd, &client, parent).await;
         let same: Vec<String> = parent.iter().map(|&parent| parent.to_owned()).collect();
         assert_eq!(sent, [same.clone(), same]);
     }
 
-    // A caller that is recorded is followed, whatever the ratio, and one that is not is not.
+    // The sampling decision of the caller takes precedence over the ratio.
     let flags = [
         etcd.flag(),
         collector.flag.clone(),
@@ -185,11 +186,12 @@ async fn spans_hang_together_with_callers_and_etcds() {
     ];
     let proxy = Proxy::start_with(&flags);
     let client = Client::connect(proxy.address()).await;
-    assert_eq!(called(&mut etcd, &client, None).await, [[""; 0]; 2]);
-    let sent = called(&mut etcd, &client, Some(&unrecorded)).await;
+    let sent = traceparents_at_etcd(&mut etcd, &client, None).await;
+    assert_eq!(sent, [[""; 0]; 2]);
+    let sent = traceparents_at_etcd(&mut etcd, &client, Some(&unrecorded)).await;
     assert_eq!(sent, [[unrecorded.clone()], [unrecorded.clone()]]);
-    let sent = called(&mut etcd, &client, Some(&recorded)).await;
-    end(proxy);
+    let sent = traceparents_at_etcd(&mut etcd, &client, Some(&recorded)).await;
+    stop(proxy);
     let spans = collector.spans();
     assert_eq!(spans.len(), 2, "{spans:?}");
     for (span, sent) in spans.iter().zip(&sent) {
@@ -199,7 +201,7 @@ async fn spans_hang_together_with_callers_and_etcds() {
         );
         let ours = format!("00-{TRACE}-{}-01", hex(&span.span_id));
         assert_eq!(sent, &[ours]);
-        // A server's.
+        // SPAN_KIND_SERVER.
         assert_eq!(span.kind, 2);
         assert!(span.end_time_unix_nano > span.start_time_unix_nano);
         assert_eq!(attribute(span, "rpc.system"), "grpc");
@@ -219,7 +221,7 @@ async fn spans_hang_together_with_callers_and_etcds() {
     let named = |name: &str| resource.attributes.iter().any(|each| each.key == name);
     assert!(named("service.name") && named("service.version") && named("host.name"));
 
-    // Whoever belongs to no trace begins one.
+    // A call without a valid trace starts a new one.
     let flags = [
         etcd.flag(),
         collector.flag.clone(),
@@ -227,11 +229,11 @@ async fn spans_hang_together_with_callers_and_etcds() {
     ];
     let proxy = Proxy::start_with(&flags);
     let client = Client::connect(proxy.address()).await;
-    let sent = called(&mut etcd, &client, None).await;
-    let odd = called(&mut etcd, &client, Some("odd")).await;
-    // Over before it begins: it is told so, or finds its stream reset.
+    let sent = traceparents_at_etcd(&mut etcd, &client, None).await;
+    let odd = traceparents_at_etcd(&mut etcd, &client, Some("odd")).await;
+    // The deadline has already expired: the client receives an error or a reset.
     client.unary(UNKNOWN, b"", &[("grpc-timeout", "0n")]).await;
-    end(proxy);
+    stop(proxy);
     let spans = collector.spans().split_off(2);
     let sent = [sent, odd].concat();
     assert_eq!(spans.len(), 5);
@@ -239,7 +241,7 @@ async fn spans_hang_together_with_callers_and_etcds() {
         let ours = format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id));
         assert_eq!((sent, span.parent_span_id.len()), (&vec![ours], 0));
     }
-    // DEADLINE_EXCEEDED is an error, and nothing was asked of etcd.
+    // DEADLINE_EXCEEDED is an error of the proxy; nothing was sent to etcd.
     let status = spans[4].status.clone().unwrap();
     assert_eq!(
         (status.code, attribute(&spans[4], "etcd_edge.source")),
@@ -248,7 +250,7 @@ async fn spans_hang_together_with_callers_and_etcds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
+async fn collector_works_over_tls_and_an_outage_only_drops_spans() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let collector = Collector::start(Some(acceptor(&tls))).await;
@@ -264,7 +266,7 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
     let proxy = Proxy::start_with_env(&env, &all);
     let client = Client::connect(proxy.address()).await;
     client.unary(RANGE, b"\x0a\x01a", &[]).await.only();
-    end(proxy);
+    stop(proxy);
     assert_eq!(collector.spans().len(), 1);
     assert_eq!(collector.tokens.lock().unwrap()[..], ["Bearer abc"]);
 
@@ -279,14 +281,14 @@ async fn a_collector_is_reached_by_tls_and_one_that_is_down_costs_spans_only() {
     }
     let lost = "etcd_edge_telemetry_dropped_total{kind=\"span\"}";
     wait_metric(proxy.address(), lost, LIMIT, |lost| lost == 20.0);
-    let said = "span export failed or queue full: dropping spans";
-    let found = |line: &str| line.contains(said).then_some(());
+    let warning = "span export failed or queue full: dropping spans";
+    let found = |line: &str| line.contains(warning).then_some(());
     proxy.process.wait_line(LIMIT, found).unwrap();
     assert_eq!(
-        log_entries(&proxy, said).len(),
+        log_entries(&proxy, warning).len(),
         1,
         "{}",
         proxy.process.log()
     );
-    end(proxy);
+    stop(proxy);
 }

@@ -1,4 +1,5 @@
-//! `--max-send-bytes` and `--max-recv-bytes`: the exact texts, and to the byte (P6).
+//! `--max-send-bytes` and `--max-recv-bytes`: the limits are exact, and so are the error texts
+//! (P6).
 
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
@@ -9,7 +10,7 @@ use crate::support::scripted_etcd::framed;
 use crate::{OK, PUT, RANGE, RESOURCE_EXHAUSTED, STREAM, UNKNOWN, scene, serves};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_put_over_the_limit_is_told_so_in_the_known_words() {
+async fn put_above_the_limit_gets_the_standard_error() {
     let cluster = Cluster::start(NEWEST, 1);
     let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
     let client = Client::connect(proxy.address()).await;
@@ -26,7 +27,7 @@ async fn a_put_over_the_limit_is_told_so_in_the_known_words() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_default_holds_to_the_byte() {
+async fn default_send_limit_is_exact() {
     let (mut etcd, _proxy, client) = scene(&[]).await;
     for path in [RANGE, PUT, UNKNOWN] {
         let most = vec![b'x'; 1_572_864];
@@ -41,7 +42,7 @@ async fn the_default_holds_to_the_byte() {
         assert_eq!(reply.code(), RESOURCE_EXHAUSTED, "{path}");
         let text = "trying to send message larger than max (1572865 vs. 1572864)";
         assert_eq!(reply.message(), text, "{path}");
-        // Its stream may have been opened, but the message never came.
+        // The stream may have been opened, but the message was not sent.
         while let Some(mut call) = etcd
             .next_within(std::time::Duration::from_millis(200))
             .await
@@ -53,7 +54,7 @@ async fn the_default_holds_to_the_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_small_limit_towards_etcd_holds_for_each_message_of_a_stream() {
+async fn send_limit_applies_to_each_message_of_a_stream() {
     let (mut etcd, _proxy, client) = scene(&["--max-send-bytes=100"]).await;
     for path in [STREAM, UNKNOWN] {
         let mut stream = client.call(path, &[]).await;
@@ -65,7 +66,7 @@ async fn a_small_limit_towards_etcd_holds_for_each_message_of_a_stream() {
         call.headers(&[]);
         call.send("so far");
         assert_eq!(stream.next().await.unwrap(), "so far");
-        // Its head alone is enough to know.
+        // The length prefix alone shows the excess.
         stream.send_raw(framed(&[b'x'; 101]).slice(..5)).await;
         let reply = stream.finish().await;
         assert_eq!(reply.code(), RESOURCE_EXHAUSTED, "{path}");
@@ -80,7 +81,7 @@ async fn a_small_limit_towards_etcd_holds_for_each_message_of_a_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_on_what_etcd_sends_holds_to_the_byte() {
+async fn receive_limit_is_exact() {
     for limit in [100, 3_000, 50_000, 400_000] {
         let flag = format!("--max-recv-bytes={limit}");
         let (mut etcd, _proxy, client) = scene(&[&flag]).await;
@@ -103,7 +104,7 @@ async fn a_limit_on_what_etcd_sends_holds_to_the_byte() {
                     }
                 }
             }
-            // Several that fit are no message that does not.
+            // The limit applies to each message, not to their sum.
             let (reply, ()) = tokio::join!(client.unary(path, "?", &[]), async {
                 let mut call = etcd.next().await;
                 call.headers(&[]);

@@ -1,4 +1,4 @@
-//! Clients that take their time: handshakes, requests that do not go on, answers that are not read.
+//! Timeouts for slow clients: handshakes, incomplete requests, unread responses.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::support::tls::Tls;
 use crate::{PUT, RANGE, scene, serves};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handshake_has_ten_seconds() {
+async fn handshake_times_out_after_ten_seconds() {
     let tls = Tls::generate();
     let cert = format!("--cert-file={}", tls.server.cert.display());
     let key = format!("--key-file={}", tls.server.key.display());
@@ -60,7 +60,7 @@ async fn a_handshake_has_ten_seconds() {
         if what != "plain text to TLS" {
             assert!(
                 after >= Duration::from_secs(8),
-                "{what}: cut off after {after:?}"
+                "{what}: closed after {after:?}"
             );
         }
         assert!(after < Duration::from_secs(18), "{what}: {after:?}");
@@ -69,7 +69,7 @@ async fn a_handshake_has_ten_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_that_trickle_do_not_lengthen_a_handshake() {
+async fn trickled_bytes_do_not_extend_a_handshake() {
     let (_etcd, proxy, _client) = scene(&[]).await;
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
     let begun = Instant::now();
@@ -80,11 +80,11 @@ async fn bytes_that_trickle_do_not_lengthen_a_handshake() {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(17), "it trickled for {took:?}");
+    assert!(took < Duration::from_secs(17), "open for {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unary_request_has_a_minute_and_streams_have_ever() {
+async fn incomplete_unary_request_times_out_after_a_minute() {
     let (mut etcd, _proxy, client) = scene(&[]).await;
     let mut slow = Vec::new();
     for path in [RANGE, PUT, "/etcdserverpb.KV/RangeStream"] {
@@ -92,7 +92,7 @@ async fn a_unary_request_has_a_minute_and_streams_have_ever() {
         call.send_raw(framed(b"message").slice(..7)).await;
         slow.push((path, call));
     }
-    // Two of them are under way to etcd; a read is not, before it is complete.
+    // Two calls are already forwarded to etcd. A read is forwarded only when it is complete.
     let _under_way = [etcd.next().await, etcd.next().await];
     let minute = Duration::from_secs(if is_long() { 62 } else { 2 });
     tokio::time::sleep(minute).await;
@@ -100,7 +100,7 @@ async fn a_unary_request_has_a_minute_and_streams_have_ever() {
         let ended = tokio::time::timeout(Duration::from_secs(2), call.finish_cut()).await;
         match (is_long(), path) {
             (true, RANGE | PUT) => {
-                let (reply, _) = ended.expect("it has ended");
+                let (reply, _) = ended.expect("the call has ended");
                 assert_eq!(reply.code(), Some(8), "{path}: {reply:?}");
                 assert!(
                     reply.message().contains("not complete within 60s"),
@@ -113,12 +113,12 @@ async fn a_unary_request_has_a_minute_and_streams_have_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_unary_answer_that_is_not_read_is_given_up_after_a_minute() {
+async fn unread_unary_response_times_out_after_a_minute() {
     let (mut etcd, proxy, client) = scene(&[]).await;
-    let lane = H2Connection::connect(proxy.address()).await.unwrap();
+    let connection = H2Connection::connect(proxy.address()).await.unwrap();
     let mut open = Vec::new();
     for path in [RANGE, PUT] {
-        let (response, _send) = lane.open(path, b"x").await.unwrap();
+        let (response, _send) = connection.open(path, b"x").await.unwrap();
         let mut call = etcd.next().await;
         call.headers(&[]);
         call.send_raw(framed(&vec![b'v'; 3_000_000]));
@@ -130,7 +130,7 @@ async fn a_unary_answer_that_is_not_read_is_given_up_after_a_minute() {
         assert_eq!(
             cancelled.is_ok(),
             is_long(),
-            "{path}: etcd is told {cancelled:?}"
+            "{path}: cancelled at etcd: {cancelled:?}"
         );
         drop(body);
     }

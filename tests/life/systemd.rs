@@ -1,4 +1,4 @@
-//! Under a service manager: unit files start it, and it says when it is ready and when it stops.
+//! systemd: unit files start the proxy, and it reports when it is ready and when it stops.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::{exit_cleanup, ports};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A unit of the Go proxy's as operators have them.
+/// A typical unit file of the Go proxy.
 const UNIT: &str = r#"[Unit]
 Description=etcd gRPC proxy
 After=network-online.target
@@ -32,41 +32,42 @@ LimitNOFILE=65536
 WantedBy=multi-user.target
 "#;
 
-/// The words of a unit's `ExecStart`, continued lines and quotes as systemd reads them.
+/// Returns the arguments of a unit's `ExecStart`, with continued lines and quotes as in systemd.
 fn command(unit: &str) -> Vec<String> {
     let unit = unit.replace("\\\n", " ");
     let line = unit
         .lines()
         .find_map(|line| line.strip_prefix("ExecStart="));
-    let words = line.expect("an ExecStart").split_whitespace();
-    words.map(|word| word.replace('"', "")).collect()
+    let args = line.expect("an ExecStart").split_whitespace();
+    args.map(|arg| arg.replace('"', "")).collect()
 }
 
-/// Runs a unit's command with a socket to be told at until it is ready, calls `then`, and stops it.
-fn run(words: &[String], then: impl FnOnce(&Process)) {
+/// Runs a unit's command with a NOTIFY_SOCKET until it is ready, calls `then`, and stops it.
+fn run(args: &[String], then: impl FnOnce(&Process)) {
     let dir = exit_cleanup::temp_dir();
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let told = |word: &str| {
-        let mut told = [0; 100];
-        let length = socket.recv(&mut told).expect("a word to NOTIFY_SOCKET");
-        let told = String::from_utf8_lossy(&told[..length]).into_owned();
-        assert!(told.lines().any(|line| line == word), "{word}: {told:?}");
+    let wait_notification = |expected: &str| {
+        let mut message = [0; 100];
+        let length = socket.recv(&mut message).expect("a notification");
+        let message = String::from_utf8_lossy(&message[..length]).into_owned();
+        let found = message.lines().any(|line| line == expected);
+        assert!(found, "{expected}: {message:?}");
     };
-    assert_eq!(words[0], "/usr/bin/etcd-edge");
+    assert_eq!(args[0], "/usr/bin/etcd-edge");
     let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
-    command.args(&words[1..]).env("NOTIFY_SOCKET", &path);
+    command.args(&args[1..]).env("NOTIFY_SOCKET", &path);
     let mut process = Process::spawn("etcd-edge", &mut command);
-    told("READY=1");
+    wait_notification("READY=1");
     then(&process);
     process.signal("TERM");
-    told("STOPPING=1");
+    wait_notification("STOPPING=1");
     assert_eq!(process.wait(LIMIT).code(), Some(0), "{}", process.log());
 }
 
 #[test]
-fn the_go_proxys_unit_with_one_word_changed() {
+fn go_proxy_unit_works_with_only_the_program_changed() {
     let cluster = Cluster::start(crate::support::release::NEWEST, 1);
     let listen = format!("127.0.0.1:{}", ports::take());
     let unit = UNIT.replace("/usr/bin/etcd ", "/usr/bin/etcd-edge ");
@@ -79,14 +80,14 @@ fn the_go_proxys_unit_with_one_word_changed() {
 }
 
 #[test]
-fn the_shipped_unit_with_the_shipped_file() {
+fn shipped_unit_works_with_the_shipped_configuration() {
     let root = env!("CARGO_MANIFEST_DIR");
     let unit = format!("{root}/deploy/systemd/etcd-edge.service");
     let unit = std::fs::read_to_string(unit).unwrap();
-    let mut words = command(&unit.replace("/etc/etcd-edge", &format!("{root}/deploy")));
-    words.push(format!("--listen-addr=127.0.0.1:{}", ports::take()));
-    run(&words, |process| {
-        // Its reload: what it does not know would end it.
+    let mut args = command(&unit.replace("/etc/etcd-edge", &format!("{root}/deploy")));
+    args.push(format!("--listen-addr=127.0.0.1:{}", ports::take()));
+    run(&args, |process| {
+        // The reload sends SIGHUP. An unhandled signal would end the process.
         assert!(unit.contains("\nExecReload=/bin/sh -c 'kill -HUP $MAINPID'\n"));
         process.signal("HUP");
     });
