@@ -3,20 +3,20 @@
 
 mod support;
 
-#[path = "scripted/answers.rs"]
-mod answers;
+#[path = "scripted/cache.rs"]
+mod cache;
 #[path = "scripted/deadlines.rs"]
 mod deadlines;
 #[path = "scripted/dial_pings.rs"]
 mod dial_pings;
 #[path = "scripted/fleet.rs"]
 mod fleet;
+#[path = "scripted/forwarding.rs"]
+mod forwarding;
 #[path = "scripted/framing.rs"]
 mod framing;
 #[path = "scripted/goaway.rs"]
 mod goaway;
-#[path = "scripted/kept.rs"]
-mod kept;
 #[path = "scripted/namespace.rs"]
 mod namespace;
 #[path = "scripted/reads.rs"]
@@ -97,11 +97,11 @@ impl Scene {
         let mut call = self.etcd.next().await;
         assert_eq!(call.message().await.unwrap(), "still there?");
         call.respond("yes");
-        assert_eq!(ended(reply).await.only(), b"yes");
+        assert_eq!(join_task(reply).await.only(), b"yes");
     }
 }
 
-async fn ended<T>(task: JoinHandle<T>) -> T {
+async fn join_task<T>(task: JoinHandle<T>) -> T {
     match task.await {
         Ok(value) => value,
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),

@@ -1,16 +1,16 @@
-//! TLS on both sides: which endpoints get it, whom the proxy trusts, whom it lets in, and what is
-//! spoken then.
+//! Tests of TLS on both sides: endpoints with and without TLS, the authorities that the proxy
+//! trusts, client authentication, and the negotiated protocol.
 
 mod support;
 
+#[path = "tls/auto_tls.rs"]
+mod auto_tls;
 #[path = "tls/clients.rs"]
 mod clients;
 #[path = "tls/files.rs"]
 mod files;
-#[path = "tls/generated.rs"]
-mod generated;
-#[path = "tls/offer.rs"]
-mod offer;
+#[path = "tls/negotiation.rs"]
+mod negotiation;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ use tokio_rustls::TlsConnector;
 const RANGE: &str = "/etcdserverpb.KV/Range";
 const PUT: &str = "/etcdserverpb.KV/Put";
 
-/// A plaintext read through a proxy.
+/// Sends a plaintext read through a proxy.
 async fn read(proxy: &Proxy) -> Reply {
     let client = Client::connect(proxy.address()).await;
     client
@@ -48,7 +48,7 @@ fn cert_flags(identity: &CertFiles) -> [String; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
+async fn connection_to_etcd_needs_a_trusted_ca_and_an_accepted_certificate() {
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     let https = format!("--endpoints=https://{}", cluster.endpoint(0));
@@ -72,18 +72,18 @@ async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
     let (ca, foreign_ca, skip) = ([ca], [foreign_ca], [skip]);
     let cases = [
         works(&https, &[&ca, &own]),
-        // The name is checked, and this one is in the certificate too.
+        // The certificate is valid for this name, too.
         works(&localhost, &[&ca, &own]),
-        // No scheme is TLS when any TLS flag is given.
+        // An endpoint without a scheme uses TLS if any TLS flag is set.
         works(&bare, &[&ca, &own]),
         works(&bare, &[&skip, &own]),
         works(&https, &[&skip, &own]),
         fails(&https, &[&foreign_ca, &own]),
-        // The system's authorities have not signed this one.
+        // The system's authorities have not signed this certificate.
         fails(&https, &[&own]),
         fails(&https, &[&ca, &none]),
         fails(&https, &[&ca, &foreign]),
-        // http is plaintext whatever else is given.
+        // http is plaintext, regardless of other flags.
         fails(&http, &[&ca, &own]),
         fails(&bare, &[&none]),
     ];
@@ -102,12 +102,12 @@ async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
             let page = raw::get(proxy.address(), "/metrics").unwrap();
             assert_eq!(
                 page.status, 200,
-                "pages of a member take TLS too: {}",
+                "pages of a member need TLS too: {}",
                 page.body
             );
             continue;
         }
-        // Its deadline is shorter than the wait for an endpoint.
+        // The deadline is shorter than the wait for an endpoint.
         assert_eq!(reply.code(), Some(4), "{flags:?}: {reply:?}");
         assert!(begun.elapsed() >= Duration::from_secs(2), "{flags:?}");
         let trouble: Vec<_> = ["endpoint unreachable", "connection to endpoint lost"]
@@ -132,7 +132,7 @@ async fn to_etcd_it_takes_the_right_authority_and_a_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_that_cannot_be_trusted_ends_in_unavailable_and_a_reason() {
+async fn untrusted_etcd_certificate_ends_in_unavailable_and_a_logged_error() {
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     let mut flags = vec![
@@ -141,30 +141,30 @@ async fn a_certificate_that_cannot_be_trusted_ends_in_unavailable_and_a_reason()
     ];
     flags.extend(cert_flags(&tls.client));
     let proxy = Proxy::start_with(&flags);
-    let lane = support::load::H2Connection::connect(proxy.address())
+    let connection = support::load::H2Connection::connect(proxy.address())
         .await
         .unwrap();
-    let told = lane
+    let result = connection
         .unary(PUT, Msg::new().bytes(1, "k").as_ref(), None)
         .await;
-    assert_eq!(told.code, Some(14), "{told:?}");
+    assert_eq!(result.code, Some(14), "{result:?}");
     let dials = log_entries(&proxy, "endpoint unreachable");
     let error = dials[0]["error"].as_str().unwrap();
     assert!(error.contains("certificate"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unix_sockets_are_endpoints_too() {
+async fn unix_socket_is_accepted_as_an_endpoint() {
     let cluster = Cluster::start(NEWEST, 1);
     let dir = support::exit_cleanup::temp_dir();
     let path = dir.path().join("etcd.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let etcd = cluster.endpoint(0);
     tokio::spawn(async move {
-        while let Ok((mut here, _)) = listener.accept().await {
-            let mut there = TcpStream::connect(&etcd).await.unwrap();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&etcd).await.unwrap();
             tokio::spawn(async move {
-                let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
             });
         }
     });
@@ -175,28 +175,28 @@ async fn unix_sockets_are_endpoints_too() {
     assert_eq!(raw::get(proxy.address(), "/metrics").unwrap().status, 200);
 }
 
-/// A plaintext etcd and a proxy that serves TLS.
+/// Starts a TLS proxy in front of a plaintext etcd.
 fn secure(cluster: &Cluster, tls: &Tls, server: &CertFiles, ca: bool) -> Proxy {
     let ca = ca.then(|| format!("--trusted-ca-file={}", tls.ca.display()));
     secure_with(cluster, server, ca.as_slice())
 }
 
 fn secure_with(cluster: &Cluster, server: &CertFiles, flags: &[String]) -> Proxy {
-    Proxy::start(cluster, &[&served(server)[..], flags].concat())
+    Proxy::start(cluster, &[&server_flags(server)[..], flags].concat())
 }
 
-/// A proxy with these flags does not start, and says this first.
-fn refused(flags: &[String], line: &str) {
+/// Checks that a proxy with these flags does not start, and that its output begins with `line`.
+fn assert_start_fails(flags: &[String], line: &str) {
     let mut process = Proxy::spawn(flags);
     let line = format!("etcd-edge: {line}");
-    let said = process.wait_line(Duration::from_secs(20), |said| {
-        said.starts_with(&line).then_some(())
+    let found = process.wait_line(Duration::from_secs(20), |output| {
+        output.starts_with(&line).then_some(())
     });
-    said.unwrap_or_else(|why| panic!("no {line:?} from {why}"));
+    found.unwrap_or_else(|error| panic!("no {line:?} from {error}"));
     assert_eq!(process.wait(Duration::from_secs(20)).code(), Some(1));
 }
 
-fn served(server: &CertFiles) -> [String; 2] {
+fn server_flags(server: &CertFiles) -> [String; 2] {
     [
         format!("--cert-file={}", server.cert.display()),
         format!("--key-file={}", server.key.display()),
@@ -204,7 +204,7 @@ fn served(server: &CertFiles) -> [String; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_need_a_certificate_when_an_authority_is_given_and_only_then() {
+async fn client_certificates_are_required_only_with_a_trusted_ca() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let clients = [
@@ -213,16 +213,24 @@ async fn clients_need_a_certificate_when_an_authority_is_given_and_only_then() {
         Some(&tls.root_client),
         Some(&tls.foreign_client),
     ];
-    for (asks, welcome) in [(false, [true; 4]), (true, [false, true, true, false])] {
-        let proxy = secure(&cluster, &tls, &tls.server, asks);
-        for (identity, welcome) in clients.iter().zip(welcome) {
+    for (requires, accepted) in [(false, [true; 4]), (true, [false, true, true, false])] {
+        let proxy = secure(&cluster, &tls, &tls.server, requires);
+        for (identity, accepted) in clients.iter().zip(accepted) {
             let call = call_tls(&proxy, &tls, *identity).await;
-            assert_eq!(call.is_ok(), welcome, "asks {asks}, {identity:?}: {call:?}");
-            // Pages are behind the same door.
+            assert_eq!(
+                call.is_ok(),
+                accepted,
+                "requires {requires}, {identity:?}: {call:?}"
+            );
+            // HTTP pages have the same requirement.
             let page = page_tls(&proxy, &tls, *identity).await;
-            assert_eq!(page.is_ok(), welcome, "asks {asks}, {identity:?}: {page:?}");
+            assert_eq!(
+                page.is_ok(),
+                accepted,
+                "requires {requires}, {identity:?}: {page:?}"
+            );
         }
-        // Plain text is no TLS.
+        // A plaintext connection fails.
         assert!(raw::get(proxy.address(), "/health").is_err());
         let page = page_tls(&proxy, &tls, Some(&tls.client)).await;
         assert!(page.is_ok_and(|page| page.contains(r#"{"health":"true""#)));
@@ -232,7 +240,7 @@ async fn clients_need_a_certificate_when_an_authority_is_given_and_only_then() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_protocols_are_offered_and_h2_is_preferred() {
+async fn alpn_offers_both_protocols_and_prefers_h2() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let proxy = secure(&cluster, &tls, &tls.server, false);
@@ -248,11 +256,14 @@ async fn both_protocols_are_offered_and_h2_is_preferred() {
         let stream = handshake(&proxy, &tls, None, offered).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), chosen, "{offered:?}");
         if chosen != Some(b"h2") {
-            let said = http1(stream, "/proxy/metrics").await.unwrap();
-            assert!(said.starts_with("HTTP/1.1 200"), "{offered:?}: {said}");
+            let response = http1(stream, "/proxy/metrics").await.unwrap();
+            assert!(
+                response.starts_with("HTTP/1.1 200"),
+                "{offered:?}: {response}"
+            );
         }
     }
-    // Something else altogether.
+    // An unsupported protocol.
     let spdy = handshake(&proxy, &tls, None, &[b"spdy/3"]).await;
     assert!(spdy.is_err(), "no protocol in common");
 }
@@ -276,14 +287,14 @@ async fn tls_on_both_sides_carries_much_data() {
         let reply = client.unary(RANGE, Msg::new().bytes(1, "k"), &[]).await;
         assert!(
             pb::bytes(reply.only(), &[2, 5]) == value,
-            "{n}: changed on its way"
+            "{n}: the value changed"
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tls_endpoint_that_is_none_is_passed_over() {
-    // One member speaks TLS as told, the other endpoint answers with something else.
+async fn endpoint_that_does_not_speak_tls_is_skipped() {
+    // One member uses TLS. The other endpoint sends data of another protocol.
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     let noise = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -329,7 +340,8 @@ async fn handshake_with(
     TlsConnector::from(config).connect(name, stream).await
 }
 
-/// One call under TLS. With TLS 1.3 a client learns only with the first answer that it is refused.
+/// Sends one call over TLS. With TLS 1.3, a client learns of a rejection only with the first
+/// response.
 async fn call_tls(proxy: &Proxy, tls: &Tls, identity: Option<&CertFiles>) -> Result<(), String> {
     let stream = handshake(proxy, tls, identity, &[b"h2"])
         .await
@@ -344,10 +356,10 @@ async fn page_tls(
 ) -> Result<String, String> {
     let stream = handshake(proxy, tls, identity, &[b"http/1.1"]).await;
     let stream = stream.map_err(|e| e.to_string())?;
-    let said = http1(stream, "/health").await.map_err(|e| e.to_string())?;
-    match said.starts_with("HTTP/1.1 200") {
-        true => Ok(said),
-        false => Err(said),
+    let response = http1(stream, "/health").await.map_err(|e| e.to_string())?;
+    match response.starts_with("HTTP/1.1 200") {
+        true => Ok(response),
+        false => Err(response),
     }
 }
 
@@ -357,14 +369,15 @@ where
 {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut said = Vec::new();
-    stream.read_to_end(&mut said).await?;
-    Ok(String::from_utf8_lossy(&said).into_owned())
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }
 
-/// TLS encrypts more at once than a socket takes; all of it arrives once the client reads on.
+/// TLS may encrypt more data at once than a socket accepts. All of it arrives once the client reads
+/// again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_bytes_leave_for_a_client_that_pauses() {
+async fn buffered_tls_data_is_sent_to_a_client_that_paused() {
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     let flags = [
@@ -388,26 +401,26 @@ async fn the_last_bytes_leave_for_a_client_that_pauses() {
         .initial_window_size(1 << 24)
         .initial_connection_window_size(1 << 30);
     let (send, mut connection) = builder.handshake::<_, bytes::Bytes>(stream).await.unwrap();
-    let answers: Vec<_> = (0..32)
+    let responses: Vec<_> = (0..32)
         .map(|_| {
             let request = http::Request::post(format!("https://localhost{RANGE}"))
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
                 .body(())
                 .unwrap();
-            let (answer, mut body) = send.clone().send_request(request, false).unwrap();
+            let (response, mut body) = send.clone().send_request(request, false).unwrap();
             body.send_data(framed(Msg::new().bytes(1, "k").as_ref()), true)
                 .unwrap();
-            answer
+            response
         })
         .collect();
-    // Long enough to ask, then not a byte is read: every buffer on the way fills up.
+    // The client sends its requests, then stops reading: every buffer on the path fills up.
     let _ = tokio::time::timeout(Duration::from_millis(50), &mut connection).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     tokio::spawn(connection);
-    for answer in answers {
+    for response in responses {
         let whole = async {
-            let mut body = answer.await.unwrap().into_body();
+            let mut body = response.await.unwrap().into_body();
             let mut bytes = 0;
             while let Some(chunk) = body.data().await {
                 let chunk = chunk.unwrap();
@@ -417,6 +430,6 @@ async fn the_last_bytes_leave_for_a_client_that_pauses() {
             assert!(bytes > value.len(), "{bytes}");
         };
         let read = tokio::time::timeout(Duration::from_secs(20), whole).await;
-        read.expect("nothing gets stuck");
+        read.expect("the response arrives");
     }
 }

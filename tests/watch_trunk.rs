@@ -35,7 +35,7 @@ proptest! {
     }
 }
 
-/// The same model in a long run with fixed seeds. The run must reach every kind of event.
+/// A long run of the same model with fixed seeds. The run must reach every kind of event.
 #[test]
 fn seeded_trunk_runs_reach_every_event() {
     let ops = std::env::var("ETCD_EDGE_TRUNK_OPS");

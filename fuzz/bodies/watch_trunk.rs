@@ -706,7 +706,6 @@ impl World {
     fn check_moved_by_response(&self, feed: &Feed) {
         let Some((response, sent_at)) = &self.reading else {
             panic!("F moves without a response");
-            panic!("F moves by itself");
         };
         assert!(response.events.is_empty() && !response.created && !response.canceled);
         if let Some(sent_at) = sent_at

@@ -1,9 +1,10 @@
-//! Auth: users and roles, then every kind of credential while it is on.
+//! Calls of the Auth service: users and roles, then every kind of credential with authentication
+//! enabled.
 
 use crate::recording::Recorder;
 use crate::support::pb::{self, Msg};
 
-pub(crate) async fn play(etcd: &mut Recorder) {
+pub(crate) async fn run(etcd: &mut Recorder) {
     etcd.unary("Auth/AuthStatus", "off", Msg::new(), 0).await;
     etcd.unary("Auth/AuthEnable", "without root", Msg::new(), 9)
         .await;
@@ -45,13 +46,14 @@ async fn users(etcd: &mut Recorder) {
     .await;
     etcd.unary(
         "Auth/UserChangePassword",
-        "of nobody",
+        "of an unknown user",
         login("none", "x"),
         9,
     )
     .await;
     etcd.unary("Auth/UserGet", "ann", name("ann"), 0).await;
-    etcd.unary("Auth/UserGet", "nobody", name("none"), 9).await;
+    etcd.unary("Auth/UserGet", "an unknown user", name("none"), 9)
+        .await;
     etcd.unary("Auth/UserList", "all", Msg::new(), 0).await;
     etcd.unary("Auth/UserDelete", "bob", name("bob"), 0).await;
     etcd.unary("Auth/UserDelete", "bob again", name("bob"), 9)
@@ -67,7 +69,7 @@ async fn roles(etcd: &mut Recorder) {
         .await;
     etcd.unary("Auth/RoleAdd", "spare", name("spare"), 0).await;
     let read = Msg::new().bytes(2, "a").bytes(3, "b");
-    let permit = |role: &str, what: Msg| Msg::new().bytes(1, role).msg(2, what);
+    let permit = |role: &str, permission: Msg| Msg::new().bytes(1, role).msg(2, permission);
     let path = "Auth/RoleGrantPermission";
     etcd.unary(path, "to read", permit("reader", read.clone()), 0)
         .await;
@@ -78,7 +80,8 @@ async fn roles(etcd: &mut Recorder) {
         0,
     )
     .await;
-    etcd.unary(path, "to nobody", permit("none", read), 9).await;
+    etcd.unary(path, "to an unknown role", permit("none", read), 9)
+        .await;
     etcd.unary("Auth/RoleGet", "reader", name("reader"), 0)
         .await;
     etcd.unary("Auth/RoleGet", "no role", name("none"), 9).await;
@@ -111,7 +114,7 @@ async fn roles(etcd: &mut Recorder) {
     .await;
     etcd.unary(
         "Auth/UserGrantRole",
-        "to nobody",
+        "to an unknown user",
         grant("none", "reader"),
         9,
     )
@@ -140,8 +143,9 @@ async fn credentials(etcd: &mut Recorder) {
     let path = "Auth/Authenticate";
     etcd.unary(path, "a wrong password", login("ann", "secret"), 3)
         .await;
-    etcd.unary(path, "nobody", login("none", "secret"), 3).await;
-    // A token is random.
+    etcd.unary(path, "an unknown user", login("none", "secret"), 3)
+        .await;
+    // Tokens are random, so they are masked.
     let root = etcd
         .masked(path, "root", login("root", "secret"), 0, &[&[2]])
         .await;
@@ -152,7 +156,7 @@ async fn credentials(etcd: &mut Recorder) {
     let (root, ann) = (token(root.only()), token(ann.only()));
 
     let bearer = format!("Bearer {ann}");
-    for (who, token, read, write, list) in [
+    for (case, token, read, write, list) in [
         ("without a token", None, 3, 3, 3),
         ("ann", Some(("token", ann.clone())), 0, 7, 7),
         (
@@ -173,10 +177,10 @@ async fn credentials(etcd: &mut Recorder) {
         ("root", Some(("token", root)), 0, 0, 0),
     ] {
         etcd.authorize(token);
-        etcd.unary("KV/Range", who, name("a"), read).await;
-        etcd.unary("KV/Put", who, name("a"), write).await;
-        etcd.unary("Auth/UserList", who, Msg::new(), list).await;
-        refused_watch(etcd, who).await;
+        etcd.unary("KV/Range", case, name("a"), read).await;
+        etcd.unary("KV/Put", case, name("a"), write).await;
+        etcd.unary("Auth/UserList", case, Msg::new(), list).await;
+        refused_watch(etcd, case).await;
     }
     etcd.unary("Auth/AuthStatus", "on", Msg::new(), 0).await;
     etcd.unary("Auth/AuthDisable", "as root", Msg::new(), 0)
@@ -184,12 +188,12 @@ async fn credentials(etcd: &mut Recorder) {
     etcd.authorize(None);
 }
 
-async fn refused_watch(etcd: &mut Recorder, who: &str) {
+async fn refused_watch(etcd: &mut Recorder, case: &str) {
     let mut stream = etcd.open("Watch/Watch").await;
     stream
         .send(Msg::new().msg(1, Msg::new().bytes(1, "elsewhere")))
         .await;
     stream.next().await;
     stream.cancel();
-    etcd.keep("Watch/Watch", who, stream.finish().await, None, &[]);
+    etcd.record("Watch/Watch", case, stream.finish().await, None, &[]);
 }

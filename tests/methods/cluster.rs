@@ -1,12 +1,13 @@
-//! Cluster: a learner comes and goes. It never starts, so the one voter keeps its quorum.
+//! Calls of the Cluster service. A learner is added and removed. It never starts, so the voter
+//! keeps its quorum.
 
 use crate::recording::Recorder;
 use crate::support::pb::{self, Msg};
 
-/// Ids are random and addresses another cluster's: the lists are compared on the same cluster.
+/// Fields of members that are masked: ids are random, and addresses differ between the clusters.
 const MEMBERS: &[&[u32]] = &[&[2], &[3]];
 
-pub(crate) async fn play(etcd: &mut Recorder) {
+pub(crate) async fn run(etcd: &mut Recorder) {
     let learner = |url: &str| Msg::new().bytes(1, url).int(2, 1);
     let add = "Cluster/MemberAdd";
     let added = etcd

@@ -1,11 +1,11 @@
-//! KV: every method, its options and its refusals.
+//! Calls of the KV service: every method with its options and its refusals.
 
 use crate::recording::Recorder;
 use crate::support::pb::Msg;
 
 const KEY_NOT_PROVIDED: &str = "etcdserver: key is not provided";
 
-pub(crate) async fn play(etcd: &mut Recorder) {
+pub(crate) async fn run(etcd: &mut Recorder) {
     puts(etcd).await;
     ranges(etcd).await;
     txns(etcd).await;
@@ -23,24 +23,24 @@ fn get(key: &str) -> Msg {
 }
 
 async fn puts(etcd: &mut Recorder) {
-    for (what, request, code) in [
+    for (case, request, code) in [
         ("a new key", put("a", "1"), 0),
-        ("an old key", put("a", "2"), 0),
+        ("an existing key", put("a", "2"), 0),
         ("with the previous value", put("a", "3").int(4, 1), 0),
-        ("keeping the value", get("a").int(5, 1), 0),
-        ("keeping the lease", put("a", "4").int(6, 1), 0),
+        ("ignoring the value", get("a").int(5, 1), 0),
+        ("ignoring the lease", put("a", "4").int(6, 1), 0),
         (
-            "keeping a value that is not there",
+            "ignoring the value of a missing key",
             get("none").int(5, 1),
             3,
         ),
-        ("keeping and giving a value", put("a", "5").int(5, 1), 3),
+        ("ignoring and setting a value", put("a", "5").int(5, 1), 3),
         (
-            "keeping and giving a lease",
+            "ignoring and setting a lease",
             put("a", "5").int(3, 7).int(6, 1),
             3,
         ),
-        ("a lease that is not there", put("a", "5").int(3, 7), 5),
+        ("an unknown lease", put("a", "5").int(3, 7), 5),
         ("an empty value", put("b", ""), 0),
         (
             "an unknown field",
@@ -59,7 +59,7 @@ async fn puts(etcd: &mut Recorder) {
             8,
         ),
     ] {
-        etcd.unary("KV/Put", what, request, code).await;
+        etcd.unary("KV/Put", case, request, code).await;
     }
     let refused = etcd.unary("KV/Put", "no key", put("", "x"), 3).await;
     assert_eq!(refused.message(), KEY_NOT_PROVIDED);
@@ -67,9 +67,9 @@ async fn puts(etcd: &mut Recorder) {
 
 async fn ranges(etcd: &mut Recorder) {
     let all = || get("a").bytes(2, "d");
-    for (what, request, code) in [
+    for (case, request, code) in [
         ("one key", get("a"), 0),
-        ("no such key", get("none"), 0),
+        ("an unknown key", get("none"), 0),
         ("a range", all(), 0),
         ("from a key on", get("b").bytes(2, [0]), 0),
         ("an inverted range", get("b").bytes(2, "a"), 0),
@@ -90,20 +90,20 @@ async fn ranges(etcd: &mut Recorder) {
         ("1 MiB", get("large"), 0),
         ("no key", Msg::new(), 3),
     ] {
-        etcd.unary("KV/Range", what, request, code).await;
+        etcd.unary("KV/Range", case, request, code).await;
     }
 }
 
 async fn txns(etcd: &mut Recorder) {
     let read = |key| Msg::new().msg(1, get(key));
     let write = |key, value| Msg::new().msg(2, put(key, value));
-    // Compare: result, target, key, and the target's field.
+    // Fields of a compare: result, target, key, and the value of the target.
     let version_is = |key, version| Msg::new().int(2, 0).bytes(3, key).int(4, version);
     let nested = Msg::new()
         .msg(1, Msg::new().int(2, 3).bytes(3, "a").bytes(7, "4"))
         .msg(2, write("t", "then"))
         .msg(3, write("t", "else"));
-    for (what, request, code) in [
+    for (case, request, code) in [
         ("empty", Msg::new(), 0),
         (
             "reads only",
@@ -153,12 +153,12 @@ async fn txns(etcd: &mut Recorder) {
             3,
         ),
     ] {
-        etcd.unary("KV/Txn", what, request, code).await;
+        etcd.unary("KV/Txn", case, request, code).await;
     }
 }
 
 async fn deletes(etcd: &mut Recorder) {
-    for (what, request, code) in [
+    for (case, request, code) in [
         ("nothing", get("none"), 0),
         ("one key", get("b"), 0),
         (
@@ -168,7 +168,7 @@ async fn deletes(etcd: &mut Recorder) {
         ),
         ("no key", Msg::new(), 3),
     ] {
-        etcd.unary("KV/DeleteRange", what, request, code).await;
+        etcd.unary("KV/DeleteRange", case, request, code).await;
     }
 }
 
@@ -182,7 +182,7 @@ async fn streams(etcd: &mut Recorder) {
         )
         .await;
     }
-    // Older releases do not know it, and say so both ways.
+    // Older releases do not implement RangeStream: the error is the same on both sides.
     etcd.unary("KV/RangeStream", "a range", get("s").bytes(2, "t"), 0)
         .await;
     etcd.unary(
@@ -195,13 +195,17 @@ async fn streams(etcd: &mut Recorder) {
 }
 
 async fn compactions(etcd: &mut Recorder) {
-    for (what, request, code) in [
+    for (case, request, code) in [
         ("a past revision", Msg::new().int(1, 5), 0),
         ("the same again", Msg::new().int(1, 5), 11),
-        ("waiting for it", Msg::new().int(1, 6).int(2, 1), 0),
+        (
+            "waiting for the compaction",
+            Msg::new().int(1, 6).int(2, 1),
+            0,
+        ),
         ("a future revision", Msg::new().int(1, 1 << 40), 11),
     ] {
-        etcd.unary("KV/Compact", what, request, code).await;
+        etcd.unary("KV/Compact", case, request, code).await;
     }
     etcd.unary("KV/Range", "a compacted revision", get("a").int(4, 2), 11)
         .await;

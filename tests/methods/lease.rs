@@ -1,11 +1,11 @@
-//! Lease: grant, list, ask, keep alive, revoke.
+//! Calls of the Lease service: grant, list, time to live, keep-alive, revoke.
 
 use crate::recording::Recorder;
 use crate::support::pb::Msg;
 
 const ID: i64 = 0x1234;
 
-pub(crate) async fn play(etcd: &mut Recorder) {
+pub(crate) async fn run(etcd: &mut Recorder) {
     let grant = |ttl: i64, id: i64| Msg::new().int(1, ttl).int(2, id);
     etcd.unary("Lease/LeaseGrant", "with an id", grant(600, ID), 0)
         .await;
@@ -27,34 +27,34 @@ pub(crate) async fn play(etcd: &mut Recorder) {
     let put = Msg::new().bytes(1, "leased").bytes(2, "1").int(3, ID);
     etcd.unary("KV/Put", "with a lease", put, 0).await;
 
-    // The remaining time may pass a second's end between the two clusters.
+    // The remaining seconds may differ between the two clusters.
     let ttl: &[&[u32]] = &[&[3]];
-    let ask = |id: i64| Msg::new().int(1, id);
-    etcd.masked("Lease/LeaseTimeToLive", "a lease", ask(ID), 0, ttl)
+    let lease = |id: i64| Msg::new().int(1, id);
+    etcd.masked("Lease/LeaseTimeToLive", "a lease", lease(ID), 0, ttl)
         .await;
     etcd.masked(
         "Lease/LeaseTimeToLive",
         "its keys",
-        ask(ID).int(2, 1),
+        lease(ID).int(2, 1),
         0,
         ttl,
     )
     .await;
-    etcd.unary("Lease/LeaseTimeToLive", "an unknown lease", ask(99), 0)
+    etcd.unary("Lease/LeaseTimeToLive", "an unknown lease", lease(99), 0)
         .await;
     keep_alive(etcd).await;
-    etcd.unary("Lease/LeaseRevoke", "the random one", ask(random), 0)
+    etcd.unary("Lease/LeaseRevoke", "the random one", lease(random), 0)
         .await;
-    etcd.unary("Lease/LeaseRevoke", "a short one", ask(ID + 1), 0)
+    etcd.unary("Lease/LeaseRevoke", "a short one", lease(ID + 1), 0)
         .await;
     etcd.unary("Lease/LeaseLeases", "all", Msg::new(), 0).await;
-    etcd.unary("Lease/LeaseRevoke", "with a key", ask(ID), 0)
+    etcd.unary("Lease/LeaseRevoke", "with a key", lease(ID), 0)
         .await;
-    etcd.unary("Lease/LeaseRevoke", "an unknown lease", ask(ID), 5)
+    etcd.unary("Lease/LeaseRevoke", "an unknown lease", lease(ID), 5)
         .await;
     etcd.unary(
         "KV/Range",
-        "a key whose lease is gone",
+        "a key of a revoked lease",
         Msg::new().bytes(1, "leased"),
         0,
     )
@@ -66,12 +66,15 @@ async fn keep_alive(etcd: &mut Recorder) {
     let mut call = etcd.open(path).await;
     for id in [ID, 99, ID, ID] {
         call.send(Msg::new().int(1, id)).await;
-        assert!(call.next().await.is_some(), "a heartbeat without an answer");
+        assert!(
+            call.next().await.is_some(),
+            "a heartbeat without a response"
+        );
     }
     call.half_close();
-    etcd.keep(path, "one by one", call.finish().await, Some(0), &[]);
+    etcd.record(path, "one by one", call.finish().await, Some(0), &[]);
 
-    // Half-close is not cancel (P4): the answers still come.
+    // Half-close is not a cancel (P4): the responses still arrive.
     let mut call = etcd.open(path).await;
     for id in [ID, 99, ID] {
         call.send(Msg::new().int(1, id)).await;
@@ -79,11 +82,11 @@ async fn keep_alive(etcd: &mut Recorder) {
     call.half_close();
     let mut reply = call.finish().await;
     assert_eq!(reply.messages.len(), 3, "{reply:?}");
-    // The order is each lease's own (L2).
+    // The order is defined only within each lease (L2).
     reply.messages.sort();
-    etcd.keep(path, "at once, then half-closed", reply, Some(0), &[]);
+    etcd.record(path, "at once, then half-closed", reply, Some(0), &[]);
 
     let mut call = etcd.open(path).await;
     call.half_close();
-    etcd.keep(path, "nothing sent", call.finish().await, Some(0), &[]);
+    etcd.record(path, "nothing sent", call.finish().await, Some(0), &[]);
 }

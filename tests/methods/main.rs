@@ -1,20 +1,24 @@
-//! Every method of every service gives through the proxy what it gives directly: answers, status
-//! codes and texts, headers and trailers and which of the two carry them (P1, P5, P6).
+//! Tests that every method of every service has the same result through the proxy as without it:
+//! responses, status codes and texts, headers and trailers, and their placement (P1, P5, P6).
 //!
-//! One script of calls is played to two fresh clusters of one member, to one directly and to the
-//! other through the proxy. Both start at the same revision and see the same calls, so all must be
-//! the same but what names the cluster or is random: that is taken out by its field number before
-//! the comparison. Calls that change nothing are then made both ways on the *same* cluster, where
-//! nothing is taken out.
+//! One script of calls runs against two new clusters of one member, directly at one and through the
+//! proxy at the other. Both start at the same revision and receive the same calls. So all results
+//! are equal, except for cluster ids and random values, which are removed by field number before
+//! the comparison. Calls without an effect then run in both ways on the *same* cluster, and are
+//! compared without any removal.
 
 mod auth;
-mod broken;
+mod cluster;
 mod cluster;
 mod kv;
+mod kv;
 mod lease;
+mod lease;
+mod locks;
 mod maintenance;
+mod maintenance;
+mod malformed;
 mod recording;
-mod sync;
 mod watch;
 
 #[path = "../support/mod.rs"]
@@ -31,43 +35,43 @@ use support::proxy::Proxy;
 use support::release::{NEWEST, versions};
 
 #[tokio::test]
-async fn every_method_is_as_without_the_proxy_on_the_newest_etcd() {
-    let seen = play_both(NEWEST).await;
+async fn every_method_equals_the_newest_etcd() {
+    let called = compare(NEWEST).await;
     let missing: Vec<&str> = method::all()
         .iter()
         .map(|method| method.path)
-        // The services named there are the proxy's own: see tests/health/calls.rs.
-        .filter(|path| *path != "/grpc.health.v1.Health/List" && !seen.contains(*path))
+        // The services in the response are the proxy's own: see tests/health/calls.rs.
+        .filter(|path| *path != "/grpc.health.v1.Health/List" && !called.contains(*path))
         .collect();
     assert!(missing.is_empty(), "the script lacks {missing:?}");
 }
 
 #[tokio::test]
-async fn every_method_is_as_without_the_proxy_on_the_middle_etcd() {
-    play_both(versions()[1]).await;
+async fn every_method_equals_the_middle_etcd() {
+    compare(versions()[1]).await;
 }
 
 #[tokio::test]
-async fn every_method_is_as_without_the_proxy_on_the_oldest_etcd() {
-    play_both(versions()[2]).await;
+async fn every_method_equals_the_oldest_etcd() {
+    compare(versions()[2]).await;
 }
 
-/// Plays and compares; the paths that were called.
-async fn play_both(version: &str) -> BTreeSet<String> {
+/// Runs the script on both sides and compares the results. Returns the called paths.
+async fn compare(version: &str) -> BTreeSet<String> {
     let (one, other) = (Cluster::start(version, 1), Cluster::start(version, 1));
-    // Etcd's own limits are to be seen, not the proxy's, and etcd's own member list.
+    // The flags disable the proxy's own size limit and member list.
     let proxy = Proxy::start(
         &other,
         &["--max-send-bytes=8388608", "--advertise-client-url="],
     );
     let mut direct = Recorder::new(Client::connect(&one.endpoint(0)).await, version);
     let mut proxied = Recorder::new(Client::connect(proxy.address()).await, version);
-    play(&mut direct).await;
-    play(&mut proxied).await;
+    run(&mut direct).await;
+    run(&mut proxied).await;
     let mut found = differences(&direct, &proxied);
 
     let mut direct = Recorder::new(Client::connect(&other.endpoint(0)).await, version);
-    proxied.forget();
+    proxied.clear();
     for recorder in [&mut direct, &mut proxied] {
         read(recorder).await;
     }
@@ -81,18 +85,18 @@ async fn play_both(version: &str) -> BTreeSet<String> {
     proxied.paths().clone()
 }
 
-async fn play(recorder: &mut Recorder) {
-    kv::play(recorder).await;
-    lease::play(recorder).await;
-    watch::play(recorder).await;
-    sync::play(recorder).await;
-    cluster::play(recorder).await;
-    maintenance::play(recorder).await;
-    auth::play(recorder).await;
-    broken::play(recorder).await;
+async fn run(recorder: &mut Recorder) {
+    kv::run(recorder).await;
+    lease::run(recorder).await;
+    watch::run(recorder).await;
+    locks::run(recorder).await;
+    cluster::run(recorder).await;
+    maintenance::run(recorder).await;
+    auth::run(recorder).await;
+    malformed::run(recorder).await;
 }
 
-/// What changes nothing and names its cluster.
+/// Calls without an effect. Their responses name the cluster.
 async fn read(recorder: &mut Recorder) {
     let all = Msg::new().bytes(1, [0]).bytes(2, [0]);
     for (path, request) in [

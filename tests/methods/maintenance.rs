@@ -1,10 +1,10 @@
-//! Maintenance and the health service.
+//! Calls of the Maintenance service and of the health service.
 
 use crate::recording::Recorder;
 use crate::support::pb::{self, Msg};
 
-pub(crate) async fn play(etcd: &mut Recorder) {
-    // Sizes, ids and raft indexes are each cluster's own.
+pub(crate) async fn run(etcd: &mut Recorder) {
+    // Sizes, ids and raft indexes differ between the clusters.
     let own: &[&[u32]] = &[&[3], &[4], &[5], &[7], &[9]];
     etcd.masked("Maintenance/Status", "a leader", Msg::new(), 0, own)
         .await;
@@ -37,7 +37,7 @@ pub(crate) async fn play(etcd: &mut Recorder) {
     )
     .await;
     let downgrade = |action, version: &str| Msg::new().int(1, action).bytes(2, version);
-    for (what, action, version, code) in [
+    for (case, action, version, code) in [
         ("possible", 0, "3.6.0", 0),
         ("too far", 0, "3.4.0", 3),
         ("no version", 0, "old", 3),
@@ -45,7 +45,7 @@ pub(crate) async fn play(etcd: &mut Recorder) {
     ] {
         etcd.unary(
             "Maintenance/Downgrade",
-            what,
+            case,
             downgrade(action, version),
             code,
         )
@@ -85,7 +85,7 @@ async fn alarm(etcd: &mut Recorder) {
         .await;
 }
 
-/// The blobs are each cluster's own; that nothing is lost shows in the lengths, which add up.
+/// Compares snapshots by the sum of their lengths: the blobs differ between the clusters.
 async fn snapshot(etcd: &mut Recorder) {
     let path = "Maintenance/Snapshot";
     let mut call = etcd.open(path).await;
@@ -96,7 +96,7 @@ async fn snapshot(etcd: &mut Recorder) {
     for message in &reply.messages {
         let blob = pb::bytes(message, &[3]).len() as i64;
         let remaining = pb::int(message, &[2]);
-        // The hash at the end is not counted among what remains.
+        // The remaining bytes do not include the hash at the end.
         assert!(
             rest.is_none_or(|rest| rest - blob == remaining || blob == 32),
             "{path}: a gap"
@@ -110,19 +110,24 @@ async fn snapshot(etcd: &mut Recorder) {
         rest.unwrap_or_default()
     );
     reply.messages.clear();
-    etcd.keep(path, "all", reply, Some(0), &[]);
+    etcd.record(path, "all", reply, Some(0), &[]);
 }
 
 async fn health(etcd: &mut Recorder) {
     let check = "grpc.health.v1.Health/Check";
     etcd.unary(check, "of all", Msg::new(), 0).await;
-    etcd.unary(check, "of nothing", Msg::new().bytes(1, "none"), 5)
-        .await;
+    etcd.unary(
+        check,
+        "of an unknown service",
+        Msg::new().bytes(1, "none"),
+        5,
+    )
+    .await;
     let path = "grpc.health.v1.Health/Watch";
     let mut call = etcd.open(path).await;
     call.send(Msg::new()).await;
     call.half_close();
     call.next().await.expect("a first state");
     call.cancel();
-    etcd.keep(path, "the first state", call.finish().await, None, &[]);
+    etcd.record(path, "the first state", call.finish().await, None, &[]);
 }

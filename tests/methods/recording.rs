@@ -1,4 +1,4 @@
-//! What a script of calls got, and how two such recordings differ.
+//! Recorder of the replies to a script of calls, and the comparison of two recordings.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,12 @@ use crate::support::grpc::{Call, Client, Reply};
 use crate::support::pb::{self, Msg};
 use crate::support::release::NEWEST;
 
-/// Fields that name the cluster and the member in the header that nearly every answer begins with.
+/// Fields of the response header that name the cluster and the member.
 const HEADER: [&[u32]; 2] = [&[1, 1], &[1, 2]];
 
-/// A client that keeps what it got.
+/// A client that records its replies.
 pub(crate) struct Recorder {
-    /// For calls that are not simply one message there and the answers back.
+    /// Client for calls that are not a request with a single message.
     pub(crate) client: Client,
     version: String,
     token: Option<(&'static str, String)>,
@@ -26,7 +26,7 @@ struct Record {
 }
 
 impl Recorder {
-    /// For an etcd of this release.
+    /// Creates a recorder for an etcd of this release.
     pub(crate) fn new(client: Client, version: &str) -> Recorder {
         Recorder {
             client,
@@ -38,36 +38,36 @@ impl Recorder {
         }
     }
 
-    /// Whether etcd is the newest release, whose answers the script knows.
+    /// Reports whether etcd is the newest release. The script has the codes of that release.
     pub(crate) fn newest(&self) -> bool {
         self.version == NEWEST
     }
 
-    /// The paths called so far.
+    /// Returns the paths called so far.
     pub(crate) fn paths(&self) -> &BTreeSet<String> {
         &self.paths
     }
 
-    /// Drops the records, not the paths.
-    pub(crate) fn forget(&mut self) {
+    /// Removes the recorded replies, but not the paths.
+    pub(crate) fn clear(&mut self) {
         self.records.clear();
     }
 
-    /// Further calls carry this metadata.
+    /// Sets metadata for all further calls.
     pub(crate) fn authorize(&mut self, token: Option<(&'static str, String)>) {
         self.token = token;
     }
 
-    /// A unary call; `code` is what the newest etcd answers.
-    pub(crate) async fn unary(&mut self, path: &str, what: &str, request: Msg, code: u32) -> Reply {
-        self.masked(path, what, request, code, &[]).await
+    /// Sends a unary call. `code` is the status of the newest etcd.
+    pub(crate) async fn unary(&mut self, path: &str, case: &str, request: Msg, code: u32) -> Reply {
+        self.masked(path, case, request, code, &[]).await
     }
 
-    /// The same; the fields at these paths may differ.
+    /// Sends a unary call with fields that may differ.
     pub(crate) async fn masked(
         &mut self,
         path: &str,
-        what: &str,
+        case: &str,
         request: Msg,
         code: u32,
         masks: &[&[u32]],
@@ -76,23 +76,23 @@ impl Recorder {
         call.send(request).await;
         call.half_close();
         let reply = call.finish().await;
-        self.keep(path, what, reply.clone(), Some(code), masks);
+        self.record(path, case, reply.clone(), Some(code), masks);
         reply
     }
 
-    /// A unary call of which nothing may differ, not even the header; any code.
-    pub(crate) async fn exact(&mut self, path: &str, what: &str, request: Msg) {
+    /// Sends a unary call without masks, not even for the header. Any status is accepted.
+    pub(crate) async fn exact(&mut self, path: &str, case: &str, request: Msg) {
         let mut call = self.open(path).await;
         call.send(request).await;
         call.half_close();
         let reply = call.finish().await;
         self.records.push(Record {
-            name: format!("{path}, {what}"),
+            name: format!("{path}, {case}"),
             reply,
         });
     }
 
-    /// Opens a call to keep later.
+    /// Opens a call. Its reply is recorded with [`Recorder::record`].
     pub(crate) async fn open(&mut self, path: &str) -> Call {
         let path = full(path);
         let token: Vec<(&str, &str)> = self
@@ -103,17 +103,17 @@ impl Recorder {
         self.client.call(&path, &token).await
     }
 
-    /// Keeps what a call gave. The code is checked on the newest etcd only: where the releases
-    /// differ, it is enough that both ways agree.
-    pub(crate) fn keep(
+    /// Records a reply. The status is checked only for the newest etcd. For other releases,
+    /// equality of both sides is enough.
+    pub(crate) fn record(
         &mut self,
         path: &str,
-        what: &str,
+        case: &str,
         mut reply: Reply,
         code: Option<u32>,
         masks: &[&[u32]],
     ) {
-        let name = format!("{path}, {what}");
+        let name = format!("{path}, {case}");
         if self.newest() && code.is_some() && reply.code() != code {
             self.unexpected
                 .push(format!("{name}: not {code:?}: {reply:?}"));
@@ -128,7 +128,7 @@ impl Recorder {
     }
 }
 
-/// A line or two for each call that gave something else.
+/// Returns a description of each call with different replies.
 pub(crate) fn differences(direct: &Recorder, proxied: &Recorder) -> Vec<String> {
     assert_eq!(
         direct.records.len(),
@@ -145,11 +145,12 @@ pub(crate) fn differences(direct: &Recorder, proxied: &Recorder) -> Vec<String> 
             direct.name, direct.reply, proxied.reply
         )
     });
-    // What is the same both ways and yet not what the script expects, it expects wrongly.
+    // Equal replies may still differ from the script's expectation.
     direct.unexpected.iter().cloned().chain(differ).collect()
 }
 
-/// `KV/Range` is etcdserverpb's; other services come with their package.
+/// Returns the full path. `KV/Range` is of package etcdserverpb; other services have their package
+/// in front.
 fn full(path: &str) -> String {
     match path.split_once('/') {
         Some(("", _)) => path.to_owned(),

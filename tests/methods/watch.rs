@@ -1,11 +1,12 @@
-//! Watch: the answers of one stream, one request at a time so that their order is given.
+//! Calls of the Watch service. One stream sends one request at a time, so the order of responses is
+//! fixed.
 
 use crate::recording::Recorder;
 use crate::support::pb::{self, Msg};
 
 const PATH: &str = "Watch/Watch";
 
-pub(crate) async fn play(etcd: &mut Recorder) {
+pub(crate) async fn run(etcd: &mut Recorder) {
     let mut stream = etcd.open(PATH).await;
     let creates = [
         ("from now", Msg::new().bytes(1, "w")),
@@ -14,7 +15,7 @@ pub(crate) async fn play(etcd: &mut Recorder) {
             Msg::new().bytes(1, "w").bytes(2, "x").int(6, 1),
         ),
         (
-            "an id of its own",
+            "an explicit id",
             Msg::new().bytes(1, "w").int(7, 70).int(5, 1),
         ),
         ("the same id", Msg::new().bytes(1, "w").int(7, 70)),
@@ -25,13 +26,13 @@ pub(crate) async fn play(etcd: &mut Recorder) {
             Msg::new().bytes(1, "w").int(3, 1 << 40),
         ),
     ];
-    for (what, create) in creates {
+    for (case, create) in creates {
         stream.send(Msg::new().msg(1, create)).await;
-        let created = stream.next().await.expect(what);
-        assert_eq!(pb::int(&created, &[3]), 1, "{what}: {created:?}");
+        let created = stream.next().await.expect(case);
+        assert_eq!(pb::int(&created, &[3]), 1, "{case}: {created:?}");
     }
-    // Two watches see the put, three the delete; in which order is etcd's choice.
-    let mut answers = Vec::new();
+    // Two watches match the put, three the delete. etcd chooses their order.
+    let mut responses = Vec::new();
     etcd.unary(
         "KV/Put",
         "watched",
@@ -41,29 +42,34 @@ pub(crate) async fn play(etcd: &mut Recorder) {
     .await;
     etcd.unary("KV/DeleteRange", "watched", Msg::new().bytes(1, "w"), 0)
         .await;
-    while answers
+    while responses
         .iter()
-        .map(|answer: &Msg| events(answer))
+        .map(|response: &Msg| events(response))
         .sum::<usize>()
         < 5
     {
-        let answer = stream.next().await.expect("an event");
-        answers.push(pb::without(&answer, &[1]));
+        let response = stream.next().await.expect("an event");
+        responses.push(pb::without(&response, &[1]));
     }
-    let mut seen: Vec<String> = answers.iter().map(|answer| format!("{answer:?}")).collect();
+    let mut sorted: Vec<String> = responses
+        .iter()
+        .map(|response| format!("{response:?}"))
+        .collect();
+    sorted.sort();
     seen.sort();
     stream.send(Msg::new().msg(2, Msg::new().int(1, 70))).await;
     stream.next().await.expect("canceled");
     stream.cancel();
     let mut reply = stream.finish().await;
-    // The events are compared sorted, and the rest as it came.
+    // The responses with events are compared in sorted order, the others in order of arrival.
     let events_at = creates_count()..reply.messages.len() - 1;
     reply.messages.splice(
         events_at,
-        seen.into_iter()
-            .map(|answer| Msg::new().bytes(99, answer).as_ref().to_vec().into()),
+        sorted
+            .into_iter()
+            .map(|text| Msg::new().bytes(99, text).as_ref().to_vec().into()),
     );
-    etcd.keep(PATH, "one stream", reply, None, &[]);
+    etcd.record(PATH, "one stream", reply, None, &[]);
     past(etcd).await;
 }
 
@@ -71,24 +77,30 @@ const fn creates_count() -> usize {
     7
 }
 
-fn events(answer: &Msg) -> usize {
-    pb::fields(answer.as_ref())
+fn events(response: &Msg) -> usize {
+    pb::fields(response.as_ref())
         .iter()
         .filter(|(field, _)| *field == 11)
         .count()
 }
 
 async fn past(etcd: &mut Recorder) {
-    // From a revision on: created, history in one answer, then progress on request.
+    // With a start revision: `created`, the history in one response, then progress on request.
     let mut stream = etcd.open(PATH).await;
     let create = Msg::new().bytes(1, "s").bytes(2, "t").int(3, 8).int(8, 1);
     stream.send(Msg::new().msg(1, create)).await;
     stream.next().await.expect("created");
-    stream.next().await.expect("the past");
+    stream.next().await.expect("past events");
     stream.send(Msg::new().msg(3, Msg::new())).await;
     stream.next().await.expect("progress");
     stream.cancel();
-    etcd.keep(PATH, "from a revision on", stream.finish().await, None, &[]);
+    etcd.record(
+        PATH,
+        "with a start revision",
+        stream.finish().await,
+        None,
+        &[],
+    );
 
     let mut stream = etcd.open(PATH).await;
     stream
@@ -101,7 +113,7 @@ async fn past(etcd: &mut Recorder) {
         "no compact revision: {canceled:?}"
     );
     stream.cancel();
-    etcd.keep(
+    etcd.record(
         PATH,
         "a compacted revision",
         stream.finish().await,

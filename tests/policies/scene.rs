@@ -1,4 +1,4 @@
-//! A cluster, a proxy with a policy, counts of calls by member, and a way to a member that is slow.
+//! Helpers of the policy tests: counts of calls by member, and a proxy that delays a member.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,7 +19,8 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 /// PutRequest { key: "k", value: "v" }.
 const KEY_VALUE: &[u8] = b"\x0a\x01k\x12\x01v";
 
-/// Puts that each member has answered: a follower hands them on past gRPC, so each counts once.
+/// Returns the puts handled by each member. A follower forwards writes without gRPC, so each counts
+/// once.
 pub(crate) fn puts(cluster: &Cluster) -> Vec<f64> {
     let series = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",\
                   grpc_service=\"etcdserverpb.KV\",grpc_type=\"unary\"}";
@@ -27,56 +28,56 @@ pub(crate) fn puts(cluster: &Cluster) -> Vec<f64> {
     (0..cluster.size()).map(count).collect()
 }
 
-/// What members have answered since.
+/// Returns the puts of each member since `before`.
 pub(crate) fn since(cluster: &Cluster, before: &[f64]) -> Vec<f64> {
     let now = puts(cluster).into_iter();
     now.zip(before).map(|(now, before)| now - before).collect()
 }
 
-pub(crate) async fn put(lane: &H2Connection) -> CallResult {
-    lane.unary(PUT, KEY_VALUE, Some("20S")).await
+pub(crate) async fn put(connection: &H2Connection) -> CallResult {
+    connection.unary(PUT, KEY_VALUE, Some("20S")).await
 }
 
-/// So many puts, one after the other, all of them answered.
-pub(crate) async fn put_many(lane: &H2Connection, count: usize) {
+/// Sends `count` successful puts, one after the other.
+pub(crate) async fn put_many(connection: &H2Connection, count: usize) {
     for _ in 0..count {
-        let told = put(lane).await;
-        assert!(told.ok(), "{told:?}");
+        let result = put(connection).await;
+        assert!(result.ok(), "{result:?}");
     }
 }
 
-/// How the proxy's page shows each endpoint.
+/// Returns the endpoints on the proxy's status page.
 pub(crate) fn endpoints(proxy: &Proxy) -> Vec<Value> {
     let page = http::get(proxy.address(), "/proxy/status").expect("the proxy's page");
     let page: Value = serde_json::from_str(&page.body).expect("JSON");
     page["endpoints"].as_array().expect("endpoints").clone()
 }
 
-/// Waits until the page shows what is looked for.
+/// Waits until the endpoints on the status page satisfy a condition.
 pub(crate) async fn wait_endpoints(
     proxy: &Proxy,
-    what: &str,
+    condition: &str,
     limit: Duration,
-    good: impl Fn(&[Value]) -> bool,
+    is_met: impl Fn(&[Value]) -> bool,
 ) {
     let until = Instant::now() + limit;
     loop {
         let shown = endpoints(proxy);
-        if good(&shown) {
+        if is_met(&shown) {
             return;
         }
         assert!(
             Instant::now() < until,
-            "{what}: {shown:#?}\n{}",
+            "{condition}: {shown:#?}\n{}",
             proxy.process.log()
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// One client, and the proxy connected to every endpoint.
+/// Sends puts until the proxy has used every endpoint. Returns the client connection.
 pub(crate) async fn warm(cluster: &Cluster, proxy: &Proxy) -> H2Connection {
-    let lane = H2Connection::connect(proxy.address())
+    let connection = H2Connection::connect(proxy.address())
         .await
         .expect("the proxy");
     let until = Instant::now() + LIMIT;
@@ -84,23 +85,23 @@ pub(crate) async fn warm(cluster: &Cluster, proxy: &Proxy) -> H2Connection {
     while since(cluster, &before).contains(&0.0) {
         assert!(
             Instant::now() < until,
-            "not all are used: {:?}",
+            "an endpoint is not used: {:?}",
             endpoints(proxy)
         );
-        put_many(&lane, 10).await;
+        put_many(&connection, 10).await;
     }
-    lane
+    connection
 }
 
-/// A way to a member on which every answer waits.
-pub(crate) struct Detour {
+/// A TCP proxy that delays every response of a member.
+pub(crate) struct DelayProxy {
     address: String,
     millis: Arc<AtomicU64>,
 }
 
-impl Detour {
-    /// To `host:port`, no delay yet.
-    pub(crate) fn start(to: String) -> Detour {
+impl DelayProxy {
+    /// Starts a proxy for `host:port`, without a delay.
+    pub(crate) fn start(to: String) -> DelayProxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("a bound socket").to_string();
         let millis = Arc::new(AtomicU64::new(0));
@@ -117,14 +118,14 @@ impl Detour {
                 std::thread::spawn(move || copy(server, client, &delay));
             }
         });
-        Detour { address, millis }
+        DelayProxy { address, millis }
     }
 
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// What comes back waits so long from now on.
+    /// Sets the delay of responses, in milliseconds.
     pub(crate) fn delay(&self, millis: u64) {
         self.millis.store(millis, Ordering::SeqCst);
     }

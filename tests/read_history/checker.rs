@@ -91,7 +91,6 @@ pub(crate) fn check_order(ops: &[Op], history: &StoreHistory) -> Vec<String> {
     let mut applied: HashMap<&str, i64> = HashMap::new();
     for Version { revision, value } in history.keys.iter().flatten() {
         applied.insert(value, *revision);
-        done.insert(value, *revision);
     }
     let mut floors: [Floor<'_>; KEYS] = [Floor::default(); KEYS];
     let mut all = Floor::default();

@@ -106,7 +106,6 @@ async fn cached_read_is_returned_up_to_its_age_limit() {
     let seen = read(&other, "k", "").await;
     if sent.elapsed() < Duration::from_secs(2) {
         assert_eq!(seen, ["old"]);
-        assert_eq!(given, ["old"]);
         assert_eq!(hits(&proxy), 1.0);
     }
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -1,5 +1,5 @@
-//! The file of `--config`, read again at SIGHUP: what can change does while calls go on, what cannot is
-//! named, and what is bad changes nothing.
+//! Tests of the reload of the `--config` file at SIGHUP. Reloadable flags change while calls
+//! continue, the log names the others, and an invalid file changes nothing.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{LIMIT, RANGE, told};
+use super::{LIMIT, RANGE, wait_log};
 use crate::support::cluster::Cluster;
 use crate::support::exit_cleanup;
 use crate::support::grpc::Client;
@@ -17,14 +17,14 @@ use crate::support::proxy::Proxy;
 use crate::support::proxy_output::{current_endpoint, log_entries};
 use crate::support::release::NEWEST;
 
-const IN_FORCE: &str = "configuration file reloaded";
-const LATER: &str = "configuration file changed: some flags need a restart";
-const SAME: &str = "configuration file unchanged";
-const BAD: &str = "configuration file rejected: no setting changed";
-const TOGETHER: &str = "configuration file needs a restart: no setting changed";
+const RELOADED: &str = "configuration file reloaded";
+const NEEDS_RESTART: &str = "configuration file changed: some flags need a restart";
+const UNCHANGED: &str = "configuration file unchanged";
+const REJECTED: &str = "configuration file rejected: no setting changed";
+const RESTART_FOR_ALL: &str = "configuration file needs a restart: no setting changed";
 const DEBUG: &str = "client connection closed before its first request";
 
-/// A proxy that has its flags from a file.
+/// A proxy with a configuration file.
 struct Scene {
     proxy: Proxy,
     path: PathBuf,
@@ -32,12 +32,12 @@ struct Scene {
 }
 
 impl Scene {
-    fn start(typed: &[&str], text: &str) -> Scene {
+    fn start(args: &[&str], text: &str) -> Scene {
         let dir = exit_cleanup::temp_dir();
         let path = dir.path().join("config.yaml");
         std::fs::write(&path, text).unwrap();
         let mut flags = vec![format!("--config={}", path.display())];
-        flags.extend(typed.iter().map(|flag| (*flag).to_owned()));
+        flags.extend(args.iter().map(|flag| (*flag).to_owned()));
         Scene {
             proxy: Proxy::start_with(&flags),
             path,
@@ -45,16 +45,16 @@ impl Scene {
         }
     }
 
-    /// Puts another text there and waits for the `count`th line with this message.
-    async fn hangup(&self, text: &str, message: &str, count: usize) -> Value {
+    /// Rewrites the file, sends SIGHUP and waits for the `count`th log entry with a message.
+    async fn reload(&self, text: &str, message: &str, count: usize) -> Value {
         std::fs::write(&self.path, text).unwrap();
         self.proxy.process.signal("HUP");
-        told(&self.proxy, message, count).await
+        wait_log(&self.proxy, message, count).await
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endpoints_of_the_file_move_and_no_call_fails() {
+async fn reloaded_endpoints_are_used_and_no_call_fails() {
     const ROLES: [Role; 5] = [
         Role::Reader { timeout: None },
         Role::Reader { timeout: None },
@@ -67,30 +67,30 @@ async fn endpoints_of_the_file_move_and_no_call_fails() {
         let endpoints: Vec<String> = members.iter().map(|m| cluster.endpoint(*m)).collect();
         format!("endpoints: [{}]\n", endpoints.join(", "))
     };
-    let serves = |proxy: &Proxy, member: usize| {
-        let serving = current_endpoint(proxy).expect("one was picked");
-        assert!(serving.ends_with(&cluster.endpoint(member)), "{serving}");
+    let assert_uses = |proxy: &Proxy, member: usize| {
+        let endpoint = current_endpoint(proxy).expect("an endpoint was picked");
+        assert!(endpoint.ends_with(&cluster.endpoint(member)), "{endpoint}");
     };
     let scene = Scene::start(&[], &text(&[0]));
     let proxy = &scene.proxy;
     let load = Load::start(&[proxy.address()], &ROLES);
     load.wait_calls(100, LIMIT).await;
-    serves(proxy, 0);
+    assert_uses(proxy, 0);
     for (round, member) in [1, 2, 0].into_iter().enumerate() {
-        let line = scene.hangup(&text(&[member]), IN_FORCE, round + 1).await;
+        let line = scene.reload(&text(&[member]), RELOADED, round + 1).await;
         assert_eq!(line["flags"], "endpoints");
         load.wait_calls(200, LIMIT).await;
-        serves(proxy, member);
+        assert_uses(proxy, member);
         assert_eq!(log_entries(proxy, "endpoint added").len(), round + 1);
         assert_eq!(log_entries(proxy, "endpoint removed").len(), round + 1);
     }
-    let account = load.finish().await;
-    println!("{}", account.table());
-    account.assert_no_violations();
+    let report = load.finish().await;
+    println!("{}", report.table());
+    report.assert_no_violations();
 }
 
-/// What the access log says was asked by a call that began just now.
-async fn asked(proxy: &Proxy, log: &Path) -> Value {
+/// Sends a call. Returns the request fields of its entry in the access log.
+async fn logged_request(proxy: &Proxy, log: &Path) -> Value {
     let lines = || {
         let text = std::fs::read_to_string(log).unwrap_or_default();
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -110,76 +110,77 @@ async fn asked(proxy: &Proxy, log: &Path) -> Value {
     }
 }
 
-/// Keys are in the access log while the log is at debug level, and no longer.
+/// The access log contains keys only while the log level is debug.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_are_told_as_long_as_the_file_says_so() {
+async fn access_log_has_keys_only_while_debug_is_set() {
     let dir = exit_cleanup::temp_dir();
     let log = dir.path().join("calls.log");
     let text = |debug| format!("endpoints: 127.0.0.1:1\ndebug: {debug}\n");
     let flag = format!("--access-log={}", log.display());
     let scene = Scene::start(&[&flag], &text(true));
-    // One whose time is over before it is read is told without what it asks.
+    // A call that times out before it is read is logged without its request.
     let until = Instant::now() + LIMIT;
-    let shown = async || {
-        while asked(&scene.proxy, &log).await["key"] != "a-key" {
+    let wait_key = async || {
+        while logged_request(&scene.proxy, &log).await["key"] != "a-key" {
             assert!(Instant::now() < until, "{}", scene.proxy.process.log());
         }
     };
-    shown().await;
-    scene.hangup(&text(false), IN_FORCE, 1).await;
+    wait_key().await;
+    scene.reload(&text(false), RELOADED, 1).await;
     for _ in 0..3 {
-        assert_eq!(asked(&scene.proxy, &log).await, Value::Null);
+        assert_eq!(logged_request(&scene.proxy, &log).await, Value::Null);
     }
-    scene.hangup(&text(true), IN_FORCE, 2).await;
-    shown().await;
+    scene.reload(&text(true), RELOADED, 2).await;
+    wait_key().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_change_does_and_what_cannot_is_named() {
+async fn reload_applies_reloadable_flags_and_names_the_others() {
     let first = "endpoints: 127.0.0.1:1\ndebug: false\nlisten-addr: 127.0.0.1:1\n";
-    // What is typed wins, now and at every look.
+    // A command-line flag has precedence, also at every reload.
     let scene = Scene::start(&["--cache-max-age=1s"], first);
     let proxy = &scene.proxy;
-    let debugs = || {
+    let debug_lines = || {
         drop(TcpStream::connect(proxy.address()).unwrap());
         log_entries(proxy, DEBUG).len()
     };
-    debugs();
-    scene.hangup(first, SAME, 1).await;
-    // Another spelling of the same, and what does not count.
-    let spelt = first.replace("false", "F") + "cache-max-age: 9s\n";
-    scene.hangup(&spelt, SAME, 2).await;
-    assert_eq!(debugs(), 0);
+    debug_lines();
+    scene.reload(first, UNCHANGED, 1).await;
+    // Another spelling of the same value, and a flag that the command line overrides.
+    let spelling = first.replace("false", "F") + "cache-max-age: 9s\n";
+    scene.reload(&spelling, UNCHANGED, 2).await;
+    assert_eq!(debug_lines(), 0);
 
     let line = scene
-        .hangup(&first.replace("false", "true"), IN_FORCE, 1)
+        .reload(&first.replace("false", "true"), RELOADED, 1)
         .await;
     assert_eq!(
         (&line["flags"], &line["level"]),
         (&"debug".into(), &"info".into())
     );
     let until = Instant::now() + LIMIT;
-    while debugs() == 0 {
+    while debug_lines() == 0 {
         assert!(Instant::now() < until, "{}", proxy.process.log());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 
-    // One line names all that waits, and the rest is in force; at the next look it still waits.
+    // One entry names all flags that need a restart. The others apply. The next reload names them
+    // again.
     let more = format!("{first}namespace: n\nworkers: 7\ndrain-timeout: 77s\n");
-    let line = scene.hangup(&more, LATER, 1).await;
+    let line = scene.reload(&more, NEEDS_RESTART, 1).await;
     assert_eq!(
         (&line["flags"], &line["level"]),
         (&"namespace,workers".into(), &"warn".into())
     );
-    let line = told(proxy, IN_FORCE, 2).await;
+    let line = wait_log(proxy, RELOADED, 2).await;
     assert_eq!(line["flags"], "debug,drain-timeout");
-    scene.hangup(&more, LATER, 2).await;
+    scene.reload(&more, NEEDS_RESTART, 2).await;
 
-    // A mistake is told in one line, and nothing of the file counts.
+    // An error is logged in one entry, and the whole file is rejected.
     let bad = format!("{first}debug: true\n");
-    let line = scene.hangup(&bad, BAD, 1).await;
+    let line = scene.reload(&bad, REJECTED, 1).await;
     let place = format!(
-        "{}:4: debug: given twice, first in line 2",
+        "{}:4: debug: set twice, first on line 2",
         scene.path.display()
     );
     assert_eq!(
@@ -188,7 +189,7 @@ async fn what_can_change_does_and_what_cannot_is_named() {
     );
     std::fs::remove_file(&scene.path).unwrap();
     proxy.process.signal("HUP");
-    let error = told(proxy, BAD, 2).await["error"]
+    let error = wait_log(proxy, REJECTED, 2).await["error"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -196,18 +197,18 @@ async fn what_can_change_does_and_what_cannot_is_named() {
         error.starts_with(&format!("--config={}: ", scene.path.display())),
         "{error}"
     );
-    // Weights are live, the policy that they need is not.
+    // Weights are reloadable, but the policy that they need is not.
     let weighted = format!("{first}endpoint-policy: weighted\nendpoint-weights: a:1=3\n");
-    let line = scene.hangup(&weighted, TOGETHER, 1).await;
+    let line = scene.reload(&weighted, RESTART_FOR_ALL, 1).await;
     assert_eq!(
         line["error"],
         "--endpoint-weights=a:1=3: needs --endpoint-policy=weighted"
     );
     assert_eq!(line["flags"], "endpoint-policy");
-    let line = scene.hangup(first, IN_FORCE, 3).await;
+    let line = scene.reload(first, RELOADED, 3).await;
     assert_eq!(line["flags"], "drain-timeout");
 
-    scene.hangup(&more, IN_FORCE, 4).await;
+    scene.reload(&more, RELOADED, 4).await;
     proxy.process.signal("TERM");
-    assert_eq!(told(proxy, "draining", 1).await["drain_timeout"], "77s");
+    assert_eq!(wait_log(proxy, "draining", 1).await["drain_timeout"], "77s");
 }

@@ -1,5 +1,5 @@
-//! `grpc-timeout`: forwarded less the time already spent, enforced here, and nobody's invention (P3,
-//! E6).
+//! Tests of `grpc-timeout`: forwarded less the time already spent, enforced by the proxy, and never
+//! invented (P3, E6).
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use h2::Reason;
 
 use crate::support::proxy_output::log_entries;
 use crate::support::scripted_etcd::IncomingCall;
-use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
+use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, join_task};
 
-/// The `grpc-timeout` that reached etcd.
+/// Returns the `grpc-timeout` that reached etcd.
 fn forwarded(call: &IncomingCall) -> Duration {
     let [value] = &call.metadata("grpc-timeout")[..] else {
         panic!("one grpc-timeout: {:?}", call.head.headers)
@@ -26,9 +26,9 @@ fn forwarded(call: &IncomingCall) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_forwarded_less_the_time_already_spent() {
+async fn timeout_is_forwarded_less_the_time_spent() {
     let mut scene = Scene::start(1).await;
-    // Nothing to spend: nearly all of it.
+    // The proxy forwards at once, so nearly the whole time is left.
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         let begun = Instant::now();
         let reply = scene.call_with(path, "x", &[("grpc-timeout", "20S")]);
@@ -41,9 +41,9 @@ async fn it_is_forwarded_less_the_time_already_spent() {
             "{path}: {left:?} after {spent:?}"
         );
         call.respond("done");
-        assert_eq!(ended(reply).await.code(), OK);
+        assert_eq!(join_task(reply).await.code(), OK);
     }
-    // The client takes its time to send a read.
+    // The client needs some time to send its request.
     let mut client = scene.client.call(RANGE, &[("grpc-timeout", "20S")]).await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     client.send("x").await;
@@ -53,7 +53,7 @@ async fn it_is_forwarded_less_the_time_already_spent() {
     assert!(left <= Duration::from_millis(18_900), "{left:?}");
     call.respond("done");
     assert_eq!(client.finish().await.code(), OK);
-    // A second try elsewhere has only the rest.
+    // A retry on another endpoint gets the remaining time.
     let mut scene = Scene::start(2).await;
     for path in [RANGE, PUT] {
         let reply = scene.call_with(path, "x", &[("grpc-timeout", "20S")]);
@@ -64,12 +64,12 @@ async fn it_is_forwarded_less_the_time_already_spent() {
         let left = forwarded(&call);
         assert!(left <= Duration::from_millis(18_900), "{path}: {left:?}");
         call.respond("done");
-        assert_eq!(ended(reply).await.code(), OK);
+        assert_eq!(join_task(reply).await.code(), OK);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_is_enforced_here_and_etcd_is_told() {
+async fn expired_deadline_ends_the_call_and_cancels_it_at_etcd() {
     let mut scene = Scene::with(1, &["--enable-grpc-logging"]).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         for answered in [false, true] {
@@ -89,36 +89,36 @@ async fn it_is_enforced_here_and_etcd_is_told() {
             assert_eq!(reply.reset, None);
             assert!(
                 took >= Duration::from_millis(400),
-                "{path}: invented after {took:?}"
+                "{path}: too early, after {took:?}"
             );
             assert!(took < Duration::from_secs(4), "{path}: {took:?}");
             assert_eq!(call.cancelled().await, Reason::CANCEL, "{path}");
         }
     }
     let until = Instant::now() + Duration::from_secs(10);
-    let told = loop {
-        let told = log_entries(&scene.proxy, "finished call");
-        if told.len() == 8 {
-            break told;
+    let lines = loop {
+        let lines = log_entries(&scene.proxy, "finished call");
+        if lines.len() == 8 {
+            break lines;
         }
-        assert!(Instant::now() < until, "{told:?}");
+        assert!(Instant::now() < until, "{lines:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    // Where etcd had said nothing, it was no answer of etcd's.
-    for line in told.iter().step_by(2) {
+    // Without a response of etcd, the source of the status is the proxy.
+    for line in lines.iter().step_by(2) {
         let source = (&line["source"], line.get("endpoint"));
         assert_eq!(source, (&"proxy".into(), None), "{line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_ends_a_wait_for_an_endpoint() {
+async fn expired_deadline_ends_the_wait_for_an_endpoint() {
     let mut scene = Scene::start(1).await;
     scene.etcd.set_silent(0, true);
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         let begun = Instant::now();
         let reply = scene.call_with(path, "x", &[("grpc-timeout", "500m")]);
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         let took = begun.elapsed();
         assert_eq!(reply.code(), DEADLINE_EXCEEDED, "{path}: {reply:?}");
         assert!(took >= Duration::from_millis(500), "{path}: {took:?}");
@@ -128,40 +128,40 @@ async fn it_ends_a_wait_for_an_endpoint() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_one_none_is_made_up() {
+async fn call_without_a_timeout_is_forwarded_without_one() {
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         let reply = scene.call(path, "x");
         let mut call = scene.etcd.next().await;
         assert!(call.metadata("grpc-timeout").is_empty(), "{path}");
         call.respond("done");
-        assert_eq!(ended(reply).await.code(), OK);
+        assert_eq!(join_task(reply).await.code(), OK);
     }
-    // What cannot be read is left for etcd to judge.
+    // An invalid value is forwarded, and etcd rejects it.
     let reply = scene.call_with(PUT, "x", &[("grpc-timeout", "soon")]);
     let mut call = scene.etcd.next().await;
     assert_eq!(call.metadata("grpc-timeout"), ["soon"]);
     call.trailers_only(&[("grpc-status", "13")]);
-    assert_eq!(ended(reply).await.code(), Some(13));
+    assert_eq!(join_task(reply).await.code(), Some(13));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_by_etcd_before_the_deadline_is_no_deadline() {
-    // grpc-go resets with CANCEL when its own clock says so: a client whose deadline is ahead must
-    // not read that as its own.
+async fn reset_by_etcd_before_the_deadline_is_unavailable() {
+    // grpc-go resets a stream with CANCEL when its own deadline expires. A client with time left
+    // must not take this for its own deadline.
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         let reply = scene.call_with(path, "x", &[("grpc-timeout", "20S")]);
         let mut call = scene.etcd.next().await;
         call.message().await.unwrap();
         call.reset(Reason::CANCEL);
-        assert_eq!(ended(reply).await.code(), UNAVAILABLE, "{path}");
+        assert_eq!(join_task(reply).await.code(), UNAVAILABLE, "{path}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_by_etcd_at_the_deadline_is_the_deadline() {
-    // Both clocks run out at nearly one time, and etcd's may be looked at first.
+async fn reset_by_etcd_at_the_deadline_is_deadline_exceeded() {
+    // Both deadlines expire at nearly the same time, and the proxy may see etcd's reset first.
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         for answered in [false, true] {
@@ -174,7 +174,7 @@ async fn a_reset_by_etcd_at_the_deadline_is_the_deadline() {
                 call.headers(&[]);
                 call.send("value");
             }
-            // To the very moment: a timer would come a millisecond late.
+            // Spin until the exact moment: a timer would be a millisecond late.
             tokio::task::yield_now().await;
             while Instant::now() < over {
                 std::hint::spin_loop();

@@ -1,4 +1,4 @@
-//! When etcd is pinged, seen from its side: `--dial-keepalive-time`, `--dial-keepalive-timeout` and
+//! Test of the pings to etcd with `--dial-keepalive-time`, `--dial-keepalive-timeout` and
 //! `--permit-without-stream`.
 
 use std::time::{Duration, Instant};
@@ -11,21 +11,21 @@ use crate::support::proxy::Proxy;
 use crate::support::raw_h2_client::{PING, PREFACE, SETTINGS};
 use crate::support::scripted_etcd::frame;
 
-/// What an etcd that answers nothing sees of one connection.
+/// Pings that an etcd receives on one connection.
 #[derive(Debug, Default)]
-struct Seen {
-    /// When each ping came, from the beginning of the connection.
+struct Observed {
+    /// Time of each ping since the start of the connection.
     pings: Vec<Duration>,
     closed: Option<Duration>,
 }
 
-/// Looks at a connection for so long: it is greeted, and no ping of it is answered.
-async fn watched(mut stream: TcpStream, time: Duration) -> Seen {
-    let (begun, mut seen) = (Instant::now(), Seen::default());
+/// Observes a connection for some time. The server sends its settings and responds to no ping.
+async fn observe(mut stream: TcpStream, time: Duration) -> Observed {
+    let (begun, mut observed) = (Instant::now(), Observed::default());
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     let mut preface = vec![0; PREFACE.len()];
     stream.read_exact(&mut preface).await.unwrap();
-    let looking = async {
+    let reading = async {
         let mut head = [0; 9];
         while stream.read_exact(&mut head).await.is_ok() {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
@@ -34,41 +34,41 @@ async fn watched(mut stream: TcpStream, time: Duration) -> Seen {
                 break;
             }
             if head[3] == PING && head[4] == 0 {
-                seen.pings.push(begun.elapsed());
+                observed.pings.push(begun.elapsed());
             }
         }
-        seen.closed = Some(begun.elapsed());
+        observed.closed = Some(begun.elapsed());
     };
-    let _ = tokio::time::timeout(time, looking).await;
-    seen
+    let _ = tokio::time::timeout(time, reading).await;
+    observed
 }
 
-/// What etcd sees of a proxy with these flags, with a call open or without.
-async fn pinged(flags: &[&str], call: bool) -> Seen {
+/// Observes a proxy with these flags, with an open call or without.
+async fn observe_proxy(flags: &[&str], call: bool) -> Observed {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoints = format!("--endpoints={}", listener.local_addr().unwrap());
     let one = "--workers=1";
     let proxy = Proxy::start_with(&[&[&endpoints[..], one], flags].concat());
     let client = Client::connect(proxy.address()).await;
-    // What opens the connection; where there is to be no call it goes away again.
+    // The call makes the proxy connect. It is cancelled at once if no call may be open.
     let mut open = client.call("/future.Service/New", &[]).await;
     let (stream, _) = listener.accept().await.unwrap();
     if !call {
         open.cancel();
     }
-    watched(stream, Duration::from_secs(13)).await
+    observe(stream, Duration::from_secs(13)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn etcd_is_pinged_as_the_flags_say() {
-    let often = ["--dial-keepalive-time=10s", "--dial-keepalive-timeout=1s"];
-    let idle = [&often[..], &["--permit-without-stream"]].concat();
-    let seldom = ["--dial-keepalive-time=1h"];
+async fn dial_keepalive_flags_control_the_pings() {
+    let short = ["--dial-keepalive-time=10s", "--dial-keepalive-timeout=1s"];
+    let idle = [&short[..], &["--permit-without-stream"]].concat();
+    let long = ["--dial-keepalive-time=1h"];
     let (busy, quiet, permitted, rare) = tokio::join!(
-        pinged(&often, true),
-        pinged(&often, false),
-        pinged(&idle, false),
-        pinged(&seldom, true),
+        observe_proxy(&short, true),
+        observe_proxy(&short, false),
+        observe_proxy(&idle, false),
+        observe_proxy(&long, true),
     );
     for seen in [&busy, &permitted] {
         assert_eq!(seen.pings.len(), 1, "{seen:?}");
@@ -79,7 +79,7 @@ async fn etcd_is_pinged_as_the_flags_say() {
         assert!(waited >= Duration::from_millis(900), "{seen:?}");
         assert!(waited <= Duration::from_secs(3), "{seen:?}");
     }
-    // No call, no ping, unless that is permitted.
+    // Without a call there is no ping, unless `--permit-without-stream` is set.
     assert_eq!((quiet.pings.len(), quiet.closed), (0, None), "{quiet:?}");
     assert_eq!((rare.pings.len(), rare.closed), (0, None), "{rare:?}");
 }

@@ -1,4 +1,4 @@
-//! A registration whose answers are lost, and a lease that is gone when it is to be renewed (N4).
+//! Tests of the service registration with lost responses, and with a lease that expires (N4).
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ const FLAGS: [&str; 4] = [
     "--resolver-ttl=6",
 ];
 
-/// The next call of the registration. The other task is told that nobody else is there.
+/// Returns the next call of the registration. The registry reader gets responses without other
+/// proxies.
 async fn next(scene: &mut Scene, watches: &mut Vec<IncomingCall>) -> IncomingCall {
     loop {
         let mut call = scene.etcd.next().await;
@@ -31,7 +32,7 @@ async fn next(scene: &mut Scene, watches: &mut Vec<IncomingCall>) -> IncomingCal
             }
             WATCH => {
                 let create = call.message().await.expect("a create");
-                // From the revision of what was read, which had no key.
+                // The watch starts after the revision of the read, which returned no key.
                 assert_eq!(pb::bytes(&create, &[1, 1]), b"p/");
                 assert_eq!(pb::bytes(&create, &[1, 2]), b"p0");
                 assert_eq!(pb::int(&create, &[1, 3]), 8);
@@ -45,21 +46,21 @@ async fn next(scene: &mut Scene, watches: &mut Vec<IncomingCall>) -> IncomingCal
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grant_whose_answer_was_lost_is_taken_up() {
+async fn lease_with_a_lost_grant_response_is_used() {
     let mut scene = Scene::with(2, &FLAGS).await;
     let mut watches = Vec::new();
     let mut first = next(&mut scene, &mut watches).await;
     assert_eq!(first.path(), GRANT);
     assert_eq!(first.metadata("hasleader"), ["true"]);
-    let asked = first.message().await.expect("a grant");
-    let lease = pb::int(&asked, &[2]);
+    let request = first.message().await.expect("a grant");
+    let lease = pb::int(&request, &[2]);
     assert!(lease > 0);
-    assert_eq!(pb::int(&asked, &[1]), 6);
+    assert_eq!(pb::int(&request, &[1]), 6);
     first.reset(Reason::INTERNAL_ERROR);
 
     let mut second = next(&mut scene, &mut watches).await;
     assert_eq!(second.path(), GRANT);
-    assert_eq!(second.message().await.expect("a grant"), asked);
+    assert_eq!(second.message().await.expect("a grant"), request);
     let exists = "etcdserver: lease already exists";
     second.trailers_only(&[("grpc-status", "9"), ("grpc-message", exists)]);
 
@@ -70,11 +71,11 @@ async fn a_grant_whose_answer_was_lost_is_taken_up() {
     assert_eq!(pb::int(&message, &[3]), lease);
     put.respond("");
 
-    // The key was not in what was read, and no event tells of it: a second later it is put again.
+    // The key is neither in the read nor in an event, so the proxy puts it again a second later.
     let mut again = next(&mut scene, &mut watches).await;
     let mut renewals = 0;
     while again.path() == RENEW {
-        // One request, and the end of the stream.
+        // One request, and the end of the request stream.
         let body = again.body().await;
         assert_eq!(pb::int(&body[5..], &[1]), lease);
         again.respond(Msg::new().int(2, lease).int(3, 6));
@@ -86,7 +87,7 @@ async fn a_grant_whose_answer_was_lost_is_taken_up() {
     assert_eq!(again.message().await.expect("a put"), message);
     again.respond("");
 
-    // It is said to be gone when it is to be renewed.
+    // The response to a renewal reports an expired lease.
     loop {
         let mut call = next(&mut scene, &mut watches).await;
         match call.path() {
@@ -105,26 +106,26 @@ async fn a_grant_whose_answer_was_lost_is_taken_up() {
     }
 }
 
-/// A key's entry in etcd's answer, with a value of about so many bytes.
+/// Returns a key-value of etcd's response, with a value of about `bytes` bytes.
 fn entry(key: &str, address: &str, bytes: usize) -> Msg {
     let name = "n".repeat(bytes);
     let value = format!(r#"{{"Op":0,"Addr":"{address}","Metadata":"{{\"name\":\"{name}\"}}"}}"#);
     Msg::new().bytes(1, key).int(2, 3).int(3, 3).bytes(5, value)
 }
 
-/// The addresses that MemberList tells of.
-async fn told(scene: &Scene) -> Vec<String> {
+/// Returns the addresses in the MemberList response.
+async fn listed_addresses(scene: &Scene) -> Vec<String> {
     let reply = scene.client.unary(MEMBER_LIST, "", &[]).await;
     let members = pb::fields(reply.only());
     let address = |member: &pb::Value| match member {
         pb::Value::Bytes(member) => String::from_utf8(pb::bytes(member, &[4])).expect("text"),
-        other => panic!("no member: {other:?}"),
+        other => panic!("not a member: {other:?}"),
     };
     members.iter().map(|(_, member)| address(member)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_too_large_to_be_held_is_translated_in_a_namespace() {
+async fn registry_too_large_to_buffer_is_translated_in_a_namespace() {
     let flags = [&FLAGS[..], &["--namespace=ns/"]].concat();
     let mut scene = Scene::with(1, &flags).await;
     let mut watch = None;
@@ -138,13 +139,14 @@ async fn a_list_too_large_to_be_held_is_translated_in_a_namespace() {
         match call.path() {
             RANGE => {
                 assert_eq!(pb::bytes(&message, &[1]), b"ns/p/");
-                let mut answer = Msg::new().msg(1, Msg::new().int(3, 7));
-                answer = answer.msg(2, entry("ns/p/a:1", "a:1", 10));
+                let mut response = Msg::new().msg(1, Msg::new().int(3, 7));
+                response = response.msg(2, entry("ns/p/a:1", "a:1", 10));
                 for n in 0..200 {
                     let address = format!("b:{n}");
-                    answer = answer.msg(2, entry(&format!("ns/p/{address}"), &address, 1_500));
+                    let kv = entry(&format!("ns/p/{address}"), &address, 1_500);
+                    response = response.msg(2, kv);
                 }
-                call.respond(answer);
+                call.respond(response);
             }
             WATCH => {
                 call.headers(&[]);
@@ -159,27 +161,27 @@ async fn a_list_too_large_to_be_held_is_translated_in_a_namespace() {
             other => panic!("{other}"),
         }
     }
-    assert_eq!(told(&scene).await.len(), 201);
+    assert_eq!(listed_addresses(&scene).await.len(), 201);
     let kv = Msg::new().bytes(1, "ns/p/b:7").int(3, 8);
     let event = Msg::new().int(1, 1).msg(2, kv);
     let header = Msg::new().int(3, 8);
-    let mut watch = watch.expect("seen above");
+    let mut watch = watch.expect("a watch call");
     watch.send(Msg::new().msg(1, header).int(2, 1).msg(11, event));
-    // Its own key was seen, so that it is not put again.
+    // The read returned the proxy's own key, so it is not put again.
     if let Some(more) = scene.etcd.next_within(Duration::from_millis(1_500)).await {
         assert_eq!(more.path(), RENEW);
     }
-    let told = told(&scene).await;
-    assert!(!told.contains(&"b:7".to_owned()));
-    assert_eq!(told.len(), 200);
+    let listed = listed_addresses(&scene).await;
+    assert!(!listed.contains(&"b:7".to_owned()));
+    assert_eq!(listed.len(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn values_that_are_large_and_many_hide_no_proxy() {
+async fn large_registry_values_hide_no_proxy() {
     let mut scene = Scene::with(1, &FLAGS).await;
     let keys: Vec<(String, Msg)> = (0..12)
         .map(|n| match n {
-            // No client may write more at once.
+            // The largest value that a client can write.
             0..10 => (format!("p/{n}"), entry(&format!("p/{n}"), "x:1", 1_500_000)),
             n => (
                 format!("p/z{n}"),
@@ -199,11 +201,11 @@ async fn values_that_are_large_and_many_hide_no_proxy() {
                 let from = String::from_utf8(pb::bytes(&message, &[1])).expect("text");
                 let limit = pb::int(&message, &[3]) as usize;
                 let all: Vec<_> = keys.iter().filter(|(key, _)| *key >= from).collect();
-                let mut answer = Msg::new().msg(1, Msg::new().int(3, 7));
+                let mut response = Msg::new().msg(1, Msg::new().int(3, 7));
                 for (_, kv) in all.iter().take(limit) {
-                    answer = answer.msg(2, kv.clone());
+                    response = response.msg(2, kv.clone());
                 }
-                call.respond(answer.int(3, i64::from(all.len() > limit)));
+                call.respond(response.int(3, i64::from(all.len() > limit)));
             }
             WATCH => {
                 assert_eq!(pb::int(&message, &[1, 3]), 8);
@@ -215,5 +217,5 @@ async fn values_that_are_large_and_many_hide_no_proxy() {
             _ => call.respond(Msg::new()),
         }
     }
-    assert_eq!(told(&scene).await, ["z:10", "z:11"]);
+    assert_eq!(listed_addresses(&scene).await, ["z:10", "z:11"]);
 }

@@ -1,5 +1,5 @@
-//! The same bytes arrive however they were cut: DATA frames of one byte, messages split anywhere, a
-//! socket that moves one byte at a time (P1, P2).
+//! Tests of message framing. The bytes are forwarded unchanged for DATA frames of one byte,
+//! messages split anywhere, and a socket that transfers one byte at a time (P1, P2).
 
 use std::io;
 use std::pin::Pin;
@@ -9,12 +9,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::support::scripted_etcd::framed;
-use crate::{Client, OK, PUT, RANGE, STREAM, Scene, UNKNOWN, ended};
+use crate::{Client, OK, PUT, RANGE, STREAM, Scene, UNKNOWN, join_task};
 
 const PATHS: [&str; 4] = [RANGE, PUT, STREAM, UNKNOWN];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn messages_may_be_cut_anywhere() {
+async fn messages_are_forwarded_at_every_split() {
     let mut scene = Scene::start(1).await;
     let body = [framed(b"first message"), framed(b""), framed(b"third")].concat();
     for path in PATHS {
@@ -43,7 +43,7 @@ async fn messages_may_be_cut_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_small_frames_are_no_flood() {
+async fn many_small_frames_are_accepted() {
     let mut scene = Scene::start(1).await;
     for path in PATHS {
         let message: Vec<u8> = (0..20_000u32).map(|n| n as u8).collect();
@@ -67,11 +67,11 @@ async fn many_small_frames_are_no_flood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_socket_may_move_one_byte_at_a_time() {
+async fn one_byte_socket_reads_and_writes_are_accepted() {
     let mut scene = Scene::start(1).await;
     let socket = TcpStream::connect(scene.proxy.address()).await.unwrap();
     socket.set_nodelay(true).unwrap();
-    scene.client = Client::over(Morsels(socket), scene.proxy.address(), "http").await;
+    scene.client = Client::over(OneByteWrites(socket), scene.proxy.address(), "http").await;
     for path in PATHS {
         let reply = scene.call_with(path, "request", &[("token", "t"), ("x-bin", "AAAA")]);
         let mut call = scene.etcd.next().await;
@@ -82,7 +82,7 @@ async fn a_socket_may_move_one_byte_at_a_time() {
         call.send("first");
         call.send("second");
         call.trailers(&[("grpc-status", "0"), ("z", "w")]);
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         assert_eq!(reply.messages, ["first", "second"], "{path}");
         assert_eq!(reply.code(), OK);
         assert!(reply.trailers.contains(&("z".into(), "w".into())));
@@ -90,7 +90,7 @@ async fn a_socket_may_move_one_byte_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_messages_pass_both_ways() {
+async fn large_messages_are_forwarded_in_both_directions() {
     let mut scene = Scene::start(1).await;
     for size in [4_000, 65_530, 65_536, 131_072, 262_144, 1_500_000] {
         let message: Vec<u8> = (0..size).map(|n: u32| (n * 7) as u8).collect();
@@ -102,7 +102,7 @@ async fn large_messages_pass_both_ways() {
             call.send(&message);
             call.send(&message);
             call.trailers(&[("grpc-status", "0")]);
-            let reply = ended(reply).await;
+            let reply = join_task(reply).await;
             assert_eq!(reply.code(), OK, "{path} {size}");
             assert!(
                 reply.messages.iter().all(|each| each == &message),
@@ -113,10 +113,10 @@ async fn large_messages_pass_both_ways() {
     }
 }
 
-/// A socket whose writes take one byte each.
-struct Morsels(TcpStream);
+/// A socket that accepts one byte per write.
+struct OneByteWrites(TcpStream);
 
-impl AsyncRead for Morsels {
+impl AsyncRead for OneByteWrites {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -126,7 +126,7 @@ impl AsyncRead for Morsels {
     }
 }
 
-impl AsyncWrite for Morsels {
+impl AsyncWrite for OneByteWrites {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,37 +1,41 @@
-//! GOAWAY at every moment: a connection is replaced without a failed call, and what is provably not
-//! processed, and only that, is sent again (E2).
+//! Tests of GOAWAY at every moment. The proxy replaces a connection without a failed call. It sends
+//! a write again only if etcd provably did not process it (E2).
 
 use h2::Reason;
 
 use crate::support::scripted_etcd::framed;
-use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
+use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, join_task};
 
-/// The last stream id of a GOAWAY that lets every open stream end.
+/// Last stream id of a GOAWAY that lets every open stream finish.
 const EVERYTHING: u32 = (1 << 31) - 1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn between_two_calls_it_costs_nothing() {
+async fn goaway_between_calls_fails_no_call() {
     let mut scene = Scene::start(1).await;
     let first = scene.call(PUT, "1");
     let mut call = scene.etcd.next().await;
     call.respond("one");
-    assert_eq!(ended(first).await.only(), b"one");
+    assert_eq!(join_task(first).await.only(), b"one");
     call.conn.go_away(call.stream_id(), Reason::NO_ERROR);
-    // Until the proxy has read it: a call that crosses it on the wire is another test's.
+    // Wait until the proxy has read it. Another test covers a call that crosses the GOAWAY.
     scene.etcd.assert_no_more_calls().await;
     for path in [PUT, RANGE, PUT] {
         let reply = scene.call(path, "2");
         let mut call = scene.etcd.next().await;
         assert_eq!(call.message().await.unwrap(), "2");
         call.respond("two");
-        assert_eq!(ended(reply).await.only(), b"two");
+        assert_eq!(join_task(reply).await.only(), b"two");
     }
     scene.etcd.assert_no_more_calls().await;
-    assert_eq!(scene.etcd.connects(0), 2, "one connection for the rest");
+    assert_eq!(
+        scene.etcd.connects(0),
+        2,
+        "one connection for the later calls"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_it_covers_ends_where_it_is_while_new_ones_go_elsewhere() {
+async fn goaway_lets_processed_calls_finish_while_new_ones_use_another_connection() {
     let mut scene = Scene::start(1).await;
     let write = scene.call(PUT, "open");
     let mut watch = scene.open(STREAM).await;
@@ -47,7 +51,7 @@ async fn a_call_it_covers_ends_where_it_is_while_new_ones_go_elsewhere() {
     open_write.conn.go_away(EVERYTHING, Reason::NO_ERROR);
     let last = open_write.stream_id().max(open_watch.stream_id());
     open_write.conn.go_away(last, Reason::NO_ERROR);
-    scene.serves().await;
+    scene.assert_serves().await;
 
     watch.send("more").await;
     assert_eq!(open_watch.message().await.unwrap(), "watch");
@@ -56,13 +60,13 @@ async fn a_call_it_covers_ends_where_it_is_while_new_ones_go_elsewhere() {
     assert_eq!(watch.next().await.unwrap(), "event");
     assert_eq!(open_write.message().await.unwrap(), "open");
     open_write.respond("done");
-    assert_eq!(ended(write).await.only(), b"done");
+    assert_eq!(join_task(write).await.only(), b"done");
     scene.etcd.assert_no_more_calls().await;
     assert_eq!(scene.etcd.connects(0), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_above_the_last_id_is_sent_once_more() {
+async fn write_above_the_last_stream_id_is_sent_once_more() {
     for endpoints in [1, 2] {
         let mut scene = Scene::start(endpoints).await;
         let write = scene.call(PUT, "token");
@@ -72,16 +76,16 @@ async fn a_write_above_the_last_id_is_sent_once_more() {
         let mut second = scene.etcd.next().await;
         assert_eq!(second.body().await, framed(b"token"));
         second.respond("done");
-        assert_eq!(ended(write).await.only(), b"done");
+        assert_eq!(join_task(write).await.only(), b"done");
         if endpoints == 2 {
-            assert_ne!(first.endpoint, second.endpoint, "an untried one is there");
+            assert_ne!(first.endpoint, second.endpoint, "another endpoint exists");
         }
         scene.etcd.assert_no_more_calls().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_half_sent_goes_on_elsewhere_whole() {
+async fn partly_sent_write_is_sent_again_in_full() {
     let mut scene = Scene::start(2).await;
     let message: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
     let body = framed(&message);
@@ -102,7 +106,7 @@ async fn a_write_half_sent_goes_on_elsewhere_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_above_the_last_id_begins_anew() {
+async fn stream_above_the_last_stream_id_is_restarted() {
     for path in [STREAM, UNKNOWN] {
         let mut scene = Scene::start(2).await;
         let mut stream = scene.open(path).await;
@@ -120,7 +124,7 @@ async fn a_stream_above_the_last_id_begins_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_it_covers_is_lost_with_its_connection_and_never_sent_again() {
+async fn processed_write_fails_with_its_connection_and_is_never_sent_again() {
     for reason in [Reason::NO_ERROR, Reason::ENHANCE_YOUR_CALM] {
         let mut scene = Scene::start(2).await;
         let write = scene.call(PUT, "token");
@@ -128,21 +132,21 @@ async fn a_write_it_covers_is_lost_with_its_connection_and_never_sent_again() {
         assert_eq!(call.body().await, framed(b"token"));
         call.conn.go_away(call.stream_id(), reason);
         call.conn.close();
-        let reply = ended(write).await;
+        let reply = join_task(write).await;
         assert_eq!(reply.code(), UNAVAILABLE, "{reply:?}");
         assert!(
             !reply.message().contains("there is no"),
-            "a text that makes clients resend (E3): {reply:?}"
+            "the text makes clients repeat the write (E3): {reply:?}"
         );
         scene.etcd.assert_no_more_calls().await;
-        scene.serves().await;
+        scene.assert_serves().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_with_and_without_luck_share_one_connection() {
-    // One GOAWAY tells three writes apart: the first is answered, the second is lost with the
-    // connection, the third was never processed.
+async fn goaway_separates_processed_lost_and_unprocessed_writes() {
+    // The first write gets its response. The second is lost with the connection. The third was
+    // never processed and is sent again.
     let mut scene = Scene::start(1).await;
     let mut replies = Vec::new();
     let mut calls = Vec::new();
@@ -160,15 +164,15 @@ async fn calls_with_and_without_luck_share_one_connection() {
     again.respond("3 done");
     calls[0].respond("1 done");
     let [first, second, third] = replies.try_into().ok().unwrap();
-    assert_eq!(ended(first).await.only(), b"1 done");
-    assert_eq!(ended(third).await.only(), b"3 done");
+    assert_eq!(join_task(first).await.only(), b"1 done");
+    assert_eq!(join_task(third).await.only(), b"3 done");
     calls[0].conn.close();
-    assert_eq!(ended(second).await.code(), UNAVAILABLE);
+    assert_eq!(join_task(second).await.code(), UNAVAILABLE);
     scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_cut_without_a_word_loses_writes_and_moves_reads() {
+async fn lost_connection_without_goaway_fails_writes_and_retries_reads() {
     let mut scene = Scene::start(2).await;
     let write = scene.call(PUT, "token");
     let mut put = scene.etcd.next().await;
@@ -176,15 +180,15 @@ async fn a_connection_cut_without_a_word_loses_writes_and_moves_reads() {
     let read = scene.call(RANGE, "key");
     let mut range = scene.etcd.next().await;
     range.message().await.unwrap();
-    // Half an answer is no answer.
+    // The incomplete response is dropped.
     range.headers(&[]);
     range.send_raw(framed(b"value").slice(..7));
     put.conn.close();
     let mut again = scene.etcd.next().await;
     assert_eq!(again.body().await, framed(b"key"));
     again.respond("value");
-    let reply = ended(read).await;
+    let reply = join_task(read).await;
     assert_eq!((reply.code(), reply.only()), (OK, &b"value"[..]));
-    assert_eq!(ended(write).await.code(), UNAVAILABLE);
+    assert_eq!(join_task(write).await.code(), UNAVAILABLE);
     scene.etcd.assert_no_more_calls().await;
 }

@@ -1,5 +1,5 @@
-//! Reads of an endpoint that is silent, or says UNAVAILABLE: asked elsewhere, and only reads (E1,
-//! E2, E5).
+//! Tests of reads on an endpoint that is silent or returns UNAVAILABLE: only reads are sent to
+//! another endpoint (E1, E2, E5).
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::support::grpc::{Client, Reply};
 use crate::support::proxy::Proxy;
 use crate::support::proxy_output::metric;
 use crate::support::scripted_etcd::{ScriptedEtcd, framed};
-use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, Scene, UNAVAILABLE, UNKNOWN_CODE, ended};
+use crate::{DEADLINE_EXCEEDED, OK, PUT, RANGE, Scene, UNAVAILABLE, UNKNOWN_CODE, join_task};
 
-/// Every unary read that goes to etcd.
+/// All unary reads that are forwarded to etcd.
 const READS: [&str; 13] = [
     RANGE,
     "/etcdserverpb.Lease/LeaseTimeToLive",
@@ -29,7 +29,7 @@ const READS: [&str; 13] = [
     "/v3electionpb.Election/Leader",
 ];
 
-/// Unary methods that may change something.
+/// Unary methods that may write.
 const WRITES: [&str; 10] = [
     PUT,
     "/etcdserverpb.KV/Txn",
@@ -44,10 +44,10 @@ const WRITES: [&str; 10] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_read_is_also_asked_elsewhere_and_the_silent_endpoint_serves_no_longer() {
+async fn silent_read_is_hedged_and_its_endpoint_is_replaced() {
     let mut scene = Scene::start(2).await;
-    // What a fresh connection still has to say is over before it stalls.
-    scene.serves().await;
+    // The start of the connection is over before it stalls.
+    scene.assert_serves().await;
     let begun = Instant::now();
     let reply = scene.call(RANGE, "key");
     let mut first = scene.etcd.next().await;
@@ -63,13 +63,13 @@ async fn a_silent_read_is_also_asked_elsewhere_and_the_silent_endpoint_serves_no
     assert_ne!(first.endpoint, second.endpoint);
     assert_eq!(second.body().await, framed(b"key"));
     second.respond("value");
-    assert_eq!(ended(reply).await.only(), b"value");
+    assert_eq!(join_task(reply).await.only(), b"value");
     for path in [PUT, RANGE, PUT, RANGE] {
         let reply = scene.call(path, "next");
         let mut call = scene.etcd.next().await;
         assert_eq!(call.endpoint, second.endpoint, "{path}");
         call.respond("done");
-        assert_eq!(ended(reply).await.code(), OK);
+        assert_eq!(join_task(reply).await.code(), OK);
     }
     assert_eq!(
         metric(scene.proxy.address(), "etcd_edge_hedged_reads_total"),
@@ -78,16 +78,17 @@ async fn a_silent_read_is_also_asked_elsewhere_and_the_silent_endpoint_serves_no
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_read_is_asked_elsewhere_though_most_of_elsewhere_is_down() {
-    // Bound without listening, and held: a port closed again would soon be another test's.
-    let held: Vec<TcpSocket> = (0..6)
+async fn silent_read_is_hedged_although_most_endpoints_are_down() {
+    // The sockets are bound without listening and stay open: a free port could be used by another
+    // test.
+    let sockets: Vec<TcpSocket> = (0..6)
         .map(|_| {
             let socket = TcpSocket::new_v4().unwrap();
             socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
             socket
         })
         .collect();
-    let down: Vec<String> = held
+    let down: Vec<String> = sockets
         .iter()
         .map(|socket| socket.local_addr().unwrap().to_string())
         .collect();
@@ -104,49 +105,49 @@ async fn a_silent_read_is_asked_elsewhere_though_most_of_elsewhere_is_down() {
     let mut second = scene.etcd.next().await;
     assert_ne!(first.endpoint, second.endpoint);
     second.respond("value");
-    assert_eq!(ended(reply).await.only(), b"value");
+    assert_eq!(join_task(reply).await.only(), b"value");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_asked_the_first_answer_counts() {
+async fn first_response_of_a_hedged_read_is_returned() {
     let mut scene = Scene::start(2).await;
     let reply = scene.call(RANGE, "key");
     let mut first = scene.etcd.next().await;
     let mut second = scene.etcd.next().await;
     first.respond("the first's");
-    assert_eq!(ended(reply).await.only(), b"the first's");
-    // The other is told that it is not wanted any more (P3).
+    assert_eq!(join_task(reply).await.only(), b"the first's");
+    // The proxy cancels the other read (P3).
     assert_eq!(second.cancelled().await, Reason::CANCEL);
-    // It was slow, not silent: it goes on to serve.
+    // The first endpoint was slow, not silent, so it stays in use.
     let reply = scene.call(PUT, "next");
     let mut call = scene.etcd.next().await;
     assert_eq!(call.endpoint, first.endpoint);
     call.respond("done");
-    assert_eq!(ended(reply).await.code(), OK);
+    assert_eq!(join_task(reply).await.code(), OK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_read_on_a_lively_connection_brings_down_nobody() {
+async fn slow_read_on_a_live_connection_does_not_replace_the_endpoint() {
     let mut scene = Scene::start(2).await;
     let slow = scene.call(RANGE, "slow");
     let mut first = scene.etcd.next().await;
     let lively = scene.call(PUT, "lively");
     scene.etcd.next().await.respond("done");
-    assert_eq!(ended(lively).await.code(), OK);
+    assert_eq!(join_task(lively).await.code(), OK);
     let mut second = scene.etcd.next().await;
     assert_ne!(first.endpoint, second.endpoint);
     second.respond("value");
-    assert_eq!(ended(slow).await.only(), b"value");
+    assert_eq!(join_task(slow).await.only(), b"value");
     assert_eq!(first.cancelled().await, Reason::CANCEL);
     let reply = scene.call(PUT, "next");
     let mut call = scene.etcd.next().await;
-    assert_eq!(call.endpoint, first.endpoint, "it serves on");
+    assert_eq!(call.endpoint, first.endpoint, "the endpoint stays in use");
     call.respond("done");
-    assert_eq!(ended(reply).await.code(), OK);
+    assert_eq!(join_task(reply).await.code(), OK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_write_or_stream_is_asked_once() {
+async fn silent_write_or_stream_is_not_hedged() {
     let mut scene = Scene::start(2).await;
     let paths = [
         PUT,
@@ -159,15 +160,15 @@ async fn a_silent_write_or_stream_is_asked_once() {
         calls.push(scene.etcd.next().await);
     }
     let more = scene.etcd.next_within(Duration::from_millis(3500)).await;
-    assert!(more.is_none(), "asked again: {}", more.unwrap().path());
+    assert!(more.is_none(), "sent again: {}", more.unwrap().path());
     calls.iter_mut().for_each(|call| call.respond("done"));
     for reply in replies {
-        assert_eq!(ended(reply).await.only(), b"done");
+        assert_eq!(join_task(reply).await.only(), b"done");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_told_unavailable_is_asked_elsewhere() {
+async fn unavailable_read_is_retried_on_another_endpoint() {
     for path in READS {
         let mut scene = Scene::start(2).await;
         let reply = scene.call(path, "key");
@@ -180,18 +181,18 @@ async fn a_read_told_unavailable_is_asked_elsewhere() {
         assert_ne!(first.endpoint, second.endpoint, "{path}");
         assert_eq!(second.body().await, framed(b"key"));
         second.respond("value");
-        assert_eq!(ended(reply).await.only(), b"value", "{path}");
-        // Where another could answer, the one that could not serves no longer (E1).
+        assert_eq!(join_task(reply).await.only(), b"value", "{path}");
+        // Another endpoint responded, so the failed one is no longer in use (E1).
         let reply = scene.call(PUT, "next");
         let mut call = scene.etcd.next().await;
         assert_eq!(call.endpoint, second.endpoint, "{path}");
         call.respond("done");
-        assert_eq!(ended(reply).await.code(), OK);
+        assert_eq!(join_task(reply).await.code(), OK);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_told_unavailable_passes_it_on_unchanged() {
+async fn unavailable_write_returns_the_status_unchanged() {
     let mut scene = Scene::start(2).await;
     for path in WRITES {
         let reply = scene.call(path, "token");
@@ -200,9 +201,9 @@ async fn a_write_told_unavailable_passes_it_on_unchanged() {
         call.trailers_only(&[
             ("grpc-message", "etcdserver: leader changed %25"),
             ("grpc-status", "14"),
-            ("x-detail", "kept"),
+            ("x-detail", "unchanged"),
         ]);
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         assert!(
             reply.trailers_only && reply.reset.is_none(),
             "{path}: {reply:?}"
@@ -213,7 +214,7 @@ async fn a_write_told_unavailable_passes_it_on_unchanged() {
                 ("content-type", "application/grpc"),
                 ("grpc-message", "etcdserver: leader changed %25"),
                 ("grpc-status", "14"),
-                ("x-detail", "kept"),
+                ("x-detail", "unchanged"),
             ])
         );
     }
@@ -221,7 +222,7 @@ async fn a_write_told_unavailable_passes_it_on_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_other_status_of_a_read_passes_unchanged() {
+async fn other_status_of_a_read_is_returned_unchanged() {
     let mut scene = Scene::start(2).await;
     for code in ["1", "2", "3", "4", "5", "8", "9", "11", "13", "16", "99"] {
         let reply = scene.call(RANGE, "key");
@@ -235,7 +236,7 @@ async fn any_other_status_of_a_read_passes_unchanged() {
                 ("x", "y"),
             ]),
         }
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         let trailers = match code {
             "99" => pairs(&[("x", "no status")]),
             _ => pairs(&[
@@ -251,13 +252,13 @@ async fn any_other_status_of_a_read_passes_unchanged() {
         );
         assert!(!reply.trailers_only && reply.messages.is_empty());
     }
-    // UNAVAILABLE after a message is an answer too.
+    // UNAVAILABLE after a message is a response, too.
     let reply = scene.call(RANGE, "key");
     let mut call = scene.etcd.next().await;
     call.headers(&[]);
     call.send("value");
     call.trailers(&[("grpc-status", "14")]);
-    let reply = ended(reply).await;
+    let reply = join_task(reply).await;
     assert_eq!(
         (reply.code(), &reply.messages[0][..]),
         (UNAVAILABLE, &b"value"[..])
@@ -266,7 +267,7 @@ async fn any_other_status_of_a_read_passes_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_every_endpoint_is_unavailable_a_read_that_asked_for_a_leader_hears_it() {
+async fn read_with_hasleader_fails_if_every_endpoint_is_unavailable() {
     let mut scene = Scene::start(3).await;
     let reply = scene.call_with(RANGE, "key", &[("hasleader", "true")]);
     let mut seen = Vec::new();
@@ -278,18 +279,18 @@ async fn when_every_endpoint_is_unavailable_a_read_that_asked_for_a_leader_hears
             ("grpc-message", "etcdserver: no leader"),
         ]);
     }
-    let reply = ended(reply).await;
+    let reply = join_task(reply).await;
     assert_eq!(
         (reply.code(), reply.message()),
         (UNAVAILABLE, "etcdserver: no leader")
     );
     seen.sort_unstable();
-    assert_eq!(seen, [0, 1, 2], "each was asked once");
+    assert_eq!(seen, [0, 1, 2], "one attempt for each endpoint");
     scene.etcd.assert_no_more_calls().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_waits_for_an_endpoint_that_can_answer_as_long_as_its_client_does() {
+async fn read_is_retried_until_its_deadline() {
     let mut scene = Scene::start(2).await;
     let waiting = scene.call(RANGE, "key");
     for _ in 0..5 {
@@ -300,22 +301,22 @@ async fn a_read_waits_for_an_endpoint_that_can_answer_as_long_as_its_client_does
         ]);
     }
     scene.etcd.next().await.respond("value");
-    assert_eq!(ended(waiting).await.only(), b"value");
+    assert_eq!(join_task(waiting).await.only(), b"value");
 
     let begun = Instant::now();
-    let hurried = scene.call_with(RANGE, "key", &[("grpc-timeout", "700m")]);
-    let mut asked = 0;
-    while !hurried.is_finished() {
+    let limited = scene.call_with(RANGE, "key", &[("grpc-timeout", "700m")]);
+    let mut attempts = 0;
+    while !limited.is_finished() {
         if let Some(mut call) = scene.etcd.next_within(Duration::from_millis(50)).await {
-            asked += 1;
-            // The last may be cancelled while it is answered: its client's time is over.
+            attempts += 1;
+            // The proxy may cancel the last attempt during the response: the deadline has passed.
             call.try_trailers_only(&[
                 ("grpc-status", "14"),
                 ("grpc-message", "etcdserver: no leader"),
             ]);
         }
     }
-    let reply = ended(hurried).await;
+    let reply = join_task(limited).await;
     assert!(
         reply.code() == DEADLINE_EXCEEDED || reply.code() == UNAVAILABLE,
         "{reply:?}"
@@ -324,13 +325,13 @@ async fn a_read_waits_for_an_endpoint_that_can_answer_as_long_as_its_client_does
         begun.elapsed() >= Duration::from_millis(500),
         "gave up early"
     );
-    assert!(asked >= 4, "asked {asked} times only");
-    // A pause between two rounds: no storm (E4).
-    assert!(asked <= 16, "asked {asked} times");
+    assert!(attempts >= 4, "only {attempts} attempts");
+    // A pause between two rounds limits the attempts (E4).
+    assert!(attempts <= 16, "{attempts} attempts");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_errors_pass_unchanged() {
+async fn http_errors_are_forwarded_unchanged() {
     let mut scene = Scene::start(2).await;
     for path in [
         RANGE,
@@ -346,13 +347,13 @@ async fn http_errors_pass_unchanged() {
                 .header("content-type", "text/html")
                 .header("x-from", "somewhere else");
             call.send_head(response.body(()).unwrap(), true);
-            let reply = ended(reply).await;
+            let reply = join_task(reply).await;
             assert_eq!(reply.http_status, status, "{path}");
             assert_eq!(
                 reply.headers,
                 pairs(&[("content-type", "text/html"), ("x-from", "somewhere else")])
             );
-            assert_eq!(reply.code(), None, "none was made up");
+            assert_eq!(reply.code(), None, "the proxy adds no status");
         }
     }
     scene.etcd.assert_no_more_calls().await;
@@ -365,8 +366,8 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn replies_know_their_code() {
-    // Guards the tests above, which compare codes.
+fn reply_code_is_read_from_trailers_only_responses() {
+    // The tests above compare these codes.
     let reply = Reply {
         http_status: 200,
         headers: pairs(&[("grpc-status", "2")]),

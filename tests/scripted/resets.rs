@@ -1,13 +1,13 @@
-//! RST_STREAM from etcd with every code, before and within an answer: what the client is told, and
-//! that CANCELLED is never among it (E2, E6).
+//! Tests of RST_STREAM from etcd with every code, before and within a response. The client gets the
+//! right status, and never CANCELLED (E2, E6).
 
 use h2::Reason;
 
 use crate::support::proxy_output::metric;
 use crate::support::scripted_etcd::framed;
-use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
+use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, join_task};
 
-/// Each HTTP/2 error code but REFUSED_STREAM, one that is none, and the gRPC code it stands for.
+/// Each HTTP/2 error code except REFUSED_STREAM, an undefined one, and the matching gRPC code.
 const CODES: [(u32, u32); 14] = [
     (0, 13),
     (1, 13),
@@ -26,7 +26,7 @@ const CODES: [(u32, u32); 14] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_reset_before_its_answer_is_told_why_and_never_sent_again() {
+async fn reset_write_fails_with_the_matching_status_and_is_never_sent_again() {
     let mut scene = Scene::start(2).await;
     for (reason, code) in CODES {
         for path in [PUT, UNKNOWN, STREAM] {
@@ -34,7 +34,7 @@ async fn a_write_reset_before_its_answer_is_told_why_and_never_sent_again() {
             let mut call = scene.etcd.next().await;
             call.message().await.unwrap();
             call.reset(Reason::from(reason));
-            let reply = ended(reply).await;
+            let reply = join_task(reply).await;
             assert_eq!(reply.code(), Some(code), "{path} {reason}: {reply:?}");
             assert_eq!(reply.reset, None);
         }
@@ -43,7 +43,7 @@ async fn a_write_reset_before_its_answer_is_told_why_and_never_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_reset_within_its_answer_ends_with_a_status() {
+async fn stream_reset_within_its_response_ends_with_a_status() {
     let mut scene = Scene::start(2).await;
     for (reason, code) in CODES {
         for path in [PUT, UNKNOWN, STREAM] {
@@ -66,7 +66,7 @@ async fn a_stream_reset_within_its_answer_ends_with_a_status() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_stream_is_sent_again_whatever_it_is() {
+async fn refused_stream_is_sent_again_for_every_method() {
     for endpoints in [1, 2] {
         for path in [PUT, RANGE, UNKNOWN, STREAM] {
             let mut scene = Scene::start(endpoints).await;
@@ -77,7 +77,7 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
             let mut second = scene.etcd.next().await;
             assert_eq!(second.body().await, framed(b"token"), "{path}");
             second.respond("done");
-            assert_eq!(ended(reply).await.only(), b"done", "{path}");
+            assert_eq!(join_task(reply).await.only(), b"done", "{path}");
             if endpoints == 2 {
                 assert_ne!(first.endpoint, second.endpoint, "{path}");
             }
@@ -91,7 +91,7 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
                 let counted = metric(scene.proxy.address(), &series);
                 assert_eq!(counted, f64::from(u8::from(endpoints == when)), "{path}");
             }
-            // A message that is sent twice came once.
+            // A message that is sent twice is counted once.
             if path != UNKNOWN {
                 let received = metric(scene.proxy.address(), "grpc_server_msg_received_total");
                 assert_eq!(received, 1.0, "{path}");
@@ -102,7 +102,7 @@ async fn a_refused_stream_is_sent_again_whatever_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_was_answered_is_not_sent_again_even_when_refused() {
+async fn stream_with_a_response_is_not_sent_again_when_refused() {
     let mut scene = Scene::start(2).await;
     let mut client = scene.open(STREAM).await;
     client.send("token").await;
@@ -117,29 +117,29 @@ async fn a_stream_that_was_answered_is_not_sent_again_even_when_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_that_was_reset_is_asked_elsewhere() {
+async fn reset_read_is_retried_on_another_endpoint() {
     for (reason, _) in CODES {
         let mut scene = Scene::start(2).await;
         let reply = scene.call(RANGE, "key");
         let mut first = scene.etcd.next().await;
         first.message().await.unwrap();
-        // Even within the answer, which is held until it is whole (E1).
-        first.headers(&[("who", "first")]);
+        // Also within the response, which is buffered until it is complete (E1).
+        first.headers(&[("x-from", "first")]);
         first.send_raw(framed(b"value").slice(..8));
         first.reset(Reason::from(reason));
         let mut second = scene.etcd.next().await;
         assert_ne!(first.endpoint, second.endpoint);
-        second.headers(&[("who", "second")]);
+        second.headers(&[("x-from", "second")]);
         second.send("value");
         second.trailers(&[("grpc-status", "0")]);
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         assert_eq!((reply.code(), reply.only()), (OK, &b"value"[..]));
-        assert!(reply.headers.contains(&("who".into(), "second".into())));
+        assert!(reply.headers.contains(&("x-from".into(), "second".into())));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_read_that_every_endpoint_resets_is_told_why() {
+async fn read_reset_by_every_endpoint_fails_with_the_matching_status() {
     for endpoints in [1, 2] {
         let mut scene = Scene::start(endpoints).await;
         for (reason, code) in CODES {
@@ -147,7 +147,7 @@ async fn a_read_that_every_endpoint_resets_is_told_why() {
             for _ in 0..endpoints {
                 scene.etcd.next().await.reset(Reason::from(reason));
             }
-            let reply = ended(reply).await;
+            let reply = join_task(reply).await;
             assert_eq!(reply.code(), Some(code), "{reason}: {reply:?}");
         }
         scene.etcd.assert_no_more_calls().await;
@@ -155,8 +155,8 @@ async fn a_read_that_every_endpoint_resets_is_told_why() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_answer_reset_half_way_is_told_why() {
-    // Above what is held of an answer nothing can be taken back.
+async fn large_response_reset_half_way_fails_with_unavailable() {
+    // A response beyond the buffer limit has already been forwarded in part.
     let mut scene = Scene::start(2).await;
     let value = vec![b'v'; 600_000];
     let mut client = scene.open(RANGE).await;

@@ -1,4 +1,4 @@
-//! Which certificates of clients are let in: revoked, expired, of another authority, none.
+//! Tests of client authentication: revoked, expired, foreign and missing certificates.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::support::proxy::Proxy;
 use super::support::proxy_output::log_entries;
 use super::support::release::{NEWEST, etcdctl};
 use super::support::tls::{CertFiles, Tls};
-use super::{call_tls, handshake, refused, secure_with};
+use super::{assert_start_fails, call_tls, handshake, secure_with};
 
 fn with_list(cluster: &Cluster, tls: &Tls, list: &Path) -> Proxy {
     let flags = [
@@ -22,7 +22,7 @@ fn with_list(cluster: &Cluster, tls: &Tls, list: &Path) -> Proxy {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_on_the_list_is_refused_and_no_other() {
+async fn only_certificates_on_the_revocation_list_are_rejected() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let numbered = |name: &str, serial: u64| {
@@ -47,7 +47,7 @@ async fn a_certificate_on_the_list_is_refused_and_no_other() {
         (Some(&good), true),
         (Some(&bad), false),
         (Some(&chain), true),
-        // The authority that issued it is on the list.
+        // The authority that issued this certificate is on the list.
         (Some(&bad_chain), false),
         (Some(&bad_head), false),
         (Some(&expired), false),
@@ -56,16 +56,16 @@ async fn a_certificate_on_the_list_is_refused_and_no_other() {
     ];
     for path in [pem, der] {
         let proxy = with_list(&cluster, &tls, &path);
-        for (identity, welcome) in clients {
+        for (identity, accepted) in clients {
             let call = call_tls(&proxy, &tls, identity).await;
-            assert_eq!(call.is_ok(), welcome, "{identity:?}: {call:?}");
+            assert_eq!(call.is_ok(), accepted, "{identity:?}: {call:?}");
         }
-        // Who waits for a word is told why.
+        // A client that reads gets the reason as a TLS alert.
         let mut stream = handshake(&proxy, &tls, Some(&bad), &[b"h2"]).await.unwrap();
-        let told = stream.read(&mut [0]).await.unwrap_err().to_string();
-        assert!(told.contains("Revoked"), "{told}");
-        // The Go client is told the same.
-        for (identity, welcome) in [(&good, true), (&bad, false)] {
+        let error = stream.read(&mut [0]).await.unwrap_err().to_string();
+        assert!(error.contains("Revoked"), "{error}");
+        // The Go client gets the same result.
+        for (identity, accepted) in [(&good, true), (&bad, false)] {
             let endpoint = format!("https://{}", proxy.address());
             let files = [
                 ("cacert", &tls.ca),
@@ -77,13 +77,13 @@ async fn a_certificate_on_the_list_is_refused_and_no_other() {
                 .to_vec();
             args.extend(["get", "k", "--command-timeout=2s"].map(str::to_owned));
             let run = etcdctl(&endpoint, &args);
-            assert_eq!(run.status.success(), welcome, "{run:?}");
+            assert_eq!(run.status.success(), accepted, "{run:?}");
         }
     }
 }
 
 #[test]
-fn a_list_that_cannot_be_used_stops_the_start() {
+fn unusable_revocation_list_stops_the_start() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let none = tls.path("none.pem");
@@ -92,23 +92,23 @@ fn a_list_that_cannot_be_used_stops_the_start() {
         "garbage.pem",
         "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
     );
-    for (path, why) in [
+    for (path, error) in [
         (&none, "No such file"),
         (&empty, "no certificate revocation list"),
         (&garbage, "no certificate revocation list"),
         (&tls.ca, "no certificate revocation list"),
     ] {
         let mut flags = cluster.proxy_flags();
-        flags.extend(super::served(&tls.server));
+        flags.extend(super::server_flags(&tls.server));
         flags.push(format!("--trusted-ca-file={}", tls.ca.display()));
         flags.push(format!("--client-crl-file={}", path.display()));
-        let line = format!("--client-crl-file={}: {why}", path.display());
-        refused(&flags, &line);
+        let line = format!("--client-crl-file={}: {error}", path.display());
+        assert_start_fails(&flags, &line);
     }
 }
 
 #[test]
-fn towards_etcd_a_certificate_has_no_common_name() {
+fn certificate_for_etcd_must_have_no_common_name() {
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     for scheme in ["https", "http"] {
@@ -120,13 +120,13 @@ fn towards_etcd_a_certificate_has_no_common_name() {
         };
         let path = tls.root_client.cert.display();
         let line = format!("--cert={path}: cert has non empty Common Name (root)");
-        refused(&start(&tls.root_client), &line);
+        assert_start_fails(&start(&tls.root_client), &line);
         let proxy = Proxy::start_with(&start(&tls.client));
         assert!(log_entries(&proxy, "started gRPC proxy").len() == 1);
     }
 }
 
-/// As scripts fetch pages, over either protocol, where the machine has curl.
+/// Fetches pages like a script, over either protocol, if curl is installed.
 #[test]
 fn curl_gets_pages_over_both_protocols() {
     let cluster = Cluster::start(NEWEST, 1);
@@ -150,17 +150,17 @@ fn curl_gets_pages_over_both_protocols() {
             .output()
     };
     if curl(&["--version"]).is_err() {
-        println!("there is no curl on this machine");
+        println!("curl is not installed");
         return;
     }
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let (cert, key) = (path(&tls.client.cert), path(&tls.client.key));
     for protocol in ["--http1.1", "--http2"] {
-        let got = curl(&[protocol, "--cert", &cert, "--key", &key]).unwrap();
-        let said = String::from_utf8_lossy(&got.stdout);
+        let output = curl(&[protocol, "--cert", &cert, "--key", &key]).unwrap();
+        let body = String::from_utf8_lossy(&output.stdout);
         assert!(
-            said.contains("etcd_server_has_leader 1"),
-            "{protocol}: {got:?}"
+            body.contains("etcd_server_has_leader 1"),
+            "{protocol}: {output:?}"
         );
         let refused = curl(&[protocol]).unwrap();
         assert!(!refused.status.success(), "{protocol}: {refused:?}");

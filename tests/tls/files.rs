@@ -1,4 +1,4 @@
-//! Keys and certificates in the forms that tools write them, and the names they are for.
+//! Tests of keys and certificates in the formats of common tools, and of their names.
 
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use super::support::cluster::Cluster;
 use super::support::release::NEWEST;
 use super::support::tls::{CertFiles, Tls, read_over};
-use super::{handshake_with, refused, secure_with};
+use super::{assert_start_fails, handshake_with, secure_with};
 
-/// The content of the DER value that `der` begins with, and what comes behind it.
+/// Splits `der` into the content of its first DER value and the rest.
 fn value(der: &[u8]) -> (&[u8], &[u8]) {
     let (length, head) = match der[1] {
         short @ 0..0x80 => (usize::from(short), 2),
@@ -26,14 +26,14 @@ fn value(der: &[u8]) -> (&[u8], &[u8]) {
     (&der[head..head + length], &der[head + length..])
 }
 
-/// The key within a PKCS #8 key: PKCS #1 of RSA, SEC 1 of elliptic curves.
+/// Returns the key inside a PKCS #8 key: PKCS #1 for RSA, SEC 1 for elliptic curves.
 fn inner(pkcs8: &[u8]) -> &[u8] {
     let (_version, rest) = value(value(pkcs8).0);
     let (_algorithm, rest) = value(rest);
     value(rest).0
 }
 
-fn armoured(name: &str, der: &[u8]) -> String {
+fn pem(name: &str, der: &[u8]) -> String {
     use std::fmt::Write;
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = format!("-----BEGIN {name}-----\n");
@@ -53,14 +53,14 @@ fn armoured(name: &str, der: &[u8]) -> String {
     text
 }
 
-async fn works(cluster: &Cluster, tls: &Tls, server: &CertFiles) {
+async fn assert_accepted(cluster: &Cluster, tls: &Tls, server: &CertFiles) {
     let proxy = secure_with(cluster, server, &[]);
     let call = super::call_tls(&proxy, tls, None).await;
     assert!(call.is_ok(), "{server:?}: {call:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_of_every_form_are_read() {
+async fn keys_of_every_format_are_read() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
@@ -70,13 +70,13 @@ async fn keys_of_every_form_are_read() {
         ("curve", curve, "EC PRIVATE KEY"),
     ] {
         let server = tls.issue_for_server(name, &key);
-        works(&cluster, &tls, &server).await;
+        assert_accepted(&cluster, &tls, &server).await;
         let PrivateKeyDer::Pkcs8(der) = PrivateKeyDer::from_pem_file(&server.key).unwrap() else {
             panic!("{name}: not PKCS #8");
         };
-        let old = armoured(form, inner(der.secret_pkcs8_der()));
+        let old = pem(form, inner(der.secret_pkcs8_der()));
         let key = tls.write(&format!("{name}-old.pem"), &old);
-        works(
+        assert_accepted(
             &cluster,
             &tls,
             &CertFiles {
@@ -85,13 +85,14 @@ async fn keys_of_every_form_are_read() {
             },
         )
         .await;
-        // What OpenSSL writes before such a key, and both in one file, either first.
+        // OpenSSL writes curve parameters before such a key. Key and certificate may share a file,
+        // in any order.
         let cert = std::fs::read_to_string(&server.cert).unwrap();
         let curve =
             "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
         for text in [format!("{curve}{old}{cert}"), format!("text\n{cert}{old}")] {
             let both = tls.write("both.pem", text);
-            works(
+            assert_accepted(
                 &cluster,
                 &tls,
                 &CertFiles {
@@ -105,12 +106,12 @@ async fn keys_of_every_form_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chains_and_names_are_those_of_the_file() {
+async fn served_chain_and_names_are_those_of_the_file() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
-    // Without the certificate between them a client could not find its way to the authority.
+    // A client needs the intermediate certificate to verify the chain up to the authority.
     let chain = tls.issue_from_intermediate("server-chain", 5, 6);
-    works(&cluster, &tls, &chain).await;
+    assert_accepted(&cluster, &tls, &chain).await;
     let proxy = secure_with(&cluster, &chain, &[]);
     for (name, good) in [
         ("localhost", true),
@@ -128,7 +129,7 @@ async fn chains_and_names_are_those_of_the_file() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_named() {
+fn start_error_names_the_unusable_file() {
     let cluster = Cluster::builder(NEWEST).tls().start();
     let tls = cluster.tls();
     let none = tls.path("none.pem");
@@ -161,7 +162,7 @@ fn files_that_cannot_be_used_are_named() {
             cert,
             &tls.client.key,
             None,
-            "not the certificate of --key-file=",
+            "does not match the certificate of --key-file=",
         ),
         ("trusted-ca-file", cert, key, Some(&garbage), ""),
         (
@@ -172,35 +173,35 @@ fn files_that_cannot_be_used_are_named() {
             "the file contains no certificate",
         ),
     ];
-    for (blamed, cert, key, ca, why) in cases {
+    for (named, cert, key, ca, error) in cases {
         let mut flags = vec![flag("cert-file", cert), flag("key-file", key)];
         flags.extend(ca.map(|path| flag("trusted-ca-file", path)));
-        let path = match blamed {
+        let path = match named {
             "cert-file" => cert,
             "key-file" => key,
             _ => ca.unwrap(),
         };
-        refused(
+        assert_start_fails(
             &[&cluster.proxy_flags()[..], &flags].concat(),
-            &format!("{}: {why}", flag(blamed, path)),
+            &format!("{}: {error}", flag(named, path)),
         );
     }
-    for (blamed, cert, key, why) in [
+    for (named, cert, key, error) in [
         ("cert", &none, &tls.client.key, "No such file"),
         ("key", &tls.client.cert, &none, "No such file"),
         (
             "cert",
             &tls.client.cert,
             &tls.server.key,
-            "not the certificate of --key=",
+            "does not match the certificate of --key=",
         ),
         ("cert", &garbage, &tls.client.key, ""),
     ] {
         let flags = [flag("cert", cert), flag("key", key)];
-        let path = if blamed == "cert" { cert } else { key };
-        refused(
+        let path = if named == "cert" { cert } else { key };
+        assert_start_fails(
             &[&cluster.proxy_flags()[..], &flags].concat(),
-            &format!("{}: {why}", flag(blamed, path)),
+            &format!("{}: {error}", flag(named, path)),
         );
     }
 }

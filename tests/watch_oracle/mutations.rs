@@ -368,7 +368,6 @@ fn every_wrong_response_to_a_create_is_found() {
     let wrong = violations(|s| s.received.swap(0, 2));
     assert!(wrong[0].contains("no watcher has this id"), "{wrong:?}");
     let wrong = violations(|s| drop(s.received.remove(3)));
-    let wrong = broken(|s| drop(s.received.remove(3)));
     assert!(
         wrong.iter().any(|each| each.contains("no response to")),
         "{wrong:?}"

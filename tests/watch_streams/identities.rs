@@ -120,10 +120,10 @@ async fn missing_or_wrong_token_is_refused_as_by_etcd() {
         existing.create(&Create::of("a/", "a0")).await;
         for metadata in [
             Vec::new(),
-            token("nobody.1"),
+            token("unknown.1"),
             token("abcdefghijklmnop.1"),
             token(""),
-            vec![("authorization".to_owned(), "nobody.1".to_owned())],
+            vec![("authorization".to_owned(), "unknown.1".to_owned())],
         ] {
             let mut responses = Vec::new();
             for address in [&cluster.endpoint(0)[..], proxy.address()] {

@@ -1,4 +1,4 @@
-//! Where calls land by each policy, and that watches stay where they are.
+//! Tests of the distribution of calls by each policy, and of watches that stay on their member.
 
 use std::time::{Duration, Instant};
 
@@ -11,30 +11,30 @@ use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 
 fn start(cluster: &Cluster, flags: &[&str]) -> Proxy {
-    // One worker, whose turns are exact.
+    // With one worker, the order of endpoints is exact.
     Proxy::start(cluster, &[flags, &["--workers=1"]].concat())
 }
 
-fn assert_near(told: &[f64], expected: &[f64], slack: f64) {
-    let near = |(told, expected): (&f64, &f64)| (told - expected).abs() <= slack;
+fn assert_near(counts: &[f64], expected: &[f64], tolerance: f64) {
+    let near = |(count, expected): (&f64, &f64)| (count - expected).abs() <= tolerance;
     assert!(
-        told.iter().zip(expected).all(near),
-        "{told:?}, expected {expected:?}"
+        counts.iter().zip(expected).all(near),
+        "{counts:?}, expected {expected:?}"
     );
 }
 
 #[tokio::test]
-async fn by_default_one_serves() {
+async fn default_policy_uses_one_endpoint() {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &[] as &[&str]);
-    let lane = H2Connection::connect(proxy.address())
+    let connection = H2Connection::connect(proxy.address())
         .await
         .expect("the proxy");
     let before = puts(&cluster);
-    put_many(&lane, 100).await;
-    let mut told = since(&cluster, &before);
-    told.sort_by(f64::total_cmp);
-    assert_eq!(told, [0.0, 0.0, 100.0]);
+    put_many(&connection, 100).await;
+    let mut counts = since(&cluster, &before);
+    counts.sort_by(f64::total_cmp);
+    assert_eq!(counts, [0.0, 0.0, 100.0]);
     let mut states: Vec<String> = endpoints(&proxy)
         .iter()
         .map(|e| e["state"].to_string())
@@ -44,12 +44,12 @@ async fn by_default_one_serves() {
 }
 
 #[tokio::test]
-async fn each_has_its_turn() {
+async fn round_robin_uses_every_endpoint_equally() {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = start(&cluster, &["--endpoint-policy=round-robin"]);
-    let lane = warm(&cluster, &proxy).await;
+    let connection = warm(&cluster, &proxy).await;
     let before = puts(&cluster);
-    put_many(&lane, 300).await;
+    put_many(&connection, 300).await;
     assert_near(&since(&cluster, &before), &[100.0; 3], 1.0);
     let shown = endpoints(&proxy);
     assert!(
@@ -60,27 +60,27 @@ async fn each_has_its_turn() {
     );
     let requests: u64 = shown.iter().filter_map(|e| e["requests"].as_u64()).sum();
     assert!(requests >= 300, "{shown:#?}");
-    // One less: the others share its part, and no call fails.
+    // A member is killed: the others share its calls, and no call fails.
     let mut cluster = cluster;
     let load = Load::start(&[proxy.address()], &[Role::Reader { timeout: None }; 4]);
     load.wait_calls(100, LIMIT).await;
     cluster.kill(1);
     load.wait_calls(500, LIMIT).await;
-    let account = load.finish().await;
-    account.assert_no_violations();
-    // Where the leader was killed, the others had nothing to say for a moment, and come back from that.
+    let report = load.finish().await;
+    report.assert_no_violations();
+    // If the leader was killed, the others failed for a moment and return to their full weight.
     let full = |shown: &[serde_json::Value]| {
         shown.iter().filter(|e| e["weight_percent"] == 100).count() == 2
     };
-    wait_endpoints(&proxy, "two have a full part", LIMIT, full).await;
+    wait_endpoints(&proxy, "two have their full weight", LIMIT, full).await;
     let before = puts(&cluster);
-    put_many(&lane, 200).await;
-    let told = since(&cluster, &before);
-    assert_near(&[told[0], told[2]], &[100.0; 2], 1.0);
+    put_many(&connection, 200).await;
+    let counts = since(&cluster, &before);
+    assert_near(&[counts[0], counts[2]], &[100.0; 2], 1.0);
 }
 
 #[tokio::test]
-async fn weights_are_kept_to() {
+async fn weighted_policy_follows_the_weights() {
     let cluster = Cluster::start(NEWEST, 3);
     let weights = format!(
         "--endpoint-weights={}=1,{}=2,http://{}=3",
@@ -89,20 +89,20 @@ async fn weights_are_kept_to() {
         cluster.endpoint(2)
     );
     let proxy = start(&cluster, &["--endpoint-policy=weighted", &weights]);
-    let lane = warm(&cluster, &proxy).await;
+    let connection = warm(&cluster, &proxy).await;
     let before = puts(&cluster);
-    put_many(&lane, 600).await;
+    put_many(&connection, 600).await;
     assert_near(&since(&cluster, &before), &[100.0, 200.0, 300.0], 3.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_leader_serves_whoever_leads() {
+async fn leader_policy_follows_the_leader() {
     let mut cluster = Cluster::start(NEWEST, 3);
     let proxy = start(
         &cluster,
         &["--endpoint-policy=leader", "--advertise-client-url="],
     );
-    let serves = |cluster: &Cluster, member: usize| {
+    let uses = |cluster: &Cluster, member: usize| {
         let endpoint = cluster.endpoint(member);
         move |shown: &[serde_json::Value]| {
             let serving = shown.iter().find(|e| e["state"] == "active");
@@ -114,48 +114,48 @@ async fn the_leader_serves_whoever_leads() {
         }
     };
     let first = cluster.leader();
-    wait_endpoints(&proxy, "the leader serves", LIMIT, serves(&cluster, first)).await;
-    let lane = H2Connection::connect(proxy.address())
+    wait_endpoints(&proxy, "the leader is used", LIMIT, uses(&cluster, first)).await;
+    let connection = H2Connection::connect(proxy.address())
         .await
         .expect("the proxy");
     let before = puts(&cluster);
-    put_many(&lane, 100).await;
+    put_many(&connection, 100).await;
     let mut expected = [0.0; 3];
     expected[first] = 100.0;
     assert_eq!(since(&cluster, &before), expected);
 
-    // Another is made to lead.
+    // Move the leadership to another member.
     let load = Load::start(&[proxy.address()], &[Role::Reader { timeout: None }; 4]);
     let next = (first + 1) % 3;
     cluster.move_leader(next);
     wait_endpoints(
         &proxy,
-        "the new leader serves",
+        "the new leader is used",
         LIMIT,
-        serves(&cluster, next),
+        uses(&cluster, next),
     )
     .await;
 
-    // It dies: another serves at once, and the one that leads soon.
+    // The leader is killed: the proxy uses another member at once, and the new leader soon.
     cluster.kill(next);
     load.wait_calls(200, LIMIT).await;
     let last = cluster.leader();
     wait_endpoints(
         &proxy,
-        "the last leader serves",
+        "the last leader is used",
         LIMIT,
-        serves(&cluster, last),
+        uses(&cluster, last),
     )
     .await;
-    let account = load.finish().await;
-    account.assert_no_violations();
+    let report = load.finish().await;
+    report.assert_no_violations();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_stay_while_calls_go_round() {
+async fn watches_stay_on_their_member_while_calls_are_balanced() {
     let cluster = Cluster::start(NEWEST, 3);
     let proxy = Proxy::start(&cluster, &["--endpoint-policy=round-robin", "--workers=2"]);
-    let lane = warm(&cluster, &proxy).await;
+    let connection = warm(&cluster, &proxy).await;
     let client = Client::connect(proxy.address()).await;
     let mut calls = Vec::new();
     for _ in 0..5 {
@@ -168,11 +168,11 @@ async fn watches_stay_while_calls_go_round() {
         let count = |member| cluster.metric(member, "etcd_debugging_mvcc_watcher_total");
         (0..3).map(count).collect()
     };
-    let there = watchers();
+    let initial = watchers();
     let until = Instant::now() + Duration::from_secs(8);
     while Instant::now() < until {
-        put_many(&lane, 50).await;
-        assert_eq!(watchers(), there);
+        put_many(&connection, 50).await;
+        assert_eq!(watchers(), initial);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let resumes =
@@ -181,15 +181,15 @@ async fn watches_stay_while_calls_go_round() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_joins_by_sync_takes_its_part() {
+async fn endpoint_added_by_sync_gets_its_share() {
     let cluster = Cluster::start(NEWEST, 3);
     let first = format!("--endpoints={}", cluster.endpoint(0));
     let flags = ["--endpoint-policy=round-robin", "--workers=1"];
     let sync = "--endpoints-auto-sync-interval=200ms";
     let proxy = Proxy::start_with(&[&[&first[..], sync], &flags[..]].concat());
-    let lane = warm(&cluster, &proxy).await;
+    let connection = warm(&cluster, &proxy).await;
     let before = puts(&cluster);
-    put_many(&lane, 300).await;
-    // The syncs have their turns too.
+    put_many(&connection, 300).await;
+    // The syncs are balanced as well.
     assert_near(&since(&cluster, &before), &[100.0; 3], 15.0);
 }

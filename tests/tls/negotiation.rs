@@ -1,4 +1,4 @@
-//! Versions and cipher suites: who can speak with the proxy, and in what.
+//! Tests of TLS negotiation: the versions and cipher suites that the proxy accepts.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,8 +13,12 @@ use super::support::proxy::Proxy;
 use super::support::release::NEWEST;
 use super::support::tls::{Tls, read_over};
 
-/// A handshake and a call of a client that speaks one suite only.
-async fn speaks(proxy: &Proxy, tls: &Tls, suite: SupportedCipherSuite) -> Result<(), String> {
+/// Performs a handshake and a call as a client with a single cipher suite.
+async fn call_with_suite(
+    proxy: &Proxy,
+    tls: &Tls,
+    suite: SupportedCipherSuite,
+) -> Result<(), String> {
     let mut provider = default_provider();
     provider.cipher_suites = vec![suite];
     let version = match suite.version().version {
@@ -32,22 +36,22 @@ async fn speaks(proxy: &Proxy, tls: &Tls, suite: SupportedCipherSuite) -> Result
     assert_eq!(
         stream.get_ref().1.negotiated_cipher_suite(),
         Some(suite),
-        "what was offered"
+        "the only offered suite"
     );
     read_over(stream).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn versions_and_suites_are_those_that_were_asked_for() {
+async fn tls_flags_select_versions_and_cipher_suites() {
     const AES: &str = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
     const CHACHA: &str = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256";
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     let new = |suite: CipherSuite| suite.as_str().unwrap().starts_with("TLS13_");
-    // The test's certificate has a key of this kind.
+    // These suites match the key type of the test's certificate.
     let fits = |suite: CipherSuite| new(suite) || suite.as_str().unwrap().contains("ECDSA");
-    type Wanted<'a> = &'a dyn Fn(CipherSuite) -> bool;
-    let cases: [(&[String], Wanted<'_>); 7] = [
+    type Accepts<'a> = &'a dyn Fn(CipherSuite) -> bool;
+    let cases: [(&[String], Accepts<'_>); 7] = [
         (&[], &fits),
         (&["--tls-min-version=TLS1.3".to_owned()], &new),
         (&["--tls-max-version=TLS1.2".to_owned()], &|suite| {
@@ -69,26 +73,26 @@ async fn versions_and_suites_are_those_that_were_asked_for() {
             &new,
         ),
     ];
-    for (flags, wanted) in cases {
+    for (flags, accepts) in cases {
         let proxy = super::secure_with(&cluster, &tls.server, flags);
         for suite in ALL_CIPHER_SUITES {
-            let spoke = speaks(&proxy, &tls, *suite).await;
+            let call = call_with_suite(&proxy, &tls, *suite).await;
             assert_eq!(
-                spoke.is_ok(),
-                wanted(suite.suite()),
-                "{flags:?} {suite:?}: {spoke:?}"
+                call.is_ok(),
+                accepts(suite.suite()),
+                "{flags:?} {suite:?}: {call:?}"
             );
         }
     }
 }
 
-/// Another implementation of TLS, where the machine has it.
+/// Checks the negotiation with another TLS implementation, if it is installed.
 #[test]
-fn openssl_finds_the_same() {
+fn openssl_negotiates_the_configured_versions_and_suites() {
     let cluster = Cluster::start(NEWEST, 1);
     let tls = Tls::generate();
     if Command::new("openssl").arg("version").output().is_err() {
-        println!("there is no openssl on this machine");
+        println!("openssl is not installed");
         return;
     }
     let flags = [
@@ -101,7 +105,7 @@ fn openssl_finds_the_same() {
         &tls.server,
         &["--tls-min-version=TLS1.3".to_owned()],
     );
-    let asked = |proxy: &Proxy, args: &[&str]| {
+    let connect = |proxy: &Proxy, args: &[&str]| {
         let run = Command::new("openssl")
             .args(["s_client", "-brief", "-verify_return_error", "-CAfile"])
             .arg(&tls.ca)
@@ -110,10 +114,10 @@ fn openssl_finds_the_same() {
             .stdin(std::process::Stdio::null())
             .output()
             .expect("openssl starts");
-        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        let output = String::from_utf8_lossy(&run.stderr).into_owned();
         (
-            run.status.success() && said.contains("CONNECTION ESTABLISHED"),
-            said,
+            run.status.success() && output.contains("CONNECTION ESTABLISHED"),
+            output,
         )
     };
     for (proxy, args, good) in [
@@ -128,10 +132,10 @@ fn openssl_finds_the_same() {
         (&new, &["-tls1_3"], true),
         (&new, &["-tls1_2"], false),
     ] {
-        let (spoke, said) = asked(proxy, args);
-        assert_eq!(spoke, good, "{args:?}: {said}");
+        let (connected, output) = connect(proxy, args);
+        assert_eq!(connected, good, "{args:?}: {output}");
     }
-    let (_, said) = asked(&old, &["-verify_hostname", "localhost"]);
-    assert!(said.contains("ECDHE-ECDSA-AES256-GCM-SHA384"), "{said}");
-    assert!(said.contains("Verification: OK"), "{said}");
+    let (_, output) = connect(&old, &["-verify_hostname", "localhost"]);
+    assert!(output.contains("ECDHE-ECDSA-AES256-GCM-SHA384"), "{output}");
+    assert!(output.contains("Verification: OK"), "{output}");
 }

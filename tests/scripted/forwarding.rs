@@ -1,16 +1,16 @@
-//! What passes through: methods nobody knows, metadata and trailers both ways, half-close, answers
-//! that come early; and an etcd that breaks HTTP/2 (P1, P4, P5, P6).
+//! Tests of transparent forwarding: unknown methods, metadata and trailers in both directions,
+//! half-close, early responses, and an etcd that violates HTTP/2 (P1, P4, P5, P6).
 
 use std::time::Duration;
 
 use crate::support::scripted_etcd::{frame, framed};
-use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, ended};
+use crate::{OK, PUT, RANGE, STREAM, Scene, UNAVAILABLE, UNKNOWN, join_task};
 
-/// What is relayed as a stream, known or not.
+/// Methods that are relayed as streams, known and unknown ones.
 const STREAMS: [&str; 3] = [UNKNOWN, STREAM, "/v3electionpb.Election/Observe"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_method_of_each_kind_passes() {
+async fn unknown_method_of_every_call_type_is_forwarded() {
     let mut scene = Scene::start(1).await;
 
     let unary = scene.call(UNKNOWN, "one");
@@ -18,7 +18,7 @@ async fn an_unknown_method_of_each_kind_passes() {
     assert_eq!(call.path(), UNKNOWN);
     assert_eq!(call.body().await, framed(b"one"));
     call.respond("and one");
-    assert_eq!(ended(unary).await.only(), b"and one");
+    assert_eq!(join_task(unary).await.only(), b"and one");
 
     let server_stream = scene.call(UNKNOWN, "one");
     let mut call = scene.etcd.next().await;
@@ -27,7 +27,7 @@ async fn an_unknown_method_of_each_kind_passes() {
         call.send(format!("{n}"));
     }
     call.trailers(&[("grpc-status", "0")]);
-    let reply = ended(server_stream).await;
+    let reply = join_task(server_stream).await;
     let numbers: Vec<String> = (0..100).map(|n| n.to_string()).collect();
     assert_eq!(reply.messages, numbers);
 
@@ -56,7 +56,7 @@ async fn an_unknown_method_of_each_kind_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metadata_and_trailers_pass_both_ways() {
+async fn metadata_and_trailers_are_forwarded_in_both_directions() {
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         let reply = scene.call_with(
@@ -91,7 +91,7 @@ async fn metadata_and_trailers_pass_both_ways() {
         assert_eq!(seen("x-empty"), [""]);
         assert_eq!(seen("x-list"), ["a, b,c"]);
         assert_eq!(seen("x-blob-bin"), ["AP8Bfw==", "gA"]);
-        // And nothing that the client did not send.
+        // The proxy adds nothing.
         assert_eq!(call.head.headers.len(), 14, "{:?}", call.head.headers);
         assert_eq!(call.head.method, http::Method::POST);
 
@@ -109,7 +109,7 @@ async fn metadata_and_trailers_pass_both_ways() {
             ("x-t", "1"),
             ("x-t", "2"),
         ]);
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         assert_eq!(reply.http_status, 200);
         assert_eq!(
             reply.headers,
@@ -136,7 +136,7 @@ async fn metadata_and_trailers_pass_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn half_close_is_not_cancel() {
+async fn half_close_is_not_a_cancel() {
     let mut scene = Scene::start(1).await;
     for path in STREAMS {
         let mut client = scene.open(path).await;
@@ -159,10 +159,10 @@ async fn half_close_is_not_cancel() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_may_come_before_the_request_is_complete() {
+async fn response_may_start_before_the_request_is_complete() {
     let mut scene = Scene::start(1).await;
     for path in STREAMS {
-        // It begins early, and both go on.
+        // The response starts early, and both directions continue.
         let mut client = scene.open(path).await;
         let mut call = scene.etcd.next().await;
         call.headers(&[("early", "yes")]);
@@ -170,12 +170,12 @@ async fn an_answer_may_come_before_the_request_is_complete() {
         assert_eq!(client.next().await.unwrap(), "hello");
         client.send("late").await;
         assert_eq!(call.message().await.unwrap(), "late");
-        // It ends early, and the client is told at once.
+        // The response ends early, and the client receives the status at once.
         call.trailers(&[("grpc-status", "9"), ("grpc-message", "enough")]);
         let reply = client.finish().await;
         assert_eq!((reply.code(), reply.message()), (Some(9), "enough"));
     }
-    // A refusal in the middle of a large write: the rest is not wanted.
+    // etcd refuses a large write in the middle, and the rest of the request is dropped.
     let mut client = scene.open(PUT).await;
     let body = framed(&vec![b'x'; 1_000_000]);
     client.send_raw(body.slice(..10_000)).await;
@@ -184,11 +184,11 @@ async fn an_answer_may_come_before_the_request_is_complete() {
     call.trailers_only(&[("grpc-status", "8"), ("grpc-message", "too much")]);
     let reply = client.finish().await;
     assert_eq!((reply.code(), reply.message()), (Some(8), "too much"));
-    scene.serves().await;
+    scene.assert_serves().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancel_reaches_etcd_on_every_kind_of_call() {
+async fn cancel_reaches_etcd_for_every_call_type() {
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, STREAM, UNKNOWN] {
         for answered in [false, true] {
@@ -209,7 +209,7 @@ async fn a_cancel_reaches_etcd_on_every_kind_of_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_is_gone_cancels_all_its_calls() {
+async fn lost_client_connection_cancels_all_its_calls() {
     let mut scene = Scene::start(1).await;
     let stream = tokio::net::TcpStream::connect(scene.proxy.address())
         .await
@@ -234,11 +234,11 @@ async fn a_client_that_is_gone_cancels_all_its_calls() {
             call.path()
         );
     }
-    scene.serves().await;
+    scene.assert_serves().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_break_http2_lose_the_connection_and_no_more() {
+async fn invalid_http2_frame_closes_only_its_connection() {
     let data_on_no_stream = frame(0, 0, 0, b"data");
     let reset_of_bad_length = frame(3, 0, 1, &[0; 3]);
     let garbage = [0xff; 64];
@@ -263,16 +263,16 @@ async fn frames_that_break_http2_lose_the_connection_and_no_more() {
         let mut again = scene.etcd.next().await;
         assert_eq!(again.path(), RANGE, "{bad:?}");
         again.respond("value");
-        assert_eq!(ended(read).await.only(), b"value");
-        let reply = ended(write).await;
+        assert_eq!(join_task(read).await.only(), b"value");
+        let reply = join_task(write).await;
         assert_eq!(reply.code(), UNAVAILABLE, "{bad:?}: {reply:?}");
         scene.etcd.assert_no_more_calls().await;
-        scene.serves().await;
+        scene.assert_serves().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_that_break_grpc_are_the_clients_to_judge() {
+async fn invalid_grpc_frames_are_forwarded_unchanged() {
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, UNKNOWN] {
         for bad in [
@@ -292,7 +292,7 @@ async fn frames_that_break_grpc_are_the_clients_to_judge() {
             assert_eq!(client.raw_body().await, bad, "{path}");
         }
     }
-    // And the other way.
+    // The other direction.
     for path in [PUT, UNKNOWN] {
         for bad in [
             &b"\x07\0\0\0\x01x"[..],
@@ -313,14 +313,14 @@ async fn frames_that_break_grpc_are_the_clients_to_judge() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_answer_without_a_status_stays_without_one() {
+async fn response_without_a_status_is_forwarded_without_one() {
     let mut scene = Scene::start(1).await;
     for path in [RANGE, PUT, UNKNOWN] {
         let reply = scene.call(path, "x");
         let mut call = scene.etcd.next().await;
         call.headers(&[]);
         call.send_last(framed(b"value"));
-        let reply = ended(reply).await;
+        let reply = join_task(reply).await;
         assert_eq!(reply.messages, ["value"]);
         assert_eq!((reply.code(), reply.trailers.len()), (None, 0), "{path}");
         assert_eq!(reply.reset, None);

@@ -1,11 +1,12 @@
-//! Lock and Election, the services that wait. Their refusals come as UNKNOWN, whatever the text says.
+//! Calls of the Lock and Election services, which may block. Their errors have the code UNKNOWN,
+//! regardless of the text.
 
 use crate::recording::Recorder;
 use crate::support::pb::{self, Msg};
 
 const LEASE: i64 = 0x77;
 
-pub(crate) async fn play(etcd: &mut Recorder) {
+pub(crate) async fn run(etcd: &mut Recorder) {
     etcd.unary(
         "Lease/LeaseGrant",
         "for a lock",
@@ -43,7 +44,7 @@ async fn lock(etcd: &mut Recorder) {
 async fn election(etcd: &mut Recorder) {
     let service = "v3electionpb.Election";
     let name = || Msg::new().bytes(1, "election");
-    etcd.unary(&format!("{service}/Leader"), "nobody", name(), 2)
+    etcd.unary(&format!("{service}/Leader"), "no leader", name(), 2)
         .await;
     let campaign = name().int(2, LEASE).bytes(3, "first");
     let won = etcd
@@ -68,7 +69,7 @@ async fn election(etcd: &mut Recorder) {
     let seen = observed.next().await.expect("a leader");
     assert_eq!(pb::bytes(&seen, &[2, 5]), b"second");
     observed.cancel();
-    etcd.keep(&path, "a leader", observed.finish().await, None, &[]);
+    etcd.record(&path, "a leader", observed.finish().await, None, &[]);
 
     let resign = Msg::new().bytes(1, &leader);
     etcd.unary(&format!("{service}/Resign"), "as leader", resign, 0)

@@ -1,15 +1,15 @@
-//! `--auto-tls`: a certificate that the proxy makes for itself.
+//! Tests of `--auto-tls`: the proxy generates its own certificate.
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::refused;
+use super::assert_start_fails;
 use super::support::cluster::Cluster;
 use super::support::exit_cleanup;
 use super::support::proxy::Proxy;
 use super::support::release::{NEWEST, etcdctl};
 
 #[test]
-fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
+fn auto_tls_certificate_is_generated_once() {
     let cluster = Cluster::start(NEWEST, 1);
     let dir = exit_cleanup::temp_dir();
     let data = dir.path().join("data");
@@ -17,7 +17,7 @@ fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
         "--auto-tls".to_owned(),
         format!("--data-dir={}", data.display()),
         "--self-signed-cert-validity=2".to_owned(),
-        // Names that the certificate is to have too.
+        // Additional names for the certificate.
         "--advertise-client-url=https://proxy.example:2379".to_owned(),
     ];
     let cert = data.join("fixtures/proxy/cert.pem");
@@ -38,24 +38,24 @@ fn the_certificate_is_made_once_and_trusted_by_who_has_it() {
             format!("https://127.0.0.1:{port}"),
             format!("https://localhost:{port}"),
         ] {
-            let trust = format!("--cacert={}", cert.display());
-            for trust in [trust.as_str(), "--insecure-skip-tls-verify"] {
+            let ca = format!("--cacert={}", cert.display());
+            for trust in [ca.as_str(), "--insecure-skip-tls-verify"] {
                 let run = etcdctl(&endpoint, &[trust, "put", "k", "v", "--command-timeout=5s"]);
                 assert!(run.status.success(), "{endpoint} {trust}: {run:?}");
             }
             let run = etcdctl(&endpoint, &["put", "k", "v", "--command-timeout=1s"]);
-            assert!(!run.status.success(), "nobody vouches for it");
+            assert!(!run.status.success(), "the system trusts the certificate");
         }
     }
-    // What cannot be used is not made anew: it may be the operator's own.
+    // An unusable key is not replaced: the operator may have provided it.
     std::fs::write(&key, "no key").unwrap();
     let all = [&cluster.proxy_flags()[..], &flags].concat();
-    refused(&all, &format!("--data-dir={}: ", key.display()));
+    assert_start_fails(&all, &format!("--data-dir={}: ", key.display()));
     assert_eq!(std::fs::read(&key).unwrap(), b"no key");
 }
 
 #[test]
-fn the_folder_of_a_go_proxy_is_taken_over() {
+fn certificate_of_a_go_proxy_is_reused() {
     let cluster = Cluster::start(NEWEST, 1);
     let dir = exit_cleanup::temp_dir();
     let flags = [
@@ -69,7 +69,7 @@ fn the_folder_of_a_go_proxy_is_taken_over() {
     let proxy = Proxy::start(&cluster, &flags);
     assert_eq!(both(), before);
     let endpoint = format!("https://{}", proxy.address());
-    // Its certificate is for no name at all.
+    // The certificate has no name at all.
     let args = [
         "--insecure-skip-tls-verify",
         "put",
