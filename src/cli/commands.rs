@@ -39,7 +39,7 @@ pub(crate) const COMMANDS: [Command; 7] = [
     command(
         "help",
         "[COMMAND]",
-        "print this help or the help of a command; alias --help, -h",
+        "print help, or the help of a command; alias -h",
     ),
 ];
 

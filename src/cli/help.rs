@@ -20,7 +20,7 @@ pub(crate) fn version() -> String {
 /// Of the program itself.
 pub(crate) fn program() -> String {
     let mut text = String::from(concat!(
-        "etcd-edge: a stateless gRPC proxy for etcd, a drop-in replacement for etcd grpc-proxy\n",
+        "etcd-edge: a stateless proxy for etcd, a drop-in replacement for etcd grpc-proxy\n",
         "\n",
         "Usage: etcd-edge COMMAND\n",
         "\n",

@@ -14,9 +14,7 @@ pub(crate) fn page() -> String {
     let heading = ["ETCD-EDGE", "8", "\"\"", version, "System Administration"];
     page.0.control("TH", heading);
     page.section("NAME");
-    page.text(
-        "etcd-edge - a stateless gRPC proxy for etcd, a drop-in replacement for etcd grpc-proxy",
-    );
+    page.text("etcd-edge - a stateless proxy for etcd, a drop-in replacement for etcd grpc-proxy");
     page.section("SYNOPSIS");
     for (n, command) in COMMANDS.iter().enumerate() {
         if n > 0 {

@@ -257,7 +257,10 @@ mod tests {
             .iter()
             .chain(&NOT_OFFERED_SHA256)
         {
-            assert!(suite(name).unwrap_err().ends_with("here"), "{name}");
+            assert!(
+                suite(name).unwrap_err().ends_with("not supported"),
+                "{name}"
+            );
         }
         for name in [
             "",
