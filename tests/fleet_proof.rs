@@ -168,7 +168,7 @@ fn wait(mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The forty clients, which run in one program (`tests/go/proof_test.go`).
+/// The forty clients, which run in one program (`tests/go/fleet_proof_test.go`).
 struct Clients {
     process: Process,
     address: String,

@@ -30,7 +30,7 @@ func TestAuth(t *testing.T) {
 	_, err = c.AuthEnable(ctx)
 	ok(t, err)
 	root := connect(t, "root", "root-secret")
-	// However the test ends, the cluster is the next one's.
+	// Auth must be disabled however the test ends, because other tests use the same cluster.
 	defer func() {
 		_, err := root.AuthDisable(ctx)
 		ok(t, err)
@@ -70,7 +70,7 @@ func TestAuth(t *testing.T) {
 	})
 	fails(t, err, rpctypes.ErrAuthFailed)
 
-	// A token that died is fetched anew without the program noticing.
+	// The client replaces an invalid token by itself.
 	_, err = root.UserChangePassword(ctx, "ann", "new-secret")
 	ok(t, err)
 	_, err = root.UserRevokeRole(ctx, "ann", "reader")

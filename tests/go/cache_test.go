@@ -11,13 +11,13 @@ import (
 	"go.etcd.io/etcd/client/v3/mirror"
 )
 
-// cache holds a prefix by a list and a watch, and answers reads as fresh as etcd's own by asking the
-// watch for its progress, as Kubernetes does.
+// cache is a copy of a prefix, built from a list and a watch. Its reads are linearizable: it waits until
+// the watch reports progress at the required revision, as Kubernetes does.
 type cache struct {
 	mu       sync.Mutex
 	keys     map[string]string
 	revision int64
-	moved    chan struct{} // closed and made anew with each move of the revision
+	moved    chan struct{} // closed and replaced when the revision changes
 	broken   error
 }
 
@@ -53,11 +53,11 @@ func (own *cache) apply(response clientv3.WatchResponse) {
 	if err := response.Err(); err != nil {
 		own.broken = err
 	}
-	was := own.revision
+	before := own.revision
 	for _, e := range response.Events {
 		key := string(e.Kv.Key)
-		if e.Kv.ModRevision <= was {
-			own.broken = fmt.Errorf("at %d came %v", was, e)
+		if e.Kv.ModRevision <= before {
+			own.broken = fmt.Errorf("at %d received %v", before, e)
 		}
 		if e.Type == clientv3.EventTypeDelete {
 			delete(own.keys, key)
@@ -76,7 +76,7 @@ func (own *cache) apply(response clientv3.WatchResponse) {
 	own.moved = make(chan struct{})
 }
 
-// read gives the cache's keys and their revision, not below the one given.
+// read returns the keys and their revision, once that is at least the given one.
 func (own *cache) read(ctx context.Context, revision int64) (map[string]string, int64, error) {
 	for {
 		own.mu.Lock()
@@ -116,7 +116,7 @@ func TestConsistentCache(t *testing.T) {
 	writing, stop := context.WithCancel(ctx)
 	var writers, readers sync.WaitGroup
 	for n := range 2 {
-		// In the cache's prefix, and elsewhere: only progress tells a quiet cache how far it is.
+		// One writer uses the prefix of a cache. Without the other, a quiet cache would see no new revision.
 		prefix := p + []string{"in/", "out/"}[n]
 		writers.Go(func() { write(writing, c, prefix, uint64(n)) })
 	}
@@ -134,7 +134,7 @@ func TestConsistentCache(t *testing.T) {
 				return
 			}
 			for range 15 {
-				// The revision that a linearizable read would have.
+				// The revision of a linearizable read at this time.
 				fresh, err := client.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 				if err != nil {
 					t.Error(err)

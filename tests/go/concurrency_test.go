@@ -31,7 +31,7 @@ func TestLock(t *testing.T) {
 	ok(t, receive(t, ctx, got))
 	ok(t, theirs.Unlock(ctx))
 
-	// A lock whose session ends is free, waiting or not.
+	// A lock is released when its session ends.
 	lost := session(t, c)
 	ok(t, concurrency.NewMutex(lost, p+"lock").Lock(ctx))
 	ok(t, lost.Close())

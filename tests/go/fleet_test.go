@@ -19,7 +19,7 @@ import (
 	"go.etcd.io/etcd/client/v3/naming/resolver"
 )
 
-// fleet gives the addresses of registered proxies, and the prefix they are registered under.
+// fleet returns the addresses of the registered proxies, and the prefix of their keys.
 func fleet(t *testing.T) ([]string, string) {
 	t.Helper()
 	addresses, prefix := os.Getenv("ETCD_FLEET"), os.Getenv("ETCD_FLEET_PREFIX")
@@ -29,8 +29,8 @@ func fleet(t *testing.T) ([]string, string) {
 	return sorted(strings.Split(addresses, ",")), prefix
 }
 
-// beside gives the addresses of two proxies that are not registered.
-func beside(t *testing.T) (string, string) {
+// unregistered returns the addresses of two proxies that are not registered.
+func unregistered(t *testing.T) (string, string) {
 	t.Helper()
 	one, other, found := strings.Cut(os.Getenv("ETCD_UNREGISTERED"), ",")
 	if !found {
@@ -45,10 +45,10 @@ func sorted(list []string) []string {
 	return list
 }
 
-// A gRPC client finds the proxies under the prefix, through one of them, and spreads its calls evenly.
+// A gRPC client finds the proxies by the keys under the prefix, and balances its calls over them.
 func TestFleetNaming(t *testing.T) {
 	all, prefix := fleet(t)
-	one, other := beside(t)
+	one, other := unregistered(t)
 	c, ctx, _ := setup(t)
 	builder, err := resolver.NewBuilder(c)
 	ok(t, err)
@@ -58,7 +58,7 @@ func TestFleetNaming(t *testing.T) {
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`))
 	ok(t, err)
 	t.Cleanup(func() { conn.Close() })
-	spreads(t, ctx, conn, all)
+	balanced(t, ctx, conn, all)
 
 	manager, err := endpoints.NewManager(c, prefix)
 	ok(t, err)
@@ -72,40 +72,40 @@ func TestFleetNaming(t *testing.T) {
 	equal(t, "list", fmt.Sprint(sorted(listed)), fmt.Sprint(all))
 
 	ok(t, manager.AddEndpoint(ctx, prefix+"/one", endpoints.Endpoint{Addr: one}))
-	spreads(t, ctx, conn, append(slices.Clone(all), one))
+	balanced(t, ctx, conn, append(slices.Clone(all), one))
 	ok(t, manager.Update(ctx, []*endpoints.UpdateWithOpts{
 		endpoints.NewDeleteUpdateOpts(prefix + "/one"),
 		endpoints.NewAddUpdateOpts(prefix+"/other", endpoints.Endpoint{Addr: other}),
 	}))
-	spreads(t, ctx, conn, append(slices.Clone(all), other))
-	// The same key with another address.
+	balanced(t, ctx, conn, append(slices.Clone(all), other))
+	// The same key with a new address.
 	ok(t, manager.AddEndpoint(ctx, prefix+"/other", endpoints.Endpoint{Addr: one}))
-	spreads(t, ctx, conn, append(slices.Clone(all), one))
+	balanced(t, ctx, conn, append(slices.Clone(all), one))
 	ok(t, manager.DeleteEndpoint(ctx, prefix+"/other"))
-	spreads(t, ctx, conn, all)
+	balanced(t, ctx, conn, all)
 
-	// Under a lease that ends.
+	// A key with a lease that is revoked.
 	lease, err := c.Grant(ctx, 60)
 	ok(t, err)
 	ok(t, manager.AddEndpoint(ctx, prefix+"/one", endpoints.Endpoint{Addr: one}, clientv3.WithLease(lease.ID)))
-	spreads(t, ctx, conn, append(slices.Clone(all), one))
+	balanced(t, ctx, conn, append(slices.Clone(all), one))
 	_, err = c.Revoke(ctx, lease.ID)
 	ok(t, err)
-	spreads(t, ctx, conn, all)
+	balanced(t, ctx, conn, all)
 }
 
-// spreads waits until calls go round these addresses and no others, as often to each.
-func spreads(t *testing.T, ctx context.Context, conn *grpc.ClientConn, addresses []string) {
+// balanced waits until exactly these addresses receive calls, and the same number each.
+func balanced(t *testing.T, ctx context.Context, conn *grpc.ClientConn, addresses []string) {
 	t.Helper()
 	const rounds = 10
 	kv := pb.NewKVClient(conn)
 	for {
 		counts := map[string]int{}
 		for range rounds * len(addresses) {
-			var who peer.Peer
-			_, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("any")}, grpc.Peer(&who), grpc.WaitForReady(true))
+			var server peer.Peer
+			_, err := kv.Range(ctx, &pb.RangeRequest{Key: []byte("any")}, grpc.Peer(&server), grpc.WaitForReady(true))
 			ok(t, err)
-			counts[who.Addr.String()]++
+			counts[server.Addr.String()]++
 		}
 		even := len(counts) == len(addresses)
 		for _, address := range addresses {
@@ -122,7 +122,7 @@ func spreads(t *testing.T, ctx context.Context, conn *grpc.ClientConn, addresses
 	}
 }
 
-// Sync takes over what MemberList tells, and the client goes on with that.
+// Sync sets the client's endpoints to the addresses of MemberList.
 func TestFleetSync(t *testing.T) {
 	all, _ := fleet(t)
 	c, ctx, p := setup(t)
@@ -139,13 +139,13 @@ func TestFleetSync(t *testing.T) {
 	ok(t, err)
 	for _, member := range members.Members {
 		if member.ID != 0 || member.Name == "" || len(member.ClientURLs) != 1 || member.IsLearner {
-			t.Fatalf("a member is told of as %v", member)
+			t.Fatalf("the member list has %v", member)
 		}
 	}
 }
 
-// A client that syncs by itself leaves a proxy that goes and takes one that comes, and loses nothing: no
-// read, no write, no event. Who runs this stops its first endpoint and starts another when it says
+// A client with auto-sync leaves a stopped proxy and uses a new one. It loses no read, no write and no
+// event. The caller of this test stops its first endpoint and starts another one when the test prints
 // "synced".
 func TestFleetAutoSync(t *testing.T) {
 	all, _ := fleet(t)
@@ -194,14 +194,14 @@ func TestFleetAutoSync(t *testing.T) {
 	fmt.Printf("%d writes, reads and events\n", written)
 }
 
-// until waits for something to be so.
-func until(t *testing.T, ctx context.Context, so func() bool) {
+// until waits for a condition.
+func until(t *testing.T, ctx context.Context, condition func() bool) {
 	t.Helper()
-	for !so() {
+	for !condition() {
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			t.Fatal("it does not come to it")
+			t.Fatal("the condition is not true in time")
 		}
 	}
 }

@@ -13,8 +13,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
-// balanced asks Watch of health for each address, and uses those that say that they serve.
-const balanced = `{
+// healthChecked sends a health Watch to each address, and uses the addresses that are serving.
+const healthChecked = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"healthCheckConfig": {"serviceName": "etcdserverpb.KV"}
 }`
@@ -24,18 +24,18 @@ func TestHealth(t *testing.T) {
 	conn, err := grpc.NewClient(
 		targets(t)[0],
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(balanced),
+		grpc.WithDefaultServiceConfig(healthChecked),
 	)
 	ok(t, err)
 	t.Cleanup(func() { conn.Close() })
-	// It goes nowhere until Watch has said that the proxy serves.
+	// The call waits until the health Watch reports SERVING.
 	_, err = pb.NewKVClient(conn).Put(ctx, &pb.PutRequest{Key: []byte(p + "a")})
 	ok(t, err)
 	health := healthpb.NewHealthClient(conn)
 	for _, name := range []string{"", "etcdserverpb.KV", "etcd-edge"} {
-		told, err := health.Check(ctx, &healthpb.HealthCheckRequest{Service: name})
+		response, err := health.Check(ctx, &healthpb.HealthCheckRequest{Service: name})
 		ok(t, err)
-		equal(t, name, told.Status, healthpb.HealthCheckResponse_SERVING)
+		equal(t, name, response.Status, healthpb.HealthCheckResponse_SERVING)
 	}
 	_, err = health.Check(ctx, &healthpb.HealthCheckRequest{Service: "no.such"})
 	equal(t, "code", status.Code(err), codes.NotFound)
@@ -48,8 +48,8 @@ func TestHealth(t *testing.T) {
 	} {
 		watch, err := health.Watch(ctx, &healthpb.HealthCheckRequest{Service: name})
 		ok(t, err)
-		told, err := watch.Recv()
+		response, err := watch.Recv()
 		ok(t, err)
-		equal(t, name, told.Status, want)
+		equal(t, name, response.Status, want)
 	}
 }

@@ -85,11 +85,11 @@ func TestLargeValue(t *testing.T) {
 	get, err := c.Get(ctx, p+"large")
 	ok(t, err)
 	if !bytes.Equal(get.Kvs[0].Value, value) {
-		t.Fatal("the value came back changed")
+		t.Fatal("the value changed")
 	}
 	_, err = c.Put(ctx, p+"large", string(value)+string(value))
 	if err == nil {
-		t.Fatal("2 MiB were taken")
+		t.Fatal("2 MiB were accepted")
 	}
 	_, err = c.Delete(ctx, p+"large")
 	ok(t, err)

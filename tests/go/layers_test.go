@@ -79,7 +79,7 @@ func TestLeasing(t *testing.T) {
 		ok(t, err)
 		equal(t, "value", string(get.Kvs[0].Value), "1")
 	}
-	// Another writer has the owner give the key up first.
+	// Before another client writes, the owner gives the key up.
 	other, closeOther, err := leasing.NewKV(connect(t, "", ""), p+"leasing/")
 	ok(t, err)
 	defer closeOther()

@@ -56,24 +56,24 @@ func TestKeepAlive(t *testing.T) {
 	ok(t, err)
 	gone := c.Watch(ctx, p+"dies")
 	alive, cancel := context.WithCancel(ctx)
-	beats, err := c.KeepAlive(alive, short.ID)
+	responses, err := c.KeepAlive(alive, short.ID)
 	ok(t, err)
-	// Six answers at a third of the TTL: longer than the lease lives without them.
+	// Six responses at a third of the TTL take longer than the TTL.
 	for range 6 {
-		beat := receive(t, ctx, beats)
-		equal(t, "TTL", beat.TTL, 2)
+		response := receive(t, ctx, responses)
+		equal(t, "TTL", response.TTL, 2)
 	}
 	ttl, err := c.TimeToLive(ctx, short.ID)
 	ok(t, err)
 	if ttl.TTL < 0 {
-		t.Fatal("a lease that was kept alive is gone")
+		t.Fatal("a renewed lease has expired")
 	}
 	event := receive(t, ctx, gone).Events[0]
 	equal(t, "the other lease's key", event.Type, clientv3.EventTypeDelete)
 	cancel()
-	ends(t, ctx, beats)
+	ends(t, ctx, responses)
 
-	beats, err = c.KeepAlive(ctx, dies.ID)
+	responses, err = c.KeepAlive(ctx, dies.ID)
 	ok(t, err)
-	ends(t, ctx, beats)
+	ends(t, ctx, responses)
 }

@@ -1,5 +1,5 @@
-// Package client runs the real Go client of etcd against the endpoints in ETCD_ENDPOINTS: what a
-// program written for etcd does must not notice what stands in between.
+// Package client runs the real Go client of etcd against the endpoints in ETCD_ENDPOINTS. A program
+// written for etcd must work the same through the proxy.
 package client
 
 import (
@@ -13,7 +13,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// limit is how long one test may take; none has to wait that long for anything.
+// limit is the maximum duration of one test.
 const limit = 30 * time.Second
 
 func targets(t *testing.T) []string {
@@ -38,7 +38,7 @@ func connect(t *testing.T, user, password string) *clientv3.Client {
 	return client
 }
 
-// setup gives a client, a context that ends with the test, and a prefix no other test uses.
+// setup returns a client, a context that ends with the test, and a prefix that no other test uses.
 func setup(t *testing.T) (*clientv3.Client, context.Context, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -77,12 +77,12 @@ func receive[T any](t *testing.T, ctx context.Context, from <-chan T) T {
 		}
 		return value
 	case <-ctx.Done():
-		t.Fatal("nothing came")
+		t.Fatal("no value in time")
 	}
 	panic("unreachable")
 }
 
-// ends waits until the channel is closed, passing over values.
+// ends waits until the channel is closed, and discards its values.
 func ends[T any](t *testing.T, ctx context.Context, from <-chan T) {
 	t.Helper()
 	for {

@@ -40,7 +40,7 @@ func TestMaintenance(t *testing.T) {
 	ok(t, err)
 	_, err = c.MoveLeader(ctx, 42)
 	if err == nil {
-		t.Fatal("leadership went to a member that is not there")
+		t.Fatal("the leadership moved to an unknown member")
 	}
 	_, err = c.MemberRemove(ctx, 42)
 	fails(t, err, rpctypes.ErrMemberNotFound)
@@ -62,9 +62,9 @@ func TestSnapshot(t *testing.T) {
 	if len(all) < 4_000_000 {
 		t.Fatalf("only %d bytes", len(all))
 	}
-	// etcd appends the hash of what came before.
+	// etcd appends a hash of the content.
 	content, sum := all[:len(all)-sha256.Size], all[len(all)-sha256.Size:]
 	if want := sha256.Sum256(content); !bytes.Equal(sum, want[:]) {
-		t.Fatal("the snapshot's own hash does not fit")
+		t.Fatal("the hash of the snapshot is wrong")
 	}
 }

@@ -23,24 +23,24 @@ import (
 	"go.etcd.io/etcd/client/v3/namespace"
 )
 
-// sides are two stores with one history. One is reached through a proxy that has the prefix as its
-// namespace, the other past all proxies with the client's own wrapper for the prefix. Whatever is asked
-// of one is asked of the other, and the answers are the same to the revision.
+// sides are two stores with the same history. One is reached through a proxy with the prefix as its
+// namespace, the other directly, with the client's own wrapper for the prefix. Every request is sent to
+// both, and the responses must be the same, including the revision.
 //
-// Where Go's wrapper and the proxy are known to differ, and the proxy is right:
-//   - For a prefix that ends in 0xff the wrapper's end of all keys is too far: `a\xff` ends at `b\x00`,
-//     which holds the key `b`. (No flag can carry such a prefix; the proxy's own tests have it.)
-//   - An empty key within a transaction becomes the prefix itself in the wrapper: see
-//     TestNamespaceEmptyKeys. So does that of a watch, which for etcd is the key `\x00`.
-//   - Of a lease on the key that equals the prefix the wrapper shows an empty key. The proxy shows none: no
-//     client within can read or write that key.
+// Go's wrapper and the proxy are known to differ in these cases, in which the proxy is right:
+//   - For a prefix that ends in 0xff the wrapper's end of all keys is too large: `a\xff` ends at `b\x00`,
+//     which includes the key `b`. (No flag can carry such a prefix; the proxy's own tests cover it.)
+//   - The wrapper turns an empty key in a transaction into the prefix itself: see TestNamespaceEmptyKeys.
+//     It does the same for a watch, for which etcd uses the key `\x00`.
+//   - If a lease has the key that equals the prefix, the wrapper returns an empty key. The proxy omits the
+//     key, because no client in the namespace can read or write it.
 type sides struct {
 	t      *testing.T
 	ctx    context.Context
 	prefix string
-	// The proxy's clients and the wrapper's.
+	// Client through the proxy, client with the wrapper.
 	clients [2]*clientv3.Client
-	// Past proxy and wrapper.
+	// Clients without proxy and wrapper.
 	direct [2]*clientv3.Client
 	rand   *rand.Rand
 	step   string
@@ -79,26 +79,26 @@ func bothSides(t *testing.T) *sides {
 	}
 }
 
-// both asks both sides, and compares answers or errors. Headers are compared by their revision.
-func (s *sides) both(step string, ask func(c *clientv3.Client) (proto.Message, error)) proto.Message {
+// both sends a request to both sides, and compares responses or errors. Of headers only the revision counts.
+func (s *sides) both(step string, call func(c *clientv3.Client) (proto.Message, error)) proto.Message {
 	s.t.Helper()
 	s.step = step
-	var answers [2]proto.Message
+	var responses [2]proto.Message
 	var errs [2]error
 	for i, c := range s.clients {
-		answers[i], errs[i] = ask(c)
+		responses[i], errs[i] = call(c)
 	}
 	s.same(fmt.Sprint(errs[0]), fmt.Sprint(errs[1]))
 	if errs[0] != nil {
 		return nil
 	}
-	for _, answer := range answers {
-		bare(answer)
+	for _, response := range responses {
+		normalize(response)
 	}
-	if !proto.Equal(answers[0], answers[1]) {
-		s.same(prototext.Format(answers[0]), prototext.Format(answers[1]))
+	if !proto.Equal(responses[0], responses[1]) {
+		s.same(prototext.Format(responses[0]), prototext.Format(responses[1]))
 	}
-	return answers[0]
+	return responses[0]
 }
 
 func (s *sides) same(got, want string) {
@@ -108,16 +108,16 @@ func (s *sides) same(got, want string) {
 	}
 }
 
-// bare takes away what tells one store from the other.
-func bare(answer proto.Message) {
+// normalize clears the fields that differ between two stores.
+func normalize(response proto.Message) {
 	type headed interface{ GetHeader() *pb.ResponseHeader }
-	if answer, is := answer.(headed); is && answer.GetHeader() != nil {
-		header := answer.GetHeader()
+	if response, is := response.(headed); is && response.GetHeader() != nil {
+		header := response.GetHeader()
 		header.ClusterId, header.MemberId, header.RaftTerm = 0, 0, 0
 	}
 }
 
-// outside does the same to both stores, past proxy and wrapper.
+// outside changes both stores in the same way, without proxy and wrapper.
 func (s *sides) outside(do func(c *clientv3.Client) error) {
 	s.t.Helper()
 	for _, c := range s.direct {
@@ -125,8 +125,8 @@ func (s *sides) outside(do func(c *clientv3.Client) error) {
 	}
 }
 
-// stores compares all that is in both stores, and that each key is either under the prefix or was put
-// there by outside.
+// stores compares the full content of both stores. It also checks that each key either is under the prefix
+// or was written by outside.
 func (s *sides) stores(after string) {
 	s.t.Helper()
 	s.step = "the stores after " + after
@@ -135,7 +135,7 @@ func (s *sides) stores(after string) {
 		var err error
 		all[i], err = c.Get(s.ctx, "\x00", clientv3.WithFromKey())
 		ok(s.t, err)
-		bare((*pb.RangeResponse)(all[i]))
+		normalize((*pb.RangeResponse)(all[i]))
 	}
 	got, want := (*pb.RangeResponse)(all[0]), (*pb.RangeResponse)(all[1])
 	if !proto.Equal(got, want) {
@@ -150,7 +150,7 @@ func (s *sides) stores(after string) {
 	}
 }
 
-// neighbours are keys around those under the prefix.
+// neighbours returns keys next to the prefix.
 func (s *sides) neighbours() []string {
 	last := s.prefix[len(s.prefix)-1]
 	before, after := s.prefix[:len(s.prefix)-1], s.prefix[:len(s.prefix)-1]
@@ -166,13 +166,13 @@ func (s *sides) neighbours() []string {
 func (s *sides) pick(list ...string) string { return list[s.rand.IntN(len(list))] }
 func (s *sides) odds(of int) bool           { return s.rand.IntN(of) == 0 }
 
-// key is one of a client's; some look like those outside.
+// key returns a random key of a client. Some resemble keys outside the namespace.
 func (s *sides) key() string {
 	return s.pick("a", "aa", "ab", "b", "c/1", "c/2", "c", "d", "\x00", "\x00\x00", "\xff", "\xff\xff",
 		s.prefix, s.prefix+"a", "o", "q", "\x01")
 }
 
-// span is a key or a range, as it is typed and as an option.
+// span returns a random key or range: the key, a description, and the options.
 func (s *sides) span() (string, string, []clientv3.OpOption) {
 	key := s.key()
 	switch s.rand.IntN(6) {
@@ -188,7 +188,7 @@ func (s *sides) span() (string, string, []clientv3.OpOption) {
 	}
 }
 
-// all of the namespace, as `etcdctl get "" --prefix` asks for it.
+// spanOrAll may also return the whole namespace, as in `etcdctl get "" --prefix`.
 func (s *sides) spanOrAll() (string, string, []clientv3.OpOption) {
 	switch s.rand.IntN(8) {
 	case 0:
@@ -220,7 +220,7 @@ func (s *sides) get(revision int64, nested bool) (clientv3.Op, string, bool) {
 		add("count", clientv3.WithCountOnly())
 	}
 	if s.odds(5) {
-		// Some of the future.
+		// Some revisions are in the future.
 		rev := s.rand.Int64N(revision + 3)
 		add(fmt.Sprint("at ", rev), clientv3.WithRev(rev))
 	}
@@ -333,79 +333,79 @@ func (s *sides) txn(revision int64, depth int) (clientv3.Op, string) {
 	return clientv3.OpTxn(cmps, then, branch("else")), text + "]"
 }
 
-// do has one operation done on both sides; gives the revision after it.
+// do runs one operation on both sides and returns the revision after it.
 func (s *sides) do(op clientv3.Op, text string, serializable bool, revision int64) int64 {
 	s.t.Helper()
-	answer := s.both(text, func(c *clientv3.Client) (proto.Message, error) {
-		answer, err := c.Do(s.ctx, op)
+	response := s.both(text, func(c *clientv3.Client) (proto.Message, error) {
+		response, err := c.Do(s.ctx, op)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case answer.Get() != nil:
-			get := (*pb.RangeResponse)(answer.Get())
+		case response.Get() != nil:
+			get := (*pb.RangeResponse)(response.Get())
 			if serializable {
-				// One that is kept is of the revision at which it was read, and is true.
+				// A cached response carries the revision of its read.
 				if get.Header.Revision > revision {
 					s.t.Fatalf("%s: at revision %d, not %d", text, get.Header.Revision, revision)
 				}
 				get.Header.Revision = 0
 			}
 			return get, nil
-		case answer.Put() != nil:
-			return (*pb.PutResponse)(answer.Put()), nil
-		case answer.Del() != nil:
-			return (*pb.DeleteRangeResponse)(answer.Del()), nil
+		case response.Put() != nil:
+			return (*pb.PutResponse)(response.Put()), nil
+		case response.Del() != nil:
+			return (*pb.DeleteRangeResponse)(response.Del()), nil
 		default:
-			return (*pb.TxnResponse)(answer.Txn()), nil
+			return (*pb.TxnResponse)(response.Txn()), nil
 		}
 	})
-	if answer == nil || serializable {
+	if response == nil || serializable {
 		return revision
 	}
-	return answer.(interface{ GetHeader() *pb.ResponseHeader }).GetHeader().Revision
+	return response.(interface{ GetHeader() *pb.ResponseHeader }).GetHeader().Revision
 }
 
-// leases does something with a lease.
+// leases runs a random lease operation on both sides.
 func (s *sides) leases() {
 	s.t.Helper()
 	id := s.lease()
 	switch s.rand.IntN(6) {
 	case 0, 1:
 		s.both(fmt.Sprint("grant ", id), func(c *clientv3.Client) (proto.Message, error) {
-			// The client's own has no room for the id, by which keys of both sides are compared.
+			// clientv3 has no parameter for the id, which must be the same on both sides.
 			lease := pb.NewLeaseClient(c.ActiveConnection())
 			return lease.LeaseGrant(s.ctx, &pb.LeaseGrantRequest{ID: id, TTL: 600})
 		})
 	case 2:
-		// Those from 5 on may have a key outside, which the proxy does not let end: see the attacks.
+		// Leases from 5 on may have a key outside, so the proxy refuses to revoke them.
 		id = 1 + id%4
 		s.both(fmt.Sprint("revoke ", id), func(c *clientv3.Client) (proto.Message, error) {
-			answer, err := c.Revoke(s.ctx, clientv3.LeaseID(id))
-			return (*pb.LeaseRevokeResponse)(answer), err
+			response, err := c.Revoke(s.ctx, clientv3.LeaseID(id))
+			return (*pb.LeaseRevokeResponse)(response), err
 		})
 	case 3:
 		s.both(fmt.Sprint("keep alive ", id), func(c *clientv3.Client) (proto.Message, error) {
-			answer, err := c.KeepAliveOnce(s.ctx, clientv3.LeaseID(id))
+			response, err := c.KeepAliveOnce(s.ctx, clientv3.LeaseID(id))
 			if err != nil {
 				return nil, err
 			}
-			// Its header is read before the renewal, at a time of its own.
-			return &pb.LeaseKeepAliveResponse{ID: int64(answer.ID), TTL: answer.TTL}, nil
+			// The header is read before the renewal, so its revision varies.
+			return &pb.LeaseKeepAliveResponse{ID: int64(response.ID), TTL: response.TTL}, nil
 		})
 	default:
 		s.both(fmt.Sprint("time to live ", id), func(c *clientv3.Client) (proto.Message, error) {
-			answer, err := c.TimeToLive(s.ctx, clientv3.LeaseID(id), clientv3.WithAttachedKeys())
+			response, err := c.TimeToLive(s.ctx, clientv3.LeaseID(id), clientv3.WithAttachedKeys())
 			if err != nil {
 				return nil, err
 			}
-			keys := slices.DeleteFunc(answer.Keys, func(key []byte) bool { return len(key) == 0 })
+			keys := slices.DeleteFunc(response.Keys, func(key []byte) bool { return len(key) == 0 })
 			slices.SortFunc(keys, slices.Compare)
-			bare := &pb.LeaseTimeToLiveResponse{ID: int64(answer.ID), GrantedTTL: answer.GrantedTTL, Keys: keys}
-			if answer.TTL < 0 {
-				bare.TTL = answer.TTL
+			comparable := &pb.LeaseTimeToLiveResponse{ID: int64(response.ID), GrantedTTL: response.GrantedTTL, Keys: keys}
+			if response.TTL < 0 {
+				comparable.TTL = response.TTL
 			}
-			return bare, nil
+			return comparable, nil
 		})
 	}
 }
@@ -413,7 +413,7 @@ func (s *sides) leases() {
 // watched is one watch on both sides.
 type watched struct {
 	text string
-	// What each side was told, and up to which revision.
+	// Events of each side, and the revision up to which they are complete.
 	lock   sync.Mutex
 	events [2][]string
 	until  [2]int64
@@ -433,7 +433,7 @@ func kvText(kv *mvccpb.KeyValue) string {
 		kv.CreateRevision, kv.ModRevision, kv.Version, kv.Lease)
 }
 
-// watch begins a watch on both sides, and waits until it is there.
+// watch starts a watch on both sides and waits until it is created.
 func (s *sides) watch(key, text string, opts ...clientv3.OpOption) *watched {
 	s.t.Helper()
 	w := &watched{text: fmt.Sprintf("watch %q %s", key, text)}
@@ -497,8 +497,8 @@ func (s *sides) randomWatch(revision int64) *watched {
 	return s.watch(key, text, opts...)
 }
 
-// told waits until all watches have been told everything up to a revision, and compares.
-func (s *sides) told(watches []*watched, revision int64) {
+// complete waits until all watches have received everything up to a revision, and compares the events.
+func (s *sides) complete(watches []*watched, revision int64) {
 	s.t.Helper()
 	for _, w := range watches {
 		s.step = w.text
@@ -507,7 +507,7 @@ func (s *sides) told(watches []*watched, revision int64) {
 			behind = w.ended[0] == "" && w.until[0] < revision || w.ended[1] == "" && w.until[1] < revision
 			w.lock.Unlock()
 			if s.ctx.Err() != nil {
-				s.t.Fatalf("%s: told up to %v, not %d; %v", w.text, w.until, revision, w.ended)
+				s.t.Fatalf("%s: complete up to %v, not %d; %v", w.text, w.until, revision, w.ended)
 			}
 			if behind {
 				for _, c := range s.clients {
@@ -523,9 +523,9 @@ func (s *sides) told(watches []*watched, revision int64) {
 	}
 }
 
-// Random operations give the same answers on both sides and leave the same in both stores; random watches
-// are told the same.
-func TestNamespaceBeside(t *testing.T) {
+// Random operations return the same responses on both sides and change both stores in the same way. Random
+// watches receive the same events.
+func TestNamespaceMatchesWrapper(t *testing.T) {
 	s := bothSides(t)
 	s.outside(func(c *clientv3.Client) error {
 		lease := pb.NewLeaseClient(c.ActiveConnection())
@@ -577,13 +577,13 @@ func TestNamespaceBeside(t *testing.T) {
 		if revision != before && n%10 == 0 {
 			s.stores(s.step)
 		}
-		// A revoked lease has made a revision of its own.
+		// A revoke may have created a revision.
 		header, err := s.direct[0].Get(s.ctx, "x", clientv3.WithCountOnly())
 		ok(t, err)
 		revision = header.Header.Revision
 	}
 	s.stores("all")
-	s.told(watches, revision)
+	s.complete(watches, revision)
 	for _, w := range watches {
 		events += len(w.events[0])
 	}
@@ -593,7 +593,7 @@ func TestNamespaceBeside(t *testing.T) {
 	t.Logf("revision %d, %d watches, %d events", revision, len(watches), events)
 }
 
-// What is compacted is so on both sides.
+// A compaction has the same effect on both sides.
 func TestNamespaceCompacted(t *testing.T) {
 	s := bothSides(t)
 	var revision int64
@@ -607,10 +607,10 @@ func TestNamespaceCompacted(t *testing.T) {
 	for rev := revision - 6; rev <= revision; rev++ {
 		s.do(clientv3.OpGet("a", clientv3.WithRev(rev)), fmt.Sprint("get at ", rev), false, revision)
 	}
-	kept := s.watch("a", "from the last that is kept", clientv3.WithRev(revision-5))
-	s.told([]*watched{kept}, revision)
-	equal(t, "events", len(kept.events[0]), 6)
-	old := s.watch("a", "from what is compacted", clientv3.WithRev(revision-6))
+	available := s.watch("a", "from the first available revision", clientv3.WithRev(revision-5))
+	s.complete([]*watched{available}, revision)
+	equal(t, "events", len(available.events[0]), 6)
+	old := s.watch("a", "from a compacted revision", clientv3.WithRev(revision-6))
 	ended := func() bool {
 		old.lock.Lock()
 		defer old.lock.Unlock()
@@ -623,7 +623,7 @@ func TestNamespaceCompacted(t *testing.T) {
 	}
 }
 
-// Empty keys, where they mean something and where they do not.
+// Empty keys, in requests where they are valid and where they are not.
 func TestNamespaceEmptyKeys(t *testing.T) {
 	s := bothSides(t)
 	revision := s.do(clientv3.OpPut("a", "1"), "put", false, 0)
@@ -633,13 +633,13 @@ func TestNamespaceEmptyKeys(t *testing.T) {
 		"get":    func(c *clientv3.Client) error { _, err := c.Get(s.ctx, ""); return err },
 		"delete": func(c *clientv3.Client) error { _, err := c.Delete(s.ctx, ""); return err },
 	}
-	for name, ask := range empty {
+	for name, call := range empty {
 		for _, c := range s.clients {
 			s.step = name
-			fails(t, ask(c), rpctypes.ErrEmptyKey)
+			fails(t, call(c), rpctypes.ErrEmptyKey)
 		}
 	}
-	// In a transaction Go's wrapper takes it for the prefix. The proxy says what etcd says without a namespace.
+	// In a transaction Go's wrapper uses the prefix. The proxy returns etcd's error for an empty key.
 	for _, op := range []clientv3.Op{clientv3.OpPut("", "x"), clientv3.OpGet(""), clientv3.OpDelete("")} {
 		nested := clientv3.OpTxn(nil, []clientv3.Op{op}, nil)
 		for _, op := range []clientv3.Op{op, nested} {
@@ -654,14 +654,14 @@ func TestNamespaceEmptyKeys(t *testing.T) {
 		s.do(clientv3.OpGet("", opt), "get all", false, revision)
 		watch := s.watch("", "all", opt)
 		revision = s.do(clientv3.OpPut("a", "2", clientv3.WithPrevKV()), "put", false, revision)
-		s.told([]*watched{watch}, revision)
+		s.complete([]*watched{watch}, revision)
 	}
 	equal(t, "writes", revision, before+2)
 	revision = s.do(clientv3.OpDelete("", clientv3.WithPrefix(), clientv3.WithPrevKV()), "delete all", false, revision)
 	s.stores("all of it")
 }
 
-// Large answers and events, which are relayed in pieces and cut into fragments.
+// Large responses and events, which the proxy relays in pieces and as fragments.
 func TestNamespaceLarge(t *testing.T) {
 	s := bothSides(t)
 	s.do(clientv3.OpDelete("", clientv3.WithPrefix()), "delete all", false, 0)
@@ -689,7 +689,7 @@ func TestNamespaceLarge(t *testing.T) {
 	}
 	nested := clientv3.OpTxn(nil, []clientv3.Op{clientv3.OpGet("", clientv3.WithPrefix())}, nil)
 	s.do(clientv3.OpTxn(nil, []clientv3.Op{nested}, nil), "get all within a transaction", false, revision)
-	s.told([]*watched{cut, whole}, revision)
+	s.complete([]*watched{cut, whole}, revision)
 	if len(cut.events[0]) != 4 {
 		t.Fatalf("%d events", len(cut.events[0]))
 	}
@@ -697,7 +697,7 @@ func TestNamespaceLarge(t *testing.T) {
 	s.do(clientv3.OpDelete("", clientv3.WithPrefix(), clientv3.WithPrevKV()), "delete all", false, revision)
 }
 
-// Locks and elections of the client, which are made of the calls above.
+// Locks and elections of the client, which use the calls tested above.
 func TestNamespaceConcurrency(t *testing.T) {
 	s := bothSides(t)
 	const first, second = 0x71, 0x72
@@ -716,18 +716,18 @@ func TestNamespaceConcurrency(t *testing.T) {
 	var keys, revisions [2]string
 	for i := range s.clients {
 		mine, theirs := sessions[first][i], sessions[second][i]
-		lock, waits := concurrency.NewMutex(mine, "lock"), concurrency.NewMutex(theirs, "lock")
+		lock, waiting := concurrency.NewMutex(mine, "lock"), concurrency.NewMutex(theirs, "lock")
 		ok(t, lock.Lock(s.ctx))
-		fails(t, waits.TryLock(s.ctx), concurrency.ErrLocked)
+		fails(t, waiting.TryLock(s.ctx), concurrency.ErrLocked)
 		got := make(chan error, 1)
-		go func() { got <- waits.Lock(s.ctx) }()
+		go func() { got <- waiting.Lock(s.ctx) }()
 		keys[i] = lock.Key()
 		held, err := s.clients[i].Txn(s.ctx).If(lock.IsOwner()).Commit()
 		ok(t, err)
 		equal(t, "is the owner", held.Succeeded, true)
 		ok(t, lock.Unlock(s.ctx))
 		ok(t, receive(t, s.ctx, got))
-		keys[i] += " " + waits.Key()
+		keys[i] += " " + waiting.Key()
 
 		one, two := concurrency.NewElection(mine, "election"), concurrency.NewElection(theirs, "election")
 		ok(t, one.Campaign(s.ctx, "one"))
@@ -768,16 +768,16 @@ func TestNamespaceConcurrency(t *testing.T) {
 		return (*pb.RangeResponse)(get), err
 	})
 
-	// A session of its own, whose heartbeats keep its lock beyond its time.
+	// The heartbeats of a session keep its lock longer than the TTL.
 	for _, c := range s.clients {
 		mine, err := concurrency.NewSession(c, concurrency.WithTTL(2))
 		ok(t, err)
-		lock := concurrency.NewMutex(mine, "kept")
+		lock := concurrency.NewMutex(mine, "renewed")
 		ok(t, lock.Lock(s.ctx))
-		beats, err := c.KeepAlive(s.ctx, mine.Lease())
+		responses, err := c.KeepAlive(s.ctx, mine.Lease())
 		ok(t, err)
 		for range 5 {
-			equal(t, "TTL", receive(t, s.ctx, beats).TTL, 2)
+			equal(t, "TTL", receive(t, s.ctx, responses).TTL, 2)
 		}
 		ok(t, lock.Unlock(s.ctx))
 		ok(t, mine.Close())

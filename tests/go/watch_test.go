@@ -9,7 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// events receives until n events are there.
+// events receives exactly n events.
 func events(t *testing.T, ctx context.Context, from clientv3.WatchChan, n int) []*clientv3.Event {
 	t.Helper()
 	var all []*clientv3.Event
@@ -50,7 +50,7 @@ func TestWatch(t *testing.T) {
 	got = events(t, ctx, deletes, 1)
 	equal(t, "type", got[0].Type, clientv3.EventTypeDelete)
 	if got[0].PrevKv != nil {
-		t.Fatal("a previous value nobody asked for")
+		t.Fatal("a previous value without a request for it")
 	}
 }
 
@@ -70,8 +70,8 @@ func TestWatchProgress(t *testing.T) {
 
 func TestWatchFragment(t *testing.T) {
 	c, ctx, p := setup(t)
-	// One revision of 4 MB, beyond what etcd sends in one piece to whom asks for fragments; made
-	// of keys that one txn deletes, with their previous values.
+	// One revision of 4 MB, which etcd fragments: keys that one transaction deletes, with their previous
+	// values.
 	value := strings.Repeat("v", 400_000)
 	for i := range 10 {
 		_, err := c.Put(ctx, fmt.Sprint(p, i), value)
@@ -115,7 +115,7 @@ func TestWatchCompacted(t *testing.T) {
 
 func TestWatchMany(t *testing.T) {
 	c, ctx, p := setup(t)
-	// A context with metadata of its own has a stream of its own, too.
+	// A context with different metadata has a separate stream.
 	leader := clientv3.WithRequireLeader(ctx)
 	var all []clientv3.WatchChan
 	for i := range 100 {

@@ -10,7 +10,7 @@ use crate::{start, stores};
 
 const TESTS: [&str; 5] = [
     "TestNamespaceCompacted",
-    "TestNamespaceBeside",
+    "TestNamespaceMatchesWrapper",
     "TestNamespaceEmptyKeys",
     "TestNamespaceLarge",
     "TestNamespaceConcurrency",

@@ -14,21 +14,21 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
-// watcher is a random watch and what it was told.
+// watcher is a random watch and the events it received.
 type watcher struct {
-	key, end  string // end as clientv3 has it
+	key, end  string // end in the encoding of clientv3
 	start     int64
 	noPut     bool
 	noDelete  bool
 	prevKV    bool
 	mu        sync.Mutex
 	created   int64
-	told      []*clientv3.Event
+	received  []*clientv3.Event
 	closed    string
 	cancelled bool
 }
 
-// direct is a client of the cluster itself, the judge; the proxy's when none is named.
+// direct returns a client of the cluster itself, or of the proxy if ETCD_DIRECT is not set.
 func direct(t *testing.T) *clientv3.Client {
 	t.Helper()
 	list := os.Getenv("ETCD_DIRECT")
@@ -44,7 +44,7 @@ func direct(t *testing.T) *clientv3.Client {
 	return client
 }
 
-// wants tells whether the watcher is to be told the event.
+// wants reports whether the watcher must receive the event.
 func (w *watcher) wants(e *clientv3.Event) bool {
 	if e.Type == clientv3.EventTypePut && w.noPut || e.Type == clientv3.EventTypeDelete && w.noDelete {
 		return false
@@ -104,7 +104,7 @@ func (w *watcher) run(ctx context.Context, c *clientv3.Client) {
 		if err := response.Err(); err != nil {
 			w.closed = err.Error()
 		}
-		w.told = append(w.told, response.Events...)
+		w.received = append(w.received, response.Events...)
 		w.mu.Unlock()
 	}
 	w.mu.Lock()
@@ -114,14 +114,14 @@ func (w *watcher) run(ctx context.Context, c *clientv3.Client) {
 	}
 }
 
-// expected is what the truth says; nothing before the watcher is created.
-func (w *watcher) expected(truth []*clientv3.Event) []*clientv3.Event {
+// expected returns the events of the history that the watcher must receive, once it is created.
+func (w *watcher) expected(history []*clientv3.Event) []*clientv3.Event {
 	begins := w.start
 	if begins == 0 {
 		begins = w.created + 1
 	}
 	var all []*clientv3.Event
-	for _, e := range truth {
+	for _, e := range history {
 		if e.Kv.ModRevision >= begins && w.wants(e) {
 			all = append(all, e)
 		}
@@ -129,8 +129,8 @@ func (w *watcher) expected(truth []*clientv3.Event) []*clientv3.Event {
 	return all
 }
 
-// judge compares; empty when all is well. More may follow as long as too little has come.
-func (w *watcher) judge(truth []*clientv3.Event) (wrong string, more bool) {
+// check returns the first violation, or "". If more is true, missing events may still arrive.
+func (w *watcher) check(history []*clientv3.Event) (wrong string, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed != "" {
@@ -139,15 +139,15 @@ func (w *watcher) judge(truth []*clientv3.Event) (wrong string, more bool) {
 	if w.created == 0 {
 		return "was not created", true
 	}
-	told := w.told
-	// Without a start revision etcd may tell an event at or below its answer as well.
-	for w.start == 0 && len(told) > 0 && told[0].Kv.ModRevision <= w.created {
-		told = told[1:]
+	received := w.received
+	// Without a start revision etcd may also send events at or below the created revision.
+	for w.start == 0 && len(received) > 0 && received[0].Kv.ModRevision <= w.created {
+		received = received[1:]
 	}
-	expected := w.expected(truth)
-	for i, e := range told {
+	expected := w.expected(history)
+	for i, e := range received {
 		if i >= len(expected) {
-			return fmt.Sprintf("was told %v beyond the last", e), false
+			return fmt.Sprintf("received %v after the last", e), false
 		}
 		want := expected[i]
 		same := e.Type == want.Type && e.Kv.String() == want.Kv.String()
@@ -158,14 +158,14 @@ func (w *watcher) judge(truth []*clientv3.Event) (wrong string, more bool) {
 			return fmt.Sprintf("event %d: expected %v, got %v", i, want, e), false
 		}
 	}
-	if len(told) < len(expected) {
-		return fmt.Sprintf("after %d events nothing, expected %v", len(told), expected[len(told)]), true
+	if len(received) < len(expected) {
+		return fmt.Sprintf("nothing after %d events, expected %v", len(received), expected[len(received)]), true
 	}
 	return "", false
 }
 
-// history reads all events of a prefix, or of keys beyond it too, from a revision to another.
-func history(t *testing.T, c *clientv3.Client, p string, from, through int64) []*clientv3.Event {
+// readHistory reads all events of the keys from p on, from one revision to another.
+func readHistory(t *testing.T, c *clientv3.Client, p string, from, through int64) []*clientv3.Event {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -185,8 +185,7 @@ func history(t *testing.T, c *clientv3.Client, p string, from, through int64) []
 	}
 }
 
-// write changes random keys until the context ends; what an endpoint that fails does to a write is
-// nobody's concern here.
+// write changes random keys until the context ends. Errors are ignored, because endpoints may fail.
 func write(ctx context.Context, c *clientv3.Client, p string, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	for n := 0; ctx.Err() == nil; n++ {
@@ -209,18 +208,18 @@ func write(ctx context.Context, c *clientv3.Client, p string, seed uint64) {
 	}
 }
 
-// oracle runs random watchers of several clients for a while and holds them against the truth.
+// oracle runs random watchers of several clients for a while and checks them against the history.
 func oracle(t *testing.T, length time.Duration) {
-	judge := direct(t)
+	etcd := direct(t)
 	ctx, p := context.Background(), t.Name()+"/"
-	first, err := judge.Put(ctx, p+"first", "1")
+	first, err := etcd.Put(ctx, p+"first", "1")
 	ok(t, err)
 	from := first.Header.Revision
 	writing, stop := context.WithTimeout(ctx, length)
 	defer stop()
 	var writers, watching sync.WaitGroup
 	for n := range 2 {
-		c := judge
+		c := etcd
 		if n == 1 {
 			c = connect(t, "", "")
 		}
@@ -237,13 +236,13 @@ func oracle(t *testing.T, length time.Duration) {
 	for writing.Err() == nil && len(all) < 90 {
 		now := from
 		call, cancel := context.WithTimeout(writing, 3*time.Second)
-		if get, err := judge.Get(call, p+"first"); err == nil {
+		if get, err := etcd.Get(call, p+"first"); err == nil {
 			now = get.Header.Revision
 		}
 		cancel()
 		w := randomWatcher(random, p, from, now)
 		c, of := clients[random.IntN(len(clients))], watches
-		// Some have a stream with another client's metadata, some go early.
+		// Some use a stream with different metadata, some are cancelled early.
 		if random.IntN(3) == 0 {
 			of = clientv3.WithRequireLeader(of)
 		}
@@ -259,24 +258,24 @@ func oracle(t *testing.T, length time.Duration) {
 	writers.Wait()
 	t.Logf("%d watchers", len(all))
 
-	// Beyond every start that a watcher may have; then the truth is complete.
+	// These writes exceed every start revision of a watcher, so the history is complete after them.
 	var last int64
 	for range 50 {
-		put, err := judge.Put(ctx, p+"last", "1")
+		put, err := etcd.Put(ctx, p+"last", "1")
 		ok(t, err)
 		last = put.Header.Revision
 	}
-	truth := history(t, judge, p, from, last)
-	t.Logf("%d events from %d to %d", len(truth), from, last)
+	history := readHistory(t, etcd, p, from, last)
+	t.Logf("%d events from %d to %d", len(history), from, last)
 	until := time.Now().Add(limit)
 	for i, w := range all {
 		if w.cancelled {
 			continue
 		}
-		wrong, more := w.judge(truth)
+		wrong, more := w.check(history)
 		for more && time.Now().Before(until) {
 			time.Sleep(10 * time.Millisecond)
-			wrong, more = w.judge(truth)
+			wrong, more = w.check(history)
 		}
 		if wrong != "" {
 			t.Errorf("watcher %d [%q, %q) from %d, created at %d, prevKV %v, noPut %v, noDelete %v: %s",
@@ -291,7 +290,7 @@ func TestWatchOracle(t *testing.T) {
 	oracle(t, 2*time.Second)
 }
 
-// The members fail meanwhile, by the hand of who starts this test and says how long it is to last.
+// The caller of this test makes members fail meanwhile, and sets the duration.
 func TestFailover(t *testing.T) {
 	seconds, err := strconv.Atoi(os.Getenv("ETCD_FAILOVER_SECONDS"))
 	ok(t, err)

@@ -13,30 +13,30 @@ import (
 	"google.golang.org/grpc/grpclog"
 )
 
-// collected is what gRPC logs, for whoever looks.
-type collected struct {
+// logBuffer collects the log of gRPC.
+type logBuffer struct {
 	mutex sync.Mutex
-	said  bytes.Buffer
+	text  bytes.Buffer
 }
 
-func (c *collected) Write(text []byte) (int, error) {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	return c.said.Write(text)
+func (b *logBuffer) Write(text []byte) (int, error) {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return b.text.Write(text)
 }
 
-func (c *collected) has(text string) bool {
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	return strings.Contains(c.said.String(), text)
+func (b *logBuffer) has(text string) bool {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	return strings.Contains(b.text.String(), text)
 }
 
-// TestPings holds a client open that pings as ETCD_PINGS says, and tells whether it was sent away.
-// gRPC itself pings no more often than every ten seconds, so that this takes most of a minute.
+// TestPings keeps a client open that pings as set by ETCD_PINGS, and logs whether the server closed the
+// connection. gRPC pings at most every ten seconds, so the test takes most of a minute.
 func TestPings(t *testing.T) {
 	how := os.Getenv("ETCD_PINGS")
-	said := &collected{}
-	grpclog.SetLoggerV2(grpclog.NewLoggerV2(said, said, said))
+	log := &logBuffer{}
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(log, log, log))
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            targets(t),
 		DialTimeout:          5 * time.Second,
@@ -58,16 +58,16 @@ func TestPings(t *testing.T) {
 			}
 		}()
 	}
-	const away = "too_many_pings"
-	for ctx.Err() == nil && !said.has(away) {
+	const tooManyPings = "too_many_pings"
+	for ctx.Err() == nil && !log.has(tooManyPings) {
 		time.Sleep(100 * time.Millisecond)
 	}
-	if said.has(away) {
-		t.Log("sent away")
+	if log.has(tooManyPings) {
+		t.Log("connection was closed")
 	} else {
-		t.Log("stayed")
+		t.Log("connection stayed open")
 	}
-	// Either way it goes on.
+	// The client works in both cases.
 	if _, err := client.Get(context.Background(), "a"); err != nil {
 		t.Fatal(err)
 	}

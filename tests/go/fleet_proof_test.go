@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	// proofClients is how many there are beside the writer.
+	// proofClients is the number of clients, without the writer.
 	proofClients = 40
-	// proofTTL is that of their leases, in seconds: a client renews it each third of that.
+	// proofTTL is the TTL of their leases in seconds. A client renews its lease every third of it.
 	proofTTL = 12
-	// proofTry is how long the writer waits for one try.
+	// proofTry is the timeout of one attempt of the writer.
 	proofTry = 3 * time.Second
-	// proofRead is more than any read may need. A read has no retry here but clientv3's own, which sends
-	// it again, a hundred times, when it was told UNAVAILABLE.
+	// proofRead is a generous timeout of a read. The only retry of a read is clientv3's own, which repeats
+	// it up to a hundred times after UNAVAILABLE.
 	proofRead = 30 * time.Second
 )
 
-// span is how long something took at the longest: what ended since it was asked last, and what is under way.
+// span is the longest duration of an action since the last reset, including the action in progress.
 type span struct {
 	began   time.Time
 	open    bool
@@ -42,7 +42,7 @@ func (s *span) end() {
 	s.open = false
 }
 
-// next is an end and a beginning.
+// next ends one action and begins the next.
 func (s *span) next() {
 	if s.open {
 		s.end()
@@ -57,39 +57,39 @@ func (s *span) most() time.Duration {
 	return s.longest
 }
 
-// user is one of the clients and what it saw since the last mark.
+// user is one of the clients, with its counts since the last mark.
 type user struct {
 	client *clientv3.Client
 	lease  clientv3.LeaseID
 	key    string
-	// The revision that made the key, which is another if the lease was lost and had again.
+	// The create revision of the key. It changes if the lease expires and the key is written again.
 	made int64
 
 	mu      sync.Mutex
-	counted time.Time // The last heartbeat that was.
-	seen    int       // Events in all.
+	counted time.Time // Time of the last renewal that was counted.
+	seen    int       // Total number of events.
 	reads   int
 	events  int
-	beats   int
+	renewed int
 	read    span
 	silent  span
-	beat    span
+	renewal span
 }
 
-// story is what happened to all of them.
-type story struct {
+// scenario is the shared state of all clients.
+type scenario struct {
 	users  []*user
 	prefix string
 
 	mu      sync.Mutex
-	written int // Writes that were told to have been done, which is also the next one's number.
-	again   int // Tries that failed.
+	written int // Number of acknowledged writes, which is the number of the next write.
+	again   int // Number of failed attempts.
 	write   span
 	failed  []string
 }
 
-// fail notes what must not happen. The test goes on, to tell all of it at its end.
-func (s *story) fail(format string, args ...any) {
+// fail records a violation. The test continues, and reports all violations at its end.
+func (s *scenario) fail(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.failed) < 20 {
@@ -97,31 +97,31 @@ func (s *story) fail(format string, args ...any) {
 	}
 }
 
-func (s *story) done() int {
+func (s *scenario) done() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.written
 }
 
-// report is since the last mark, but for what says otherwise.
+// report has counts since the last mark, except where noted.
 type report struct {
-	Reads       int            `json:"reads"`
-	LeastReads  int            `json:"least_reads"`
-	Events      int            `json:"events"`
-	LeastEvents int            `json:"least_events"`
-	LeastBeats  int            `json:"least_beats"`
-	SlowestRead int64          `json:"slowest_read_ms"`
-	NoEvent     int64          `json:"no_event_ms"`
-	NoBeat      int64          `json:"no_beat_ms"`
-	NoWrite     int64          `json:"no_write_ms"`
-	Written     int            `json:"written"`   // Since the begin.
-	TriesAgain  int            `json:"again"`     // Since the begin.
-	Endpoints   map[string]int `json:"endpoints"` // How many clients have these.
-	Failed      []string       `json:"failed"`    // Since the begin.
+	Reads         int            `json:"reads"`
+	LeastReads    int            `json:"least_reads"`
+	Events        int            `json:"events"`
+	LeastEvents   int            `json:"least_events"`
+	LeastRenewals int            `json:"least_renewals"`
+	SlowestRead   int64          `json:"slowest_read_ms"`
+	NoEvent       int64          `json:"no_event_ms"`
+	NoRenewal     int64          `json:"no_renewal_ms"`
+	NoWrite       int64          `json:"no_write_ms"`
+	Written       int            `json:"written"`   // Since the start.
+	TriesAgain    int            `json:"again"`     // Since the start.
+	Endpoints     map[string]int `json:"endpoints"` // Number of clients for each list of endpoints.
+	Failed        []string       `json:"failed"`    // Since the start.
 }
 
-func (s *story) report(mark bool) report {
-	r := report{LeastReads: 1 << 30, LeastEvents: 1 << 30, LeastBeats: 1 << 30, Endpoints: map[string]int{}, Failed: []string{}}
+func (s *scenario) report(mark bool) report {
+	r := report{LeastReads: 1 << 30, LeastEvents: 1 << 30, LeastRenewals: 1 << 30, Endpoints: map[string]int{}, Failed: []string{}}
 	milliseconds := func(most *int64, span *span) { *most = max(*most, span.most().Milliseconds()) }
 	for _, u := range s.users {
 		u.mu.Lock()
@@ -129,13 +129,13 @@ func (s *story) report(mark bool) report {
 		r.LeastReads = min(r.LeastReads, u.reads)
 		r.Events += u.events
 		r.LeastEvents = min(r.LeastEvents, u.events)
-		r.LeastBeats = min(r.LeastBeats, u.beats)
+		r.LeastRenewals = min(r.LeastRenewals, u.renewed)
 		milliseconds(&r.SlowestRead, &u.read)
 		milliseconds(&r.NoEvent, &u.silent)
-		milliseconds(&r.NoBeat, &u.beat)
+		milliseconds(&r.NoRenewal, &u.renewal)
 		if mark {
-			u.reads, u.events, u.beats = 0, 0, 0
-			u.read.longest, u.silent.longest, u.beat.longest = 0, 0, 0
+			u.reads, u.events, u.renewed = 0, 0, 0
+			u.read.longest, u.silent.longest, u.renewal.longest = 0, 0, 0
 		}
 		u.mu.Unlock()
 		r.Endpoints[strings.Join(sorted(u.client.Endpoints()), ",")]++
@@ -151,16 +151,17 @@ func (s *story) report(mark bool) report {
 	return r
 }
 
-// Forty clients and a writer that are given one proxy and find the others by syncing. Each reads, watches all
-// that is written from the begin on, and keeps a lease alive, while who runs this breaks things, and asks by
-// HTTP: /report tells how it went since the last /mark, /end lets it come to its end. No read may fail; each
-// client is told each write once, and in order; each lease is there at the end, with what it holds.
+// Forty clients and a writer are configured with one proxy and find the others by Sync. Each client reads,
+// watches all writes from the start on, and renews a lease. Meanwhile the caller of this test causes
+// failures and sends HTTP requests: /report returns the counts since the last /mark, /end ends the test. No
+// read may fail. Each client receives each write exactly once and in order. Each lease is alive at the end,
+// with its key.
 func TestFleetProof(t *testing.T) {
 	first := targets(t)
-	truth := direct(t)
+	etcd := direct(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 8*limit)
 	t.Cleanup(cancel)
-	s := &story{prefix: t.Name() + "/"}
+	s := &scenario{prefix: t.Name() + "/"}
 	join := func() *clientv3.Client {
 		c, err := clientv3.New(clientv3.Config{
 			Endpoints:        first,
@@ -171,11 +172,11 @@ func TestFleetProof(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	begin, err := truth.Get(ctx, s.prefix)
+	begin, err := etcd.Get(ctx, s.prefix)
 	ok(t, err)
 
 	var running sync.WaitGroup
-	// What runs till the end, and the writer, which ends before.
+	// The clients run until the end; the writer ends earlier.
 	run, stop := context.WithCancel(ctx)
 	t.Cleanup(stop)
 	write, last := context.WithCancel(ctx)
@@ -196,7 +197,7 @@ func TestFleetProof(t *testing.T) {
 	}
 	for n, u := range s.users {
 		running.Go(func() { s.watches(run, n, u, begin.Header.Revision+1) })
-		running.Go(func() { s.beats(run, n, u) })
+		running.Go(func() { s.renewals(run, n, u) })
 		running.Go(func() { s.reads(run, n, u) })
 	}
 
@@ -211,11 +212,11 @@ func TestFleetProof(t *testing.T) {
 	server := &http.Server{Handler: pages}
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
-	fmt.Println("asked at", listener.Addr())
+	fmt.Println("listening at", listener.Addr())
 	select {
 	case <-ended:
 	case <-ctx.Done():
-		t.Fatal("nobody says that it is to end")
+		t.Fatal("no /end request in time")
 	}
 
 	last()
@@ -228,16 +229,16 @@ func TestFleetProof(t *testing.T) {
 			return u.seen < all
 		}) || len(s.report(false).Failed) > 0
 	})
-	// Judged by etcd itself, while they still keep them.
+	// Checked at etcd itself, while the clients still renew their leases.
 	for n, u := range s.users {
-		lease, err := truth.TimeToLive(ctx, u.lease, clientv3.WithAttachedKeys())
+		lease, err := etcd.TimeToLive(ctx, u.lease, clientv3.WithAttachedKeys())
 		ok(t, err)
 		if lease.TTL <= 0 || lease.GrantedTTL != proofTTL || len(lease.Keys) != 1 || string(lease.Keys[0]) != u.key {
 			s.fail("client %d: etcd has its lease as %+v", n, lease)
 		}
-		s.owns(ctx, n, u, truth)
+		s.checkKey(ctx, n, u, etcd)
 	}
-	written, err := truth.Get(ctx, s.prefix+"events/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+	written, err := etcd.Get(ctx, s.prefix+"events/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	ok(t, err)
 	if written.Count != int64(all) {
 		s.fail("etcd has %d writes of %d", written.Count, all)
@@ -247,12 +248,12 @@ func TestFleetProof(t *testing.T) {
 	for _, failure := range s.failed {
 		t.Error(failure)
 	}
-	fmt.Printf("%d clients, %d writes told to each, %d leases kept\n", len(s.users), all, len(s.users))
+	fmt.Printf("%d clients, %d writes received by each, %d leases alive\n", len(s.users), all, len(s.users))
 }
 
-// writes one key after the other, each only if it is not there, so that a write whose end nobody knows can be
-// made again.
-func (s *story) writes(until, ctx context.Context, c *clientv3.Client) {
+// writes puts one key after the other, each only if it does not exist, so that a write with an unknown
+// outcome can be repeated.
+func (s *scenario) writes(until, ctx context.Context, c *clientv3.Client) {
 	for n := 0; until.Err() == nil; n++ {
 		key, value := s.event(n), strconv.Itoa(n)
 		s.mu.Lock()
@@ -287,10 +288,10 @@ func (s *story) writes(until, ctx context.Context, c *clientv3.Client) {
 	s.mu.Unlock()
 }
 
-func (s *story) event(n int) string { return fmt.Sprintf("%sevents/%08d", s.prefix, n) }
+func (s *scenario) event(n int) string { return fmt.Sprintf("%sevents/%08d", s.prefix, n) }
 
-// watches all writes: each once, in order.
-func (s *story) watches(ctx context.Context, n int, u *user, from int64) {
+// watches receives all writes: each once, in order.
+func (s *scenario) watches(ctx context.Context, n int, u *user, from int64) {
 	u.mu.Lock()
 	u.silent.begin()
 	u.mu.Unlock()
@@ -303,7 +304,7 @@ func (s *story) watches(ctx context.Context, n int, u *user, from int64) {
 		for _, event := range response.Events {
 			key := string(event.Kv.Key)
 			if key != s.event(u.seen) || !event.IsCreate() || event.Kv.ModRevision <= revision {
-				s.fail("client %d: told %s at revision %d after %d, not write %d", n, key, event.Kv.ModRevision, revision, u.seen)
+				s.fail("client %d: received %s at revision %d after %d, not write %d", n, key, event.Kv.ModRevision, revision, u.seen)
 			}
 			revision = event.Kv.ModRevision
 			u.seen++
@@ -317,34 +318,34 @@ func (s *story) watches(ctx context.Context, n int, u *user, from int64) {
 	}
 }
 
-// beats keeps the lease alive.
-func (s *story) beats(ctx context.Context, n int, u *user) {
-	beats, err := u.client.KeepAlive(ctx, u.lease)
+// renewals renews the lease.
+func (s *scenario) renewals(ctx context.Context, n int, u *user) {
+	responses, err := u.client.KeepAlive(ctx, u.lease)
 	if err != nil {
 		s.fail("client %d: no heartbeats: %v", n, err)
 		return
 	}
-	for beat := range beats {
-		if beat.ID != u.lease || beat.TTL != proofTTL {
-			s.fail("client %d: lease %x is answered %x with %d s", n, u.lease, beat.ID, beat.TTL)
+	for response := range responses {
+		if response.ID != u.lease || response.TTL != proofTTL {
+			s.fail("client %d: the response to lease %x is %x with %d s", n, u.lease, response.ID, response.TTL)
 		}
 		u.mu.Lock()
-		// One that was not answered at once is sent again and again, and answered as often.
+		// The client repeats a heartbeat without a prompt response, and receives as many responses.
 		if time.Since(u.counted) > time.Second {
 			u.counted = time.Now()
-			u.beats++
+			u.renewed++
 		}
-		u.beat.next()
+		u.renewal.next()
 		u.mu.Unlock()
 	}
 	if ctx.Err() == nil {
-		s.fail("client %d: its lease is lost", n)
+		s.fail("client %d: its lease has expired", n)
 	}
 }
 
-// reads in three ways: what all read, which is never behind a write that was told to be done, what is its own,
-// and the same from whichever member.
-func (s *story) reads(ctx context.Context, n int, u *user) {
+// reads makes three kinds of reads: a common key, which is never older than an acknowledged write; the
+// client's own key; and the own key serializably, from any member.
+func (s *scenario) reads(ctx context.Context, n int, u *user) {
 	read := func(how func(context.Context)) {
 		u.mu.Lock()
 		u.read.begin()
@@ -376,7 +377,7 @@ func (s *story) reads(ctx context.Context, n int, u *user) {
 		})
 		read(func(limited context.Context) {
 			if ctx.Err() == nil {
-				s.owns(limited, n, u, u.client)
+				s.checkKey(limited, n, u, u.client)
 			}
 		})
 		read(func(limited context.Context) {
@@ -388,8 +389,8 @@ func (s *story) reads(ctx context.Context, n int, u *user) {
 	}
 }
 
-// owns sees that what a client's lease holds is what it has put there.
-func (s *story) owns(ctx context.Context, n int, u *user, by *clientv3.Client) {
+// checkKey checks that a client's key still exists as created, with its lease.
+func (s *scenario) checkKey(ctx context.Context, n int, u *user, by *clientv3.Client) {
 	got, err := by.Get(ctx, u.key)
 	switch {
 	case context.Cause(ctx) == context.Canceled:
