@@ -1,22 +1,22 @@
-//! What the proxy tells of itself to Prometheus, on a real etcd: beside Go's proxy, as promtool judges it,
-//! through `--metrics-addr`, and as the dashboard and the alert rules ask for it.
+//! Tests of the proxy's Prometheus metrics, with a real etcd: compatibility with Go's proxy,
+//! promtool's checks, `--metrics-addr`, and the queries of the dashboard and the alert rules.
 
 mod support;
 
 #[path = "metrics/addresses.rs"]
 mod addresses;
-#[path = "metrics/beside.rs"]
-mod beside;
 #[path = "metrics/dashboard.rs"]
 mod dashboard;
+#[path = "metrics/go_compatibility.rs"]
+mod go_compatibility;
 #[path = "metrics/page.rs"]
 mod page;
 #[path = "metrics/promql.rs"]
 mod promql;
+#[path = "metrics/promtool.rs"]
+mod promtool;
 #[path = "metrics/scrape.rs"]
 mod scrape;
-#[path = "metrics/tool.rs"]
-mod tool;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,25 +37,25 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 
-/// No test waits longer for one thing.
+/// Time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// One member with TLS, for all tests that leave it as it was.
+/// Returns a shared member with TLS, for tests that do not change it.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| Cluster::builder(NEWEST).tls().start())
 }
 
-/// A proxy with everything on that has metrics of its own: TLS on both sides, a registration, and pages in
-/// plain text elsewhere.
-struct Lit {
+/// A proxy with all features that have metrics: TLS on both sides, a registration, and plaintext
+/// pages on another address.
+struct FullProxy {
     proxy: Proxy,
-    /// `host:port` of its pages.
+    /// `host:port` of the pages.
     pages: String,
 }
 
-impl Lit {
-    fn start() -> Lit {
+impl FullProxy {
+    fn start() -> FullProxy {
         let tls = cluster().tls();
         let address = format!("127.0.0.1:{}", ports::take());
         let proxy = Proxy::start(
@@ -72,7 +72,7 @@ impl Lit {
         );
         let pages = urls(&proxy).remove(0);
         let pages = pages.trim_start_matches("http://").to_owned();
-        Lit { proxy, pages }
+        FullProxy { proxy, pages }
     }
 
     async fn client(&self) -> Client {
@@ -82,22 +82,24 @@ impl Lit {
     }
 }
 
-/// Where `--metrics-addr` is served, in its order, as the log says it.
+/// Returns the URLs of `--metrics-addr` in order, as they are logged.
 fn urls(proxy: &Proxy) -> Vec<String> {
     let log = proxy.process.log();
     let lines = log.lines();
     let entries = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let urls = entries.filter_map(|entry| {
-        let said = entry["msg"].as_str()?;
+        let message = entry["msg"].as_str()?;
         let url = entry["url"].as_str()?;
-        said.starts_with("--metrics-addr").then(|| url.to_owned())
+        message
+            .starts_with("--metrics-addr")
+            .then(|| url.to_owned())
     });
     urls.collect()
 }
 
-/// A call of each kind, all answered; the streams that are open.
+/// Sends calls of every type, all of them successful. Returns the streams that stay open.
 async fn calls(client: &Client) -> [Call; 2] {
-    // What others put would be an event more.
+    // Each test writes its own key: other puts would cause additional events.
     static CALLED: AtomicUsize = AtomicUsize::new(0);
     let own = format!("k{}", CALLED.fetch_add(1, Ordering::Relaxed));
     let key = || Msg::new().bytes(1, &own);
@@ -111,8 +113,8 @@ async fn calls(client: &Client) -> [Call; 2] {
         }
     }
     let lease = heartbeats::grant(client, 60).await;
-    let mut beating = client.call(heartbeats::KEEP_ALIVE, &[]).await;
-    assert_eq!(heartbeats::renew(&mut beating, lease).await, 60);
+    let mut keep_alive = client.call(heartbeats::KEEP_ALIVE, &[]).await;
+    assert_eq!(heartbeats::renew(&mut keep_alive, lease).await, 60);
     heartbeats::revoke(client, lease).await;
     let mut watching = client.call(WATCH, &[]).await;
     watching.send(Msg::new().msg(1, key())).await;
@@ -125,5 +127,5 @@ async fn calls(client: &Client) -> [Call; 2] {
     snapshot.half_close();
     let snapshot = snapshot.finish().await;
     assert_eq!(snapshot.code(), Some(0));
-    [beating, watching]
+    [keep_alive, watching]
 }

@@ -9,13 +9,9 @@
 
 mod auth;
 mod cluster;
-mod cluster;
 mod kv;
-mod kv;
-mod lease;
 mod lease;
 mod locks;
-mod maintenance;
 mod maintenance;
 mod malformed;
 mod recording;

@@ -56,7 +56,6 @@ pub(crate) async fn run(etcd: &mut Recorder) {
         .map(|response| format!("{response:?}"))
         .collect();
     sorted.sort();
-    seen.sort();
     stream.send(Msg::new().msg(2, Msg::new().int(1, 70))).await;
     stream.next().await.expect("canceled");
     stream.cancel();

@@ -1,4 +1,5 @@
-//! `--metrics-addr`: the same pages elsewhere and nothing else, under TLS or not, to the end of a drain.
+//! Tests of `--metrics-addr`: the same pages on other addresses and nothing else, with and without
+//! TLS, until the end of a drain.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,25 +21,25 @@ use crate::{LIMIT, RANGE, cluster, urls};
 const LOCK: &str = "/v3lockpb.Lock/Lock";
 const UNLOCK: &str = "/v3lockpb.Lock/Unlock";
 
-/// What curl says: the code, the version of HTTP, and the body.
+/// Fetches a URL with curl. Returns the status, the HTTP version and the body.
 fn curl(args: &[&str], url: &str) -> Option<(String, String, String)> {
-    let said = Command::new("curl")
+    let output = Command::new("curl")
         .args(["--silent", "--max-time", "10", "--noproxy", "*"])
         .args(["--write-out", "\n%{response_code} %{http_version}"])
         .args(args)
         .arg(url)
         .output()
         .expect("curl starts");
-    if !said.status.success() {
+    if !output.status.success() {
         return None;
     }
-    let said = String::from_utf8(said.stdout).expect("text");
-    let (body, about) = said.rsplit_once('\n')?;
+    let output = String::from_utf8(output.stdout).expect("text");
+    let (body, about) = output.rsplit_once('\n')?;
     let (code, version) = about.split_once(' ')?;
     Some((code.to_owned(), version.to_owned(), body.to_owned()))
 }
 
-fn served(identity: &CertFiles) -> [String; 2] {
+fn server_flags(identity: &CertFiles) -> [String; 2] {
     [
         format!("--cert-file={}", identity.cert.display()),
         format!("--key-file={}", identity.key.display()),
@@ -50,11 +51,11 @@ fn text(path: &Path) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_pages_are_there_by_every_way() {
+async fn all_pages_are_served_on_every_address() {
     let tls = cluster().tls();
-    let mut flags = served(&tls.server).to_vec();
+    let mut flags = server_flags(&tls.server).to_vec();
     flags.push("--metrics-addr=http://127.0.0.1:0,https://127.0.0.1:0/".to_owned());
-    // Several flags add up.
+    // The values of several flags are combined.
     flags.push("--metrics-addr=http://localhost:0".to_owned());
     let proxy = Proxy::start(cluster(), &flags);
     let urls = urls(&proxy);
@@ -73,8 +74,8 @@ async fn the_same_pages_are_there_by_every_way() {
     ] {
         let get = |path: &str, more: &[&str]| {
             let args = [args, &trust, more].concat();
-            let said = curl(&args, &format!("{url}{path}"));
-            said.unwrap_or_else(|| panic!("{url}{path} {args:?}"))
+            let response = curl(&args, &format!("{url}{path}"));
+            response.unwrap_or_else(|| panic!("{url}{path} {args:?}"))
         };
         let healthy = r#"{"health":"true","reason":""}"#;
         for (path, code, part) in [
@@ -85,14 +86,14 @@ async fn the_same_pages_are_there_by_every_way() {
             ("/proxy/status", "200", "\"endpoints\""),
             ("/nothing", "404", "404 page not found"),
         ] {
-            let (said, by, body) = get(path, &[]);
-            assert_eq!((&said[..], &by[..]), (code, version), "{url}{path}");
+            let (status, by, body) = get(path, &[]);
+            assert_eq!((&status[..], &by[..]), (code, version), "{url}{path}");
             assert!(body.contains(part), "{url}{path}: {body}");
         }
         let refused = get("/health", &["--request", "POST"]);
         assert_eq!(refused.0, "405", "{url}");
     }
-    // What is no page of theirs is not served: no call comes in there.
+    // Only pages are served on these addresses: a gRPC call is refused.
     let pages = plain.trim_start_matches("http://");
     let client = Client::connect(pages).await;
     let mut call = client.call(RANGE, &[]).await;
@@ -107,9 +108,9 @@ async fn the_same_pages_are_there_by_every_way() {
 }
 
 #[test]
-fn clients_show_certificates_where_those_of_the_client_port_do() {
+fn https_pages_require_client_certificates_like_the_client_port() {
     let tls = cluster().tls();
-    let mut flags = served(&tls.server).to_vec();
+    let mut flags = server_flags(&tls.server).to_vec();
     flags.push(format!("--trusted-ca-file={}", tls.ca.display()));
     flags.push("--metrics-addr=https://127.0.0.1:0,http://127.0.0.1:0".to_owned());
     let proxy = Proxy::start(cluster(), &flags);
@@ -118,13 +119,13 @@ fn clients_show_certificates_where_those_of_the_client_port_do() {
         let args = [&["--cacert", text(&tls.ca)], args].concat();
         curl(&args, &format!("{url}/proxy/metrics")).map(|(code, ..)| code)
     };
-    let shown = |identity: &CertFiles| {
+    let get_with = |identity: &CertFiles| {
         let (cert, key) = (text(&identity.cert), text(&identity.key));
         get(&urls[0], &["--cert", cert, "--key", key])
     };
     assert_eq!(get(&urls[0], &[]), None);
-    assert_eq!(shown(&tls.foreign_client), None);
-    assert_eq!(shown(&tls.client).as_deref(), Some("200"));
+    assert_eq!(get_with(&tls.foreign_client), None);
+    assert_eq!(get_with(&tls.client).as_deref(), Some("200"));
     assert_eq!(get(&urls[1], &[]).as_deref(), Some("200"));
     let pages = urls[1].trim_start_matches("http://");
     let side = r#"{side="clients"}"#;
@@ -132,17 +133,17 @@ fn clients_show_certificates_where_those_of_the_client_port_do() {
     let of = |name: &str| page.series[&format!("{name}{side}")];
     assert_eq!(of("etcd_edge_tls_handshakes_total"), 1.0);
     assert_eq!(of("etcd_edge_tls_handshake_failures_total"), 2.0);
-    // The certificates of tests are good for a day at least.
+    // The certificates of the tests are valid for a day at least.
     let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
     assert!(of("etcd_edge_tls_certificate_not_after_timestamp_seconds") > now as f64 + 80_000.0);
 }
 
 #[test]
-fn what_cannot_be_listened_on_is_named() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let taken = format!("http://{}", taken.local_addr().expect("its address"));
-    for (value, why) in [
-        (&taken[..], "ddress already in use"),
+fn unusable_metrics_address_is_named_in_the_error() {
+    let used = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let used = format!("http://{}", used.local_addr().expect("its address"));
+    for (value, error) in [
+        (&used[..], "ddress already in use"),
         ("http://no.such.host.invalid:1", ""),
     ] {
         let flag = format!("--metrics-addr=http://127.0.0.1:0,{value}");
@@ -150,84 +151,89 @@ fn what_cannot_be_listened_on_is_named() {
         assert!(!process.wait(LIMIT).success());
         let log = process.log();
         assert!(
-            log.contains(&format!("--metrics-addr={value}")) && log.contains(why),
+            log.contains(&format!("--metrics-addr={value}")) && log.contains(error),
             "{log}"
         );
     }
 }
 
-/// A connection that is kept, as Prometheus does; what it is told.
-fn ask(stream: &mut TcpStream, path: &str) -> String {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it is open");
+/// Requests a page on a persistent connection, like Prometheus. Returns the status line.
+fn get_page(stream: &mut TcpStream, path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("an open connection");
     let mut head = [0; 15];
-    stream.read_exact(&mut head).expect("an answer");
+    stream.read_exact(&mut head).expect("a response");
     String::from_utf8_lossy(&head).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_are_there_until_the_last_client_has_left() {
+async fn pages_are_served_until_the_end_of_a_drain() {
     let flags = ["--metrics-addr=http://127.0.0.1:0", "--drain-timeout=30s"];
     let mut proxy = Proxy::start(cluster(), &flags);
     let pages = urls(&proxy).remove(0);
     let pages = pages.trim_start_matches("http://").to_owned();
-    let mut kept = TcpStream::connect(&pages).expect("it listens");
-    assert_eq!(ask(&mut kept, "/health"), "HTTP/1.1 200 OK");
+    let mut stream = TcpStream::connect(&pages).expect("a listener");
+    assert_eq!(get_page(&mut stream, "/health"), "HTTP/1.1 200 OK");
 
-    // A call that goes on: who waits for a lock that somebody elsewhere holds.
-    let elsewhere = Proxy::start(cluster(), &["--advertise-client-url="]);
-    let holder = Client::connect(elsewhere.address()).await;
+    // A call that stays open: it waits for a lock that a client of another proxy owns.
+    let other_proxy = Proxy::start(cluster(), &["--advertise-client-url="]);
+    let owner = Client::connect(other_proxy.address()).await;
     let name = |lease| Msg::new().bytes(1, "lock").int(2, lease);
-    let lease = heartbeats::grant(&holder, 60).await;
-    let held = holder.unary(LOCK, name(lease), &[]).await;
+    let lease = heartbeats::grant(&owner, 60).await;
+    let held = owner.unary(LOCK, name(lease), &[]).await;
     let key = pb::bytes(held.only(), &[2]);
     let client = Client::connect(proxy.address()).await;
-    let mut waits = client.call(LOCK, &[]).await;
-    waits.send(name(heartbeats::grant(&holder, 60).await)).await;
-    waits.half_close();
+    let mut waiting = client.call(LOCK, &[]).await;
+    waiting
+        .send(name(heartbeats::grant(&owner, 60).await))
+        .await;
+    waiting.half_close();
     Page::when(&pages, |page| page.sum("etcd_edge_open_calls") == 1.0);
 
     proxy.process.signal("TERM");
     let until = std::time::Instant::now() + LIMIT;
     while TcpStream::connect(proxy.address()).is_ok() {
-        assert!(std::time::Instant::now() < until, "clients still come in");
+        assert!(
+            std::time::Instant::now() < until,
+            "clients can still connect"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     for path in ["/health", "/proxy/health", "/proxy/metrics"] {
-        let page = http::get(&pages, path).expect("pages are there");
+        let page = http::get(&pages, path).expect("a response");
         assert_eq!(page.status, 200, "{path}: {}", page.body);
     }
     let by_http2 = curl(
         &["--http2-prior-knowledge"],
         &format!("http://{pages}/health"),
     );
-    assert_eq!(by_http2.expect("it is there too").0, "200");
+    assert_eq!(by_http2.expect("a response").0, "200");
     let page = Page::of(&pages);
     assert_eq!(page.sum("etcd_edge_open_calls"), 1.0);
 
-    let unlocked = holder.unary(UNLOCK, Msg::new().bytes(1, &key), &[]).await;
+    let unlocked = owner.unary(UNLOCK, Msg::new().bytes(1, &key), &[]).await;
     assert_eq!(unlocked.code(), Some(0), "{unlocked:?}");
-    let answered = waits.finish().await;
-    assert_eq!(answered.code(), Some(0), "{answered:?}");
+    let reply = waiting.finish().await;
+    assert_eq!(reply.code(), Some(0), "{reply:?}");
     assert!(proxy.process.wait(LIMIT).success());
     assert!(proxy.process.log().contains("\"drained\""));
-    TcpStream::connect(&pages).expect_err("nobody listens");
+    TcpStream::connect(&pages).expect_err("no listener");
 }
 
 #[test]
-fn as_many_as_may_come_and_clients_do_not_notice() {
+fn limit_on_page_connections_does_not_affect_clients() {
     let proxy = Proxy::start(cluster(), &["--metrics-addr=http://127.0.0.1:0"]);
     let pages = urls(&proxy).remove(0);
     let pages = pages.trim_start_matches("http://");
     let connect = || {
-        let stream = TcpStream::connect(pages).expect("it listens");
+        let stream = TcpStream::connect(pages).expect("a listener");
         stream.set_read_timeout(Some(LIMIT)).expect("a socket");
         stream
     };
-    let open: Vec<TcpStream> = (0..limits::MAX_PAGE_CONNECTIONS)
+    let open: Vec<TcpStream> = (0..limits::MAX_ADMIN_CONNECTIONS)
         .map(|_| connect())
         .collect();
-    let most = limits::MAX_PAGE_CONNECTIONS as f64;
-    // All of them have been accepted, so that the next is one too many.
+    let most = limits::MAX_ADMIN_CONNECTIONS as f64;
+    // All of them have been accepted, so the next one exceeds the limit.
     let all = |page: &Page| page.sum("etcd_edge_admin_connections") == most;
     Page::when(proxy.address(), all);
     let mut late = connect();

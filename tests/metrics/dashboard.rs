@@ -1,5 +1,5 @@
-//! The dashboard and the alert rules of `deploy/`, held against a proxy that is scraped by a real Prometheus
-//! while it is called: what they name is there, and every panel has something to show.
+//! Tests of the dashboard and the alert rules in `deploy/`. A real Prometheus scrapes a proxy under
+//! load: the proxy has every metric that they name, and every panel has data.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,26 +12,26 @@ use serde_json::Value;
 
 use crate::page::Page;
 use crate::promql::{Names, names};
+use crate::promtool::program;
 use crate::support::pb::Msg;
 use crate::support::process::Process;
 use crate::support::{exit_cleanup, ports};
-use crate::tool::program;
-use crate::{LIMIT, Lit, RANGE, calls};
+use crate::{FullProxy, LIMIT, RANGE, calls};
 
-/// Metrics and labels that come from Prometheus itself.
-const ITS_METRICS: [&str; 1] = ["up"];
-const ITS_LABELS: [&str; 3] = ["job", "instance", "le"];
+/// Metrics and labels of Prometheus itself.
+const PROMETHEUS_METRICS: [&str; 1] = ["up"];
+const PROMETHEUS_LABELS: [&str; 3] = ["job", "instance", "le"];
 
-/// A Prometheus with our rules that scrapes one proxy.
+/// A Prometheus with the alert rules that scrapes one proxy.
 struct Prometheus {
     address: String,
     _process: Process,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Prometheus {
     fn start(pages: &str) -> Prometheus {
-        let folder = exit_cleanup::temp_dir();
+        let directory = exit_cleanup::temp_dir();
         let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/alerts.yml");
         let config = format!(
             "global: {{scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}}\n\
@@ -40,40 +40,43 @@ impl Prometheus {
              - {{job_name: etcd-edge, metrics_path: /proxy/metrics, static_configs: [targets: ['{pages}']]}}\n",
             rules.display()
         );
-        let path = folder.path().join("prometheus.yml");
-        std::fs::write(&path, config).expect("a folder of our own");
+        let path = directory.path().join("prometheus.yml");
+        std::fs::write(&path, config).expect("a writable directory");
         let address = format!("127.0.0.1:{}", ports::take());
         let mut command = Command::new(program("prometheus"));
         command
             .arg(format!("--config.file={}", path.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                directory.path().display()
+            ))
             .arg(format!("--web.listen-address={address}"));
         let mut process = Process::spawn("prometheus", &mut command);
         let ready = |line: &str| line.contains("Server is ready").then_some(());
-        if let Err(why) = process.wait_line(LIMIT, ready) {
-            panic!("not ready: {why}");
+        if let Err(error) = process.wait_line(LIMIT, ready) {
+            panic!("not ready: {error}");
         }
         Prometheus {
             address,
             _process: process,
-            _folder: folder,
+            _directory: directory,
         }
     }
 
-    /// What its API says.
+    /// Sends an API request and returns its data.
     fn api(&self, path: &str, query: &str) -> Value {
-        let said = Command::new("curl")
+        let output = Command::new("curl")
             .args(["--silent", "--max-time", "10", "--noproxy", "*", "--get"])
             .args(["--data-urlencode", &format!("query={query}")])
             .arg(format!("http://{}/api/v1/{path}", self.address))
             .output()
             .expect("curl starts");
-        let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
-        assert_eq!(said["status"], "success", "{query}: {said}");
-        said["data"].clone()
+        let response: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(response["status"], "success", "{query}: {response}");
+        response["data"].clone()
     }
 
-    /// Whether a query has a value, and one that is a number.
+    /// Reports whether a query has a value that is a number.
     fn has(&self, query: &str) -> bool {
         let data = self.api("query", query);
         let series = data["result"].as_array().expect("a vector");
@@ -82,7 +85,8 @@ impl Prometheus {
     }
 }
 
-/// Every query of the dashboard with the title of its panel, variables filled in.
+/// Returns every query of the dashboard, with the title of its panel and with its variables
+/// replaced.
 fn panels() -> Vec<(String, String)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/etcd-edge.json");
     let text = std::fs::read_to_string(path).expect("the dashboard");
@@ -104,7 +108,7 @@ fn panels() -> Vec<(String, String)> {
     queries
 }
 
-/// What the variables of the dashboard are filled from.
+/// Returns the queries of the dashboard's variables.
 fn variables() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/grafana/etcd-edge.json");
     let text = std::fs::read_to_string(path).expect("the dashboard");
@@ -119,17 +123,17 @@ fn variables() -> Vec<String> {
     series.collect()
 }
 
-/// All that is named is shown by the proxy, or comes from Prometheus.
-fn are_shown(query: &str, page: &Page) {
+/// Checks that every metric and label in a query belongs to the proxy or to Prometheus.
+fn assert_exist(query: &str, page: &Page) {
     let Names { metrics, labels } = names(query);
     assert!(!metrics.is_empty(), "{query}");
-    let mut shown: BTreeSet<&str> = ITS_LABELS.into();
+    let mut shown: BTreeSet<&str> = PROMETHEUS_LABELS.into();
     for metric in &metrics {
         match page.labels.get(metric) {
             Some(sets) => shown.extend(sets.iter().flatten().map(String::as_str)),
             None => assert!(
-                ITS_METRICS.contains(&&metric[..]),
-                "{metric} is shown by nobody: {query}"
+                PROMETHEUS_METRICS.contains(&&metric[..]),
+                "no metric {metric}: {query}"
             ),
         }
     }
@@ -139,12 +143,12 @@ fn are_shown(query: &str, page: &Page) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dashboard_and_rules_ask_for_what_is_there() {
-    let lit = Lit::start();
-    let prometheus = Prometheus::start(&lit.pages);
-    let client = lit.client().await;
-    let ends = Arc::new(AtomicBool::new(false));
-    let stop = ends.clone();
+async fn dashboard_and_alert_rules_have_data() {
+    let full = FullProxy::start();
+    let prometheus = Prometheus::start(&full.pages);
+    let client = full.client().await;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let stop = stopped.clone();
     let load = tokio::spawn(async move {
         let mut open = Vec::new();
         while !stop.load(Ordering::Relaxed) {
@@ -153,39 +157,39 @@ async fn dashboard_and_rules_ask_for_what_is_there() {
                 let read = Msg::new().bytes(1, "k").int(7, 1);
                 client.unary(RANGE, read, &[]).await;
             }
-            // A few watches share one; more are no use.
+            // A few watches that share an upstream watcher are enough.
             open.truncate(6);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    // Rates are there with the second scrape.
+    // Rates need a second scrape.
     let panels = panels();
     let until = Instant::now() + LIMIT;
     loop {
-        let dark = panels.iter().filter(|(_, query)| !prometheus.has(query));
-        let dark: Vec<_> = dark.collect();
-        if dark.is_empty() {
+        let empty = panels.iter().filter(|(_, query)| !prometheus.has(query));
+        let empty: Vec<_> = empty.collect();
+        if empty.is_empty() {
             break;
         }
-        assert!(Instant::now() < until, "no data: {dark:#?}");
+        assert!(Instant::now() < until, "no data: {empty:#?}");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    let page = Page::of(&lit.pages);
+    let page = Page::of(&full.pages);
     for (_, query) in &panels {
-        are_shown(query, &page);
+        assert_exist(query, &page);
     }
     for series in variables() {
-        are_shown(&series, &page);
+        assert_exist(&series, &page);
         assert!(prometheus.has(&series), "{series}");
     }
     let rules = prometheus.api("rules", "");
-    let rules = rules["groups"][0]["rules"].as_array().expect("our group");
+    let rules = rules["groups"][0]["rules"].as_array().expect("a group");
     assert_eq!(rules.len(), 14);
     for rule in rules {
-        are_shown(rule["query"].as_str().expect("its query"), &page);
+        assert_exist(rule["query"].as_str().expect("a query"), &page);
         assert_eq!(rule["health"], "ok", "{rule}");
         assert_eq!(rule["state"], "inactive", "{rule}");
     }
-    ends.store(true, Ordering::Relaxed);
-    load.await.expect("calls that are answered");
+    stopped.store(true, Ordering::Relaxed);
+    load.await.expect("calls that succeed");
 }

@@ -1,4 +1,4 @@
-//! A page of metrics taken apart; and the page of `docs/` that says what each of ours means.
+//! A parser of metrics pages, tests of the values, and a test of the reference page in `docs/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -7,57 +7,60 @@ use crate::support::grpc::Client;
 use crate::support::http;
 use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
-use crate::{LIMIT, Lit, PUT, WATCH, calls, cluster};
+use crate::{FullProxy, LIMIT, PUT, WATCH, calls, cluster};
 
-/// What a page says.
+/// Content of a metrics page.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     /// Types by family.
     pub(crate) types: BTreeMap<String, String>,
-    /// Values by series, whose labels are in the order of their names.
+    /// Values by series, with the labels sorted by name.
     pub(crate) series: BTreeMap<String, f64>,
-    /// Names of labels by what stands before them: a family, or a part of a histogram.
+    /// Label names by metric name: a family, or a part of a histogram.
     pub(crate) labels: BTreeMap<String, BTreeSet<Vec<String>>>,
 }
 
 impl Page {
-    /// `/proxy/metrics` of who listens here.
+    /// Fetches `/proxy/metrics` from an address.
     pub(crate) fn of(address: &str) -> Page {
-        Page::read(&text(address))
+        Page::parse(&text(address))
     }
 
-    /// The same once it says something, which it must soon.
+    /// Fetches the page until it satisfies a condition, up to a time limit.
     #[track_caller]
-    pub(crate) fn when(address: &str, says: impl Fn(&Page) -> bool) -> Page {
+    pub(crate) fn when(address: &str, is_met: impl Fn(&Page) -> bool) -> Page {
         let until = Instant::now() + LIMIT;
         loop {
             let page = Page::of(address);
-            if says(&page) {
+            if is_met(&page) {
                 return page;
             }
-            assert!(Instant::now() < until, "not so after {LIMIT:?}: {page:#?}");
+            assert!(
+                Instant::now() < until,
+                "condition not met after {LIMIT:?}: {page:#?}"
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 
-    fn read(text: &str) -> Page {
+    fn parse(text: &str) -> Page {
         let mut page = Page::default();
         for line in text.lines() {
             if let Some(typed) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = typed.split_once(' ').expect("a name and a type");
                 let before = page.types.insert(name.to_owned(), kind.to_owned());
-                assert_eq!(before, None, "{name} is there twice");
+                assert_eq!(before, None, "{name} is duplicated");
             } else if !line.starts_with('#') {
-                page.take(line);
+                page.parse_sample(line);
             }
         }
         page
     }
 
-    fn take(&mut self, line: &str) {
+    fn parse_sample(&mut self, line: &str) {
         let (series, value) = line.rsplit_once(' ').expect("a series and its value");
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
-        // No value of ours or of Go's proxy has a quote or a comma in it.
+        // No label value of the proxies contains a quote or a comma.
         let labels = labels.trim_end_matches('}').split(',');
         let mut labels: Vec<&str> = labels.filter(|label| !label.is_empty()).collect();
         labels.sort_unstable();
@@ -72,32 +75,32 @@ impl Page {
         let series = format!("{name}{{{}}}", labels.join(","));
         let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
         let before = self.series.insert(series, value);
-        assert_eq!(before, None, "{line} is there twice");
+        assert_eq!(before, None, "{line} is duplicated");
     }
 
-    /// Those whose names begin so, with their values.
+    /// Returns the series with a name prefix, and their values.
     pub(crate) fn beginning(&self, start: &str) -> BTreeMap<&str, f64> {
         let all = self.series.iter();
         let named = all.filter(|(series, _)| series.starts_with(start));
         named.map(|(series, value)| (&series[..], *value)).collect()
     }
 
-    /// The sum of a name's series.
+    /// Returns the sum over the series of a metric.
     pub(crate) fn sum(&self, name: &str) -> f64 {
         self.beginning(&format!("{name}{{")).values().sum()
     }
 }
 
-/// The page as it is.
+/// Fetches the text of the page.
 pub(crate) fn text(address: &str) -> String {
     let page = http::get(address, "/proxy/metrics").expect("the proxy's page");
     assert_eq!(page.status, 200);
     page.body
 }
 
-/// `UPDATE_DOCS=1 cargo test --test metrics` writes the page anew.
+/// `UPDATE_DOCS=1 cargo test --test metrics` updates the page.
 #[test]
-fn the_page_of_metrics_says_what_the_program_shows() {
+fn metrics_reference_page_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md");
     let page = std::fs::read_to_string(path).expect("docs/reference/metrics.md");
     let (begins, ends) = ("<!-- written by the program -->\n", "<!-- until here -->\n");
@@ -113,12 +116,12 @@ fn the_page_of_metrics_says_what_the_program_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_counted_adds_up() {
-    let lit = Lit::start();
-    let open = calls(&lit.client().await).await;
-    // Calls end for the proxy a moment after they do for their clients. What is left towards etcd are the
-    // shared watch, the shared heartbeats and the fleet's watch.
-    let page = Page::when(&lit.pages, |page| {
+async fn metric_values_are_consistent() {
+    let full = FullProxy::start();
+    let open = calls(&full.client().await).await;
+    // The proxy finishes a call a moment after its client. The remaining streams to etcd are the
+    // shared watch, the shared heartbeats and the watch of the registration.
+    let page = Page::when(&full.pages, |page| {
         page.sum("etcd_edge_open_calls") == 2.0 && page.sum("etcd_edge_endpoint_streams") == 3.0
     });
     let sum = |name: &str| page.sum(name);
@@ -148,7 +151,8 @@ async fn what_is_counted_adds_up() {
     assert_eq!(sum("etcd_edge_endpoint_state"), 1.0);
     assert_eq!(named("picked_total", ""), 1.0);
     assert!(named("connections", "") >= 1.0);
-    // A snapshot has passed through on both sides, and more than it towards none.
+    // The snapshot was forwarded from etcd to the client. Little data was sent in the other
+    // direction.
     for (side, least) in [
         ("etcd_edge_sent_bytes_total", 20_000.0),
         ("etcd_edge_endpoint_received_bytes_total", 20_000.0),
@@ -168,7 +172,7 @@ async fn what_is_counted_adds_up() {
     drop(open);
 }
 
-/// Messages that are translated on their way are counted too.
+/// Messages that are translated in a relayed stream are counted, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_of_a_relayed_stream_in_a_namespace_are_counted() {
     let proxy = Proxy::start(cluster(), &["--namespace=counted/"]);
@@ -184,6 +188,7 @@ async fn messages_of_a_relayed_stream_in_a_namespace_are_counted() {
     let labels =
         r#"{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}"#;
     let page = Page::of(proxy.address());
-    let messages = |way: &str| page.series[&format!("grpc_server_msg_{way}_total{labels}")];
+    let messages =
+        |direction: &str| page.series[&format!("grpc_server_msg_{direction}_total{labels}")];
     assert_eq!((messages("received"), messages("sent")), (1.0, 3.0));
 }

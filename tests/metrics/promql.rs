@@ -1,18 +1,18 @@
-//! Which metrics and labels a query in PromQL names. That it is one is promtool's and Prometheus' to say: here
-//! every word that stands for nothing else is taken for a metric, so that none is missed.
+//! A parser that finds the metrics and labels in a PromQL query. promtool and Prometheus check the
+//! syntax. Here every word without another meaning counts as a metric, so none is missed.
 
 use std::collections::BTreeSet;
 
-/// What a query names.
+/// Names in a query.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Names {
-    /// Metrics.
+    /// Metric names.
     pub(crate) metrics: BTreeSet<String>,
-    /// Labels that series are chosen, grouped or matched by.
+    /// Labels for selection, grouping or matching.
     pub(crate) labels: BTreeSet<String>,
 }
 
-/// Words that labels in brackets follow.
+/// Keywords followed by labels in parentheses.
 const GROUPING: [&str; 6] = [
     "by",
     "without",
@@ -22,7 +22,7 @@ const GROUPING: [&str; 6] = [
     "group_right",
 ];
 
-/// Words that may stand before one of those instead of a bracket.
+/// Keywords that may precede a grouping keyword instead of a parenthesis.
 const AGGREGATION: [&str; 12] = [
     "sum",
     "min",
@@ -38,10 +38,10 @@ const AGGREGATION: [&str; 12] = [
     "quantile",
 ];
 
-/// Words between two expressions.
+/// Keywords between two expressions.
 const BETWEEN: [&str; 5] = ["and", "or", "unless", "bool", "offset"];
 
-/// All that a query names.
+/// Returns all names in a query.
 pub(crate) fn names(query: &str) -> Names {
     let mut names = Names::default();
     let mut rest = query.trim_start();
@@ -51,14 +51,14 @@ pub(crate) fn names(query: &str) -> Names {
             '[' => after(rest, ']'),
             '{' => {
                 let (inside, rest) = rest[1..].split_once('}').expect("a closing brace");
-                names.matched(inside);
+                names.add_matchers(inside);
                 rest
             }
             '0'..='9' => rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '.'),
             _ if is_word(first) => {
                 let end = rest.find(|c| !is_word(c) && !c.is_ascii_digit());
                 let (word, rest) = rest.split_at(end.unwrap_or(rest.len()));
-                names.word(word, rest.trim_start())
+                names.add_word(word, rest.trim_start())
             }
             _ => &rest[first.len_utf8()..],
         };
@@ -68,8 +68,8 @@ pub(crate) fn names(query: &str) -> Names {
 }
 
 impl Names {
-    /// Takes a word; what is left behind it.
-    fn word<'a>(&mut self, word: &str, rest: &'a str) -> &'a str {
+    /// Adds a word. Returns the rest of the query.
+    fn add_word<'a>(&mut self, word: &str, rest: &'a str) -> &'a str {
         if GROUPING.contains(&word) {
             let Some(inside) = rest.strip_prefix('(') else {
                 return rest;
@@ -86,8 +86,8 @@ impl Names {
         rest
     }
 
-    /// What stands in braces.
-    fn matched(&mut self, mut inside: &str) {
+    /// Adds the labels of the matchers in braces.
+    fn add_matchers(&mut self, mut inside: &str) {
         while let Some((label, value)) = inside.split_once('"') {
             let label = label.trim_matches(|c: char| !is_word(c) && !c.is_ascii_digit());
             self.labels.insert(label.to_owned());
@@ -96,9 +96,9 @@ impl Names {
     }
 }
 
-/// What stands behind a mark. No value of ours has one that is escaped.
+/// Returns the text after a mark. No query contains an escaped mark.
 fn after(text: &str, mark: char) -> &str {
-    text.split_once(mark).expect("its end").1
+    text.split_once(mark).expect("a closing mark").1
 }
 
 fn is_word(c: char) -> bool {
@@ -106,7 +106,7 @@ fn is_word(c: char) -> bool {
 }
 
 #[test]
-fn every_name_of_a_query_is_found() {
+fn every_name_in_a_query_is_found() {
     let of = |metrics: &[&str], labels: &[&str]| {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Names {

@@ -1,4 +1,4 @@
-//! What a scrape costs with many streams open.
+//! Test of the size of a scrape with many open streams.
 
 use crate::page::Page;
 use crate::support::grpc::{Call, Client};
@@ -6,7 +6,7 @@ use crate::support::pb::Msg;
 use crate::support::proxy::Proxy;
 use crate::{WATCH, cluster};
 
-/// Opens watches, each a stream of its own and answered, on connections of a hundred.
+/// Opens watches, each on its own stream, with a hundred streams per connection.
 async fn watches(proxy: &Proxy, streams: usize) -> Vec<Call> {
     let mut open = Vec::with_capacity(streams);
     for _ in 0..streams.div_ceil(100) {
@@ -24,9 +24,9 @@ async fn watches(proxy: &Proxy, streams: usize) -> Vec<Call> {
     open
 }
 
-/// Numbers may be longer; nothing more is there.
+/// Values may have more digits, but there are no additional series.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_does_not_grow_with_the_streams_that_are_open() {
+async fn metrics_page_does_not_grow_with_open_streams() {
     let proxy = Proxy::start(cluster(), &["--advertise-client-url="]);
     let few = watches(&proxy, 2).await;
     let before = Page::of(proxy.address());

@@ -1,5 +1,5 @@
-//! An attacker inside of a namespace tries every method, with requests that are as they should be and with
-//! such as no library writes: nothing outside is read, changed or learned (N1, N3).
+//! Attacks on a namespace: a client inside it calls every method, with valid requests and with
+//! encodings that no library produces. Nothing outside is read, changed or revealed (N1, N3).
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -10,7 +10,7 @@ use crate::PREFIXES;
 use crate::encodings::{compares, ranges, txns};
 use crate::scene::{
     DELETE, INSIDE, PUT, RANGE, REVOKE, SECRET, Scene, TIME_TO_LIVE, TXN, WATCH, assert_refused,
-    done, framed, holds_secret, repeated,
+    call_ok, contains_secret, framed, repeated,
 };
 use crate::support::grpc::{Client, Metadata};
 use crate::support::heartbeats::{KEEP_ALIVE, grant, put_with_lease, time_to_live};
@@ -20,30 +20,30 @@ use crate::support::release::versions;
 const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
 const BYPASS: Metadata<'_> = &[("etcd-edge-bypass", "1")];
 
-/// Methods of which only some requests pass; they have tests of their own.
+/// Methods that accept only some requests. They have tests of their own.
 const CONDITIONAL: [&str; 2] = ["/etcdserverpb.Maintenance/Alarm", REVOKE];
 
-/// Every release, and every prefix: with each other they have nothing to do. All at once, since an attack waits
-/// for each answer.
-async fn everywhere<F: Future<Output = ()> + Send + 'static>(
+/// Runs an attack on every release, each with another prefix, since the two are independent. All
+/// attacks run at once, because each waits for responses.
+async fn for_each_release<F: Future<Output = ()> + Send + 'static>(
     attack: impl Fn(Scene) -> F + Copy + Send + 'static,
 ) {
     let mut attacks = JoinSet::new();
     for (version, prefix) in versions().into_iter().zip(PREFIXES) {
         attacks.spawn(async move {
-            let scene = Scene::set(version, prefix, &["--cache-max-age=1h"]).await;
-            scene.furnish().await;
+            let scene = Scene::start(version, prefix, &["--cache-max-age=1h"]).await;
+            scene.put_inside_keys().await;
             attack(scene).await;
         });
     }
-    while let Some(attacked) = attacks.join_next().await {
-        attacked.expect("the attack is held off");
+    while let Some(result) = attacks.join_next().await {
+        result.expect("an attack without effect");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_method_is_translated_passed_or_refused() {
-    everywhere(|scene| async move {
+async fn every_method_is_translated_forwarded_or_refused() {
+    for_each_release(|scene| async move {
         let prefix = String::from_utf8(scene.prefix.clone()).expect("UTF-8");
         let outside = Msg::new().bytes(1, SECRET).bytes(2, "\0").bytes(3, SECRET);
         let mut closed = 0;
@@ -58,10 +58,10 @@ async fn every_method_is_translated_passed_or_refused() {
                 call.send(&request).await;
                 call.half_close();
                 if is_open(method) {
-                    // Streams and locks go on; what they say first is enough here.
+                    // Streams and locks stay open. Their first messages are enough here.
                     if method.kind == Kind::Unary && method.service != "v3lockpb.Lock" && !keyed {
                         let reply = call.finish().await;
-                        scene.assert_secret(method.path, &reply);
+                        scene.assert_no_secret(method.path, &reply);
                         assert!(!is_refusal(reply.message()), "{}: {reply:?}", method.path);
                     } else {
                         call.cancel();
@@ -71,7 +71,7 @@ async fn every_method_is_translated_passed_or_refused() {
                     assert_refused(&reply, method.path, &prefix, "");
                     closed += 1;
                 }
-                scene.assert_untouched(method.path).await;
+                scene.assert_outside_unchanged(method.path).await;
             }
         }
         assert_eq!(closed, 3 * 24);
@@ -97,40 +97,43 @@ fn is_open(method: &method::Method) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ranges_and_deletions_stay_inside_however_they_are_written() {
-    everywhere(|scene| async move {
+async fn ranges_and_deletions_stay_inside_in_every_encoding() {
+    for_each_release(|scene| async move {
         for message in ranges(&scene) {
-            let there = scene.inside().await;
-            // As it is; for the number of keys; for their names; of the past; that any member may answer.
-            for more in [&b""[..], b"\x48\x01", b"\x40\x01", b"\x20\x05", b"\x38\x01"] {
-                let request = [&message[..], more].concat();
+            let count_inside = scene.inside().await;
+            // Unchanged; count only; keys only; at an old revision; serializable.
+            for option in [&b""[..], b"\x48\x01", b"\x40\x01", b"\x20\x05", b"\x38\x01"] {
+                let request = [&message[..], option].concat();
                 let reply = scene.attack(RANGE, &request).await;
-                if reply.code() == Some(0) && more != b"\x20\x05" {
+                if reply.code() == Some(0) && option != b"\x20\x05" {
                     let count = pb::int(reply.only(), &[4]);
-                    assert!(count <= there, "{request:?} counts {count} of {there}");
+                    assert!(
+                        count <= count_inside,
+                        "{request:?} counts {count} of {count_inside}"
+                    );
                     assert!(repeated(reply.only(), 2).all(|kv| is_own(&kv)), "{reply:?}");
                 }
             }
             scene.attack(RANGE_STREAM, &message).await;
-            transports(&scene, RANGE, &message).await;
+            attack_transports(&scene, RANGE, &message).await;
             scene
                 .attack(DELETE, [&message[..], b"\x18\x01"].concat())
                 .await;
-            transports(&scene, DELETE, &message).await;
-            scene.furnish().await;
-            // A put has its key in the same place, and a value in that of the end.
-            let message = guess(&message);
+            attack_transports(&scene, DELETE, &message).await;
+            scene.put_inside_keys().await;
+            // A put has its key in the same field, and a value in the field of the range end.
+            let message = without_secret(&message);
             scene
                 .attack(PUT, [&message[..], b"\x20\x01"].concat())
                 .await;
-            transports(&scene, PUT, &message).await;
+            attack_transports(&scene, PUT, &message).await;
         }
     })
     .await;
 }
 
-/// A message whose keys are the attacker's own: what was put is no secret.
-fn guess(message: &[u8]) -> Vec<u8> {
+/// Replaces the secret in a message, since a value written by the attacker is not a secret.
+fn without_secret(message: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
     while let Some(at) = message
         .windows(SECRET.len())
@@ -141,27 +144,27 @@ fn guess(message: &[u8]) -> Vec<u8> {
     message
 }
 
-/// What an answer inside may hold.
+/// Reports whether a key-value may be in a response inside the namespace.
 fn is_own(kv: &[u8]) -> bool {
     let value = pb::bytes(kv, &[5]);
-    // The longest of the attacker's own puts.
+    // Length of the longest put of the attacker.
     value.len() <= 8 + b"GUESS!".len()
 }
 
-/// One message in all the ways that frames can carry it.
-async fn transports(scene: &Scene, path: &str, message: &[u8]) {
+/// Sends one message in every form of framing.
+async fn attack_transports(scene: &Scene, path: &str, message: &[u8]) {
     let good = framed(0, b"\x0a\x01a");
     let frame = framed(0, message);
     scene.attack_raw(path, &frame, true, &[]).await;
     scene.attack_raw(path, &frame, false, BYPASS).await;
-    // Two messages where there is to be one.
+    // Two messages in place of one.
     scene
         .attack_raw(path, &[&good[..], &frame].concat(), false, &[])
         .await;
     scene
         .attack_raw(path, &[&frame[..], &good].concat(), false, &[])
         .await;
-    // Compressed, or said to be; another flag.
+    // Compressed, or flagged as compressed; another flag.
     for encoding in [
         &[][..],
         &[("grpc-encoding", "gzip")],
@@ -176,7 +179,7 @@ async fn transports(scene: &Scene, path: &str, message: &[u8]) {
         .attack_raw(path, &framed(2, message), false, &[])
         .await;
     assert_ne!(reply.code(), Some(0), "{reply:?}");
-    // Cut, before and within the message, and with the start of another.
+    // Truncated, before and within the message, and followed by the start of another message.
     for cut in [1, 4, frame.len() - 1] {
         let reply = scene.attack_raw(path, &frame[..cut], false, &[]).await;
         assert!(
@@ -190,35 +193,39 @@ async fn transports(scene: &Scene, path: &str, message: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_stay_inside_however_they_are_written() {
-    everywhere(|scene| async move {
+async fn transactions_stay_inside_in_every_encoding() {
+    for_each_release(|scene| async move {
         for (n, message) in ranges(&scene).iter().enumerate() {
             for op in [1, 2, 3] {
-                let message = if op == 2 { &guess(message) } else { message };
+                let message = if op == 2 {
+                    &without_secret(message)
+                } else {
+                    message
+                };
                 for txn in txns(op, message) {
                     scene.attack(TXN, &txn).await;
                     if n % 8 == 0 {
-                        transports(&scene, TXN, &txn).await;
+                        attack_transports(&scene, TXN, &txn).await;
                     }
                 }
             }
-            scene.furnish().await;
+            scene.put_inside_keys().await;
         }
         let then = Msg::new().msg(2, Msg::new().bytes(1, "a").bytes(2, INSIDE));
         for compare in compares(&scene) {
             let txn = Msg::new().bytes(1, &compare).msg(2, then.clone());
             let reply = scene.attack(TXN, &txn).await;
             if reply.code() == Some(0) {
-                assert_eq!(pb::int(reply.only(), &[2]), 0, "a comparison sees a secret");
+                assert_eq!(pb::int(reply.only(), &[2]), 0, "a compare reads a secret");
             }
             let inner = Msg::new().msg(2, Msg::new().msg(4, txn));
             scene.attack(TXN, &inner).await;
         }
-        // All keys that a comparison may see have the value that is inside.
+        // All keys visible to a compare have the value of inside keys.
         scene
             .attack(DELETE, Msg::new().bytes(1, "\0").bytes(2, "\0"))
             .await;
-        scene.furnish().await;
+        scene.put_inside_keys().await;
         let all = Msg::new()
             .int(2, 3)
             .bytes(3, "\0")
@@ -226,7 +233,7 @@ async fn transactions_stay_inside_however_they_are_written() {
             .bytes(64, "\0");
         let reply = scene.attack(TXN, Msg::new().msg(1, all)).await;
         assert_eq!(pb::int(reply.only(), &[2]), 1);
-        // Deeper than etcd takes it, and than a stack does.
+        // Nested deeper than etcd permits, and deeper than a stack permits.
         for depth in [129, 20_000] {
             let mut txn = Msg::new().bytes(1, SECRET).bytes(2, "\0").as_ref().to_vec();
             txn = Msg::new()
@@ -247,9 +254,10 @@ async fn transactions_stay_inside_however_they_are_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_requests_and_answers_stay_inside() {
-    everywhere(|scene| async move {
-        // Beyond what is gathered, so that requests are relayed; the last is beyond what may be sent.
+async fn large_requests_and_responses_stay_inside() {
+    for_each_release(|scene| async move {
+        // Beyond the buffer limit, so that requests are relayed. The last exceeds the message
+        // limit.
         for len in [70 << 10, 1 << 20, 2 << 20] {
             let filler = vec![b'x'; len];
             let fill = |message: Vec<u8>| {
@@ -262,7 +270,7 @@ async fn large_requests_and_answers_stay_inside() {
                 for request in fill(message.clone()) {
                     for path in [RANGE, DELETE, PUT, RANGE_STREAM] {
                         let request = if path == PUT {
-                            &guess(&request)
+                            &without_secret(&request)
                         } else {
                             &request
                         };
@@ -276,12 +284,13 @@ async fn large_requests_and_answers_stay_inside() {
                     break;
                 }
             }
-            scene.furnish().await;
+            scene.put_inside_keys().await;
         }
-        // Answers that are not held whole, and such as take many frames; kept ones and shared ones among them.
+        // Responses that are not buffered and take many frames, among them cached and coalesced
+        // ones.
         for len in [200 << 10, 1200 << 10] {
             let value = [INSIDE, &vec![b'y'; len]].concat();
-            done(
+            call_ok(
                 &scene.attacker,
                 PUT,
                 Msg::new().bytes(1, "large").bytes(2, &value),
@@ -303,9 +312,9 @@ async fn large_requests_and_answers_stay_inside() {
                     let frame = framed(0, request.as_ref());
                     let reply = scene.attack_raw(path, &frame, false, metadata).await;
                     if path == RANGE {
-                        let told: Vec<_> = repeated(reply.only(), 2).collect();
-                        assert_eq!(told.len() as i64, scene.inside().await);
-                        assert!(told.iter().any(|kv| pb::bytes(kv, &[1]) == b"large"));
+                        let kvs: Vec<_> = repeated(reply.only(), 2).collect();
+                        assert_eq!(kvs.len() as i64, scene.inside().await);
+                        assert!(kvs.iter().any(|kv| pb::bytes(kv, &[1]) == b"large"));
                     }
                 }
             }
@@ -313,36 +322,37 @@ async fn large_requests_and_answers_stay_inside() {
                 let client = scene.attacker.clone();
                 tokio::spawn(async move { client.unary(RANGE, all(), &[]).await })
             });
-            for told in shared.collect::<Vec<_>>() {
-                let told = told.await.expect("an answer");
-                scene.assert_secret("a shared read", &told);
+            for task in shared.collect::<Vec<_>>() {
+                let reply = task.await.expect("a response");
+                scene.assert_no_secret("a shared read", &reply);
                 assert_eq!(
-                    repeated(told.only(), 2).count() as i64,
+                    repeated(reply.only(), 2).count() as i64,
                     scene.inside().await
                 );
             }
             scene.attack(DELETE, all().int(3, 1)).await;
-            scene.furnish().await;
+            scene.put_inside_keys().await;
         }
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_stay_inside_however_they_are_asked_for() {
+async fn watches_stay_inside_in_every_encoding() {
     for (version, prefix) in versions().into_iter().zip(PREFIXES) {
         for flags in [&[][..], &["--watch-bypass=a,SECRET"]] {
-            let scene = Scene::set(version, prefix, flags).await;
-            scene.furnish().await;
+            let scene = Scene::start(version, prefix, flags).await;
+            scene.put_inside_keys().await;
             for metadata in [&[][..], BYPASS] {
-                watches(&scene, metadata).await;
+                attack_watches(&scene, metadata).await;
             }
         }
     }
 }
 
-/// Opens streams all at once: each ends with a refusal, or is told of the last key. So many are told.
-async fn are_told(scene: &Scene, streams: &[Vec<u8>], metadata: Metadata<'_>) -> usize {
+/// Opens all streams at once. Each ends with a refusal or receives the last key. Returns the number
+/// of streams that receive it.
+async fn count_notified(scene: &Scene, streams: &[Vec<u8>], metadata: Metadata<'_>) -> usize {
     let client = Client::connect(scene.proxy.address()).await;
     let mut calls = Vec::new();
     for frames in streams {
@@ -352,51 +362,54 @@ async fn are_told(scene: &Scene, streams: &[Vec<u8>], metadata: Metadata<'_>) ->
         call.send(Msg::new().msg(1, last)).await;
         calls.push(call);
     }
-    // What happens outside meanwhile is told to none.
+    // No stream may receive these events outside.
     let key = [&scene.neighbours()[5][..], b"/new"].concat();
     let put = |value: &[u8]| Msg::new().bytes(1, &key).bytes(2, value);
-    done(&scene.direct, PUT, put(b"SECRET once")).await;
-    done(&scene.direct, PUT, put(b"SECRET again")).await;
-    done(&scene.direct, DELETE, Msg::new().bytes(1, &key)).await;
-    let mut told = 0;
+    call_ok(&scene.direct, PUT, put(b"SECRET once")).await;
+    call_ok(&scene.direct, PUT, put(b"SECRET again")).await;
+    call_ok(&scene.direct, DELETE, Msg::new().bytes(1, &key)).await;
+    let mut notified = 0;
     for (mut call, frames) in calls.into_iter().zip(streams) {
         loop {
-            // It may not be there yet.
+            // The watch may not be registered yet, so the put is repeated.
             let put = Msg::new().bytes(1, "last").bytes(2, INSIDE);
-            done(&scene.attacker, PUT, put).await;
+            call_ok(&scene.attacker, PUT, put).await;
             let Some(message) = call.next().await else {
                 let reply = call.finish().await;
-                scene.assert_secret("a watch", &reply);
+                scene.assert_no_secret("a watch", &reply);
                 assert_ne!(reply.code(), Some(0), "{reply:?}");
                 break;
             };
-            assert!(!holds_secret(&message), "{frames:?} is told {message:?}");
+            assert!(
+                !contains_secret(&message),
+                "{frames:?} receives {message:?}"
+            );
             let mut events = repeated(&message, 11).peekable();
             if pb::int(&message, &[2]) == 77 && events.peek().is_some() {
-                told += 1;
+                notified += 1;
                 break;
             }
             for event in events {
                 let value = pb::bytes(&event, &[2, 5]);
                 assert!(
                     value.is_empty() || value == INSIDE,
-                    "{frames:?} is told {event:?}"
+                    "{frames:?} receives {event:?}"
                 );
             }
         }
     }
-    told
+    notified
 }
 
-async fn watches(scene: &Scene, metadata: Metadata<'_>) {
+async fn attack_watches(scene: &Scene, metadata: Metadata<'_>) {
     let create = |inner: &[u8]| Msg::new().bytes(1, inner).as_ref().to_vec();
-    // prev_kv, and from the first revision on; and as it is.
+    // With prev_kv from the first revision on, and unchanged.
     let mut streams: Vec<Vec<u8>> = Vec::new();
     for message in ranges(scene) {
         let from = [&message[..], b"\x18\x01\x30\x01\x40\x01"].concat();
         streams.push(framed(0, &create(&from)));
         streams.push(framed(0, &create(&message)));
-        // Two in one, and two members of the oneof.
+        // Two creates in one, and two members of the oneof.
         let two = [create(b"\x0a\x01a"), create(&message)].concat();
         streams.push(framed(0, &two));
         streams.push(framed(0, &[&create(&message)[..], b"\x1a\x00"].concat()));
@@ -404,18 +417,22 @@ async fn watches(scene: &Scene, metadata: Metadata<'_>) {
         streams.push(framed(1, &create(&message)));
         streams.push(message);
     }
-    let mut told = 0;
-    // Each connection has so many that a client may leave at once.
+    let mut notified = 0;
+    // The number of streams per connection is below the limit for closing streams at once.
     for streams in streams.chunks(40) {
-        told += are_told(scene, streams, metadata).await;
+        notified += count_notified(scene, streams, metadata).await;
     }
-    scene.assert_untouched("a watch").await;
-    assert!(told > streams.len() / 8, "{told} of {}", streams.len());
+    scene.assert_outside_unchanged("a watch").await;
+    assert!(
+        notified > streams.len() / 8,
+        "{notified} of {}",
+        streams.len()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leases_show_and_end_only_what_is_inside() {
-    everywhere(|scene| async move {
+async fn lease_calls_reveal_and_revoke_only_inside_keys() {
+    for_each_release(|scene| async move {
         let prefix = String::from_utf8(scene.prefix.clone()).expect("UTF-8");
         let refused = ": the lease has keys outside the namespace";
         let [outside, mixed, of_prefix] = scene.leases;
@@ -424,18 +441,19 @@ async fn leases_show_and_end_only_what_is_inside() {
             (mixed, vec![b"mixed".to_vec()]),
             (of_prefix, vec![]),
         ] {
-            let told = scene
+            let reply = scene
                 .attack(TIME_TO_LIVE, Msg::new().int(1, lease).int(2, 1))
                 .await;
-            assert_eq!(repeated(told.only(), 5).collect::<Vec<_>>(), shown);
+            assert_eq!(repeated(reply.only(), 5).collect::<Vec<_>>(), shown);
             let reply = scene.attack(REVOKE, Msg::new().int(1, lease)).await;
             assert_refused(&reply, REVOKE, &prefix, refused);
-            // Renewing is allowed: ids belong to no prefix.
-            let mut beat = scene.attacker.call(KEEP_ALIVE, &[]).await;
-            beat.send(Msg::new().int(1, lease)).await;
-            assert_eq!(pb::int(&beat.next().await.expect("an answer"), &[3]), 3600);
+            // Renewal is permitted: lease ids do not belong to a prefix.
+            let mut keep_alive = scene.attacker.call(KEEP_ALIVE, &[]).await;
+            keep_alive.send(Msg::new().int(1, lease)).await;
+            let response = keep_alive.next().await.expect("a response");
+            assert_eq!(pb::int(&response, &[3]), 3600);
 
-            // However it is named.
+            // The id in other encodings.
             let id = Msg::new().int(1, lease).as_ref().to_vec();
             let own = grant(&scene.attacker, 600).await;
             let own = Msg::new().int(1, own).as_ref().to_vec();
@@ -459,7 +477,7 @@ async fn leases_show_and_end_only_what_is_inside() {
             ] {
                 scene.attack(REVOKE, &message).await;
             }
-            transports(&scene, REVOKE, &id).await;
+            attack_transports(&scene, REVOKE, &id).await;
             for two in [
                 [framed(0, &own), framed(0, &id)],
                 [framed(0, &id), framed(0, &own)],
@@ -467,25 +485,25 @@ async fn leases_show_and_end_only_what_is_inside() {
                 scene.attack_raw(REVOKE, &two.concat(), false, &[]).await;
             }
         }
-        // What has keys inside only, and what has none.
+        // A lease with inside keys only, and one without keys.
         for keys in [&["one", "two"][..], &[]] {
             let lease = grant(&scene.attacker, 600).await;
             for key in keys {
                 put_with_lease(&scene.attacker, key, lease, &[]).await;
             }
-            let there = scene.inside().await;
+            let count_inside = scene.inside().await;
             let reply = scene.attack(REVOKE, Msg::new().int(1, lease)).await;
             assert_eq!(reply.code(), Some(0), "{reply:?}");
-            assert_eq!(scene.inside().await, there - keys.len() as i64);
+            assert_eq!(scene.inside().await, count_inside - keys.len() as i64);
             assert!(time_to_live(&scene.direct, lease).await < 0);
         }
-        // As etcd has it.
+        // An unknown lease has etcd's own error.
         let unknown = Msg::new().int(1, 4711);
-        let told = scene.direct.unary(REVOKE, &unknown, &[]).await;
+        let expected = scene.direct.unary(REVOKE, &unknown, &[]).await;
         let reply = scene.attack(REVOKE, unknown).await;
         assert_eq!(
             (reply.code(), reply.message()),
-            (told.code(), told.message())
+            (expected.code(), expected.message())
         );
         assert_eq!(reply.code(), Some(5));
     })
@@ -494,7 +512,7 @@ async fn leases_show_and_end_only_what_is_inside() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locks_and_elections_stay_inside() {
-    everywhere(|scene| async move {
+    for_each_release(|scene| async move {
         let lease = grant(&scene.attacker, 600).await;
         let names = scene
             .neighbours()
@@ -521,11 +539,13 @@ async fn locks_and_elections_stay_inside() {
                 call.send(request).await;
                 call.half_close();
                 let reply = call.finish().await;
-                // Names of the attacker's own have the mark too: what is to be seen has a value with it.
-                let told = reply.messages.concat();
+                // The attacker's own names contain the secret, too. A revealed value has the secret
+                // before it.
+                let messages = reply.messages.concat();
                 let value = [SECRET, &name].concat();
-                assert!(!told.windows(value.len()).any(|part| part == value) || name.is_empty());
-                scene.assert_untouched(path).await;
+                let reveals = messages.windows(value.len()).any(|part| part == value);
+                assert!(!reveals || name.is_empty());
+                scene.assert_outside_unchanged(path).await;
             }
         }
     })
@@ -533,25 +553,25 @@ async fn locks_and_elections_stay_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn alarms_are_asked_for_and_not_changed() {
-    let scene = Scene::set(versions()[0], "p/", &[]).await;
+async fn alarms_can_be_read_but_not_changed() {
+    let scene = Scene::start(versions()[0], "p/", &[]).await;
     let alarm = CONDITIONAL[0];
     assert_eq!(scene.attack(alarm, Msg::new()).await.code(), Some(0));
-    for acts in [
+    for change in [
         Msg::new().int(1, 1).int(3, 1),
         Msg::new().int(1, 2).int(3, 1),
         Msg::new().int(1, 0).int(1, 1).int(3, 1),
         Msg::new().int(1, 1).int(1, 0).int(3, 1),
     ] {
-        let reply = scene.attack(alarm, acts).await;
+        let reply = scene.attack(alarm, change).await;
         assert_refused(&reply, alarm, "p/", ": only GET is allowed");
     }
-    let asks = framed(0, Msg::new().as_ref());
-    let acts = framed(0, Msg::new().int(1, 1).int(3, 1).as_ref());
+    let get = framed(0, Msg::new().as_ref());
+    let change = framed(0, Msg::new().int(1, 1).int(3, 1).as_ref());
     scene
-        .attack_raw(alarm, &[&asks[..], &acts].concat(), false, &[])
+        .attack_raw(alarm, &[&get[..], &change].concat(), false, &[])
         .await;
-    let told = Client::connect(&scene.cluster.endpoint(0)).await;
-    let told = done(&told, alarm, Msg::new()).await;
-    assert_eq!(repeated(told.only(), 2).count(), 0, "an alarm was raised");
+    let direct = Client::connect(&scene.cluster.endpoint(0)).await;
+    let alarms = call_ok(&direct, alarm, Msg::new()).await;
+    assert_eq!(repeated(alarms.only(), 2).count(), 0, "an alarm was raised");
 }

@@ -1,9 +1,9 @@
-//! Kept answers and watches in a namespace: what is written through the proxy is seen by whoever reads after
-//! it, a watch proves what is hot, and namespaces within each other see each other's keys (R2, R3).
+//! Tests of cached reads and watches in a namespace. A write through the proxy is visible to every
+//! later read, watches back popular entries, and nested namespaces see each other's keys (R2, R3).
 
 use std::time::Duration;
 
-use crate::scene::{DELETE, PUT, RANGE, REVOKE, TXN, WATCH, done, repeated};
+use crate::scene::{DELETE, PUT, RANGE, REVOKE, TXN, WATCH, call_ok, repeated};
 use crate::start;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::{Client, LIMIT};
@@ -13,7 +13,7 @@ use crate::support::proxy_output::{metric, wait_metric};
 use crate::support::release::versions;
 
 const HITS: &str = "etcd_edge_cache_hits_total";
-const COVERS: &str = "etcd_edge_cache_watch_backed_entries";
+const WATCH_BACKED: &str = "etcd_edge_cache_watch_backed_entries";
 
 fn range(key: &str, end: &str) -> Msg {
     let range = Msg::new().bytes(1, key);
@@ -27,33 +27,33 @@ fn put(key: &str, value: &str) -> Msg {
     Msg::new().bytes(1, key).bytes(2, value)
 }
 
-/// Keys and values of a range that any member may answer.
+/// Reads keys and values of a range, serializably.
 async fn read(client: &Client, key: &str, end: &str) -> Vec<String> {
-    let reply = done(client, RANGE, range(key, end).int(7, 1)).await;
+    let reply = call_ok(client, RANGE, range(key, end).int(7, 1)).await;
     kvs(reply.only())
 }
 
-/// The same as etcd has it now.
+/// Reads keys and values of a range, linearizably.
 async fn read_now(client: &Client, key: &str, end: &str) -> Vec<String> {
-    kvs(done(client, RANGE, range(key, end)).await.only())
+    kvs(call_ok(client, RANGE, range(key, end)).await.only())
 }
 
-fn kvs(answer: &[u8]) -> Vec<String> {
+fn kvs(response: &[u8]) -> Vec<String> {
     let text = |kv: &[u8], field| String::from_utf8_lossy(&pb::bytes(kv, &[field])).into_owned();
     let kv = |kv: Vec<u8>| format!("{}={}", text(&kv, 1), text(&kv, 5));
-    repeated(answer, 2).map(kv).collect()
+    repeated(response, 2).map(kv).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_kept_answer_is_dropped_before_its_writer_is_told() {
+async fn cached_read_is_dropped_before_the_writer_gets_its_response() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
-        // So long that only a write drops it.
+        // The age limit is so long that only a write drops an entry.
         let proxy = start(&cluster, "p/", &["--cache-max-age=1h"]);
         let direct = Client::connect(&cluster.endpoint(0)).await;
         let writer = Client::connect(proxy.address()).await;
         let lease = grant(&writer, 600).await;
-        let questions = [("a/1", ""), ("a/", "a0"), ("a/2", "\0"), ("\0", "\0")];
+        let ranges = [("a/1", ""), ("a/", "a0"), ("a/2", "\0"), ("\0", "\0")];
         let op = |number, op: Msg| Msg::new().msg(2, Msg::new().msg(number, op));
         let nested = Msg::new().msg(2, Msg::new().msg(4, op(2, put("a/2", "nested"))));
         let writes = [
@@ -70,58 +70,61 @@ async fn a_kept_answer_is_dropped_before_its_writer_is_told() {
         ];
         for (path, write) in writes {
             for _ in 0..2 {
-                for (key, end) in questions {
+                for (key, end) in ranges {
                     read(&writer, key, end).await;
                 }
             }
-            done(&writer, path, &write).await;
-            // On a connection that has been shown nothing.
+            call_ok(&writer, path, &write).await;
+            // A new connection has no floor.
             let reader = Client::connect(proxy.address()).await;
-            for (key, end) in questions {
-                let end_there = match end {
+            for (key, end) in ranges {
+                let stored_end = match end {
                     "" => String::new(),
                     "\0" => "p0".to_owned(),
                     end => format!("p/{end}"),
                 };
-                let there = read_now(&direct, &format!("p/{key}"), &end_there).await;
-                let there: Vec<_> = there.iter().map(|kv| kv["p/".len()..].to_owned()).collect();
-                let given = read(&reader, key, end).await;
+                let stored = read_now(&direct, &format!("p/{key}"), &stored_end).await;
+                let stored: Vec<_> = stored
+                    .iter()
+                    .map(|kv| kv["p/".len()..].to_owned())
+                    .collect();
+                let cached = read(&reader, key, end).await;
                 assert_eq!(
-                    given, there,
+                    cached, stored,
                     "{version}: {key:?} {end:?} after {path} {write:?}"
                 );
             }
         }
-        assert!(metric(proxy.address(), HITS) >= 4.0, "nothing was kept");
+        assert!(metric(proxy.address(), HITS) >= 4.0, "nothing was cached");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_proves_what_is_hot() {
+async fn popular_read_becomes_watch_backed() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
         let proxy = start(&cluster, "p/", &[]);
         let direct = Client::connect(&cluster.endpoint(0)).await;
-        done(&direct, PUT, put("p/hot/k", "first")).await;
-        done(&direct, PUT, put("hot/k", "outside")).await;
+        call_ok(&direct, PUT, put("p/hot/k", "first")).await;
+        call_ok(&direct, PUT, put("hot/k", "outside")).await;
         let client = Client::connect(proxy.address()).await;
-        let hot = async || {
+        let read_hot = async || {
             read(&client, "hot/", "hot0").await;
             tokio::time::sleep(Duration::from_millis(1)).await;
         };
         let until = tokio::time::Instant::now() + LIMIT;
-        while metric(proxy.address(), COVERS) != 1.0 {
+        while metric(proxy.address(), WATCH_BACKED) != 1.0 {
             assert!(
                 tokio::time::Instant::now() < until,
-                "{version}: never covered"
+                "{version}: no watch-backed entry"
             );
-            hot().await;
+            read_hot().await;
         }
         let written = "etcd_edge_cache_rejected_total{reason=\"written\"}";
         let before = metric(proxy.address(), written);
         for n in 0..20 {
-            done(&direct, PUT, put("hot/k", "outside")).await;
-            done(&direct, PUT, put("p/hot/k", &n.to_string())).await;
+            call_ok(&direct, PUT, put("hot/k", "outside")).await;
+            call_ok(&direct, PUT, put("p/hot/k", &n.to_string())).await;
             let want = [format!("hot/k={n}")];
             while read(&client, "hot/", "hot0").await != want {}
         }
@@ -130,7 +133,7 @@ async fn a_watch_proves_what_is_hot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn namespaces_within_each_other_see_each_others_keys() {
+async fn nested_namespaces_see_each_others_keys() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
         let (outer, inner) = (start(&cluster, "a/", &[]), start(&cluster, "a/b/", &[]));
@@ -143,8 +146,8 @@ async fn namespaces_within_each_other_see_each_others_keys() {
             call.next().await.expect("created");
             call
         };
-        let (mut outer_told, mut inner_told) = (watch(&outside).await, watch(&inside).await);
-        // What begins like the other's prefix is a key as any other.
+        let (mut outer_watch, mut inner_watch) = (watch(&outside).await, watch(&inside).await);
+        // A key that begins like the other prefix is a normal key.
         let writes = [
             (&inside, "k", "a/b/k"),
             (&outside, "b/k", "a/b/k"),
@@ -157,13 +160,13 @@ async fn namespaces_within_each_other_see_each_others_keys() {
             (&direct, "a/b/", "a/b/"),
             (&outside, "b/", "a/b/"),
         ];
-        for (n, (client, typed, stored)) in writes.into_iter().enumerate() {
+        for (n, (client, key, stored)) in writes.into_iter().enumerate() {
             let value = n.to_string();
-            // Both keep what was before.
+            // Both proxies cache the previous content.
             for reader in [&outside, &inside] {
                 read(reader, "\0", "\0").await;
             }
-            done(client, PUT, put(typed, &value)).await;
+            call_ok(client, PUT, put(key, &value)).await;
             let now = read_now(&direct, stored, "").await;
             assert_eq!(now, [format!("{stored}={value}")]);
             let all = read_now(&direct, "\0", "\0").await;
@@ -179,14 +182,14 @@ async fn namespaces_within_each_other_see_each_others_keys() {
                     "{version} {n}"
                 );
             }
-            // The other's writes are seen within the bound of what is kept.
+            // The write of the other proxy becomes visible within the age limit.
             tokio::time::sleep(etcd_edge::limits::CACHE_MAX_AGE).await;
             for (client, prefix) in [(&outside, "a/"), (&inside, "a/b/")] {
                 assert_eq!(read(client, "\0", "\0").await, of(prefix), "{version} {n}");
             }
         }
-        let mut told = [(&mut outer_told, "a/"), (&mut inner_told, "a/b/")];
-        for (call, prefix) in &mut told {
+        let mut watches = [(&mut outer_watch, "a/"), (&mut inner_watch, "a/b/")];
+        for (call, prefix) in &mut watches {
             let inside = writes.iter().enumerate();
             let mut want = inside.filter_map(|(n, (_, _, stored))| {
                 let key = stored.strip_prefix(*prefix).filter(|key| !key.is_empty())?;

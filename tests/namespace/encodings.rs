@@ -1,9 +1,10 @@
-//! Requests as no client library writes them: whatever two parsers could read in two ways (N3).
+//! Requests in encodings that no client library produces: two parsers might read them differently
+//! (N3).
 
 use crate::scene::{SECRET, Scene};
 use crate::support::pb::Msg;
 
-/// A message of raw bytes.
+/// Concatenates raw bytes to a message.
 fn raw(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
 }
@@ -14,13 +15,13 @@ fn field(tag: u8, value: &[u8]) -> Vec<u8> {
     [&[tag, len], value].concat()
 }
 
-/// Messages of `key = 1, range_end = 2`, legal and not, that reach for what is outside.
+/// Returns messages with `key = 1, range_end = 2`, valid and invalid, that try to reach outside.
 pub(crate) fn ranges(scene: &Scene) -> Vec<Vec<u8>> {
     let key = |key: &[u8]| field(0x0a, key);
     let end = |end: &[u8]| field(0x12, end);
     let (a, secret) = (key(b"a"), key(SECRET));
     let mut all = vec![
-        // Well-formed, as wide as can be.
+        // Well-formed, as wide as possible.
         raw(&[&a, &end(b"\0")]),
         raw(&[&key(b"\0"), &end(b"\0")]),
         raw(&[&key(b"\0"), &end(b"\xff\xff\xff\xff\xff\xff")]),
@@ -28,7 +29,7 @@ pub(crate) fn ranges(scene: &Scene) -> Vec<Vec<u8>> {
         raw(&[&secret, &end(b"\0")]),
         raw(&[&a, &end(b"\0\0")]),
         secret.clone(),
-        // The empty key and the empty end, there and not.
+        // The empty key and the empty end, present and absent.
         Vec::new(),
         key(b""),
         end(b"\0"),
@@ -44,7 +45,7 @@ pub(crate) fn ranges(scene: &Scene) -> Vec<Vec<u8>> {
         raw(&[&secret, &a, &end(b"\0"), &end(b"b")]),
         raw(&[&secret, &end(b"\0"), &key(b"")]),
         raw(&[&key(b""), &end(b"b"), &secret, &end(b"\0")]),
-        // Other layouts: a number, eight bytes, four bytes, a group.
+        // Other wire types: a number, eight bytes, four bytes, a group.
         raw(&[&a, b"\x08\x01", &end(b"\0")]),
         raw(&[b"\x09SECRETaa", &end(b"\0")]),
         raw(&[&a, b"\x0dSECR", &end(b"\0")]),
@@ -55,23 +56,24 @@ pub(crate) fn ranges(scene: &Scene) -> Vec<Vec<u8>> {
         raw(&[&a, b"\x1b", &end(b"\0"), b"\x1c"]),
         raw(&[&a, b"\x0f"]),
         raw(&[&a, b"\x0e"]),
-        // Long varints, in the tag and in the length.
+        // Overlong varints, in the tag and in the length.
         raw(&[b"\x8a\x00\x81\x00a", b"\x92\x00\x81\x00\0"]),
         raw(&[b"\x8a\x80\x80\x80\x80\x00\x06SECRET", &end(b"\0")]),
         raw(&[b"\x8a\x80\x80\x80\x80\x80\x80\x80\x80\x00\x06SECRET"]),
         raw(&[&a, b"\x92\x80\x80\x80\x80\x80\x80\x80\x80\x80\x00\x01\0"]),
         raw(&[b"\x0a\x86\x80\x80\x80\x80\x80\x80\x80\x80\x00SECRET"]),
-        // Numbers beyond those of fields, which are 1 and 2 to who cuts them; the number 0.
+        // Field numbers beyond the valid range, which a truncating parser reads as 1 and 2, and the
+        // number 0.
         raw(&[&a, b"\x8a\x80\x80\x80\x80\x01\x06SECRET"]),
         raw(&[&a, b"\x92\x80\x80\x80\x80\x01\x01\0"]),
         raw(&[&a, b"\x02\x06SECRET"]),
-        // Lengths beyond the end, and one below zero.
+        // Lengths beyond the end, and a negative one.
         raw(&[&a, b"\x12\x02\0"]),
         raw(&[&a, b"\x12\xff\xff\xff\xff\x0f\0"]),
         raw(&[&a, b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0"]),
         raw(&[&a, b"\x12"]),
         raw(&[&a, b"\x92"]),
-        // Fields nobody knows.
+        // Unknown fields.
         raw(&[&a, &field(0x7a, &raw(&[&secret, &end(b"\0")]))]),
     ];
     for neighbour in scene.neighbours() {
@@ -82,10 +84,10 @@ pub(crate) fn ranges(scene: &Scene) -> Vec<Vec<u8>> {
     all
 }
 
-/// The same as a comparison: `key = 3, range_end = 64`.
+/// Returns the same messages as compares: `key = 3, range_end = 64`.
 pub(crate) fn compares(scene: &Scene) -> Vec<Vec<u8>> {
     let renumbered = |range: Vec<u8>| {
-        // That the value is equal, whatever else of the kind is there.
+        // Equality of the value, which also follows the other fields of the same kind.
         let equal = [0x08, 0, 0x10, 3];
         let mut compare = equal.to_vec();
         let mut rest = &range[..];
@@ -107,7 +109,7 @@ pub(crate) fn compares(scene: &Scene) -> Vec<Vec<u8>> {
     ranges(scene).into_iter().map(renumbered).collect()
 }
 
-/// Transactions around messages of a kind of operation, at several depths, and with two in one.
+/// Returns transactions around an operation of one type, at several depths, and with two in one.
 pub(crate) fn txns(op: u8, inner: &[u8]) -> Vec<Vec<u8>> {
     let msg = |tag: u8, value: &[u8]| {
         Msg::new()
@@ -129,7 +131,7 @@ pub(crate) fn txns(op: u8, inner: &[u8]) -> Vec<Vec<u8>> {
         msg(0x12, &raw(&[&one, &put])),
         msg(0x12, &raw(&[&one, &one])),
         msg(0x12, &raw(&[&msg(0x22, &then), &msg(0x22, &then)])),
-        // The operation ends before what is in it does.
+        // The length of the operation ends within its content.
         [
             &[0x12, u8::try_from(one.len() % 100).expect("short") / 2],
             &one[..],

@@ -1,4 +1,5 @@
-//! A store with secrets outside of a namespace, and an attacker inside.
+//! Test scene of the namespace tests: a store with secrets outside a namespace, and an attacker
+//! inside it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -17,27 +18,30 @@ pub(crate) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub(crate) const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 pub(crate) const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
-/// In every value outside, and in every key but the one that is the prefix: no answer may hold it.
+/// Marker in every value outside, and in every key outside except the prefix itself. No response
+/// may contain it.
 pub(crate) const SECRET: &[u8] = b"SECRET";
 
-/// What inside is under each key.
+/// Value of the keys inside.
 pub(crate) const INSIDE: &[u8] = b"inside";
 
-/// See the module.
+/// A store with secrets outside the namespace, a proxy, and clients.
 pub(crate) struct Scene {
     pub(crate) cluster: Cluster,
     pub(crate) proxy: Proxy,
-    /// Past the proxy.
+    /// Client of etcd itself.
     pub(crate) direct: Client,
     pub(crate) attacker: Client,
     pub(crate) prefix: Vec<u8>,
-    /// Of a key outside; of one outside and one inside; of the key that is the prefix.
+    /// Leases of a key outside, of one key outside and one inside, and of the key that equals the
+    /// prefix.
     pub(crate) leases: [i64; 3],
-    planted: (Vec<Vec<u8>>, Vec<Vec<u8>>),
+    /// Key-values and lease keys outside, as written at the start.
+    secrets: (Vec<Vec<u8>>, Vec<Vec<u8>>),
 }
 
 impl Scene {
-    pub(crate) async fn set(version: &str, prefix: &str, flags: &[&str]) -> Scene {
+    pub(crate) async fn start(version: &str, prefix: &str, flags: &[&str]) -> Scene {
         let cluster = Cluster::start(version, 1);
         let proxy = start(&cluster, prefix, flags);
         let direct = Client::connect(&cluster.endpoint(0)).await;
@@ -53,23 +57,23 @@ impl Scene {
             attacker,
             prefix: prefix.as_bytes().to_vec(),
             leases,
-            planted: (Vec::new(), Vec::new()),
+            secrets: (Vec::new(), Vec::new()),
         };
         for key in scene.neighbours() {
-            scene.plant(&key, 0).await;
+            scene.put_secret(&key, 0).await;
         }
         let [outside, mixed, prefix] = scene.leases;
-        scene.plant(b"leased SECRET", outside).await;
-        scene.plant(b"mixed SECRET", mixed).await;
-        scene.plant(&scene.prefix.clone(), prefix).await;
+        scene.put_secret(b"leased SECRET", outside).await;
+        scene.put_secret(b"mixed SECRET", mixed).await;
+        scene.put_secret(&scene.prefix.clone(), prefix).await;
         let own = [&scene.prefix[..], b"mixed"].concat();
         let put = Msg::new().bytes(1, own).bytes(2, INSIDE).int(3, mixed);
-        done(&scene.direct, PUT, put).await;
-        scene.planted = scene.outside().await;
+        call_ok(&scene.direct, PUT, put).await;
+        scene.secrets = scene.outside().await;
         scene
     }
 
-    /// Keys before, after and around the namespace, with the mark in them.
+    /// Returns keys before, after and around the namespace, all with the marker.
     pub(crate) fn neighbours(&self) -> Vec<Vec<u8>> {
         let (last, front) = self.prefix.split_last().expect("not empty");
         let with = |last: u8, rest: &[u8]| [front, &[last], rest, SECRET].concat();
@@ -85,23 +89,24 @@ impl Scene {
         ]
     }
 
-    async fn plant(&self, key: &[u8], lease: i64) {
+    async fn put_secret(&self, key: &[u8], lease: i64) {
         let put = Msg::new()
             .bytes(1, key)
             .bytes(2, [SECRET, key].concat())
             .int(3, lease);
-        done(&self.direct, PUT, put).await;
+        call_ok(&self.direct, PUT, put).await;
     }
 
-    /// Something for ranges to find.
-    pub(crate) async fn furnish(&self) {
+    /// Writes keys inside, for ranges to find.
+    pub(crate) async fn put_inside_keys(&self) {
         for key in ["\0", "a", "b", "z", "\u{ff}"] {
             let put = Msg::new().bytes(1, key).bytes(2, INSIDE);
-            done(&self.attacker, PUT, put).await;
+            call_ok(&self.attacker, PUT, put).await;
         }
     }
 
-    /// All that is outside as etcd has it: keys with all their fields, and the leases.
+    /// Reads everything outside from etcd: key-values with all their fields, and the keys of the
+    /// leases.
     async fn outside(&self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let all = Msg::new().bytes(1, b"\0").bytes(2, b"\0");
         let all = self.direct.unary(RANGE, all, &[]).await;
@@ -109,12 +114,12 @@ impl Scene {
         let outside = outside.collect();
         let mut leases = Vec::new();
         for lease in self.leases {
-            let ask = Msg::new().int(1, lease).int(2, 1);
-            let reply = self.direct.unary(TIME_TO_LIVE, ask, &[]).await;
+            let request = Msg::new().int(1, lease).int(2, 1);
+            let reply = self.direct.unary(TIME_TO_LIVE, request, &[]).await;
             let mut keys: Vec<_> = repeated(reply.only(), 5).collect();
             keys.retain(|key| !self.is_inside(key));
             leases.append(&mut keys);
-            assert!(pb::int(reply.only(), &[3]) > 0, "a lease is gone");
+            assert!(pb::int(reply.only(), &[3]) > 0, "a lease was revoked");
         }
         (outside, leases)
     }
@@ -123,7 +128,7 @@ impl Scene {
         key.starts_with(&self.prefix) && key.len() > self.prefix.len()
     }
 
-    /// How many keys are inside.
+    /// Returns the number of keys inside.
     pub(crate) async fn inside(&self) -> i64 {
         let first = [&self.prefix[..], b"\0"].concat();
         let mut end = self.prefix.clone();
@@ -132,44 +137,48 @@ impl Scene {
         pb::int(self.direct.unary(RANGE, count, &[]).await.only(), &[4])
     }
 
-    /// Outside nothing has changed.
+    /// Checks that nothing outside has changed.
     #[track_caller]
-    pub(crate) fn assert_untouched<'a>(&'a self, by: &'a str) -> impl Future<Output = ()> + 'a {
+    pub(crate) fn assert_outside_unchanged<'a>(
+        &'a self,
+        by: &'a str,
+    ) -> impl Future<Output = ()> + 'a {
         let caller = std::panic::Location::caller();
         async move {
             let now = self.outside().await;
             assert!(
-                now == self.planted,
-                "{caller}: {by} changed what is outside:\n{now:?}\nfrom\n{:?}",
-                self.planted
+                now == self.secrets,
+                "{caller}: {by} changed keys outside:\n{now:?}\nfrom\n{:?}",
+                self.secrets
             );
         }
     }
 
-    /// Whether something that was told has a secret in it.
+    /// Checks that a reply contains no secret.
     #[track_caller]
-    pub(crate) fn assert_secret(&self, by: &str, told: &Reply) {
-        let texts = told.headers.iter().chain(&told.trailers);
+    pub(crate) fn assert_no_secret(&self, by: &str, reply: &Reply) {
+        let texts = reply.headers.iter().chain(&reply.trailers);
         let texts = texts.flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
-        let messages = told.messages.iter().map(|message| &message[..]);
-        for told in texts.chain(messages) {
-            assert!(!holds_secret(told), "{by} tells a secret: {told:?}");
+        let messages = reply.messages.iter().map(|message| &message[..]);
+        for part in texts.chain(messages) {
+            assert!(!contains_secret(part), "{by} reveals a secret: {part:?}");
         }
     }
 
-    /// One call from inside, checked.
+    /// Sends one call from inside, and checks its effects.
     pub(crate) async fn attack(&self, path: &str, request: impl AsRef<[u8]>) -> Reply {
         let mut call = self.attacker.call(path, &[]).await;
         call.send(request.as_ref()).await;
         call.half_close();
         let reply = call.finish().await;
         let by = format!("{path} {:?}", Bytes::copy_from_slice(request.as_ref()));
-        self.assert_secret(&by, &reply);
-        self.assert_untouched(&by).await;
+        self.assert_no_secret(&by, &reply);
+        self.assert_outside_unchanged(&by).await;
         reply
     }
 
-    /// One call from inside whose bytes are written as they are, each in a frame of its own where `bytewise`.
+    /// Sends one call from inside with raw bytes, and checks its effects. With `bytewise`, each
+    /// byte has its own frame.
     pub(crate) async fn attack_raw(
         &self,
         path: &str,
@@ -189,25 +198,25 @@ impl Scene {
         let reply = call.finish().await;
         let shown = &framed[..framed.len().min(200)];
         let by = format!("{path} {metadata:?} {:?}", Bytes::copy_from_slice(shown));
-        self.assert_secret(&by, &reply);
-        self.assert_untouched(&by).await;
+        self.assert_no_secret(&by, &reply);
+        self.assert_outside_unchanged(&by).await;
         reply
     }
 }
 
-/// Whether there is a secret in this.
-pub(crate) fn holds_secret(bytes: &[u8]) -> bool {
+/// Reports whether bytes contain a secret.
+pub(crate) fn contains_secret(bytes: &[u8]) -> bool {
     bytes.windows(SECRET.len()).any(|part| part == SECRET)
 }
 
-/// A call that must succeed.
-pub(crate) async fn done(client: &Client, path: &str, request: impl AsRef<[u8]>) -> Reply {
+/// Sends a call that must succeed.
+pub(crate) async fn call_ok(client: &Client, path: &str, request: impl AsRef<[u8]>) -> Reply {
     let reply = client.unary(path, request, &[]).await;
     assert_eq!(reply.code(), Some(0), "{path}: {reply:?}");
     reply
 }
 
-/// All occurrences of a field of bytes.
+/// Returns all occurrences of a bytes field.
 pub(crate) fn repeated(message: &[u8], number: u32) -> impl Iterator<Item = Vec<u8>> + use<> {
     let all = pb::fields(message).into_iter();
     all.filter_map(move |(field, value)| match value {
@@ -216,7 +225,7 @@ pub(crate) fn repeated(message: &[u8], number: u32) -> impl Iterator<Item = Vec<
     })
 }
 
-/// A message with its head, whose first byte says whether it is compressed.
+/// Returns a message with its gRPC head. The first byte flags compression.
 pub(crate) fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let mut frame = BytesMut::with_capacity(5 + message.len());
     frame.put_u8(flag);
@@ -225,8 +234,9 @@ pub(crate) fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     frame.to_vec()
 }
 
-/// The refusal of a method in words, as it is on the wire.
-pub(crate) fn assert_refused(reply: &Reply, path: &str, prefix: &str, why: &str) {
+/// Checks that a method is refused because of the namespace, with `detail` at the end of the
+/// message.
+pub(crate) fn assert_refused(reply: &Reply, path: &str, prefix: &str, detail: &str) {
     assert_eq!(reply.code(), Some(7), "{path}: {reply:?}");
     let prefix = prefix.as_bytes().escape_ascii();
     let text = format!("etcd-edge: {path} is not allowed in namespace \"{prefix}\"{detail}");

@@ -1,4 +1,4 @@
-//! The commands of etcd's documentation of a proxy's namespace, with other ports.
+//! Test of the commands in etcd's documentation of namespaces, with other ports.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::support::cluster::{Cluster, stdout_of};
 use crate::support::proxy::Proxy;
 use crate::support::release::{binary, versions};
 
-/// `put` and `get` as the documentation types them.
+/// Runs `put` or `get` as in the documentation.
 fn etcdctl(etcdctl: &Path, line: &str) -> String {
     let mut command = Command::new(etcdctl);
     command
@@ -17,7 +17,7 @@ fn etcdctl(etcdctl: &Path, line: &str) -> String {
 }
 
 #[test]
-fn the_commands_of_etcds_documentation_work_as_written() {
+fn commands_of_etcds_documentation_work_unchanged() {
     for version in versions() {
         let cluster = Cluster::start(version, 1);
         let proxy = Proxy::start_with(&[
@@ -25,15 +25,15 @@ fn the_commands_of_etcds_documentation_work_as_written() {
             "--namespace=my-prefix/".to_owned(),
         ]);
         let ctl = binary(version, "etcdctl");
-        let (there, here) = (port(&cluster.endpoint(0)), port(proxy.address()));
+        let (etcd_port, proxy_port) = (port(&cluster.endpoint(0)), port(proxy.address()));
         let run =
             |port: &str, line: &str| etcdctl(&ctl, &format!("--endpoints=localhost:{port} {line}"));
-        assert_eq!(run(&here, "put my-key abc"), "OK\n", "{version}");
-        assert_eq!(run(&here, "get my-key"), "my-key\nabc\n", "{version}");
+        assert_eq!(run(&proxy_port, "put my-key abc"), "OK\n", "{version}");
+        assert_eq!(run(&proxy_port, "get my-key"), "my-key\nabc\n", "{version}");
         let stored = "my-prefix/my-key\nabc\n";
-        assert_eq!(run(&there, "get my-prefix/my-key"), stored, "{version}");
-        assert_eq!(run(&there, "get my-key"), "", "{version}");
-        assert_eq!(run(&here, "get my-prefix/my-key"), "", "{version}");
+        assert_eq!(run(&etcd_port, "get my-prefix/my-key"), stored, "{version}");
+        assert_eq!(run(&etcd_port, "get my-key"), "", "{version}");
+        assert_eq!(run(&proxy_port, "get my-prefix/my-key"), "", "{version}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The real Go client (`tests/go/namespace_test.go`) through the proxy, and with Go's own wrapper for a
-//! prefix in front of another store: all answers, events and stores are the same.
+//! Tests with the real Go client (`tests/go/namespace_test.go`), through the proxy and with Go's
+//! own namespace wrapper in front of another store. All responses, events and stores are equal.
 
 use std::process::Command;
 
@@ -16,12 +16,12 @@ const TESTS: [&str; 5] = [
     "TestNamespaceConcurrency",
 ];
 
-fn is_as_with_gos_wrapper(version: &str) {
+fn compare_with_go_wrapper(version: &str) {
     let these = stores()
         .into_iter()
         .filter(|(release, _)| *release == version);
     for (prefix, test) in these.flat_map(|(_, prefix)| TESTS.map(|test| (prefix, test))) {
-        // Stores of the same history have the same revisions.
+        // Stores with the same history have the same revisions.
         let (one, other) = (Cluster::start(version, 1), Cluster::start(version, 1));
         let proxy = start(&one, prefix, &[]);
         let run = Command::new(go::client())
@@ -33,27 +33,27 @@ fn is_as_with_gos_wrapper(version: &str) {
             .env("ETCD_NAMESPACE", prefix)
             .output()
             .expect("the test program starts");
-        let said = String::from_utf8_lossy(&run.stdout);
+        let output = String::from_utf8_lossy(&run.stdout);
         assert!(
-            run.status.success() && said.contains(&format!("--- PASS: {test}")),
-            "{}\n{test} fails at etcd {version} in the namespace {prefix}:\n{said}",
+            run.status.success() && output.contains(&format!("--- PASS: {test}")),
+            "{}\n{test} fails at etcd {version} in the namespace {prefix}:\n{output}",
             proxy.process.log()
         );
-        println!("etcd {version}:\n{said}");
+        println!("etcd {version}:\n{output}");
     }
 }
 
 #[test]
-fn the_go_client_is_told_the_same_as_by_its_own_wrapper_at_3_7() {
-    is_as_with_gos_wrapper(versions()[0]);
+fn go_client_gets_the_same_as_with_its_own_wrapper_at_3_7() {
+    compare_with_go_wrapper(versions()[0]);
 }
 
 #[test]
-fn the_go_client_is_told_the_same_as_by_its_own_wrapper_at_3_6() {
-    is_as_with_gos_wrapper(versions()[1]);
+fn go_client_gets_the_same_as_with_its_own_wrapper_at_3_6() {
+    compare_with_go_wrapper(versions()[1]);
 }
 
 #[test]
-fn the_go_client_is_told_the_same_as_by_its_own_wrapper_at_3_5() {
-    is_as_with_gos_wrapper(versions()[2]);
+fn go_client_gets_the_same_as_with_its_own_wrapper_at_3_5() {
+    compare_with_go_wrapper(versions()[2]);
 }

@@ -1,6 +1,7 @@
-//! Where Go's proxy with a namespace does otherwise, as `docs/namespace.md` lists it.
+//! Test of the documented differences from Go's proxy with a namespace
+//! (`docs/features/namespace.md`).
 
-use crate::scene::{PUT, RANGE, REVOKE, TIME_TO_LIVE, TXN, WATCH, done, repeated};
+use crate::scene::{PUT, RANGE, REVOKE, TIME_TO_LIVE, TXN, WATCH, call_ok, repeated};
 use crate::start;
 use crate::support::cluster::Cluster;
 use crate::support::grpc::Client;
@@ -10,26 +11,26 @@ use crate::support::ports;
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
 
-/// What a proxy of the namespace `p/` does.
+/// Behaviour of a proxy with the namespace `p/`.
 #[derive(Debug, PartialEq, Eq)]
-struct Ways {
+struct Behaviour {
     snapshot: Option<u32>,
     compact: Option<u32>,
     range_stream: Option<u32>,
-    /// The key of a lock at etcd.
+    /// Key of a lock at etcd.
     lock: String,
-    /// An empty key in a transaction.
+    /// Status of a transaction with an empty key.
     empty: Option<u32>,
-    /// The key that equals the prefix is there after that.
+    /// Whether that transaction wrote the key that equals the prefix.
     wrote_prefix: bool,
-    /// Keys of its lease.
+    /// Keys of a lease, as a client sees them.
     shown: Vec<String>,
     revoke: Option<u32>,
-    /// The key in the first event of a watch of the empty one, after that of the prefix and `p/\0` were put.
+    /// Key in the first event of a watch on the empty key, after puts of the prefix and of `p/\0`.
     watched: String,
 }
 
-async fn ways(cluster: &Cluster, proxy: &Proxy) -> Ways {
+async fn observe(cluster: &Cluster, proxy: &Proxy) -> Behaviour {
     let client = Client::connect(proxy.address()).await;
     let direct = Client::connect(&cluster.endpoint(0)).await;
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -38,37 +39,37 @@ async fn ways(cluster: &Cluster, proxy: &Proxy) -> Ways {
 
     let lease = grant(&direct, 600).await;
     let lock = Msg::new().bytes(1, "lock").int(2, lease);
-    done(&client, "/v3lockpb.Lock/Lock", lock).await;
+    call_ok(&client, "/v3lockpb.Lock/Lock", lock).await;
     let keys = Msg::new().int(1, lease).int(2, 1);
-    let lock = done(&direct, TIME_TO_LIVE, keys).await;
-    let lock = repeated(lock.only(), 5).next().expect("its key");
+    let lock = call_ok(&direct, TIME_TO_LIVE, keys).await;
+    let lock = repeated(lock.only(), 5).next().expect("a key");
     let lock = text(lock).replace(&format!("{lease:x}"), "LEASE");
 
     let empty = Msg::new().msg(2, Msg::new().msg(2, put("", 0)));
     let empty = code(TXN, empty).await;
-    let prefix = done(&direct, RANGE, Msg::new().bytes(1, "p/")).await;
+    let prefix = call_ok(&direct, RANGE, Msg::new().bytes(1, "p/")).await;
     let wrote_prefix = pb::int(prefix.only(), &[4]) == 1;
 
     let lease = grant(&direct, 600).await;
-    done(&direct, PUT, put("p/", lease)).await;
-    done(&direct, PUT, put("outside", lease)).await;
+    call_ok(&direct, PUT, put("p/", lease)).await;
+    call_ok(&direct, PUT, put("outside", lease)).await;
     let keys = Msg::new().int(1, lease).int(2, 1);
-    let shown = done(&client, TIME_TO_LIVE, keys).await;
+    let shown = call_ok(&client, TIME_TO_LIVE, keys).await;
     let shown = repeated(shown.only(), 5).map(text).collect();
     let revoke = code(REVOKE, Msg::new().int(1, lease)).await;
 
     let mut watch = client.call(WATCH, &[]).await;
     watch.send(Msg::new().msg(1, Msg::new().bytes(1, ""))).await;
     watch.next().await.expect("created");
-    done(&direct, PUT, put("p/", 0)).await;
-    done(&direct, PUT, put("p/\0", 0)).await;
+    call_ok(&direct, PUT, put("p/", 0)).await;
+    call_ok(&direct, PUT, put("p/\0", 0)).await;
     let watched = loop {
         let message = watch.next().await.expect("an event");
         if let Some(event) = repeated(&message, 11).next() {
             break text(pb::bytes(&event, &[2, 1]));
         }
     };
-    Ways {
+    Behaviour {
         snapshot: code("/etcdserverpb.Maintenance/Snapshot", Msg::new()).await,
         compact: code("/etcdserverpb.KV/Compact", Msg::new().int(1, 2)).await,
         range_stream: code("/etcdserverpb.KV/RangeStream", Msg::new().bytes(1, "a")).await,
@@ -82,7 +83,7 @@ async fn ways(cluster: &Cluster, proxy: &Proxy) -> Ways {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gos_proxy_does_otherwise() {
+async fn documented_differences_from_gos_proxy_exist() {
     let cluster = Cluster::start(NEWEST, 1);
     let address = format!("127.0.0.1:{}", ports::take());
     let flags = [
@@ -90,13 +91,13 @@ async fn gos_proxy_does_otherwise() {
         format!("--advertise-client-url={address}"),
     ];
     let go = Proxy::start_go_at(&cluster, address, &flags);
-    let go = ways(&cluster, &go).await;
+    let go = observe(&cluster, &go).await;
     let cluster = Cluster::start(NEWEST, 1);
-    let edge = ways(&cluster, &start(&cluster, "p/", &[])).await;
+    let edge = observe(&cluster, &start(&cluster, "p/", &[])).await;
     let refused = Some(7);
     assert_eq!(
         edge,
-        Ways {
+        Behaviour {
             snapshot: refused,
             compact: refused,
             range_stream: Some(0),
@@ -110,7 +111,7 @@ async fn gos_proxy_does_otherwise() {
     );
     assert_eq!(
         go,
-        Ways {
+        Behaviour {
             snapshot: Some(0),
             compact: Some(0),
             range_stream: Some(12),

@@ -1,10 +1,11 @@
-//! Ways in beside the methods: other paths, JSON, the proxy's own pages; and what an operator opens (N1).
+//! Tests of other entry points to a namespace: unusual paths, JSON, the proxy's pages, and methods
+//! that the operator has allowed (N1).
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::scene::{RANGE, SECRET, Scene, WATCH, assert_refused, framed, holds_secret};
+use crate::scene::{RANGE, SECRET, Scene, WATCH, assert_refused, contains_secret, framed};
 use crate::start;
 use crate::support::cluster::stdout_of;
 use crate::support::grpc::Client;
@@ -13,13 +14,13 @@ use crate::support::http;
 use crate::support::pb::Msg;
 use crate::support::release::versions;
 
-/// Long enough for an answer that is not to come.
+/// Time in which a response would have arrived.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_that_is_not_quite_a_methods_is_refused() {
+async fn path_that_differs_from_a_method_is_refused() {
     for version in versions() {
-        let scene = Scene::set(version, "p/", &[]).await;
+        let scene = Scene::start(version, "p/", &[]).await;
         let all = Msg::new().bytes(1, "\0").bytes(2, "\0");
         for path in [
             "/etcdserverpb.KV/Rangf",
@@ -37,20 +38,21 @@ async fn a_path_that_is_not_quite_a_methods_is_refused() {
             "/v3/kv/range",
             "/v3/maintenance/snapshot",
             "/",
-            "/etcdserverpb.Made/Up",
+            "/etcdserverpb.Unknown/Method",
         ] {
             let reply = scene.attack(path, &all).await;
             assert_refused(&reply, path, "p/", "");
         }
-        // It is the method's to the proxy, so it is translated, and etcd knows no such one.
+        // The proxy takes this path for the method and translates the request. etcd does not know
+        // the path.
         let reply = scene.attack(&format!("{RANGE}?x=1"), &all).await;
         assert_ne!(reply.code(), Some(0), "{reply:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_that_no_library_writes_is_refused() {
-    let scene = Scene::set(versions()[0], "p/", &[]).await;
+async fn path_that_no_library_sends_is_refused() {
+    let scene = Scene::start(versions()[0], "p/", &[]).await;
     let all = Msg::new().bytes(1, "\0").bytes(2, "\0");
     let body = framed(0, all.as_ref());
     for path in [
@@ -67,8 +69,8 @@ async fn a_path_that_no_library_writes_is_refused() {
         client.write(&h2_frames::call(1, path));
         client.write(&h2_frames::frame(DATA, END_STREAM, 1, &body));
         while let Some(frame) = client.next(LIMIT) {
-            assert!(!holds_secret(&frame.payload), "{path:?}: {frame:?}");
-            // The end of the stream, or of the connection.
+            assert!(!contains_secret(&frame.payload), "{path:?}: {frame:?}");
+            // Wait for the end of the stream or of the connection.
             if frame.stream == 1
                 && (frame.flags & END_STREAM != 0 || frame.kind == h2_frames::RST_STREAM)
                 || frame.kind == h2_frames::GOAWAY
@@ -76,15 +78,15 @@ async fn a_path_that_no_library_writes_is_refused() {
                 break;
             }
         }
-        scene.assert_untouched(path).await;
+        scene.assert_outside_unchanged(path).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn json_and_pages_show_nothing() {
+async fn json_and_pages_reveal_nothing() {
     for version in versions() {
-        let scene = Scene::set(version, "p/", &[]).await;
-        scene.furnish().await;
+        let scene = Scene::start(version, "p/", &[]).await;
+        scene.put_inside_keys().await;
         for (method, path) in [
             ("POST", "/v3/kv/range"),
             ("POST", "/v3/maintenance/snapshot"),
@@ -95,8 +97,8 @@ async fn json_and_pages_show_nothing() {
             ("GET", "/proxy/metrics"),
             ("GET", "/debug/vars"),
         ] {
-            let page = http::request(scene.proxy.address(), method, path).expect("an answer");
-            assert!(!holds_secret(page.body.as_bytes()), "{path}: {page:?}");
+            let page = http::request(scene.proxy.address(), method, path).expect("a response");
+            assert!(!contains_secret(page.body.as_bytes()), "{path}: {page:?}");
             assert!(method == "GET" || page.status >= 400, "{path}: {page:?}");
         }
         let all = br#"{"key":"AA==","range_end":"AA=="}"#;
@@ -111,12 +113,12 @@ async fn json_and_pages_show_nothing() {
                 call.send_raw(all[..].into()).await;
                 call.half_close();
                 let body = call.raw_body().await;
-                assert!(!holds_secret(&body), "{kind} {path}: {body:?}");
+                assert!(!contains_secret(&body), "{kind} {path}: {body:?}");
             }
         }
-        scene.assert_untouched("JSON").await;
+        scene.assert_outside_unchanged("JSON").await;
 
-        // Of ranges it shows what clients typed.
+        // The status page shows ranges as clients requested them, without the prefix.
         let mut watch = scene.attacker.call(WATCH, &[]).await;
         let create = Msg::new().bytes(1, "typed/").bytes(2, "typed0");
         watch.send(Msg::new().msg(1, create)).await;
@@ -130,16 +132,16 @@ async fn json_and_pages_show_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_operator_opens_is_open_and_nothing_else() {
+async fn namespace_allow_permits_exactly_its_methods() {
     for version in versions() {
-        let scene = Scene::set(version, "p/", &[]).await;
-        let opened = start(&scene.cluster, "p/", &["--namespace-allow=Snapshot,HashKV"]);
-        let client = Client::connect(opened.address()).await;
+        let scene = Scene::start(version, "p/", &[]).await;
+        let allowing = start(&scene.cluster, "p/", &["--namespace-allow=Snapshot,HashKV"]);
+        let client = Client::connect(allowing.address()).await;
         let snapshot = "/etcdserverpb.Maintenance/Snapshot";
         let reply = client.unary(snapshot, Msg::new(), &[]).await;
         assert_eq!(reply.code(), Some(0), "{reply:?}");
         assert!(
-            reply.messages.iter().any(|part| holds_secret(part)),
+            reply.messages.iter().any(|part| contains_secret(part)),
             "the whole store"
         );
         let hash = "/etcdserverpb.Maintenance/HashKV";
@@ -161,22 +163,22 @@ async fn what_the_operator_opens_is_open_and_nothing_else() {
             let status: Value = serde_json::from_str(&page.body).expect("JSON");
             status["namespace"].clone()
         };
-        let (closed, opened) = (status(scene.proxy.address()), status(opened.address()));
-        assert_eq!(closed["prefix"], "p/");
+        let (default, allowing) = (status(scene.proxy.address()), status(allowing.address()));
+        assert_eq!(default["prefix"], "p/");
         let lists = |status: &Value, path| {
             status["refused_methods"]
                 .as_array()
                 .is_some_and(|all| all.contains(&Value::from(path)))
         };
-        assert!(lists(&closed, snapshot) && !lists(&opened, snapshot));
-        assert!(lists(&opened, "/etcdserverpb.KV/Compact"));
+        assert!(lists(&default, snapshot) && !lists(&allowing, snapshot));
+        assert!(lists(&allowing, "/etcdserverpb.KV/Compact"));
 
-        // Told by etcdctl as it tells such things.
-        let told = scene
+        // etcdctl reports the error to its user.
+        let output = scene
             .cluster
             .etcdctl_at(scene.proxy.address(), &["compact", "2"]);
-        let text = String::from_utf8_lossy(&told.stderr).into_owned();
-        assert!(!told.status.success());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success());
         assert!(
             text.contains("/etcdserverpb.KV/Compact is not allowed in namespace"),
             "{text}"
@@ -184,7 +186,7 @@ async fn what_the_operator_opens_is_open_and_nothing_else() {
         let all = scene
             .cluster
             .etcdctl_at(scene.proxy.address(), &["get", "", "--prefix"]);
-        assert!(!holds_secret(stdout_of(&all).as_bytes()));
+        assert!(!contains_secret(stdout_of(&all).as_bytes()));
     }
-    assert!(holds_secret(SECRET));
+    assert!(contains_secret(SECRET));
 }
