@@ -47,7 +47,7 @@ fn fleet_loses_nothing_when_proxies_and_members_fail() {
         unreachable!("one host per name");
     };
     clients.enter();
-    let mut cluster = Cluster::builder(release::NEWEST).on(members).start();
+    let mut cluster = Cluster::builder(release::NEWEST).on_hosts(members).start();
     let mut fleet: Vec<Proxy> = [p0, p1, p2].map(|host| start(&cluster, host)).into();
     line.print("three members, three registered proxies");
 
