@@ -1,265 +1,268 @@
-//! Each flag is given a value that changes something, and a test observes the change from outside: which
-//! test that is. A flag that is refused has none.
+//! For each flag, the test that sets it and observes its effect from outside. A refused flag has none.
 
 use std::collections::BTreeMap;
 
 use crate::{help_text, text};
 
-/// Flag, file below `tests/`, test.
+/// Flag, file below `tests/`, test function.
 const OBSERVED: &[(&str, &str, &str)] = &[
     (
         "listen-addr",
         "life/stop.rs",
-        "under_load_no_unary_call_fails",
+        "no_unary_call_fails_under_load",
     ),
     (
         "advertise-client-url",
         "fleet/members.rs",
-        "without_a_prefix_it_tells_of_itself_as_gos_does",
+        "member_list_contains_only_the_proxy_without_a_prefix",
     ),
-    ("endpoints", "tls.rs", "unix_sockets_are_endpoints_too"),
+    (
+        "endpoints",
+        "tls.rs",
+        "unix_socket_is_accepted_as_an_endpoint",
+    ),
     (
         "discovery-srv",
         "discovery/srv.rs",
-        "records_without_tls_count_with_insecure_discovery",
+        "plaintext_records_are_used_with_insecure_discovery",
     ),
     (
         "discovery-srv-name",
         "discovery/srv.rs",
-        "without_it_only_those_with_tls_are_used",
+        "only_tls_records_are_used_by_default",
     ),
     (
         "insecure-discovery",
         "discovery/srv.rs",
-        "records_without_tls_count_with_insecure_discovery",
+        "plaintext_records_are_used_with_insecure_discovery",
     ),
     (
         "endpoints-auto-sync-interval",
         "discovery/sync.rs",
-        "members_come_and_go_and_no_call_fails",
+        "member_changes_fail_no_call",
     ),
-    ("endpoint-policy", "policies/spread.rs", "each_has_its_turn"),
+    (
+        "endpoint-policy",
+        "policies/distribution.rs",
+        "round_robin_uses_every_endpoint_equally",
+    ),
     (
         "endpoint-weights",
-        "policies/spread.rs",
-        "weights_are_kept_to",
+        "policies/distribution.rs",
+        "weighted_policy_follows_the_weights",
     ),
     (
         "dial-keepalive-time",
-        "limits/dials.rs",
-        "etcd_is_pinged_as_the_flags_say",
+        "limits/dial_keepalive.rs",
+        "pings_to_etcd_follow_the_flags",
     ),
     (
         "dial-keepalive-timeout",
-        "limits/dials.rs",
-        "etcd_is_pinged_as_the_flags_say",
+        "limits/dial_keepalive.rs",
+        "pings_to_etcd_follow_the_flags",
     ),
     (
         "permit-without-stream",
-        "limits/dials.rs",
-        "etcd_is_pinged_as_the_flags_say",
+        "limits/dial_keepalive.rs",
+        "pings_to_etcd_follow_the_flags",
     ),
     (
         "cert",
         "tls.rs",
-        "to_etcd_it_takes_the_right_authority_and_a_certificate",
+        "connection_to_etcd_needs_a_trusted_ca_and_an_accepted_certificate",
     ),
     (
         "key",
         "tls.rs",
-        "to_etcd_it_takes_the_right_authority_and_a_certificate",
+        "connection_to_etcd_needs_a_trusted_ca_and_an_accepted_certificate",
     ),
     (
         "cacert",
         "tls.rs",
-        "to_etcd_it_takes_the_right_authority_and_a_certificate",
+        "connection_to_etcd_needs_a_trusted_ca_and_an_accepted_certificate",
     ),
     (
         "insecure-skip-tls-verify",
         "tls.rs",
-        "to_etcd_it_takes_the_right_authority_and_a_certificate",
+        "connection_to_etcd_needs_a_trusted_ca_and_an_accepted_certificate",
     ),
     (
         "cert-file",
         "tls/files.rs",
-        "chains_and_names_are_those_of_the_file",
+        "served_chain_and_names_are_those_of_the_file",
     ),
-    ("key-file", "tls/files.rs", "keys_of_every_form_are_read"),
+    ("key-file", "tls/files.rs", "keys_of_every_format_are_read"),
     (
         "trusted-ca-file",
         "tls.rs",
-        "clients_need_a_certificate_when_an_authority_is_given_and_only_then",
+        "client_certificates_are_required_only_with_a_trusted_ca",
     ),
     (
         "client-crl-file",
         "tls/clients.rs",
-        "a_certificate_on_the_list_is_refused_and_no_other",
+        "only_certificates_on_the_revocation_list_are_rejected",
     ),
     (
         "auto-tls",
-        "tls/generated.rs",
-        "the_certificate_is_made_once_and_trusted_by_who_has_it",
+        "tls/auto_tls.rs",
+        "auto_tls_certificate_is_generated_once",
     ),
     (
         "self-signed-cert-validity",
-        "tls/generated.rs",
-        "the_certificate_is_made_once_and_trusted_by_who_has_it",
+        "tls/auto_tls.rs",
+        "auto_tls_certificate_is_generated_once",
     ),
     (
         "data-dir",
-        "tls/generated.rs",
-        "the_certificate_is_made_once_and_trusted_by_who_has_it",
+        "tls/auto_tls.rs",
+        "auto_tls_certificate_is_generated_once",
     ),
     (
         "listen-cipher-suites",
-        "tls/offer.rs",
-        "versions_and_suites_are_those_that_were_asked_for",
+        "tls/negotiation.rs",
+        "tls_flags_select_versions_and_cipher_suites",
     ),
     (
         "tls-min-version",
-        "tls/offer.rs",
-        "versions_and_suites_are_those_that_were_asked_for",
+        "tls/negotiation.rs",
+        "tls_flags_select_versions_and_cipher_suites",
     ),
     (
         "tls-max-version",
-        "tls/offer.rs",
-        "versions_and_suites_are_those_that_were_asked_for",
+        "tls/negotiation.rs",
+        "tls_flags_select_versions_and_cipher_suites",
     ),
     (
         "max-send-bytes",
-        "limits/messages.rs",
-        "a_small_limit_towards_etcd_holds_for_each_message_of_a_stream",
+        "limits/message_size.rs",
+        "send_limit_applies_to_each_message_of_a_stream",
     ),
     (
         "max-recv-bytes",
-        "limits/messages.rs",
-        "a_limit_on_what_etcd_sends_holds_to_the_byte",
+        "limits/message_size.rs",
+        "receive_limit_is_exact",
     ),
     (
         "max-concurrent-streams",
         "limits/requests.rs",
-        "streams_beyond_their_number_are_refused",
+        "streams_above_the_limit_are_refused",
     ),
     (
         "watch-log-bytes",
-        "watch_streams/slow.rs",
-        "how_far_a_slow_one_falls_behind_is_for_the_operator_to_say",
+        "watch_streams/slow_readers.rs",
+        "watch_log_bytes_sets_how_far_a_slow_reader_may_fall_behind",
     ),
     (
         "watch-bypass",
         "watch_sharing.rs",
-        "ranges_set_apart_by_a_flag_share_nothing",
+        "bypass_flag_opens_private_watchers_for_its_range",
     ),
     (
         "experimental-watch-progress-notify-interval",
-        "watch_streams/slow.rs",
-        "who_asks_is_told_of_progress_as_often_as_the_flag_says",
+        "watch_streams/slow_readers.rs",
+        "progress_notify_interval_flag_sets_the_cadence",
     ),
     (
         "resolver-prefix",
         "fleet/registration.rs",
-        "key_value_and_lease_are_those_of_gos_proxy",
+        "registration_has_the_format_of_gos_proxy",
     ),
     (
         "resolver-ttl",
         "fleet/registration.rs",
-        "a_registration_lives_as_long_as_its_proxy_and_a_ttl",
+        "registration_expires_after_its_proxy_is_killed",
     ),
     (
         "namespace",
-        "namespace/documented.rs",
-        "the_commands_of_etcds_documentation_work_as_written",
+        "namespace/etcd_docs.rs",
+        "commands_of_etcds_documentation_work_unchanged",
     ),
     (
         "namespace-allow",
-        "namespace/doors.rs",
-        "what_the_operator_opens_is_open_and_nothing_else",
+        "namespace/entry_points.rs",
+        "namespace_allow_permits_exactly_its_methods",
     ),
-    ("cache-bytes", "reads/kept.rs", "what_is_kept_is_bounded"),
+    ("cache-bytes", "reads/cache.rs", "cache_size_is_limited"),
     (
         "cache-max-age",
-        "reads/kept.rs",
-        "nothing_is_kept_for_whom_it_is_not_wanted",
+        "reads/cache.rs",
+        "cache_can_be_disabled_by_flag_and_by_call",
     ),
     (
         "cache-audit",
-        "scripted/kept.rs",
-        "an_audit_finds_what_differs_and_drops_everything",
+        "scripted/cache.rs",
+        "audit_mismatch_flushes_the_cache",
     ),
     (
         "experimental-serializable-ordering",
-        "scripted/kept.rs",
-        "where_it_is_wished_no_read_goes_back",
+        "scripted/cache.rs",
+        "serializable_ordering_keeps_a_connection_from_going_back",
     ),
     (
         "grpc-keepalive-min-time",
-        "limits/pings.rs",
-        "answers_forgive_pings_and_zero_forgives_all",
+        "limits/client_pings.rs",
+        "responses_reset_ping_strikes_and_zero_disables_the_limit",
     ),
     (
         "grpc-keepalive-interval",
-        "limits/pings.rs",
-        "a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost",
+        "limits/client_pings.rs",
+        "dead_client_is_detected_and_a_live_one_stays",
     ),
     (
         "grpc-keepalive-timeout",
-        "limits/pings.rs",
-        "a_client_that_is_gone_is_noticed_and_one_that_answers_is_not_lost",
+        "limits/client_pings.rs",
+        "dead_client_is_detected_and_a_live_one_stays",
     ),
     (
         "experimental-enable-grpc-logging",
-        "life/records.rs",
-        "each_call_is_told_once_with_what_passed",
+        "life/access_log.rs",
+        "each_call_is_logged_once_with_its_sizes",
     ),
     (
         "access-log",
-        "life/records.rs",
-        "each_call_is_told_once_with_what_passed",
+        "life/access_log.rs",
+        "each_call_is_logged_once_with_its_sizes",
     ),
     (
         "otlp-endpoint",
-        "life/spans.rs",
-        "spans_hang_together_with_callers_and_etcds",
+        "life/traces.rs",
+        "spans_are_linked_to_the_caller_and_to_etcd",
     ),
     (
         "otlp-sample-ratio",
-        "life/spans.rs",
-        "spans_hang_together_with_callers_and_etcds",
+        "life/traces.rs",
+        "spans_are_linked_to_the_caller_and_to_etcd",
     ),
     (
         "enable-pprof",
-        "health/profiles.rs",
-        "gos_tool_reads_where_time_goes_and_who_holds_memory",
+        "health/pprof.rs",
+        "go_tool_reads_cpu_and_heap_profiles",
     ),
-    ("metrics-addr", "docs/handbook.rs", "metrics_and_health"),
+    ("metrics-addr", "docs/etcd_pages.rs", "metrics_and_health"),
     (
         "config",
         "reload/config.rs",
-        "endpoints_of_the_file_move_and_no_call_fails",
+        "reloaded_endpoints_are_used_and_no_call_fails",
     ),
     (
         "debug",
         "life/start.rs",
-        "more_is_logged_where_it_is_asked_for",
+        "debug_lines_appear_only_with_debug",
     ),
-    (
-        "workers",
-        "life/start.rs",
-        "it_is_announced_in_the_log_in_one_json_line",
-    ),
+    ("workers", "life/start.rs", "ready_line_is_one_json_object"),
     (
         "drain-timeout",
         "life/stop.rs",
-        "the_grace_is_bounded_and_its_end_is_no_failure",
+        "drain_timeout_is_bounded_and_exits_with_zero",
     ),
 ];
 
 #[test]
-fn the_effect_of_each_flag_is_observed_by_a_test() {
+fn every_flag_has_a_test_of_its_effect() {
     let mut observed: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
     for (flag, file, test) in OBSERVED {
-        let twice = observed.insert(flag, (file, test));
-        assert!(twice.is_none(), "--{flag} has two entries");
+        let previous = observed.insert(flag, (file, test));
+        assert!(previous.is_none(), "--{flag} has two entries");
     }
     for line in help_text().lines() {
         let Some(head) = line.strip_prefix("  --") else {
@@ -276,7 +279,7 @@ fn the_effect_of_each_flag_is_observed_by_a_test() {
         let module = text(&path);
         let function = format!("fn {test}(");
         assert!(module.contains(&function), "{path} has no {function}");
-        // What a file's tests share stands in the file that it is a module of.
+        // The shared helpers of a module are in its parent file.
         let folder = file.split('/').next().unwrap_or_default();
         let parent = match file.contains('/') {
             true => text(format!("tests/{folder}.rs")),
@@ -284,7 +287,10 @@ fn the_effect_of_each_flag_is_observed_by_a_test() {
         };
         let typed = format!("--{}", name.trim_start_matches("experimental-"));
         let names = |text: &str| text.contains(&typed) || text.contains(&format!("--{name}"));
-        assert!(names(&module) || names(&parent), "{path} gives no --{name}");
+        assert!(
+            names(&module) || names(&parent),
+            "{path} does not set --{name}"
+        );
     }
-    assert!(observed.is_empty(), "no flags: {observed:?}");
+    assert!(observed.is_empty(), "unknown flags: {observed:?}");
 }

@@ -1,5 +1,5 @@
-//! Go's `--help` and ours side by side: each flag of theirs is one of ours, of the same kind and with the
-//! same default.
+//! Compares `etcd grpc-proxy start --help` with `etcd-edge start --help`: every flag of the former exists,
+//! with the same kind and the same default.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -7,21 +7,22 @@ use std::process::Command;
 use crate::help_text;
 use crate::support::release::{binary, versions};
 
-/// Flags whose default is another here, each with theirs, ours and the reason; docs/migrating.md names them.
+/// Flags with another default here: name, default of `etcd grpc-proxy`, default here. docs/migrating.md
+/// has the reasons.
 const DIFFERS: [(&str, &str, &str); 0] = [];
 
-/// A flag as a help shows it.
+/// A flag in a help text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Flag {
-    /// Whether it stands without a value.
+    /// The flag has no value.
     bool: bool,
-    /// In a form of its own: durations in seconds, lists and texts without what is around them, nothing
-    /// for 0, false and an empty text.
+    /// Normalised default: durations in seconds, lists and strings without brackets and quotes, and an
+    /// empty string for 0, false and an empty string.
     default: String,
 }
 
 #[test]
-fn each_flag_of_gos_proxy_is_here_with_its_default() {
+fn every_flag_of_etcd_grpc_proxy_exists_with_its_default() {
     let ours = ours(&help_text());
     for version in versions() {
         let help = Command::new(binary(version, "etcd"))
@@ -47,11 +48,14 @@ fn each_flag_of_gos_proxy_is_here_with_its_default() {
     }
 }
 
-/// Go's, as its flag library prints them: `--name type  text (default value)`.
+/// Parses the help of a Go program: `--name type  text (default value)`.
 fn theirs(help: &str) -> BTreeMap<String, Flag> {
     let lines = help.lines().filter(|line| line.starts_with("      --"));
     let flag = |line: &str| {
-        let rest = line.trim_start().strip_prefix("--").expect("looked at");
+        let rest = line
+            .trim_start()
+            .strip_prefix("--")
+            .expect("filtered above");
         let (head, text) = rest.split_once("  ").unwrap_or((rest, ""));
         let (name, kind) = head.split_once(' ').unwrap_or((head, ""));
         let flag = Flag {
@@ -63,12 +67,12 @@ fn theirs(help: &str) -> BTreeMap<String, Flag> {
     lines.map(flag).collect()
 }
 
-/// Ours: a line for the flag, and below it its text.
+/// Parses our help: a line with the flag, then its text.
 fn ours(help: &str) -> BTreeMap<String, Flag> {
     let mut flags = BTreeMap::new();
     for part in help.split("\n  --").skip(1) {
-        let part = part.split("\n\n").next().expect("there is a first");
-        let (head, text) = part.split_once('\n').expect("a text for each flag");
+        let part = part.split("\n\n").next().expect("split returns one part");
+        let (head, text) = part.split_once('\n').expect("a help text for each flag");
         let head = head.trim_end_matches("  [refused]");
         let (name, kind) = head.split_once(' ').unwrap_or((head, ""));
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -81,12 +85,12 @@ fn ours(help: &str) -> BTreeMap<String, Flag> {
     flags
 }
 
-/// Releases drop the word from flags, and either spelling is taken here.
+/// Name without `experimental-`: etcd releases drop this prefix, and both spellings are accepted here.
 fn plain(name: &str) -> String {
     name.trim_start_matches("experimental-").to_owned()
 }
 
-/// The default that a text ends with.
+/// Returns the normalised default at the end of a help text.
 fn default(text: &str) -> String {
     let value = text
         .trim()
@@ -101,7 +105,7 @@ fn default(text: &str) -> String {
     }
 }
 
-/// A duration of hours, minutes and seconds.
+/// Parses a duration of hours, minutes and seconds.
 fn seconds(value: &str) -> Option<u64> {
     let mut total = 0;
     for part in value.split_inclusive(['h', 'm', 's']) {
@@ -118,9 +122,9 @@ fn seconds(value: &str) -> Option<u64> {
 }
 
 #[test]
-fn defaults_are_read_in_either_form() {
+fn defaults_of_both_formats_are_parsed() {
     for (text, expected) in [
-        ("what it is (default 2h0m0s)", "7200"),
+        ("a text (default 2h0m0s)", "7200"),
         ("twice (default 20s). (default 20s)", "20"),
         ("off (default 0, disable).", ""),
         ("a list (default [127.0.0.1:2379])", "127.0.0.1:2379"),

@@ -1,15 +1,14 @@
-//! All pages of the project: their commands are run, and their links lead somewhere.
+//! Runs the commands of all pages, and resolves their links.
 //!
-//! A fenced block's commands begin with `$ `. A block with commands stands on its own and is run by
-//! [`the_commands_of_every_page_run`], page by page in the page's order, unless a comment above it
-//! says otherwise ([`Mark`]).
+//! The commands of a fenced block begin with `$ `. [`the_commands_of_every_page_run`] runs them page by
+//! page in the order of the page, unless a comment above the block excludes it ([`Mark`]).
 
 use std::path::{Path, PathBuf};
 
 use crate::shell::Shell;
 use crate::{cluster, files, root, text};
 
-/// Programs by whose names commands are known that lack their `$ `.
+/// Programs that identify a command without its `$ `.
 const PROGRAMS: [&str; 20] = [
     "cargo",
     "curl",
@@ -33,12 +32,12 @@ const PROGRAMS: [&str; 20] = [
     "valgrind",
 ];
 
-/// Why a block's commands are not run with its page's others.
+/// Reason why the commands of a block do not run with the others of its page.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// `<!-- run by PATH -->`: that test or script runs them.
+    /// `<!-- run by PATH -->`: another test or script runs them.
     RunBy(PathBuf),
-    /// `<!-- needs WHAT -->`: a network, root, minutes.
+    /// `<!-- needs WHAT -->`: they need for example a network, root or minutes.
     Needs(String),
 }
 
@@ -52,7 +51,7 @@ struct Block {
 }
 
 impl Block {
-    /// The first words of its commands.
+    /// First words of its commands.
     fn programs(&self) -> Vec<String> {
         let commands = self.text.lines().filter_map(|line| line.strip_prefix("$ "));
         let word = |line: &str| {
@@ -65,16 +64,40 @@ impl Block {
     }
 }
 
-/// Every page.
+/// The pages of the documentation: `docs/` and the top folder.
 pub(crate) fn all() -> Vec<PathBuf> {
     let mut pages = files("docs", "md");
-    let top = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
-    pages.extend(top.map(PathBuf::from));
+    pages.extend(top());
+    pages
+}
+
+/// Every Markdown file of the project.
+pub(crate) fn markdown() -> Vec<PathBuf> {
+    let mut pages = all();
+    let folders = [
+        "benches", "deploy", "examples", "fuzz", "scripts", "src", "tests", ".github",
+    ];
+    let folders = folders
+        .into_iter()
+        .filter(|folder| root().join(folder).is_dir());
+    pages.extend(folders.flat_map(|folder| files(folder, "md")));
+    pages
+}
+
+/// Markdown files of the top folder.
+fn top() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root()).expect("the project");
+    let names = entries.map(|entry| PathBuf::from(entry.expect("an entry").file_name()));
+    let mut pages: Vec<PathBuf> = names
+        .filter(|name| name.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    pages.sort();
+    assert!(pages.contains(&PathBuf::from("README.md")));
     pages
 }
 
 #[test]
-fn every_command_is_run_or_says_why_not() {
+fn every_command_runs_or_has_a_reason() {
     let mut wrong = Vec::new();
     for page in all() {
         for block in blocks(&text(&page)) {
@@ -92,7 +115,7 @@ fn every_command_is_run_or_says_why_not() {
             }
             match &block.mark {
                 Some(Mark::RunBy(path)) if !root().join(path).is_file() => {
-                    wrong.push(format!("{at}: {} is not there", path.display()));
+                    wrong.push(format!("{at}: {} does not exist", path.display()));
                 }
                 Some(Mark::RunBy(path)) => {
                     let by = text(path);
@@ -102,7 +125,7 @@ fn every_command_is_run_or_says_why_not() {
                     }
                 }
                 Some(Mark::Needs(what)) if what.is_empty() => {
-                    wrong.push(format!("{at}: it needs nothing"));
+                    wrong.push(format!("{at}: the mark needs a reason"));
                 }
                 Some(Mark::Needs(_)) | None => {}
             }
@@ -129,9 +152,9 @@ fn the_commands_of_every_page_run() {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn relative_links_resolve() {
     let mut dead = Vec::new();
-    for page in all() {
+    for page in markdown() {
         let text = text(&page);
         for (line, target) in links(&text) {
             if target.contains("://") || target.starts_with("mailto:") {
@@ -144,18 +167,18 @@ fn links_lead_somewhere() {
             };
             let at = format!("{}:{line}: {target}", page.display());
             if !root().join(&file).exists() {
-                dead.push(format!("{at}: there is no such file"));
+                dead.push(format!("{at}: no such file"));
             } else if !heading.is_empty() && !anchors(&crate::text(&file)).contains(heading) {
-                dead.push(format!("{at}: there is no such heading"));
+                dead.push(format!("{at}: no such heading"));
             }
         }
     }
     assert!(dead.is_empty(), "\n{}\n", dead.join("\n"));
 }
 
-/// Each page of `docs/` can be found from its index.
+/// docs/README.md links every page of `docs/`.
 #[test]
-fn the_index_names_every_page() {
+fn index_links_every_page() {
     let index = text("docs/README.md");
     let linked: Vec<String> = links(&index)
         .into_iter()
@@ -164,15 +187,15 @@ fn the_index_names_every_page() {
     for page in files("docs", "md") {
         let name = page.strip_prefix("docs").expect("below it");
         let name = name.to_str().expect("UTF-8");
-        let named = linked.iter().any(|target| target == name);
+        let is_linked = linked.iter().any(|target| target == name);
         assert!(
-            named || name == "README.md",
-            "docs/README.md does not name {name}"
+            is_linked || name == "README.md",
+            "docs/README.md does not link {name}"
         );
     }
 }
 
-/// The fenced blocks of a page.
+/// Fenced blocks of a page.
 fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let (mut inside, mut above) = (false, "");
@@ -189,7 +212,7 @@ fn blocks(text: &str) -> Vec<Block> {
             }
             Some(_) => inside = false,
             None if inside => {
-                let block = blocks.last_mut().expect("one was begun");
+                let block = blocks.last_mut().expect("a block has begun");
                 block.text.push_str(line);
                 block.text.push('\n');
             }
@@ -199,11 +222,11 @@ fn blocks(text: &str) -> Vec<Block> {
             above = line.trim();
         }
     }
-    assert!(!inside, "a block without an end");
+    assert!(!inside, "an unclosed block");
     blocks
 }
 
-/// What a comment says of the block below it.
+/// Mark in a comment above a block.
 fn mark(line: &str) -> Option<Mark> {
     let comment = line.strip_prefix("<!--")?.strip_suffix("-->")?.trim();
     if let Some(path) = comment.strip_prefix("run by ") {
@@ -219,7 +242,7 @@ fn looks_like_a_command(line: &str) -> bool {
     PROGRAMS.contains(&first) || first.starts_with("scripts/")
 }
 
-/// The text of a page without its fenced blocks; lines stay where they are.
+/// Text of a page with empty lines in place of its fenced blocks.
 pub(crate) fn prose(text: &str) -> String {
     let mut inside = false;
     let line = |line: &str| {
@@ -233,7 +256,7 @@ pub(crate) fn prose(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
-/// The targets of a page's links and pictures, with their lines.
+/// Targets of the links and images of a page, with their lines.
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in prose(text).lines().enumerate() {
@@ -247,21 +270,21 @@ fn links(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// What headings of a page are linked by.
+/// Anchors of the headings of a page.
 fn anchors(text: &str) -> std::collections::BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| {
         let words = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = words
+        let allowed = words
             .chars()
             .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        allowed.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(anchor).collect()
 }
 
 #[test]
-fn blocks_links_and_headings_are_seen() {
+fn blocks_links_and_headings_are_parsed() {
     let page = "# One: *two* `x`\n[a](b.md#c) ![d](e.svg)\n\n<!-- needs a network -->\n\n```\n$ A=1 run it\n```\n\
                 <!-- run by scripts/x -->\n```text\nscripts/x [no](link)\n```\n";
     let blocks = blocks(page);

@@ -1,5 +1,5 @@
-//! A terminal that runs commands as a page shows them: in a folder of its own, with the program, etcd and
-//! etcdctl on its path and certificates at hand, and with other hosts and ports than the page names.
+//! Runs commands as a page shows them: in a temporary folder with certificates, with etcd-edge, etcd and
+//! etcdctl on its path, and with other hosts and ports than the page names.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -14,35 +14,35 @@ use crate::support::release::{NEWEST, binary};
 use crate::support::tls::Tls;
 use crate::support::{exit_cleanup, ports};
 
-/// No server takes longer to start, no command to end.
+/// Maximum time for a server to start, and for a command to end.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The port that pages have etcd at.
+/// Port of etcd on the pages.
 const ETCD: &str = "2379";
 
-/// One page's commands run here, in their order. Dropping it ends what they have started.
+/// Runs the commands of one page in their order. Dropping it ends the servers they started.
 pub(crate) struct Shell {
     cluster: Option<Arc<Cluster>>,
-    // Before the folder that they work in.
+    // Dropped before their working folder.
     servers: Vec<Process>,
     ports: BTreeMap<String, u16>,
     dir: tempfile::TempDir,
-    // Its folder holds what the links in `dir` lead to.
+    // Its folder contains the targets of the links in `dir`.
     _tls: Tls,
 }
 
-/// A command of a page, and what the page shows of its output.
+/// A command of a page, with the output that the page shows.
 #[derive(Debug)]
 struct Step {
     command: String,
-    /// Nothing is compared where the page shows nothing.
+    /// Empty if the page shows no output; then nothing is compared.
     output: Vec<String>,
     fails: bool,
 }
 
 impl Shell {
-    /// A terminal in front of a cluster: `infra0` to `infra2` are its members, and port 2379 of this host
-    /// is the first of them, unless a command of the page listens there. Without one nothing runs.
+    /// Creates a shell. With a cluster, `infra0` to `infra2` are its members, and port 2379 of this host is
+    /// the first of them, unless a command of the page listens there. Without one, no etcd is running.
     pub(crate) fn open(cluster: Option<Arc<Cluster>>) -> Shell {
         let dir = exit_cleanup::temp_dir();
         let at = |name: &str| dir.path().join(name);
@@ -74,10 +74,10 @@ impl Shell {
         }
     }
 
-    /// Runs the commands of some blocks of one page, and compares what they print with what it shows.
+    /// Runs the commands of blocks of one page, and compares their output with the page.
     pub(crate) fn run(&mut self, page: &str, blocks: &[&str]) {
         let steps: Vec<Step> = blocks.iter().flat_map(|block| steps(block)).collect();
-        self.place(page, &steps);
+        self.assign_ports(page, &steps);
         for step in &steps {
             let command = self.translate(page, &step.command);
             match serves(&step.command) {
@@ -87,8 +87,8 @@ impl Shell {
         }
     }
 
-    /// Gives a port to each that the page names.
-    fn place(&mut self, page: &str, steps: &[Step]) {
+    /// Assigns a free port to each port that the page names.
+    fn assign_ports(&mut self, page: &str, steps: &[Step]) {
         let listens = steps.iter().any(|step| listens(&step.command, ETCD));
         if let (false, Some(cluster)) = (listens, &self.cluster) {
             let (_, port) = address(&cluster.endpoint(0));
@@ -102,19 +102,18 @@ impl Shell {
         }
     }
 
-    /// The host of this machine that stands for one of the page's; none for a member's, whose port goes
-    /// with it.
+    /// Host of this machine for a host of the page. `None` for a cluster member, which has its own port.
     fn host(&self, page: &str, host: &str) -> Option<&'static str> {
         match host {
             "localhost" => Some("localhost"),
             "127.0.0.1" | "0.0.0.0" => Some("127.0.0.1"),
             _ if host.starts_with("10.0.") => Some("127.0.0.1"),
             _ if member(host).is_some() => None,
-            _ => panic!("{page}: no host stands for {host:?}; mark the block, or see tests/docs"),
+            _ => panic!("{page}: unknown host {host:?}; mark the block, or see tests/docs"),
         }
     }
 
-    /// A text of the page with the hosts and ports that stand for its own.
+    /// Replaces the hosts and ports of the page by those of this machine.
     fn translate(&self, page: &str, text: &str) -> String {
         let mut out = String::new();
         for word in words(text) {
@@ -128,40 +127,41 @@ impl Shell {
             match (self.host(page, &host), port) {
                 (Some(host), Some(port)) => {
                     let port = self.ports.get(&port).copied();
-                    let port = port.unwrap_or_else(|| panic!("{page}: {word} is nobody's"));
+                    let port = port.unwrap_or_else(|| panic!("{page}: no port for {word}"));
                     out.push_str(&format!("{host}:{port}"));
                 }
                 _ => {
                     let cluster = self.cluster.as_ref();
-                    let cluster = cluster.unwrap_or_else(|| panic!("{page}: there is no {host}"));
-                    out.push_str(&cluster.endpoint(member(&host).expect("looked at")));
+                    let cluster =
+                        cluster.unwrap_or_else(|| panic!("{page}: no cluster for {host}"));
+                    out.push_str(&cluster.endpoint(member(&host).expect("a member, by `host`")));
                 }
             }
         }
         out
     }
 
-    /// Starts what runs until it is stopped, and waits until it is ready.
+    /// Starts a server and waits until it is ready.
     fn serve(&mut self, page: &str, command: &str, ready: &str) {
         let line = command.trim_end().trim_end_matches('&');
         let peers = format!("http://127.0.0.1:{}", ports::take());
         let mut shell = self.shell(&format!("exec {line}"));
-        // What etcd would otherwise have at a port of its own choice.
+        // Otherwise etcd uses its default peer port.
         shell
             .env("ETCD_LISTEN_PEER_URLS", &peers)
             .env("ETCD_INITIAL_ADVERTISE_PEER_URLS", &peers)
             .env("ETCD_INITIAL_CLUSTER", format!("default={peers}"));
         let mut process = Process::spawn(&format!("{page}: {command}"), &mut shell);
-        let said = process.wait_line(LIMIT, |line| line.contains(ready).then_some(()));
-        said.unwrap_or_else(|why| panic!("{page}: {command}\n{why}"));
+        let started = process.wait_line(LIMIT, |line| line.contains(ready).then_some(()));
+        started.unwrap_or_else(|error| panic!("{page}: {command}\n{error}"));
         self.servers.push(process);
     }
 
-    /// Runs what ends by itself.
+    /// Runs a command that ends by itself.
     fn finish(&mut self, page: &str, step: &Step, command: &str) {
         let curl = || Command::new("curl").arg("--version").output().is_ok();
         if command.starts_with("curl ") && !curl() {
-            println!("{page}: there is no curl on this machine: {command}");
+            println!("{page}: skipped, curl is not installed: {command}");
             return;
         }
         let mut shell = self.shell(&format!(
@@ -178,13 +178,13 @@ impl Shell {
         if step.output.is_empty() {
             return;
         }
-        let said = String::from_utf8_lossy(&done.stdout);
-        let said: Vec<&str> = said.lines().collect();
+        let printed = String::from_utf8_lossy(&done.stdout);
+        let printed: Vec<&str> = printed.lines().collect();
         let shown = step.output.iter().map(|line| self.translate(page, line));
         let shown: Vec<String> = shown.collect();
         assert!(
-            all_fit(&shown, &said),
-            "{page}: {command}\nshown: {shown:#?}\nsaid: {said:#?}"
+            all_fit(&shown, &printed),
+            "{page}: {command}\nshown: {shown:#?}\nprinted: {printed:#?}"
         );
     }
 
@@ -196,21 +196,21 @@ impl Shell {
             .args(["-c", line])
             .current_dir(self.dir.path())
             .env("PATH", format!("{}:{path}", bin.display()))
-            // A proxy for the web is none for loopback.
+            // A web proxy does not apply to loopback.
             .env("no_proxy", "*")
             .env("NO_PROXY", "*");
         command
     }
 }
 
-/// The commands of a block: each begins with `$ `, goes on behind a `\` at the end of a line, and is
-/// followed by what it prints. A line `# fails` says that the next one does.
+/// Parses the commands of a block. Each begins with `$ `, continues after a `\` at the end of a line, and is
+/// followed by its output. The command after a line `# fails` must fail.
 fn steps(block: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let (mut goes_on, mut fails) = (false, false);
     for line in block.lines() {
         if goes_on {
-            let step = steps.last_mut().expect("one was begun");
+            let step = steps.last_mut().expect("a command has begun");
             step.command.push('\n');
             step.command.push_str(line);
             goes_on = line.ends_with('\\');
@@ -230,7 +230,7 @@ fn steps(block: &str) -> Vec<Step> {
     steps
 }
 
-/// What a server says when it is ready; nothing for a command that ends by itself.
+/// Log text of a server that is ready. `None` for a command that ends by itself.
 fn serves(command: &str) -> Option<&'static str> {
     let mut words = command.split_whitespace();
     let program = words.next()?.rsplit('/').next()?;
@@ -248,7 +248,7 @@ fn serves(command: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a command is a server at this port.
+/// Whether a command starts a server at this port.
 fn listens(command: &str, port: &str) -> bool {
     let flags = ["--listen-addr", "--listen-client-urls"];
     let values = flags.iter().filter_map(|flag| {
@@ -259,22 +259,24 @@ fn listens(command: &str, port: &str) -> bool {
     serves(command).is_some() && values.into_iter().any(|value| value.ends_with(&port))
 }
 
-/// Whether what was said is what is shown; a line `…` stands for any lines.
-fn all_fit(shown: &[String], said: &[&str]) -> bool {
+/// Whether printed lines match the shown ones; a line `…` matches any lines.
+fn all_fit(shown: &[String], printed: &[&str]) -> bool {
     match shown.split_first() {
-        None => said.is_empty(),
-        Some((line, rest)) if line == "…" => (0..=said.len()).any(|n| all_fit(rest, &said[n..])),
-        Some((line, rest)) => said
+        None => printed.is_empty(),
+        Some((line, rest)) if line == "…" => {
+            (0..=printed.len()).any(|n| all_fit(rest, &printed[n..]))
+        }
+        Some((line, rest)) => printed
             .split_first()
             .is_some_and(|(first, more)| fits(line, first) && all_fit(rest, more)),
     }
 }
 
-/// Whether a line is as it is shown; `…` stands for anything.
-fn fits(shown: &str, said: &str) -> bool {
+/// Whether a printed line matches the shown one; `…` matches any text.
+fn fits(shown: &str, printed: &str) -> bool {
     let mut parts = shown.split('…');
     let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = said.strip_prefix(first) else {
+    let Some(mut rest) = printed.strip_prefix(first) else {
         return false;
     };
     let parts: Vec<&str> = parts.collect();
@@ -290,7 +292,7 @@ fn fits(shown: &str, said: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// A text in pieces: those that may hold a host and a port, and those between them.
+/// Splits a text into words that may contain a host and a port, and the text between them.
 fn words(text: &str) -> Vec<&str> {
     let part = |c: char| c.is_ascii_alphanumeric() || "._-:".contains(c);
     let mut words = Vec::new();
@@ -304,7 +306,7 @@ fn words(text: &str) -> Vec<&str> {
     words
 }
 
-/// The hosts that a text names, each with its port where there is one: a piece `host:port`, or a member.
+/// Hosts in a text, each with its port if it has one: words `host:port`, and cluster members.
 fn addresses(text: &str) -> Vec<(String, Option<String>)> {
     let named = words(text).into_iter().filter_map(|word| {
         if member(word).is_some() {
@@ -317,7 +319,7 @@ fn addresses(text: &str) -> Vec<(String, Option<String>)> {
     named.collect()
 }
 
-/// Which member a name is.
+/// Index of the cluster member with this name.
 fn member(host: &str) -> Option<usize> {
     let name = host.strip_suffix(".example.com").unwrap_or(host);
     name.strip_prefix("infra")?.parse().ok().filter(|n| *n < 3)
@@ -329,12 +331,12 @@ fn address(text: &str) -> (String, u16) {
 }
 
 #[test]
-fn what_a_page_shows_is_split_into_commands_and_their_output() {
-    let block = "$ one --flag \\\n    more\n# fails\n$ two\nsaid\n# and\n$ three # why\n";
+fn blocks_are_split_into_commands_and_output() {
+    let block = "$ one --flag \\\n    more\n# fails\n$ two\nout\n# and\n$ three # x\n";
     let steps = steps(block);
     let commands: Vec<&str> = steps.iter().map(|step| &step.command[..]).collect();
-    assert_eq!(commands, ["one --flag \\\n    more", "two", "three # why"]);
-    assert_eq!(steps[1].output, ["said"]);
+    assert_eq!(commands, ["one --flag \\\n    more", "two", "three # x"]);
+    assert_eq!(steps[1].output, ["out"]);
     assert!(steps[1].fails && !steps[2].fails);
     assert!(listens("etcd-edge start --listen-addr=h:1 --debug", "1"));
     assert!(!listens("etcd-edge start --endpoints=h:1", "1"));

@@ -1,15 +1,15 @@
-//! The commands of the documentation of `etcd grpc-proxy`, with the program's name changed.
+//! The commands of etcd's documentation of `etcd grpc-proxy`, with the name of the program replaced.
 //!
 //! | chapter | run by |
 //! |---|---|
-//! | start with static endpoints, put and get through it | [`static_endpoints`] |
-//! | registration by prefix and TTL with two proxies, `member list` as a table; without a prefix | `tests/fleet/members.rs`, `the_commands_of_etcds_documentation_work_as_written` |
+//! | start with static endpoints, put and get | [`static_endpoints`] |
+//! | registration by prefix and TTL with two proxies, `member list` as a table; without a prefix | `tests/fleet/members.rs`, `commands_of_the_etcd_documentation_work` |
 //! | the list of proxies by Go's `Sync` | `tests/fleet/clients.rs`, with `TestFleetSync` of `tests/go/fleet_test.go` |
-//! | namespace | `tests/namespace/documented.rs`, `the_commands_of_etcds_documentation_work_as_written` |
+//! | namespace | `tests/namespace/etcd_docs.rs`, `commands_of_etcds_documentation_work_unchanged` |
 //! | TLS termination | [`tls_termination`] |
 //! | metrics and health, with curl | [`metrics_and_health`] |
 //!
-//! How many watchers and heartbeats are merged is in `tests/watch_sharing.rs` and `tests/leases.rs`.
+//! `tests/watch_sharing.rs` and `tests/leases.rs` count merged watchers and heartbeats.
 
 use crate::cluster;
 use crate::shell::Shell;
@@ -76,8 +76,8 @@ etcd_server_has_leader 1
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:23790/health --http1.1
 {"health":"true","reason":""}
 "#;
-    // There the protocol need not be named.
-    let further = r#"
+    // On this address the protocol version need not be set.
+    let separate = r#"
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:4443/metrics
 …
 etcd_server_has_leader 1
@@ -85,5 +85,5 @@ etcd_server_has_leader 1
 $ curl --cacert proxy-ca.pem --key proxy-client.key --cert proxy-client.crt https://127.0.0.1:4443/health
 {"health":"true","reason":""}
 "#;
-    Shell::open(None).run("metrics and health", &[etcd, start, pages, further]);
+    Shell::open(None).run("metrics and health", &[etcd, start, pages, separate]);
 }
