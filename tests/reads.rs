@@ -57,7 +57,7 @@ async fn send_range(client: &Client, range: Msg) -> Reply {
 
 /// Sends a serializable read. Returns the values in key order.
 async fn read(client: &Client, key: &str, end: &str) -> Vec<String> {
-    values(&request(client, serializable(range(key, end))).await)
+    values(&send_range(client, serializable(range(key, end))).await)
 }
 
 fn values(reply: &Reply) -> Vec<String> {

@@ -70,9 +70,9 @@ impl Op {
             20 => Op::Connect(a),
             21..=22 => Op::ConnectAll,
             23 if a % 2 == 0 => Op::Lose(a, b),
-            23 => Op::Word(b),
-            24..=26 => Op::Turn(a, b),
-            27 if a % 8 == 0 => Op::Nonsense(b),
+            23 => Op::TtlResponse(b),
+            24..=26 => Op::SetLease(a, b),
+            27 if a % 8 == 0 => Op::Stray(b),
             _ => Op::Tick(a, b),
         }
     }
@@ -425,7 +425,7 @@ impl World {
     fn settle(&mut self) {
         self.hub.settle(self.now);
         self.perform();
-        let longest = limits::WAIT_FOR_ENDPOINT + limits::LEASE_LOOK;
+        let longest = limits::WAIT_FOR_ENDPOINT + limits::LEASE_CHECK_INTERVAL;
         let waits = |beat: &Beat| self.now - beat.at < longest;
         let mut beats = self
             .clients
@@ -456,7 +456,9 @@ impl World {
         );
         assert_eq!(self.hub.client_streams(), self.clients.len());
         assert_eq!(self.hub.upstream_streams(), self.lanes.len());
-        assert!(self.lanes.len() <= limits::LEASE_LANES + limits::LEASE_APART_LANES + 1);
+        assert!(
+            self.lanes.len() <= limits::LEASE_SHARED_STREAMS + limits::LEASE_ISOLATED_STREAMS + 1
+        );
         self.seen.lanes = self.seen.lanes.max(self.lanes.len() as u64);
     }
 
@@ -487,7 +489,7 @@ impl World {
                 Action::Examine { lease } => {
                     self.seen.examined += 1;
                     self.exams.push((lease, self.now));
-                    assert!(self.exams.len() <= limits::LEASE_EXAMS);
+                    assert!(self.exams.len() <= limits::LEASE_TTL_CHECKS);
                 }
                 Action::Send { lane, leases } => self.send(lane, &leases),
                 Action::Answer {
