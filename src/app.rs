@@ -1,11 +1,13 @@
-//! The life of the process: built bottom-up from resolved options, served, drained (S2).
+//! Start, run and drain of the process (S2).
 //!
-//! [`App::start`] needs no environment: tests run it in process on port 0.
+//! [`App::start`] builds all parts from the resolved options, [`App::serve`] runs them, and [`run`]
+//! adds signals, reloads and systemd. `App::start` reads no environment, so benchmarks run it in
+//! their own process on port 0.
 
+mod admin_listeners;
 mod certificates;
 pub mod config_reload;
 mod metrics_reference;
-mod page_listeners;
 mod srv_discovery;
 
 use std::io;
@@ -21,10 +23,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use self::config_reload::{Again, Changes, Changing};
+use self::config_reload::{ConfigReloader, ReadSettings, ReloadTargets};
 use crate::call_log::Observer;
 use crate::cli::Settings;
-use crate::config::{Config, LEAST_PROGRESS_NOTIFY};
+use crate::config::{Config, MIN_PROGRESS_NOTIFY};
 use crate::driver::MaxBytes;
 use crate::driver::state::fleet::Fleet;
 use crate::driver::state::namespace::NamespacePolicy;
@@ -45,35 +47,39 @@ use crate::upstream::endpoints::Endpoints;
 use crate::wire::method;
 use crate::wire::namespace::Namespace;
 
+use admin_listeners::AdminListener;
 pub use metrics_reference::reference as metrics_reference;
-use page_listeners::PagesListener;
 
-/// A proxy that listens; not yet accepting until [`App::serve`].
+/// A proxy with bound listeners and running workers. [`App::serve`] accepts connections.
 pub struct App {
     listener: StdListener,
     address: SocketAddr,
-    pages: Vec<PagesListener>,
+    admin_listeners: Vec<AdminListener>,
     workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
     sides: Vec<reload::Side>,
     reload: Arc<Notify>,
     observer: Option<Arc<Observer>>,
-    most_connections: usize,
+    max_connections: usize,
     endpoints: Arc<Endpoints>,
     drain_timeout: Arc<Mutex<Duration>>,
 }
 
 impl App {
-    /// Binds, loads what is on disk, starts the workers. etcd need not be there yet (E4).
+    /// Binds the listeners, reads the TLS files and starts the workers. etcd may be unreachable
+    /// (E4).
+    ///
+    /// # Errors
+    /// A listener cannot be bound, a file cannot be used, or a thread cannot be started.
     pub fn start(config: &Config) -> Result<App, StartError> {
         let listener = accept::listen(&config.listen_addr)
             .map_err(|e| StartError::new(format!("--listen-addr={}", config.listen_addr), e))?;
         let address = listener
             .local_addr()
             .map_err(|e| StartError::new("the listening socket", e))?;
-        let page_listeners = config.metrics_addr.iter().map(PagesListener::bind);
-        let page_listeners = page_listeners.collect::<Result<Vec<_>, _>>()?;
-        let metrics = metrics_reference::none(config.workers);
+        let admin_listeners = config.metrics_addr.iter().map(AdminListener::bind);
+        let admin_listeners = admin_listeners.collect::<Result<Vec<_>, _>>()?;
+        let metrics = metrics_reference::new_metrics(config.workers);
         let tls = certificates::load(config, &host(), &metrics.tls)?;
         let observer = Observer::start(&config.observer, &host(), &metrics.records)?;
         let observer = observer.map(Arc::new);
@@ -93,7 +99,7 @@ impl App {
         let collector = MetricsCollector::new(metrics.clone(), endpoints.clone());
         let pages = Pages::new(collector, config.enable_pprof)
             .map_err(|e| StartError::new("metrics", e))?;
-        let plan = WorkerConfig {
+        let worker_config = WorkerConfig {
             endpoints: endpoints.clone(),
             metrics: metrics.clone(),
             shared: Arc::new(ProcessState::new(
@@ -101,7 +107,7 @@ impl App {
                 watch_options(config),
                 config.reads,
                 metrics.answers.clone(),
-                gate(config),
+                namespace_policy(config),
                 observer.clone(),
                 Fleet::new(config.fleet.clone(), host(), metrics.fleet.clone()),
             )),
@@ -114,55 +120,58 @@ impl App {
             http2: http2_options(config),
         };
         let workers = (0..config.workers)
-            .map(|n| WorkerHandle::start(n, plan.clone()))
+            .map(|n| WorkerHandle::start(n, worker_config.clone()))
             .collect::<io::Result<Vec<_>>>()
             .map_err(|e| StartError::new("worker failed to start", e))?;
-        let most_connections = most_connections(!page_listeners.is_empty());
+        let max_connections = max_connections(!admin_listeners.is_empty());
         let drain_timeout = Arc::new(Mutex::new(config.drain_timeout));
         Ok(App {
             listener,
             address,
-            pages: page_listeners,
+            admin_listeners,
             workers,
             metrics,
             sides: tls.sides,
             reload: Arc::new(Notify::new()),
             observer,
-            most_connections,
+            max_connections,
             endpoints,
             drain_timeout,
         })
     }
 
-    /// Where it listens.
+    /// Returns the address of the client port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What can change while it serves.
-    fn changing(&self) -> Changing {
-        Changing {
+    /// Returns the parts that a reload of the configuration file changes.
+    fn reload_targets(&self) -> ReloadTargets {
+        ReloadTargets {
             observer: self.observer.clone(),
             endpoints: self.endpoints.clone(),
             drain_timeout: self.drain_timeout.clone(),
         }
     }
 
-    /// Whoever notifies this has the files of certificates looked at at once (S3).
+    /// Returns the trigger of a reload of the TLS files: a notification checks them at once (S3).
     pub fn reload(&self) -> Arc<Notify> {
         self.reload.clone()
     }
 
-    /// Who is told of calls, if anybody.
+    /// Returns the recorder of calls, if the access log, the call log or spans are enabled.
     pub fn observer(&self) -> Option<Arc<Observer>> {
         self.observer.clone()
     }
 
-    /// Serves until `stop` returns, then drains: whoever is here finishes within the grace
-    /// (S2). True when everybody did.
+    /// Serves until `stop` returns, then drains: open calls may finish within the drain timeout
+    /// (S2). Returns whether all calls ended in time.
+    ///
+    /// # Errors
+    /// The runtime cannot use a listener.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
         let inlets: Arc<[WorkerSender]> = self.workers.iter().map(WorkerHandle::inlet).collect();
-        let entry = |listener, door, most| {
+        let acceptor = |listener, door, most| {
             TcpListener::from_std(listener).map(|listener| ConnectionAcceptor {
                 listener,
                 door,
@@ -171,28 +180,28 @@ impl App {
                 metrics: self.metrics.clone(),
             })
         };
-        let clients = entry(self.listener, ListenerKind::Clients, self.most_connections)?;
+        let clients = acceptor(self.listener, ListenerKind::Clients, self.max_connections)?;
         let mut pages = JoinSet::new();
         let (close_pages, pages_close) = watch::channel(());
-        for listener in self.pages {
+        for listener in self.admin_listeners {
             let door = ListenerKind::Pages { tls: listener.tls };
-            let entry = entry(listener.listener, door, limits::MAX_PAGE_CONNECTIONS)?;
-            let mut closes = pages_close.clone();
-            pages.spawn(entry.accept(async move {
-                // Nothing is ever sent: it ends with its sender.
-                while closes.changed().await.is_ok() {}
+            let acceptor = acceptor(listener.listener, door, limits::MAX_ADMIN_CONNECTIONS)?;
+            let mut closed = pages_close.clone();
+            pages.spawn(acceptor.accept(async move {
+                // No value is ever sent. The loop ends when the sender is dropped.
+                while closed.changed().await.is_ok() {}
             }));
         }
         let sides = std::mem::take(&mut self.sides);
-        // Until the drain is over: calls may yet need a connection to etcd.
-        let _reload = Aborted(tokio::spawn(reload::run(sides, self.reload.clone())));
+        // Reloads continue during the drain: calls may still need a new connection to etcd.
+        let _reload = AbortOnDrop(tokio::spawn(reload::run(sides, self.reload.clone())));
         clients.accept(stop).await;
         self.workers.iter().for_each(WorkerHandle::drain);
         let all = async {
             for worker in &mut self.workers {
                 worker.drained().await;
             }
-            // Pages are there as long as any client is.
+            // The admin listeners close after the last client.
             drop(close_pages);
             while pages.join_next().await.is_some() {}
             self.workers.iter().for_each(WorkerHandle::end);
@@ -200,48 +209,65 @@ impl App {
                 worker.ended().await;
             }
         };
-        let grace = *self.drain_timeout.lock();
-        let drained = timeout(grace, all).await.is_ok();
+        let drain_timeout = *self.drain_timeout.lock();
+        let drained = timeout(drain_timeout, all).await.is_ok();
         if let Some(observer) = self.observer {
-            // An error would be a panic of its own, and there is nothing left to save.
+            // An error is a panic of that thread. Nothing remains to be written.
             let _ = tokio::task::spawn_blocking(move || observer.finish()).await;
         }
         Ok(drained)
     }
 }
 
-/// Whether the proxy could start so, as far as that shows without listening and connecting: the files
-/// of certificates are read. None is made.
+/// Checks whether the proxy could start with these options. It reads the TLS files, but binds no
+/// address, opens no connection and writes no file.
+///
+/// # Errors
+/// A file cannot be used.
 pub fn check(config: &Config) -> Result<(), StartError> {
     certificates::check(config)?;
-    warnings(config);
+    log_adjustments(config);
     Ok(())
 }
 
-/// The program: serves until SIGTERM or SIGINT, exits at once on a second. At SIGHUP `again` says what
-/// `settings` are by now.
-pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), StartError> {
+/// Runs the program until SIGTERM or SIGINT. A second of these signals exits immediately. On
+/// SIGHUP, `read_settings` returns the new settings, which replace `settings` as far as they are
+/// reloadable.
+///
+/// # Errors
+/// The program cannot start, or a listener fails.
+pub fn run(
+    config: &Config,
+    settings: Settings,
+    read_settings: ReadSettings,
+) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| StartError::new("cannot start the runtime", e))?;
     if config.enable_pprof {
-        heap::begin();
+        heap::enable();
     }
-    // Within the runtime, since workers and signals belong to it.
+    // Workers and signal handlers need the runtime.
     runtime.block_on(async {
         let mut terminate = signals()?;
-        let config = &srv_discovery::discovered(config).await?;
+        let config = &srv_discovery::discover_endpoints(config).await?;
         let app = App::start(config)?;
         let drain_timeout = app.drain_timeout.clone();
-        let changes = Changes::new(app.changing(), config.clone(), settings, again);
-        reload_on_hangup(app.reload(), app.observer(), changes)?;
-        warnings(config);
-        announce(config, &app);
+        let reloader = ConfigReloader::new(
+            app.reload_targets(),
+            config.clone(),
+            settings,
+            read_settings,
+        );
+        reload_on_hangup(app.reload(), app.observer(), reloader)?;
+        log_adjustments(config);
+        log_start(config, &app);
+        notify_systemd(sd_notify::NotifyState::Ready);
         let stop = async {
             let name = terminate.recv().await;
             info!(signal = name, drain_timeout = ?*drain_timeout.lock(), "draining");
-            tell_systemd(sd_notify::NotifyState::Stopping);
+            notify_systemd(sd_notify::NotifyState::Stopping);
             tokio::spawn(async move {
                 terminate.recv().await;
                 warn!("second signal received: exiting immediately");
@@ -257,8 +283,8 @@ pub fn run(config: &Config, settings: Settings, again: Again) -> Result<(), Star
     })
 }
 
-/// What is not quite as it was asked for.
-fn warnings(config: &Config) {
+/// Logs the settings that the proxy adjusts or that have no effect.
+fn log_adjustments(config: &Config) {
     if config.upstream_tls.insecure_skip_verify {
         warn!("--insecure-skip-tls-verify: etcd's certificate is not verified");
     }
@@ -280,7 +306,7 @@ fn warnings(config: &Config) {
             "--dial-keepalive-time is raised: etcd closes connections that ping more often"
         );
     }
-    let (requested, minimum) = (config.client_ping_interval, limits::LEAST_CLIENT_PING);
+    let (requested, minimum) = (config.client_ping_interval, limits::MIN_CLIENT_PING);
     if !requested.is_zero() && requested < minimum {
         warn!(?requested, ?minimum, "--grpc-keepalive-interval is raised");
     }
@@ -290,7 +316,7 @@ fn warnings(config: &Config) {
             warn!(endpoint, "--endpoint-weights names an unknown endpoint");
         }
     }
-    let (requested, minimum) = (config.endpoint_options.sync, limits::LEAST_SYNC);
+    let (requested, minimum) = (config.endpoint_options.sync, limits::MIN_SYNC_INTERVAL);
     if !requested.is_zero() && requested < minimum {
         warn!(
             ?requested,
@@ -298,7 +324,7 @@ fn warnings(config: &Config) {
             "--endpoints-auto-sync-interval is raised"
         );
     }
-    let minimum = LEAST_PROGRESS_NOTIFY;
+    let minimum = MIN_PROGRESS_NOTIFY;
     if config.watch_progress_notify < minimum {
         let requested = config.watch_progress_notify;
         warn!(
@@ -313,8 +339,8 @@ fn warnings(config: &Config) {
     }
 }
 
-fn announce(config: &Config, app: &App) {
-    for listener in &app.pages {
+fn log_start(config: &Config, app: &App) {
+    for listener in &app.admin_listeners {
         info!(url = listener.url, "--metrics-addr: serving HTTP pages");
     }
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
@@ -331,33 +357,31 @@ fn announce(config: &Config, app: &App) {
         cache_max_age = ?config.reads.max_age,
         "started gRPC proxy"
     );
-    tell_systemd(sd_notify::NotifyState::Ready);
 }
 
-/// Without a NOTIFY_SOCKET there is nobody to tell, and nothing happens.
-fn tell_systemd(state: sd_notify::NotifyState<'_>) {
+/// Sends the state to systemd. Without `NOTIFY_SOCKET` it has no effect.
+fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "notifying NOTIFY_SOCKET failed");
     }
 }
 
-/// A task that ends with this value.
-struct Aborted(JoinHandle<()>);
+/// Aborts a task when dropped.
+struct AbortOnDrop(JoinHandle<()>);
 
-impl Drop for Aborted {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// SIGHUP, whose own meaning would end the process.
+/// Handles SIGHUP: reloads the TLS files and the configuration file, and reopens the access log.
 fn reload_on_hangup(
     reload: Arc<Notify>,
     observer: Option<Arc<Observer>>,
-    changes: Option<Changes>,
+    mut reloader: Option<ConfigReloader>,
 ) -> Result<(), StartError> {
     let mut hangup = signal(SignalKind::hangup()).map_err(|e| StartError::new("signals", e))?;
-    let mut changes = changes;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             info!("SIGHUP received: reloading files");
@@ -365,15 +389,15 @@ fn reload_on_hangup(
             if let Some(observer) = &observer {
                 observer.reopen();
             }
-            if let Some(changes) = &mut changes {
-                changes.look().await;
+            if let Some(reloader) = &mut reloader {
+                reloader.reload().await;
             }
         }
     });
     Ok(())
 }
 
-/// SIGTERM and SIGINT as one stream.
+/// A stream of SIGTERM and SIGINT.
 struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -401,22 +425,22 @@ fn watch_options(config: &Config) -> WatchOptions {
     WatchOptions {
         log_bytes: config.watch_log_bytes,
         bypass: bypass.map(|prefix| prefix.clone().into()).collect(),
-        // etcd's bound on a request, and what it adds for what is around one.
-        part_bytes: usize::try_from(config.max_send_bytes)
+        // The limit of etcd on a request, and the overhead that etcd allows for it.
+        fragment_bytes: usize::try_from(config.max_send_bytes)
             .unwrap_or(usize::MAX)
             .saturating_add(512 * 1024),
-        progress_notify: config.watch_progress_notify.max(LEAST_PROGRESS_NOTIFY),
+        progress_notify: config.watch_progress_notify.max(MIN_PROGRESS_NOTIFY),
     }
 }
 
-/// What holds for clients' connections.
+/// Returns the HTTP/2 options of client connections, with the limits applied.
 fn http2_options(config: &Config) -> Http2Options {
     let (time, timeout) = (config.client_ping_interval, config.client_ping_timeout);
     Http2Options {
         max_streams: config.max_concurrent_streams.min(limits::MAX_STREAMS),
-        least_ping: config.client_ping_least,
+        least_ping: config.min_client_ping_interval,
         keepalive: (!time.is_zero()).then(|| KeepaliveOptions {
-            time: time.max(limits::LEAST_CLIENT_PING),
+            time: time.max(limits::MIN_CLIENT_PING),
             timeout: match timeout {
                 Duration::ZERO => Duration::MAX,
                 timeout => timeout,
@@ -426,27 +450,28 @@ fn http2_options(config: &Config) -> Http2Options {
     }
 }
 
-/// The namespace that clients are in, if there is one.
-fn gate(config: &Config) -> Option<NamespacePolicy> {
+/// Returns the policy of `--namespace`. `None`: no namespace.
+fn namespace_policy(config: &Config) -> Option<NamespacePolicy> {
     let namespace = Namespace::new(config.namespace.as_bytes())?;
-    let opened = config.namespace_allow.iter();
-    let opened: Vec<_> = opened.filter_map(|path| method::lookup(path)).collect();
-    Some(NamespacePolicy::new(namespace, &opened))
+    let allowed = config.namespace_allow.iter();
+    let allowed: Vec<_> = allowed.filter_map(|path| method::lookup(path)).collect();
+    Some(NamespacePolicy::new(namespace, &allowed))
 }
 
-/// The name by which this proxy's host is shown to clients.
+/// Returns the host name of this proxy, which clients can see.
 fn host() -> String {
     gethostname::gethostname().to_string_lossy().into_owned()
 }
 
-/// Raises the descriptor limit as far as it goes, and keeps the connections below it.
-fn most_connections(pages: bool) -> usize {
-    let reserved = match pages {
-        true => limits::RESERVED_DESCRIPTORS + 2 * limits::MAX_PAGE_CONNECTIONS,
+/// Raises the descriptor limit of the process as far as possible. Returns the maximum number of
+/// client connections below it. `has_admin` reserves descriptors for the admin listeners.
+fn max_connections(has_admin: bool) -> usize {
+    let reserved = match has_admin {
+        true => limits::RESERVED_DESCRIPTORS + 2 * limits::MAX_ADMIN_CONNECTIONS,
         false => limits::RESERVED_DESCRIPTORS,
     };
     let wanted = limits::MAX_CONNECTIONS + reserved;
-    // Where the limit cannot be read, accept's own errors are the bound.
+    // If the limit cannot be read, the errors of accept limit the connections.
     let raised = rlimit::increase_nofile_limit(wanted as u64).unwrap_or(wanted as u64);
     let descriptors = usize::try_from(raised).unwrap_or(usize::MAX);
     descriptors

@@ -1,11 +1,11 @@
-//! The resolved options: what the rest of the program reads, every question of flags settled.
+//! The resolved options of the program: validated, with defaults applied.
 //!
-//! Pure: no file is opened and no name resolved here, so a missing certificate shows itself
-//! when the program starts, not here.
+//! [`Config::resolve`] decides what the flags mean together. It opens no file and resolves no
+//! name, so a missing certificate is an error at start and not here.
 
 mod endpoints;
 mod keys;
-mod listening;
+mod listen_addr;
 mod tls;
 
 use std::time::Duration;
@@ -20,104 +20,104 @@ use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
 use crate::wire::trace::Sampler;
 
-pub use listening::MetricsAddr;
+pub use listen_addr::MetricsAddr;
 pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
 
-/// What to run.
+/// The options of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `host:port` to listen on. The host may be a name, an address, one in brackets, or nothing
-    /// (every address); port 0 lets the system choose.
+    /// The `host:port` to listen on. The host is a name, an address, an IPv6 address in brackets,
+    /// or empty (every address). Port 0 lets the system choose.
     pub listen_addr: String,
-    /// Where else the HTTP pages are served, and only they; each once.
+    /// Additional addresses that serve only the HTTP pages. No duplicates.
     pub metrics_addr: Vec<MetricsAddr>,
-    /// The etcd endpoints in the order given, each once, every scheme `Plain` or `Tls`. Never empty.
+    /// The etcd endpoints in the configured order. Never empty, no duplicates, every scheme
+    /// `Plain` or `Tls`.
     pub endpoints: Vec<Endpoint>,
-    /// Where else they may be found: what is found stands in their place.
+    /// The SRV query for endpoints. Its result replaces [`endpoints`](Config::endpoints).
     pub discovery: Option<Discovery>,
-    /// How the list of endpoints changes.
+    /// Endpoint policy, weights, and synchronization with the member list.
     pub endpoint_options: EndpointOptions,
-    /// For the endpoints whose scheme is `Tls`.
+    /// TLS towards endpoints with the scheme `Tls`.
     pub upstream_tls: UpstreamTls,
-    /// Clients are served in plaintext when there is none.
+    /// TLS towards clients. `None`: plaintext.
     pub server_tls: Option<ServerTls>,
-    /// Largest message sent to etcd (P6), in bytes; never 0.
+    /// Maximum size of a message to etcd in bytes (P6). Never 0.
     pub max_send_bytes: u64,
-    /// Largest message accepted from etcd, in bytes; never 0.
+    /// Maximum size of a message from etcd in bytes. Never 0.
     pub max_recv_bytes: u64,
-    /// Streams one client connection may have open; never 0. An upper bound: `limits.rs` may have a
-    /// lower one.
+    /// Maximum open streams of one client connection, as configured. Never 0. The proxy caps it at
+    /// [`MAX_STREAMS`](crate::limits::MAX_STREAMS).
     pub max_concurrent_streams: u32,
-    /// Least time between two pings of a client; zero: they may ping as they like.
-    pub client_ping_least: Duration,
-    /// Silence after which a client is pinged, as it was asked for: [`LEAST_CLIENT_PING`] is the least
-    /// whatever stands here. Zero: it never is.
-    ///
-    /// [`LEAST_CLIENT_PING`]: crate::limits::LEAST_CLIENT_PING
+    /// Minimum time between two pings of a client. Zero: no minimum.
+    pub min_client_ping_interval: Duration,
+    /// Silence after which a client is pinged, as configured. Zero: never. The proxy raises it to
+    /// [`MIN_CLIENT_PING`](crate::limits::MIN_CLIENT_PING).
     pub client_ping_interval: Duration,
-    /// How long to wait for that ping's answer; zero: for ever.
+    /// Time to wait for the response to that ping. Zero: no limit.
     pub client_ping_timeout: Duration,
-    /// Silence after which a connection to etcd is pinged, as it was asked for: E5's 10 s are the
-    /// least whatever stands here. Zero: E5's own pings.
+    /// Silence after which a connection to etcd is pinged, as configured. Zero: the interval of
+    /// (E5), [`UPSTREAM_PING`](crate::limits::UPSTREAM_PING), to which a smaller value is raised.
     pub dial_keepalive_time: Duration,
-    /// How long to wait for that ping's answer; never zero.
+    /// Time to wait for the response to that ping. Never zero.
     pub dial_keepalive_timeout: Duration,
-    /// Ping also while no call is open.
+    /// Whether etcd is pinged while no call is open.
     pub permit_without_stream: bool,
-    /// Bytes of events kept for watches that are slow or late, over all ranges; never 0.
+    /// Bytes of events buffered for slow and late client watchers, over all ranges. Never 0.
     pub watch_log_bytes: usize,
-    /// Watches within these prefixes share nothing (W13). None of them is empty, each is there once.
+    /// Key prefixes below which watches are not shared (W13). None is empty. No duplicates.
     pub watch_bypass: Vec<String>,
-    /// How often a watch that asks for it is told its progress (W7), as it was asked for:
-    /// [`LEAST_PROGRESS_NOTIFY`] is the least whatever stands here.
+    /// Interval of progress notifications of watches that request them (W7), as configured. The
+    /// proxy raises it to [`MIN_PROGRESS_NOTIFY`].
     pub watch_progress_notify: Duration,
-    /// What all keys of clients begin with at etcd; empty: they are as clients have them.
+    /// Prefix that etcd's keys have and the clients' keys do not. Empty: no namespace.
     pub namespace: String,
-    /// Paths of the methods that are open in it though they reach beyond; none without a namespace.
+    /// Paths of the methods that are allowed although they reach outside the namespace. Empty
+    /// without a namespace.
     pub namespace_allow: Vec<&'static str>,
-    /// Which answers to reads are kept, and for how long.
+    /// Size, maximum age and audit rate of the read cache.
     pub reads: ReadOptions,
-    /// How this proxy and others find one another.
+    /// The registration of this proxy, and how it finds the others.
     pub fleet: FleetOptions,
-    /// Worker threads, 1 to [`MAX_WORKERS`].
+    /// Number of worker threads, 1 to [`MAX_WORKERS`].
     pub workers: usize,
-    /// How long open calls may go on once the process is told to stop (S2); zero: not at all.
+    /// Time for open calls to finish after the signal to stop (S2). Zero: none.
     pub drain_timeout: Duration,
-    /// What is told of calls, and where.
+    /// Access log, call log and spans.
     pub observer: ObserverOptions,
-    /// The pages under `/debug/pprof/` are there, and allocations are noted for them.
+    /// Whether `/debug/pprof/` is served and allocations are sampled for it.
     pub enable_pprof: bool,
-    /// Log debug events too.
+    /// Whether debug events are logged.
     pub debug: bool,
 }
 
-/// More worker threads than this are a slip of the finger: no machine gains by them.
+/// Maximum number of worker threads. A larger value is a typing error: no machine benefits from it.
 pub const MAX_WORKERS: usize = 1024;
 
-/// What etcd itself takes (`--max-request-bytes`).
+/// The default request limit of etcd (`--max-request-bytes`).
 const DEFAULT_MAX_SEND_BYTES: u64 = 1536 * 1024;
-/// 2^31 − 1, the Go client's: no limit in practice.
+/// The default of the Go client, 2^31 − 1: no limit in practice.
 const DEFAULT_MAX_RECV_BYTES: u64 = i32::MAX as u64;
-/// The Go client's.
+/// The default of the Go client.
 const DEFAULT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// etcd's own.
+/// The default of etcd.
 const DEFAULT_WATCH_PROGRESS_NOTIFY: Duration = Duration::from_secs(600);
-/// etcd's own bound on it.
-pub const LEAST_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
-/// A thousandth of what machines have that run proxies, and seconds of a busy cluster's events.
+/// Minimum interval of progress notifications, as in etcd.
+pub const MIN_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
+/// About a thousandth of the memory of a typical host, and seconds of the events of a busy cluster.
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
-    /// Settles what the flags mean. Flags that are refused play no part.
+    /// Returns the options that the flags mean together. Refused flags have no effect.
     ///
     /// # Errors
-    /// An address or endpoint that is none, a certificate without its key or the reverse, a
-    /// number out of its range.
+    /// An invalid address or endpoint, a certificate without its key or the reverse, a number out
+    /// of range, or a flag without another flag that it needs.
     pub fn resolve(flags: Flags) -> Result<Config, UsageError> {
-        listening::check_addr("listen-addr", &flags.listen_addr, &flags.listen_addr)?;
+        listen_addr::check_addr("listen-addr", &flags.listen_addr, &flags.listen_addr)?;
         let server_tls = tls::server_tls(&flags)?;
-        let metrics_addr = listening::metrics_addrs(&flags.metrics_addr, server_tls.is_some())?;
+        let metrics_addr = listen_addr::metrics_addrs(&flags.metrics_addr, server_tls.is_some())?;
         let upstream_tls = tls::upstream_tls(&flags)?;
         let endpoints =
             endpoints::endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
@@ -144,7 +144,7 @@ impl Config {
             max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
             max_recv_bytes: or_default(flags.max_recv_bytes, DEFAULT_MAX_RECV_BYTES),
             max_concurrent_streams: or_default(flags.max_concurrent_streams, u32::MAX),
-            client_ping_least: flags.grpc_keepalive_min_time,
+            min_client_ping_interval: flags.grpc_keepalive_min_time,
             client_ping_interval: flags.grpc_keepalive_interval,
             client_ping_timeout: flags.grpc_keepalive_timeout,
             dial_keepalive_time: flags.dial_keepalive_time,
@@ -157,12 +157,12 @@ impl Config {
                 DEFAULT_WATCH_LOG_BYTES,
             ))
             .unwrap_or(usize::MAX),
-            watch_bypass: keys::once(flags.watch_bypass),
+            watch_bypass: keys::deduplicate(flags.watch_bypass),
             watch_progress_notify: or_default(
                 flags.experimental_watch_progress_notify_interval,
                 DEFAULT_WATCH_PROGRESS_NOTIFY,
             ),
-            namespace_allow: keys::opened(&flags.namespace_allow, &flags.namespace)?,
+            namespace_allow: keys::allowed_methods(&flags.namespace_allow, &flags.namespace)?,
             namespace: flags.namespace,
             reads: ReadOptions {
                 cache_bytes: usize::try_from(flags.cache_bytes).unwrap_or(usize::MAX),
@@ -207,19 +207,19 @@ fn spans(endpoint: &str, ratio: f64) -> Result<Option<SpanOptions>, UsageError> 
     }))
 }
 
-fn workers(asked: u32) -> Result<usize, UsageError> {
-    match usize::try_from(asked) {
-        // Where the system does not tell, one worker is right on any machine.
+fn workers(requested: u32) -> Result<usize, UsageError> {
+    match usize::try_from(requested) {
+        // If the system does not report its cores, one worker is correct on any machine.
         Ok(0) => Ok(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))),
         Ok(count) if count <= MAX_WORKERS => Ok(count),
         _ => {
             let reason = format!("must be at most {MAX_WORKERS}");
-            Err(UsageError::value("workers", &asked.to_string(), reason))
+            Err(UsageError::value("workers", &requested.to_string(), reason))
         }
     }
 }
 
-/// Where the Go proxy takes 0 it means its default, and so does this.
+/// Returns the default for 0, as etcd grpc-proxy does.
 fn or_default<T: Default + PartialEq>(value: T, default: T) -> T {
     if value == T::default() {
         default

@@ -1,24 +1,26 @@
-//! The vocabulary of failures: what failed, on which side, and how far the call had got.
+//! Failures of calls and of the start of the program.
 //!
-//! A [`Failure`] is a fact about one attempt at a call. Whether it is sent again is decided
-//! once, in `state_machine/retry.rs`; which gRPC status the client sees, in `upstream/failure.rs`.
+//! A [`Failure`] describes one failed attempt at a call: the cause, and the progress of the call.
+//! `state_machine/retry.rs` decides whether the call is retried. `upstream/failure.rs` selects the
+//! gRPC status that the client receives.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
-/// How far a call had got when it failed (E2).
+/// The progress of a call when it failed (E2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing left this process: no connection could be had.
+    /// Nothing was sent: no connection was available.
     Unsent,
-    /// etcd provably did not process it: REFUSED_STREAM, or above a GOAWAY's last stream id.
+    /// etcd provably did not process the call: REFUSED_STREAM, or a stream id above that of a
+    /// GOAWAY.
     Refused,
-    /// It was handed to a connection; etcd may have processed it.
+    /// The call was passed to a connection. etcd may have processed it.
     Sent,
 }
 
-/// What failed.
+/// The cause of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// No endpoint could be reached in time.
@@ -29,26 +31,27 @@ pub enum Fault {
     Reset(u32),
     /// etcd answered with the gRPC status UNAVAILABLE.
     Unavailable,
-    /// The request may not leave for etcd: this gRPC status code is the client's.
-    Kept(u8),
+    /// The proxy rejected the request before it was sent. The client receives this gRPC status
+    /// code.
+    Rejected(u8),
 }
 
 /// One failed attempt at a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// How far it had got.
+    /// The progress of the call.
     pub progress: Progress,
-    /// What failed.
+    /// The cause.
     pub fault: Fault,
-    /// For the log and the client's `grpc-message`.
+    /// The text for the log and the `grpc-message` of the client.
     pub detail: Cow<'static, str>,
 }
 
 impl Failure {
-    /// No endpoint could be reached, so nothing was sent.
+    /// Returns the failure of a call for which no endpoint could be reached. Nothing was sent.
     pub fn no_endpoint() -> Failure {
-        // The Go client sends even writes again on this very text, which is right here and
-        // nowhere else (E3).
+        // The Go client retries even writes if the text is exactly this one. A retry is correct for
+        // this failure and for no other (E3).
         Failure {
             progress: Progress::Unsent,
             fault: Fault::NoEndpoint,
@@ -57,19 +60,20 @@ impl Failure {
     }
 }
 
-/// Why the program could not start or go on; one line for the operator.
+/// An error that prevents the program from starting or running, as one line for the operator.
 #[derive(Debug)]
 pub struct StartError(String);
 
 impl StartError {
-    /// `what` names the part and the value, `why` the reason.
-    pub fn new(what: impl fmt::Display, why: impl fmt::Display) -> StartError {
-        StartError(format!("{what}: {why}"))
+    /// Returns the error `SUBJECT: REASON`. The subject is a part of the program, or a flag with
+    /// its value.
+    pub fn new(subject: impl fmt::Display, reason: impl fmt::Display) -> StartError {
+        StartError(format!("{subject}: {reason}"))
     }
 
-    /// A file given by `flag` that could not be used.
-    pub fn file(flag: &str, path: &Path, why: impl fmt::Display) -> StartError {
-        StartError(format!("{flag}={}: {why}", path.display()))
+    /// Returns the error of the file that `flag` names: `FLAG=PATH: REASON`.
+    pub fn file(flag: &str, path: &Path, reason: impl fmt::Display) -> StartError {
+        StartError(format!("{flag}={}: {reason}", path.display()))
     }
 }
 

@@ -1,11 +1,20 @@
 //! etcd-edge: a stateless reverse proxy for etcd at the gRPC layer, on HTTP/2 frames.
 //!
-//! The tree is the path of the data; read it from the bottom up:
-//! [`wire`] (bytes and their meaning), `machine` (pure decisions), `net` (sockets, TLS, relaying),
-//! `profile` (of the running program),
-//! `upstream` (calls to etcd), `service` (what is done with each call), `server` (clients),
-//! and at the top the command line and the life of the process. A file imports only from
-//! layers below its own; `tests/tidy.rs` holds that.
+//! The modules are layers. From the bottom up:
+//!
+//! - [`error`], [`limits`], [`metrics`]: failures, every limit by name, counters.
+//! - [`wire`]: encoding and decoding of the bytes of gRPC and etcd messages.
+//! - [`state_machine`]: decisions, without IO.
+//! - [`net`]: sockets, TLS, HTTP/2 streams, timers.
+//! - [`profile`]: CPU and memory profiles of the running program.
+//! - [`upstream`]: endpoints, connections and calls to etcd.
+//! - [`call_log`]: the access log and the spans of calls.
+//! - [`driver`]: carries out each call and what the state machines decide.
+//! - [`server`]: client connections and the admin pages.
+//! - [`config`], [`cli`], [`app`]: options, command line, start and stop of the process.
+//!
+//! A file imports only from the layers below its own. `tests/tidy.rs` checks that. Comments refer to
+//! the rules of `docs/reference/guarantees.md` by their numbers, such as (W3).
 
 pub mod app;
 pub mod call_log;

@@ -1,9 +1,9 @@
-//! The log: one JSON object a line on stderr, in the form that tools for etcd's log already read.
+//! The log: one JSON object per line on stderr, in the format of etcd's log.
 //!
-//! A line is `{"level":…,"ts":…,"caller":…,"msg":…` and then the event's own fields, never coloured,
-//! and leaves in one write. Events of other crates are kept to warnings, `--debug` or not: what the
-//! HTTP/2 library says of each frame is no log of a proxy. A stderr that is gone loses the line and
-//! nothing else; one that blocks blocks, as it does for any program.
+//! A line is `{"level":…,"ts":…,"caller":…,"msg":…` followed by the fields of the event. It has no
+//! colours and is one write. Of other crates only warnings and errors are logged, also with
+//! `--debug`, because the HTTP/2 library logs every frame. If stderr is closed, the line is lost.
+//! If stderr blocks, the program blocks.
 
 use std::fmt::{self, Write};
 use std::sync::OnceLock;
@@ -22,36 +22,36 @@ use tracing_subscriber::{Registry, reload};
 
 use crate::wire::json;
 
-/// Sends this process's log to stderr from now on; with `debug`, debug events too. A second call
-/// changes nothing.
+/// Installs the log of this process. With `debug` it includes debug events. A second call has no
+/// effect.
 pub fn init(debug: bool) {
     let (filter, handle) = reload::Layer::new(filter(debug));
     let lines = tracing_subscriber::fmt::layer()
         .event_format(JsonLine)
         .with_writer(std::io::stderr)
-        // Its complaint about a failed write would go to the same stderr, and panic.
+        // A message about a failed write would go to the same stderr, and would panic.
         .log_internal_errors(false);
-    // Fails only when a log is already set up, which then stays.
+    // Fails only if a log is already installed. It remains in use.
     let set_up = tracing_subscriber::registry()
         .with(filter)
         .with(lines)
         .try_init();
     if set_up.is_ok() {
-        // Set once, since a log is.
+        // Cannot fail: a log is installed once.
         let _ = FILTER.set(handle);
     }
 }
 
-/// Whether debug events are logged from now on.
+/// Switches debug events on or off.
 pub fn set_debug(debug: bool) {
     if let Some(handle) = FILTER.get() {
-        // Fails only without a log.
+        // Fails only if no log is installed.
         let _ = handle.reload(filter(debug));
     }
 }
 
-/// What is logged; may be changed while that goes on. Nothing is asked of it for an event: each place in
-/// the code is told when it changes.
+/// The filter of the installed log. It can be replaced at run time. An event costs no access to it,
+/// because every log statement caches whether it is enabled.
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 fn filter(debug: bool) -> Targets {
@@ -65,7 +65,7 @@ fn filter(debug: bool) -> Targets {
         .with_target("etcd_edge", own)
 }
 
-/// Writes an event as one line.
+/// Formats an event as one line.
 struct JsonLine;
 
 impl<S, N> FormatEvent<S, N> for JsonLine
@@ -102,14 +102,14 @@ where
     }
 }
 
-/// The fields of one event: its message, and the others already in JSON, each after a comma.
+/// The fields of one event: its message, and the other fields as JSON with a leading comma each.
 struct Fields {
     msg: String,
     rest: String,
 }
 
 impl Fields {
-    /// A value that is JSON as it stands.
+    /// Adds a field with a value that is valid JSON without quotes.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
         self.key(field);
         // Writing to a String cannot fail.
@@ -166,7 +166,7 @@ impl Visit for Fields {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no word for the others.
+        // JSON has no representation of infinity and NaN.
         if value.is_finite() {
             self.bare(field, value);
         } else {
@@ -184,7 +184,7 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-/// `dir/file.rs` of a longer path.
+/// Returns the last two components of a path: `dir/file.rs`.
 fn last_two(path: &str) -> &str {
     match path.rmatch_indices('/').nth(1) {
         Some((at, _)) => &path[at + 1..],
@@ -200,7 +200,7 @@ mod tests {
     use std::time::Duration;
     use tracing_subscriber::layer::SubscriberExt;
 
-    /// Each write the subscriber makes, apart.
+    /// Records the writes of the subscriber, each separately.
     #[derive(Clone, Default)]
     struct Writes(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_the_four_words_first_and_leaves_in_one_write() {
+    fn a_line_begins_with_the_four_standard_fields_and_is_one_write() {
         let writes = logged(|| {
             let error = io::Error::other("no \"way\"\n");
             let error: &(dyn std::error::Error + 'static) = &error;
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_caller_is_a_folder_and_a_file() {
+    fn the_caller_is_a_directory_and_a_file() {
         assert_eq!(last_two("src/upstream/pool.rs"), "upstream/pool.rs");
         assert_eq!(last_two("src/app.rs"), "src/app.rs");
         assert_eq!(last_two("app.rs"), "app.rs");

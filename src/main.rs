@@ -1,24 +1,24 @@
-//! The `etcd-edge` program: everything lives in the library, this only hands over.
+//! The `etcd-edge` program. It parses the command line and calls the library.
 
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
 use etcd_edge::cli::{self, Parsed, Settings, UsageError};
-use etcd_edge::profile::heap::Profiled;
+use etcd_edge::profile::heap::ProfilingAllocator;
 use etcd_edge::{app, logging};
 
-/// Calls live for microseconds and their parts are small: an allocator with per-thread free lists
-/// serves them for a fraction of what the system's costs.
+/// An allocator with per-thread free lists. A call lives for microseconds and makes small
+/// allocations, which cost a fraction of those of the system allocator.
 #[global_allocator]
-static ALLOCATOR: Profiled<mimalloc::MiMalloc> = Profiled(mimalloc::MiMalloc);
+static ALLOCATOR: ProfilingAllocator<mimalloc::MiMalloc> = ProfilingAllocator(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     let parsed = cli::parse(std::env::args_os().skip(1));
-    let done = match parsed {
+    let result = match parsed {
         Ok(Parsed::Run(config, settings)) => {
             logging::init(config.debug);
-            app::run(&config, settings, again)
+            app::run(&config, settings, read_settings)
         }
         Ok(Parsed::Check(config)) => {
             logging::init(config.debug);
@@ -29,34 +29,33 @@ fn main() -> ExitCode {
             Ok(())
         }
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             return ExitCode::from(UsageError::EXIT_CODE);
         }
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            print_error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-/// The command line once more: the file that it names may say something else by now.
-fn again() -> Result<Settings, UsageError> {
+/// Parses the command line again. The configuration file may have changed since the start.
+fn read_settings() -> Result<Settings, UsageError> {
     match cli::parse(std::env::args_os().skip(1))? {
         Parsed::Run(_, settings) => Ok(settings),
-        // Who runs was told to.
-        _ => unreachable!("the same arguments give the same command"),
+        _ => unreachable!("the same arguments select the same command"),
     }
 }
 
 fn print(text: &str) {
-    // A reader that has left, as `head` does, is no error.
+    // A closed pipe is no error: `head` closes it.
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn complain(error: &dyn Display) {
-    // Nobody reads stderr: the exit status still tells.
+fn print_error(error: &dyn Display) {
+    // If stderr is closed, the exit status still reports the error.
     let _ = writeln!(std::io::stderr(), "etcd-edge: {error}");
 }

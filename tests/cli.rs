@@ -76,7 +76,7 @@ fn every_flag_has_its_default() {
     assert_eq!(config.max_send_bytes, 1_572_864);
     assert_eq!(config.max_recv_bytes, 2_147_483_647);
     assert_eq!(config.max_concurrent_streams, u32::MAX);
-    assert_eq!(config.client_ping_least, Duration::from_secs(5));
+    assert_eq!(config.min_client_ping_interval, Duration::from_secs(5));
     assert_eq!(config.client_ping_interval, Duration::from_secs(7200));
     assert_eq!(config.client_ping_timeout, Duration::from_secs(20));
     assert_eq!(config.observer, ObserverOptions::default());
@@ -176,7 +176,7 @@ fn every_supported_flag_reaches_the_configuration() {
         max_send_bytes: 16,
         max_recv_bytes: 12,
         max_concurrent_streams: 100,
-        client_ping_least: Duration::from_secs(1),
+        min_client_ping_interval: Duration::from_secs(1),
         client_ping_interval: Duration::from_secs(2),
         client_ping_timeout: Duration::from_secs(3),
         dial_keepalive_time: Duration::from_secs(30),

@@ -88,7 +88,10 @@ fn blocking_lease_delays_no_other() {
         assert!(longest < Duration::from_millis(900), "{longest:?}");
         // The streams that one client may use, and one for all others; more if all arrive at once.
         let others = if together { 5 } else { 3 };
-        assert!(lanes <= limits::LEASE_LANES_OF_ONE + others, "{lanes}");
+        assert!(
+            lanes <= limits::LEASE_ISOLATED_STREAMS_PER_CONNECTION + others,
+            "{lanes}"
+        );
         // Without the blocking client, waits are clearly shorter.
         let (alone, _) = blocked::longest_wait(1_000, false, together);
         assert!(alone < Duration::from_millis(300), "{alone:?}");
@@ -109,7 +112,10 @@ fn new_client_is_not_delayed_by_blocking_leases() {
 fn slow_etcd_gets_more_streams() {
     let (longest, lanes) = blocked::slow_etcd(3_000, Duration::from_millis(1));
     assert!(longest < Duration::from_secs(1), "{longest:?}");
-    assert!((3..=limits::LEASE_LANES).contains(&lanes), "{lanes}");
+    assert!(
+        (3..=limits::LEASE_SHARED_STREAMS).contains(&lanes),
+        "{lanes}"
+    );
     // A faster etcd needs only one stream.
     let (longest, lanes) = blocked::slow_etcd(3_000, Duration::from_micros(50));
     assert!(longest < Duration::from_millis(200), "{longest:?}");
@@ -176,14 +182,14 @@ impl SingleClient {
 fn many_heartbeats_are_sent_in_batches() {
     let begun = Instant::now();
     let mut one = SingleClient::new(begun);
-    let many = 100..100 + limits::LEASE_MANY as i64;
+    let many = 100..100 + limits::LEASE_LARGE_BATCH as i64;
     one.beat(many.clone(), begun);
     assert_eq!(one.sent(), many.clone().collect::<Vec<_>>());
     many.for_each(|lease| one.answer(lease, begun));
     one.beat([5], begun);
     assert_eq!(one.hub.next_action(), None);
     let due = one.hub.wake_at(begun).expect("a timer");
-    assert_eq!(due, begun + limits::LEASE_GATHER);
+    assert_eq!(due, begun + limits::LEASE_BATCH_DELAY);
     one.beat([6], due);
     assert_eq!(one.sent(), [5, 6]);
     // A few heartbeats are sent without delay.
@@ -203,7 +209,7 @@ fn silence_about_a_fresh_lease_changes_the_endpoint() {
     one.beat([7], later);
     assert_eq!(one.sent(), [7]);
     let due = one.hub.wake_at(later).expect("a timer");
-    assert_eq!(due, later + limits::LEASE_SILENT);
+    assert_eq!(due, later + limits::LEASE_SILENT_TIME);
     one.hub.settle(due);
     let connect = Action::Connect {
         lane: one.lane,
@@ -223,7 +229,7 @@ fn heartbeats_behind_a_blocked_one_move_to_another_stream() {
     // Nothing is known about the first lease. The second was renewed just now.
     one.beat([1, 7], begun);
     assert_eq!(one.sent(), [1, 7]);
-    let due = begun + limits::LEASE_BLOCKED;
+    let due = begun + limits::LEASE_BLOCKED_TIME;
     assert_eq!(one.hub.wake_at(begun), Some(due));
     one.hub.settle(due);
     let close = Action::Close { lane: one.lane };

@@ -254,7 +254,7 @@ impl World {
             }
             Op::Acknowledge(n) => self.acknowledge(n),
             Op::GiveUp(n) => {
-                let until = self.now + limits::CACHE_UNSURE;
+                let until = self.now + limits::CACHE_UNCERTAIN_TIME;
                 if let Some(write) = pick(&mut self.writes, n)
                     && write.abandoned.is_none()
                 {

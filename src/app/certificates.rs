@@ -1,4 +1,4 @@
-//! Which files the options name for TLS, on both sides.
+//! The TLS files of the options, towards clients and towards etcd.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,17 +12,20 @@ use crate::net::tls::server::{Acceptor, ServerFiles};
 use crate::net::tls::{File, generated};
 use crate::upstream::endpoint::Endpoint;
 
-/// TLS as it is at start, and what keeps it up to date.
+/// The TLS state at start, and the files that reload it.
 pub(super) struct Tls {
-    /// Towards clients; plaintext when there is none.
+    /// TLS towards clients. `None`: plaintext.
     pub(super) acceptor: Option<Arc<Acceptor>>,
-    /// Towards etcd, if anything wants it.
+    /// TLS towards etcd. `None`: no option requires it.
     pub(super) dialer: Option<Arc<Dialer>>,
-    /// The files of both.
+    /// The files of both sides, for reloads.
     pub(super) sides: Vec<Side>,
 }
 
-/// Reads everything, and makes for `host` the certificate of `--auto-tls` if there is none yet.
+/// Reads all files. Generates the certificate of `--auto-tls` for `host` if it does not exist.
+///
+/// # Errors
+/// A file cannot be read, is invalid, or cannot be generated.
 pub(super) fn load(config: &Config, host: &str, counts: &TlsMetrics) -> Result<Tls, StartError> {
     let mut sides = Vec::new();
     let mut acceptor = None;
@@ -33,7 +36,7 @@ pub(super) fn load(config: &Config, host: &str, counts: &TlsMetrics) -> Result<T
         sides.push(side);
     }
     let mut dialer = None;
-    if let Some((made, side)) = dial(config, counts.etcd.clone())? {
+    if let Some((made, side)) = load_dialer(config, counts.etcd.clone())? {
         dialer = Some(made);
         sides.push(side);
     }
@@ -44,15 +47,19 @@ pub(super) fn load(config: &Config, host: &str, counts: &TlsMetrics) -> Result<T
     })
 }
 
-/// Reads everything and makes nothing: a certificate of `--auto-tls` that is not there is yet to be made.
+/// Reads all files and generates none. A missing certificate of `--auto-tls` is no error, because
+/// the start of the proxy generates it.
+///
+/// # Errors
+/// A file cannot be read or is invalid.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
     if let Some(tls) = &config.server_tls {
-        let (cert, key, is_there) = match &tls.certificate {
+        let (cert, key, exists) = match &tls.certificate {
             ServerCertificate::Files {
                 cert_file,
                 key_file,
             } => {
-                let (cert, key) = named(cert_file, key_file);
+                let (cert, key) = file_pair(cert_file, key_file);
                 (cert, key, true)
             }
             ServerCertificate::Generated { folder, .. } => {
@@ -60,9 +67,9 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
                 (cert, key, generated::are_there(folder)?)
             }
         };
-        server_files(tls, cert, key).check(is_there)?;
+        server_files(tls, cert, key).check(exists)?;
     }
-    dial(config, Arc::default()).map(drop)
+    load_dialer(config, Arc::default()).map(drop)
 }
 
 fn certificate(
@@ -74,14 +81,14 @@ fn certificate(
         ServerCertificate::Files {
             cert_file,
             key_file,
-        } => Ok(named(cert_file, key_file)),
+        } => Ok(file_pair(cert_file, key_file)),
         ServerCertificate::Generated { folder, years } => {
-            generated::files(folder, &names(config, host), *years)
+            generated::files(folder, &certificate_names(config, host), *years)
         }
     }
 }
 
-fn named(cert: &Path, key: &Path) -> (File, File) {
+fn file_pair(cert: &Path, key: &Path) -> (File, File) {
     (File::new("--cert-file", cert), File::new("--key-file", key))
 }
 
@@ -97,17 +104,18 @@ fn server_files(tls: &ServerTls, cert: File, key: File) -> ServerFiles {
     }
 }
 
-/// What clients may call this proxy by: where it listens, what it tells of itself, this host.
-fn names(config: &Config, host: &str) -> Vec<String> {
+/// Returns the names of the generated certificate: the listen address, the advertised address, and
+/// the names of this host.
+fn certificate_names(config: &Config, host: &str) -> Vec<String> {
     let mut names = ["localhost", "127.0.0.1", "::1"]
         .map(str::to_owned)
         .to_vec();
     let mut add = |name: &str| {
         let name = name.trim_matches(['[', ']']);
-        let fits = name
+        let valid = name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte));
-        if fits && !name.is_empty() && !names.iter().any(|each| each == name) {
+        if valid && !name.is_empty() && !names.iter().any(|each| each == name) {
             names.push(name.to_owned());
         }
     };
@@ -115,7 +123,7 @@ fn names(config: &Config, host: &str) -> Vec<String> {
     for address in [&config.listen_addr, &config.fleet.advertise] {
         let address = address.rsplit("://").next().unwrap_or_default();
         if let Some((host, _port)) = address.rsplit_once(':') {
-            // Every address of the host is none that a client could name.
+            // A client cannot connect to the unspecified address.
             if !matches!(host, "0.0.0.0" | "[::]") {
                 add(host);
             }
@@ -124,12 +132,17 @@ fn names(config: &Config, host: &str) -> Vec<String> {
     names
 }
 
-fn dial(config: &Config, counts: Arc<TlsSide>) -> Result<Option<(Arc<Dialer>, Side)>, StartError> {
+/// Returns the TLS state towards etcd and its files. `None`: no endpoint and no flag uses TLS.
+fn load_dialer(
+    config: &Config,
+    counts: Arc<TlsSide>,
+) -> Result<Option<(Arc<Dialer>, Side)>, StartError> {
     let files = &config.upstream_tls;
     let needed = config.endpoints.iter().any(Endpoint::is_tls);
-    // What was given is checked even where nothing uses it yet: members may come that do.
-    let given = *files != UpstreamTls::default();
-    if !needed && !given && config.endpoint_options.sync.is_zero() {
+    // The files of a flag are checked even if no endpoint uses them yet: members with TLS may be
+    // added.
+    let configured = *files != UpstreamTls::default();
+    if !needed && !configured && config.endpoint_options.sync.is_zero() {
         return Ok(None);
     }
     let trust = match &files.cacert {
@@ -141,10 +154,10 @@ fn dial(config: &Config, counts: Arc<TlsSide>) -> Result<Option<(Arc<Dialer>, Si
         (Some(cert), Some(key)) => Some((File::new("--cert", cert), File::new("--key", key))),
         _ => None,
     };
-    let made = Dialer::load(ClientFiles { trust, identity }, counts);
-    if needed || given {
-        return made.map(Some);
+    let dialer = Dialer::load(ClientFiles { trust, identity }, counts);
+    if needed || configured {
+        return dialer.map(Some);
     }
-    // Where the system trusts nobody, no member that wants TLS can be reached.
-    Ok(made.ok())
+    // Without CAs of the system, members with TLS cannot be reached. The proxy starts without them.
+    Ok(dialer.ok())
 }

@@ -1,8 +1,10 @@
-//! The configuration file, read again at SIGHUP: what can change while clients are served does.
+//! Reload of the configuration file on SIGHUP.
 //!
-//! The file is first good as a whole, or nothing of it counts. Then the flags of [`LIVE`] are taken from
-//! it and all others stay what they are; what that comes to together must be good as well, since a live
-//! flag may lean on one that waits for a restart.
+//! 1. The file must be valid as a whole. Otherwise nothing changes.
+//! 2. The new settings take the flags of [`RELOADABLE`] from the file. All other flags are
+//!    unchanged until a restart.
+//! 3. This combination must be valid too, because a reloadable flag may depend on one that needs a
+//!    restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
-use super::srv_discovery::discovered;
+use super::srv_discovery::discover_endpoints;
 use crate::call_log::Observer;
 use crate::cli::{Settings, UsageError};
 use crate::config::Config;
@@ -19,8 +21,8 @@ use crate::logging;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::Endpoints;
 
-/// The flags that a changed file changes at once.
-pub const LIVE: [&str; 7] = [
+/// The flags that a reload applies without a restart.
+pub const RELOADABLE: [&str; 7] = [
     "endpoints",
     "discovery-srv",
     "discovery-srv-name",
@@ -30,56 +32,57 @@ pub const LIVE: [&str; 7] = [
     "drain-timeout",
 ];
 
-/// The command line, read once more with its file.
-pub type Again = fn() -> Result<Settings, UsageError>;
+/// Parses the command line and its configuration file again.
+pub type ReadSettings = fn() -> Result<Settings, UsageError>;
 
-/// What is in force, and where it can be changed.
-pub(super) struct Changes {
-    again: Again,
+/// The settings in force, and the parts of the process to which a reload applies new ones.
+pub(super) struct ConfigReloader {
+    read_settings: ReadSettings,
     settings: Settings,
-    /// What they come to, with the endpoints that SRV records name.
+    /// The options of `settings`, with the endpoints from SRV records.
     config: Config,
-    changing: Changing,
+    targets: ReloadTargets,
 }
 
-/// What can change while clients are served, apart from the log.
-pub(super) struct Changing {
+/// The parts of the process that a reload changes, in addition to the log filter.
+pub(super) struct ReloadTargets {
     pub(super) observer: Option<Arc<Observer>>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) drain_timeout: Arc<Mutex<Duration>>,
 }
 
-impl Changes {
-    /// Nothing, where there is no file to change.
+impl ConfigReloader {
+    /// Returns `None` without a configuration file.
     pub(super) fn new(
-        changing: Changing,
+        targets: ReloadTargets,
         config: Config,
         settings: Settings,
-        again: Again,
-    ) -> Option<Changes> {
+        read_settings: ReadSettings,
+    ) -> Option<ConfigReloader> {
         settings.file()?;
-        Some(Changes {
-            again,
+        Some(ConfigReloader {
+            read_settings,
             settings,
             config,
-            changing,
+            targets,
         })
     }
 
-    /// Reads the file again, and says in the log what comes of it.
-    pub(super) async fn look(&mut self) {
-        const STAYS: &str = "configuration file rejected: no setting changed";
-        // A file may be where reading takes its time, and connections are accepted on this thread.
-        let new = match spawn_blocking(self.again).await {
+    /// Reads the file again, applies it, and logs the result.
+    pub(super) async fn reload(&mut self) {
+        const REJECTED: &str = "configuration file rejected: no setting changed";
+        // A read may block, for example on a network file system. This thread accepts connections.
+        let new = match spawn_blocking(self.read_settings).await {
             Ok(Ok(new)) => new,
-            Ok(Err(error)) => return warn!(%error, "{STAYS}"),
-            // Only at the end of the runtime, or by a panic, which is in the log.
+            Ok(Err(error)) => return warn!(%error, "{REJECTED}"),
+            // The runtime is shutting down, or the task panicked, which is in the log.
             Err(_) => return,
         };
         let changed = self.settings.changed(&new);
-        let (live, later): (Vec<&str>, Vec<&str>) =
-            changed.into_iter().partition(|name| LIVE.contains(name));
-        let settings = self.settings.with(&new, &LIVE);
+        let (live, later): (Vec<&str>, Vec<&str>) = changed
+            .into_iter()
+            .partition(|name| RELOADABLE.contains(name));
+        let settings = self.settings.with(&new, &RELOADABLE);
         let config = match settings.resolve() {
             Ok(config) => config,
             Err(error) => {
@@ -87,9 +90,9 @@ impl Changes {
                 return warn!(%error, flags, "configuration file needs a restart: no setting changed");
             }
         };
-        let config = match discovered(&config).await {
+        let config = match discover_endpoints(&config).await {
             Ok(config) => config,
-            Err(error) => return warn!(%error, "{STAYS}"),
+            Err(error) => return warn!(%error, "{REJECTED}"),
         };
         self.apply(&config);
         (self.settings, self.config) = (settings, config);
@@ -110,28 +113,29 @@ impl Changes {
     fn apply(&self, new: &Config) {
         if new.debug != self.config.debug {
             logging::set_debug(new.debug);
-            if let Some(observer) = &self.changing.observer {
+            if let Some(observer) = &self.targets.observer {
                 observer.set_debug(new.debug);
             }
         }
-        *self.changing.drain_timeout.lock() = new.drain_timeout;
+        *self.targets.drain_timeout.lock() = new.drain_timeout;
         let weights = &new.endpoint_options.weights;
         if *weights != self.config.endpoint_options.weights {
-            self.changing.endpoints.weigh(weights.clone());
+            self.targets.endpoints.weigh(weights.clone());
         }
-        // A list that has come from the members meanwhile stays unless another was asked for.
-        if !is_same(&new.endpoints, &self.config.endpoints) {
-            for endpoint in self.changing.endpoints.replace(new.endpoints.clone()) {
+        // A list from the member list of the cluster stays, unless the configured one has changed.
+        if !same_endpoints(&new.endpoints, &self.config.endpoints) {
+            for endpoint in self.targets.endpoints.replace(new.endpoints.clone()) {
                 warn!(%endpoint, "endpoint ignored: it needs TLS, which needs a restart, or there are too many endpoints");
             }
         }
     }
 }
 
-/// Whether two lists have the same endpoints: name servers tell theirs in any order.
-fn is_same(one: &[Endpoint], other: &[Endpoint]) -> bool {
-    let within = |one: &[Endpoint], other: &[Endpoint]| one.iter().all(|each| other.contains(each));
-    within(one, other) && within(other, one)
+/// Returns whether two lists contain the same endpoints. Name servers return them in any order.
+fn same_endpoints(one: &[Endpoint], other: &[Endpoint]) -> bool {
+    let is_subset =
+        |one: &[Endpoint], other: &[Endpoint]| one.iter().all(|each| other.contains(each));
+    is_subset(one, other) && is_subset(other, one)
 }
 
 #[cfg(test)]
@@ -139,14 +143,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_of_endpoints_is_no_change() {
+    fn a_different_order_of_endpoints_is_no_change() {
         let list = |hosts: &[&str]| -> Vec<Endpoint> {
             let all = hosts.iter().map(|host| Endpoint::parse(host));
             all.collect::<Result<_, _>>().unwrap()
         };
-        assert!(is_same(&list(&["a:1", "b:1"]), &list(&["b:1", "a:1"])));
+        assert!(same_endpoints(
+            &list(&["a:1", "b:1"]),
+            &list(&["b:1", "a:1"])
+        ));
         for other in [&["a:1"][..], &["a:1", "c:1"], &["a:1", "b:1", "c:1"]] {
-            assert!(!is_same(&list(&["a:1", "b:1"]), &list(other)));
+            assert!(!same_endpoints(&list(&["a:1", "b:1"]), &list(other)));
         }
     }
 }

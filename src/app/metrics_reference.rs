@@ -1,4 +1,4 @@
-//! What is counted, by the names that methods and codes have, and its description.
+//! Creates the metrics with the labels of methods and codes, and their reference page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,20 @@ use crate::upstream::endpoints::{EndpointOptions, Endpoints};
 use crate::wire::method::{self, Kind};
 use crate::wire::status::Code;
 
-/// All at zero, for so many workers.
-pub(super) fn none(workers: usize) -> Arc<Metrics> {
+/// Returns the metrics of a new process with this number of workers.
+pub(super) fn new_metrics(workers: usize) -> Arc<Metrics> {
     Arc::new(Metrics::new(workers, method_labels(), code_names()))
 }
 
-/// Every metric of the program in Markdown, with its meaning.
+/// Returns a Markdown table of every metric of the program and its meaning.
 pub fn reference() -> String {
-    let metrics = none(1);
+    let metrics = new_metrics(1);
     let keepalive = KeepaliveOptions {
         time: Duration::ZERO,
         timeout: Duration::ZERO,
         without_calls: false,
     };
-    // Any that is one.
+    // Any valid endpoint.
     let endpoint = Endpoint::parse("http://127.0.0.1:2379").into_iter();
     let options = EndpointOptions::default();
     let list = metrics.endpoints.clone();
@@ -32,7 +32,7 @@ pub fn reference() -> String {
     MetricsCollector::new(metrics, Arc::new(endpoints)).reference()
 }
 
-/// Of every method.
+/// Returns the labels of every method.
 fn method_labels() -> Vec<MethodLabels> {
     let kind = |kind| match kind {
         Kind::Unary => "unary",

@@ -94,7 +94,7 @@ impl HttpClient for Client {
             let sent = async {
                 let tls = self.tls.as_ref().map(|tls| (&tls.pages, &*tls.counts));
                 let stream = dial::connect(&self.endpoint, tls).await?;
-                exchange(stream, request, limits::SPAN_ANSWER_BYTES).await
+                exchange(stream, request, limits::SPAN_RESPONSE_BYTES).await
             };
             Ok(timeout(limits::SPAN_EXPORT_TIME, sent).await??)
         })

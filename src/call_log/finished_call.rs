@@ -66,7 +66,7 @@ pub struct FinishedCall {
     pub at: SystemTime,
     /// From its arrival to the end of its answer.
     pub took: Duration,
-    /// As `:path` has it, cut at [`limits::RECORD_PATH_BYTES`].
+    /// As `:path` has it, cut at [`limits::CALL_LOG_PATH_BYTES`].
     pub path: Box<str>,
     /// The client.
     pub who: Option<Arc<ClientInfo>>,

@@ -34,7 +34,7 @@ pub struct LoggedCall {
 
 impl LoggedCall {
     pub(super) fn new(path: &str, who: Option<Arc<ClientInfo>>, debug: bool) -> LoggedCall {
-        let cut = path.floor_char_boundary(limits::RECORD_PATH_BYTES);
+        let cut = path.floor_char_boundary(limits::CALL_LOG_PATH_BYTES);
         LoggedCall {
             at: SystemTime::now(),
             began: Instant::now(),
@@ -55,7 +55,7 @@ impl LoggedCall {
         self.received.feed(chunk);
         if let Some(asks) = &self.asks {
             let mut asks = asks.borrow_mut();
-            let room = limits::RECORD_REQUEST_BYTES.saturating_sub(asks.len());
+            let room = limits::CALL_LOG_REQUEST_BYTES.saturating_sub(asks.len());
             asks.extend_from_slice(&chunk[..chunk.len().min(room)]);
         }
     }
@@ -175,10 +175,10 @@ mod tests {
     #[test]
     fn a_request_is_kept_as_far_as_it_is_told() {
         let record = LoggedCall::new(&"é".repeat(2000), None, true);
-        record.received(&vec![0; 3 * limits::RECORD_REQUEST_BYTES]);
+        record.received(&vec![0; 3 * limits::CALL_LOG_REQUEST_BYTES]);
         let kept = record.asks.as_ref().unwrap().borrow().len();
-        assert_eq!(kept, limits::RECORD_REQUEST_BYTES);
-        assert!(record.path.len() <= limits::RECORD_PATH_BYTES);
+        assert_eq!(kept, limits::CALL_LOG_REQUEST_BYTES);
+        assert!(record.path.len() <= limits::CALL_LOG_PATH_BYTES);
         let compressed = LoggedCall::new("/etcdserverpb.KV/Put", None, true);
         compressed.received(b"\x01\0\0\0\x03abc");
         assert_eq!(compressed.ended(Code::Ok).asked, None);

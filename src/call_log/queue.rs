@@ -51,7 +51,7 @@ impl LogThrottle {
 
     /// How many more than were told of, when it is time to tell of them.
     pub(super) fn due(&mut self, count: u64) -> Option<u64> {
-        let pause = limits::RECORD_TELL_PAUSE;
+        let pause = limits::CALL_LOG_WARN_INTERVAL;
         let is_time = self.last.is_none_or(|last| last.elapsed() >= pause);
         if count == self.told || !is_time {
             return None;
@@ -64,7 +64,7 @@ impl LogThrottle {
 }
 
 /// How long an end of the process waits for what is queued.
-pub(super) const FLUSH: Duration = limits::RECORD_FLUSH_TIME;
+pub(super) const FLUSH: Duration = limits::CALL_LOG_FLUSH_TIME;
 
 /// A flag that one thread raises and another takes.
 #[derive(Debug, Default)]

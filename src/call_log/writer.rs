@@ -78,7 +78,7 @@ impl AccessLog {
                 Target::Stdout => StartError::new("--access-log=-", error),
             })?),
         };
-        let (to, from) = sync_channel(limits::RECORD_QUEUE);
+        let (to, from) = sync_channel(limits::CALL_LOG_QUEUE);
         let (over, ended) = sync_channel(1);
         let bells = Arc::<Bells>::default();
         let writer = Writer {
@@ -151,7 +151,7 @@ impl Writer {
         while let Some(word) = self.next(ends) {
             self.take(word);
             // What else is here leaves in the same write.
-            while self.lines.len() < limits::RECORD_BATCH_BYTES
+            while self.lines.len() < limits::CALL_LOG_BATCH_BYTES
                 && let Ok(word) = self.from.try_recv()
             {
                 self.take(word);

@@ -1,13 +1,16 @@
-//! Where it listens and where etcd is.
+//! The endpoint list, policy and weights.
 
 use crate::cli::usage::UsageError;
 use crate::state_machine::picker::Policy;
 use crate::upstream::endpoint::Endpoint;
 
-/// Largest weight of an endpoint.
+/// Maximum weight of an endpoint.
 const MAX_WEIGHT: u32 = 1000;
 
-/// Each endpoint once, an unspecified scheme settled by `tls`.
+/// Returns the endpoints without duplicates. `tls` selects the scheme of an endpoint without one.
+///
+/// # Errors
+/// An invalid endpoint, or an empty list.
 pub(super) fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, UsageError> {
     let mut endpoints = Vec::with_capacity(texts.len());
     for text in texts {
@@ -28,6 +31,10 @@ pub(super) fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, Us
     Ok(endpoints)
 }
 
+/// Returns the policy of this name. Empty: the default policy.
+///
+/// # Errors
+/// An unknown name.
 pub(super) fn policy(text: &str) -> Result<Policy, UsageError> {
     if text.is_empty() {
         return Ok(Policy::default());
@@ -39,7 +46,10 @@ pub(super) fn policy(text: &str) -> Result<Policy, UsageError> {
     })
 }
 
-/// Of `host:port=weight`, by how an endpoint's `:authority` has the host and port.
+/// Returns the weights of `HOST:PORT=WEIGHT` entries, each with the `:authority` of its endpoint.
+///
+/// # Errors
+/// An invalid entry, or entries without the weighted policy.
 pub(super) fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u32)>, UsageError> {
     let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
     for text in texts {
@@ -62,7 +72,7 @@ pub(super) fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u
                 ));
             }
         };
-        // Of anything given twice the last counts.
+        // The last entry of an endpoint takes precedence.
         weights.retain(|(name, _)| *name != endpoint);
         weights.push((endpoint, weight));
     }

@@ -1,4 +1,4 @@
-//! What concerns keys by their prefix: registration, and what is open in a namespace.
+//! Flags about key prefixes: the registration of the proxy, and the methods allowed in a namespace.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,10 +8,14 @@ use crate::cli::usage::UsageError;
 use crate::driver::state::fleet::ResolverOptions;
 use crate::wire::method::{self, Method};
 
-/// In seconds: the longest lease that etcd grants is one shorter.
-const TOO_LONG_TTL: u64 = 9_000_000_001;
+/// Smallest invalid lease TTL in seconds. etcd grants one second less.
+const INVALID_TTL: u64 = 9_000_000_001;
 
-/// The prefix and its TTL come together, and with an address.
+/// Returns the registration options. `None` without `--resolver-prefix`.
+///
+/// # Errors
+/// A prefix without TTL or the reverse, a prefix without an advertised address, or a TTL that is
+/// too long.
 pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageError> {
     let (prefix, ttl) = (flags.resolver_prefix.as_str(), flags.resolver_ttl);
     let refuse_ttl =
@@ -27,7 +31,7 @@ pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageEr
         _ if flags.advertise_client_url.is_empty() => {
             "needs --advertise-client-url, which is empty"
         }
-        TOO_LONG_TTL.. => return refuse_ttl("exceeds the longest lease of etcd"),
+        INVALID_TTL.. => return refuse_ttl("exceeds the longest lease of etcd"),
         _ => {
             return Ok(Some(ResolverOptions {
                 prefix: prefix.to_owned(),
@@ -38,15 +42,22 @@ pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageEr
     Err(UsageError::value("resolver-prefix", prefix, reason))
 }
 
-/// Each in the order of its first mention.
-pub(super) fn once(texts: Vec<String>) -> Vec<String> {
+/// Removes duplicates. The order is that of the first occurrences.
+pub(super) fn deduplicate(texts: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     let first = |text: &String| seen.insert(text.clone());
     texts.into_iter().filter(first).collect()
 }
 
-/// The paths of methods by their names: `Name` where only one has it, `service/Name`, or the path.
-pub(super) fn opened(names: &[String], namespace: &str) -> Result<Vec<&'static str>, UsageError> {
+/// Returns the paths of the methods that `--namespace-allow` names as `Name` (if it is unique),
+/// `service/Name`, or the path.
+///
+/// # Errors
+/// An unknown or ambiguous name, or a name without `--namespace`.
+pub(super) fn allowed_methods(
+    names: &[String],
+    namespace: &str,
+) -> Result<Vec<&'static str>, UsageError> {
     let mut paths = Vec::with_capacity(names.len());
     for name in names {
         let refuse = |reason| Err(UsageError::value("namespace-allow", name, reason));

@@ -1,4 +1,7 @@
-//! Calls that a namespace refuses, and those of which only the request tells whether they may pass (N1).
+//! Calls that a namespace refuses, and calls that it admits only after inspection of the request (N1).
+//!
+//! Two methods need inspection. `Alarm` may only read alarms. `LeaseRevoke` may only revoke a lease
+//! without keys outside the namespace. Admitted calls go on to the [`relay`], which translates keys.
 
 use std::future::Future;
 use std::pin::pin;
@@ -6,11 +9,11 @@ use std::pin::pin;
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::driver::call::request_body::{Gathered, gather};
-use crate::driver::call::{Call, while_wanted};
+use crate::driver::call::request_body::{RequestBody, read_request_body};
+use crate::driver::call::{Call, while_call_open};
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::first_attempt::cut_short;
-use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::etcd::first_attempt::end_interrupted;
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::relay;
 use crate::driver::state::identity::Credential;
 use crate::driver::state::reply;
@@ -22,105 +25,108 @@ use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveRespo
 use crate::wire::proto;
 use crate::wire::status::{Code, Status};
 
-/// The method whose requests ask or act.
+/// Method whose request either reads alarms or changes them.
 const ALARM: &str = "Alarm";
 
 const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
-/// What is said of a call that its method does not let pass; `None` when it may be served, or be looked
-/// at by [`serve`].
-pub(super) fn refused(call: &Call) -> Option<Status> {
-    let gate = call.ctx.shared.gate()?;
-    let closed = gate.passage(call.method) == NamespaceAccess::Closed;
-    closed.then(|| gate.refusal(call.head.uri.path(), ""))
+/// Returns the status of a call whose method the namespace refuses. Returns `None` if the call may
+/// be served, possibly after inspection by [`serve`].
+pub(super) fn refusal(call: &Call) -> Option<Status> {
+    let policy = call.ctx.process.namespace_policy()?;
+    let closed = policy.access(call.method) == NamespaceAccess::Closed;
+    closed.then(|| policy.refusal_status(call.head.uri.path(), ""))
 }
 
-/// Whether a call is served by [`serve`]: only its request tells whether it may pass.
-pub(super) fn is_looked_at(call: &Call) -> bool {
-    let gate = call.ctx.shared.gate();
-    let passage = gate.map(|gate| gate.passage(call.method));
+/// Returns whether [`serve`] must inspect the request of a call.
+pub(super) fn needs_inspection(call: &Call) -> bool {
+    let policy = call.ctx.process.namespace_policy();
+    let access = policy.map(|policy| policy.access(call.method));
     matches!(
-        passage,
+        access,
         Some(NamespaceAccess::Asking | NamespaceAccess::Lease)
     )
 }
 
-/// Serves such a call.
+/// Inspects the request of a call, then relays or refuses the call.
 pub(super) async fn serve(call: &mut Call) -> Code {
-    let request = match gather(call).await {
-        Gathered::Whole(request) => request,
-        // These are a few numbers each.
-        Gathered::Larger(_) => {
+    let request = match read_request_body(call).await {
+        RequestBody::Complete(request) => request,
+        // A valid request contains only a few numbers.
+        RequestBody::Partial(_) => {
             return refuse(call, ": request too large");
         }
-        Gathered::Over(code) => return code,
+        RequestBody::Ended(code) => return code,
     };
     let mut reader = Reader::new(call.ctx.max.send);
     request.iter().for_each(|chunk| reader.push(chunk.clone()));
-    // What is behind the message would not have been looked at.
+    // Bytes behind the message would be relayed without inspection.
     let message = match reader.next() {
         Ok(Some(message)) if !message.compressed && reader.buffered() == 0 => message.payload,
         _ => return refuse(call, ": malformed request"),
     };
-    let why = if call.method.is_some_and(|method| method.name == ALARM) {
+    let detail = if call.method.is_some_and(|method| method.name == ALARM) {
         (!only_asks(&message)).then_some(": only GET is allowed")
     } else {
-        match keeps_inside(call, &message).await {
+        match lease_is_inside(call, &message).await {
             Ok(true) => None,
             Ok(false) => Some(": the lease has keys outside the namespace"),
             Err(code) => return code,
         }
     };
-    match why {
+    match detail {
         None => relay::serve(call, request).await,
-        Some(why) => refuse(call, why),
+        Some(detail) => refuse(call, detail),
     }
 }
 
-fn refuse(call: &mut Call, why: &str) -> Code {
+fn refuse(call: &mut Call, detail: &str) -> Code {
     let path = call.head.uri.path();
-    let status = call.ctx.shared.gate().map_or_else(
+    let status = call.ctx.process.namespace_policy().map_or_else(
         || Status::new(Code::Internal, "etcd-edge: no namespace"),
-        |gate| gate.refusal(path, why),
+        |policy| policy.refusal_status(path, detail),
     );
     reply::trailers_only(&mut call.respond, &status)
 }
 
-/// Whether the lease that a LeaseRevokeRequest names is of no key outside, as etcd says with the client's
-/// own token. Where it does not say, the call ends with what it said instead. A key that gets the lease
-/// after that is not seen: whoever may put a key outside may also end its lease.
-async fn keeps_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> {
-    let Some(question) = question(request) else {
+/// Returns whether all keys of the lease in a LeaseRevokeRequest are in the namespace.
+///
+/// The proxy queries etcd with the client's own token. If etcd returns an error, the call ends with
+/// that error. A key that is attached to the lease later is not seen. A client that may write a key
+/// outside the namespace may also revoke its lease.
+async fn lease_is_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> {
+    let Some(lease_query) = lease_query(request) else {
         return Ok(false);
     };
     let ctx = call.ctx.clone();
-    let head = etcd_client::head(TIME_TO_LIVE, Credential::of(&call.head.headers).as_ref());
-    let request = [frame::encode_message(&question)];
-    let read = Read {
+    let head = etcd_client::request_head(TIME_TO_LIVE, Credential::of(&call.head.headers).as_ref());
+    let request = [frame::encode_message(&lease_query)];
+    let etcd_call = HedgedRead {
         ctx: &ctx,
         head: &head,
         deadline: call.deadline,
         request: &request,
-        untranslated: true,
+        raw_keys: true,
     };
-    let mut fetch = pin!(read.fetch(Begun::Nothing));
-    let answer = match while_wanted(call, |cx| fetch.as_mut().poll(cx)).await {
+    let mut fetch = pin!(etcd_call.fetch(PriorAttempt::NotSent));
+    let answer = match while_call_open(call, |cx| fetch.as_mut().poll(cx)).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(status)) => return Err(reply::trailers_only(&mut call.respond, &status)),
-        Err(cut) => return Err(cut_short(call, cut)),
+        Err(interrupted) => return Err(end_interrupted(call, interrupted)),
     };
     if let Some(status) = answer.status().filter(|status| status.code != Code::Ok) {
         return Err(reply::trailers_only(&mut call.respond, &status));
     }
-    let prefix = ctx.shared.gate().map(|gate| gate.namespace());
+    let prefix = ctx.process.namespace_policy().map(|policy| policy.namespace());
     Ok(keys(answer).is_some_and(|keys| {
         let mut keys = keys.iter();
         prefix.is_some_and(|prefix| keys.all(|key| prefix.strip(key).is_some()))
     }))
 }
 
-/// LeaseRevokeRequest { ID = 1 } as a question for the lease's keys; `None` for one that is not plain.
-fn question(request: &[u8]) -> Option<LeaseTimeToLiveRequest> {
+/// Converts LeaseRevokeRequest { ID = 1 } into a query for the lease's keys. Returns `None` if the
+/// request is malformed or repeats the ID.
+fn lease_query(request: &[u8]) -> Option<LeaseTimeToLiveRequest> {
     let mut id = None;
     for field in proto::fields(request) {
         let field = field.ok()?;
@@ -134,12 +140,12 @@ fn question(request: &[u8]) -> Option<LeaseTimeToLiveRequest> {
     })
 }
 
-/// The keys of an answer that is all here.
+/// Decodes the keys of a complete response.
 fn keys(answer: Answer) -> Option<Vec<Bytes>> {
     if !matches!(answer.rest, Rest::End(_)) {
         return None;
     }
-    let mut reader = Reader::new(limits::HOLD_BYTES as u64);
+    let mut reader = Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
     answer
         .chunks
         .into_iter()
@@ -154,15 +160,15 @@ mod tests {
 
     #[test]
     fn a_lease_is_asked_for_as_it_was_named() {
-        let asks = |id| Some(LeaseTimeToLiveRequest { id, keys: true });
-        assert_eq!(question(b"\x08\x07"), asks(7));
-        assert_eq!(question(b""), asks(0));
+        let query = |id| Some(LeaseTimeToLiveRequest { id, keys: true });
+        assert_eq!(lease_query(b"\x08\x07"), query(7));
+        assert_eq!(lease_query(b""), query(0));
         assert_eq!(
-            question(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
-            asks(-1)
+            lease_query(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+            query(-1)
         );
-        for unclear in [&b"\x08\x07\x08\x08"[..], b"\x0a\x01\x07", b"\x08"] {
-            assert_eq!(question(unclear), None, "{unclear:?}");
+        for malformed in [&b"\x08\x07\x08\x08"[..], b"\x0a\x01\x07", b"\x08"] {
+            assert_eq!(lease_query(malformed), None, "{malformed:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Where CPU time goes: the kernel's timer of the process's CPU time sends a signal, which notes the stack
-//! of the thread that it interrupts. What is noted lies in a few places until it is gathered.
+//! CPU profiles. A kernel timer of the CPU time of the process sends SIGPROF. The signal handler
+//! records the stack of the thread that it interrupts in a slot. The profiler collects the slots.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,42 +9,45 @@ use std::time::{Duration, Instant};
 use signal_hook_registry::SigId;
 
 use crate::limits;
-use crate::profile::proto::{Kind, Profile, Sample};
+use crate::profile::proto::{Profile, ProfileKind, Sample};
 use crate::profile::stacks;
 
-/// One that is being taken. There is one at a time.
+/// The right to record a CPU profile. One exists at a time.
 #[derive(Debug)]
-pub struct Taking(());
+pub struct CpuProfiler(());
 
-static TAKEN: AtomicBool = AtomicBool::new(false);
+static IN_USE: AtomicBool = AtomicBool::new(false);
 
-impl Taking {
-    /// `None` while another is taken.
-    pub fn begin() -> Option<Taking> {
-        // Made only then: to drop one is to let the next begin.
-        (!TAKEN.swap(true, Ordering::Acquire)).then(|| Taking(()))
+impl CpuProfiler {
+    /// Returns `None` while another profile is recorded.
+    pub fn begin() -> Option<CpuProfiler> {
+        // Created only on success: a drop releases the right.
+        (!IN_USE.swap(true, Ordering::Acquire)).then(|| CpuProfiler(()))
     }
 
-    /// Takes it for so long, or until `wanted` is no more. Takes as long: see [`apart`](super::apart).
+    /// Records a profile for `time`, or until `wanted` returns false. Blocks for this time: see
+    /// [`run_on_thread`](super::run_on_thread).
     ///
     /// # Errors
-    /// The system refuses the signal or the timer.
-    pub fn take(self, time: Duration, wanted: &dyn Fn() -> bool) -> io::Result<Vec<u8>> {
-        let begun = Instant::now();
+    /// The system rejects the signal handler or the timer.
+    pub fn record(self, time: Duration, wanted: &dyn Fn() -> bool) -> io::Result<Vec<u8>> {
+        let start = Instant::now();
         let mut stacks: HashMap<Vec<usize>, i64> = HashMap::new();
-        // What an earlier one left.
-        gather(|_| {});
-        let timer = Ticking::begin()?;
-        while begun.elapsed() < time && wanted() {
-            std::thread::sleep(limits::PROFILE_GATHER.min(time.saturating_sub(begun.elapsed())));
-            gather(|stack| count(&mut stacks, stack));
+        // Discard samples of an earlier profile.
+        collect(|_| {});
+        let timer = ProfileTimer::begin()?;
+        while start.elapsed() < time && wanted() {
+            std::thread::sleep(
+                limits::PROFILE_COLLECT_INTERVAL.min(time.saturating_sub(start.elapsed())),
+            );
+            collect(|stack| count(&mut stacks, stack));
         }
         drop(timer);
-        let took = begun.elapsed();
-        gather(|stack| count(&mut stacks, stack));
+        let duration = start.elapsed();
+        collect(|stack| count(&mut stacks, stack));
         let tick = i64::try_from(limits::PROFILE_TICK.as_nanos()).unwrap_or(i64::MAX);
-        let mut profile = Profile::new(Kind::Cpu, tick);
-        profile.took(took);
+        let mut profile = Profile::new(ProfileKind::Cpu, tick);
+        profile.set_duration(duration);
         for (frames, count) in stacks {
             let values = vec![count, count.saturating_mul(tick)];
             profile.add(&Sample { frames, values });
@@ -53,13 +56,13 @@ impl Taking {
     }
 }
 
-impl Drop for Taking {
+impl Drop for CpuProfiler {
     fn drop(&mut self) {
-        TAKEN.store(false, Ordering::Release);
+        IN_USE.store(false, Ordering::Release);
     }
 }
 
-/// Those that find no room are one without frames.
+/// Counts a stack. Stacks beyond [`limits::PROFILE_STACKS`] are counted as one without frames.
 fn count(stacks: &mut HashMap<Vec<usize>, i64>, mut stack: Vec<usize>) {
     if stacks.len() >= limits::PROFILE_STACKS && !stacks.contains_key(&stack) {
         stack.clear();
@@ -67,45 +70,45 @@ fn count(stacks: &mut HashMap<Vec<usize>, i64>, mut stack: Vec<usize>) {
     *stacks.entry(stack).or_default() += 1;
 }
 
-/// The signal comes while this lives.
-struct Ticking(SigId);
+/// Sends SIGPROF until it is dropped.
+struct ProfileTimer(SigId);
 
-impl Ticking {
-    fn begin() -> io::Result<Ticking> {
+impl ProfileTimer {
+    fn begin() -> io::Result<ProfileTimer> {
         #[expect(
             unsafe_code,
-            reason = "what the handler does may be done in one: it walks the stack and writes to places \
-                      that are there for it, without a lock or an allocation"
+            reason = "the handler walks the stack and writes to static slots, without a lock or an \
+                      allocation"
         )]
-        let id = unsafe { signal_hook_registry::register(libc::SIGPROF, note)? };
-        let ticking = Ticking(id);
+        let id = unsafe { signal_hook_registry::register(libc::SIGPROF, record_sample)? };
+        let timer = ProfileTimer(id);
         set_timer(limits::PROFILE_TICK)?;
-        Ok(ticking)
+        Ok(timer)
     }
 }
 
-impl Drop for Ticking {
+impl Drop for ProfileTimer {
     fn drop(&mut self) {
-        // A timer that could be set can be ended. A signal under way is taken, and does nothing.
+        // Cannot fail: the same timer was set before. A pending signal has no effect.
         let _ = set_timer(Duration::ZERO);
         signal_hook_registry::unregister(self.0);
     }
 }
 
-/// The timer of the process's CPU time fires so often; zero: never.
-fn set_timer(every: Duration) -> io::Result<()> {
-    let every = libc::timeval {
+/// Sets the interval of the timer of the CPU time of the process. Zero: off.
+fn set_timer(interval: Duration) -> io::Result<()> {
+    let interval = libc::timeval {
         tv_sec: 0,
-        // Below a second.
-        tv_usec: libc::suseconds_t::from(every.subsec_micros()),
+        // The interval is below one second.
+        tv_usec: libc::suseconds_t::from(interval.subsec_micros()),
     };
     let timer = libc::itimerval {
-        it_interval: every,
-        it_value: every,
+        it_interval: interval,
+        it_value: interval,
     };
     #[expect(
         unsafe_code,
-        reason = "the timer is read, and nothing is written where the last is null"
+        reason = "the call reads the timer value, and writes nothing because the last pointer is null"
     )]
     let set = unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) };
     match set {
@@ -114,50 +117,50 @@ fn set_timer(every: Duration) -> io::Result<()> {
     }
 }
 
-/// A stack on its way from the handler of a signal.
-struct Place {
-    /// [`FREE`], [`HELD`] by a handler, or how many frames there are.
+/// One sample between the signal handler and the profiler.
+struct Slot {
+    /// [`FREE`], [`BUSY`] in a handler, or the number of frames.
     state: AtomicU32,
     frames: [AtomicUsize; limits::PROFILE_DEPTH],
 }
 
 const FREE: u32 = 0;
-const HELD: u32 = u32::MAX;
+const BUSY: u32 = u32::MAX;
 
-/// Untouched, and so no memory, until a profile is taken.
-static PLACES: [Place; limits::PROFILE_PLACES] = [const {
-    Place {
+/// Uses no memory until the first profile, because the pages are untouched.
+static SLOTS: [Slot; limits::PROFILE_SLOTS] = [const {
+    Slot {
         state: AtomicU32::new(FREE),
         frames: [const { AtomicUsize::new(0) }; limits::PROFILE_DEPTH],
     }
-}; limits::PROFILE_PLACES];
+}; limits::PROFILE_SLOTS];
 
-/// Where the next one is put.
+/// The slot of the next sample, modulo their number.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// The handler of the signal. A stack that finds no place is lost.
-fn note() {
-    let place = &PLACES[NEXT.fetch_add(1, Ordering::Relaxed) % PLACES.len()];
-    let held = place
+/// The signal handler. A sample without a free slot is lost.
+fn record_sample() {
+    let slot = &SLOTS[NEXT.fetch_add(1, Ordering::Relaxed) % SLOTS.len()];
+    let reserved = slot
         .state
-        .compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed);
-    if held.is_err() {
+        .compare_exchange(FREE, BUSY, Ordering::Acquire, Ordering::Relaxed);
+    if reserved.is_err() {
         return;
     }
-    let depth = stacks::walk(|at, frame| place.frames[at].store(frame, Ordering::Relaxed));
+    let depth = stacks::walk(|at, frame| slot.frames[at].store(frame, Ordering::Relaxed));
     // At most PROFILE_DEPTH.
-    place.state.store(depth as u32, Ordering::Release);
+    slot.state.store(depth as u32, Ordering::Release);
 }
 
-/// Takes what lies there.
-fn gather(mut each: impl FnMut(Vec<usize>)) {
-    for place in &PLACES {
-        let depth = place.state.load(Ordering::Acquire);
-        if depth == FREE || depth == HELD {
+/// Removes the samples from the slots and passes them to `each`.
+fn collect(mut each: impl FnMut(Vec<usize>)) {
+    for slot in &SLOTS {
+        let depth = slot.state.load(Ordering::Acquire);
+        if depth == FREE || depth == BUSY {
             continue;
         }
-        let frames = place.frames.iter().take(depth as usize);
+        let frames = slot.frames.iter().take(depth as usize);
         each(frames.map(|frame| frame.load(Ordering::Relaxed)).collect());
-        place.state.store(FREE, Ordering::Release);
+        slot.state.store(FREE, Ordering::Release);
     }
 }

@@ -1,11 +1,13 @@
-//! Who holds memory: an allocator around the real one that notes where some allocations were made.
+//! Memory profiles: an allocator around the real one that records the stacks of sampled
+//! allocations.
 //!
-//! Once begun, about one in [`limits::HEAP_RATE`] allocated bytes is noted with its stack, and forgotten when
-//! it is freed; the chance of each by its size is what a profile is scaled up by, as Go does it. Nearly all
-//! that is freed was never noted: a table of small counts by address says so without a lock.
+//! After [`enable`], about one in [`limits::HEAP_RATE`] allocated bytes is sampled. The allocation
+//! of that byte is recorded with its stack until it is freed. A profile scales each recorded
+//! allocation by the probability that its size is sampled, as Go does. Nearly no freed allocation
+//! is recorded: a table of counters by address detects this without a lock.
 //!
-//! Everything done for it here is done with the thread marked as busy: what that allocates and frees is
-//! neither noted nor looked for.
+//! While the sampler itself runs, sampling is paused on the thread ([`SamplingPaused`]).
+//! Allocations and frees of the sampler are neither recorded nor looked up.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -16,35 +18,35 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use parking_lot::Mutex;
 
 use crate::limits;
-use crate::profile::proto::{self, Kind};
+use crate::profile::proto::{self, ProfileKind};
 use crate::profile::stacks;
 
-/// An allocator whose allocations can be profiled. Until [`begin`] it is the one inside.
+/// An allocator that samples allocations after [`enable`], and otherwise only calls the inner one.
 #[derive(Debug)]
-pub struct Profiled<A>(pub A);
+pub struct ProfilingAllocator<A>(pub A);
 
-static BEGUN: AtomicBool = AtomicBool::new(false);
+static ENABLED: AtomicBool = AtomicBool::new(false);
 
-/// Allocations are noted from now on.
-pub fn begin() {
-    BEGUN.store(true, Ordering::Relaxed);
+/// Starts the sampling of allocations.
+pub fn enable() {
+    ENABLED.store(true, Ordering::Relaxed);
 }
 
-/// Whether they are.
+/// Returns whether allocations are sampled.
 #[inline]
-pub fn is_begun() -> bool {
-    BEGUN.load(Ordering::Relaxed)
+pub fn is_enabled() -> bool {
+    ENABLED.load(Ordering::Relaxed)
 }
 
 #[expect(
     unsafe_code,
-    reason = "an allocator is unsafe to be; each call is handed on unchanged to the one inside, whose \
-              promises hold, and what is done beside it neither reads nor writes the memory"
+    reason = "the trait is unsafe; each call is passed to the inner allocator unchanged, so its \
+              guarantees apply, and the sampler neither reads nor writes the memory"
 )]
-unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for ProfilingAllocator<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if is_begun() {
+        if is_enabled() {
             return allocated(layout.size(), || unsafe { self.0.alloc(layout) });
         }
         unsafe { self.0.alloc(layout) }
@@ -52,7 +54,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if is_begun() {
+        if is_enabled() {
             return allocated(layout.size(), || unsafe { self.0.alloc_zeroed(layout) });
         }
         unsafe { self.0.alloc_zeroed(layout) }
@@ -60,7 +62,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
 
     #[inline]
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        if is_begun() {
+        if is_enabled() {
             freed(memory);
         }
         unsafe { self.0.dealloc(memory, layout) }
@@ -68,7 +70,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
 
     #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if is_begun() {
+        if is_enabled() {
             freed(memory);
             return allocated(size, || unsafe { self.0.realloc(memory, layout, size) });
         }
@@ -77,179 +79,182 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Profiled<A> {
 }
 
 thread_local! {
-    /// Bytes until the next allocation is noted; 0 where that was not settled yet.
-    static LEFT: Cell<usize> = const { Cell::new(0) };
-    /// This thread is at it.
-    static BUSY: Cell<bool> = const { Cell::new(false) };
+    /// Bytes until the next sampled allocation. 0: not yet drawn.
+    static REMAINING: Cell<usize> = const { Cell::new(0) };
+    /// Sampling is paused on this thread.
+    static PAUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How many noted allocations there are by address, many addresses to one count.
-static NOTED: [AtomicU16; NOTED_COUNTS] = [const { AtomicU16::new(0) }; NOTED_COUNTS];
-const NOTED_COUNTS: usize = 1 << 16;
+/// Number of recorded allocations by hash of their address. Many addresses share a counter.
+static RECORDED: [AtomicU16; COUNTERS] = [const { AtomicU16::new(0) }; COUNTERS];
+const COUNTERS: usize = 1 << 16;
 
-fn noted(address: usize) -> &'static AtomicU16 {
-    // The upper bits of a product spread what lies side by side.
-    let spread = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-    &NOTED[spread as usize]
+fn recorded(address: usize) -> &'static AtomicU16 {
+    // The upper bits of the product differ for adjacent addresses.
+    let hash = (address as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    &RECORDED[hash as usize]
 }
 
-/// Kept out of the way of those who do not profile: a branch is all that they meet.
+/// Not inlined, so that a disabled profiler costs each allocation one branch.
 #[cold]
 #[inline(never)]
 fn allocated(size: usize, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
     let memory = allocate();
-    let left = LEFT.get();
-    if size < left {
-        LEFT.set(left - size);
-    } else if !memory.is_null() && !BUSY.get() {
-        reached(memory.addr(), size, left);
+    let remaining = REMAINING.get();
+    if size < remaining {
+        REMAINING.set(remaining - size);
+    } else if !memory.is_null() && !PAUSED.get() {
+        sample(memory.addr(), size, remaining);
     }
     memory
 }
 
 #[cold]
 #[inline(never)]
-fn reached(address: usize, size: usize, left: usize) {
-    let _busy = Busy::begin();
-    LEFT.set(until_next(fastrand::f64()));
-    if left > 0 {
-        note(address, size);
-    } else if size >= LEFT.get() {
-        LEFT.set(until_next(fastrand::f64()));
-        note(address, size);
+fn sample(address: usize, size: usize, remaining: usize) {
+    let _paused = SamplingPaused::begin();
+    REMAINING.set(until_next(fastrand::f64()));
+    if remaining > 0 {
+        record(address, size);
+    } else if size >= REMAINING.get() {
+        REMAINING.set(until_next(fastrand::f64()));
+        record(address, size);
     }
 }
 
-/// To be told before: once it is freed another thread may get the same address.
+/// Must be called before the free. After it, another thread may receive the same address.
 #[cold]
 #[inline(never)]
 fn freed(memory: *mut u8) {
     let address = memory.addr();
-    // Whoever frees it got the address from whoever allocated it, and with it this count.
-    if noted(address).load(Ordering::Relaxed) != 0 && !BUSY.get() {
+    // The thread that frees the memory received its address from the allocating thread. That
+    // transfer also makes the counter visible.
+    if recorded(address).load(Ordering::Relaxed) != 0 && !PAUSED.get() {
         forget(address);
     }
 }
 
-/// The thread is at it while this lives: what it allocates is not noted.
+/// Pauses sampling on the thread until it is dropped.
 #[derive(Debug)]
-pub(super) struct Busy {
-    was: bool,
+pub(super) struct SamplingPaused {
+    was_paused: bool,
 }
 
-impl Busy {
-    pub(super) fn begin() -> Busy {
-        Busy {
-            was: BUSY.replace(true),
+impl SamplingPaused {
+    pub(super) fn begin() -> SamplingPaused {
+        SamplingPaused {
+            was_paused: PAUSED.replace(true),
         }
     }
 }
 
-impl Drop for Busy {
+impl Drop for SamplingPaused {
     fn drop(&mut self) {
-        BUSY.set(self.was);
+        PAUSED.set(self.was_paused);
     }
 }
 
-fn note(address: usize, size: usize) {
+fn record(address: usize, size: usize) {
     let mut frames = [0; limits::PROFILE_DEPTH];
     let depth = stacks::walk(|at, frame| frames[at] = frame);
     let mut table = TABLE.lock();
     let table = table.get_or_insert_default();
     if table.add(address, size, &frames[..depth]) {
-        noted(address).fetch_add(1, Ordering::Relaxed);
+        recorded(address).fetch_add(1, Ordering::Relaxed);
     }
 }
 
 #[cold]
 #[inline(never)]
 fn forget(address: usize) {
-    let _busy = Busy::begin();
+    let _paused = SamplingPaused::begin();
     let mut table = TABLE.lock();
     if table.as_mut().is_some_and(|table| table.remove(address)) {
-        noted(address).fetch_sub(1, Ordering::Relaxed);
+        recorded(address).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Bytes until the next one, by chance: so long that each byte is as likely to be hit as any other.
+/// Returns the bytes until the next sample for a random number from 0 to below 1. Each byte is
+/// sampled with the same probability.
 fn until_next(chance: f64) -> usize {
-    // From 0 to below 1, so the logarithm is of what is above 0. A float becomes what fits.
+    // The argument of the logarithm is above 0. The cast saturates.
     (-(1.0 - chance).ln() * limits::HEAP_RATE as f64) as usize + 1
 }
 
-/// How many allocations of this size one that was noted stands for.
-fn stands_for(size: usize) -> f64 {
+/// Returns the number of allocations of this size that a recorded one represents.
+fn weight(size: usize) -> f64 {
     1.0 / (1.0 - (-(size.max(1) as f64) / limits::HEAP_RATE as f64).exp())
 }
 
 static TABLE: Mutex<Option<Table>> = Mutex::new(None);
 
-/// What was noted.
+/// The recorded allocations and their stacks.
 #[derive(Default)]
 struct Table {
-    /// By address: which stack, and how many bytes.
+    /// By address: the index of the stack, and the bytes.
     live: HashMap<usize, (usize, usize), foldhash::fast::RandomState>,
-    numbers: HashMap<Arc<[usize]>, usize, foldhash::fast::RandomState>,
+    indexes: HashMap<Arc<[usize]>, usize, foldhash::fast::RandomState>,
     stacks: Vec<Stack>,
 }
 
 #[derive(Clone)]
 struct Stack {
     frames: Arc<[usize]>,
-    /// Allocations and bytes since the beginning, scaled up.
+    /// Allocations and bytes since the start, scaled.
     allocated: [f64; 2],
 }
 
 impl Table {
-    /// False when there is no room for it: a freed one is not looked for.
+    /// Adds an allocation. Returns false without room: its free is then not looked up.
     fn add(&mut self, address: usize, size: usize, frames: &[usize]) -> bool {
-        let number = self.number(frames);
-        let objects = stands_for(size);
-        let stack = &mut self.stacks[number];
+        let index = self.index(frames);
+        let objects = weight(size);
+        let stack = &mut self.stacks[index];
         stack.allocated[0] += objects;
         stack.allocated[1] += objects * size as f64;
         let has_room = self.live.len() < limits::HEAP_LIVE;
-        // There already only where its end was missed; it is this one's now.
-        has_room && self.live.insert(address, (number, size)).is_none()
+        // The address is present only if its free was missed. The new allocation replaces it.
+        has_room && self.live.insert(address, (index, size)).is_none()
     }
 
     fn remove(&mut self, address: usize) -> bool {
         self.live.remove(&address).is_some()
     }
 
-    /// Of a stack; those that find no room are one without frames.
-    fn number(&mut self, frames: &[usize]) -> usize {
-        if let Some(number) = self.numbers.get(frames) {
-            return *number;
+    /// Returns the index of a stack. Stacks beyond [`limits::HEAP_STACKS`] share one without
+    /// frames.
+    fn index(&mut self, frames: &[usize]) -> usize {
+        if let Some(index) = self.indexes.get(frames) {
+            return *index;
         }
         let frames: Arc<[usize]> = match self.stacks.len() < limits::HEAP_STACKS {
             true => frames.into(),
             false => Arc::default(),
         };
-        if let Some(number) = self.numbers.get(&frames) {
-            return *number;
+        if let Some(index) = self.indexes.get(&frames) {
+            return *index;
         }
-        let number = self.stacks.len();
-        self.numbers.insert(frames.clone(), number);
+        let index = self.stacks.len();
+        self.indexes.insert(frames.clone(), index);
         self.stacks.push(Stack {
             frames,
             allocated: [0.0; 2],
         });
-        number
+        index
     }
 
-    /// Per stack: objects and bytes ever allocated, and those that live.
+    /// Returns per stack: allocated objects, allocated bytes, objects in use, bytes in use.
     fn samples(&self) -> Vec<(Arc<[usize]>, [f64; 4])> {
-        let all = self.stacks.iter();
-        let mut samples: Vec<_> = all
+        let stacks = self.stacks.iter();
+        let mut samples: Vec<_> = stacks
             .map(|stack| {
                 let [objects, bytes] = stack.allocated;
                 (stack.frames.clone(), [objects, bytes, 0.0, 0.0])
             })
             .collect();
-        for (number, size) in self.live.values() {
-            let objects = stands_for(*size);
-            let values = &mut samples[*number].1;
+        for (index, size) in self.live.values() {
+            let objects = weight(*size);
+            let values = &mut samples[*index].1;
             values[2] += objects;
             values[3] += objects * *size as f64;
         }
@@ -257,11 +262,11 @@ impl Table {
     }
 }
 
-/// A profile of what lives, or of all that was allocated, since [`begin`]. Takes long: see
-/// [`apart`](super::apart).
-pub fn profile(kind: Kind) -> Vec<u8> {
+/// Returns a profile of the memory in use, or of all memory allocated since [`enable`]. Blocks: see
+/// [`run_on_thread`](super::run_on_thread).
+pub fn profile(kind: ProfileKind) -> Vec<u8> {
     let samples = {
-        let _busy = Busy::begin();
+        let _paused = SamplingPaused::begin();
         let table = TABLE.lock();
         table.as_ref().map(Table::samples).unwrap_or_default()
     };
@@ -279,26 +284,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_scaled_up_comes_to_what_there_was() {
-        let mut chance = fastrand::Rng::with_seed(7);
+    fn scaled_samples_match_the_allocations() {
+        let mut random = fastrand::Rng::with_seed(7);
         for size in [100, 4_000, 500_000, 3_000_000] {
-            let (mut left, mut seen, mut count) = (until_next(chance.f64()), 0.0, 0.0);
+            let (mut left, mut seen, mut count) = (until_next(random.f64()), 0.0, 0.0);
             for _ in 0..500_000_000 / size {
                 count += 1.0;
                 if size < left {
                     left -= size;
                 } else {
-                    seen += stands_for(size);
-                    left = until_next(chance.f64());
+                    seen += weight(size);
+                    left = until_next(random.f64());
                 }
             }
-            let off: f64 = seen / count;
-            assert!((0.93..1.07).contains(&off), "{size}: {off}");
+            let ratio: f64 = seen / count;
+            assert!((0.93..1.07).contains(&ratio), "{size}: {ratio}");
         }
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_what_is_freed() {
+    fn the_table_is_bounded_and_removes_freed_allocations() {
         let mut table = Table::default();
         for n in 0..limits::HEAP_STACKS + 10 {
             assert!(table.add(n + 1, 64, &[n, 7]));
@@ -306,7 +311,7 @@ mod tests {
         assert_eq!(table.stacks.len(), limits::HEAP_STACKS + 1);
         let samples = table.samples();
         let last = samples.last().unwrap();
-        assert_eq!(last.0.len(), 0, "those that found no room");
+        assert_eq!(last.0.len(), 0, "stacks beyond the limit");
         assert!((last.1[1] / last.1[0] - 64.0).abs() < 1e-6 && last.1[3] > 0.0);
         for n in 0..limits::HEAP_STACKS + 10 {
             assert!(table.remove(n + 1));

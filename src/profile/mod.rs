@@ -1,10 +1,14 @@
-//! Profiles of the running program, in the form that `go tool pprof` reads: where its CPU time goes (`cpu`)
-//! and who holds its memory (`heap`). `stacks` is what both gather, `proto` the form, `symbols` the names.
+//! Profiles of the running program in the format of `go tool pprof`.
 //!
-//! Nothing here runs before it is asked for. What stands in the way of others even so is one load and one
-//! branch at each allocation. A stack is walked in the middle of anything, in a signal's handler too, so what
-//! does it takes no lock that others hold and allocates nothing that is counted. This is the one place of the
-//! house with `unsafe` in it: an allocator, a signal and a timer cannot be had without.
+//! - `cpu`: samples of CPU time.
+//! - `heap`: sampled allocations.
+//! - `stacks`: the stack walk for both.
+//! - `symbols`: function, file and line of an address.
+//! - `proto`: encoding of a profile.
+//!
+//! No code here runs before a profile is requested, except one load and one branch per allocation.
+//! This module has the only `unsafe` code of the crate: an allocator, a signal handler and a timer
+//! require it.
 
 pub mod cpu;
 pub mod heap;
@@ -12,27 +16,28 @@ mod proto;
 mod stacks;
 mod symbols;
 
-pub use proto::Kind;
+pub use proto::ProfileKind;
 
 use tokio::sync::oneshot;
 
-/// Does what takes long on a thread of its own, away from clients, and from profiles of memory. `work` is
-/// shown whether anybody still waits.
+/// Runs long work on a separate thread, so that it does not delay clients. The allocations of the
+/// thread are not sampled. `work` receives a function that returns whether the receiver still
+/// exists.
 ///
 /// # Errors
-/// No thread can be started.
-pub fn apart<T: Send + 'static>(
+/// The thread cannot be started.
+pub fn run_on_thread<T: Send + 'static>(
     work: impl FnOnce(&dyn Fn() -> bool) -> T + Send + 'static,
 ) -> std::io::Result<oneshot::Receiver<T>> {
-    let (to, from) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let body = move || {
-        let _busy = heap::Busy::begin();
-        let done = work(&|| !to.is_closed());
-        // Whoever asked may have left.
-        let _ = to.send(done);
+        let _paused = heap::SamplingPaused::begin();
+        let result = work(&|| !sender.is_closed());
+        // The receiver may be dropped.
+        let _ = sender.send(result);
     };
     std::thread::Builder::new()
         .name("profile".to_owned())
         .spawn(body)?;
-    Ok(from)
+    Ok(receiver)
 }

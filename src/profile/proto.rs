@@ -1,29 +1,30 @@
-//! The form of profiles that `go tool pprof` reads: `perftools.profiles.Profile`, not compressed.
+//! Encoding of profiles for `go tool pprof`: an uncompressed `perftools.profiles.Profile`.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use crate::profile::symbols::{self, At, Place};
+use crate::profile::symbols::{self, AddressKind, SourceFrame};
 
-/// What a profile shows.
+/// The content of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Time.
+pub enum ProfileKind {
+    /// CPU time.
     Cpu,
-    /// Memory that is in use.
+    /// Memory in use. It has the values of [`Allocated`](ProfileKind::Allocated) too.
     InUse,
-    /// The same, and shown first is all that ever was.
+    /// All memory allocated since the start. The default value to show differs from that of
+    /// [`InUse`](ProfileKind::InUse).
     Allocated,
 }
 
-impl Kind {
-    /// Type and unit of each value of a sample.
+impl ProfileKind {
+    /// Returns type and unit of each value of a sample.
     fn values(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Kind::Cpu => &[("samples", "count"), ("cpu", "nanoseconds")],
-            Kind::InUse | Kind::Allocated => &[
+            ProfileKind::Cpu => &[("samples", "count"), ("cpu", "nanoseconds")],
+            ProfileKind::InUse | ProfileKind::Allocated => &[
                 ("alloc_objects", "count"),
                 ("alloc_space", "bytes"),
                 ("inuse_objects", "count"),
@@ -34,63 +35,64 @@ impl Kind {
 
     fn period(self) -> (&'static str, &'static str) {
         match self {
-            Kind::Cpu => ("cpu", "nanoseconds"),
-            Kind::InUse | Kind::Allocated => ("space", "bytes"),
+            ProfileKind::Cpu => ("cpu", "nanoseconds"),
+            ProfileKind::InUse | ProfileKind::Allocated => ("space", "bytes"),
         }
     }
 
-    fn shown_first(self) -> &'static str {
+    fn default_type(self) -> &'static str {
         match self {
-            Kind::Cpu => "cpu",
-            Kind::InUse => "inuse_space",
-            Kind::Allocated => "alloc_space",
+            ProfileKind::Cpu => "cpu",
+            ProfileKind::InUse => "inuse_space",
+            ProfileKind::Allocated => "alloc_space",
         }
     }
 }
 
-/// A stack, and what was counted of it.
+/// A stack with its values.
 #[derive(Debug)]
 pub(super) struct Sample {
-    /// Addresses, the innermost first.
+    /// Addresses, innermost first.
     pub(super) frames: Vec<usize>,
-    /// As [`Kind`] has them.
+    /// The values of the [`ProfileKind`], in its order.
     pub(super) values: Vec<i64>,
 }
 
-/// A profile that is being made.
+/// Builds a profile.
 pub(super) struct Profile {
     message: pb::Profile,
     strings: HashMap<String, i64>,
     functions: HashMap<(String, String), u64>,
-    /// By address: the location's number, and the name of its outermost function.
-    locations: HashMap<(usize, At), (u64, String)>,
-    /// Where the innermost frame stands.
-    inner: At,
+    /// By address: the id of the location, and the name of its outermost function.
+    locations: HashMap<(usize, AddressKind), (u64, String)>,
+    /// The kind of the address of the innermost frame.
+    innermost: AddressKind,
 }
 
-/// The one mapping, which says that all is named already.
+/// The id of the only mapping, which declares that all symbols are resolved.
 const MAPPING: u64 = 1;
 
 impl Profile {
-    /// Without samples; one stands for so much of what the period is of.
-    pub(super) fn new(kind: Kind, period: i64) -> Profile {
+    /// Returns a profile without samples. `period` is the CPU time in nanoseconds, or the bytes,
+    /// per sample.
+    pub(super) fn new(kind: ProfileKind, period: i64) -> Profile {
         let mut profile = Profile {
             message: pb::Profile::default(),
             strings: HashMap::new(),
             functions: HashMap::new(),
             locations: HashMap::new(),
-            inner: match kind {
-                Kind::Cpu => At::Next,
-                Kind::InUse | Kind::Allocated => At::Return,
+            innermost: match kind {
+                ProfileKind::Cpu => AddressKind::Interrupted,
+                ProfileKind::InUse | ProfileKind::Allocated => AddressKind::Return,
             },
         };
-        // By the form the first is empty.
+        // The first string must be empty.
         profile.string("");
         let types = kind.values().iter();
         profile.message.sample_type = types.map(|each| profile.value_type(*each)).collect();
         profile.message.period_type = Some(profile.value_type(kind.period()));
         profile.message.period = period;
-        profile.message.default_sample_type = profile.string(kind.shown_first());
+        profile.message.default_sample_type = profile.string(kind.default_type());
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         profile.message.time_nanos = nanos(now.unwrap_or_default());
         let program = std::env::current_exe().unwrap_or_default();
@@ -106,19 +108,21 @@ impl Profile {
         profile
     }
 
-    /// It was taken for so long.
-    pub(super) fn took(&mut self, time: Duration) {
+    /// Sets the duration of the profile.
+    pub(super) fn set_duration(&mut self, time: Duration) {
         self.message.duration_nanos = nanos(time);
     }
 
-    /// One more sample.
+    /// Adds a sample, without the frames of the profiler itself.
     pub(super) fn add(&mut self, sample: &Sample) {
-        let all = sample.frames.iter();
-        let mut located: Vec<u64> = all.map(|at| self.location(*at, At::Return)).collect();
-        let named = |at: &usize| &self.locations[&(*at, At::Return)].1[..];
-        let own = symbols::own(&sample.frames.iter().map(named).collect::<Vec<_>>());
-        if let Some(inner) = sample.frames.get(own) {
-            located[own] = self.location(*inner, self.inner);
+        let frames = sample.frames.iter();
+        let mut located: Vec<u64> = frames
+            .map(|at| self.location(*at, AddressKind::Return))
+            .collect();
+        let named = |at: &usize| &self.locations[&(*at, AddressKind::Return)].1[..];
+        let own = symbols::profiler_frames(&sample.frames.iter().map(named).collect::<Vec<_>>());
+        if let Some(innermost) = sample.frames.get(own) {
+            located[own] = self.location(*innermost, self.innermost);
         }
         self.message.sample.push(pb::Sample {
             location_id: located.into_iter().skip(own).collect(),
@@ -126,23 +130,23 @@ impl Profile {
         });
     }
 
-    /// As it is sent.
+    /// Returns the encoded profile, and frees the symbol tables.
     pub(super) fn encode(self) -> Vec<u8> {
-        symbols::forget();
+        symbols::free();
         self.message.encode_to_vec()
     }
 
-    fn location(&mut self, address: usize, at: At) -> u64 {
-        if let Some((id, _)) = self.locations.get(&(address, at)) {
+    fn location(&mut self, address: usize, kind: AddressKind) -> u64 {
+        if let Some((id, _)) = self.locations.get(&(address, kind)) {
             return *id;
         }
-        let places = symbols::places(address, at);
-        let outermost = places.last().map(|place| place.name.clone());
-        let line = |place: Place| pb::Line {
-            line: place.line,
-            function_id: self.function(place.name, place.file),
+        let frames = symbols::source_frames(address, kind);
+        let outermost = frames.last().map(|frame| frame.name.clone());
+        let line = |frame: SourceFrame| pb::Line {
+            line: frame.line,
+            function_id: self.function(frame.name, frame.file),
         };
-        let line = places.into_iter().map(line).collect();
+        let line = frames.into_iter().map(line).collect();
         let id = self.message.location.len() as u64 + 1;
         self.message.location.push(pb::Location {
             id,
@@ -151,7 +155,7 @@ impl Profile {
             line,
         });
         let named = (id, outermost.unwrap_or_default());
-        self.locations.insert((address, at), named);
+        self.locations.insert((address, kind), named);
         id
     }
 
@@ -178,12 +182,12 @@ impl Profile {
         }
     }
 
-    /// A string's number.
+    /// Returns the index of a string in the string table.
     fn string(&mut self, text: &str) -> i64 {
         if let Some(number) = self.strings.get(text) {
             return *number;
         }
-        // One per function and file of the program.
+        // Cannot overflow: one entry per function and file of the program.
         let number = self.message.string_table.len() as i64;
         self.message.string_table.push(text.to_owned());
         self.strings.insert(text.to_owned(), number);
@@ -195,7 +199,8 @@ fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The messages, as far as they are used here. Numbers named after strings are places in the table of strings.
+/// The used parts of the protobuf messages. Fields such as `name` are indexes into the string
+/// table.
 mod pb {
     use prost::Message;
 

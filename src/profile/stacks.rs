@@ -1,25 +1,25 @@
-//! Where the program is: the addresses of the calls that are open on this thread.
+//! The stack walk: the return addresses of the open function calls of the current thread.
 
 use crate::limits;
 
-/// Writes them to `into`, the innermost first, and says how many there are: at most
-/// [`limits::PROFILE_DEPTH`].
-pub(super) fn walk(mut into: impl FnMut(usize, usize)) -> usize {
+/// Passes the index and address of each frame to `store`, innermost first. Returns the number of
+/// frames, at most [`limits::PROFILE_DEPTH`].
+pub(super) fn walk(mut store: impl FnMut(usize, usize)) -> usize {
     let mut depth = 0;
     let each = |frame: &backtrace::Frame| {
         let address = frame.ip().addr();
-        // The outermost has none that called it.
+        // The outermost frame has no caller.
         if address == 0 {
             return false;
         }
-        into(depth, address);
+        store(depth, address);
         depth += 1;
         depth < limits::PROFILE_DEPTH
     };
     #[expect(
         unsafe_code,
-        reason = "what it does not lock is for Windows' library of symbols; walking a stack shares \
-                  nothing on Unix, and the lock is held while names are looked up"
+        reason = "the lock that it omits protects a Windows library; a stack walk on Unix shares no \
+                  state, and symbolization holds that lock"
     )]
     unsafe {
         backtrace::trace_unsynchronized(each);

@@ -1,69 +1,70 @@
-//! What stands at an address: functions, files and lines, from what the program's own file says.
+//! Functions, files and lines of an address, from the debug information of the program.
 
-/// One function that is open at an address; several where some were inlined.
+/// One function at an address. An address in inlined code has several.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    /// Without the hash that makes it unique; the address where there is no name.
+pub(super) struct SourceFrame {
+    /// Name without the hash suffix. The address if there is no name.
     pub(super) name: String,
-    /// Its file, or nothing.
+    /// Source file. Empty if unknown.
     pub(super) file: String,
-    /// The line in it, or 0.
+    /// Line in the file. 0 if unknown.
     pub(super) line: i64,
 }
 
-/// What the address of a frame is that of.
+/// The meaning of the address of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum At {
-    /// What comes after a call, which may stand behind the function's end.
+pub(super) enum AddressKind {
+    /// A return address: the instruction after a call. It may be after the end of the function.
     Return,
-    /// What comes next, where it was interrupted: it may be the function's first.
-    Next,
+    /// The next instruction of interrupted code. It may be the first one of the function.
+    Interrupted,
 }
 
-/// What was read of the program's file is kept no longer.
-pub(super) fn forget() {
+/// Frees the cached debug information.
+pub(super) fn free() {
     backtrace::clear_symbol_cache();
 }
 
-/// The functions at an address, the innermost first.
-pub(super) fn places(address: usize, at: At) -> Vec<Place> {
-    let mut places = Vec::new();
-    // Looked up is what stands before.
-    let behind = address + usize::from(at == At::Next);
-    backtrace::resolve(std::ptr::without_provenance_mut(behind), |symbol| {
+/// Returns the functions at an address, innermost first. Never empty.
+pub(super) fn source_frames(address: usize, kind: AddressKind) -> Vec<SourceFrame> {
+    let mut frames = Vec::new();
+    // `resolve` looks up the instruction before the address.
+    let after = address + usize::from(kind == AddressKind::Interrupted);
+    backtrace::resolve(std::ptr::without_provenance_mut(after), |symbol| {
         let file = symbol.filename();
         let file = file.map(|file| file.display().to_string());
         let file = file.unwrap_or_default();
-        // The alternate form leaves the hash out.
+        // The alternate format omits the hash.
         let name = symbol.name().map(|name| format!("{name:#}"));
-        places.push(Place {
+        frames.push(SourceFrame {
             name: name.map_or(format!("{address:#x}"), |name| qualified(name, &file)),
             file,
             line: symbol.lineno().map_or(0, i64::from),
         });
     });
-    if places.is_empty() {
-        places.push(Place {
+    if frames.is_empty() {
+        frames.push(SourceFrame {
             name: format!("{address:#x}"),
             file: String::new(),
             line: 0,
         });
     }
-    places
+    frames
 }
 
-/// Of a function that was inlined, line tables have the name without what it stands in: its file has that.
+/// Adds the module to the name of an inlined function. Debug information has only its last part, so
+/// the module comes from the path of the source file.
 fn qualified(name: String, file: &str) -> String {
-    let own = name.split(['<', '{']).next().unwrap_or_default();
-    let is_whole = own.contains("::") || name.starts_with("<");
+    let path = name.split(['<', '{']).next().unwrap_or_default();
+    let is_qualified = path.contains("::") || name.starts_with("<");
     match module(file) {
-        Some(module) if !is_whole => format!("{module}::{name}"),
+        Some(module) if !is_qualified => format!("{module}::{name}"),
         _ => name,
     }
 }
 
-/// The module that a file of Rust is, by its path: `…/NAME-1.2.3/src/a/mod.rs` is `NAME::a`, what is no
-/// dependency is the program's own.
+/// Returns the module of a Rust source file by its path: `…/NAME-1.2.3/src/a/mod.rs` is `NAME::a`.
+/// A file that is not in a dependency belongs to this program.
 fn module(file: &str) -> Option<String> {
     let (folder, inside) = file.rsplit_once("src/")?;
     let inside = inside.strip_suffix(".rs")?;
@@ -81,27 +82,29 @@ fn module(file: &str) -> Option<String> {
     Some(all.join("::").replace('-', "_"))
 }
 
-/// Functions that take a profile begin so.
-const OWN: [&str; 5] = [
+/// Name prefixes of the functions of the profiler.
+const PROFILER: [&str; 5] = [
     "backtrace::",
     "etcd_edge::profile::stacks::",
     "etcd_edge::profile::heap::",
-    "etcd_edge::profile::cpu::note",
+    "etcd_edge::profile::cpu::record_sample",
     "<etcd_edge::profile::heap::",
 ];
 
-/// Those that hand on a signal.
-const SIGNAL: &str = "signal_hook_registry::";
+/// Part of the names of the functions that dispatch a signal.
+const SIGNAL_DISPATCH: &str = "signal_hook_registry::";
 
-/// What takes a profile is at the inner end of each stack: how many frames that is. `names` are those of
-/// each frame's outermost function, the innermost frame first.
-pub(super) fn own(names: &[&str]) -> usize {
-    let is_own = |name: &&str| OWN.iter().any(|own| name.starts_with(own)) || name.contains(SIGNAL);
-    let Some(last) = names.iter().rposition(is_own) else {
+/// Returns the number of innermost frames that belong to the profiler. `names` are the names of the
+/// outermost function of each frame, innermost frame first.
+pub(super) fn profiler_frames(names: &[&str]) -> usize {
+    let is_profiler = |name: &&str| {
+        PROFILER.iter().any(|prefix| name.starts_with(prefix)) || name.contains(SIGNAL_DISPATCH)
+    };
+    let Some(last) = names.iter().rposition(is_profiler) else {
         return 0;
     };
-    // A signal's handler was called by a frame that is nobody's, without a name or with libc's.
-    let is_signal = names[last].contains(SIGNAL);
+    // The caller of a signal handler is the signal frame of libc, with or without a name.
+    let is_signal = names[last].contains(SIGNAL_DISPATCH);
     last + 1 + usize::from(is_signal)
 }
 
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_name_gets_the_module_of_its_file() {
+    fn an_unqualified_name_gets_the_module_of_its_file() {
         let registry = "/r/src/index-1/tokio-util-0.7.20/src/codec/mod.rs";
         for (name, file, full) in [
             ("poll", registry, "tokio_util::codec::poll"),
@@ -136,21 +139,27 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_the_profile_is_not_in_it() {
-        let taker = "etcd_edge::profile::heap::note";
-        assert_eq!(own(&["backtrace::trace", taker, "alloc::alloc", "main"]), 2);
+    fn frames_of_the_profiler_are_counted() {
+        let profiler = "etcd_edge::profile::heap::note";
+        assert_eq!(
+            profiler_frames(&["backtrace::trace", profiler, "alloc::alloc", "main"]),
+            2
+        );
         let signal = [
-            "etcd_edge::profile::cpu::note",
+            "etcd_edge::profile::cpu::record_sample",
             "signal_hook_registry::handler",
             "__restore_rt",
         ];
-        assert_eq!(own(&[&signal[..], &["poll", "main"]].concat()), 3);
+        assert_eq!(
+            profiler_frames(&[&signal[..], &["poll", "main"]].concat()),
+            3
+        );
         let outer = [
             "poll",
             "std::sys::backtrace::__rust_begin_short_backtrace",
             "clone",
         ];
-        assert_eq!(own(&outer), 0);
-        assert_eq!(own(&[]), 0);
+        assert_eq!(profiler_frames(&outer), 0);
+        assert_eq!(profiler_frames(&[]), 0);
     }
 }

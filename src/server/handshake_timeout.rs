@@ -19,7 +19,7 @@ pub(super) fn in_time<'a, T: 'a>(
 ) -> Pin<Box<dyn Future<Output = io::Result<T>> + 'a>> {
     let drained = async {
         ctx.drain.begun().await;
-        sleep(limits::GOODBYE_TIME).await;
+        sleep(limits::CLOSE_TIME).await;
     };
     Box::pin(async move {
         tokio::select! {

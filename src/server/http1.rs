@@ -39,7 +39,7 @@ pub async fn serve(ctx: &Rc<WorkerContext>, pages: &Arc<Pages>, stream: Stream) 
         .keep_alive(!late)
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HANDSHAKE_TIME)
-        .max_buf_size(limits::PAGE_HEAD_BYTES)
+        .max_buf_size(limits::ADMIN_HEAD_BYTES)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -53,7 +53,7 @@ pub async fn serve(ctx: &Rc<WorkerContext>, pages: &Arc<Pages>, stream: Stream) 
             }
             loop {
                 // A request is answered; half of one is not waited for (S2).
-                match timeout(limits::GOODBYE_TIME, connection.as_mut()).await {
+                match timeout(limits::CLOSE_TIME, connection.as_mut()).await {
                     Ok(ended) => break ended,
                     Err(_) if making.get() => {}
                     Err(_) => break Ok(()),

@@ -77,7 +77,7 @@ pub(super) async fn serve(
     if strikes.is_on() {
         guard = guard.hearing_pings();
     }
-    let (io, flusher) = batched(stream, Some(guard), ctx.count().traffic.clone());
+    let (io, flusher) = batched(stream, Some(guard), ctx.counters().traffic.clone());
     let handshake = async {
         let builder = builder(options.max_streams);
         let handshake = builder.handshake::<_, Payload>(io).await;
@@ -87,11 +87,11 @@ pub(super) async fn serve(
     let idle = options
         .keepalive
         .map(|keepalive| Idle::new(keepalive, &flusher));
-    let peer = ctx.new_peer(who);
+    let peer = ctx.new_connection(who);
     drive(by, peer, &mut connection, &flusher, strikes, idle).await;
     // Its streams end at once.
     drop(connection);
-    flusher.linger(limits::GOODBYE_TIME).await;
+    flusher.linger(limits::CLOSE_TIME).await;
     Ok(())
 }
 
@@ -151,7 +151,7 @@ async fn drive(
             }
         }
         if let Some(flood) = flusher.take_flood() {
-            ctx.count().hit(match flood {
+            ctx.counters().hit(match flood {
                 Flood::Resets => Limit::Resets,
                 Flood::Control => Limit::ControlFrames,
             });
@@ -162,7 +162,7 @@ async fn drive(
             );
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             goodbye = true;
-            let until = Instant::now() + limits::GOODBYE_TIME;
+            let until = Instant::now() + limits::CLOSE_TIME;
             timer.as_mut().reset(until);
             cx.waker().wake_by_ref();
         }
@@ -170,7 +170,7 @@ async fn drive(
             let now = Instant::now().into_std();
             let calls_open = peer.has_calls() || Rc::strong_count(&open_pages) > 1;
             if strikes.judge(heard, calls_open, now) {
-                ctx.count().hit(Limit::Pings);
+                ctx.counters().hit(Limit::Pings);
                 let client_address = by.peer.map(display);
                 debug!(client_address, "client connection closed: too many pings");
                 // The HTTP/2 library cannot tell the reason, by which gRPC clients know to ping less.
@@ -272,7 +272,7 @@ struct OpenPage(Rc<Cell<usize>>);
 impl OpenPage {
     /// `None` when the connection has enough of them.
     fn new(open: &Rc<Cell<usize>>) -> Option<OpenPage> {
-        if open.get() >= limits::MAX_PAGES {
+        if open.get() >= limits::MAX_ADMIN_REQUESTS {
             return None;
         }
         open.set(open.get() + 1);

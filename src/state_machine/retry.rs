@@ -42,7 +42,7 @@ pub fn verdict(failure: &Failure, s: Situation) -> RetryVerdict {
         // The bounded wait for an endpoint is over; another wait would not be bounded.
         (Progress::Unsent, _) if failure.fault == Fault::NoEndpoint => RetryVerdict::Give,
         // It is no better anywhere else.
-        (_, _) if matches!(failure.fault, Fault::Kept(_)) => RetryVerdict::Give,
+        (_, _) if matches!(failure.fault, Fault::Rejected(_)) => RetryVerdict::Give,
         // Provably not processed, write or read.
         (Progress::Unsent | Progress::Refused, _) if s.untried_endpoint => RetryVerdict::Again,
         (Progress::Unsent | Progress::Refused, _) => RetryVerdict::AfterPause,
@@ -73,7 +73,7 @@ mod tests {
             Fault::ConnectionLost,
             Fault::Reset(2),
             Fault::Unavailable,
-            Fault::Kept(3),
+            Fault::Rejected(3),
         ];
         (0..64u8).flat_map(move |bits| {
             let bit = move |n: u8| bits & (1 << n) != 0;
@@ -130,7 +130,7 @@ mod tests {
     fn a_read_moves_to_an_endpoint_that_is_left() {
         for (failure, s) in every_case() {
             let can = s.read && s.replayable && !s.answered && s.time_left && s.untried_endpoint;
-            if can && !matches!(failure.fault, Fault::NoEndpoint | Fault::Kept(_)) {
+            if can && !matches!(failure.fault, Fault::NoEndpoint | Fault::Rejected(_)) {
                 assert_eq!(
                     verdict(&failure, s),
                     RetryVerdict::Again,

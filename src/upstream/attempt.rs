@@ -147,7 +147,7 @@ enum State {
 }
 
 impl Attempt {
-    /// Sends the whole request, which is at most [`crate::limits::GATHER_BYTES`]. With a translation the
+    /// Sends the whole request, which is at most [`crate::limits::REQUEST_BUFFER_BYTES`]. With a translation the
     /// answer comes translated if it comes whole; one with more to come is as etcd sent it.
     pub fn send(mut taken: OpenedCall, request: &[Bytes], translation: Option<Stream>) -> Attempt {
         let reads_before = taken.guard.conn().reads();

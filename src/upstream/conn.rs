@@ -113,8 +113,9 @@ impl HeldResponse {
     /// answers are not asked: they cost less than their calls.
     pub fn is_too_much(&self) -> bool {
         let all = self.conn.as_ref().map_or(0, |conn| conn.held.get());
-        self.bytes > limits::HOLD_BYTES
-            || self.bytes > limits::FREE_SEND_BYTES && all > limits::HOLD_BYTES_PER_CONNECTION
+        self.bytes > limits::RESPONSE_BUFFER_BYTES
+            || self.bytes > limits::FREE_SEND_BYTES
+                && all > limits::RESPONSE_BUFFER_BYTES_PER_CONNECTION
     }
 }
 
@@ -298,7 +299,7 @@ async fn drive(
     let mut silence = KeepaliveState::new(keepalive, conn.reads(), conn.born.into_std());
     let next = |silence: &KeepaliveState, now: Instant| {
         let next: Instant = silence.next_look(now.into_std()).into();
-        next.min(now + limits::UPSTREAM_LOOK)
+        next.min(now + limits::UPSTREAM_CHECK_INTERVAL)
     };
     let mut look = pin!(sleep_until(next(&silence, conn.born)));
     poll_fn(move |cx| {

@@ -29,7 +29,7 @@ const NONE: u64 = u64::MAX;
 /// What flags say of endpoints beyond where they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointOptions {
-    /// How often the list is taken from the cluster's members, at least [`limits::LEAST_SYNC`]; zero:
+    /// How often the list is taken from the cluster's members, at least [`limits::MIN_SYNC_INTERVAL`]; zero:
     /// never.
     pub sync: Duration,
     /// Which endpoint a call goes to.

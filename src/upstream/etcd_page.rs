@@ -18,7 +18,7 @@ pub struct EtcdPage {
     pub status: StatusCode,
     /// Its `content-type`, if it had one.
     pub content_type: Option<HeaderValue>,
-    /// At most [`limits::PAGE_BYTES`].
+    /// At most [`limits::MEMBER_METRICS_BYTES`].
     pub body: Bytes,
 }
 
@@ -37,7 +37,7 @@ pub async fn fetch(endpoints: &Endpoints, target: &Target, path: &str) -> io::Re
     let uri = uri.build().map_err(io::Error::other)?;
     let request = Request::get(uri).body(Bytes::new());
     let request = request.map_err(io::Error::other)?;
-    let (head, body) = exchange(stream, request, limits::PAGE_BYTES)
+    let (head, body) = exchange(stream, request, limits::MEMBER_METRICS_BYTES)
         .await?
         .into_parts();
     Ok(EtcdPage {

@@ -51,7 +51,7 @@ pub fn status(failure: &Failure) -> Status {
     let code = match failure.fault {
         Fault::NoEndpoint | Fault::ConnectionLost | Fault::Unavailable => Code::Unavailable,
         Fault::Reset(reason) => code_for_h2_reason(reason),
-        Fault::Kept(code) => Code::from_u8(code),
+        Fault::Rejected(code) => Code::from_u8(code),
     };
     Status::new(code, failure.detail.clone())
 }
@@ -68,7 +68,7 @@ fn refused(detail: &'static str, reason: Option<h2::Reason>) -> Failure {
 pub fn kept(status: Status) -> Failure {
     Failure {
         progress: Progress::Unsent,
-        fault: Fault::Kept(status.code.as_u8()),
+        fault: Fault::Rejected(status.code.as_u8()),
         detail: status.message,
     }
 }

@@ -145,7 +145,7 @@ impl Pool {
     pub async fn keep_house(self: Rc<Self>) {
         let mut changes = self.endpoints.changes();
         loop {
-            let look = timeout(limits::UPSTREAM_LOOK, changes.changed()).await;
+            let look = timeout(limits::UPSTREAM_CHECK_INTERVAL, changes.changed()).await;
             if look.is_ok() {
                 self.leave_those_that_went();
                 continue;

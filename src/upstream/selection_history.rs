@@ -68,14 +68,14 @@ pub struct Selection {
     pub event: Event,
 }
 
-/// The last [`limits::SWITCHES`] of them.
+/// The last [`limits::SELECTION_HISTORY`] of them.
 #[derive(Debug, Default)]
 pub(super) struct SelectionHistory(VecDeque<Selection>);
 
 impl SelectionHistory {
     /// One more.
     pub(super) fn note(&mut self, endpoint: &str, event: Event) {
-        if self.0.len() == limits::SWITCHES {
+        if self.0.len() == limits::SELECTION_HISTORY {
             self.0.pop_front();
         }
         self.0.push_back(Selection {
@@ -98,12 +98,12 @@ mod tests {
     #[test]
     fn the_last_ones_are_kept_the_newest_first() {
         let mut switches = SelectionHistory::default();
-        for n in 0..limits::SWITCHES + 3 {
+        for n in 0..limits::SELECTION_HISTORY + 3 {
             switches.note(&n.to_string(), Event::Picked);
         }
         let all = switches.all();
-        assert_eq!(all.len(), limits::SWITCHES);
-        assert_eq!(all[0].endpoint, (limits::SWITCHES + 2).to_string());
+        assert_eq!(all.len(), limits::SELECTION_HISTORY);
+        assert_eq!(all[0].endpoint, (limits::SELECTION_HISTORY + 2).to_string());
         assert_eq!(all.last().unwrap().endpoint, "3");
     }
 }

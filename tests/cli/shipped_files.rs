@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use etcd_edge::app::config_reload::LIVE;
+use etcd_edge::app::config_reload::RELOADABLE;
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::Config;
 
@@ -138,8 +138,8 @@ fn configuration_page_lists_the_live_flags() {
     let page = read("docs/operating/configuration.md");
     let list = page.split("<!-- live -->").nth(1).expect("a marked list");
     let listed: Vec<&str> = list.split('`').skip(1).step_by(2).collect();
-    assert_eq!(listed, LIVE);
-    for flag in LIVE {
+    assert_eq!(listed, RELOADABLE);
+    for flag in RELOADABLE {
         assert!(
             printed("start --help").contains(&format!("  --{flag}")),
             "{flag}"

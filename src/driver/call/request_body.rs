@@ -1,4 +1,4 @@
-//! A small request, gathered whole before anything is done with it.
+//! Reader of small request bodies, for drivers that need the whole request before they act.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
@@ -9,59 +9,60 @@ use tokio::time::timeout;
 
 use crate::driver::call::Call;
 use crate::driver::call::chunk_buffer::ChunkBuffer;
-use crate::driver::state::interrupt::{Interrupted, bounded};
+use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::pump::{Pump, PumpError};
 use crate::wire::status::{Code, Status};
 
-/// What became of a request.
-pub(in crate::driver) enum Gathered {
-    /// All of it.
-    Whole(Vec<Bytes>),
-    /// More than is gathered; what came so far, its window given back.
-    Larger(Vec<Bytes>),
+/// Result of reading a request body.
+pub(in crate::driver) enum RequestBody {
+    /// The complete body.
+    Complete(Vec<Bytes>),
+    /// The first chunks of a body that exceeds [`limits::GATHER_BYTES`]. Their flow-control window is
+    /// released.
+    Partial(Vec<Bytes>),
     /// The call has ended with this code.
-    Over(Code),
+    Ended(Code),
 }
 
-/// Gathers a call's request.
-pub(in crate::driver) async fn gather(call: &mut Call) -> Gathered {
-    let mut gather = Gather::new(call.ctx.max.send);
-    let gathered = match poll_fn(|cx| Poll::Ready(gather.poll(cx, &mut call.body))).await {
-        Poll::Ready(gathered) => gathered,
-        Poll::Pending => Box::pin(gather_slowly(call, &mut gather)).await,
+/// Reads the request body of a call, up to [`limits::GATHER_BYTES`].
+pub(in crate::driver) async fn read_request_body(call: &mut Call) -> RequestBody {
+    let mut reader = BodyReader::new(call.ctx.max.send);
+    let result = match poll_fn(|cx| Poll::Ready(reader.poll(cx, &mut call.body))).await {
+        Poll::Ready(result) => result,
+        Poll::Pending => Box::pin(read_slowly(call, &mut reader)).await,
     };
-    if let Some(record) = &call.record {
-        gather.kept.chunks().iter().for_each(|c| record.received(c));
+    if let Some(log) = &call.log {
+        reader.buffer.chunks().iter().for_each(|c| log.received(c));
     }
-    match gathered {
-        Ok(()) => Gathered::Whole(gather.kept.into_chunks()),
-        Err(NotGathered::Larger) => Gathered::Larger(gather.kept.into_chunks()),
-        Err(NotGathered::TooLarge { len, max }) => {
-            call.ctx.count().hit(Limit::SendBytes);
+    match result {
+        Ok(()) => RequestBody::Complete(reader.buffer.into_chunks()),
+        Err(BodyError::BufferFull) => RequestBody::Partial(reader.buffer.into_chunks()),
+        Err(BodyError::TooLarge { len, max }) => {
+            call.ctx.counters().hit(Limit::SendBytes);
             let status = reply::send_too_large(len, max);
-            Gathered::Over(reply::trailers_only(&mut call.respond, &status))
+            RequestBody::Ended(reply::trailers_only(&mut call.respond, &status))
         }
-        Err(NotGathered::Refused(status)) => {
-            Gathered::Over(reply::trailers_only(&mut call.respond, &status))
+        Err(BodyError::Refused(status)) => {
+            RequestBody::Ended(reply::trailers_only(&mut call.respond, &status))
         }
-        Err(NotGathered::ClientGone) => Gathered::Over(Code::Cancelled),
+        Err(BodyError::ClientGone) => RequestBody::Ended(Code::Cancelled),
     }
 }
 
-/// Collects a small request.
-struct Gather {
-    kept: ChunkBuffer,
-    /// Only its message limit is used.
-    limit: Pump,
+/// State of reading one body.
+struct BodyReader {
+    buffer: ChunkBuffer,
+    /// Checks the message length; nothing is pumped.
+    length_check: Pump,
 }
 
-enum NotGathered {
-    /// More than is gathered; what came so far is kept, its window given back.
-    Larger,
-    /// Its message is above `--max-send-bytes`.
+enum BodyError {
+    /// The body exceeds the buffer. The buffer contains the first chunks, and their window is released.
+    BufferFull,
+    /// The message exceeds `--max-send-bytes` (P6).
     TooLarge {
         len: u64,
         max: u64,
@@ -70,11 +71,11 @@ enum NotGathered {
     ClientGone,
 }
 
-impl Gather {
-    fn new(max: u64) -> Gather {
-        Gather {
-            kept: ChunkBuffer::default(),
-            limit: Pump::new(max),
+impl BodyReader {
+    fn new(max: u64) -> BodyReader {
+        BodyReader {
+            buffer: ChunkBuffer::default(),
+            length_check: Pump::new(max),
         }
     }
 
@@ -82,44 +83,44 @@ impl Gather {
         &mut self,
         cx: &mut Context<'_>,
         body: &mut RecvStream,
-    ) -> Poll<Result<(), NotGathered>> {
+    ) -> Poll<Result<(), BodyError>> {
         loop {
-            if self.kept.bytes() > limits::GATHER_BYTES {
-                // An error means that the stream is gone, which the relay finds out.
-                let _ = body.flow_control().release_capacity(self.kept.bytes());
-                return Poll::Ready(Err(NotGathered::Larger));
+            if self.buffer.bytes() > limits::REQUEST_BUFFER_BYTES {
+                // An error means that the stream is closed. The relay detects that.
+                let _ = body.flow_control().release_capacity(self.buffer.bytes());
+                return Poll::Ready(Err(BodyError::BufferFull));
             }
             match ready!(body.poll_data(cx)) {
                 Some(Ok(chunk)) => {
-                    if let Err(PumpError::TooLarge { len, max }) = self.limit.scan(&chunk) {
-                        return Poll::Ready(Err(NotGathered::TooLarge { len, max }));
+                    if let Err(PumpError::TooLarge { len, max }) = self.length_check.scan(&chunk) {
+                        return Poll::Ready(Err(BodyError::TooLarge { len, max }));
                     }
-                    self.kept.push(chunk);
+                    self.buffer.push(chunk);
                 }
-                Some(Err(_)) => return Poll::Ready(Err(NotGathered::ClientGone)),
+                Some(Err(_)) => return Poll::Ready(Err(BodyError::ClientGone)),
                 None => return Poll::Ready(Ok(())),
             }
         }
     }
 }
 
-/// For a request that did not arrive at once.
-async fn gather_slowly(call: &mut Call, gather: &mut Gather) -> Result<(), NotGathered> {
-    let timer = call.timer();
+/// Reads a body that has not arrived completely, within [`limits::REQUEST_TIME`].
+async fn read_slowly(call: &mut Call, reader: &mut BodyReader) -> Result<(), BodyError> {
+    let timer = call.deadline_timer();
     let Call { body, respond, .. } = call;
-    let arrived = bounded(timer, None, |cx| {
-        if let Poll::Ready(gathered) = gather.poll(cx, body) {
-            return Poll::Ready(Ok(gathered));
+    let arrived = until_interrupted(timer, None, |cx| {
+        if let Poll::Ready(result) = reader.poll(cx, body) {
+            return Poll::Ready(Ok(result));
         }
         respond.poll_reset(cx).map(|_| Err(Interrupted::ClientGone))
     });
     match timeout(limits::REQUEST_TIME, arrived).await {
-        Ok(Ok(gathered)) => gathered,
-        Ok(Err(Interrupted::Deadline)) => Err(NotGathered::Refused(reply::deadline_exceeded())),
-        Ok(Err(Interrupted::ClientGone | Interrupted::Drain)) => Err(NotGathered::ClientGone),
+        Ok(Ok(result)) => result,
+        Ok(Err(Interrupted::Deadline)) => Err(BodyError::Refused(reply::deadline_exceeded())),
+        Ok(Err(Interrupted::ClientGone | Interrupted::Drain)) => Err(BodyError::ClientGone),
         Err(_) => {
-            call.ctx.count().hit(Limit::SlowRequest);
-            Err(NotGathered::Refused(reply::slow_request()))
+            call.ctx.counters().hit(Limit::SlowRequest);
+            Err(BodyError::Refused(reply::slow_request()))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Calls of the proxy's own with a client's token.
+//! Unary calls of the proxy itself, with the token of a client or without one.
 
 use std::future::poll_fn;
 use std::iter;
@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Request, header, request};
 use prost::Message;
 
 use crate::driver::WorkerContext;
-use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::state::identity::Credential;
 use crate::limits;
 use crate::upstream::attempt::{self, Answer, Attempt};
@@ -20,25 +20,31 @@ use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, StatusResponse, Txn
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
-/// Of one transaction: etcd takes 128 operations, unless it is told to take fewer.
-pub(in crate::driver) const MOST_RANGES: usize = 64;
+/// Maximum ranges of one [`noop_txn`]. etcd accepts 128 operations unless it is configured for
+/// fewer.
+pub(in crate::driver) const MAX_TXN_RANGES: usize = 64;
 
-/// The method of [`txn`].
+/// The method of [`noop_txn`].
 pub(in crate::driver) const TXN: &str = "/etcdserverpb.KV/Txn";
 
-/// See [`nobody_or_a_client`].
-const MOST_TOKENS: usize = 3;
+/// Maximum client tokens that [`own_credentials`] returns.
+const MAX_TOKENS: usize = 3;
 
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
-/// etcd's words for a token that it does not know, or no longer.
-pub(in crate::driver) const BAD_TOKEN: &str = "etcdserver: invalid auth token";
+/// etcd's error for a token that it does not know or that has expired.
+pub(in crate::driver) const INVALID_AUTH_TOKEN: &str = "etcdserver: invalid auth token";
 
-/// A transaction that compares nothing and does nothing. What it would do if the comparison failed is
-/// to read the ranges: etcd checks that this is permitted, and does not read. It costs no more than a
-/// look at the permissions, and without `serializable` a round of the quorum. At most
-/// [`MOST_RANGES`].
-pub(in crate::driver) async fn txn(
+/// Sends a transaction without effect that checks whether the token may read the ranges.
+///
+/// The transaction has no comparison, and its failure branch reads the ranges. etcd checks the
+/// permissions of that branch and does not run it. The cost is a permission check, and without
+/// `serializable` also one round of the quorum. At most [`MAX_TXN_RANGES`] ranges.
+///
+/// # Errors
+///
+/// No endpoint responded. A refusal by etcd is an `Answer`.
+pub(in crate::driver) async fn noop_txn(
     ctx: &Rc<WorkerContext>,
     credential: Option<&Credential>,
     ranges: &[KeyRange],
@@ -60,61 +66,72 @@ pub(in crate::driver) async fn txn(
     unary(ctx, TXN, credential, &request).await
 }
 
-/// Who asks for the proxy itself: nobody; and where nobody may ask, clients that are here, a few.
-pub(in crate::driver) fn nobody_or_a_client(
+/// Returns the credentials for calls of the proxy itself, in the order to try: first none, then the
+/// tokens of a few connected clients, for an etcd that requires a token.
+pub(in crate::driver) fn own_credentials(
     ctx: &WorkerContext,
 ) -> impl Iterator<Item = Option<Credential>> {
-    let clients = ctx.shared.identities.credentials(MOST_TOKENS);
+    let clients = ctx.process.identities.credentials(MAX_TOKENS);
     iter::once(None).chain(clients.into_iter().map(Some))
 }
 
-/// A read of the proxy's own; the caller sets the time limit.
+/// Sends a unary read of the proxy itself. It has no deadline: the caller limits its time.
+///
+/// # Errors
+///
+/// No endpoint responded. An error of etcd is an `Answer`.
 pub(in crate::driver) async fn unary(
     ctx: &Rc<WorkerContext>,
     path: &'static str,
     credential: Option<&Credential>,
     request: &[Bytes],
 ) -> Result<Answer, Status> {
-    let head = head(path, credential);
-    let read = Read {
+    let head = request_head(path, credential);
+    let read = HedgedRead {
         ctx,
         head: &head,
         deadline: None,
         request,
-        untranslated: false,
+        raw_keys: false,
     };
-    read.fetch(Begun::Nothing).await
+    read.fetch(PriorAttempt::NotSent).await
 }
 
-/// What the member at the other end of a connection says of itself; `None` when it says nothing, or may
-/// not be asked.
-pub(in crate::driver) async fn status(
+/// Returns the status of the member at the other end of a connection, or `None` if it does not
+/// respond or refuses the call.
+pub(in crate::driver) async fn member_status(
     conn: &Rc<Conn>,
     credential: Option<&Credential>,
 ) -> Option<StatusResponse> {
-    let head = attempt::head(conn.target(), &head(STATUS, credential), None);
+    let head = attempt::head(conn.target(), &request_head(STATUS, credential), None);
     let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])], None);
-    let answer = poll_fn(|cx| attempt.poll(cx)).await.ok()?;
-    message(&answer).ok()
+    let response = poll_fn(|cx| attempt.poll(cx)).await.ok()?;
+    decode_response(&response).ok()
 }
 
-/// The message of a small answer, or what etcd said instead.
-pub(in crate::driver) fn message<M: Message + Default>(answer: &Answer) -> Result<M, Status> {
-    if let Some(status) = answer.status().filter(|status| status.code != Code::Ok) {
+/// Decodes the message of a response of at most [`limits::HOLD_BYTES`].
+///
+/// # Errors
+///
+/// The error status of etcd, or INTERNAL if the message is malformed.
+pub(in crate::driver) fn decode_response<M: Message + Default>(
+    response: &Answer,
+) -> Result<M, Status> {
+    if let Some(status) = response.status().filter(|status| status.code != Code::Ok) {
         return Err(status);
     }
-    let mut reader = frame::Reader::new(limits::HOLD_BYTES as u64);
-    answer
+    let mut reader = frame::Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
+    response
         .chunks
         .iter()
         .for_each(|chunk| reader.push(chunk.clone()));
-    let nonsense = || Status::new(Code::Internal, "malformed response");
-    let message = reader.next().ok().flatten().ok_or_else(nonsense)?;
-    M::decode(message.payload).map_err(|_| nonsense())
+    let malformed = || Status::new(Code::Internal, "malformed response");
+    let message = reader.next().ok().flatten().ok_or_else(malformed)?;
+    M::decode(message.payload).map_err(|_| malformed())
 }
 
-/// The head of a call of our own with a client's token (P5).
-pub(in crate::driver) fn head(
+/// Returns the head of a call of the proxy itself with the token of a client (P5).
+pub(in crate::driver) fn request_head(
     path: &'static str,
     credential: Option<&Credential>,
 ) -> request::Parts {

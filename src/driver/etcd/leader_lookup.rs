@@ -1,8 +1,9 @@
-//! Where the leader serves (`--endpoint-policy=leader`): asks who leads, every so often and when the
-//! endpoint that serves has failed.
+//! Finds the endpoint of the leader (`--endpoint-policy=leader`), periodically and when the
+//! selected endpoint fails.
 //!
-//! Only what a member says of itself counts: the others may name one that is gone. Where no one says
-//! so, or nobody may ask, any endpoint serves as without the policy.
+//! A member counts as the leader only by its own status: other members may name one that has
+//! failed. If no member confirms it, or etcd refuses the status call, any endpoint is used, as
+//! without the policy.
 
 use std::rc::Rc;
 
@@ -15,57 +16,58 @@ use crate::limits;
 use crate::state_machine::picker::{EndpointId, Standing};
 use crate::wire::pb::etcdserverpb::StatusResponse;
 
-/// Asks again and again.
+/// Repeats the lookup forever: every [`limits::LEADER_LOOK`] while the leader is known, otherwise
+/// every [`limits::LEADER_SEARCH`].
 pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
-    let mut said = false;
+    let mut warned = false;
     let endpoints = ctx.pool.endpoints();
     loop {
-        let leader = search(&ctx).await;
+        let leader = find_leader(&ctx).await;
         if let Some(leader) = leader {
             endpoints.leads(leader);
-        } else if !said {
+        } else if !warned {
             warn!("no endpoint is the leader: using any endpoint");
         }
-        said = leader.is_none();
+        warned = leader.is_none();
         let pause = match leader {
-            Some(_) => limits::LEADER_LOOK,
-            None => limits::LEADER_SEARCH,
+            Some(_) => limits::LEADER_CHECK_INTERVAL,
+            None => limits::LEADER_SEARCH_INTERVAL,
         };
-        // Sooner, when the one that serves has failed.
+        // Earlier if the selected endpoint fails.
         let _ = timeout(pause, endpoints.lost()).await;
     }
 }
 
-/// The endpoint that says that it leads, the one that serves asked first.
-async fn search(ctx: &Rc<WorkerContext>) -> Option<EndpointId> {
+/// Returns the endpoint that reports itself as leader. The selected endpoint is tried first.
+async fn find_leader(ctx: &Rc<WorkerContext>) -> Option<EndpointId> {
     let endpoints = ctx.pool.endpoints();
-    // Who rests from a failure is left in peace.
+    // Endpoints in backoff are not dialed.
     let all = endpoints.standings();
-    let awake = all
+    let usable = all
         .iter()
         .filter(|(_, standing)| *standing != Standing::Backoff);
-    let mut all: Vec<EndpointId> = awake.map(|(target, _)| target.id).collect();
+    let mut candidates: Vec<EndpointId> = usable.map(|(target, _)| target.id).collect();
     let current = endpoints.current();
-    all.sort_by_key(|id| Some(*id) != current);
-    for endpoint in all {
-        let asked = timeout(limits::HEALTH_TIME, leads(ctx, endpoint)).await;
-        if asked.is_ok_and(|leads| leads) {
+    candidates.sort_by_key(|id| Some(*id) != current);
+    for endpoint in candidates {
+        let result = timeout(limits::HEALTH_TIME, is_leader(ctx, endpoint)).await;
+        if result.is_ok_and(|is_leader| is_leader) {
             return Some(endpoint);
         }
     }
     None
 }
 
-async fn leads(ctx: &Rc<WorkerContext>, endpoint: EndpointId) -> bool {
+async fn is_leader(ctx: &Rc<WorkerContext>, endpoint: EndpointId) -> bool {
     let until = Instant::now() + limits::HEALTH_TIME;
     let Some(conn) = ctx.pool.to(endpoint, until).await else {
         return false;
     };
-    for credential in etcd_client::nobody_or_a_client(ctx) {
-        let answer = etcd_client::status(&conn, credential.as_ref()).await;
-        if let Some(StatusResponse { header, leader, .. }) = answer {
-            let own = header.map_or(0, |header| header.member_id);
-            return leader != 0 && leader == own;
+    for credential in etcd_client::own_credentials(ctx) {
+        let response = etcd_client::member_status(&conn, credential.as_ref()).await;
+        if let Some(StatusResponse { header, leader, .. }) = response {
+            let member_id = header.map_or(0, |header| header.member_id);
+            return leader != 0 && leader == member_id;
         }
     }
     false

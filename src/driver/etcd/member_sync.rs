@@ -1,8 +1,8 @@
-//! The list of endpoints as the cluster's member list has it, asked for every so often
+//! Synchronises the endpoint list with the member list of the cluster
 //! (`--endpoints-auto-sync-interval`).
 //!
-//! Asked of etcd itself by one worker, over its own pool: nothing that is shown to clients in place of
-//! etcd's list is taken for it. What cannot be learned changes nothing.
+//! One worker reads the list from etcd over its own pool, so the list that clients see in place of
+//! etcd's is never used. A failed read changes nothing.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,26 +18,26 @@ use crate::upstream::member_list::MemberList;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::{MemberListRequest, MemberListResponse};
 
-/// Asks again and again.
+/// Repeats the synchronisation forever, at most every [`limits::LEAST_SYNC`].
 pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>, interval: Duration) {
     let mut failed = false;
     let mut unusable = Vec::new();
     loop {
-        sleep(interval.max(limits::LEAST_SYNC)).await;
-        let asked = timeout(limits::SYNC_TIME, roster(&ctx)).await;
-        match asked.unwrap_or_else(|_| Err("timed out".to_owned())) {
-            Ok(roster) => {
+        sleep(interval.max(limits::MIN_SYNC_INTERVAL)).await;
+        let fetched = timeout(limits::SYNC_TIME, fetch_member_list(&ctx)).await;
+        match fetched.unwrap_or_else(|_| Err("timed out".to_owned())) {
+            Ok(list) => {
                 if std::mem::take(&mut failed) {
                     info!("member list fetched again");
                 }
-                let left_out = ctx.pool.endpoints().replace(roster.endpoints);
-                let mut not_used = roster.unusable;
-                not_used.extend(left_out.iter().map(ToString::to_string));
-                if not_used != unusable && !not_used.is_empty() {
-                    let urls = not_used.join(",");
+                let ignored = ctx.pool.endpoints().replace(list.endpoints);
+                let mut now_unusable = list.unusable;
+                now_unusable.extend(ignored.iter().map(ToString::to_string));
+                if now_unusable != unusable && !now_unusable.is_empty() {
+                    let urls = now_unusable.join(",");
                     warn!(urls, "member client URLs cannot be used");
                 }
-                unusable = not_used;
+                unusable = now_unusable;
             }
             Err(error) if !failed => {
                 failed = true;
@@ -48,28 +48,33 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>, interval: Duration) {
     }
 }
 
-/// The endpoints of the members, by the word of the cluster and not of one member that may be cut off.
-/// Where auth is on, newer releases answer any user, but nobody without a token: then one of a client
-/// that is here is used.
-async fn roster(ctx: &Rc<WorkerContext>) -> Result<MemberList, String> {
+/// Reads the endpoints of the members with a linearizable call, so that a partitioned member cannot
+/// respond. With auth on, newer etcd versions accept any user but no call without a token. Then the
+/// token of a connected client is used.
+///
+/// # Errors
+///
+/// The last error of etcd, or that no member has a usable client URL.
+async fn fetch_member_list(ctx: &Rc<WorkerContext>) -> Result<MemberList, String> {
     let request = MemberListRequest { linearizable: true };
     let request = [frame::encode_message(&request)];
-    let mut refused = String::new();
-    for credential in etcd_client::nobody_or_a_client(ctx) {
-        let answer = etcd_client::unary(ctx, MEMBER_LIST, credential.as_ref(), &request).await;
-        let members =
-            match answer.and_then(|answer| etcd_client::message::<MemberListResponse>(&answer)) {
-                Ok(list) => list.members,
-                Err(status) => {
-                    refused = format!("{}: {}", status.code.as_str(), status.message);
-                    continue;
-                }
-            };
-        let roster = MemberList::of(&members);
-        if roster.endpoints.is_empty() {
+    let mut last_error = String::new();
+    for credential in etcd_client::own_credentials(ctx) {
+        let response = etcd_client::unary(ctx, MEMBER_LIST, credential.as_ref(), &request).await;
+        let members = match response
+            .and_then(|response| etcd_client::decode_response::<MemberListResponse>(&response))
+        {
+            Ok(list) => list.members,
+            Err(status) => {
+                last_error = format!("{}: {}", status.code.as_str(), status.message);
+                continue;
+            }
+        };
+        let list = MemberList::of(&members);
+        if list.endpoints.is_empty() {
             return Err("no member has a usable client URL".to_owned());
         }
-        return Ok(roster);
+        return Ok(list);
     }
-    Err(refused)
+    Err(last_error)
 }

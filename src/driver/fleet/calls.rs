@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::limits;
 use crate::upstream::attempt::{Answer, Rest};
 use crate::wire::frame::{self, FrameError, HEAD_LEN, Reader};
@@ -32,18 +32,18 @@ pub(super) async fn call<Q: Message, A: Message + Default>(
     within: Duration,
 ) -> Result<A, Status> {
     let until = Instant::now() + within;
-    let mut head = etcd_client::head(path, None);
+    let mut head = etcd_client::request_head(path, None);
     head.headers
         .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
     let request = [frame::encode_message(request)];
-    let read = Read {
+    let read = HedgedRead {
         ctx,
         head: &head,
         deadline: Some(until),
         request: &request,
-        untranslated: false,
+        raw_keys: false,
     };
-    let answered = async { message(ctx, path, read.fetch(Begun::Nothing).await?).await };
+    let answered = async { message(ctx, path, read.fetch(PriorAttempt::NotSent).await?).await };
     match timeout_at(until, answered).await {
         Ok(answer) => answer,
         Err(_) => Err(none(ctx, within)),
@@ -66,7 +66,7 @@ async fn message<A: Message + Default>(
     answer: Answer,
 ) -> Result<A, Status> {
     let nonsense = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
-    let most = limits::FLEET_ANSWER_BYTES as u64;
+    let most = limits::FLEET_RESPONSE_BYTES as u64;
     let status = answer.status();
     let mut chunks = Vec::from(answer.chunks);
     if let Rest::Stream { mut body, guard } = answer.rest {
@@ -78,14 +78,14 @@ async fn message<A: Message + Default>(
             let _ = body.flow_control().release_capacity(chunk.len());
             bytes += chunk.len();
             chunks.push(chunk);
-            if bytes > limits::FLEET_ANSWER_BYTES + HEAD_LEN {
+            if bytes > limits::FLEET_RESPONSE_BYTES + HEAD_LEN {
                 break;
             }
         }
         drop(guard);
         // What did not come whole came as etcd sent it (N1).
-        let gate = ctx.shared.gate();
-        if let Some(stream) = gate.and_then(|gate| gate.answers(method::lookup(path), most)) {
+        let gate = ctx.process.namespace_policy();
+        if let Some(stream) = gate.and_then(|gate| gate.response_translation(method::lookup(path), most)) {
             let messages = stream.messages();
             let shown = stream.whole(&chunks);
             chunks = shown.map_err(|error| error.status(messages))?;

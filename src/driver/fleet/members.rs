@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::{RANGE, WATCH};
-use crate::driver::etcd::stream_endpoint::{End, EndpointSelector, SelectError};
+use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
 use crate::driver::etcd::stream_liveness::StreamLiveness;
 use crate::driver::fleet::calls::call;
 use crate::driver::state::fleet::Resolver;
 use crate::driver::state::identity::Session;
-use crate::driver::watch::upstream_response::Incoming;
+use crate::driver::watch::upstream_response::ResponseReader;
 use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
 use crate::state_machine::fleet::members::{Members, Taken};
@@ -35,7 +35,7 @@ pub(super) async fn follow(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
         resolver,
         members: Members::new(resolver.key.clone()),
         road: EndpointSelector::default(),
-        nobody: ctx.shared.identities.session(None),
+        nobody: ctx.process.identities.session(None),
         failures: 0,
     };
     loop {
@@ -47,7 +47,7 @@ pub(super) async fn follow(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
         } else {
             tracing::debug!(error, "watch of registered proxies still fails");
         }
-        ctx.shared.fleet.metrics.watch_failures.inc();
+        ctx.process.fleet.metrics.watch_failures.inc();
         sleep(backoff(follower.failures, fastrand::u64(..))).await;
         follower.failures = follower.failures.saturating_add(1);
     }
@@ -72,8 +72,8 @@ impl Follower<'_> {
         let revision = self.read().await?;
         let (taken, start) = (self.open(revision + 1).await?, Instant::now());
         let mut alarm = LazyTimer::new();
-        let most = limits::FLEET_ANSWER_BYTES as u64;
-        let mut incoming = Incoming::new(self.ctx, taken.response, taken.guard, most);
+        let most = limits::FLEET_RESPONSE_BYTES as u64;
+        let mut incoming = ResponseReader::new(self.ctx, taken.response, taken.guard, most);
         // Held for as long as the watch is wanted: dropping it would end the stream.
         let _body = taken.body;
         let mut pulse = StreamLiveness::new(incoming.conn().clone());
@@ -86,14 +86,14 @@ impl Follower<'_> {
             })
             .await;
             match arrived {
-                None if !answered && start.elapsed() >= limits::WATCH_UNANSWERED => {
-                    self.road.stalls();
+                None if !answered && start.elapsed() >= limits::WATCH_FIRST_RESPONSE_TIME => {
+                    self.road.stream_stalled();
                     return Err("no response to a watch create request".to_owned());
                 }
                 // Told GOAWAY, or found to be stalled by others (E5) or here.
                 None if incoming.is_retired() => break None,
                 None => {
-                    let owes = heard < self.ctx.shared.known.revision();
+                    let owes = heard < self.ctx.process.store_revision.revision();
                     if pulse.is_stalled(self.ctx, owes, || None) {
                         break None;
                     }
@@ -107,7 +107,7 @@ impl Follower<'_> {
                     }
                     if !answered {
                         answered = true;
-                        self.road.answered(self.ctx);
+                        self.road.stream_responded(self.ctx);
                         if std::mem::take(&mut self.failures) > 0 {
                             tracing::info!("watch of registered proxies resumed");
                         }
@@ -118,7 +118,7 @@ impl Follower<'_> {
                     self.apply(events);
                     if self.members.is_short() {
                         // Others have been left out for which there is room now.
-                        sleep(limits::FLEET_ABSENT).await;
+                        sleep(limits::FLEET_ABSENT_TIME).await;
                         return Ok(Ended);
                     }
                 }
@@ -127,7 +127,12 @@ impl Follower<'_> {
         let error = text.clone().unwrap_or_else(|| "stream lost".to_owned());
         tracing::debug!(error, "watch of registered proxies ended");
         let lived = start.elapsed();
-        self.road.ended(End { text, lived }).await;
+        self.road
+            .stream_ended(UpstreamStreamEnd {
+                message: text,
+                lifetime: lived,
+            })
+            .await;
         if answered { Ok(Ended) } else { Err(error) }
     }
 
@@ -174,20 +179,20 @@ impl Follower<'_> {
 
     async fn open(&mut self, revision: i64) -> Result<TakenCall, String> {
         loop {
-            let way = self.road.way(self.ctx, self.nobody.login()).await;
+            let way = self.road.select(self.ctx, self.nobody.identity()).await;
             let way = way.map_err(|none| match none {
                 SelectError::Unavailable => "no endpoint reachable".to_owned(),
                 SelectError::NoLeader => "no endpoint has a leader".to_owned(),
             })?;
             if let Some(mut taken) = way.open(WATCH) {
                 let create = watch::request::create(&self.resolver.range, revision, false, 1);
-                let gate = self.ctx.shared.gate();
+                let gate = self.ctx.process.namespace_policy();
                 let create = gate.map_or(create.clone(), |gate| gate.watch_request(&create));
                 if taken.body.send_data(create, false).is_ok() {
                     return Ok(taken);
                 }
             }
-            self.road.pass_over();
+            self.road.exclude_last();
         }
     }
 
@@ -210,8 +215,8 @@ impl Follower<'_> {
     }
 
     fn publish(&self) {
-        self.ctx.fleet.see(!self.members.lacks_own());
-        self.ctx.shared.fleet.set_members(self.members.list());
+        self.ctx.fleet.report_key(!self.members.lacks_own());
+        self.ctx.process.fleet.set_members(self.members.list());
     }
 }
 

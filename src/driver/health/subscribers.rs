@@ -14,12 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::call_log::open_call::LoggedCall;
 use crate::driver::WorkerContext;
-use crate::driver::call::request_body::{Gathered, gather};
-use crate::driver::call::{Call, while_wanted};
+use crate::driver::call::request_body::{RequestBody, read_request_body};
+use crate::driver::call::{Call, while_call_open};
 use crate::driver::health::calls::asked;
 use crate::driver::health::probes::read;
-use crate::driver::state::health::{Follower, Looker};
-use crate::driver::state::interrupt::{Interrupted, bounded};
+use crate::driver::state::health::{HealthSubscriber, HealthPoller};
+use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
@@ -30,26 +30,26 @@ use crate::wire::status::{Code, Status};
 
 /// Serves a call of Watch to its end.
 pub(in crate::driver) async fn follow(mut call: Box<Call>) -> Code {
-    let request = match gather(&mut call).await {
-        Gathered::Whole(request) => request,
-        Gathered::Larger(received) => received,
-        Gathered::Over(code) => return code,
+    let request = match read_request_body(&mut call).await {
+        RequestBody::Complete(request) => request,
+        RequestBody::Partial(received) => received,
+        RequestBody::Ended(code) => return code,
     };
     let asked = match asked(&call, request) {
         Ok(asked) => asked,
         Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
-    let method = call.streamed();
+    let method = call.streaming_method();
     if let Some(method) = method {
-        call.ctx.count().calls[method].received.inc();
+        call.ctx.counters().calls[method].received.inc();
     }
-    let Some(_follower) = Follower::new(&call.ctx.shared.health, &call.peer) else {
-        call.ctx.count().hit(Limit::HealthWatches);
+    let Some(_follower) = HealthSubscriber::new(&call.ctx.process.health, &call.connection) else {
+        call.ctx.counters().hit(Limit::HealthWatches);
         let text = "etcd-edge: too many open health watches";
         let status = Status::new(Code::ResourceExhausted, text);
         return reply::trailers_only(&mut call.respond, &status);
     };
-    let mut serves = call.ctx.shared.health.serves();
+    let mut serves = call.ctx.process.health.subscribe();
     if asked == Asked::Calls {
         look(&call.ctx);
         if let Err(code) = first(&mut call, &mut serves).await {
@@ -60,7 +60,7 @@ pub(in crate::driver) async fn follow(mut call: Box<Call>) -> Code {
         ctx,
         mut respond,
         deadline,
-        record,
+        log: record,
         ..
     } = *call;
     let Ok(to) = respond.send_response(reply::head(), false) else {
@@ -89,7 +89,7 @@ async fn first(call: &mut Call, serves: &mut Receiver<Option<bool>>) -> Result<(
             let _ = serves.changed().await;
         }
     });
-    match while_wanted(call, |cx| known.as_mut().poll(cx)).await {
+    match while_call_open(call, |cx| known.as_mut().poll(cx)).await {
         Ok(()) => Ok(()),
         Err(cut) => {
             let status = match cut {
@@ -104,16 +104,16 @@ async fn first(call: &mut Call, serves: &mut Receiver<Option<bool>>) -> Result<(
 
 /// Sees to it that somebody looks at etcd while anybody waits for changes.
 fn look(ctx: &Rc<WorkerContext>) {
-    let Some(looker) = Looker::new(&ctx.shared.health) else {
+    let Some(looker) = HealthPoller::new(&ctx.process.health) else {
         return;
     };
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        while looker.goes_on() {
+        while looker.should_continue() {
             // What it finds is told by the channel. After one that failed the next says more.
             let pause = match read(&ctx).await {
-                Ok(()) => limits::HEALTH_LOOK,
-                Err(_) => limits::HEALTH_FAILURE_KEPT,
+                Ok(()) => limits::HEALTH_CHECK_INTERVAL,
+                Err(_) => limits::HEALTH_FAILURE_TTL,
             };
             sleep(pause).await;
         }
@@ -146,7 +146,7 @@ impl Telling {
             let mut changed = pin!(serves.changed());
             let to = &mut self.to;
             let timer = self.ctx.timers.at(self.deadline);
-            let waited = bounded(timer, Some(&drain), |cx| {
+            let waited = until_interrupted(timer, Some(&drain), |cx| {
                 if to.poll_reset(cx).is_ready() {
                     return Poll::Ready(Err(Interrupted::ClientGone));
                 }
@@ -165,7 +165,7 @@ impl Telling {
                         let word = self.word(Serving::No);
                         let _ = self.to.send_data(word.into(), false);
                     }
-                    return reply::cut(&mut self.to, cut);
+                    return reply::interrupted(&mut self.to, cut);
                 }
             }
         }
@@ -178,7 +178,7 @@ impl Telling {
             record.sent(&word);
         }
         if let Some(method) = self.method {
-            self.ctx.count().calls[method].sent.inc();
+            self.ctx.counters().calls[method].sent.inc();
         }
         word
     }

@@ -1,5 +1,4 @@
-//! What one worker keeps of leases: its clients' streams, what they have said in this turn, and the
-//! lines it owns.
+//! Lease state of one worker: its client streams, their inputs of this turn, and the links it owns.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -8,131 +7,133 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::driver::lease::tokens::Tokens;
+use crate::driver::lease::accepted_tokens::AcceptedTokens;
 use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::driver::state::client_stream::ClientStream;
 use crate::driver::state::identity::Identity;
-use crate::driver::state::messages::{LeaseInput, Word};
+use crate::driver::state::messages::{LeaseInput, LeaseInputKind};
 use crate::limits;
 use crate::net::payload::SendNotifier;
 
-/// A client's stream of heartbeats, while it is open here.
+/// An open client heartbeat stream.
 pub(super) struct Client {
     pub(super) stream: ClientStream,
-    /// Its number on this worker.
-    pub(super) number: u64,
-    /// Bytes that may wait here for it to read on.
-    pub(super) room: usize,
-    /// Heartbeats that may wait for their answers.
-    pub(super) most: u32,
-    /// Those that do.
+    /// Number of the stream on this worker.
+    pub(super) id: u64,
+    /// Bytes that may be queued for the client before its requests are no longer read.
+    pub(super) send_capacity: usize,
+    /// Maximum heartbeats without a response.
+    pub(super) max_pending: u32,
+    /// Heartbeats without a response.
     pub(super) pending: Cell<u32>,
-    /// It has sent some since its token was last looked at.
-    pub(super) beats: Cell<bool>,
+    /// Whether the client has sent a heartbeat since the last check of its token.
+    pub(super) active: Cell<bool>,
 }
 
 impl Client {
-    /// Whether a further heartbeat of it may be read.
-    pub(super) fn takes_more(&self) -> bool {
-        self.pending.get() < self.most && self.stream.queued() < self.room
+    /// Returns whether another heartbeat may be read.
+    pub(super) fn accepts_requests(&self) -> bool {
+        self.pending.get() < self.max_pending && self.stream.queued() < self.send_capacity
     }
 }
 
-/// What the clients of one identity have said.
-pub(super) type Letter = (Arc<Identity>, Vec<LeaseInput>);
+/// Inputs of client streams of one identity, in order.
+pub(super) type IdentityInputs = (Arc<Identity>, Vec<LeaseInput>);
 
-/// One worker's part.
+/// The leases of one worker.
 pub struct Leases {
-    /// By their numbers.
+    /// By number.
     clients: RefCell<HashMap<u64, Rc<Client>>>,
-    /// The number of the last.
-    last: Cell<u64>,
-    /// Said and not handed in. One letter for each identity, which are few.
-    letters: RefCell<Vec<Letter>>,
-    /// Something was said.
-    pub(super) work: Notify,
-    /// Lines that this worker owns, by the numbers of their identities.
-    pub(super) lines: RefCell<HashMap<u64, Rc<UpstreamLink>>>,
-    /// Where it is told what has left towards clients.
-    pub(super) board: Rc<SendNotifier>,
-    pub(super) tokens: Tokens,
+    /// Number of the newest stream.
+    last_id: Cell<u64>,
+    /// Inputs that are not delivered yet. Inputs of one identity in a row form one entry.
+    inbox: RefCell<Vec<IdentityInputs>>,
+    /// Signals that the inbox has inputs.
+    pub(super) inbox_ready: Notify,
+    /// Links that this worker owns, by the number of the identity.
+    pub(super) links: RefCell<HashMap<u64, Rc<UpstreamLink>>>,
+    /// Notifier of bytes sent to clients.
+    pub(super) send_notifier: Rc<SendNotifier>,
+    pub(super) tokens: AcceptedTokens,
 }
 
 impl Default for Leases {
     fn default() -> Leases {
         Leases {
             clients: RefCell::default(),
-            last: Cell::new(0),
-            letters: RefCell::default(),
-            work: Notify::new(),
-            lines: RefCell::default(),
-            board: Rc::default(),
-            tokens: Tokens::default(),
+            last_id: Cell::new(0),
+            inbox: RefCell::default(),
+            inbox_ready: Notify::new(),
+            links: RefCell::default(),
+            send_notifier: Rc::default(),
+            tokens: AcceptedTokens::default(),
         }
     }
 }
 
 impl Leases {
-    /// Names a client's stream.
-    pub(super) fn next_number(&self) -> u64 {
-        self.last.set(self.last.get() + 1);
-        self.last.get()
+    /// Returns the number for a new client stream.
+    pub(super) fn next_id(&self) -> u64 {
+        self.last_id.set(self.last_id.get() + 1);
+        self.last_id.get()
     }
 
-    /// A client's stream is open.
+    /// Adds an open client stream.
     pub(super) fn insert(&self, client: Rc<Client>) {
-        self.clients.borrow_mut().insert(client.number, client);
+        self.clients.borrow_mut().insert(client.id, client);
     }
 
-    /// The client's stream of this number, if it is open.
-    pub(super) fn client(&self, number: u64) -> Option<Rc<Client>> {
-        self.clients.borrow().get(&number).cloned()
+    /// Returns a client stream if it is still open.
+    pub(super) fn client(&self, id: u64) -> Option<Rc<Client>> {
+        self.clients.borrow().get(&id).cloned()
     }
 
-    /// The client's stream is over, if it was open.
-    pub(super) fn remove(&self, number: u64) -> Option<Rc<Client>> {
-        self.clients.borrow_mut().remove(&number)
+    /// Removes a client stream that has ended, unless it has been removed before.
+    pub(super) fn remove(&self, id: u64) -> Option<Rc<Client>> {
+        self.clients.borrow_mut().remove(&id)
     }
 
-    /// How many there are.
+    /// Returns the number of open client streams.
     pub(super) fn streams(&self) -> usize {
         self.clients.borrow().len()
     }
 
-    /// Those that fit.
-    pub(super) fn select(&self, fits: impl Fn(&Client) -> bool) -> Vec<Rc<Client>> {
+    /// Returns the open client streams that match.
+    pub(super) fn matching_clients(&self, matches: impl Fn(&Client) -> bool) -> Vec<Rc<Client>> {
         let clients = self.clients.borrow();
-        clients.values().filter(|c| fits(c)).cloned().collect()
+        clients.values().filter(|c| matches(c)).cloned().collect()
     }
 
-    /// A client says something to the hub of its identity, which hears it in the worker's next turn.
-    pub(super) fn say(&self, client: &Client, word: Word) {
-        let login = client.stream.session().login();
-        let said = LeaseInput {
-            stream: client.number,
-            word,
+    /// Queues an input of a client stream. The hub of its identity receives it in the worker's next
+    /// turn.
+    pub(super) fn push_input(&self, client: &Client, kind: LeaseInputKind) {
+        let identity = client.stream.session().identity();
+        let input = LeaseInput {
+            stream: client.id,
+            kind,
         };
-        let mut letters = self.letters.borrow_mut();
-        let letter = letters.iter_mut();
-        match letter.last().filter(|(to, _)| Arc::ptr_eq(to, login)) {
-            Some((_, words)) => words.push(said),
-            None => letters.push((login.clone(), vec![said])),
+        let mut inbox = self.inbox.borrow_mut();
+        let batches = inbox.iter_mut();
+        match batches.last().filter(|(to, _)| Arc::ptr_eq(to, identity)) {
+            Some((_, inputs)) => inputs.push(input),
+            None => inbox.push((identity.clone(), vec![input])),
         }
-        self.work.notify_one();
+        self.inbox_ready.notify_one();
     }
 
-    /// What was said, in its order.
-    pub(super) fn take_letters(&self) -> Vec<Letter> {
-        std::mem::take(&mut self.letters.borrow_mut())
+    /// Takes all queued inputs, in order.
+    pub(super) fn take_inbox(&self) -> Vec<IdentityInputs> {
+        std::mem::take(&mut self.inbox.borrow_mut())
     }
 }
 
-/// Heartbeats that may wait for the streams of a connection that has so many: the first ones need not
-/// notice the bound, and all together cost little.
-pub(super) fn most_pending(streams: usize) -> u32 {
-    if streams < limits::ROOMY_STREAMS {
+/// Returns the maximum heartbeats without a response for a new stream of a connection that has
+/// `streams` already. The first streams get a limit that clients do not notice. Further streams get
+/// a small one, so that all streams of a connection need little memory.
+pub(super) fn max_pending_heartbeats(streams: usize) -> u32 {
+    if streams < limits::FULL_CAPACITY_STREAMS {
         limits::LEASE_PENDING
     } else {
-        limits::LEASE_FEW_PENDING
+        limits::LEASE_REDUCED_PENDING
     }
 }

@@ -1,4 +1,4 @@
-//! What each worker does for leases beside its clients' streams.
+//! Background tasks of each worker for leases.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -6,50 +6,51 @@ use std::rc::Rc;
 use tokio::time::sleep;
 
 use crate::driver::WorkerContext;
-use crate::driver::lease::hub_driver::end_all;
-use crate::driver::lease::inbox::hand_in;
-use crate::driver::lease::token_check::look_again;
+use crate::driver::lease::hub_driver::end_streams;
+use crate::driver::lease::inbox::send_inputs;
+use crate::driver::lease::token_check::recheck_tokens;
 use crate::driver::state::reply;
 use crate::limits;
 
-/// Begins all of it.
+/// Starts all tasks.
 pub(in crate::driver) fn begin(ctx: &Rc<WorkerContext>) {
-    tokio::task::spawn_local(take_work(ctx.clone()));
-    tokio::task::spawn_local(take_room(ctx.clone()));
-    tokio::task::spawn_local(look_at_tokens(ctx.clone()));
+    tokio::task::spawn_local(process_inbox(ctx.clone()));
+    tokio::task::spawn_local(release_capacity(ctx.clone()));
+    tokio::task::spawn_local(recheck_tokens_periodically(ctx.clone()));
     tokio::task::spawn_local(drain(ctx.clone()));
 }
 
-/// What clients have said since the last turn.
-async fn take_work(ctx: Rc<WorkerContext>) {
+/// Delivers the inputs that client streams have queued since the last turn.
+async fn process_inbox(ctx: Rc<WorkerContext>) {
     loop {
-        ctx.leases.work.notified().await;
-        hand_in(&ctx);
+        ctx.leases.inbox_ready.notified().await;
+        send_inputs(&ctx);
     }
 }
 
-/// A client that has taken its answers may be read again.
-async fn take_room(ctx: Rc<WorkerContext>) {
-    let mut left = Vec::new();
+/// Wakes streams as their bytes leave towards the client, so that more requests are read.
+async fn release_capacity(ctx: Rc<WorkerContext>) {
+    let mut sent = Vec::new();
     loop {
-        poll_fn(|cx| ctx.leases.board.poll(cx, &mut left)).await;
-        for left in left.drain(..) {
-            if let Some(client) = ctx.leases.client(left.stream) {
+        poll_fn(|cx| ctx.leases.send_notifier.poll(cx, &mut sent)).await;
+        for sent in sent.drain(..) {
+            if let Some(client) = ctx.leases.client(sent.stream) {
                 client.stream.wake();
             }
         }
     }
 }
 
-async fn look_at_tokens(ctx: Rc<WorkerContext>) {
+async fn recheck_tokens_periodically(ctx: Rc<WorkerContext>) {
     loop {
-        sleep(limits::TOKEN_LOOK).await;
-        look_again(&ctx);
+        sleep(limits::TOKEN_CHECK_INTERVAL).await;
+        recheck_tokens(&ctx);
     }
 }
 
-/// At the end of the process every client is told to go elsewhere (S2).
+/// Ends all streams with UNAVAILABLE when the process drains, so that clients reconnect elsewhere
+/// (S2).
 async fn drain(ctx: Rc<WorkerContext>) {
     ctx.drain.begun().await;
-    end_all(&ctx, |_| true, &reply::shutting_down());
+    end_streams(&ctx, |_| true, &reply::shutting_down());
 }

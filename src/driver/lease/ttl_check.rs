@@ -1,4 +1,4 @@
-//! Asks etcd how long a lease has, which blocks nothing (L4).
+//! Reads the remaining time to live of a lease. Unlike a heartbeat this read never blocks (L4).
 
 use std::rc::Rc;
 
@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{Begun, Read};
-use crate::driver::lease::hub_driver::turn;
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::lease::hub_driver::drive_hub;
 use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::limits;
 use crate::state_machine::lease::Examined;
@@ -18,44 +18,44 @@ use crate::wire::status::Code;
 
 const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
-/// Asks, and tells the hub.
-pub(super) async fn examine(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>, lease: i64) {
-    let asked = Instant::now();
-    let word = timeout(limits::LEASE_SILENT, ask(&ctx, &line, lease)).await;
-    let word = word.ok().flatten().unwrap_or(Examined::Doubtful);
-    turn(&ctx, &line, |hub, now| {
-        hub.examined(lease, word, asked.into_std(), now);
+/// Reads the TTL of a lease and passes the result to the hub.
+pub(super) async fn check_ttl(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, lease: i64) {
+    let sent_at = Instant::now();
+    let result = timeout(limits::LEASE_SILENT_TIME, query_ttl(&ctx, &link, lease)).await;
+    let result = result.ok().flatten().unwrap_or(Examined::Doubtful);
+    drive_hub(&ctx, &link, |hub, now| {
+        hub.examined(lease, result, sent_at.into_std(), now);
     });
 }
 
-/// `None`: it does not say.
-async fn ask(ctx: &Rc<WorkerContext>, line: &UpstreamLink, lease: i64) -> Option<Examined> {
-    let credential = line.login.credentials(1).into_iter().next();
-    let head = etcd_client::head(TIME_TO_LIVE, credential.as_ref());
-    let question = LeaseTimeToLiveRequest {
+/// Returns `None` if the read fails.
+async fn query_ttl(ctx: &Rc<WorkerContext>, link: &UpstreamLink, lease: i64) -> Option<Examined> {
+    let credential = link.identity.credentials(1).into_iter().next();
+    let head = etcd_client::request_head(TIME_TO_LIVE, credential.as_ref());
+    let request = LeaseTimeToLiveRequest {
         id: lease,
         keys: false,
     };
-    let read = Read {
+    let read = HedgedRead {
         ctx,
         head: &head,
         deadline: None,
-        request: &[frame::encode_message(&question)],
-        untranslated: false,
+        request: &[frame::encode_message(&request)],
+        raw_keys: false,
     };
-    let answer = read.fetch(Begun::Nothing).await.ok()?;
-    if answer.code() != Code::Ok {
+    let response = read.fetch(PriorAttempt::NotSent).await.ok()?;
+    if response.code() != Code::Ok {
         return None;
     }
-    let mut reader = Reader::new(limits::HOLD_BYTES as u64);
-    answer
+    let mut reader = Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
+    response
         .chunks
         .into_iter()
         .for_each(|chunk| reader.push(chunk));
     let message = reader.next().ok()??;
-    let left = LeaseTimeToLiveResponse::decode(message.payload).ok()?;
-    Some(match (left.granted_ttl, u64::try_from(left.ttl)) {
-        // etcd gives every lease two seconds at the least.
+    let response = LeaseTimeToLiveResponse::decode(message.payload).ok()?;
+    Some(match (response.granted_ttl, u64::try_from(response.ttl)) {
+        // etcd grants every lease at least two seconds, so 0 means that there is no such lease.
         (0, _) => Examined::Unknown,
         (_, Ok(seconds)) if seconds > 0 => Examined::Lives(std::time::Duration::from_secs(seconds)),
         _ => Examined::Doubtful,

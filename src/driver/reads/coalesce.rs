@@ -11,10 +11,10 @@ use tokio::time::{Instant, sleep};
 use crate::driver::WorkerContext;
 use crate::driver::call::RANGE;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::reads::request::ReadRequest;
-use crate::driver::reads::store::keep;
-use crate::driver::state::reads::{Key, Outcome, Round, Whole};
+use crate::driver::reads::store::store_response;
+use crate::driver::state::reads::{CoalescingKey, SharedOutcome, SharedRead, SharedResponse};
 use crate::limits;
 use crate::state_machine::reads::coalescing::{Asked, Returned};
 use crate::upstream::attempt::{Answer, Rest};
@@ -24,122 +24,122 @@ use crate::wire::{frame, metadata};
 /// Somebody's turn.
 pub(super) enum Admission {
     /// His read goes now.
-    Go(InFlight),
+    Send(InFlight),
     /// He waits for the next.
     Wait(Waiter),
 }
 
 /// Asks for a turn.
-pub(super) fn enter(ctx: &Rc<WorkerContext>, asking: &ReadRequest, client: u64) -> Admission {
-    let (key, asker) = (asking.key(), &asking.asker);
-    let mut sharing = ctx.reads.sharing.borrow_mut();
-    let begin = || Round::new(asker.credential.clone());
-    let (round, enough) = match sharing.ask(key.clone(), client, asking.since.into_std(), begin) {
+pub(super) fn admit(ctx: &Rc<WorkerContext>, read: &ReadRequest, client: u64) -> Admission {
+    let (key, caller) = (read.coalescing_key(), &read.caller);
+    let mut coalescing = ctx.reads.coalescing.borrow_mut();
+    let begin = || SharedRead::new(caller.credential.clone());
+    let (shared_read, wanted) = match coalescing.ask(key.clone(), client, read.started.into_std(), begin) {
         Asked::Go => {
-            return Admission::Go(InFlight {
+            return Admission::Send(InFlight {
                 ctx: ctx.clone(),
                 key,
-                kept: false,
+                cached: false,
             });
         }
-        Asked::Wait(round) => (round.clone(), None),
-        Asked::Gather(round, enough) => (round.clone(), Some(enough)),
+        Asked::Wait(shared_read) => (shared_read.clone(), None),
+        Asked::Gather(shared_read, wanted) => (shared_read.clone(), Some(wanted)),
     };
-    round.live.set(round.live.get() + 1);
-    if let Some(enough) = enough {
-        gather(ctx, &key, &round, enough);
-    } else if round.live.get() == round.enough.get() {
-        round.wake_reader();
+    shared_read.waiting.set(shared_read.waiting.get() + 1);
+    if let Some(wanted) = wanted {
+        wait_for_more(ctx, &key, &shared_read, wanted);
+    } else if shared_read.waiting.get() == shared_read.wanted.get() {
+        shared_read.wake_task();
     }
     Admission::Wait(Waiter {
-        round,
+        shared_read,
         ctx: ctx.clone(),
         key,
-        place: None,
-        taken: false,
+        waker_index: None,
+        woken: false,
     })
 }
 
 /// A read that is on its way; it has come back, or will not, when this is dropped.
 pub(in crate::driver) struct InFlight {
     ctx: Rc<WorkerContext>,
-    key: Key,
-    kept: bool,
+    key: CoalescingKey,
+    cached: bool,
 }
 
 impl InFlight {
     /// It has come back. Whether what came is kept, and may be given to those who wait.
-    pub(in crate::driver) fn landed(mut self, kept: bool) {
-        self.kept = kept;
+    pub(in crate::driver) fn complete(mut self, cached: bool) {
+        self.cached = cached;
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        came_back(&self.ctx, &self.key, self.kept);
+        release(&self.ctx, &self.key, self.cached);
     }
 }
 
 /// Waits for what a flight is. Whoever waits for it to come back does not wait for as long as it may take:
 /// when it is silent, the next goes too (E4).
-pub(super) async fn while_short<F: Future>(
+pub(super) async fn release_when_silent<F: Future>(
     ctx: &WorkerContext,
-    flight: &mut Option<InFlight>,
-    mut what: Pin<&mut F>,
+    in_flight: &mut Option<InFlight>,
+    mut future: Pin<&mut F>,
 ) -> F::Output {
     let mut silent = ctx.timers.at(Some(Instant::now() + limits::SILENT_READ));
     poll_fn(|cx| {
-        if flight.is_some() && silent.poll(cx).is_ready() {
-            *flight = None;
+        if in_flight.is_some() && silent.poll(cx).is_ready() {
+            *in_flight = None;
         }
-        what.as_mut().poll(cx)
+        future.as_mut().poll(cx)
     })
     .await
 }
 
 /// Whoever waits has his turn, a large crowd when enough of it is there.
-fn came_back(ctx: &Rc<WorkerContext>, key: &Key, kept: bool) {
-    next(ctx, key, kept, !kept);
+fn release(ctx: &Rc<WorkerContext>, key: &CoalescingKey, cached: bool) {
+    send_next(ctx, key, cached, !cached);
 }
 
 /// Waits for more of a crowd, a little; then it is their turn.
-fn gather(ctx: &Rc<WorkerContext>, key: &Key, round: &Rc<Round>, enough: usize) {
+fn wait_for_more(ctx: &Rc<WorkerContext>, key: &CoalescingKey, shared_read: &Rc<SharedRead>, wanted: usize) {
     // Where there is time to spare, nobody is made to wait.
-    let busy = ctx.reads.load.percent() >= limits::CROWD_LOAD;
-    round.enough.set(if busy { enough } else { 0 });
-    let (ctx, key, round) = (ctx.clone(), key.clone(), round.clone());
+    let busy = ctx.reads.load.percent() >= limits::COALESCE_MIN_LOAD;
+    shared_read.wanted.set(if busy { wanted } else { 0 });
+    let (ctx, key, shared_read) = (ctx.clone(), key.clone(), shared_read.clone());
     tokio::task::spawn_local(async move {
-        let mut pause = pin!(sleep(limits::CROWD_PAUSE));
+        let mut pause = pin!(sleep(limits::COALESCE_PAUSE));
         poll_fn(|cx| {
-            let live = round.live.get();
-            if live == 0 || live >= round.enough.get() {
+            let waiting = shared_read.waiting.get();
+            if waiting == 0 || waiting >= shared_read.wanted.get() {
                 return Poll::Ready(());
             }
-            round.reader.set(Some(cx.waker().clone()));
+            shared_read.task.set(Some(cx.waker().clone()));
             pause.as_mut().poll(cx)
         })
         .await;
-        next(&ctx, &key, false, false);
+        send_next(&ctx, &key, false, false);
     });
 }
 
 /// Whoever waits has his turn; or gathers, where that may be.
-fn next(ctx: &Rc<WorkerContext>, key: &Key, kept: bool, may_gather: bool) {
+fn send_next(ctx: &Rc<WorkerContext>, key: &CoalescingKey, cached: bool, may_wait_for_more: bool) {
     loop {
-        let returned = ctx.reads.sharing.borrow_mut().returned(key, may_gather);
-        let round = match returned {
+        let returned = ctx.reads.coalescing.borrow_mut().returned(key, may_wait_for_more);
+        let shared_read = match returned {
             Returned::Nobody => return,
-            Returned::Gather(round, enough) => return gather(ctx, key, &round, enough),
-            Returned::Go(round) => round,
+            Returned::Gather(shared_read, wanted) => return wait_for_more(ctx, key, &shared_read, wanted),
+            Returned::Go(shared_read) => shared_read,
         };
-        match round.live.get() {
+        match shared_read.waiting.get() {
             // They have all left: nothing is on its way for them.
             0 => {}
             // Any member's answer may serve them, however long it was on its way.
-            _ if key.serializable && kept => round.tell(Outcome::Look),
-            1 => return round.tell(Outcome::Go),
+            _ if key.serializable && cached => shared_read.finish(SharedOutcome::Lookup),
+            1 => return shared_read.finish(SharedOutcome::SendAsFirst),
             _ => {
-                tokio::task::spawn_local(read(ctx.clone(), key.clone(), round));
+                tokio::task::spawn_local(send_shared_read(ctx.clone(), key.clone(), shared_read));
                 return;
             }
         }
@@ -148,73 +148,73 @@ fn next(ctx: &Rc<WorkerContext>, key: &Key, kept: bool, may_gather: bool) {
 
 /// The place of one who waits.
 pub(in crate::driver) struct Waiter {
-    round: Rc<Round>,
+    shared_read: Rc<SharedRead>,
     ctx: Rc<WorkerContext>,
-    key: Key,
+    key: CoalescingKey,
     /// Of his waker.
-    place: Option<usize>,
+    waker_index: Option<usize>,
     /// He has been told.
-    taken: bool,
+    woken: bool,
 }
 
 /// What one who waited is told.
 pub(super) enum Wake {
     /// His read goes now.
-    Go(InFlight),
-    /// See [`Outcome::Alone`].
-    Alone,
-    /// See [`Outcome::Look`].
-    Look,
+    Send(InFlight),
+    /// See [`SharedOutcome::Alone`].
+    SendAlone,
+    /// See [`SharedOutcome::Look`].
+    Lookup,
     /// His answer.
-    Answer(Rc<Result<Whole, Status>>),
+    Response(Rc<Result<SharedResponse, Status>>),
 }
 
 impl Waiter {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Wake> {
-        let outcome = self.round.outcome.borrow().clone();
-        let told = match outcome {
+        let outcome = self.shared_read.outcome.borrow().clone();
+        let wake = match outcome {
             None => {
-                let mut wakers = self.round.wakers.borrow_mut();
-                match self.place.and_then(|place| wakers.get_mut(place)) {
+                let mut wakers = self.shared_read.wakers.borrow_mut();
+                match self.waker_index.and_then(|waker_index| wakers.get_mut(waker_index)) {
                     Some(waker) => waker.clone_from(cx.waker()),
                     None => {
-                        self.place = Some(wakers.len());
+                        self.waker_index = Some(wakers.len());
                         wakers.push(cx.waker().clone());
                     }
                 }
                 return Poll::Pending;
             }
-            Some(Outcome::Go) => Wake::Go(self.flight()),
-            Some(Outcome::Alone) => Wake::Alone,
-            Some(Outcome::Look) => Wake::Look,
-            Some(Outcome::Answer(answer)) => Wake::Answer(answer),
+            Some(SharedOutcome::SendAsFirst) => Wake::Send(self.in_flight()),
+            Some(SharedOutcome::SendAlone) => Wake::SendAlone,
+            Some(SharedOutcome::Lookup) => Wake::Lookup,
+            Some(SharedOutcome::Response(answer)) => Wake::Response(answer),
         };
-        self.taken = true;
-        Poll::Ready(told)
+        self.woken = true;
+        Poll::Ready(wake)
     }
 
-    fn flight(&self) -> InFlight {
+    fn in_flight(&self) -> InFlight {
         InFlight {
             ctx: self.ctx.clone(),
             key: self.key.clone(),
-            kept: false,
+            cached: false,
         }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        if self.taken {
+        if self.woken {
             return;
         }
-        let live = self.round.live.get() - 1;
-        self.round.live.set(live);
-        let outcome = self.round.outcome.borrow().clone();
+        let waiting = self.shared_read.waiting.get() - 1;
+        self.shared_read.waiting.set(waiting);
+        let outcome = self.shared_read.outcome.borrow().clone();
         match outcome {
             // It was his turn, and he is gone.
-            Some(Outcome::Go) => drop(self.flight()),
-            None if live == 0 => {
-                self.round.wake_reader();
+            Some(SharedOutcome::SendAsFirst) => drop(self.in_flight()),
+            None if waiting == 0 => {
+                self.shared_read.wake_task();
             }
             _ => {}
         }
@@ -223,68 +223,68 @@ impl Drop for Waiter {
 
 /// One read for all who waited: with a token of theirs, with no one's deadline (P5). It goes on while
 /// one of them waits.
-async fn read(ctx: Rc<WorkerContext>, key: Key, round: Rc<Round>) {
-    let mut flight = Some(InFlight {
+async fn send_shared_read(ctx: Rc<WorkerContext>, key: CoalescingKey, shared_read: Rc<SharedRead>) {
+    let mut in_flight = Some(InFlight {
         ctx: ctx.clone(),
         key: key.clone(),
-        kept: false,
+        cached: false,
     });
-    let asking = ReadRequest::shared(&ctx, &key, round.credential.clone());
-    ctx.count().reads.shared.add(round.live.get());
-    let mut head = etcd_client::head(RANGE, round.credential.as_ref());
-    if key.leader {
+    let read = ReadRequest::for_shared_read(&ctx, &key, shared_read.credential.clone());
+    ctx.counters().reads.shared.add(shared_read.waiting.get());
+    let mut head = etcd_client::request_head(RANGE, shared_read.credential.as_ref());
+    if key.requires_leader {
         head.headers
             .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
     }
     let request = [frame::encode(&key.message)];
-    let read = Read {
+    let etcd_call = HedgedRead {
         ctx: &ctx,
         head: &head,
         deadline: None,
         request: &request,
-        untranslated: false,
+        raw_keys: false,
     };
-    let mut fetch = pin!(read.fetch(Begun::Nothing));
-    let wanted = pin!(poll_fn(|cx| {
-        if round.live.get() == 0 {
+    let mut fetch = pin!(etcd_call.fetch(PriorAttempt::NotSent));
+    let result = pin!(poll_fn(|cx| {
+        if shared_read.waiting.get() == 0 {
             return Poll::Ready(None);
         }
-        round.reader.set(Some(cx.waker().clone()));
+        shared_read.task.set(Some(cx.waker().clone()));
         fetch.as_mut().poll(cx).map(Some)
     }));
-    let answer = while_short(&ctx, &mut flight, wanted).await;
-    let mut kept = false;
-    if let (Some(asking), Some(Ok(answer))) = (&asking, &answer) {
-        kept = keep(&ctx, asking, answer);
+    let answer = release_when_silent(&ctx, &mut in_flight, result).await;
+    let mut cached = false;
+    if let (Some(read), Some(Ok(answer))) = (&read, &answer) {
+        cached = store_response(&ctx, read, answer);
     }
     if let Some(answer) = answer {
-        round.tell(outcome(&ctx, &round, answer));
+        shared_read.finish(outcome(&ctx, &shared_read, answer));
     }
-    if let Some(flight) = flight {
-        flight.landed(kept);
+    if let Some(in_flight) = in_flight {
+        in_flight.complete(cached);
     }
 }
 
 /// What those who waited are told.
-fn outcome(ctx: &WorkerContext, round: &Round, answer: Result<Answer, Status>) -> Outcome {
+fn outcome(ctx: &WorkerContext, shared_read: &SharedRead, answer: Result<Answer, Status>) -> SharedOutcome {
     match answer {
         // It may be the token's fault, and they have tokens of their own (R4).
-        Ok(answer) if is_of_token(answer.code()) && round.credential.is_some() => {
-            if let Some(credential) = &round.credential {
-                ctx.reads.grants.borrow_mut().forget(credential);
+        Ok(answer) if is_token_error(answer.code()) && shared_read.credential.is_some() => {
+            if let Some(credential) = &shared_read.credential {
+                ctx.reads.permissions.borrow_mut().remove_token(credential);
             }
-            Outcome::Alone
+            SharedOutcome::SendAlone
         }
         // Too large to be held: it would have to be kept for the slowest of them.
         Ok(answer) => {
-            whole(answer).map_or(Outcome::Alone, |whole| Outcome::Answer(Rc::new(Ok(whole))))
+            buffered_response(answer).map_or(SharedOutcome::SendAlone, |response| SharedOutcome::Response(Rc::new(Ok(response))))
         }
-        Err(status) => Outcome::Answer(Rc::new(Err(status))),
+        Err(status) => SharedOutcome::Response(Rc::new(Err(status))),
     }
 }
 
 /// What etcd says to a token that has expired, is of an older state of its users, or may not read this.
-fn is_of_token(code: Code) -> bool {
+fn is_token_error(code: Code) -> bool {
     matches!(
         code,
         Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument
@@ -292,9 +292,9 @@ fn is_of_token(code: Code) -> bool {
 }
 
 /// The answer, if all of it is here.
-fn whole(answer: Answer) -> Option<Whole> {
+fn buffered_response(answer: Answer) -> Option<SharedResponse> {
     match answer.rest {
-        Rest::End(trailers) => Some(Whole {
+        Rest::End(trailers) => Some(SharedResponse {
             status: answer.head.status,
             headers: answer.head.headers,
             chunks: answer.chunks.into(),

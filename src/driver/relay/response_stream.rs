@@ -1,4 +1,4 @@
-//! The direction towards the client, with the bounds on clients that do not read (S1).
+//! Relay direction towards the client, with bounds on clients that do not read (S1).
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,141 +25,144 @@ use crate::wire::method::Method;
 use crate::wire::namespace::{Stream, StreamError};
 use crate::wire::status::Status;
 
-/// Why the direction ended early.
-pub(in crate::driver) enum Stopped {
-    /// The relay itself failed.
+/// Reason why the direction ended early.
+pub(in crate::driver) enum ResponseStreamError {
+    /// The pump failed.
     Pump(PumpError),
-    /// The client met a bound.
+    /// The client exceeded a bound (S1).
     Limit,
-    /// etcd's answer may not be shown.
+    /// The client must not receive etcd's response.
     Refused(Status),
 }
 
-/// A pump whose reader is watched.
+/// State of the direction towards the client: a pump that detects a stalled reader.
 pub(in crate::driver) struct ResponseStream {
     pump: Pump,
     ctx: Rc<WorkerContext>,
-    peer: Rc<ClientConnection>,
-    /// Unary answers must be read within a time; streams may wait for ever.
+    connection: Rc<ClientConnection>,
+    /// The client must read the response within a time. True for unary calls; a client may pause a
+    /// stream for any time.
     timed: bool,
-    lesson: ResponseObserver,
-    /// Where a call may have several messages: whose they are, and those that have been counted.
+    observer: ResponseObserver,
+    /// For streaming methods: the index of the method and the number of messages counted so far.
     counted: Option<(usize, u64)>,
     stall: Option<Stall>,
-    /// What is noted of the call.
-    record: Option<Rc<LoggedCall>>,
-    /// Of a method whose keys a namespace changes.
+    /// Log entry of the call.
+    log: Option<Rc<LoggedCall>>,
+    /// Key translation, for methods with keys in a namespace.
     translation: Option<Box<Translation>>,
 }
 
-/// Messages on their way out of the namespace.
+/// Translation of response messages: it removes the namespace prefix from their keys.
 struct Translation {
     stream: Stream,
-    /// Translated and not sent.
+    /// Translated bytes that are not sent yet.
     out: VecDeque<Bytes>,
     /// Bytes in `out`.
     waiting: usize,
-    /// How many have been.
+    /// Messages translated so far.
     messages: u64,
-    large: MessageBudget,
+    budget: MessageBudget,
 }
 
 impl ResponseStream {
-    /// For a call; with `timed` its answer must be read within a time.
+    /// Creates the direction for a call. If `timed`, the client must read the response within
+    /// [`limits::STALLED_READER_TIME`].
     pub(in crate::driver) fn new(
         call: &Call,
         timed: bool,
-        lesson: ResponseObserver,
+        observer: ResponseObserver,
     ) -> ResponseStream {
         let pump = Pump::new(call.ctx.max.recv);
         ResponseStream {
             pump,
             ctx: call.ctx.clone(),
-            peer: call.peer.clone(),
+            connection: call.connection.clone(),
             timed,
-            lesson,
+            observer,
             counted: None,
             stall: None,
-            record: call.record.clone(),
+            log: call.log.clone(),
             translation: None,
         }
     }
 
-    /// Messages are counted, where the call may have several.
-    pub(in crate::driver) fn counted(mut self, call: &Call) -> ResponseStream {
-        self.counted = call.streamed().map(|method| (method, 0));
+    /// Counts the messages of streaming methods.
+    pub(in crate::driver) fn with_counters(mut self, call: &Call) -> ResponseStream {
+        self.counted = call.streaming_method().map(|method| (method, 0));
         self
     }
 
-    /// What passes is translated first, where the method asks for it.
-    pub(in crate::driver) fn translated(mut self, method: Option<&Method>) -> ResponseStream {
-        let gate = self.ctx.shared.gate();
-        let stream = gate.and_then(|gate| gate.answers(method, self.ctx.max.recv));
+    /// Translates keys, if the method has keys and there is a namespace.
+    pub(in crate::driver) fn with_translation(mut self, method: Option<&Method>) -> ResponseStream {
+        let policy = self.ctx.process.namespace_policy();
+        let stream = policy.and_then(|policy| policy.response_translation(method, self.ctx.max.recv));
         self.translation = stream.map(|stream| {
             Box::new(Translation {
                 stream,
                 out: VecDeque::new(),
                 waiting: 0,
                 messages: 0,
-                large: MessageBudget::new(&self.ctx.large_answers),
+                budget: MessageBudget::new(&self.ctx.large_responses),
             })
         });
         self
     }
 
-    /// Takes chunks that have arrived, for [`ResponseStream::poll`] to translate, if anything is translated.
-    pub(in crate::driver) fn take(&mut self, chunks: &mut VecDeque<Bytes>) {
+    /// Moves chunks that have arrived to the translation, for [`ResponseStream::poll`] to send. Without a
+    /// translation the chunks stay.
+    pub(in crate::driver) fn push_arrived(&mut self, chunks: &mut VecDeque<Bytes>) {
         if let Some(translation) = &mut self.translation {
             let arrived = chunks.drain(..);
             arrived.for_each(|chunk| translation.stream.push(chunk));
         }
     }
 
-    /// What is learned from what passes.
-    pub(in crate::driver) fn lesson(&self) -> &ResponseObserver {
-        &self.lesson
+    /// Returns the observer of the response.
+    pub(in crate::driver) fn observer(&self) -> &ResponseObserver {
+        &self.observer
     }
 
-    /// Sends one chunk that is already here; `pinned` bytes wait here with it.
+    /// Sends the offered chunk. `waiting_bytes` is the number of bytes that the proxy buffers meanwhile.
     pub(in crate::driver) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
         to: &mut SendStream<Payload>,
-        pinned: usize,
-    ) -> Poll<Result<(), Stopped>> {
+        waiting_bytes: usize,
+    ) -> Poll<Result<(), ResponseStreamError>> {
         let polled = self.pump.poll_offered(cx, to, false);
-        self.watched(cx, polled, || pinned)
+        self.check_stall(cx, polled, || waiting_bytes)
     }
 
-    /// The chunk for [`ResponseStream::poll_chunk`].
+    /// Offers the chunk for [`ResponseStream::poll_chunk`].
     pub(in crate::driver) fn offer(&mut self, chunk: Bytes) -> Result<(), PumpError> {
         self.pump.scan(&chunk)?;
-        note(&self.record, &chunk);
+        log_sent(&self.log, &chunk);
         self.pump.offer(chunk);
         Ok(())
     }
 
-    /// Relays until the end.
+    /// Relays until etcd ends its stream.
     pub(in crate::driver) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
-    ) -> Poll<Result<End, Stopped>> {
+    ) -> Poll<Result<End, ResponseStreamError>> {
         let polled = self.poll_plain_or_translated(cx, from, to);
-        self.count();
+        self.count_messages();
         polled
     }
 
-    /// Counts messages of a stream that have come since.
-    fn count(&mut self) {
+    /// Counts messages that passed since the last call.
+    fn count_messages(&mut self) {
         let Some((method, counted)) = &mut self.counted else {
             return;
         };
         let translated = self.translation.as_ref().map_or(0, |t| t.messages);
         let messages = self.pump.messages() + translated;
-        let count = &self.ctx.count().calls[*method];
-        count.sent.add((messages - *counted) as usize);
+        let metrics = &self.ctx.counters().calls[*method];
+        metrics.sent.add((messages - *counted) as usize);
         *counted = messages;
     }
 
@@ -168,77 +171,78 @@ impl ResponseStream {
         cx: &mut Context<'_>,
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
-    ) -> Poll<Result<End, Stopped>> {
+    ) -> Poll<Result<End, ResponseStreamError>> {
         if let Some(mut translation) = self.translation.take() {
             let polled = self.poll_translated(cx, from, to, &mut translation);
             self.translation = Some(translation);
             return polled;
         }
-        let (ctx, peer, lesson) = (&self.ctx, &self.peer, &self.lesson);
-        let record = &self.record;
+        let (ctx, connection, observer) = (&self.ctx, &self.connection, &self.observer);
+        let log = &self.log;
         let polled = self.pump.poll(cx, from, to, |chunk, begins| {
             if begins {
-                lesson.see(ctx, peer, chunk);
+                observer.observe(ctx, connection, chunk);
             }
-            note(record, chunk);
+            log_sent(log, chunk);
         });
-        self.watched(cx, polled, || from.flow_control().used_capacity())
+        self.check_stall(cx, polled, || from.flow_control().used_capacity())
     }
 
-    /// The same where messages are translated, each when it is whole.
+    /// Relays translated messages, each as soon as it is complete.
     fn poll_translated(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
         translation: &mut Translation,
-    ) -> Poll<Result<End, Stopped>> {
+    ) -> Poll<Result<End, ResponseStreamError>> {
         loop {
             let polled = self.pump.poll_offered(cx, to, false);
-            // A large message is held whole, however well its client reads: what it is above this is
-            // counted on the worker alone ([`limits::LARGE_ANSWER_BYTES`]).
-            let waits = self.pump.unsent() + translation.waiting;
-            let waits = waits.min(limits::MAX_STALLED_BYTES / 2);
-            ready!(self.watched(cx, polled, || waits))?;
+            // A large message is buffered completely even if its client reads well. The bytes above this
+            // bound count only on the worker ([`limits::LARGE_ANSWER_BYTES`]).
+            let unsent = self.pump.unsent() + translation.waiting;
+            let unsent = unsent.min(limits::MAX_STALLED_BYTES / 2);
+            ready!(self.check_stall(cx, polled, || unsent))?;
             if let Some(piece) = translation.next(&self.ctx)? {
-                note(&self.record, &piece);
+                log_sent(&self.log, &piece);
                 self.pump.offer(piece);
                 continue;
             }
             match ready!(from.poll_data(cx)) {
                 Some(Ok(chunk)) => {
-                    // An error means that the stream is gone, which the next poll says.
+                    // An error means that the stream is closed. The next poll reports that.
                     let _ = from.flow_control().release_capacity(chunk.len());
                     if translation.stream.held() == 0 {
-                        self.lesson.see(&self.ctx, &self.peer, &chunk);
+                        self.observer.observe(&self.ctx, &self.connection, &chunk);
                     }
                     translation.stream.push(chunk);
                 }
-                Some(Err(e)) => return Poll::Ready(Err(Stopped::Pump(PumpError::From(e)))),
+                Some(Err(e)) => return Poll::Ready(Err(ResponseStreamError::Pump(PumpError::From(e)))),
                 None => {
-                    // What is no whole message is not shown; how the stream ends says why.
+                    // The client receives no part of a truncated message. The status of etcd explains
+                    // the truncation.
                     return Poll::Ready(match ready!(from.poll_trailers(cx)) {
                         Ok(Some(trailers)) => Ok(End::Trailers(trailers)),
                         Ok(None) => Ok(End::Bare),
-                        Err(e) => Err(Stopped::Pump(PumpError::From(e))),
+                        Err(e) => Err(ResponseStreamError::Pump(PumpError::From(e))),
                     });
                 }
             }
         }
     }
 
-    fn watched<T>(
+    fn check_stall<T>(
         &mut self,
         cx: &mut Context<'_>,
         polled: Poll<Result<T, PumpError>>,
-        pinned: impl FnMut() -> usize,
-    ) -> Poll<Result<T, Stopped>> {
+        waiting_bytes: impl FnMut() -> usize,
+    ) -> Poll<Result<T, ResponseStreamError>> {
         match polled {
             Poll::Ready(result) => {
                 self.stall = None;
-                Poll::Ready(result.map_err(Stopped::Pump))
+                Poll::Ready(result.map_err(ResponseStreamError::Pump))
             }
-            Poll::Pending if self.pump.waits_for_reader() => self.poll_stall(cx, pinned),
+            Poll::Pending if self.pump.waits_for_reader() => self.poll_stall(cx, waiting_bytes),
             Poll::Pending => {
                 self.stall = None;
                 Poll::Pending
@@ -249,53 +253,53 @@ impl ResponseStream {
     fn poll_stall<T>(
         &mut self,
         cx: &mut Context<'_>,
-        mut pinned: impl FnMut() -> usize,
-    ) -> Poll<Result<T, Stopped>> {
+        mut waiting_bytes: impl FnMut() -> usize,
+    ) -> Poll<Result<T, ResponseStreamError>> {
         let passed = self.pump.passed();
         if self
             .stall
             .as_ref()
             .is_none_or(|stall| stall.passed != passed)
         {
-            // The old one goes first, or it would be counted twice.
+            // Drop the old stall first, or its bytes would be counted twice.
             self.stall = None;
-            self.stall = Some(Stall::begin(&self.ctx, &self.peer, passed));
+            self.stall = Some(Stall::begin(&self.ctx, &self.connection, passed));
         }
         let Some(stall) = &mut self.stall else {
             return Poll::Pending;
         };
         loop {
-            stall.count(pinned());
-            let over = if self.peer.stalled_bytes.get() > limits::MAX_STALLED_BYTES {
+            stall.set_bytes(waiting_bytes());
+            let exceeded = if self.connection.stalled_bytes.get() > limits::MAX_STALLED_BYTES {
                 Some(Limit::StalledBytes)
             } else if self.timed && stall.began.elapsed() >= limits::STALLED_READER_TIME {
                 Some(Limit::SlowReader)
             } else {
                 None
             };
-            if let Some(limit) = over {
-                self.ctx.count().hit(limit);
-                return Poll::Ready(Err(Stopped::Limit));
+            if let Some(limit) = exceeded {
+                self.ctx.counters().hit(limit);
+                return Poll::Ready(Err(ResponseStreamError::Limit));
             }
-            ready!(stall.look.poll(cx));
-            stall.look = self
+            ready!(stall.next_check.poll(cx));
+            stall.next_check = self
                 .ctx
                 .timers
-                .at(Some(Instant::now() + limits::STALL_LOOK));
+                .at(Some(Instant::now() + limits::STALL_CHECK_INTERVAL));
         }
     }
 }
 
-/// What goes out is noted, if the call is to be told of.
-fn note(record: &Option<Rc<LoggedCall>>, chunk: &Bytes) {
-    if let Some(record) = record {
-        record.sent(chunk);
+/// Logs a sent chunk.
+fn log_sent(log: &Option<Rc<LoggedCall>>, chunk: &Bytes) {
+    if let Some(log) = log {
+        log.sent(chunk);
     }
 }
 
 impl Translation {
-    /// The next piece that may be sent.
-    fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, Stopped> {
+    /// Returns the next translated piece, if a message is complete.
+    fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, ResponseStreamError> {
         while self.out.is_empty() {
             match self.stream.next() {
                 Ok(Some(pieces)) => {
@@ -305,18 +309,18 @@ impl Translation {
                 }
                 Ok(None) => break,
                 Err(StreamError::Frame(FrameError::TooLarge { len, max })) => {
-                    return Err(Stopped::Pump(PumpError::TooLarge { len, max }));
+                    return Err(ResponseStreamError::Pump(PumpError::TooLarge { len, max }));
                 }
                 Err(error) => {
-                    return Err(Stopped::Refused(error.status(self.stream.messages())));
+                    return Err(ResponseStreamError::Refused(error.status(self.stream.messages())));
                 }
             }
         }
-        let held = self.stream.held() + self.waiting;
-        self.large.set(held.saturating_sub(limits::HOLD_BYTES));
-        if self.large.all() > limits::LARGE_ANSWER_BYTES {
-            ctx.count().hit(Limit::LargeResponses);
-            return Err(Stopped::Refused(reply::too_many_large_answers()));
+        let buffered = self.stream.held() + self.waiting;
+        self.budget.set(buffered.saturating_sub(limits::RESPONSE_BUFFER_BYTES));
+        if self.budget.worker_total() > limits::LARGE_RESPONSE_BYTES {
+            ctx.counters().hit(Limit::LargeResponses);
+            return Err(ResponseStreamError::Refused(reply::too_many_large_responses()));
         }
         let piece = self.out.pop_front();
         self.waiting -= piece.as_ref().map_or(0, Bytes::len);
@@ -324,38 +328,38 @@ impl Translation {
     }
 }
 
-/// A time without progress. What waits here meanwhile is counted at the connection; it grows
-/// without a word to us, hence the looks.
+/// A period without progress. The bytes that wait meanwhile count at the connection. No event reports
+/// that they grow, so a timer checks them.
 struct Stall {
-    peer: Rc<ClientConnection>,
+    connection: Rc<ClientConnection>,
     passed: usize,
     began: Instant,
     bytes: usize,
-    look: Timer,
+    next_check: Timer,
 }
 
 impl Stall {
-    fn begin(ctx: &WorkerContext, peer: &Rc<ClientConnection>, passed: usize) -> Stall {
+    fn begin(ctx: &WorkerContext, connection: &Rc<ClientConnection>, passed: usize) -> Stall {
         let began = Instant::now();
-        let look = ctx.timers.at(Some(began + limits::STALL_LOOK));
+        let next_check = ctx.timers.at(Some(began + limits::STALL_CHECK_INTERVAL));
         Stall {
-            peer: peer.clone(),
+            connection: connection.clone(),
             passed,
             began,
             bytes: 0,
-            look,
+            next_check,
         }
     }
 
-    fn count(&mut self, bytes: usize) {
-        let others = self.peer.stalled_bytes.get() - self.bytes;
-        self.peer.stalled_bytes.set(others + bytes);
+    fn set_bytes(&mut self, bytes: usize) {
+        let others = self.connection.stalled_bytes.get() - self.bytes;
+        self.connection.stalled_bytes.set(others + bytes);
         self.bytes = bytes;
     }
 }
 
 impl Drop for Stall {
     fn drop(&mut self) {
-        self.count(0);
+        self.set_bytes(0);
     }
 }

@@ -24,16 +24,16 @@ use crate::wire::status::{Code, Status};
 
 /// See the module.
 pub(in crate::driver) struct ClientStream {
-    to: RefCell<To>,
-    account: Rc<StreamQueue>,
+    sender: RefCell<ResponseSender>,
+    queue: Rc<StreamQueue>,
     session: Session,
-    peer: Rc<ClientConnection>,
+    connection: Rc<ClientConnection>,
     /// The place of its method in tables.
     method: Option<usize>,
     /// It asked to be told when there is no leader (W12).
-    wants_leader: bool,
+    requires_leader: bool,
     /// What is noted of the call.
-    record: Option<Rc<LoggedCall>>,
+    log: Option<Rc<LoggedCall>>,
     /// How it was ended, if it was: the task that reads it is to go.
     ended: Cell<Option<Code>>,
     /// Of the task that reads it.
@@ -42,34 +42,34 @@ pub(in crate::driver) struct ClientStream {
 
 /// Where its messages go. As at etcd the answer begins with the first of them: a stream that ends
 /// without any has its status in the head.
-enum To {
-    Silent(SendResponse<Payload>),
-    Begun(SendStream<Payload>),
+enum ResponseSender {
+    NotStarted(SendResponse<Payload>),
+    Started(SendStream<Payload>),
 }
 
-impl To {
+impl ResponseSender {
     /// Begins the answer if it has not begun; `None` when the client is gone.
-    fn begun(&mut self) -> Option<&mut SendStream<Payload>> {
-        if let To::Silent(respond) = self {
+    fn start(&mut self) -> Option<&mut SendStream<Payload>> {
+        if let ResponseSender::NotStarted(respond) = self {
             let mut head = Response::new(());
             head.headers_mut().insert(
                 header::CONTENT_TYPE,
                 HeaderValue::from_static("application/grpc"),
             );
-            *self = To::Begun(respond.send_response(head, false).ok()?);
+            *self = ResponseSender::Started(respond.send_response(head, false).ok()?);
         }
         match self {
-            To::Begun(stream) => Some(stream),
-            To::Silent(_) => None,
+            ResponseSender::Started(stream) => Some(stream),
+            ResponseSender::NotStarted(_) => None,
         }
     }
 }
 
 /// Room of a new stream of a connection that has so many already: all together they stay near
 /// [`limits::MAX_STALLED_BYTES`].
-pub(in crate::driver) fn room(streams: usize) -> usize {
-    if streams < limits::ROOMY_STREAMS {
-        limits::STREAM_ROOM
+pub(in crate::driver) fn send_capacity(streams: usize) -> usize {
+    if streams < limits::FULL_CAPACITY_STREAMS {
+        limits::STREAM_SEND_CAPACITY
     } else {
         limits::FREE_SEND_BYTES
     }
@@ -79,21 +79,21 @@ impl ClientStream {
     /// One that has been sent nothing.
     pub(in crate::driver) fn new(
         respond: SendResponse<Payload>,
-        account: Rc<StreamQueue>,
+        queue: Rc<StreamQueue>,
         session: Session,
-        peer: Rc<ClientConnection>,
+        connection: Rc<ClientConnection>,
         method: Option<usize>,
-        wants_leader: bool,
-        record: Option<Rc<LoggedCall>>,
+        requires_leader: bool,
+        log: Option<Rc<LoggedCall>>,
     ) -> ClientStream {
         ClientStream {
-            to: RefCell::new(To::Silent(respond)),
-            account,
+            sender: RefCell::new(ResponseSender::NotStarted(respond)),
+            queue,
             session,
-            peer,
+            connection,
             method,
-            wants_leader,
-            record,
+            requires_leader,
+            log,
             ended: Cell::new(None),
             waker: Cell::new(None),
         }
@@ -105,27 +105,27 @@ impl ClientStream {
     }
 
     /// Whether it asked to be told when there is no leader.
-    pub(in crate::driver) fn wants_leader(&self) -> bool {
-        self.wants_leader
+    pub(in crate::driver) fn requires_leader(&self) -> bool {
+        self.requires_leader
     }
 
     /// Bytes of the client's.
     pub(in crate::driver) fn received(&self, chunk: &[u8]) {
-        if let Some(record) = &self.record {
-            record.received(chunk);
+        if let Some(log) = &self.log {
+            log.received(chunk);
         }
     }
 
     /// A message has come.
-    pub(in crate::driver) fn heard(&self, count: &WorkerMetrics) {
+    pub(in crate::driver) fn message_received(&self, counters: &WorkerMetrics) {
         if let Some(method) = self.method {
-            count.calls[method].received.inc();
+            counters.calls[method].received.inc();
         }
     }
 
     /// Bytes that have not left.
     pub(in crate::driver) fn queued(&self) -> usize {
-        self.account.queued()
+        self.queue.queued()
     }
 
     /// Sends one message, which shows no more of the store than is known. What all streams of a connection keep together is bounded (S1): false when it
@@ -133,26 +133,26 @@ impl ClientStream {
     #[must_use]
     pub(in crate::driver) fn send(
         &self,
-        known: &StoreRevision,
-        count: &WorkerMetrics,
+        store_revision: &StoreRevision,
+        counters: &WorkerMetrics,
         payload: Payload,
     ) -> bool {
-        self.peer.show(known, known.revision());
-        if let Some(record) = &self.record {
-            record.sent_message(payload.remaining());
+        self.connection.raise_revision_floor(store_revision, store_revision.revision());
+        if let Some(log) = &self.log {
+            log.sent_message(payload.remaining());
         }
-        let payload = payload.counted(&self.account);
-        let mut to = self.to.borrow_mut();
-        let Some(stream) = to.begun() else {
+        let payload = payload.counted(&self.queue);
+        let mut sender = self.sender.borrow_mut();
+        let Some(stream) = sender.start() else {
             // The client is gone, which its task finds out.
             return true;
         };
         // The same.
         let _ = stream.send_data(payload, false);
         if let Some(method) = self.method {
-            count.calls[method].sent.inc();
+            counters.calls[method].sent.inc();
         }
-        if self.account.total() <= limits::MAX_STALLED_BYTES {
+        if self.queue.total() <= limits::MAX_STALLED_BYTES {
             return true;
         }
         stream.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
@@ -163,9 +163,9 @@ impl ClientStream {
 
     /// Ends it.
     pub(in crate::driver) fn end(&self, status: &Status) {
-        let code = match &mut *self.to.borrow_mut() {
-            To::Silent(respond) => reply::trailers_only(respond, status),
-            To::Begun(stream) => reply::trailers(stream, status),
+        let code = match &mut *self.sender.borrow_mut() {
+            ResponseSender::NotStarted(respond) => reply::trailers_only(respond, status),
+            ResponseSender::Started(stream) => reply::trailers(stream, status),
         };
         self.ended.set(Some(code));
         self.wake();
@@ -184,15 +184,15 @@ impl ClientStream {
     }
 
     /// The task that reads it waits.
-    pub(in crate::driver) fn waits(&self, cx: &Context<'_>) {
+    pub(in crate::driver) fn set_waker(&self, cx: &Context<'_>) {
         self.waker.set(Some(cx.waker().clone()));
     }
 
     /// Ready when the client has reset it, or is gone. Only where it is not read: reading tells too.
     pub(in crate::driver) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut *self.to.borrow_mut() {
-            To::Silent(respond) => respond.poll_reset(cx).map(|_| ()),
-            To::Begun(stream) => stream.poll_reset(cx).map(|_| ()),
+        match &mut *self.sender.borrow_mut() {
+            ResponseSender::NotStarted(respond) => respond.poll_reset(cx).map(|_| ()),
+            ResponseSender::Started(stream) => stream.poll_reset(cx).map(|_| ()),
         }
     }
 }

@@ -41,8 +41,8 @@ impl Credential {
 
 /// Who is behind a credential, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Who {
-    Nobody,
+enum IdentityKey {
+    Anonymous,
     User(Box<str>),
     Token(Credential),
 }
@@ -51,7 +51,7 @@ enum Who {
 #[derive(Debug)]
 pub(in crate::driver) struct Identity {
     number: u64,
-    who: Who,
+    key: IdentityKey,
     tokens: Mutex<Tokens>,
 }
 
@@ -71,53 +71,53 @@ impl Identity {
 
     /// The user's name if it is known; for people.
     pub(in crate::driver) fn name(&self) -> &str {
-        match &self.who {
-            Who::Nobody => "",
-            Who::User(name) => name,
-            Who::Token(_) => "(a token)",
+        match &self.key {
+            IdentityKey::Anonymous => "",
+            IdentityKey::User(name) => name,
+            IdentityKey::Token(_) => "(a token)",
         }
     }
 
     /// etcd gave its tokens out through this process: they were good once.
     pub(in crate::driver) fn is_user(&self) -> bool {
-        matches!(self.who, Who::User(_))
+        matches!(self.key, IdentityKey::User(_))
     }
 
     /// Calls without a token.
-    pub(in crate::driver) fn is_nobody(&self) -> bool {
-        self.who == Who::Nobody
+    pub(in crate::driver) fn is_anonymous(&self) -> bool {
+        self.key == IdentityKey::Anonymous
     }
 
     /// Tokens of open sessions, at most `most`, the latest first. Empty for nobody.
-    pub(in crate::driver) fn credentials(&self, most: usize) -> Vec<Credential> {
+    pub(in crate::driver) fn credentials(&self, max: usize) -> Vec<Credential> {
         let tokens = self.tokens.lock();
         let others = tokens.open.keys();
         let latest = tokens.latest.iter();
         let others = others.filter(|c| Some(*c) != tokens.latest.as_ref());
-        latest.chain(others).take(most).cloned().collect()
+        latest.chain(others).take(max).cloned().collect()
     }
 }
 
 /// The use of an identity by one client's stream, with the client's own token.
 #[derive(Debug)]
 pub(in crate::driver) struct Session {
-    login: Arc<Identity>,
+    identity: Arc<Identity>,
     credential: Option<Credential>,
 }
 
 impl Session {
-    fn new(login: Arc<Identity>, credential: Option<Credential>) -> Session {
+    fn new(identity: Arc<Identity>, credential: Option<Credential>) -> Session {
         if let Some(credential) = &credential {
-            let mut tokens = login.tokens.lock();
+            let mut tokens = identity.tokens.lock();
             *tokens.open.entry(credential.clone()).or_default() += 1;
             tokens.latest = Some(credential.clone());
         }
-        Session { login, credential }
+        Session { identity, credential }
     }
 
     /// The identity.
-    pub(in crate::driver) fn login(&self) -> &Arc<Identity> {
-        &self.login
+    pub(in crate::driver) fn identity(&self) -> &Arc<Identity> {
+        &self.identity
     }
 
     /// The client's own token.
@@ -131,12 +131,12 @@ impl Drop for Session {
         let Some(credential) = &self.credential else {
             return;
         };
-        let mut tokens = self.login.tokens.lock();
-        let left = tokens.open.get_mut(credential).map_or(0, |count| {
+        let mut tokens = self.identity.tokens.lock();
+        let remaining = tokens.open.get_mut(credential).map_or(0, |count| {
             *count -= 1;
             *count
         });
-        if left == 0 {
+        if remaining == 0 {
             tokens.open.remove(credential);
             tokens.latest.take_if(|latest| latest == credential);
         }
@@ -153,16 +153,16 @@ struct Inner {
     users: HashMap<Box<[u8]>, Box<str>>,
     /// Tokens of `users` in the order they were learned.
     learned: VecDeque<Box<[u8]>>,
-    logins: HashMap<Who, Weak<Identity>>,
+    identities: HashMap<IdentityKey, Weak<Identity>>,
     /// Entries of `logins` that were alive at the last look.
-    alive: usize,
-    last: u64,
+    live_identities: usize,
+    last_number: u64,
 }
 
 impl Identities {
     /// An Authenticate answer gave this user this token.
     pub(in crate::driver) fn learn(&self, token: &str, user: &str) {
-        if token.len() + user.len() > limits::TOKEN_BYTES {
+        if token.len() + user.len() > limits::KNOWN_TOKEN_BYTES {
             return;
         }
         let inner = &mut *self.0.lock();
@@ -173,7 +173,7 @@ impl Identities {
         {
             inner.learned.push_back(token.as_bytes().into());
         }
-        while inner.learned.len() > limits::TOKENS {
+        while inner.learned.len() > limits::KNOWN_TOKENS {
             if let Some(oldest) = inner.learned.pop_front() {
                 inner.users.remove(&oldest);
             }
@@ -181,56 +181,56 @@ impl Identities {
     }
 
     /// etcd no longer takes this token.
-    pub(in crate::driver) fn forget(&self, credential: &Credential) {
+    pub(in crate::driver) fn forget_token(&self, credential: &Credential) {
         self.0.lock().users.remove(credential.token());
     }
 
     /// Whose a token is.
-    pub(in crate::driver) fn login(&self, credential: &Credential) -> Arc<Identity> {
-        self.0.lock().login(Some(credential))
+    pub(in crate::driver) fn identity_of(&self, credential: &Credential) -> Arc<Identity> {
+        self.0.lock().identity_of(Some(credential))
     }
 
     /// Tokens of clients that use what is shared now, of any user, one each and at most `most`.
-    pub(in crate::driver) fn credentials(&self, most: usize) -> Vec<Credential> {
+    pub(in crate::driver) fn credentials(&self, max: usize) -> Vec<Credential> {
         let inner = self.0.lock();
-        let logins = inner.logins.values().filter_map(Weak::upgrade);
-        logins
-            .flat_map(|login| login.credentials(1))
-            .take(most)
+        let identities = inner.identities.values().filter_map(Weak::upgrade);
+        identities
+            .flat_map(|identity| identity.credentials(1))
+            .take(max)
             .collect()
     }
 
     /// Begins the use of an identity by a client with this credential.
     pub(in crate::driver) fn session(&self, credential: Option<Credential>) -> Session {
-        let login = self.0.lock().login(credential.as_ref());
-        Session::new(login, credential)
+        let identity = self.0.lock().identity_of(credential.as_ref());
+        Session::new(identity, credential)
     }
 }
 
 impl Inner {
-    fn login(&mut self, credential: Option<&Credential>) -> Arc<Identity> {
-        let who = match credential {
-            None => Who::Nobody,
+    fn identity_of(&mut self, credential: Option<&Credential>) -> Arc<Identity> {
+        let key = match credential {
+            None => IdentityKey::Anonymous,
             Some(credential) => match self.users.get(credential.token()) {
-                Some(user) => Who::User(user.clone()),
-                None => Who::Token(credential.clone()),
+                Some(user) => IdentityKey::User(user.clone()),
+                None => IdentityKey::Token(credential.clone()),
             },
         };
-        if let Some(login) = self.logins.get(&who).and_then(Weak::upgrade) {
-            return login;
+        if let Some(identity) = self.identities.get(&key).and_then(Weak::upgrade) {
+            return identity;
         }
-        self.last += 1;
-        let login = Arc::new(Identity {
-            number: self.last,
-            who: who.clone(),
+        self.last_number += 1;
+        let identity = Arc::new(Identity {
+            number: self.last_number,
+            key: key.clone(),
             tokens: Mutex::default(),
         });
-        self.logins.insert(who, Arc::downgrade(&login));
-        if self.logins.len() > 2 * self.alive + 16 {
-            self.logins.retain(|_, login| login.strong_count() > 0);
-            self.alive = self.logins.len();
+        self.identities.insert(key, Arc::downgrade(&identity));
+        if self.identities.len() > 2 * self.live_identities + 16 {
+            self.identities.retain(|_, identity| identity.strong_count() > 0);
+            self.live_identities = self.identities.len();
         }
-        login
+        identity
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
         identities.learn("b1", "bob");
         let number = |credential| {
             let session = identities.session(credential);
-            let number = session.login().number();
+            let number = session.identity().number();
             (number, session)
         };
         let (ann, _ann) = number(token("a1"));
@@ -273,11 +273,11 @@ mod tests {
     #[test]
     fn what_is_learned_is_bounded() {
         let identities = Identities::default();
-        for n in 0..limits::TOKENS + 5 {
+        for n in 0..limits::KNOWN_TOKENS + 5 {
             identities.learn(&format!("t{n}"), "ann");
         }
         let inner = identities.0.lock();
-        assert_eq!(inner.users.len(), limits::TOKENS);
+        assert_eq!(inner.users.len(), limits::KNOWN_TOKENS);
         assert!(!inner.users.contains_key(&b"t4"[..]) && inner.users.contains_key(&b"t5"[..]));
     }
 
@@ -289,16 +289,16 @@ mod tests {
         let first = identities.session(token("a1"));
         let second = identities.session(token("a2"));
         let again = identities.session(token("a1"));
-        let login = first.login().clone();
+        let identity = first.identity().clone();
         assert_eq!(
-            login.credentials(9),
+            identity.credentials(9),
             [token("a1").unwrap(), token("a2").unwrap()]
         );
-        assert_eq!(login.credentials(1), [token("a1").unwrap()]);
+        assert_eq!(identity.credentials(1), [token("a1").unwrap()]);
         drop((first, again));
-        assert_eq!(login.credentials(9), [token("a2").unwrap()]);
+        assert_eq!(identity.credentials(9), [token("a2").unwrap()]);
         drop(second);
-        assert_eq!(login.credentials(9), []);
+        assert_eq!(identity.credentials(9), []);
     }
 
     #[test]
@@ -309,6 +309,6 @@ mod tests {
             let value = HeaderValue::from_str(value).unwrap();
             drop(identities.session(Some(Credential { name: TOKEN, value })));
         }
-        assert!(identities.0.lock().logins.len() < 40);
+        assert!(identities.0.lock().identities.len() < 40);
     }
 }

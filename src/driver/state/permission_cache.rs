@@ -13,7 +13,7 @@ pub(in crate::driver) type PermissionKey = (Option<Credential>, KeyRange);
 /// Each until when it counts.
 #[derive(Debug, Default)]
 pub(in crate::driver) struct PermissionCache {
-    until: HashMap<PermissionKey, Instant>,
+    expiry: HashMap<PermissionKey, Instant>,
     /// What `until` holds.
     bytes: usize,
     /// When it was last looked through for those that are over.
@@ -22,35 +22,37 @@ pub(in crate::driver) struct PermissionCache {
 
 impl PermissionCache {
     /// Whether it was granted lately.
-    pub(in crate::driver) fn holds(&self, wish: &PermissionKey, now: Instant) -> bool {
-        self.until.get(wish).is_some_and(|until| *until > now)
+    pub(in crate::driver) fn contains(&self, key: &PermissionKey, now: Instant) -> bool {
+        self.expiry.get(key).is_some_and(|expires_at| *expires_at > now)
     }
 
     /// It was granted when etcd was asked. Keys are the client's choice, so it is their bytes that are
     /// bounded (S1).
-    pub(in crate::driver) fn remember(
+    pub(in crate::driver) fn insert(
         &mut self,
-        wish: PermissionKey,
-        asked: Instant,
-        until: Instant,
+        key: PermissionKey,
+        now: Instant,
+        expires_at: Instant,
     ) {
-        let bytes = size(&wish);
-        let may_sweep = |swept: Instant| asked >= swept + limits::TICK;
-        if self.bytes + bytes > limits::GRANT_BYTES && self.swept.is_none_or(may_sweep) {
-            self.swept = Some(asked);
-            self.until.retain(|_, until| *until > asked);
-            self.bytes = self.until.keys().map(size).sum();
+        let bytes = size(&key);
+        let may_sweep = |swept: Instant| now >= swept + limits::TICK;
+        if self.bytes + bytes > limits::PERMISSION_CACHE_BYTES && self.swept.is_none_or(may_sweep) {
+            self.swept = Some(now);
+            self.expiry.retain(|_, expires_at| *expires_at > now);
+            self.bytes = self.expiry.keys().map(size).sum();
         }
-        if self.bytes + bytes <= limits::GRANT_BYTES && self.until.insert(wish, until).is_none() {
+        if self.bytes + bytes <= limits::PERMISSION_CACHE_BYTES
+            && self.expiry.insert(key, expires_at).is_none()
+        {
             self.bytes += bytes;
         }
     }
 
     /// Nothing counts any more that a token was granted.
-    pub(in crate::driver) fn forget(&mut self, credential: &Credential) {
-        self.until
-            .retain(|(whose, _), _| whose.as_ref() != Some(credential));
-        self.bytes = self.until.keys().map(size).sum();
+    pub(in crate::driver) fn remove_token(&mut self, credential: &Credential) {
+        self.expiry
+            .retain(|(token, _), _| token.as_ref() != Some(credential));
+        self.bytes = self.expiry.keys().map(size).sum();
     }
 
     /// Nothing counts any more.
@@ -71,41 +73,41 @@ mod tests {
     use super::*;
     use bytes::Bytes;
 
-    fn wish(n: usize, len: usize) -> PermissionKey {
+    fn permission_key(n: usize, len: usize) -> PermissionKey {
         let mut key = n.to_be_bytes().to_vec();
         key.resize(len, 0);
         (None, KeyRange::of(Bytes::from(key), Bytes::new()))
     }
 
-    fn remember(granted: &mut PermissionCache, wish: PermissionKey, asked: Instant) {
-        granted.remember(wish, asked, asked + limits::GRANT_TIME);
+    fn insert(cache: &mut PermissionCache, key: PermissionKey, now: Instant) {
+        cache.insert(key, now, now + limits::PERMISSION_TTL);
     }
 
     #[test]
     fn large_keys_do_not_pile_up() {
         let begun = Instant::now();
-        let mut granted = PermissionCache::default();
+        let mut cache = PermissionCache::default();
         for n in 0..100 {
-            remember(&mut granted, wish(n, 1 << 20), begun);
+            insert(&mut cache, permission_key(n, 1 << 20), begun);
         }
-        let kept: usize = granted.until.keys().map(size).sum();
-        assert!(kept == granted.bytes && kept <= limits::GRANT_BYTES);
-        assert!(!granted.until.is_empty());
+        let total: usize = cache.expiry.keys().map(size).sum();
+        assert!(total == cache.bytes && total <= limits::PERMISSION_CACHE_BYTES);
+        assert!(!cache.expiry.is_empty());
         // What is over makes room.
-        let later = begun + limits::GRANT_TIME;
-        remember(&mut granted, wish(100, 1 << 20), later);
-        assert_eq!(granted.until.len(), 1);
-        assert_eq!(granted.bytes, size(&wish(100, 1 << 20)));
+        let later = begun + limits::PERMISSION_TTL;
+        insert(&mut cache, permission_key(100, 1 << 20), later);
+        assert_eq!(cache.expiry.len(), 1);
+        assert_eq!(cache.bytes, size(&permission_key(100, 1 << 20)));
     }
 
     #[test]
     fn a_word_renewed_counts_once() {
         let begun = Instant::now();
-        let mut granted = PermissionCache::default();
+        let mut cache = PermissionCache::default();
         for _ in 0..3 {
-            remember(&mut granted, wish(1, 8), begun);
+            insert(&mut cache, permission_key(1, 8), begun);
         }
-        assert_eq!(granted.until.len(), 1);
-        assert_eq!(granted.bytes, size(&wish(1, 8)));
+        assert_eq!(cache.expiry.len(), 1);
+        assert_eq!(cache.bytes, size(&permission_key(1, 8)));
     }
 }

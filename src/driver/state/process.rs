@@ -29,7 +29,7 @@ pub struct WatchOptions {
     pub bypass: Vec<Bytes>,
     /// The size from which an answer is cut for a client that asked for parts, until etcd shows that
     /// its own is smaller.
-    pub part_bytes: usize,
+    pub fragment_bytes: usize,
     /// Time between two notices of one watch's progress (W7).
     pub progress_notify: Duration,
 }
@@ -38,13 +38,13 @@ pub struct WatchOptions {
 #[derive(Debug)]
 pub struct ProcessState {
     /// How far the store is known to have come.
-    pub(in crate::driver) known: StoreRevision,
+    pub(in crate::driver) store_revision: StoreRevision,
     /// Whose tokens are whose.
     pub(in crate::driver) identities: Identities,
     /// Kept answers.
-    pub(in crate::driver) answers: ReadCache,
+    pub(in crate::driver) read_cache: ReadCache,
     /// What all keys of clients begin with at etcd, if anything.
-    gate: Option<NamespacePolicy>,
+    namespace_policy: Option<NamespacePolicy>,
     /// Who is told of calls, if anybody.
     observer: Option<Arc<Observer>>,
     /// Proxies side by side.
@@ -52,18 +52,18 @@ pub struct ProcessState {
     /// How well etcd is.
     pub(in crate::driver) health: Arc<Health>,
     /// The size from which etcd cuts what it tells, as far as it has shown.
-    part_bytes: AtomicUsize,
+    fragment_bytes: AtomicUsize,
     /// When it was last found that no endpoint has a leader, if none was found since.
     leaderless: Mutex<Option<Instant>>,
-    options: WatchOptions,
-    boxes: Vec<Mailbox>,
-    began: Instant,
+    watch_options: WatchOptions,
+    inboxes: Vec<Inbox>,
+    started: Instant,
 }
 
 /// Where one worker gets its mail. Unbounded, and bounded all the same: what asks is bounded by open
 /// watches, and what tells of events by [`ProcessState::backlog`], at which reading from etcd stops.
 #[derive(Debug)]
-struct Mailbox {
+struct Inbox {
     sender: UnboundedSender<WorkerMessage>,
     receiver: Mutex<Option<UnboundedReceiver<WorkerMessage>>>,
     /// Bytes of events on their way.
@@ -74,45 +74,45 @@ impl ProcessState {
     /// For so many workers.
     pub fn new(
         workers: usize,
-        options: WatchOptions,
+        watch_options: WatchOptions,
         reads: ReadOptions,
-        answers: Arc<AnswerMetrics>,
-        gate: Option<NamespacePolicy>,
+        cache_metrics: Arc<AnswerMetrics>,
+        namespace_policy: Option<NamespacePolicy>,
         observer: Option<Arc<Observer>>,
         fleet: Fleet,
     ) -> ProcessState {
-        let mailbox = |_| {
+        let inbox = |_| {
             let (sender, receiver) = unbounded_channel();
-            Mailbox {
+            Inbox {
                 sender,
                 receiver: Mutex::new(Some(receiver)),
                 backlog: AtomicUsize::new(0),
             }
         };
         ProcessState {
-            known: StoreRevision::default(),
+            store_revision: StoreRevision::default(),
             identities: Identities::default(),
-            answers: ReadCache::new(reads, answers),
-            gate,
+            read_cache: ReadCache::new(reads, cache_metrics),
+            namespace_policy,
             observer,
             fleet,
             health: Arc::default(),
-            part_bytes: AtomicUsize::new(options.part_bytes),
+            fragment_bytes: AtomicUsize::new(watch_options.fragment_bytes),
             leaderless: Mutex::new(None),
-            options,
-            boxes: (0..workers).map(mailbox).collect(),
-            began: Instant::now(),
+            watch_options,
+            inboxes: (0..workers).map(inbox).collect(),
+            started: Instant::now(),
         }
     }
 
     /// How long the process has been there.
     pub(in crate::driver) fn uptime(&self) -> Duration {
-        self.began.elapsed()
+        self.started.elapsed()
     }
 
     /// The namespace, if there is one.
-    pub(in crate::driver) fn gate(&self) -> Option<&NamespacePolicy> {
-        self.gate.as_ref()
+    pub(in crate::driver) fn namespace_policy(&self) -> Option<&NamespacePolicy> {
+        self.namespace_policy.as_ref()
     }
 
     /// Who is told of calls, if anybody.
@@ -122,22 +122,22 @@ impl ProcessState {
 
     /// How many workers there are.
     pub(in crate::driver) fn workers(&self) -> usize {
-        self.boxes.len()
+        self.inboxes.len()
     }
 
     /// What flags say of watches.
-    pub(in crate::driver) fn options(&self) -> &WatchOptions {
-        &self.options
+    pub(in crate::driver) fn watch_options(&self) -> &WatchOptions {
+        &self.watch_options
     }
 
     /// The size from which etcd cuts what it tells.
-    pub(in crate::driver) fn part_bytes(&self) -> usize {
-        self.part_bytes.load(Ordering::Relaxed)
+    pub(in crate::driver) fn fragment_bytes(&self) -> usize {
+        self.fragment_bytes.load(Ordering::Relaxed)
     }
 
     /// etcd has cut what would have been of this size: its bound is not above it.
-    pub(in crate::driver) fn saw_cut(&self, bytes: usize) {
-        self.part_bytes.fetch_min(bytes, Ordering::Relaxed);
+    pub(in crate::driver) fn observe_fragment(&self, bytes: usize) {
+        self.fragment_bytes.fetch_min(bytes, Ordering::Relaxed);
     }
 
     /// No endpoint has a leader, or one was found that has. Said at the beginning and the end of
@@ -156,44 +156,46 @@ impl ProcessState {
     /// The worker that owns the shared line of an identity.
     pub(in crate::driver) fn owner(&self, identity: IdentityId) -> u32 {
         // Identities are numbered as they come, so each worker gets its part. Below MAX_WORKERS.
-        (identity.0 % self.boxes.len() as u64) as u32
+        (identity.0 % self.inboxes.len() as u64) as u32
     }
 
     /// Sends mail to one worker.
-    pub(in crate::driver) fn post(&self, worker: u32, mail: WorkerMessage) {
-        let Some(to) = self.boxes.get(worker as usize) else {
+    pub(in crate::driver) fn send(&self, worker: u32, message: WorkerMessage) {
+        let Some(to) = self.inboxes.get(worker as usize) else {
             return;
         };
-        to.backlog.fetch_add(mail.bytes(), Ordering::Relaxed);
+        to.backlog.fetch_add(message.bytes(), Ordering::Relaxed);
         // A worker that is gone has nobody left to tell.
-        let _ = to.sender.send(mail);
+        let _ = to.sender.send(message);
     }
 
     /// Sends mail to all workers.
-    pub(in crate::driver) fn post_all(&self, mail: impl Fn() -> WorkerMessage) {
-        for worker in 0..self.boxes.len() {
-            self.post(worker as u32, mail());
+    pub(in crate::driver) fn broadcast(&self, message: impl Fn() -> WorkerMessage) {
+        for worker in 0..self.inboxes.len() {
+            self.send(worker as u32, message());
         }
     }
 
     /// A worker's mail, for it to take once.
-    pub(in crate::driver) fn receiver(
+    pub(in crate::driver) fn take_inbox(
         &self,
         worker: u32,
     ) -> Option<UnboundedReceiver<WorkerMessage>> {
-        self.boxes.get(worker as usize)?.receiver.lock().take()
+        self.inboxes.get(worker as usize)?.receiver.lock().take()
     }
 
     /// A worker has taken this out of its mail.
-    pub(in crate::driver) fn received(&self, worker: u32, mail: &WorkerMessage) {
-        if let Some(to) = self.boxes.get(worker as usize) {
-            to.backlog.fetch_sub(mail.bytes(), Ordering::Relaxed);
+    pub(in crate::driver) fn message_taken(&self, worker: u32, message: &WorkerMessage) {
+        if let Some(to) = self.inboxes.get(worker as usize) {
+            to.backlog.fetch_sub(message.bytes(), Ordering::Relaxed);
         }
     }
 
     /// Whether some worker has more mail than it should have waiting: who brings more is to wait.
     pub(in crate::driver) fn is_backed_up(&self) -> bool {
-        let backlog = |to: &Mailbox| to.backlog.load(Ordering::Relaxed);
-        self.boxes.iter().any(|to| backlog(to) > limits::MAIL_BYTES)
+        let backlog = |to: &Inbox| to.backlog.load(Ordering::Relaxed);
+        self.inboxes
+            .iter()
+            .any(|to| backlog(to) > limits::INBOX_EVENT_BYTES)
     }
 }

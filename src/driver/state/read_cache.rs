@@ -43,32 +43,32 @@ pub(crate) struct ReadCache {
     options: ReadOptions,
     shards: Box<[CachePadded<Mutex<Cache>>]>,
     hasher: RandomState,
-    floors: Mutex<Raised>,
+    floors: Mutex<Floors>,
     /// Grows with each floor that is raised; an answer begins with [`NEVER_CHECKED`].
-    raised: AtomicU64,
+    raise_count: AtomicU64,
     /// Grows whenever all answers are dropped: one that was asked for before is not kept.
-    dropped: AtomicU64,
+    flush_count: AtomicU64,
     metrics: Arc<AnswerMetrics>,
 }
 
 #[derive(Debug)]
-struct Raised {
+struct Floors {
     written: InvalidationFloors<i64>,
-    unsure: InvalidationFloors<Instant>,
+    uncertain: InvalidationFloors<Instant>,
 }
 
 /// What the floors say of an answer.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Floor {
     pub(crate) written: Option<i64>,
-    pub(crate) unsure: Option<Instant>,
+    pub(crate) uncertain: Option<Instant>,
 }
 
 impl Floor {
     /// Whether an answer is above it.
-    pub(crate) fn is_under(&self, entry: &CachedResponse) -> bool {
+    pub(crate) fn is_below(&self, entry: &CachedResponse) -> bool {
         self.written.is_none_or(|written| written <= entry.revision)
-            && self.unsure.is_none_or(|unsure| unsure <= entry.asked)
+            && self.uncertain.is_none_or(|uncertain| uncertain <= entry.asked)
     }
 }
 
@@ -80,20 +80,20 @@ impl ReadCache {
             options,
             shards: (0..limits::CACHE_SHARDS).map(shard).collect(),
             hasher: RandomState::default(),
-            floors: Mutex::new(Raised {
+            floors: Mutex::new(Floors {
                 written: InvalidationFloors::new(
                     limits::CACHE_FLOORS,
                     limits::CACHE_FLOOR_BYTES,
                     fastrand::u64(..),
                 ),
-                unsure: InvalidationFloors::new(
+                uncertain: InvalidationFloors::new(
                     limits::CACHE_FLOORS,
                     limits::CACHE_FLOOR_BYTES,
                     fastrand::u64(..),
                 ),
             }),
-            raised: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            raise_count: AtomicU64::new(0),
+            flush_count: AtomicU64::new(0),
             metrics,
         }
     }
@@ -108,53 +108,53 @@ impl ReadCache {
     }
 
     /// Which answers count: those that were asked for under this number.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Acquire)
+    pub(crate) fn flush_count(&self) -> u64 {
+        self.flush_count.load(Ordering::Acquire)
     }
 
     /// What is kept of a question. It is to be renewed by whoever is told so, one at a time.
-    pub(crate) fn look(&self, question: &Question, now: Instant) -> Option<Found> {
-        let early = self.options.max_age / 4 * 3;
-        self.shard(question).lock().look(question, now, early)
+    pub(crate) fn lookup(&self, question: &Question, now: Instant) -> Option<Found> {
+        let refresh_age = self.options.max_age / 4 * 3;
+        self.shard(question).lock().look(question, now, refresh_age)
     }
 
     /// What the floors say of an answer; none when no floor was raised since it was last found to be
     /// above them.
     pub(crate) fn floor(&self, entry: &CachedResponse) -> Floor {
         // Read before the floors: one that is raised meanwhile is looked at the next time.
-        let raised = self.raised.load(Ordering::Acquire);
-        if entry.checked.load(Ordering::Relaxed) == raised {
+        let raise_count = self.raise_count.load(Ordering::Acquire);
+        if entry.checked.load(Ordering::Relaxed) == raise_count {
             return Floor::default();
         }
         let floor = {
             let floors = self.floors.lock();
             Floor {
                 written: floors.written.highest(&entry.range),
-                unsure: floors.unsure.highest(&entry.range),
+                uncertain: floors.uncertain.highest(&entry.range),
             }
         };
-        if floor.is_under(entry) {
-            entry.checked.store(raised, Ordering::Relaxed);
+        if floor.is_below(entry) {
+            entry.checked.store(raise_count, Ordering::Relaxed);
         }
         floor
     }
 
     /// What proves the answer to a question right from now on; false when there is none.
-    pub(crate) fn prove(&self, question: &Question, proof: Option<Proof>) -> bool {
+    pub(crate) fn set_proof(&self, question: &Question, proof: Option<Proof>) -> bool {
         self.shard(question).lock().prove(question, proof)
     }
 
     /// Keeps an answer that was asked for when [`ReadCache::dropped`] was this, if there is room for it.
-    pub(crate) fn store(&self, question: Question, entry: CachedResponse, dropped: u64) -> bool {
+    pub(crate) fn store(&self, question: Question, entry: CachedResponse, flush_count: u64) -> bool {
         let mut shard = self.shard(&question).lock();
         // Under the lock: whoever drops all comes by here after he has said so.
-        if self.dropped() != dropped {
+        if self.flush_count() != flush_count {
             return false;
         }
         let before = (shard.len(), shard.bytes());
-        let kept = shard.store(question, entry);
+        let stored = shard.store(question, entry);
         self.count_shard(before, &shard);
-        kept
+        stored
     }
 
     /// Puts an answer, true at a later revision, in the place of the same one.
@@ -166,12 +166,12 @@ impl ReadCache {
     }
 
     /// Whether something is kept of a question.
-    pub(crate) fn has(&self, question: &Question) -> bool {
+    pub(crate) fn contains(&self, question: &Question) -> bool {
         self.shard(question).lock().has(question)
     }
 
     /// A write was done at this revision; its writer is told after this.
-    pub(crate) fn wrote(&self, touched: &Touched, revision: i64) {
+    pub(crate) fn raise_written(&self, touched: &Touched, revision: i64) {
         match touched {
             Touched::Nothing => return,
             Touched::Ranges(ranges) => {
@@ -181,13 +181,13 @@ impl ReadCache {
                 }
             }
             Touched::AllKeys => self.floors.lock().written.raise_all(revision),
-            Touched::Everything => return self.drop_all(),
+            Touched::Everything => return self.flush(),
         }
-        self.raised.fetch_add(1, Ordering::AcqRel);
+        self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A watch tells of writes.
-    pub(crate) fn told<'a>(&self, writes: impl Iterator<Item = (&'a Bytes, i64)>) {
+    pub(crate) fn raise_from_events<'a>(&self, writes: impl Iterator<Item = (&'a Bytes, i64)>) {
         {
             let mut floors = self.floors.lock();
             for (key, revision) in writes {
@@ -196,32 +196,32 @@ impl ReadCache {
                 floors.written.raise(&key, revision);
             }
         }
-        self.raised.fetch_add(1, Ordering::AcqRel);
+        self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A write may have been done, or may still be.
-    pub(crate) fn unsure(&self, touched: &Touched, now: Instant) {
-        let until = now + limits::CACHE_UNSURE;
+    pub(crate) fn raise_uncertain(&self, touched: &Touched, now: Instant) {
+        let until = now + limits::CACHE_UNCERTAIN_TIME;
         match touched {
             Touched::Nothing => return,
             Touched::Ranges(ranges) => {
                 let mut floors = self.floors.lock();
                 for range in ranges {
-                    floors.unsure.raise(range, until);
+                    floors.uncertain.raise(range, until);
                 }
             }
-            Touched::AllKeys => self.floors.lock().unsure.raise_all(until),
+            Touched::AllKeys => self.floors.lock().uncertain.raise_all(until),
             Touched::Everything => {
-                self.floors.lock().unsure.raise_all(until);
-                self.drop_all();
+                self.floors.lock().uncertain.raise_all(until);
+                self.flush();
             }
         }
-        self.raised.fetch_add(1, Ordering::AcqRel);
+        self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
 
     /// No answer counts any more.
-    pub(crate) fn drop_all(&self) {
-        self.dropped.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn flush(&self) {
+        self.flush_count.fetch_add(1, Ordering::AcqRel);
         self.metrics.flushes.inc();
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -232,22 +232,22 @@ impl ReadCache {
     }
 
     /// History went back: revisions of before say nothing.
-    pub(crate) fn forget(&self) {
+    pub(crate) fn reset_history(&self) {
         {
             let mut floors = self.floors.lock();
             floors.written.clear();
         }
-        self.raised.fetch_add(1, Ordering::AcqRel);
-        self.drop_all();
+        self.raise_count.fetch_add(1, Ordering::AcqRel);
+        self.flush();
     }
 
     /// How often an answer was asked for since this was last called; none when it is not there.
-    pub(crate) fn take_asked(&self, question: &Question) -> Option<u32> {
+    pub(crate) fn take_hits(&self, question: &Question) -> Option<u32> {
         self.shard(question).lock().take_asked(question)
     }
 
     /// How many answers are kept.
-    pub(crate) fn count(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.metrics.count.get()
     }
 

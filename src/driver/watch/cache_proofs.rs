@@ -1,6 +1,8 @@
-//! Watches that prove kept answers right: an answer that is asked for often is not asked of etcd again
-//! and again. Its events raise the floors at once, and a barrier asked for in time says that none is
-//! missing (R2).
+//! Watch proofs: watches that keep frequently used cached responses current, so that they need no
+//! refresh from etcd (R2).
+//!
+//! An event raises the invalidation floor at once. A barrier, requested before the previous one
+//! expires, proves that no event is missing.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,9 +11,9 @@ use tokio::time::sleep;
 
 use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::state::messages::Wanted;
+use crate::driver::state::messages::ProofRequest;
 use crate::driver::watch::cache_proof_table::{Barrier, CacheProof, sub, token};
-use crate::driver::watch::link_table::{close_shared, find_line, shared_line};
+use crate::driver::watch::link_table::{close_shared_feed, find_link, shared_link};
 use crate::limits;
 use crate::state_machine::reads::watch_proof::{Over, WatchProof};
 use crate::state_machine::watch::FeedEvent;
@@ -19,209 +21,230 @@ use crate::state_machine::watch::hub::IdentityId;
 use crate::wire::range::KeyRange;
 use crate::wire::status::Code;
 
-/// Begins to prove an answer right.
-pub(super) fn begin(ctx: &Rc<WorkerContext>, wanted: Wanted) {
+/// Opens a watch proof for a cached response, unless it exists or the worker has its maximum.
+pub(super) fn open(ctx: &Rc<WorkerContext>, request: ProofRequest) {
     let watches = &ctx.watches;
-    let Wanted {
+    let ProofRequest {
         question,
         range,
         session,
-    } = wanted;
-    if watches.covers.len() >= limits::CACHE_COVERS / ctx.shared.workers() {
+    } = request;
+    if watches.cache_proofs.len() >= limits::CACHE_WATCH_BACKED / ctx.process.workers() {
         return;
     }
-    let login = session.login().clone();
-    let covering = CacheProof {
+    let identity = session.identity().clone();
+    let entry = CacheProof {
         question,
-        cover: WatchProof::new(range.clone()),
+        proof: WatchProof::new(range.clone()),
         session,
-        dropped: ctx.shared.answers.dropped(),
-        begun: Instant::now(),
-        looked: Instant::now(),
+        flushes: ctx.process.read_cache.flush_count(),
+        opened_at: Instant::now(),
+        checked_at: Instant::now(),
     };
-    let identity = covering.identity();
-    let Some(number) = watches.covers.insert(covering) else {
+    let identity_id = entry.identity_id();
+    let Some(number) = watches.cache_proofs.insert(entry) else {
         return;
     };
-    count(ctx);
-    if watches.covers.len() == 1 {
-        watches.covers.begun.notify_one();
+    update_metrics(ctx);
+    if watches.cache_proofs.len() == 1 {
+        watches.cache_proofs.opened.notify_one();
     }
-    let line = shared_line(ctx, identity, login, &range);
-    line.with(&watches.out, |trunk| trunk.open(sub(number), range, false));
+    let link = shared_link(ctx, identity_id, identity, &range);
+    link.with_trunk(&watches.outbox, |trunk| {
+        trunk.open(sub(number), range, false)
+    });
 }
 
-/// What the watch of a cover tells.
-pub(super) fn told(ctx: &WorkerContext, number: u64, told: &FeedEvent) {
-    let covers = &ctx.watches.covers;
+/// Applies an event of the watch of a proof.
+pub(super) fn handle_event(ctx: &WorkerContext, number: u64, event: &FeedEvent) {
+    let table = &ctx.watches.cache_proofs;
     let over = {
-        let mut open = covers.open.borrow_mut();
-        let Some(covering) = open.get_mut(&number) else {
+        let mut open = table.open.borrow_mut();
+        let Some(entry) = open.get_mut(&number) else {
             return;
         };
-        if let FeedEvent::Events(batch) = told {
-            ctx.shared.answers.told(covering.cover.writes(batch));
+        if let FeedEvent::Events(batch) = event {
+            ctx.process
+                .read_cache
+                .raise_from_events(entry.proof.writes(batch));
         }
-        covering.cover.told(told) == Err(Over)
+        entry.proof.told(event) == Err(Over)
     };
     if over {
-        // It need not be closed.
-        forget(ctx, number);
+        // The feed has ended, so the trunk needs no close.
+        remove(ctx, number);
     }
 }
 
-/// All covers of an identity have been told everything up to a revision, as of when that was asked.
-pub(super) fn synced(ctx: &WorkerContext, identity: IdentityId, revision: i64) {
-    let (covers, answers) = (&ctx.watches.covers, &ctx.shared.answers);
-    let Some(barrier) = covers.asked.borrow_mut().remove(&identity) else {
+/// Applies a barrier: the proofs of an identity have received all events up to `revision`, as of
+/// the time of the request. Revision 0 means that the link ended first.
+pub(super) fn handle_barrier(ctx: &WorkerContext, identity_id: IdentityId, revision: i64) {
+    let (table, cache) = (&ctx.watches.cache_proofs, &ctx.process.read_cache);
+    let Some(barrier) = table.pending_barriers.borrow_mut().remove(&identity_id) else {
         return;
     };
-    // What has been given up says nothing, and neither does a revision of a history that is no more.
-    if revision == 0 || barrier.dropped != answers.dropped() {
+    // An abandoned barrier proves nothing, nor does a revision of a history that has been reset.
+    if revision == 0 || barrier.flushes != cache.flush_count() {
         return;
     }
-    let mut gone = Vec::new();
-    for (number, covering) in &*covers.open.borrow() {
-        if covering.identity() == identity
-            && covering.dropped == barrier.dropped
-            && covering.begun <= barrier.asked
-            && let Some(proof) = covering.cover.proof(revision, barrier.asked)
-            && !answers.prove(&covering.question, Some(proof))
+    let mut finished = Vec::new();
+    for (number, entry) in &*table.open.borrow() {
+        if entry.identity_id() == identity_id
+            && entry.flushes == barrier.flushes
+            && entry.opened_at <= barrier.requested_at
+            && let Some(proof) = entry.proof.proof(revision, barrier.requested_at)
+            && !cache.set_proof(&entry.question, Some(proof))
         {
-            gone.push(*number);
+            finished.push(*number);
         }
     }
-    gone.into_iter().for_each(|number| close(ctx, number));
+    finished.into_iter().for_each(|number| close(ctx, number));
 }
 
-/// Ends a cover here and at etcd.
+/// Closes a proof on this worker and its watch at etcd.
 fn close(ctx: &WorkerContext, number: u64) {
-    if let Some(identity) = forget(ctx, number) {
-        close_shared(ctx, identity, sub(number));
+    if let Some(identity_id) = remove(ctx, number) {
+        close_shared_feed(ctx, identity_id, sub(number));
     }
 }
 
-/// Ends a cover here; says whose it was.
-fn forget(ctx: &WorkerContext, number: u64) -> Option<IdentityId> {
-    let covering = ctx.watches.covers.remove(number)?;
-    ctx.shared.answers.prove(&covering.question, None);
-    count(ctx);
-    Some(covering.identity())
+/// Removes a proof on this worker. Returns the identity it belonged to.
+fn remove(ctx: &WorkerContext, number: u64) -> Option<IdentityId> {
+    let entry = ctx.watches.cache_proofs.remove(number)?;
+    ctx.process.read_cache.set_proof(&entry.question, None);
+    update_metrics(ctx);
+    Some(entry.identity_id())
 }
 
-fn count(ctx: &WorkerContext) {
-    ctx.count().reads.watch_backed.set(ctx.watches.covers.len());
+fn update_metrics(ctx: &WorkerContext) {
+    ctx.counters()
+        .reads
+        .watch_backed
+        .set(ctx.watches.cache_proofs.len());
 }
 
-/// Asks for barriers in time, for as long as there are covers, and ends those that nobody asks for.
-pub(super) async fn beats(ctx: Rc<WorkerContext>) {
-    // A barrier counts from when it was asked for, and must stand before the one before is too old.
-    let pause = (ctx.shared.answers.options().max_age / 3 * 2).min(limits::CACHE_COLD_AFTER);
+/// Requests barriers periodically while the worker has proofs, and closes proofs that are not used.
+pub(super) async fn run(ctx: Rc<WorkerContext>) {
+    // The age of a proof counts from the request of its barrier, so the next barrier must be
+    // reached before the previous one expires.
+    let pause = (ctx.process.read_cache.options().max_age / 3 * 2).min(limits::CACHE_COLD_AFTER);
     loop {
-        if ctx.watches.covers.len() == 0 {
-            ctx.watches.covers.begun.notified().await;
+        if ctx.watches.cache_proofs.len() == 0 {
+            ctx.watches.cache_proofs.opened.notified().await;
         }
-        end_cold(&ctx);
-        for identity in ctx.watches.covers.identities() {
-            beat(&ctx, identity);
+        close_unused(&ctx);
+        for identity_id in ctx.watches.cache_proofs.identity_ids() {
+            request_barrier(&ctx, identity_id);
         }
         sleep(pause.max(Duration::from_millis(1))).await;
     }
 }
 
-/// Asks for one barrier. Of nobody's answers etcd must say meanwhile that nobody may read them (R4).
-fn beat(ctx: &Rc<WorkerContext>, identity: IdentityId) {
-    let covers = &ctx.watches.covers;
-    if covers.asked.borrow().contains_key(&identity) {
+/// Requests one barrier. For clients without a token, etcd first confirms that they may still read
+/// the ranges (R4).
+fn request_barrier(ctx: &Rc<WorkerContext>, identity_id: IdentityId) {
+    let table = &ctx.watches.cache_proofs;
+    if table.pending_barriers.borrow().contains_key(&identity_id) {
         return;
     }
     let barrier = Barrier {
-        asked: Instant::now(),
-        dropped: ctx.shared.answers.dropped(),
+        requested_at: Instant::now(),
+        flushes: ctx.process.read_cache.flush_count(),
     };
-    covers.asked.borrow_mut().insert(identity, barrier);
+    table
+        .pending_barriers
+        .borrow_mut()
+        .insert(identity_id, barrier);
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        let line = find_line(&ctx, identity);
-        let may = match &line {
-            Some(line) if line.login.is_nobody() => nobody_may_read(&ctx, identity).await,
+        let link = find_link(&ctx, identity_id);
+        let permitted = match &link {
+            Some(link) if link.identity.is_anonymous() => {
+                anonymous_may_read(&ctx, identity_id).await
+            }
             _ => true,
         };
-        match line {
-            Some(line) if !line.is_over() && may => {
-                let (out, now) = (&ctx.watches.out, Instant::now());
-                line.with(out, |trunk| trunk.sync(token(identity), now));
-                ctx.watches.work.notify_one();
+        match link {
+            Some(link) if !link.is_over() && permitted => {
+                let (outbox, now) = (&ctx.watches.outbox, Instant::now());
+                link.with_trunk(outbox, |trunk| trunk.sync(token(identity_id), now));
+                ctx.watches.inbox_ready.notify_one();
             }
             _ => {
-                ctx.watches.covers.asked.borrow_mut().remove(&identity);
+                ctx.watches
+                    .cache_proofs
+                    .pending_barriers
+                    .borrow_mut()
+                    .remove(&identity_id);
             }
         }
     });
 }
 
-/// Whether who sends no token may read all that is covered for him: etcd may ask for tokens by now, or take
-/// the certificate of this proxy for a user, who may have lost a permission. What he may not read is
-/// covered no more.
-async fn nobody_may_read(ctx: &Rc<WorkerContext>, identity: IdentityId) -> bool {
-    let mut may = true;
-    for portion in portions(ctx, identity) {
-        let (numbers, ranges): (Vec<u64>, Vec<KeyRange>) = portion.into_iter().unzip();
-        match etcd_client::txn(ctx, None, &ranges, true).await {
-            Ok(answer) if answer.code() == Code::Ok => {}
+/// Returns whether clients without a token may read all ranges that have a proof for them.
+///
+/// etcd may require tokens by now. It may also take the certificate of this proxy for a user that
+/// has lost a permission. A proof of a range that is refused is closed.
+async fn anonymous_may_read(ctx: &Rc<WorkerContext>, identity_id: IdentityId) -> bool {
+    let mut permitted = true;
+    for batch in batches(ctx, identity_id) {
+        let (numbers, ranges): (Vec<u64>, Vec<KeyRange>) = batch.into_iter().unzip();
+        match etcd_client::noop_txn(ctx, None, &ranges, true).await {
+            Ok(response) if response.code() == Code::Ok => {}
             Ok(_) => {
-                may = false;
+                permitted = false;
                 numbers.into_iter().for_each(|number| close(ctx, number));
             }
-            Err(_) => may = false,
+            Err(_) => permitted = false,
         }
     }
-    may
+    permitted
 }
 
-/// What is covered for an identity, in portions that one transaction can name.
-fn portions(ctx: &WorkerContext, identity: IdentityId) -> Vec<Vec<(u64, KeyRange)>> {
-    let mut portions: Vec<Vec<(u64, KeyRange)>> = Vec::new();
+/// Returns the proofs of an identity in batches of ranges that fit one transaction.
+fn batches(ctx: &WorkerContext, identity_id: IdentityId) -> Vec<Vec<(u64, KeyRange)>> {
+    let mut batches: Vec<Vec<(u64, KeyRange)>> = Vec::new();
     let mut bytes = 0;
-    for (number, covering) in &*ctx.watches.covers.open.borrow() {
-        if covering.identity() != identity {
+    for (number, entry) in &*ctx.watches.cache_proofs.open.borrow() {
+        if entry.identity_id() != identity_id {
             continue;
         }
-        let range = covering.cover.range().clone();
+        let range = entry.proof.range().clone();
         bytes += range.start().len() + range.range_end().len();
-        match portions.last_mut() {
+        match batches.last_mut() {
             Some(last)
-                if last.len() < etcd_client::MOST_RANGES && bytes <= limits::CACHE_ENTRY_BYTES =>
+                if last.len() < etcd_client::MAX_TXN_RANGES
+                    && bytes <= limits::CACHE_ENTRY_BYTES =>
             {
                 last.push((*number, range));
             }
             _ => {
                 bytes = range.start().len() + range.range_end().len();
-                portions.push(vec![(*number, range)]);
+                batches.push(vec![(*number, range)]);
             }
         }
     }
-    portions
+    batches
 }
 
-/// Ends covers of answers that are not asked for any more, or were dropped.
-fn end_cold(ctx: &WorkerContext) {
+/// Closes proofs of responses that are used too rarely or were flushed from the cache.
+fn close_unused(ctx: &WorkerContext) {
     let now = Instant::now();
-    let dropped = ctx.shared.answers.dropped();
-    let mut cold = Vec::new();
-    for (number, covering) in &mut *ctx.watches.covers.open.borrow_mut() {
-        if covering.dropped != dropped {
-            cold.push(*number);
+    let flushes = ctx.process.read_cache.flush_count();
+    let mut unused = Vec::new();
+    for (number, entry) in &mut *ctx.watches.cache_proofs.open.borrow_mut() {
+        if entry.flushes != flushes {
+            unused.push(*number);
             continue;
         }
-        if now < covering.looked + limits::CACHE_COLD_AFTER {
+        if now < entry.checked_at + limits::CACHE_COLD_AFTER {
             continue;
         }
-        covering.looked = now;
-        let asked = ctx.shared.answers.take_asked(&covering.question);
-        if asked.is_none_or(|asked| asked < limits::CACHE_HOT_ASKED) {
-            cold.push(*number);
+        entry.checked_at = now;
+        let hits = ctx.process.read_cache.take_hits(&entry.question);
+        if hits.is_none_or(|hits| hits < limits::CACHE_HOT_REQUESTS) {
+            unused.push(*number);
         }
     }
-    cold.into_iter().for_each(|number| close(ctx, number));
+    unused.into_iter().for_each(|number| close(ctx, number));
 }

@@ -1,5 +1,5 @@
-//! What is asked of etcd beside the watches: whether a token may read a range (R4), how far the
-//! store is, and which release an endpoint runs.
+//! Reads of etcd for watches: whether a token may read a range (R4), the current header of the
+//! store, and the first header of the process.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::WATCH;
-use crate::driver::etcd::client::{TXN, head, txn};
+use crate::driver::etcd::client::{TXN, noop_txn, request_head};
 use crate::driver::state::identity::Credential;
 use crate::driver::state::permission_cache::PermissionKey;
 use crate::limits;
@@ -24,17 +24,17 @@ use crate::wire::status::{Code, Status};
 use crate::wire::watch;
 use crate::wire::{method, response_header as wire_header};
 
-/// Whether a token may read exactly a range.
-pub(super) async fn may_read(
+/// Checks whether a token may read exactly this range.
+pub(super) async fn check_permission(
     ctx: &Rc<WorkerContext>,
     (credential, range): &PermissionKey,
 ) -> CheckResult {
-    let status = match txn(ctx, credential.as_ref(), slice::from_ref(range), true).await {
-        Ok(answer) => {
-            if let Some(header) = header_of(&answer) {
-                ctx.shared.known.see(&header);
+    let status = match noop_txn(ctx, credential.as_ref(), slice::from_ref(range), true).await {
+        Ok(response) => {
+            if let Some(header) = response_header(&response) {
+                ctx.process.store_revision.observe(&header);
             }
-            answer.status()
+            response.status()
         }
         Err(status) => Some(status),
     };
@@ -45,7 +45,7 @@ pub(super) async fn may_read(
         Code::Ok => CheckResult::Granted,
         Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument => {
             if let (Code::Unauthenticated, Some(credential)) = (status.code, credential) {
-                ctx.shared.identities.forget(credential);
+                ctx.process.identities.forget_token(credential);
             }
             let Status { code, message } = status;
             let code = code.as_str();
@@ -58,36 +58,36 @@ pub(super) async fn may_read(
     }
 }
 
-/// Where the store is, as of now: an answer that a quorum stands behind. `None` when none can be
-/// had.
-pub(super) async fn history(
+/// Returns the current header of the store from a linearizable read, or `None` if the read fails.
+pub(super) async fn store_header(
     ctx: &Rc<WorkerContext>,
     credential: Option<&Credential>,
     range: &KeyRange,
 ) -> Option<Header> {
-    let answer = txn(ctx, credential, slice::from_ref(range), false)
+    let response = noop_txn(ctx, credential, slice::from_ref(range), false)
         .await
         .ok()?;
-    header_of(&answer)
+    response_header(&response)
 }
 
-fn header_of(answer: &Answer) -> Option<Header> {
-    wire_header::peek(method::lookup(TXN)?, answer.chunks.front()?)
+fn response_header(response: &Answer) -> Option<Header> {
+    wire_header::peek(method::lookup(TXN)?, response.chunks.front()?)
 }
 
-/// Learns of the cluster, when nothing of it has passed through yet: whatever etcd says to a watch,
-/// though it refuses it, carries its header. Without an answer, others will bring it.
-pub(super) async fn hello(ctx: &Rc<WorkerContext>) -> Option<()> {
+/// Fetches a header of the cluster when no response has brought one yet. etcd sends its header in
+/// any response to a watch, even in a refusal. Returns `None` on failure; later responses bring a
+/// header.
+pub(super) async fn fetch_header(ctx: &Rc<WorkerContext>) -> Option<()> {
     let until = Instant::now() + limits::WAIT_FOR_ENDPOINT;
     let conn = ctx.pool.connection(until).await.ok()?;
-    let head = attempt::head(conn.target(), &head(WATCH, None), None);
-    let mut taken = conn.open(head, false).ok()?;
-    let nothing = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
-    let create = watch::request::create(&nothing, -1, false, 1);
-    taken.body.send_data(create, false).ok()?;
-    let answered = async {
-        let mut body = taken.response.await.ok()?.into_body();
-        let mut reader = Reader::new(limits::HOLD_BYTES as u64);
+    let head = attempt::head(conn.target(), &request_head(WATCH, None), None);
+    let mut call = conn.open(head, false).ok()?;
+    let range = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
+    let create = watch::request::create(&range, -1, false, 1);
+    call.body.send_data(create, false).ok()?;
+    let read = async {
+        let mut body = call.response.await.ok()?.into_body();
+        let mut reader = Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
         loop {
             reader.push(poll_fn(|cx| body.poll_data(cx)).await?.ok()?);
             if let Some(message) = reader.next().ok()? {
@@ -95,7 +95,7 @@ pub(super) async fn hello(ctx: &Rc<WorkerContext>) -> Option<()> {
             }
         }
     };
-    let answer = timeout_at(until, answered).await.ok()??;
-    ctx.shared.known.see(&answer.header);
+    let response = timeout_at(until, read).await.ok()??;
+    ctx.process.store_revision.observe(&response.header);
     Some(())
 }

@@ -1,4 +1,4 @@
-//! Whether an endpoint's answers to progress requests are sound, by the release it runs (W8).
+//! Finds out whether the etcd version of an endpoint responds reliably to progress requests (W8).
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -13,59 +13,70 @@ use crate::limits;
 use crate::upstream::conn::Conn;
 use crate::upstream::etcd_page;
 
-/// Asks the endpoint once in a while; `None` when it is silent.
-pub(super) async fn answers_progress(
+/// Returns whether progress responses of the endpoint are reliable, or `None` if it does not
+/// respond.
+///
+/// A known version is valid for [`limits::ETCD_VERSION_TTL`], an unknown one for
+/// [`limits::BACKOFF_LONGEST`]; an unknown version counts as unreliable.
+pub(super) async fn supports_progress(
     ctx: &Rc<WorkerContext>,
     conn: &Rc<Conn>,
     credential: Option<&Credential>,
 ) -> Option<bool> {
     let endpoint = conn.endpoint();
-    let known = ctx.watches.releases.borrow().get(&endpoint).copied();
-    if let Some((sound, until)) = known
+    let cached = ctx
+        .watches
+        .progress_support
+        .borrow()
+        .get(&endpoint)
+        .copied();
+    if let Some((supported, until)) = cached
         && Instant::now() < until
     {
-        return Some(sound);
+        return Some(supported);
     }
-    let asking = async {
-        match by_status(conn, credential).await {
+    let query = async {
+        match version_from_status(conn, credential).await {
             Some(version) => Some(version),
-            // Older releases let only root ask that, and the page is not everywhere.
-            None => by_page(ctx, conn).await,
+            // Older versions allow only root to call Status, and not every listener serves
+            // `/version`.
+            None => version_from_page(ctx, conn).await,
         }
     };
-    let version = timeout(limits::HEALTH_TIME, asking).await.ok()?;
-    let sound = version.as_deref().is_some_and(is_sound);
-    let counts = match version {
-        Some(_) => limits::RELEASE_TIME,
+    let version = timeout(limits::HEALTH_TIME, query).await.ok()?;
+    let supported = version.as_deref().is_some_and(has_reliable_progress);
+    let valid_for = match version {
+        Some(_) => limits::ETCD_VERSION_TTL,
         None => limits::BACKOFF_LONGEST,
     };
-    let entry = (sound, Instant::now() + counts);
-    let mut releases = ctx.watches.releases.borrow_mut();
-    releases.retain(|_, (_, until)| Instant::now() < *until);
-    releases.insert(endpoint, entry);
-    if !sound {
+    let entry = (supported, Instant::now() + valid_for);
+    let mut progress_support = ctx.watches.progress_support.borrow_mut();
+    progress_support.retain(|_, (_, until)| Instant::now() < *until);
+    progress_support.insert(endpoint, entry);
+    if !supported {
         tracing::warn!(
             endpoint = %conn.target().endpoint,
             version = version.as_deref().unwrap_or("unknown"),
             "watch progress requests are declined: the etcd version is too old"
         );
     }
-    Some(sound)
+    Some(supported)
 }
 
-async fn by_status(conn: &Rc<Conn>, credential: Option<&Credential>) -> Option<String> {
-    let status = etcd_client::status(conn, credential).await?;
+async fn version_from_status(conn: &Rc<Conn>, credential: Option<&Credential>) -> Option<String> {
+    let status = etcd_client::member_status(conn, credential).await?;
     Some(status.version).filter(|version| !version.is_empty())
 }
 
-async fn by_page(ctx: &Rc<WorkerContext>, conn: &Conn) -> Option<String> {
+async fn version_from_page(ctx: &Rc<WorkerContext>, conn: &Conn) -> Option<String> {
     let page = etcd_page::fetch(ctx.pool.endpoints(), conn.target(), "/version").await;
     let page: Value = serde_json::from_slice(&page.ok()?.body).ok()?;
     page.get("etcdserver")?.as_str().map(str::to_owned)
 }
 
-/// 3.4.25 and 3.5.8 are the first of their lines.
-fn is_sound(version: &str) -> bool {
+/// Returns whether a version responds reliably to progress requests. The first fixed releases are
+/// 3.4.25, 3.5.8 and 3.6.0.
+fn has_reliable_progress(version: &str) -> bool {
     let release = version.split(['-', '+']).next().unwrap_or_default();
     let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
@@ -79,12 +90,12 @@ fn is_sound(version: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_sound;
+    use super::has_reliable_progress;
 
     #[test]
-    fn old_releases_are_not_sound() {
+    fn only_fixed_releases_have_reliable_progress() {
         for old in ["3.4.24", "3.5.0", "3.5.7", "3.3.99", "2.3.8", "", "x"] {
-            assert!(!is_sound(old), "{old}");
+            assert!(!has_reliable_progress(old), "{old}");
         }
         for new in [
             "3.4.25",
@@ -95,7 +106,7 @@ mod tests {
             "3.8.0-alpha.0",
             "4.0.0",
         ] {
-            assert!(is_sound(new), "{new}");
+            assert!(has_reliable_progress(new), "{new}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Which token may read which range, as far as etcd said so within the last seconds (R4).
+//! Permissions of tokens to read ranges that etcd has confirmed within the last seconds (R4), and
+//! the checks in progress.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -7,53 +8,53 @@ use crate::driver::state::permission_cache::{PermissionCache, PermissionKey};
 use crate::limits;
 use crate::state_machine::watch::hub::CheckId;
 
-/// Grants, and questions under way.
+/// Confirmed permissions, and the hub's checks that wait for one.
 #[derive(Debug, Default)]
 pub(super) struct PermissionChecks {
-    grants: PermissionCache,
-    asked: HashMap<PermissionKey, Vec<CheckId>>,
+    cache: PermissionCache,
+    pending: HashMap<PermissionKey, Vec<CheckId>>,
 }
 
-/// What to do about a wish.
+/// Result of a lookup.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// It was granted.
+pub(super) enum Lookup {
+    /// The permission is cached.
     Granted,
-    /// It is being asked: [`PermissionChecks::answered`] gives the check back.
-    Asked,
-    /// It must be asked.
-    Ask,
+    /// A check is in progress. [`PermissionChecks::complete`] returns the waiting check.
+    Pending,
+    /// The caller has to check with etcd.
+    CheckNeeded,
 }
 
 impl PermissionChecks {
-    /// A check wants to know.
-    pub(super) fn look(&mut self, wish: &PermissionKey, check: CheckId, now: Instant) -> Answer {
-        if self.grants.holds(wish, now) {
-            return Answer::Granted;
+    /// Looks up a permission, and queues `check` unless it is cached.
+    pub(super) fn lookup(&mut self, key: &PermissionKey, check: CheckId, now: Instant) -> Lookup {
+        if self.cache.contains(key, now) {
+            return Lookup::Granted;
         }
-        match self.asked.get_mut(wish) {
+        match self.pending.get_mut(key) {
             Some(checks) => {
                 checks.push(check);
-                Answer::Asked
+                Lookup::Pending
             }
             None => {
-                self.asked.insert(wish.clone(), vec![check]);
-                Answer::Ask
+                self.pending.insert(key.clone(), vec![check]);
+                Lookup::CheckNeeded
             }
         }
     }
 
-    /// etcd was asked at `asked` and has answered: says who waits for it.
-    pub(super) fn answered(
+    /// Stores the result of a check that was sent to etcd at `sent_at`. Returns the waiting checks.
+    pub(super) fn complete(
         &mut self,
-        wish: PermissionKey,
+        key: PermissionKey,
         granted: bool,
-        asked: Instant,
+        sent_at: Instant,
     ) -> Vec<CheckId> {
-        let checks = self.asked.remove(&wish).unwrap_or_default();
+        let checks = self.pending.remove(&key).unwrap_or_default();
         if granted {
-            self.grants
-                .remember(wish, asked, asked + limits::GRANT_TIME);
+            self.cache
+                .insert(key, sent_at, sent_at + limits::PERMISSION_TTL);
         }
         checks
     }

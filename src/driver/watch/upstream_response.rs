@@ -1,4 +1,4 @@
-//! Answers of a watch stream to etcd, as they arrive.
+//! Reader of the responses of an upstream watch stream.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,59 +20,68 @@ use crate::wire::namespace::{Answer, Namespace};
 use crate::wire::status::Status;
 use crate::wire::watch::Response;
 
-/// One answer.
-pub(in crate::driver) struct Arrived {
+/// One response of etcd.
+pub(in crate::driver) struct ReceivedResponse {
     pub(in crate::driver) response: Response,
-    /// It goes on where the one before was cut. With its first event that one would have come to so
-    /// many bytes, which etcd found to be too many.
-    pub(super) cut_below: Option<usize>,
+    /// Set if the response continues a fragment: the size in bytes that the fragment before would
+    /// have had with the first event of this one. etcd's limit for fragments is below this size.
+    pub(super) exceeded_size: Option<usize>,
 }
 
-/// Whole messages of a stream.
-pub(in crate::driver) struct Incoming {
-    /// Size of the last answer if it was a part that others follow.
-    part: Option<usize>,
+/// Parses the messages of a stream.
+pub(in crate::driver) struct ResponseReader {
+    /// Size of the last response in bytes if more fragments follow.
+    fragment_size: Option<usize>,
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     reader: Reader,
-    /// What keys have at etcd and not here.
+    /// The prefix to remove from keys of responses.
     namespace: Option<Arc<Namespace>>,
     guard: CallGuard,
 }
 
-impl Incoming {
-    /// Of a stream that was opened; no answer may have more bytes than `max`.
+impl ResponseReader {
+    /// A reader of a stream that has just been opened. A response may have at most `max` bytes.
     pub(in crate::driver) fn new(
         ctx: &WorkerContext,
         response: ResponseFuture,
         guard: CallGuard,
         max: u64,
-    ) -> Incoming {
-        Incoming {
+    ) -> ResponseReader {
+        ResponseReader {
             response: Some(response),
             body: None,
             reader: Reader::new(max),
-            namespace: ctx.shared.gate().map(|gate| gate.namespace().clone()),
-            part: None,
+            namespace: ctx
+                .process
+                .namespace_policy()
+                .map(|policy| policy.namespace().clone()),
+            fragment_size: None,
             guard,
         }
     }
 
-    /// Its connection takes no more calls: it was told GOAWAY, or others found it to be stalled (E5).
+    /// Returns whether the connection accepts no more calls: after a GOAWAY, or found stalled (E5).
     pub(in crate::driver) fn is_retired(&self) -> bool {
         self.conn().is_retired()
     }
 
-    /// The connection it comes over.
+    /// Returns the connection of the stream.
     pub(in crate::driver) fn conn(&self) -> &Rc<Conn> {
         self.guard.conn()
     }
 
-    /// All that is here, at least one; or how the stream ended, in etcd's words if it said any.
+    /// Returns the responses that have arrived, at least one and at most about
+    /// [`limits::WATCH_RESPONSE_BATCH`].
+    ///
+    /// # Errors
+    ///
+    /// The stream has ended, with the status message of etcd if there is one, or with the fault of
+    /// a malformed response.
     pub(in crate::driver) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Vec<Arrived>, Option<String>>> {
+    ) -> Poll<Result<Vec<ReceivedResponse>, Option<String>>> {
         if let Some(response) = &mut self.response {
             let response = ready!(Pin::new(response).poll(cx));
             self.response = None;
@@ -81,46 +90,51 @@ impl Incoming {
             };
             let (head, body) = response.into_parts();
             if body.is_end_stream() {
-                return Poll::Ready(Err(text(&head.headers)));
+                return Poll::Ready(Err(status_message(&head.headers)));
             }
             self.body = Some(body);
         }
         let Some(body) = &mut self.body else {
             return Poll::Ready(Err(None));
         };
-        let mut arrived = Vec::new();
-        while arrived.len() < limits::WATCH_ANSWERS_AT_ONCE {
+        let mut responses = Vec::new();
+        while responses.len() < limits::WATCH_RESPONSE_BATCH {
             match body.poll_data(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
-                    // An error means that the stream is gone, which the next poll says.
+                    // An error means that the stream has ended. The next poll reports it.
                     let _ = body.flow_control().release_capacity(chunk.len());
                     self.reader.push(chunk);
                     let namespace = self.namespace.as_deref();
-                    let parsed = parse(&mut self.reader, namespace, &mut self.part, &mut arrived);
+                    let parsed = parse(
+                        &mut self.reader,
+                        namespace,
+                        &mut self.fragment_size,
+                        &mut responses,
+                    );
                     if let Err(error) = parsed {
                         return Poll::Ready(Err(Some(error)));
                     }
                 }
-                // What came before is handed in first.
-                Poll::Ready(_) | Poll::Pending if !arrived.is_empty() => break,
+                // Return the responses before the end of the stream.
+                Poll::Ready(_) | Poll::Pending if !responses.is_empty() => break,
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
                 Poll::Ready(None) => {
                     let trailers = ready!(body.poll_trailers(cx));
-                    let said = trailers.ok().flatten().and_then(|t| text(&t));
-                    return Poll::Ready(Err(said));
+                    let message = trailers.ok().flatten().and_then(|t| status_message(&t));
+                    return Poll::Ready(Err(message));
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(Ok(arrived))
+        Poll::Ready(Ok(responses))
     }
 }
 
 fn parse(
     reader: &mut Reader,
     namespace: Option<&Namespace>,
-    part: &mut Option<usize>,
-    arrived: &mut Vec<Arrived>,
+    fragment_size: &mut Option<usize>,
+    responses: &mut Vec<ReceivedResponse>,
 ) -> Result<(), String> {
     loop {
         let message = match reader.next() {
@@ -131,26 +145,31 @@ fn parse(
             }
             Err(error) => return Err(error.to_string()),
         };
-        // Its events may be kept for long, and would keep the read buffer with whatever else of the
-        // connection is in it.
-        let own = match namespace {
+        // Events may live long. A reference would pin the read buffer with unrelated data of the
+        // connection.
+        let owned = match namespace {
             None => Bytes::copy_from_slice(&message.payload),
             Some(namespace) => {
-                let shown = namespace.answer(Answer::Watch, &[message.payload]);
-                shown.map_err(|error| error.to_string())?.concat().into()
+                let translated = namespace.answer(Answer::Watch, &[message.payload]);
+                translated
+                    .map_err(|error| error.to_string())?
+                    .concat()
+                    .into()
             }
         };
-        let response = Response::parse(&own).map_err(|error| error.to_string())?;
+        let response = Response::parse(&owned).map_err(|error| error.to_string())?;
         let first = response.events.first();
-        let cut_below = part.zip(first).map(|(part, e)| part + e.encoded.len());
-        *part = response.fragment.then_some(own.len());
-        arrived.push(Arrived {
+        let exceeded_size = fragment_size
+            .zip(first)
+            .map(|(fragment_size, e)| fragment_size + e.encoded.len());
+        *fragment_size = response.fragment.then_some(owned.len());
+        responses.push(ReceivedResponse {
             response,
-            cut_below,
+            exceeded_size,
         });
     }
 }
 
-fn text(headers: &HeaderMap) -> Option<String> {
+fn status_message(headers: &HeaderMap) -> Option<String> {
     Status::from_headers(headers).map(|status| status.message.into_owned())
 }

@@ -1,4 +1,5 @@
-//! The stream of a line: opened, read, given up, opened again, for as long as its trunk wants one.
+//! The task of an upstream link: opens its stream, reads it, and opens another when it ends, as
+//! long as the trunk requires one.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,13 +10,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::WATCH;
-use crate::driver::etcd::stream_endpoint::{End, EndpointSelector, SelectError};
+use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
 use crate::driver::etcd::stream_liveness::StreamLiveness;
 use crate::driver::state::identity::Identity;
 use crate::driver::state::messages::{WatchMessage, WorkerMessage};
-use crate::driver::watch::state::identity;
-use crate::driver::watch::upstream_link::{UpstreamLink, Verify};
-use crate::driver::watch::upstream_response::{Arrived, Incoming};
+use crate::driver::watch::state::identity_id;
+use crate::driver::watch::upstream_link::{HistoryCheck, UpstreamLink};
+use crate::driver::watch::upstream_response::{ReceivedResponse, ResponseReader};
 use crate::driver::watch::{checks, etcd_version};
 use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
@@ -24,206 +25,224 @@ use crate::state_machine::watch::trunk::ReconnectReason;
 use crate::upstream::conn::OpenedCall;
 use crate::wire::response_header::Header;
 
-/// Drives a line until nobody listens any more.
-pub(super) async fn drive(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>) {
-    let mut road = EndpointSelector::default();
-    while !line.is_over() {
-        let Some((generation, because)) = line.wanted() else {
-            line.changed().await;
+/// Drives a link until it has no feed left (W11).
+pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
+    let mut selector = EndpointSelector::default();
+    while !link.is_over() {
+        let Some((generation, because)) = link.requested() else {
+            link.changed().await;
             continue;
         };
         if because != ReconnectReason::Needed {
-            ctx.count().watch.resumes.inc();
+            ctx.counters().watch.resumes.inc();
         }
-        // Read before the stream is opened: what etcd answers on it is to be no older.
-        let before = ctx.shared.known.header();
+        // Taken before the stream is opened: responses on the stream must not be older.
+        let before = ctx.process.store_revision.header();
         if because == ReconnectReason::Token {
-            road.token_refused();
+            selector.token_refused();
         }
         let opened = tokio::select! {
-            opened = open(&ctx, &line.login, &mut road) => opened,
-            () = unwanted(&line, generation) => continue,
+            opened = open(&ctx, &link.identity, &mut selector) => opened,
+            () = replaced(&link, generation) => continue,
         };
         match opened {
             Ok(opened) => {
-                let end = read(&ctx, &line, generation, opened, before, &mut road).await;
-                if line.wants(generation) {
-                    line.lost(&ctx.watches.out, generation);
-                    ctx.watches.work.notify_one();
+                let end = read_stream(&ctx, &link, generation, opened, before, &mut selector).await;
+                if link.is_requested(generation) {
+                    link.stream_lost(&ctx.watches.outbox, generation);
+                    ctx.watches.inbox_ready.notify_one();
                 }
                 if let Some(end) = end {
                     tracing::debug!(
-                        error = end.text,
-                        lifetime = ?end.lived,
+                        error = end.message,
+                        lifetime = ?end.lifetime,
                         "upstream watch stream ended"
                     );
-                    road.ended(end).await;
+                    selector.stream_ended(end).await;
                 }
             }
-            // Whoever asked for a leader is told that there is none; the others wait on.
+            // Clients that requested a leader receive `no leader` (W12); the others wait.
             Err(SelectError::NoLeader) => {
-                let identity = identity(&line.login);
-                ctx.shared.set_leaderless(true);
-                ctx.shared.post_all(|| WorkerMessage::NoLeader(identity));
+                let identity_id = identity_id(&link.identity);
+                ctx.process.set_leaderless(true);
+                ctx.process
+                    .broadcast(|| WorkerMessage::NoLeader(identity_id));
             }
             Err(SelectError::Unavailable) => {
-                line.give_up(&ctx.watches.out, generation, Unavailable::Unavailable);
-                ctx.watches.work.notify_one();
+                link.stream_unavailable(&ctx.watches.outbox, generation, Unavailable::Unavailable);
+                ctx.watches.inbox_ready.notify_one();
             }
         }
     }
-    ctx.watches.forget_line(&line);
+    ctx.watches.remove_link(&link);
 }
 
-/// A stream that has been opened and not answered.
+/// An open stream that has no response yet.
 struct Opened {
-    taken: OpenedCall,
-    /// Answers to progress requests are sound here (W8).
-    progress: bool,
+    call: OpenedCall,
+    /// Whether its responses to progress requests are reliable (W8).
+    progress_supported: bool,
 }
 
 async fn open(
     ctx: &Rc<WorkerContext>,
-    login: &Identity,
-    road: &mut EndpointSelector,
+    identity: &Identity,
+    selector: &mut EndpointSelector,
 ) -> Result<Opened, SelectError> {
     loop {
-        let way = road.way(ctx, login).await?;
-        let sound = etcd_version::answers_progress(ctx, &way.conn, way.credential.as_ref()).await;
-        // A silent one may be stalled; a stream there would never be asked for progress.
-        if let Some(progress) = sound
-            && let Some(taken) = way.open(WATCH)
+        let selected = selector.select(ctx, identity).await?;
+        let supported =
+            etcd_version::supports_progress(ctx, &selected.conn, selected.credential.as_ref())
+                .await;
+        // An endpoint without a response may be stalled, and an unknown version would rule out
+        // progress requests for the lifetime of the stream.
+        if let Some(progress_supported) = supported
+            && let Some(call) = selected.open(WATCH)
         {
-            return Ok(Opened { taken, progress });
+            return Ok(Opened {
+                call,
+                progress_supported,
+            });
         }
-        road.pass_over();
+        selector.exclude_last();
     }
 }
 
-/// Returns when the trunk no longer wants this stream.
-async fn unwanted(line: &UpstreamLink, generation: u64) {
-    while line.wants(generation) && !line.is_over() {
-        line.changed().await;
+/// Waits until the trunk no longer requires this stream.
+async fn replaced(link: &UpstreamLink, generation: u64) {
+    while link.is_requested(generation) && !link.is_over() {
+        link.changed().await;
     }
 }
 
-/// What made the reader look up.
-enum Woken {
-    Arrived(Result<Vec<Arrived>, Option<String>>),
-    Alarm,
+/// An event that wakes the reader.
+enum Wakeup {
+    Responses(Result<Vec<ReceivedResponse>, Option<String>>),
+    Timer,
     Changed,
 }
 
-/// Reads a stream to its end; `None` when it was ended here.
-async fn read(
+/// Reads a stream until it ends. Returns `None` if the link ended it.
+async fn read_stream(
     ctx: &Rc<WorkerContext>,
-    line: &Rc<UpstreamLink>,
+    link: &Rc<UpstreamLink>,
     generation: u64,
     opened: Opened,
     before: Header,
-    road: &mut EndpointSelector,
-) -> Option<End> {
+    selector: &mut EndpointSelector,
+) -> Option<UpstreamStreamEnd> {
     let OpenedCall {
         response,
         body,
         guard,
-    } = opened.taken;
-    let began = Instant::now();
-    let mut incoming = Incoming::new(ctx, response, guard, ctx.max.recv);
-    let mut pulse = StreamLiveness::new(incoming.conn().clone());
-    let mut alarm = LazyTimer::new();
-    let mut answered = false;
-    // The highest revision it told of.
-    let mut heard = 0;
-    line.connected(&ctx.watches.out, generation, body, opened.progress);
-    let text = loop {
-        if !line.wants(generation) || line.is_over() {
+    } = opened.call;
+    let opened_at = Instant::now();
+    let mut reader = ResponseReader::new(ctx, response, guard, ctx.max.recv);
+    let mut liveness = StreamLiveness::new(reader.conn().clone());
+    let mut timer = LazyTimer::new();
+    let mut responded = false;
+    // The highest revision received on this stream.
+    let mut highest_seen = 0;
+    link.connected(
+        &ctx.watches.outbox,
+        generation,
+        body,
+        opened.progress_supported,
+    );
+    let message = loop {
+        if !link.is_requested(generation) || link.is_over() {
             return None;
         }
-        if let Some(verify) = line.take_verify() {
-            if !history_is_told(ctx, line, verify).await {
+        if let Some(check) = link.take_history_check() {
+            if !check_history(ctx, link, check).await {
                 break None;
             }
             continue;
         }
-        let paused = line.is_paused() || backed_up(ctx).await;
-        let look = Instant::now() + limits::WATCH_LOOK;
-        let wake = line.wake_at().filter(|_| !paused).map(Instant::from);
-        alarm.set(wake.map_or(look, |wake| wake.min(look)));
-        let mut changed = pin!(line.changed());
-        let woken = poll_fn(|cx| {
+        let paused = link.is_paused() || backed_up(ctx).await;
+        let next_check = Instant::now() + limits::WATCH_CHECK_INTERVAL;
+        let wake = link.wake_at().filter(|_| !paused).map(Instant::from);
+        timer.set(wake.map_or(next_check, |wake| wake.min(next_check)));
+        let mut changed = pin!(link.changed());
+        let wakeup = poll_fn(|cx| {
             if changed.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Woken::Changed);
+                return Poll::Ready(Wakeup::Changed);
             }
-            if !paused && let Poll::Ready(arrived) = incoming.poll(cx) {
-                return Poll::Ready(Woken::Arrived(arrived));
+            if !paused && let Poll::Ready(responses) = reader.poll(cx) {
+                return Poll::Ready(Wakeup::Responses(responses));
             }
-            alarm.poll(cx).map(|()| Woken::Alarm)
+            timer.poll(cx).map(|()| Wakeup::Timer)
         })
         .await;
-        match woken {
-            Woken::Arrived(Ok(responses)) => {
+        match wakeup {
+            Wakeup::Responses(Ok(responses)) => {
                 let revisions = responses.iter().map(|a| a.response.header.revision);
-                heard = revisions.max().unwrap_or(0).max(heard);
-                if !answered {
-                    answered = true;
-                    road.answered(ctx);
-                    ctx.shared.set_leaderless(false);
-                    if !fits(ctx, line, generation, before, &responses).await {
+                highest_seen = revisions.max().unwrap_or(0).max(highest_seen);
+                if !responded {
+                    responded = true;
+                    selector.stream_responded(ctx);
+                    ctx.process.set_leaderless(false);
+                    if !verify_first_responses(ctx, link, generation, before, &responses).await {
                         break None;
                     }
                 }
-                hand_in(ctx, line, generation, responses);
-                ctx.watches.work.notify_one();
+                apply_responses(ctx, link, generation, responses);
+                ctx.watches.inbox_ready.notify_one();
             }
-            Woken::Arrived(Err(text)) => break text,
-            Woken::Changed => {}
-            Woken::Alarm => {
+            Wakeup::Responses(Err(message)) => break message,
+            Wakeup::Changed => {}
+            Wakeup::Timer => {
                 if !paused {
-                    line.with(&ctx.watches.out, |trunk| {
+                    link.with_trunk(&ctx.watches.outbox, |trunk| {
                         trunk.tick(Instant::now().into_std())
                     });
-                    ctx.watches.work.notify_one();
+                    ctx.watches.inbox_ready.notify_one();
                 }
-                // Told GOAWAY, or found to be stalled by others (E5); or this stream alone is.
-                let silent = !answered && began.elapsed() >= limits::WATCH_UNANSWERED;
+                // The connection got a GOAWAY or was found stalled by others (E5), or only this
+                // stream is silent.
+                let silent = !responded && opened_at.elapsed() >= limits::WATCH_FIRST_RESPONSE_TIME;
                 if silent {
-                    road.stalls();
+                    selector.stream_stalled();
                 }
-                // The store has moved on since, or the stream is asked how far it is.
-                let owes = heard < ctx.shared.known.revision() || line.awaits_progress();
-                let credential = || line.login.credentials(1).into_iter().next();
-                let stalled = !paused && pulse.is_stalled(ctx, owes, credential);
-                if incoming.is_retired() || silent || stalled {
+                // The store has advanced, or a progress request is pending.
+                let expects_data =
+                    highest_seen < ctx.process.store_revision.revision() || link.awaits_progress();
+                let credential = || link.identity.credentials(1).into_iter().next();
+                let stalled = !paused && liveness.is_stalled(ctx, expects_data, credential);
+                if reader.is_retired() || silent || stalled {
                     break None;
                 }
             }
         }
     };
-    Some(End {
-        text,
-        lived: began.elapsed(),
+    Some(UpstreamStreamEnd {
+        message,
+        lifetime: opened_at.elapsed(),
     })
 }
 
-/// Whether other workers are behind with their mail: what etcd has to say waits there meanwhile.
+/// Returns whether the inboxes of other workers are full. Then events wait at etcd.
 async fn backed_up(ctx: &WorkerContext) -> bool {
-    if !ctx.shared.is_backed_up() {
+    if !ctx.process.is_backed_up() {
         return false;
     }
     sleep(limits::TICK).await;
-    ctx.shared.is_backed_up()
+    ctx.process.is_backed_up()
 }
 
-/// Whether the first answers of a stream can be believed. History goes back between two streams if
-/// ever, when a backup was restored or another cluster answers: so what does not fit what was known
-/// before is asked about. Mostly it is a member that lags.
-async fn fits(
+/// Checks the header of the first responses of a stream against the state known before.
+///
+/// The history of the store goes back only between two streams: a backup was restored, or another
+/// cluster responds. A linearizable read decides if the header is older or of another cluster.
+/// Usually the member only lags.
+///
+/// Returns false if the read fails or the stream is no longer required.
+async fn verify_first_responses(
     ctx: &Rc<WorkerContext>,
-    line: &Rc<UpstreamLink>,
+    link: &Rc<UpstreamLink>,
     generation: u64,
     before: Header,
-    first: &[Arrived],
+    first: &[ReceivedResponse],
 ) -> bool {
     let header = first
         .iter()
@@ -235,62 +254,73 @@ async fn fits(
     if header.cluster_id == before.cluster_id && header.revision >= before.revision {
         return true;
     }
-    let verify = Verify {
+    let check = HistoryCheck {
         generation,
-        highest: before.revision,
+        previous_revision: before.revision,
     };
-    history_is_told(ctx, line, verify).await && line.wants(generation)
+    check_history(ctx, link, check).await && link.is_requested(generation)
 }
 
-/// Gives the trunk what arrived, in order.
-fn hand_in(
+/// Passes responses to the trunk in the order of their arrival.
+fn apply_responses(
     ctx: &Rc<WorkerContext>,
-    line: &Rc<UpstreamLink>,
+    link: &Rc<UpstreamLink>,
     generation: u64,
-    arrived: Vec<Arrived>,
+    responses: Vec<ReceivedResponse>,
 ) {
-    for Arrived {
+    for ReceivedResponse {
         response,
-        cut_below,
-    } in arrived
+        exceeded_size,
+    } in responses
     {
-        ctx.shared.known.see(&response.header);
-        ctx.count().watch.events_received.add(response.events.len());
-        if let Some(bytes) = cut_below {
-            ctx.shared.saw_cut(bytes);
+        ctx.process.store_revision.observe(&response.header);
+        ctx.counters()
+            .watch
+            .events_received
+            .add(response.events.len());
+        if let Some(bytes) = exceeded_size {
+            ctx.process.observe_fragment(bytes);
         }
-        line.with(&ctx.watches.out, |trunk| {
+        link.with_trunk(&ctx.watches.outbox, |trunk| {
             trunk.response(generation, response, Instant::now().into_std());
         });
     }
 }
 
-/// Asks where the store is and says so to whom it concerns; false when nobody could tell.
-async fn history_is_told(ctx: &Rc<WorkerContext>, line: &Rc<UpstreamLink>, verify: Verify) -> bool {
-    let credential = line.login.credentials(1).into_iter().next();
-    let Some(now) = checks::history(ctx, credential.as_ref(), &line.range).await else {
+/// Reads the current revision of the store and reports a reset of its history to all workers.
+///
+/// Returns false if the read fails.
+async fn check_history(
+    ctx: &Rc<WorkerContext>,
+    link: &Rc<UpstreamLink>,
+    check: HistoryCheck,
+) -> bool {
+    let credential = link.identity.credentials(1).into_iter().next();
+    let Some(current) = checks::store_header(ctx, credential.as_ref(), &link.range).await else {
         return false;
     };
-    let cluster = ctx.shared.known.header().cluster_id;
-    if now.revision >= verify.highest && (cluster == 0 || now.cluster_id == cluster) {
-        ctx.shared.known.see(&now);
-        line.with(&ctx.watches.out, |trunk| {
-            trunk.history_holds(verify.generation)
+    let cluster = ctx.process.store_revision.header().cluster_id;
+    if current.revision >= check.previous_revision
+        && (cluster == 0 || current.cluster_id == cluster)
+    {
+        ctx.process.store_revision.observe(&current);
+        link.with_trunk(&ctx.watches.outbox, |trunk| {
+            trunk.history_holds(check.generation)
         });
         return true;
     }
     tracing::error!(
-        revision = now.revision,
-        cluster_id = format!("{:x}", now.cluster_id),
-        previous_revision = verify.highest,
+        revision = current.revision,
+        cluster_id = format!("{:x}", current.cluster_id),
+        previous_revision = check.previous_revision,
         "store history was reset: all watches canceled"
     );
-    ctx.count().watch.history_resets.inc();
-    ctx.shared.known.reset(&now);
-    ctx.shared.answers.forget();
-    ctx.shared
-        .post_all(|| WorkerMessage::Watch(WatchMessage::Reset(now)));
-    line.with(&ctx.watches.out, |trunk| trunk.history_reset(now));
-    ctx.watches.work.notify_one();
+    ctx.counters().watch.history_resets.inc();
+    ctx.process.store_revision.reset(&current);
+    ctx.process.read_cache.reset_history();
+    ctx.process
+        .broadcast(|| WorkerMessage::Watch(WatchMessage::Reset(current)));
+    link.with_trunk(&ctx.watches.outbox, |trunk| trunk.history_reset(current));
+    ctx.watches.inbox_ready.notify_one();
     true
 }

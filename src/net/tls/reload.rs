@@ -136,8 +136,8 @@ pub async fn run(mut sides: Vec<Side>, asked: Arc<Notify>) {
             info!("TLS files unchanged");
         }
         let pause = match looks.contains(&Look::Unsettled) {
-            true => limits::TLS_SUSPECT_TIME,
-            false => limits::TLS_LOOK,
+            true => limits::TLS_REPORT_DELAY,
+            false => limits::TLS_POLL_INTERVAL,
         };
         ask = wait(watch, &asked, pause).await;
     }

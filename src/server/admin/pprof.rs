@@ -12,8 +12,8 @@ use tokio::sync::oneshot::Receiver;
 
 use crate::driver::WorkerContext;
 use crate::limits;
-use crate::profile::cpu::Taking;
-use crate::profile::{Kind, apart, heap};
+use crate::profile::cpu::CpuProfiler;
+use crate::profile::{ProfileKind, heap, run_on_thread};
 use crate::server::admin::response::{made, moved, not_found, plain, value};
 
 const FOLDER: &str = "/debug/pprof/";
@@ -52,8 +52,8 @@ pub(in crate::server) async fn answer(
     match path.strip_prefix(FOLDER) {
         Some("") => made(StatusCode::OK, HTML, Bytes::from_static(INDEX.as_bytes())),
         Some("profile") => cpu(ctx, query).await,
-        Some("heap") => memory(Kind::InUse, "heap").await,
-        Some("allocs") => memory(Kind::Allocated, "allocs").await,
+        Some("heap") => memory(ProfileKind::InUse, "heap").await,
+        Some("allocs") => memory(ProfileKind::Allocated, "allocs").await,
         Some("cmdline") => cmdline(),
         _ => not_found(),
     }
@@ -74,10 +74,10 @@ async fn cpu(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
         let text = format!("seconds: must be a whole number from 1 to {most}\n");
         return plain(StatusCode::BAD_REQUEST, &text);
     };
-    let Some(taking) = Taking::begin() else {
+    let Some(profiler) = CpuProfiler::begin() else {
         return failed("a CPU profile is already in progress");
     };
-    let mut taken = match apart(move |wanted| taking.take(time, wanted)) {
+    let mut taken = match run_on_thread(move |wanted| profiler.record(time, wanted)) {
         Ok(taken) => taken,
         Err(error) => return failed(&error.to_string()),
     };
@@ -100,10 +100,10 @@ async fn cpu(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
 /// One profile of memory is made at a time: each takes a thread, and all the names of the program.
 static MAKING: Semaphore = Semaphore::const_new(1);
 
-async fn memory(kind: Kind, name: &str) -> Response<Bytes> {
+async fn memory(kind: ProfileKind, name: &str) -> Response<Bytes> {
     // It is never closed, so there is one to be had in the end.
     let turn = MAKING.acquire().await.ok();
-    let made: std::io::Result<Receiver<Vec<u8>>> = apart(move |_| {
+    let made: std::io::Result<Receiver<Vec<u8>>> = run_on_thread(move |_| {
         // Who asked may leave; the thread is there until it is done.
         let _turn = turn;
         heap::profile(kind)
@@ -147,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn one_profile_of_memory_is_made_at_a_time() {
         let turn = MAKING.acquire().await.unwrap();
-        let mut waits = tokio::spawn(memory(Kind::InUse, "heap"));
+        let mut waits = tokio::spawn(memory(ProfileKind::InUse, "heap"));
         let early = tokio::time::timeout(Duration::from_millis(200), &mut waits).await;
         assert!(early.is_err(), "made beside another");
         drop(turn);

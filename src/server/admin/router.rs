@@ -9,7 +9,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::driver::health::Outcome;
+use crate::driver::health::CheckOutcome;
 use crate::driver::status::status;
 use crate::driver::{WorkerContext, health};
 use crate::limits;
@@ -84,7 +84,7 @@ fn only_get() -> Response<Bytes> {
     page
 }
 
-fn health_page(health: Outcome) -> Response<Bytes> {
+fn health_page(health: CheckOutcome) -> Response<Bytes> {
     let body = |health: &str, reason: &str| json!({"health": health, "reason": reason});
     // With the end of line that Go's proxy has behind one and not behind the other.
     match &health {
@@ -99,7 +99,7 @@ fn health_page(health: Outcome) -> Response<Bytes> {
 /// With `ranges=N` only the N ranges that are watched most.
 async fn status_page(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
     let ranges = value(query, "ranges").and_then(|most| most.parse().ok());
-    match timeout(limits::PAGE_TIME, status(ctx, ranges)).await {
+    match timeout(limits::ADMIN_RESPONSE_TIME, status(ctx, ranges)).await {
         Ok(status) => made(StatusCode::OK, JSON, format!("{status:#}\n").into()),
         Err(_) => plain(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -118,7 +118,7 @@ async fn member_metrics(ctx: &Rc<WorkerContext>) -> Response<Bytes> {
     let mut failed = String::new();
     for target in all {
         let fetched = timeout(
-            limits::PAGE_TIME,
+            limits::ADMIN_RESPONSE_TIME,
             etcd_page::fetch(endpoints, &target, "/metrics"),
         )
         .await;

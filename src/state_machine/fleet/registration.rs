@@ -137,7 +137,7 @@ impl Registration {
             State::With { lease, .. } if now >= lease.renew => Step::Renew(lease.id),
             State::With { lease, registered } if !registered => Step::Put(lease.id),
             State::With { lease, .. } => {
-                let missed = self.absent.map(|since| since + limits::FLEET_ABSENT);
+                let missed = self.absent.map(|since| since + limits::FLEET_ABSENT_TIME);
                 return Next::Wait(missed.map_or(lease.renew, |at| at.min(lease.renew)));
             }
         };
@@ -187,7 +187,7 @@ impl Registration {
     }
 
     /// The key has been seen, or seen to be gone. Seen late, perhaps: only what stays gone for
-    /// [`limits::FLEET_ABSENT`] is put again.
+    /// [`limits::FLEET_ABSENT_TIME`] is put again.
     pub fn seen(&mut self, present: bool, now: Instant) {
         match present {
             true => self.absent = None,
@@ -251,7 +251,7 @@ impl Registration {
         } else if registered
             && self
                 .absent
-                .is_some_and(|since| now >= since + limits::FLEET_ABSENT)
+                .is_some_and(|since| now >= since + limits::FLEET_ABSENT_TIME)
         {
             self.absent = None;
             self.state = State::With {
@@ -300,7 +300,7 @@ impl Registration {
     fn lost(&mut self, reason: String, now: Instant) {
         let news = match &self.told {
             None => true,
-            Some((at, told)) => reason != *told && now >= *at + limits::FLEET_TELL_PAUSE,
+            Some((at, told)) => reason != *told && now >= *at + limits::FLEET_WARN_INTERVAL,
         };
         if news {
             self.told = Some((now, reason.clone()));
@@ -475,7 +475,7 @@ mod tests {
                 let seconds = (scene.now - began).as_secs() as usize + 1;
                 prop_assert!(scene.steps <= 12 + 6 * seconds, "{} in {seconds} s", scene.steps);
             }
-            scene.play(Way::Open, limits::BACKOFF_LONGEST * 2 + limits::FLEET_ABSENT);
+            scene.play(Way::Open, limits::BACKOFF_LONGEST * 2 + limits::FLEET_ABSENT_TIME);
             prop_assert!(scene.is_right(), "{:?}", scene.machine);
             // Still so after many lifetimes.
             let steps = scene.steps;
@@ -526,7 +526,10 @@ mod tests {
         scene.play(Way::Open, Duration::from_secs(1));
         let before = scene.machine.lease();
         scene.etcd.leases.clear();
-        scene.play(Way::Open, limits::FLEET_ABSENT + Duration::from_millis(600));
+        scene.play(
+            Way::Open,
+            limits::FLEET_ABSENT_TIME + Duration::from_millis(600),
+        );
         assert!(scene.is_right());
         assert_ne!(scene.machine.lease(), before);
     }

@@ -68,7 +68,7 @@ impl IsolatedLeases {
     fn next(&self) -> Option<PeerId> {
         let may = |peer: &&PeerId| {
             let using = self.using.get(peer).copied().unwrap_or_default();
-            using < limits::LEASE_LANES_OF_ONE
+            using < limits::LEASE_ISOLATED_STREAMS_PER_CONNECTION
         };
         self.turns.values().find(may).copied()
     }

@@ -197,7 +197,8 @@ impl Hub {
                 self.landed(lane, now);
                 // One that is refused once will be again.
                 self.beware(now);
-                self.rounds.distrust(head, now + limits::LEASE_TROUBLE);
+                self.rounds
+                    .distrust(head, now + limits::LEASE_ISOLATION_PERIOD);
                 self.refuse(head, &End::Refused(status), now);
                 (ReconnectReason::Needed, true)
             }
@@ -279,7 +280,7 @@ impl Hub {
 
     /// Asks about leases that may have expired, some at a time.
     fn examine(&mut self) {
-        while self.examining < limits::LEASE_EXAMS
+        while self.examining < limits::LEASE_TTL_CHECKS
             && let Some(round) = self.unexamined.pop_first()
         {
             if let Some(lease) = self.rounds.lease(round) {
@@ -297,7 +298,7 @@ impl Hub {
     /// From now on for a while, what may have expired is kept apart.
     fn beware(&mut self, now: Instant) {
         let troubled = self.is_troubled(now);
-        self.trouble = Some(now + limits::LEASE_TROUBLE);
+        self.trouble = Some(now + limits::LEASE_ISOLATION_PERIOD);
         if !troubled {
             for round in std::mem::take(&mut self.queue).into_keys() {
                 self.ready(round, now);
@@ -407,9 +408,9 @@ impl Hub {
     /// How long the first on a lane may take.
     fn patience(&self, lane: &UpstreamStream, now: Instant) -> Duration {
         match lane.kind {
-            Kind::Apart(_) => limits::LEASE_APART_TIME,
-            Kind::Shared if self.rounds.is_fresh(lane.flight[0], now) => limits::LEASE_SILENT,
-            Kind::Shared => limits::LEASE_BLOCKED,
+            Kind::Apart(_) => limits::LEASE_ISOLATED_TIMEOUT,
+            Kind::Shared if self.rounds.is_fresh(lane.flight[0], now) => limits::LEASE_SILENT_TIME,
+            Kind::Shared => limits::LEASE_BLOCKED_TIME,
         }
     }
 
@@ -422,7 +423,7 @@ impl Hub {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
         };
-        if lane.flight.len() == 1 && apart < limits::LEASE_APART_LANES {
+        if lane.flight.len() == 1 && apart < limits::LEASE_ISOLATED_STREAMS {
             let whose = self.rounds.peer(lane.flight[0]);
             lane.kind = Kind::Apart(whose);
             if let Some(peer) = whose {
@@ -443,7 +444,7 @@ impl Hub {
                 self.queue
                     .values()
                     .next()
-                    .map(|at| *at + limits::LEASE_SPILL)
+                    .map(|at| *at + limits::LEASE_SPILL_WAIT)
             };
             let spilled = !lane.is_shared() || Some(*id) == first;
             if lane.free_at().is_none_or(|at| now < at)
@@ -490,7 +491,7 @@ impl Hub {
         let apart = self.lanes.values().filter(|lane| !lane.is_shared());
         let all = apart.clone().count();
         let ready = apart.filter(|lane| lane.flight.is_empty()).count();
-        if ready == 0 && all < limits::LEASE_APART_LANES && self.doubted.any() {
+        if ready == 0 && all < limits::LEASE_ISOLATED_STREAMS && self.doubted.any() {
             self.open(Kind::Apart(None), now);
         }
     }
@@ -512,10 +513,10 @@ impl Hub {
         let waits = self.queue.values().next()?;
         let mut shared = self.lanes.values().filter(|lane| lane.is_shared());
         let busy = |lane: &UpstreamStream| {
-            lane.first().is_some() && lane.waited(now) < limits::LEASE_BLOCKED
+            lane.first().is_some() && lane.waited(now) < limits::LEASE_BLOCKED_TIME
         };
-        let few = shared.clone().count() < limits::LEASE_LANES;
-        (few && shared.all(busy)).then(|| *waits + limits::LEASE_CROWDED)
+        let few = shared.clone().count() < limits::LEASE_SHARED_STREAMS;
+        (few && shared.all(busy)).then(|| *waits + limits::LEASE_NEW_STREAM_WAIT)
     }
 
     /// Closes lanes that have had nothing to do for a while: all but one while there are clients.
@@ -541,7 +542,7 @@ impl Hub {
             return Some(self.unused + limits::LEASE_LINGER);
         }
         let is_first = self.first_shared() == Some(id);
-        (lane.flight.is_empty() && !is_first).then(|| lane.since + limits::LEASE_LANE_IDLE)
+        (lane.flight.is_empty() && !is_first).then(|| lane.since + limits::LEASE_STREAM_IDLE)
     }
 
     /// The shared lane that stays as long as there are clients.
@@ -561,7 +562,7 @@ impl Hub {
                 .queue
                 .values()
                 .next()
-                .map(|at| *at + limits::LEASE_SPILL),
+                .map(|at| *at + limits::LEASE_SPILL_WAIT),
             Kind::Apart(_) => self.doubted.any().then_some(now),
         };
         let send = lane.free_at().and_then(|free| Some(free.max(waits?)));

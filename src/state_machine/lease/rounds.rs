@@ -348,7 +348,7 @@ impl Rounds {
             }
         }
         // Looking costs as much as there are: not for each of them by the clock.
-        self.patience = next.map(|next| next.max(now + limits::LEASE_LOOK));
+        self.patience = next.map(|next| next.max(now + limits::LEASE_CHECK_INTERVAL));
         impatient.sort_unstable();
         impatient.dedup();
         impatient

@@ -66,10 +66,10 @@ impl UpstreamStream {
         self.sent = now;
         self.since = now;
         // Where many come, a few more are waited for: they cost next to nothing together.
-        self.gather = if self.flight.len() < limits::LEASE_MANY {
+        self.gather = if self.flight.len() < limits::LEASE_LARGE_BATCH {
             now
         } else {
-            now + limits::LEASE_GATHER
+            now + limits::LEASE_BATCH_DELAY
         };
     }
 

@@ -69,7 +69,7 @@ fn an_outlier_is_left_out_and_comes_back_slowly() {
             picker.standing(ids[1], now),
             Some(Standing::Balanced(tenth))
         );
-        now += limits::SLOW_RETURN / 10;
+        now += limits::SLOW_START_TIME / 10;
     }
     assert_eq!(last, 10);
 }
@@ -83,7 +83,7 @@ fn one_that_failed_comes_back_slowly_too() {
     now += Duration::from_secs(30);
     picker.connected(ids[0], now);
     assert_eq!(weights(&picker.shares(now)), [1, 10]);
-    now += limits::SLOW_RETURN;
+    now += limits::SLOW_START_TIME;
     assert_eq!(weights(&picker.shares(now)), [10, 10]);
 }
 

@@ -183,7 +183,7 @@ impl Picker {
         if entry.rests(now) {
             return;
         }
-        if lived >= limits::STEADY_TIME {
+        if lived >= limits::BACKOFF_RESET_TIME {
             entry.failures = 0;
         }
         let until = now + backoff(entry.failures, chance);

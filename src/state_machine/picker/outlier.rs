@@ -121,7 +121,7 @@ impl Outlier {
 
     /// It is left out from now on, each time in a row for twice as long.
     pub(super) fn leave_out(&mut self, now: Instant) {
-        let forgotten = |out: Instant| now >= out + limits::EJECTION_FORGOTTEN;
+        let forgotten = |out: Instant| now >= out + limits::EJECTION_RESET_TIME;
         if self.out_until.is_some_and(forgotten) {
             self.times = 0;
         }
@@ -143,7 +143,7 @@ impl Outlier {
     pub(super) fn tenths(&self, now: Instant) -> u32 {
         let Some(back) = self.back else { return 10 };
         let passed = now.saturating_duration_since(back);
-        let tenths = passed.as_millis() * 10 / limits::SLOW_RETURN.as_millis();
+        let tenths = passed.as_millis() * 10 / limits::SLOW_START_TIME.as_millis();
         u32::try_from(tenths).unwrap_or(10).min(9) + 1
     }
 
@@ -181,7 +181,7 @@ pub(super) fn worst(of: &[&Outlier]) -> Option<(usize, Cause)> {
     let found = (0..of.len()).filter_map(|n| {
         if of[n].is_silent() {
             let answers = all_others(&late, n).answers();
-            return (answers >= limits::OUTLIER_CALLS).then_some((n, Cause::Silent, u64::MAX));
+            return (answers >= limits::OUTLIER_MIN_CALLS).then_some((n, Cause::Silent, u64::MAX));
         }
         let (own, others) = (sums[n], all_others(&sums, n));
         judge(&own, &others).map(|(cause, badness)| (n, cause, badness))
@@ -193,17 +193,18 @@ pub(super) fn worst(of: &[&Outlier]) -> Option<(usize, Cause)> {
 /// Whether one does too badly beside the others, and how badly: errors count before latency.
 fn judge(own: &Seen, others: &Seen) -> Option<(Cause, u64)> {
     let (ended, their) = (own.ended(), others.ended());
-    if ended < limits::OUTLIER_CALLS || their < limits::OUTLIER_CALLS {
+    if ended < limits::OUTLIER_MIN_CALLS || their < limits::OUTLIER_MIN_CALLS {
         return None;
     }
-    let often = own.failed * 100 >= ended * limits::OUTLIER_ERRORS;
+    let often = own.failed * 100 >= ended * limits::OUTLIER_ERROR_PERCENT;
     // Cross-multiplied: its rate is so many times theirs.
-    let more = own.failed * their >= limits::OUTLIER_TIMES * others.failed * ended;
+    let more = own.failed * their >= limits::OUTLIER_ERROR_FACTOR * others.failed * ended;
     if often && more {
         return Some((Cause::Errors, 1_000 + own.failed * 1_000 / ended));
     }
     let (own, theirs) = (own.median()?, others.median()?);
-    let slow = own >= theirs + limits::OUTLIER_STEPS && own > step(limits::OUTLIER_LATENCY);
+    let slow =
+        own >= theirs + limits::OUTLIER_LATENCY_DOUBLINGS && own > step(limits::OUTLIER_LATENCY);
     // Below 1,000: there are fewer steps.
     slow.then(|| (Cause::Latency, (own - theirs) as u64))
 }
@@ -320,17 +321,17 @@ mod tests {
             now = until;
             assert!(!outlier.is_out(now));
             assert_eq!(outlier.tenths(now), 1);
-            assert_eq!(outlier.tenths(now + limits::SLOW_RETURN / 2), 6);
-            assert_eq!(outlier.tenths(now + limits::SLOW_RETURN), 10);
+            assert_eq!(outlier.tenths(now + limits::SLOW_START_TIME / 2), 6);
+            assert_eq!(outlier.tenths(now + limits::SLOW_START_TIME), 10);
         }
         assert_eq!(times[0], limits::EJECTION_FIRST);
         assert!(times.is_sorted());
         assert_eq!(times[11], limits::EJECTION_LONGEST);
-        outlier.leave_out(now + limits::EJECTION_FORGOTTEN);
+        outlier.leave_out(now + limits::EJECTION_RESET_TIME);
         let until = outlier.out_until.unwrap();
         assert_eq!(
             until - now,
-            limits::EJECTION_FORGOTTEN + limits::EJECTION_FIRST
+            limits::EJECTION_RESET_TIME + limits::EJECTION_FIRST
         );
     }
 }

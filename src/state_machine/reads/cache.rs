@@ -410,8 +410,8 @@ mod tests {
     fn what_is_hot_is_covered_unless_it_is_proved_right() {
         let (mut cache, begin) = (Cache::new(10_000), Instant::now());
         let span = |cache: &mut Cache, n: u32| {
-            let now = begin + limits::CACHE_HOT_SPAN * n;
-            let covers = (0..limits::CACHE_HOT_ASKED).filter(|each| {
+            let now = begin + limits::CACHE_HOT_INTERVAL * n;
+            let covers = (0..limits::CACHE_HOT_REQUESTS).filter(|each| {
                 cache.store(question(1), entry(i64::from(n * 100 + each), now));
                 cache.look(&question(1), now, EARLY).unwrap().cover
             });
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(covers, [0, 0, 0, 1, 1, 1]);
         assert_eq!(
             cache.take_asked(&question(1)),
-            Some(6 * limits::CACHE_HOT_ASKED)
+            Some(6 * limits::CACHE_HOT_REQUESTS)
         );
         let proof = Proof {
             from: 1,

@@ -34,9 +34,9 @@ impl Popularity {
     /// It is asked for; says whether it is hot.
     pub fn ask(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.since);
-        if passed >= limits::CACHE_HOT_SPAN {
+        if passed >= limits::CACHE_HOT_INTERVAL {
             let often =
-                self.asked >= limits::CACHE_HOT_ASKED && passed < 2 * limits::CACHE_HOT_SPAN;
+                self.asked >= limits::CACHE_HOT_REQUESTS && passed < 2 * limits::CACHE_HOT_INTERVAL;
             self.spans = if often {
                 self.spans.saturating_add(1)
             } else {
@@ -48,7 +48,7 @@ impl Popularity {
         }
         self.asked = self.asked.saturating_add(1);
         self.untaken = self.untaken.saturating_add(1);
-        self.spans >= limits::CACHE_HOT_SPANS
+        self.spans >= limits::CACHE_HOT_INTERVAL_COUNT
     }
 
     /// True for whoever is to be told that it is hot: one in each span.
@@ -70,7 +70,7 @@ mod tests {
 
     /// Asks so often within a span from then on; says how often it was hot.
     fn span(heat: &mut Popularity, begin: Instant, count: u32) -> usize {
-        let step = limits::CACHE_HOT_SPAN / (count + 1);
+        let step = limits::CACHE_HOT_INTERVAL / (count + 1);
         (0..count).filter(|n| heat.ask(begin + step * *n)).count()
     }
 
@@ -78,21 +78,21 @@ mod tests {
     fn it_is_hot_after_some_spans_in_a_row() {
         let begin = Instant::now();
         let mut heat = Popularity::new(begin);
-        let at = |n: u32| begin + limits::CACHE_HOT_SPAN * n;
-        for n in 0..limits::CACHE_HOT_SPANS {
-            assert_eq!(span(&mut heat, at(n), limits::CACHE_HOT_ASKED), 0);
+        let at = |n: u32| begin + limits::CACHE_HOT_INTERVAL * n;
+        for n in 0..limits::CACHE_HOT_INTERVAL_COUNT {
+            assert_eq!(span(&mut heat, at(n), limits::CACHE_HOT_REQUESTS), 0);
         }
-        let n = limits::CACHE_HOT_SPANS;
-        assert!(span(&mut heat, at(n), limits::CACHE_HOT_ASKED) > 0);
+        let n = limits::CACHE_HOT_INTERVAL_COUNT;
+        assert!(span(&mut heat, at(n), limits::CACHE_HOT_REQUESTS) > 0);
         // A span that is not busy ends it.
-        assert!(span(&mut heat, at(n + 1), limits::CACHE_HOT_ASKED - 1) > 0);
-        assert_eq!(span(&mut heat, at(n + 2), limits::CACHE_HOT_ASKED), 0);
+        assert!(span(&mut heat, at(n + 1), limits::CACHE_HOT_REQUESTS - 1) > 0);
+        assert_eq!(span(&mut heat, at(n + 2), limits::CACHE_HOT_REQUESTS), 0);
         // Nothing at all for a while does too.
         let mut heat = Popularity::new(begin);
-        for n in 0..=limits::CACHE_HOT_SPANS {
-            span(&mut heat, at(n), limits::CACHE_HOT_ASKED);
+        for n in 0..=limits::CACHE_HOT_INTERVAL_COUNT {
+            span(&mut heat, at(n), limits::CACHE_HOT_REQUESTS);
         }
-        let late = at(limits::CACHE_HOT_SPANS + 2) + Duration::from_millis(1);
+        let late = at(limits::CACHE_HOT_INTERVAL_COUNT + 2) + Duration::from_millis(1);
         assert!(!heat.ask(late));
     }
 
@@ -102,7 +102,7 @@ mod tests {
         let mut heat = Popularity::new(begin);
         heat.ask(begin);
         assert_eq!([heat.tell(), heat.tell()], [true, false]);
-        heat.ask(begin + limits::CACHE_HOT_SPAN);
+        heat.ask(begin + limits::CACHE_HOT_INTERVAL);
         assert_eq!([heat.tell(), heat.tell()], [true, false]);
         assert_eq!((heat.take(), heat.take()), (2, 0));
     }

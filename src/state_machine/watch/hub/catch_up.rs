@@ -48,7 +48,10 @@ impl Hub {
             self.sources.get(**key).is_some_and(|source| {
                 source.serves(&cut.range, cut.prev_kv)
                     && source.log_from <= next
-                    && next <= source.frontier.saturating_add(limits::WATCH_NEAR)
+                    && next
+                        <= source
+                            .frontier
+                            .saturating_add(limits::CATCH_UP_SHARE_REVISIONS)
             })
         };
         let tribe = self.tribes.get(&identity);

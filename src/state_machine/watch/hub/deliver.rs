@@ -333,7 +333,7 @@ impl Hub {
             source.paused = true;
             self.actions.push(Action::PauseFeed(FeedId(key)));
             self.paused
-                .push_back((self.now + limits::WATCH_PAUSED, key));
+                .push_back((self.now + limits::CATCH_UP_IDLE_TIME, key));
         }
     }
 }

@@ -273,7 +273,7 @@ impl Hub {
 
     /// Does what an input has made possible, as far as one turn goes.
     fn settle(&mut self) {
-        let mut budget = limits::WATCH_TURN;
+        let mut budget = limits::WATCH_EVENTS_PER_TURN;
         loop {
             self.pump(&mut budget);
             if budget == 0 || !self.use_slot() {

@@ -1,21 +1,26 @@
-//! Where clients and readers of pages connect.
+//! The addresses on which clients and HTTP pages are served.
 
-use super::keys::once;
+use super::keys::deduplicate;
 use crate::cli::usage::UsageError;
 use crate::upstream::endpoint::is_host;
 
 /// One address of `--metrics-addr`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricsAddr {
-    /// As it was typed.
+    /// The URL as configured.
     pub text: String,
-    /// `host:port`, as of [`Config::listen_addr`](super::Config::listen_addr).
+    /// The `host:port`, in the form of [`Config::listen_addr`](super::Config::listen_addr).
     pub addr: String,
-    /// `https`: only where there is a [`Config::server_tls`](super::Config::server_tls), which it is served under.
+    /// Whether the scheme is `https`. Then [`Config::server_tls`](super::Config::server_tls)
+    /// exists and provides the certificate.
     pub tls: bool,
 }
 
-/// The form of the address in a flag's value: whether the host exists shows itself at listening.
+/// Checks the syntax of an address in the value of a flag. Whether the host exists is checked at
+/// start.
+///
+/// # Errors
+/// `addr` is not `host:port`.
 pub(super) fn check_addr(flag: &str, value: &str, addr: &str) -> Result<(), UsageError> {
     let refuse = |reason| Err(UsageError::value(flag, value, reason));
     let Some((host, port)) = addr.rsplit_once(':') else {
@@ -30,24 +35,27 @@ pub(super) fn check_addr(flag: &str, value: &str, addr: &str) -> Result<(), Usag
     Ok(())
 }
 
-/// `--metrics-addr`, each once; `tls`: whether there is a certificate for clients.
+/// Returns the addresses of `--metrics-addr` without duplicates. `tls`: the proxy has a
+/// certificate for clients.
+///
+/// # Errors
+/// An invalid URL, or `https` without a certificate.
 pub(super) fn metrics_addrs(texts: &[String], tls: bool) -> Result<Vec<MetricsAddr>, UsageError> {
-    let texts = once(texts.to_vec()).into_iter();
+    let texts = deduplicate(texts.to_vec()).into_iter();
     texts.map(|text| metrics_addr(text, tls)).collect()
 }
 
-/// Of one URL.
 fn metrics_addr(text: String, tls: bool) -> Result<MetricsAddr, UsageError> {
     let refuse = |reason| Err(UsageError::value("metrics-addr", &text, reason));
     let Some((scheme, rest)) = text.split_once("://") else {
         return refuse("must be http://HOST:PORT or https://HOST:PORT");
     };
-    let secure = match scheme.to_ascii_lowercase().as_str() {
+    let is_https = match scheme.to_ascii_lowercase().as_str() {
         "http" => false,
         "https" => true,
         _ => return refuse("must be http://HOST:PORT or https://HOST:PORT"),
     };
-    if secure && !tls {
+    if is_https && !tls {
         return refuse("needs --cert-file and --key-file, or --auto-tls");
     }
     let addr = rest.strip_suffix('/').unwrap_or(rest);
@@ -58,6 +66,6 @@ fn metrics_addr(text: String, tls: bool) -> Result<MetricsAddr, UsageError> {
     Ok(MetricsAddr {
         addr: addr.to_owned(),
         text,
-        tls: secure,
+        tls: is_https,
     })
 }

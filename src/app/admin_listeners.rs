@@ -1,0 +1,31 @@
+//! The listeners of `--metrics-addr`, which serve only the HTTP pages.
+
+use std::net::TcpListener as StdListener;
+
+use crate::config::MetricsAddr;
+use crate::error::StartError;
+use crate::server::accept;
+
+/// One bound listener of `--metrics-addr`.
+pub(super) struct AdminListener {
+    pub(super) listener: StdListener,
+    /// The URL of the pages, with the port that the system chose for port 0.
+    pub(super) url: String,
+    /// Whether it serves TLS, with the certificate of the client port.
+    pub(super) tls: bool,
+}
+
+impl AdminListener {
+    /// Binds the address.
+    pub(super) fn bind(at: &MetricsAddr) -> Result<AdminListener, StartError> {
+        let error = |e| StartError::new(format!("--metrics-addr={}", at.text), e);
+        let listener = accept::listen(&at.addr).map_err(error)?;
+        let address = listener.local_addr().map_err(error)?;
+        let scheme = if at.tls { "https" } else { "http" };
+        Ok(AdminListener {
+            listener,
+            url: format!("{scheme}://{address}"),
+            tls: at.tls,
+        })
+    }
+}
