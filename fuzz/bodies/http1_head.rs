@@ -48,7 +48,7 @@ async fn serve(server: StdStream) {
         WatchOptions {
             log_bytes: 0,
             bypass: Vec::new(),
-            part_bytes: 0,
+            fragment_bytes: 0,
             progress_notify: Duration::from_secs(600),
         },
         ReadOptions {

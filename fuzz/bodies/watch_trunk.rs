@@ -566,7 +566,7 @@ impl World {
         }
         if let Some((generation, header)) = self.verify.take() {
             self.seen.verified += 1;
-            self.judge(generation, header);
+            self.check_history(generation, header);
             self.act();
         }
         if self.giving_up.take().is_some() || self.reset.take().is_some() {
@@ -598,7 +598,7 @@ impl World {
     }
 
     /// Compares the history with a linearizable read, and reports the outcome to the trunk.
-    fn judge(&mut self, generation: u64, header: Header) {
+    fn check_history(&mut self, generation: u64, header: Header) {
         let truth = self.etcd.header(0, self.etcd.head());
         if header.cluster_id == truth.cluster_id && header.revision < truth.revision {
             self.trunk.history_holds(generation);
@@ -677,7 +677,7 @@ impl World {
 
     fn live(&mut self, sub: Sub, from: i64, through: i64, header: Header) {
         let feed = &self.feeds[&sub];
-        assert_eq!(feed.through, None, "Live comes once");
+        assert_eq!(feed.through, None, "Live arrives once");
         assert_eq!(from, through + 1);
         let mut others = self.feeds.iter().filter(|(_, other)| {
             !other.over && (&other.range, other.prev_kv) == (&feed.range, feed.prev_kv)

@@ -1,5 +1,5 @@
 //! A parser that finds the metrics and labels in a PromQL query. promtool and Prometheus check the
-//! syntax. Here every word without another meaning counts as a metric, so none is missed.
+//! syntax. Here every token without another meaning counts as a metric, so none is missed.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ pub(crate) fn names(query: &str) -> Names {
             _ if is_word(first) => {
                 let end = rest.find(|c| !is_word(c) && !c.is_ascii_digit());
                 let (word, rest) = rest.split_at(end.unwrap_or(rest.len()));
-                names.add_word(word, rest.trim_start())
+                names.add_token(word, rest.trim_start())
             }
             _ => &rest[first.len_utf8()..],
         };
@@ -68,8 +68,8 @@ pub(crate) fn names(query: &str) -> Names {
 }
 
 impl Names {
-    /// Adds a word. Returns the rest of the query.
-    fn add_word<'a>(&mut self, word: &str, rest: &'a str) -> &'a str {
+    /// Adds a token. Returns the rest of the query.
+    fn add_token<'a>(&mut self, word: &str, rest: &'a str) -> &'a str {
         if GROUPING.contains(&word) {
             let Some(inside) = rest.strip_prefix('(') else {
                 return rest;

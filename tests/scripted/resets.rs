@@ -81,7 +81,7 @@ async fn refused_stream_is_sent_again_for_every_method() {
             if endpoints == 2 {
                 assert_ne!(first.endpoint, second.endpoint, "{path}");
             }
-            // With nowhere else to go it pauses first; the verdict is counted.
+            // With one endpoint the proxy backs off first. The outcome is counted.
             for (outcome, when) in [
                 ("retried", 2),
                 ("retried_after_backoff", 1),
