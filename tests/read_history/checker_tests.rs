@@ -244,8 +244,8 @@ fn swap_with_a_wrong_comparison_is_rejected() {
     );
     let bad = swap("x", 5, (6, 7), saw(5, Some(version(5, "b"))));
     let writes = [wrote("a", (0, 1), 2), wrote("b", (2, 3), 5), bad];
-    rejected(&writes, &two, "rejected without a write");
-    // The swap was rejected and applied.
+    rejected(&writes, &two, "refused without a write");
+    // The swap was refused and applied.
     let bad = swap("b", 1, (2, 3), saw(4, Some(version(2, "a"))));
     rejected(&[wrote("a", (0, 1), 2), bad], &two, "failed and applied");
 }
