@@ -1,20 +1,20 @@
-//! What each worker does beside its clients' calls.
+//! Background tasks: what a worker runs beside client calls.
 
 use std::rc::Rc;
 
 use crate::driver::etcd::{leader_lookup, member_sync};
-use crate::driver::state::messages::{Report, WorkerMessage};
+use crate::driver::state::messages::{WorkerMessage, WorkerReport};
 use crate::driver::{WorkerContext, fleet, lease, watch};
 use crate::limits;
 use crate::state_machine::picker::Policy;
 
-/// Begins all of it.
-pub fn begin(ctx: &Rc<WorkerContext>) {
-    tokio::task::spawn_local(take_mail(ctx.clone()));
+/// Starts all background tasks of a worker.
+pub fn start(ctx: &Rc<WorkerContext>) {
+    tokio::task::spawn_local(run_inbox(ctx.clone()));
     watch::tasks::begin(ctx);
     lease::tasks::begin(ctx);
     fleet::tasks::begin(ctx);
-    // One worker does what the process does once.
+    // Worker 0 runs the tasks of which the process needs one.
     if ctx.worker == 0 {
         let options = ctx.pool.endpoints().options();
         if !options.sync.is_zero() {
@@ -24,60 +24,60 @@ pub fn begin(ctx: &Rc<WorkerContext>) {
             tokio::task::spawn_local(leader_lookup::run(ctx.clone()));
         }
         if options.policy.spreads() {
-            tokio::task::spawn_local(compare(ctx.clone()));
+            tokio::task::spawn_local(run_outlier_detection(ctx.clone()));
         }
     }
 }
 
-/// Returns when what must be done before the end of the process is done (S2).
-pub async fn end(ctx: &Rc<WorkerContext>) {
-    ctx.fleet.ended().await;
+/// Waits until the worker may end: this proxy must be deregistered first (S2).
+pub async fn wait_for_end(ctx: &Rc<WorkerContext>) {
+    ctx.fleet.registration_ended().await;
 }
 
-/// Endpoints that share calls are held against each other.
-async fn compare(ctx: Rc<WorkerContext>) {
+/// Ejects the outliers among balanced endpoints, once per [`limits::OUTLIER_TICK`].
+async fn run_outlier_detection(ctx: Rc<WorkerContext>) {
     loop {
         tokio::time::sleep(limits::OUTLIER_TICK).await;
         ctx.pool.endpoints().look();
     }
 }
 
-/// Mail from other workers.
-async fn take_mail(ctx: Rc<WorkerContext>) {
-    let worker = ctx.number();
-    let Some(mut receiver) = ctx.shared.receiver(worker) else {
+/// Handles messages from other workers.
+async fn run_inbox(ctx: Rc<WorkerContext>) {
+    let worker = ctx.worker_number();
+    let Some(mut receiver) = ctx.process.take_inbox(worker) else {
         return;
     };
     while let Some(first) = receiver.recv().await {
         let mut next = Some(first);
-        while let Some(mail) = next {
-            ctx.shared.received(worker, &mail);
-            deliver(&ctx, mail);
+        while let Some(message) = next {
+            ctx.process.message_taken(worker, &message);
+            deliver(&ctx, message);
             next = receiver.try_recv().ok();
         }
-        watch::hub_driver::run(&ctx);
+        watch::hub_driver::drive_hub(&ctx);
     }
 }
 
-/// Does what a worker asks of this one.
-fn deliver(ctx: &Rc<WorkerContext>, mail: WorkerMessage) {
-    match mail {
-        WorkerMessage::Watch(mail) => watch::hub_driver::deliver(ctx, mail),
-        WorkerMessage::Lease(mail) => lease::inbox::deliver(ctx, mail),
+/// Handles one message from another worker.
+fn deliver(ctx: &Rc<WorkerContext>, message: WorkerMessage) {
+    match message {
+        WorkerMessage::Watch(message) => watch::hub_driver::deliver(ctx, message),
+        WorkerMessage::Lease(message) => lease::inbox::deliver(ctx, message),
         WorkerMessage::NoLeader(identity) => {
             watch::hub_driver::no_leader(ctx, identity);
             lease::inbox::no_leader(ctx, identity);
         }
         WorkerMessage::Report(to) => {
-            // Who asked may have gone.
+            // The receiver may have given up.
             let _ = to.send(report(ctx));
         }
     }
 }
 
-fn report(ctx: &WorkerContext) -> Report {
-    Report {
-        worker: ctx.number(),
+fn report(ctx: &WorkerContext) -> WorkerReport {
+    WorkerReport {
+        worker: ctx.worker_number(),
         watches: watch::hub_driver::report(ctx),
         leases: lease::inbox::report(ctx),
     }

@@ -1,7 +1,8 @@
-//! Calls that a namespace refuses, and calls that it admits only after inspection of the request (N1).
+//! Calls that a namespace refuses, and calls that it admits only after inspection of the request
+//! (N1).
 //!
 //! Two methods need inspection. `Alarm` may only read alarms. `LeaseRevoke` may only revoke a lease
-//! without keys outside the namespace. Admitted calls go on to the [`relay`], which translates keys.
+//! without keys outside the namespace. Admitted calls go on to the `relay`, which translates keys.
 
 use std::future::Future;
 use std::pin::pin;
@@ -25,13 +26,13 @@ use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveRespo
 use crate::wire::proto;
 use crate::wire::status::{Code, Status};
 
-/// Method whose request either reads alarms or changes them.
+/// Method that either reads alarms or changes them, as its request demands.
 const ALARM: &str = "Alarm";
 
 const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
-/// Returns the status of a call whose method the namespace refuses. Returns `None` if the call may
-/// be served, possibly after inspection by [`serve`].
+/// Returns the refusal of a call if the namespace refuses its method. Returns `None` if the call
+/// may be served, possibly after inspection by [`serve`].
 pub(super) fn refusal(call: &Call) -> Option<Status> {
     let policy = call.ctx.process.namespace_policy()?;
     let closed = policy.access(call.method) == NamespaceAccess::Closed;
@@ -99,7 +100,10 @@ async fn lease_is_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> 
         return Ok(false);
     };
     let ctx = call.ctx.clone();
-    let head = etcd_client::request_head(TIME_TO_LIVE, Credential::of(&call.head.headers).as_ref());
+    let head = etcd_client::request_head(
+        TIME_TO_LIVE,
+        Credential::from_headers(&call.head.headers).as_ref(),
+    );
     let request = [frame::encode_message(&lease_query)];
     let etcd_call = HedgedRead {
         ctx: &ctx,
@@ -117,7 +121,10 @@ async fn lease_is_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> 
     if let Some(status) = answer.status().filter(|status| status.code != Code::Ok) {
         return Err(reply::trailers_only(&mut call.respond, &status));
     }
-    let prefix = ctx.process.namespace_policy().map(|policy| policy.namespace());
+    let prefix = ctx
+        .process
+        .namespace_policy()
+        .map(|policy| policy.namespace());
     Ok(keys(answer).is_some_and(|keys| {
         let mut keys = keys.iter();
         prefix.is_some_and(|prefix| keys.all(|key| prefix.strip(key).is_some()))
@@ -159,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_is_asked_for_as_it_was_named() {
+    fn a_revoke_request_becomes_a_query_for_its_lease() {
         let query = |id| Some(LeaseTimeToLiveRequest { id, keys: true });
         assert_eq!(lease_query(b"\x08\x07"), query(7));
         assert_eq!(lease_query(b""), query(0));

@@ -1,8 +1,8 @@
-//! A read that nobody shares: asked of the serving endpoint, and where that is not enough, with all the
-//! second chances it has.
+//! One attempt of an unshared read on the selected endpoint, and the full set of retries if it
+//! fails.
 //!
-//! The plain path keeps little and waits on one timer. All that is rare is boxed: every read's future
-//! would carry it.
+//! The attempt uses little memory and one timer. The caller allocates the retries on the heap, because
+//! otherwise the future of every read would contain them.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::driver::call::Call;
-use crate::driver::etcd::hedged_read::{Begun, Read};
-use crate::driver::state::interrupt::{Interrupted, bounded};
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::error::Failure;
 use crate::limits;
@@ -21,9 +21,9 @@ use crate::state_machine::picker::EndpointId;
 use crate::upstream::attempt::{Answer, Attempt};
 use crate::wire::status::{Code, Status};
 
-/// Ends a call that was cut short.
-pub(in crate::driver) fn cut_short(call: &mut Call, cut: Interrupted) -> Code {
-    match cut {
+/// Ends a call that was interrupted. Returns its code.
+pub(in crate::driver) fn end_interrupted(call: &mut Call, interrupted: Interrupted) -> Code {
+    match interrupted {
         Interrupted::ClientGone | Interrupted::Drain => Code::Cancelled,
         Interrupted::Deadline => {
             reply::trailers_only(&mut call.respond, &reply::deadline_exceeded())
@@ -31,92 +31,102 @@ pub(in crate::driver) fn cut_short(call: &mut Call, cut: Interrupted) -> Code {
     }
 }
 
-/// What one attempt on the serving endpoint gave.
-pub(in crate::driver) enum Plain {
-    Answered(Answer),
-    Cut(Interrupted),
-    /// Not enough.
-    Begun(Begun),
+/// Result of one attempt on the selected endpoint.
+pub(in crate::driver) enum FirstAttempt {
+    Done(Answer),
+    Interrupted(Interrupted),
+    /// The read needs [`fetch_with_retries`].
+    Incomplete(PriorAttempt),
 }
 
-/// Asks the serving endpoint, if it is there.
-pub(in crate::driver) async fn plain(call: &mut Call, request: &[Bytes]) -> Plain {
+/// Sends the read to the selected endpoint if its connection is ready.
+pub(in crate::driver) async fn first_attempt(call: &mut Call, request: &[Bytes]) -> FirstAttempt {
     let Some(conn) = call.ctx.pool.ready() else {
-        return Plain::Begun(Begun::Nothing);
+        return FirstAttempt::Incomplete(PriorAttempt::NotSent);
     };
     let sent = read(call, request).send(&conn);
     let mut attempt = match sent {
         Ok(attempt) => attempt,
         Err(failure) => return failed(conn.endpoint(), Err(failure)),
     };
-    match wait(call, &mut attempt).await {
-        Ok(Ok(answer)) if !answer.is_unavailable() => Plain::Answered(answer),
+    match wait_for_response(call, &mut attempt).await {
+        Ok(Ok(response)) if !response.is_unavailable() => FirstAttempt::Done(response),
         Ok(result) => failed(attempt.endpoint(), result),
-        Err(NoAnswer::Silent) => Plain::Begun(Begun::Silent(attempt)),
-        Err(NoAnswer::Cut(cut)) => Plain::Cut(cut),
+        Err(NoResponse::Silent) => FirstAttempt::Incomplete(PriorAttempt::Silent(attempt)),
+        Err(NoResponse::Interrupted(reason)) => FirstAttempt::Interrupted(reason),
     }
 }
 
-fn failed(endpoint: EndpointId, result: Result<Answer, Failure>) -> Plain {
-    Plain::Begun(Begun::Failed(endpoint, result))
+fn failed(endpoint: EndpointId, result: Result<Answer, Failure>) -> FirstAttempt {
+    FirstAttempt::Incomplete(PriorAttempt::Failed(endpoint, result))
 }
 
-fn read<'a>(call: &'a Call, request: &'a [Bytes]) -> Read<'a> {
-    Read {
+fn read<'a>(call: &'a Call, request: &'a [Bytes]) -> HedgedRead<'a> {
+    HedgedRead {
         ctx: &call.ctx,
         head: &call.head,
         deadline: call.deadline,
         request,
-        untranslated: false,
+        raw_keys: false,
     }
 }
 
 #[derive(Clone, Copy)]
-enum NoAnswer {
+enum NoResponse {
     Silent,
-    Cut(Interrupted),
+    Interrupted(Interrupted),
 }
 
-/// Waits for the answer until it counts as silent, or the deadline is over, or the client leaves.
-async fn wait(call: &mut Call, attempt: &mut Attempt) -> Result<Result<Answer, Failure>, NoAnswer> {
-    let silent = Instant::now() + limits::SILENT_READ;
-    let (until, over) = match call.deadline {
-        Some(deadline) if deadline <= silent => (deadline, NoAnswer::Cut(Interrupted::Deadline)),
-        _ => (silent, NoAnswer::Silent),
+/// Waits for the response until the attempt counts as silent, the deadline expires or the client
+/// leaves.
+async fn wait_for_response(
+    call: &mut Call,
+    attempt: &mut Attempt,
+) -> Result<Result<Answer, Failure>, NoResponse> {
+    let silent_at = Instant::now() + limits::SILENT_READ;
+    let (until, timed_out) = match call.deadline {
+        Some(deadline) if deadline <= silent_at => {
+            (deadline, NoResponse::Interrupted(Interrupted::Deadline))
+        }
+        _ => (silent_at, NoResponse::Silent),
     };
     let mut timer = call.ctx.timers.at(Some(until));
     poll_fn(|cx| {
-        if let Poll::Ready(answered) = attempt.poll(cx) {
-            return Poll::Ready(Ok(answered));
+        if let Poll::Ready(result) = attempt.poll(cx) {
+            return Poll::Ready(Ok(result));
         }
         if call.respond.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(NoAnswer::Cut(Interrupted::ClientGone)));
+            return Poll::Ready(Err(NoResponse::Interrupted(Interrupted::ClientGone)));
         }
         ready!(timer.poll(cx));
-        Poll::Ready(Err(over))
+        Poll::Ready(Err(timed_out))
     })
     .await
 }
 
-/// Goes on where one attempt was not enough.
-pub(in crate::driver) async fn second_chances(
+/// Continues a read after its first attempt.
+///
+/// # Errors
+///
+/// The call was interrupted.
+pub(in crate::driver) async fn fetch_with_retries(
     call: &mut Call,
     request: &[Bytes],
-    begun: Begun,
+    prior: PriorAttempt,
 ) -> Result<Result<Answer, Status>, Interrupted> {
-    let read = Read {
+    let read = HedgedRead {
         ctx: &call.ctx,
         head: &call.head,
         deadline: call.deadline,
         request,
-        untranslated: false,
+        raw_keys: false,
     };
     let timer = call.ctx.timers.at(call.deadline);
     let respond = &mut call.respond;
-    let mut fetch = pin!(read.fetch(begun));
-    bounded(timer, None, |cx| {
-        if let Poll::Ready(answered) = fetch.as_mut().poll(cx) {
-            return Poll::Ready(Ok(answered));
+    let mut fetch = pin!(read.fetch(prior));
+    until_interrupted(timer, None, |cx| {
+        if let Poll::Ready(result) = fetch.as_mut().poll(cx) {
+            return Poll::Ready(Ok(result));
         }
         respond.poll_reset(cx).map(|_| Err(Interrupted::ClientGone))
     })

@@ -1,7 +1,7 @@
-//! One read with all the second chances it has: another endpoint when one fails, a second
-//! beside one that is silent, another round when none could answer (E1, E2, E5).
+//! One read with retries and hedging: another endpoint when one fails, a second attempt beside a
+//! silent one, another round when no endpoint responds (E1, E2, E5).
 //!
-//! Takes no notice of the client: whoever calls drops it when it is no longer wanted.
+//! The read does not watch its client: the caller drops it when the client leaves.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -29,118 +29,136 @@ use crate::wire::method;
 use crate::wire::namespace::Stream;
 use crate::wire::status::Status;
 
-/// A read: what is asked, and until when.
-pub(in crate::driver) struct Read<'a> {
+/// A unary read and its deadline.
+pub(in crate::driver) struct HedgedRead<'a> {
     pub(in crate::driver) ctx: &'a Rc<WorkerContext>,
     pub(in crate::driver) head: &'a request::Parts,
     pub(in crate::driver) deadline: Option<Instant>,
-    /// The whole request, framed.
+    /// The complete request, framed.
     pub(in crate::driver) request: &'a [Bytes],
-    /// Keys are etcd's own on both sides; else they are as clients have them.
-    pub(in crate::driver) untranslated: bool,
+    /// Whether keys have the namespace prefix in request and response; else the read translates
+    /// them.
+    pub(in crate::driver) raw_keys: bool,
 }
 
-/// How far a read has come without a second chance.
-pub(in crate::driver) enum Begun {
-    /// Nothing was sent.
-    Nothing,
-    /// It was sent and is silent.
+/// State of a read before its first retry.
+pub(in crate::driver) enum PriorAttempt {
+    /// No attempt was sent.
+    NotSent,
+    /// One attempt was sent and is silent.
     Silent(Attempt),
-    /// This endpoint failed it, or answered UNAVAILABLE.
+    /// The attempt on this endpoint failed, or etcd responded UNAVAILABLE.
     Failed(EndpointId, Result<Answer, Failure>),
 }
 
-fn translated(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+fn translate(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
     let messages = stream.messages();
     stream
         .whole(request)
         .map_err(|error| failure::kept(error.status(messages)))
 }
 
-/// A failure, and etcd's own answer if it was one.
-type Failed = (Failure, Option<Answer>);
+/// A failure, and etcd's own response if that is the failure.
+type FailedAttempt = (Failure, Option<Answer>);
 
-impl Read<'_> {
-    /// Sends it over a connection.
+impl HedgedRead<'_> {
+    /// Sends one attempt over a connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection accepts no call, or the request cannot be translated.
     pub(in crate::driver) fn send(&self, conn: &Rc<Conn>) -> Result<Attempt, Failure> {
-        let left = self
+        let time_left = self
             .deadline
             .map(|d| d.saturating_duration_since(Instant::now()));
-        let head = attempt::head(conn.target(), self.head, left);
-        let Some(gate) = self.ctx.shared.gate().filter(|_| !self.untranslated) else {
+        let head = attempt::head(conn.target(), self.head, time_left);
+        let Some(namespace) = self
+            .ctx
+            .process
+            .namespace_policy()
+            .filter(|_| !self.raw_keys)
+        else {
             return Ok(Attempt::send(conn.open(head, false)?, self.request, None));
         };
         let (method, max) = (method::lookup(self.head.uri.path()), self.ctx.max);
-        let request = match gate.requests(method, max.send) {
-            Some(stream) => translated(stream, self.request)?.into(),
+        let request = match namespace.request_translation(method, max.send) {
+            Some(stream) => translate(stream, self.request)?.into(),
             None => Cow::Borrowed(self.request),
         };
-        let answers = gate.answers(method, max.recv);
-        Ok(Attempt::send(conn.open(head, false)?, &request, answers))
+        let responses = namespace.response_translation(method, max.recv);
+        Ok(Attempt::send(conn.open(head, false)?, &request, responses))
     }
 
-    /// Goes on to an answer, or to what the client is told instead.
-    pub(in crate::driver) async fn fetch(&self, begun: Begun) -> Result<Answer, Status> {
-        // The client's deadline is the caller's to watch: ending with it here would tell the client
-        // of a lost connection where its own time was over (E6).
-        let give_up = Instant::now() + limits::WAIT_FOR_ENDPOINT;
+    /// Runs the read to its end.
+    ///
+    /// # Errors
+    ///
+    /// The status for the client if no endpoint responded within [`limits::WAIT_FOR_ENDPOINT`].
+    pub(in crate::driver) async fn fetch(&self, prior: PriorAttempt) -> Result<Answer, Status> {
+        // The caller enforces the client's deadline. If the read ended with it, the client would
+        // get an error about a lost connection instead of DEADLINE_EXCEEDED (E6).
+        let give_up_at = Instant::now() + limits::WAIT_FOR_ENDPOINT;
         let endpoints = self.ctx.pool.endpoints();
-        // Tried in this round.
+        // Endpoints tried in this round.
         let mut tried = Tried::default();
-        let mut attempted = match begun {
-            Begun::Nothing => None,
-            Begun::Silent(attempt) => {
+        let mut attempted = match prior {
+            PriorAttempt::NotSent => None,
+            PriorAttempt::Silent(attempt) => {
                 let endpoint = attempt.endpoint();
                 tried.add(endpoint);
-                Some((endpoint, self.join_second(attempt, tried, give_up).await))
+                Some((endpoint, self.hedge(attempt, tried, give_up_at).await))
             }
-            Begun::Failed(endpoint, result) => {
+            PriorAttempt::Failed(endpoint, result) => {
                 tried.add(endpoint);
                 Some((endpoint, result))
             }
         };
-        let mut last: Option<Failed> = None;
+        let mut last: Option<FailedAttempt> = None;
         loop {
             if let Some((endpoint, result)) = attempted {
                 let failed = match result {
-                    Ok(answer) if !answer.is_unavailable() => {
+                    Ok(response) if !response.is_unavailable() => {
                         if let Some((_, Some(_))) = last {
-                            self.blame(tried, endpoint);
+                            self.report_failures(tried, endpoint);
                         }
-                        return Ok(answer);
+                        return Ok(response);
                     }
-                    Ok(answer) => (failure::unavailable(), Some(answer)),
+                    Ok(response) => (failure::unavailable(), Some(response)),
                     Err(failure) => (failure, None),
                 };
                 let untried_endpoint = endpoints.other(tried).is_some();
-                let situation = self.situation(untried_endpoint, give_up);
-                match self.ctx.judged(verdict(&failed.0, situation)) {
-                    RetryVerdict::Give => return self.give(failed),
+                let situation = self.situation(untried_endpoint, give_up_at);
+                match self.ctx.count_verdict(verdict(&failed.0, situation)) {
+                    RetryVerdict::Give => return self.final_result(failed),
                     RetryVerdict::Again => {}
                     RetryVerdict::AfterPause => {
                         tried = Tried::default();
                         sleep(limits::READ_ROUND_PAUSE).await;
                     }
                 }
-                self.ctx.count().retries.inc();
+                self.ctx.counters().retries.inc();
                 last = Some(failed);
             }
             let conn = if tried.is_empty() {
-                match self.ctx.pool.connection(give_up).await {
+                match self.ctx.pool.connection(give_up_at).await {
                     Ok(conn) => Some(conn),
-                    // The bounded wait is over: etcd's own word from before counts more.
-                    Err(none) => return self.give(last.unwrap_or((none, None))),
+                    // The time is over: an earlier response of etcd is more useful than this
+                    // failure.
+                    Err(failure) => return self.final_result(last.unwrap_or((failure, None))),
                 }
             } else {
-                self.ctx.pool.other(tried, give_up).await
+                self.ctx.pool.other(tried, give_up_at).await
             };
             attempted = match conn {
                 Some(conn) => {
                     tried.add(conn.endpoint());
-                    Some((conn.endpoint(), self.attempt(&conn, tried, give_up).await))
+                    Some((
+                        conn.endpoint(),
+                        self.attempt(&conn, tried, give_up_at).await,
+                    ))
                 }
                 None => {
-                    // The other one cannot be reached and rests now: a new round.
+                    // The other endpoint is unreachable and now in backoff: start a new round.
                     tried = Tried::default();
                     None
                 }
@@ -148,69 +166,70 @@ impl Read<'_> {
         }
     }
 
-    /// etcd's own answer if there is one, even if it is an error; else ours.
-    fn give(&self, (failure, answer): Failed) -> Result<Answer, Status> {
-        answer.ok_or_else(|| reply::lost(&failure, self.deadline))
+    /// Returns etcd's own response if there is one, even an error, or else the status of the
+    /// failure.
+    fn final_result(&self, (failure, response): FailedAttempt) -> Result<Answer, Status> {
+        response.ok_or_else(|| reply::failure_status(&failure, self.deadline))
     }
 
-    fn situation(&self, untried_endpoint: bool, give_up: Instant) -> Situation {
+    fn situation(&self, untried_endpoint: bool, give_up_at: Instant) -> Situation {
         Situation {
             read: true,
             replayable: true,
             answered: false,
             untried_endpoint,
             wants_leader: attempt::wants_leader(&self.head.headers),
-            time_left: Instant::now() < give_up,
+            time_left: Instant::now() < give_up_at,
         }
     }
 
-    /// One attempt, joined by a second on another endpoint when it stays silent (E5).
+    /// Runs one attempt, with a second on another endpoint if the first stays silent (E5).
     async fn attempt(
         &self,
         conn: &Rc<Conn>,
         tried: Tried,
-        give_up: Instant,
+        give_up_at: Instant,
     ) -> Result<Answer, Failure> {
         let mut first = self.send(conn)?;
         match timeout(limits::SILENT_READ, poll_fn(|cx| first.poll(cx))).await {
-            Ok(answered) => answered,
-            Err(_) => self.join_second(first, tried, give_up).await,
+            Ok(result) => result,
+            Err(_) => self.hedge(first, tried, give_up_at).await,
         }
     }
 
-    /// Goes on with a silent attempt beside a second one; the first answer counts.
-    async fn join_second(
+    /// Runs a silent attempt and a second one concurrently. The first response wins.
+    async fn hedge(
         &self,
         mut first: Attempt,
         tried: Tried,
-        give_up: Instant,
+        give_up_at: Instant,
     ) -> Result<Answer, Failure> {
-        let under_way = Cell::new(false);
-        let mut second = pin!(self.second(tried, give_up, &under_way));
-        let mut second_over = false;
+        let in_flight = Cell::new(false);
+        let mut second = pin!(self.second_attempt(tried, give_up_at, &in_flight));
+        let mut second_finished = false;
         let mut first_failed = None;
         poll_fn(|cx| {
             if first_failed.is_none()
-                && let Poll::Ready(answered) = first.poll(cx)
+                && let Poll::Ready(result) = first.poll(cx)
             {
-                match answered {
-                    Ok(answer) => return Poll::Ready(Ok(answer)),
+                match result {
+                    Ok(response) => return Poll::Ready(Ok(response)),
                     Err(failure) => first_failed = Some(failure),
                 }
             }
-            if !second_over && let Poll::Ready(answered) = second.as_mut().poll(cx) {
-                second_over = true;
-                if let Some(answer) = answered {
+            if !second_finished && let Poll::Ready(result) = second.as_mut().poll(cx) {
+                second_finished = true;
+                if let Some(response) = result {
                     if first_failed.is_none() {
                         first.outrun();
-                        self.stalled(&first);
+                        self.retire_if_silent(&first);
                     }
-                    return Poll::Ready(Ok(answer));
+                    return Poll::Ready(Ok(response));
                 }
             }
-            // A second that only waits for its endpoint to be there is no reason to leave the first
-            // one unasked, which may be the first to come back.
-            match first_failed.take_if(|_| second_over || !under_way.get()) {
+            // If the second attempt only waits for a connection, return the failure of the first,
+            // so that its endpoint can be tried again: it may be the first to recover.
+            match first_failed.take_if(|_| second_finished || !in_flight.get()) {
                 Some(failure) => Poll::Ready(Err(failure)),
                 None => Poll::Pending,
             }
@@ -218,39 +237,41 @@ impl Read<'_> {
         .await
     }
 
-    /// The same read elsewhere; `None` if no endpoint is left that could have a good answer. One
-    /// that cannot be reached is no reason to leave the others unasked. `under_way` tells whether
-    /// one has been asked and has not answered.
-    async fn second(
+    /// Sends the same read to other endpoints, one after the other. An unreachable endpoint does
+    /// not stop the search. `in_flight` shows whether an attempt has been sent and has no result.
+    ///
+    /// Returns `None` if no endpoint is left that could respond.
+    async fn second_attempt(
         &self,
         mut tried: Tried,
-        give_up: Instant,
-        under_way: &Cell<bool>,
+        give_up_at: Instant,
+        in_flight: &Cell<bool>,
     ) -> Option<Answer> {
         let endpoints = self.ctx.pool.endpoints();
-        while endpoints.is_any_untried(tried) && Instant::now() < give_up {
-            let Some(conn) = self.ctx.pool.other(tried, give_up).await else {
-                // All that are left rest from a failed dial, which may end.
+        while endpoints.is_any_untried(tried) && Instant::now() < give_up_at {
+            let Some(conn) = self.ctx.pool.other(tried, give_up_at).await else {
+                // All other endpoints are in backoff after a failed dial, which may end.
                 sleep(limits::READ_ROUND_PAUSE).await;
                 continue;
             };
             tried.add(conn.endpoint());
-            self.ctx.count().hedged_reads.inc();
-            under_way.set(true);
+            self.ctx.counters().hedged_reads.inc();
+            in_flight.set(true);
             if let Ok(mut attempt) = self.send(&conn)
-                && let Ok(answer) = poll_fn(|cx| attempt.poll(cx)).await
-                && !answer.is_unavailable()
+                && let Ok(response) = poll_fn(|cx| attempt.poll(cx)).await
+                && !response.is_unavailable()
             {
-                return Some(answer);
+                return Some(response);
             }
-            under_way.set(false);
+            in_flight.set(false);
         }
         None
     }
 
-    /// Another endpoint answered first. If this one's connection was silent all the time, the
-    /// endpoint is stalled (E5): it serves no more, and its connection takes no more calls.
-    fn stalled(&self, attempt: &Attempt) {
+    /// Handles an attempt that another endpoint has outrun. If its connection was silent all the
+    /// time, the endpoint is stalled (E5): it is deselected, and its connection accepts no more
+    /// calls.
+    fn retire_if_silent(&self, attempt: &Attempt) {
         if attempt.connection_is_silent() {
             let conn = attempt.conn();
             conn.retire();
@@ -261,13 +282,14 @@ impl Read<'_> {
         }
     }
 
-    /// An endpoint said UNAVAILABLE where another could answer: the others serve from now on.
-    fn blame(&self, tried: Tried, answered: EndpointId) {
+    /// Reports endpoints that responded UNAVAILABLE where another could respond: they are
+    /// deselected.
+    fn report_failures(&self, tried: Tried, responded: EndpointId) {
         let endpoints = self.ctx.pool.endpoints();
         let all = endpoints.all();
         let failed = all.iter().map(|target| target.id);
         failed
-            .filter(|e| tried.contains(*e) && *e != answered)
+            .filter(|e| tried.contains(*e) && *e != responded)
             .for_each(|e| endpoints.failed(e, Duration::ZERO, SelectionReason::Unavailable));
     }
 }

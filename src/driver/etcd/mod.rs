@@ -1,4 +1,5 @@
-//! The proxy's own calls to etcd: which endpoint a call or stream uses, hedged reads, and liveness of streams.
+//! The proxy's own calls to etcd: hedged reads, the endpoint of a call or stream, and stream
+//! liveness.
 
 pub(super) mod client;
 pub(super) mod first_attempt;

@@ -1,7 +1,8 @@
-//! Whether the endpoint under a shared stream still lives (E5). A stream of events may be quiet for good
-//! reasons; when something is known that it should have told of, and nothing at all comes over its
-//! connection, the endpoint is asked a question that any answers. Calls need not go there any more, so that
-//! nobody else would find out but the pings, which are seldom.
+//! Liveness check of the endpoint of a shared stream (E5).
+//!
+//! A watch stream may be silent for good reasons. If it should have sent something and its whole
+//! connection is silent, the check sends a status call, which any endpoint answers. Other calls may
+//! use other endpoints, so otherwise only the rare keepalive pings would notice a stalled endpoint.
 
 use std::rc::Rc;
 
@@ -15,37 +16,43 @@ use crate::state_machine::keepalive::{KeepaliveAction, KeepaliveOptions, Keepali
 use crate::upstream::conn::Conn;
 use crate::upstream::selection_history::SelectionReason;
 
-/// Of one stream's connection.
+/// The liveness check of one stream's connection.
 pub(in crate::driver) struct StreamLiveness {
     conn: Rc<Conn>,
-    silence: KeepaliveState,
+    keepalive: KeepaliveState,
 }
 
 impl StreamLiveness {
-    /// Of a connection that a stream was opened on now.
+    /// A check of a connection on which a stream has just been opened.
     pub(in crate::driver) fn new(conn: Rc<Conn>) -> StreamLiveness {
-        let keepalive = KeepaliveOptions {
+        let options = KeepaliveOptions {
             time: limits::SILENT_STREAM,
             timeout: limits::SILENT_STREAM,
             without_calls: false,
         };
-        let silence = KeepaliveState::new(keepalive, conn.reads(), Instant::now().into_std());
-        StreamLiveness { conn, silence }
+        let keepalive = KeepaliveState::new(options, conn.reads(), Instant::now().into_std());
+        StreamLiveness { conn, keepalive }
     }
 
-    /// Looks, every second or so; `owes` while there is something that the stream has not told. True when
-    /// the endpoint is found to be stalled: it serves no more, and its connection takes no more calls.
+    /// Checks the connection; called about every second. `expects_data` is true while the stream
+    /// owes data, `credential` is for the status call.
+    ///
+    /// Returns true if the endpoint is stalled. Then it is deselected, and its connection accepts
+    /// no more calls.
     pub(in crate::driver) fn is_stalled(
         &mut self,
         ctx: &WorkerContext,
-        owes: bool,
+        expects_data: bool,
         credential: impl FnOnce() -> Option<Credential>,
     ) -> bool {
         let now = Instant::now().into_std();
-        match self.silence.look(self.conn.reads(), owes.into(), now) {
+        match self
+            .keepalive
+            .look(self.conn.reads(), expects_data.into(), now)
+        {
             KeepaliveAction::Fine => false,
             KeepaliveAction::Ping => {
-                tokio::task::spawn_local(question(self.conn.clone(), credential()));
+                tokio::task::spawn_local(probe(self.conn.clone(), credential()));
                 false
             }
             KeepaliveAction::Dead => {
@@ -63,9 +70,10 @@ impl StreamLiveness {
     }
 }
 
-/// What it answers, or that it refuses to, is all the same: the bytes count.
-async fn question(conn: Rc<Conn>, credential: Option<Credential>) {
-    // For longer than it is waited for, so that a late answer is no reset stream.
+/// Sends a status call. Any response proves liveness, even a refusal, since only received bytes
+/// count.
+async fn probe(conn: Rc<Conn>, credential: Option<Credential>) {
+    // Twice the time of the check, so that a late response does not meet a reset stream.
     let time = 2 * limits::SILENT_STREAM;
-    let _ = timeout(time, etcd_client::status(&conn, credential.as_ref())).await;
+    let _ = timeout(time, etcd_client::member_status(&conn, credential.as_ref())).await;
 }

@@ -5,9 +5,9 @@ use std::pin::pin;
 
 use bytes::Bytes;
 
-use crate::driver::call::stream_requests::{Messages, malformed};
-use crate::driver::call::{Call, while_wanted};
-use crate::driver::etcd::first_attempt::cut_short;
+use crate::driver::call::stream_requests::{MessageReader, malformed};
+use crate::driver::call::{Call, while_call_open};
+use crate::driver::etcd::first_attempt::end_interrupted;
 use crate::driver::health::probes::read;
 use crate::driver::state::reply;
 use crate::limits;
@@ -36,10 +36,10 @@ pub(in crate::driver) async fn check(call: &mut Call, request: Vec<Bytes>) -> Co
         Asked::Calls | Asked::Unknown => {
             let ctx = call.ctx.clone();
             let mut read = pin!(read(&ctx));
-            match while_wanted(call, |cx| read.as_mut().poll(cx)).await {
+            match while_call_open(call, |cx| read.as_mut().poll(cx)).await {
                 Ok(Ok(())) => process,
                 Ok(Err(_)) => Serving::No,
-                Err(cut) => return cut_short(call, cut),
+                Err(cut) => return end_interrupted(call, cut),
             }
         }
         Asked::Process => process,
@@ -48,13 +48,13 @@ pub(in crate::driver) async fn check(call: &mut Call, request: Vec<Bytes>) -> Co
         true => health::list(calls, process),
         false => health::response(calls),
     };
-    call.answer(answer);
+    call.send_response(answer);
     Code::Ok
 }
 
 /// What a gathered request asks for. List asks for nothing, which is to ask for calls.
 pub(super) fn asked(call: &Call, request: Vec<Bytes>) -> Result<Asked, Status> {
-    let mut messages = Messages::new(limits::HEALTH_REQUEST_BYTES, WHAT);
+    let mut messages = MessageReader::new(limits::HEALTH_REQUEST_BYTES, WHAT);
     request.into_iter().for_each(|chunk| messages.push(chunk));
     let message = messages.next(&call.ctx)?;
     let message = message.ok_or_else(|| Status::new(Code::Internal, "unexpected EOF"))?;

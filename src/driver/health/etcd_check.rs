@@ -8,8 +8,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::driver::WorkerContext;
 use crate::driver::call::{RANGE, WATCH};
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{Begun, Read};
-use crate::driver::state::health::Outcome;
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::state::health::CheckOutcome;
 use crate::driver::state::reply;
 use crate::limits;
 use crate::upstream::attempt;
@@ -24,24 +24,24 @@ const WATCH_A: &[u8] = &[0x0a, 3, 0x0a, 1, b'a'];
 
 /// A linearizable read; on failure the reason. A refusal for lack of permission is an answer
 /// too: etcd is well.
-pub(super) async fn read(ctx: Rc<WorkerContext>) -> Outcome {
+pub(super) async fn read(ctx: Rc<WorkerContext>) -> CheckOutcome {
     let outcome = ask(&ctx).await;
-    ctx.shared.health.note(outcome.is_ok());
+    ctx.process.health.record_read(outcome.is_ok());
     outcome
 }
 
-async fn ask(ctx: &Rc<WorkerContext>) -> Outcome {
+async fn ask(ctx: &Rc<WorkerContext>) -> CheckOutcome {
     let until = Instant::now() + limits::HEALTH_TIME;
-    let head = etcd_client::head(RANGE, None);
+    let head = etcd_client::request_head(RANGE, None);
     let request = [frame::encode(RANGE_A)];
-    let read = Read {
+    let read = HedgedRead {
         ctx,
         head: &head,
         deadline: Some(until),
         request: &request,
-        untranslated: false,
+        raw_keys: false,
     };
-    let answered = timeout_at(until, read.fetch(Begun::Nothing)).await;
+    let answered = timeout_at(until, read.fetch(PriorAttempt::NotSent)).await;
     let status = match answered {
         Ok(Ok(answer)) => answer.status(),
         Ok(Err(status)) => Some(status),
@@ -55,7 +55,7 @@ async fn ask(ctx: &Rc<WorkerContext>) -> Outcome {
 }
 
 /// A watch whose creation is answered.
-pub(super) async fn watch(ctx: Rc<WorkerContext>) -> Outcome {
+pub(super) async fn watch(ctx: Rc<WorkerContext>) -> CheckOutcome {
     let until = Instant::now() + limits::HEALTH_TIME;
     match timeout_at(until, created(&ctx, until)).await {
         Ok(Some(())) => Ok(()),
@@ -65,7 +65,7 @@ pub(super) async fn watch(ctx: Rc<WorkerContext>) -> Outcome {
 
 async fn created(ctx: &Rc<WorkerContext>, until: Instant) -> Option<()> {
     let conn = ctx.pool.connection(until).await.ok()?;
-    let head = attempt::head(conn.target(), &etcd_client::head(WATCH, None), None);
+    let head = attempt::head(conn.target(), &etcd_client::request_head(WATCH, None), None);
     let mut taken = conn.open(head, false).ok()?;
     taken.body.send_data(frame::encode(WATCH_A), false).ok()?;
     let mut body = taken.response.await.ok()?.into_body();

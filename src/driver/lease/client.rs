@@ -1,5 +1,7 @@
-//! A client's stream of heartbeats: read, and handed on. Its answers come from elsewhere (see
-//! [`work`](super::work)); here only its end is noticed.
+//! One client heartbeat stream: reads its requests and passes them to the hub of its identity.
+//!
+//! [`hub_driver`](super::hub_driver) sends the responses. The task here only notices that the
+//! client stream has ended.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -8,14 +10,16 @@ use std::task::{Context, Poll, ready};
 
 use crate::call_log::finished_call::Source;
 use crate::driver::WorkerContext;
-use crate::driver::call::stream_requests::{Messages, Next, Over, Requests, malformed};
-use crate::driver::call::{Call, while_wanted};
-use crate::driver::lease::state::{Client, most_pending};
-use crate::driver::lease::token_check::judge;
-use crate::driver::state::client_stream::{ClientStream, room};
+use crate::driver::call::stream_requests::{
+    MessageReader, RequestReader, StreamEnd, StreamInput, malformed,
+};
+use crate::driver::call::{Call, while_call_open};
+use crate::driver::lease::state::{Client, max_pending_heartbeats};
+use crate::driver::lease::token_check::check_token;
+use crate::driver::state::client_stream::{ClientStream, send_capacity};
 use crate::driver::state::identity::Session;
 use crate::driver::state::interrupt::Interrupted;
-use crate::driver::state::messages::Word;
+use crate::driver::state::messages::LeaseInputKind;
 use crate::driver::state::reply;
 use crate::limits;
 use crate::net::payload::StreamQueue;
@@ -23,19 +27,19 @@ use crate::upstream::attempt;
 use crate::wire::lease;
 use crate::wire::status::Code;
 
-/// What its requests are called in errors.
-const WHAT: &str = "keep-alive request";
+/// Name of the request message in error texts.
+const MESSAGE_NAME: &str = "keep-alive request";
 
-/// Serves a client's stream of heartbeats to its end.
+/// Serves a client heartbeat stream until it ends. Returns the code that the call ended with.
 pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
-    if attempt::wants_leader(&call.head.headers) && call.ctx.shared.is_leaderless() {
+    if attempt::wants_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
         return reply::trailers_only(&mut call.respond, &reply::no_leader());
     }
     let session = call.session();
     let ctx = call.ctx.clone();
-    let session = match ctx.leases.tokens.know(&session) {
+    let session = match ctx.leases.tokens.accepts(&session) {
         true => session,
-        false => match judged(&mut call, &ctx, session).await {
+        false => match checked_session(&mut call, &ctx, session).await {
             Ok(session) => session,
             Err(code) => return code,
         },
@@ -44,14 +48,18 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
     std::future::poll_fn(|cx| stream.poll(cx)).await
 }
 
-/// The session once etcd was asked about its token; or the code that the call has ended with.
-async fn judged(
+/// Checks the token of the session with etcd and returns the session to use.
+///
+/// # Errors
+///
+/// The call has ended with the returned code.
+async fn checked_session(
     call: &mut Call,
     ctx: &Rc<WorkerContext>,
     session: Session,
 ) -> Result<Session, Code> {
-    let mut judge = Box::pin(judge(ctx, session));
-    let status = match while_wanted(call, |cx| judge.as_mut().poll(cx)).await {
+    let mut check = Box::pin(check_token(ctx, session));
+    let status = match while_call_open(call, |cx| check.as_mut().poll(cx)).await {
         Ok(Ok(session)) => return Ok(session),
         Ok(Err(status)) => status,
         Err(Interrupted::ClientGone) => return Err(Code::Cancelled),
@@ -61,58 +69,59 @@ async fn judged(
     Err(reply::trailers_only(&mut call.respond, &status))
 }
 
-/// One client's stream as the task that reads it sees it.
-struct Beating {
+/// The task that reads one client stream.
+struct ClientStreamTask {
     ctx: Rc<WorkerContext>,
     client: Rc<Client>,
-    requests: Requests,
+    requests: RequestReader,
 }
 
-/// Lets go of what only the beginning of a call needs, and makes it known to the hub.
-fn open(call: Box<Call>, session: Session) -> Beating {
-    call.comes_from(Source::Shared);
-    let deadline = call.timer();
-    let method = call.streamed();
+/// Drops the parts of the call that only its start needs, and registers the stream with the hub.
+fn open(call: Box<Call>, session: Session) -> ClientStreamTask {
+    call.set_source(Source::Shared);
+    let deadline = call.deadline_timer();
+    let method = call.streaming_method();
     let Call {
         ctx,
-        peer,
+        connection: peer,
         head,
         body,
         respond,
-        record,
+        log: record,
         ..
     } = *call;
-    let total = peer.leased(&ctx.leases.board).clone();
-    let streams = Rc::strong_count(&total) - 1;
-    let number = ctx.leases.next_number();
-    let room = room(streams);
-    let account = StreamQueue::new(number, room / 2, total);
+    let connection_queue = peer.lease_queue(&ctx.leases.send_notifier).clone();
+    let streams = Rc::strong_count(&connection_queue) - 1;
+    let id = ctx.leases.next_id();
+    let send_capacity = send_capacity(streams);
+    let stream_queue = StreamQueue::new(id, send_capacity / 2, connection_queue);
     let wants_leader = attempt::wants_leader(&head.headers);
-    let number_of_peer = peer.number;
+    let connection_number = peer.number;
     let client = Rc::new(Client {
         stream: ClientStream::new(
             respond,
-            account,
+            stream_queue,
             session,
             peer,
             method,
             wants_leader,
             record,
         ),
-        number,
-        room,
-        most: most_pending(streams),
+        id,
+        send_capacity,
+        max_pending: max_pending_heartbeats(streams),
         pending: Cell::new(0),
-        beats: Cell::new(false),
+        active: Cell::new(false),
     });
     ctx.leases.insert(client.clone());
-    ctx.count().lease.streams.set(ctx.leases.streams());
-    ctx.leases.say(&client, Word::Opened(number_of_peer));
-    Beating {
-        requests: Requests::new(
+    ctx.counters().lease.streams.set(ctx.leases.streams());
+    ctx.leases
+        .push_input(&client, LeaseInputKind::Opened(connection_number));
+    ClientStreamTask {
+        requests: RequestReader::new(
             &ctx,
             body,
-            Messages::new(limits::KEEP_ALIVE_BYTES, WHAT),
+            MessageReader::new(limits::KEEP_ALIVE_BYTES, MESSAGE_NAME),
             deadline,
         ),
         client,
@@ -120,54 +129,61 @@ fn open(call: Box<Call>, session: Session) -> Beating {
     }
 }
 
-impl Beating {
+impl ClientStreamTask {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
         let polled = self.poll_requests(cx);
         if let Some(code) = self.client.stream.ended() {
             self.close();
             return Poll::Ready(code);
         }
-        let over = match polled {
-            Poll::Ready(over) => over,
-            Poll::Pending => ready!(self.requests.poll_over(cx, &self.ctx)),
+        let end = match polled {
+            Poll::Ready(end) => end,
+            Poll::Pending => ready!(self.requests.poll_end(cx, &self.ctx)),
         };
         self.close();
-        Poll::Ready(over.conclude(&self.client.stream))
+        Poll::Ready(end.finish(&self.client.stream))
     }
 
-    /// The hub forgets it.
+    /// Removes the stream from the worker and from its hub.
     fn close(&self) {
-        if self.ctx.leases.remove(self.client.number).is_some() {
-            self.ctx.leases.say(&self.client, Word::Closed);
+        if self.ctx.leases.remove(self.client.id).is_some() {
             self.ctx
-                .count()
+                .leases
+                .push_input(&self.client, LeaseInputKind::Closed);
+            self.ctx
+                .counters()
                 .lease
                 .streams
                 .set(self.ctx.leases.streams());
         }
     }
 
-    /// Hands on what has arrived; ready at the stream's end.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        let Beating {
+    /// Passes received requests to the hub. Ready when the stream ends.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        let ClientStreamTask {
             ctx,
             client,
             requests,
         } = self;
         loop {
-            let takes = client.takes_more();
-            match ready!(requests.poll_next(cx, ctx, &client.stream, takes)) {
-                Ok(Next::Message(message)) => match lease::lease(&message) {
+            let accepts_requests = client.accepts_requests();
+            match ready!(requests.poll_next(cx, ctx, &client.stream, accepts_requests)) {
+                Ok(StreamInput::Message(message)) => match lease::lease(&message) {
                     Ok(lease) => {
                         client.pending.set(client.pending.get() + 1);
-                        client.beats.set(true);
-                        ctx.count().lease.received.inc();
-                        ctx.leases.say(client, Word::Beat(lease));
+                        client.active.set(true);
+                        ctx.counters().lease.received.inc();
+                        ctx.leases
+                            .push_input(client, LeaseInputKind::Heartbeat(lease));
                     }
-                    Err(error) => return Poll::Ready(Over::Status(malformed(WHAT, &error))),
+                    Err(error) => {
+                        return Poll::Ready(StreamEnd::Status(malformed(MESSAGE_NAME, &error)));
+                    }
                 },
-                Ok(Next::HalfClosed) => ctx.leases.say(client, Word::HalfClosed),
-                Err(over) => return Poll::Ready(over),
+                Ok(StreamInput::HalfClosed) => {
+                    ctx.leases.push_input(client, LeaseInputKind::HalfClosed)
+                }
+                Err(end) => return Poll::Ready(end),
             }
         }
     }

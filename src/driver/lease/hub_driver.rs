@@ -1,62 +1,69 @@
-//! What a hub says is done: heartbeats are sent, answers delivered, streams ended.
+//! Drives the lease hub of an identity: sends heartbeats, delivers responses, ends streams.
 
 use std::time::Instant;
 
 use crate::driver::WorkerContext;
 use crate::driver::lease::state::Client;
 use crate::driver::lease::upstream_link::UpstreamLink;
-use crate::driver::state::messages::{Answer, LeaseMessage, Told, WorkerMessage};
+use crate::driver::state::messages::{LeaseMessage, LeaseOutput, LeaseOutputKind, WorkerMessage};
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::state_machine::lease::{Action, Counts, End, Hub, StreamId};
 use crate::wire::lease;
 use crate::wire::status::{Code, Status};
 
-/// Gives a hub an input, lets it decide, and does what it says.
-pub(super) fn turn(
+/// Passes an input to a hub and carries out its actions, until none is left.
+///
+/// Outputs for clients of other workers are sent as one message per worker.
+pub(super) fn drive_hub(
     ctx: &WorkerContext,
-    line: &UpstreamLink,
+    link: &UpstreamLink,
     input: impl FnOnce(&mut Hub, Instant),
 ) {
     let now = Instant::now();
-    let mut hub = line.hub.borrow_mut();
+    let mut hub = link.hub.borrow_mut();
     input(&mut hub, now);
     hub.settle(now);
-    let mut letters: Vec<Vec<Told>> = Vec::new();
+    let mut outboxes: Vec<Vec<LeaseOutput>> = Vec::new();
     while let Some(action) = hub.next_action() {
-        perform(ctx, line, action, &mut letters);
+        perform(ctx, link, action, &mut outboxes);
     }
-    count(ctx, line, &mut hub);
+    update_metrics(ctx, link, &mut hub);
     let wake = hub.wake_at(now);
     let over = hub.is_over();
     drop(hub);
-    for (worker, told) in letters.into_iter().enumerate() {
-        if !told.is_empty() {
-            // Bounded by MAX_WORKERS.
-            let mail = WorkerMessage::Lease(LeaseMessage::Told(told));
-            ctx.shared.post(worker as u32, mail);
+    for (worker, outputs) in outboxes.into_iter().enumerate() {
+        if !outputs.is_empty() {
+            // At most MAX_WORKERS.
+            let message = WorkerMessage::Lease(LeaseMessage::Outputs(outputs));
+            ctx.process.send(worker as u32, message);
         }
     }
-    let armed = line.wake_at.replace(wake);
+    let armed = link.wake_at.replace(wake);
     if over || wake.is_some_and(|wake| armed.is_none_or(|armed| wake < armed)) {
-        line.rearm.notify_one();
+        link.changed.notify_one();
     }
 }
 
-fn perform(ctx: &WorkerContext, line: &UpstreamLink, action: Action, letters: &mut Vec<Vec<Told>>) {
-    let mut told = |stream: StreamId, answer| {
-        let told = Told {
+fn perform(
+    ctx: &WorkerContext,
+    link: &UpstreamLink,
+    action: Action,
+    outboxes: &mut Vec<Vec<LeaseOutput>>,
+) {
+    let mut send_output = |stream: StreamId, kind| {
+        let output = LeaseOutput {
             stream: stream.stream,
-            answer,
+            kind,
         };
-        if stream.worker == ctx.number() {
-            return tell(ctx, told);
+        if stream.worker == ctx.worker_number() {
+            return deliver_output(ctx, output);
         }
         let worker = stream.worker as usize;
-        if letters.len() <= worker {
-            letters.resize_with(worker + 1, Vec::new);
+        if outboxes.len() <= worker {
+            outboxes.resize_with(worker + 1, Vec::new);
         }
-        letters[worker].push(told);
+        outboxes[worker].push(output);
     };
     match action {
         Action::Connect {
@@ -64,49 +71,52 @@ fn perform(ctx: &WorkerContext, line: &UpstreamLink, action: Action, letters: &m
             generation,
             because,
         } => {
-            line.lane(id).want(Some((generation, because)));
+            link.slot(id).request(Some((generation, because)));
         }
         Action::Close { lane } => {
-            if let Some(lane) = line.lanes.borrow_mut().remove(&lane) {
-                lane.want(None);
+            if let Some(slot) = link.slots.borrow_mut().remove(&lane) {
+                slot.request(None);
             }
         }
-        Action::Examine { lease } => line.examine(lease),
+        Action::Examine { lease } => link.request_ttl_check(lease),
         Action::Send { lane, leases } => {
-            if let Some(lane) = line.lanes.borrow().get(&lane) {
-                lane.send(lease::requests(&leases));
+            if let Some(slot) = link.slots.borrow().get(&lane) {
+                slot.send(lease::requests(&leases));
             }
         }
         Action::Answer {
             stream,
             message,
             times,
-        } => told(stream, Answer::Message(message, times)),
-        Action::End { stream, why } => told(stream, Answer::End(why)),
+        } => send_output(stream, LeaseOutputKind::Message(message, times)),
+        Action::End { stream, why } => send_output(stream, LeaseOutputKind::End(why)),
     }
 }
 
-/// Tells a client of this worker.
-pub(super) fn tell(ctx: &WorkerContext, told: Told) {
-    let Some(client) = ctx.leases.client(told.stream) else {
+/// Delivers an output of a hub to a client of this worker.
+pub(super) fn deliver_output(ctx: &WorkerContext, output: LeaseOutput) {
+    let Some(client) = ctx.leases.client(output.stream) else {
         return;
     };
-    match told.answer {
-        Answer::Message(message, times) => {
+    match output.kind {
+        LeaseOutputKind::Message(message, times) => {
             client
                 .pending
                 .set(client.pending.get().saturating_sub(times));
             for _ in 0..times {
                 let payload = Payload::from(message.clone());
-                if !client.stream.send(&ctx.shared.known, ctx.count(), payload) {
-                    ctx.count().hit(Limit::StalledBytes);
+                if !client
+                    .stream
+                    .send(&ctx.process.store_revision, ctx.counters(), payload)
+                {
+                    ctx.counters().hit(Limit::StalledBytes);
                     return;
                 }
             }
-            // It may have stopped reading requests.
+            // The task may have suspended reading of requests.
             client.stream.wake();
         }
-        Answer::End(why) => {
+        LeaseOutputKind::End(why) => {
             let status = match why {
                 End::Done => Status::new(Code::Ok, ""),
                 End::Unavailable => Status::new(
@@ -115,13 +125,13 @@ pub(super) fn tell(ctx: &WorkerContext, told: Told) {
                 ),
                 End::Refused(status) => status,
             };
-            end(ctx, &client, &status);
+            end_stream(ctx, &client, &status);
         }
     }
 }
 
-fn count(ctx: &WorkerContext, line: &UpstreamLink, hub: &mut Hub) {
-    let count = &ctx.count().lease;
+fn update_metrics(ctx: &WorkerContext, link: &UpstreamLink, hub: &mut Hub) {
+    let count = &ctx.counters().lease;
     let Counts {
         sent,
         merged,
@@ -135,24 +145,24 @@ fn count(ctx: &WorkerContext, line: &UpstreamLink, hub: &mut Hub) {
     count.expired.add(expired);
     count.isolated.add(isolated);
     let streams = hub.upstream_streams();
-    let before = line.counted.replace(streams);
+    let before = link.counted_streams.replace(streams);
     if before != streams {
-        let lines = ctx.leases.lines.borrow();
-        let all: usize = lines.values().map(|line| line.counted.get()).sum();
+        let links = ctx.leases.links.borrow();
+        let all: usize = links.values().map(|link| link.counted_streams.get()).sum();
         count.upstream.set(all);
     }
 }
 
-/// Ends every client's stream that fits.
-pub(super) fn end_all(ctx: &WorkerContext, fits: impl Fn(&Client) -> bool, status: &Status) {
-    for client in ctx.leases.select(fits) {
-        end(ctx, &client, status);
+/// Ends matching client streams of this worker.
+pub(super) fn end_streams(ctx: &WorkerContext, matches: impl Fn(&Client) -> bool, status: &Status) {
+    for client in ctx.leases.matching_clients(matches) {
+        end_stream(ctx, &client, status);
     }
 }
 
-/// Ends a client's stream; the hub is told by the task that reads it.
-pub(super) fn end(ctx: &WorkerContext, client: &Client, status: &Status) {
-    if ctx.leases.client(client.number).is_some() {
+/// Ends a client stream. The task that reads the stream notifies the hub.
+pub(super) fn end_stream(ctx: &WorkerContext, client: &Client, status: &Status) {
+    if ctx.leases.client(client.id).is_some() {
         client.stream.end(status);
     }
 }

@@ -1,105 +1,120 @@
-//! What clients say is handed to the hub of their identity, wherever it is.
+//! Delivers inputs of client streams to the hub of their identity, on any worker.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::driver::WorkerContext;
-use crate::driver::lease::hub_driver::{end_all, tell, turn};
+use crate::driver::lease::hub_driver::{deliver_output, drive_hub, end_streams};
 use crate::driver::lease::state::Client;
-use crate::driver::lease::supervisor::keep;
+use crate::driver::lease::supervisor::supervise;
 use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::driver::state::identity::Identity;
-use crate::driver::state::messages::{LeaseInput, LeaseMessage, LeaseStatus, Word, WorkerMessage};
+use crate::driver::state::messages::{
+    LeaseInput, LeaseInputKind, LeaseMessage, LeaseStatus, WorkerMessage,
+};
 use crate::driver::state::reply;
 use crate::state_machine::lease::{PeerId, StreamId};
 use crate::state_machine::watch::hub::IdentityId;
 use crate::wire::status::Code;
 
-/// Hands in what the clients of this worker have said, wherever the hubs are.
-pub(super) fn hand_in(ctx: &Rc<WorkerContext>) {
-    let worker = ctx.number();
-    for (login, said) in ctx.leases.take_letters() {
-        let owner = ctx.shared.owner(IdentityId(login.number()));
+/// Delivers the queued inputs of this worker's client streams to their hubs.
+pub(super) fn send_inputs(ctx: &Rc<WorkerContext>) {
+    let worker = ctx.worker_number();
+    for (identity, inputs) in ctx.leases.take_inbox() {
+        let owner = ctx.process.owner(IdentityId(identity.number()));
         if owner == worker {
-            hear(ctx, &login, worker, said);
+            handle_inputs(ctx, &identity, worker, inputs);
         } else {
-            let mail = LeaseMessage::Said {
-                login,
+            let message = LeaseMessage::Inputs {
+                identity,
                 worker,
-                said,
+                inputs,
             };
-            ctx.shared.post(owner, WorkerMessage::Lease(mail));
+            ctx.process.send(owner, WorkerMessage::Lease(message));
         }
     }
 }
 
-/// Does what another worker asks of this one.
-pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, mail: LeaseMessage) {
-    match mail {
-        LeaseMessage::Said {
-            login,
+/// Handles a message of another worker.
+pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: LeaseMessage) {
+    match message {
+        LeaseMessage::Inputs {
+            identity,
             worker,
-            said,
-        } => hear(ctx, &login, worker, said),
-        LeaseMessage::Told(told) => told.into_iter().for_each(|told| tell(ctx, told)),
-        LeaseMessage::TokenRefused(identity, credential, status) => {
+            inputs,
+        } => handle_inputs(ctx, &identity, worker, inputs),
+        LeaseMessage::Outputs(outputs) => {
+            outputs
+                .into_iter()
+                .for_each(|output| deliver_output(ctx, output));
+        }
+        LeaseMessage::TokenRefused(identity_number, credential, status) => {
             if let (Code::Unauthenticated, Some(credential)) = (status.code, &credential) {
-                ctx.shared.identities.forget(credential);
+                ctx.process.identities.forget_token(credential);
             }
-            let fits = |client: &Client| {
+            let matches = |client: &Client| {
                 let session = client.stream.session();
-                session.login().number() == identity && session.credential() == credential.as_ref()
+                session.identity().number() == identity_number
+                    && session.credential() == credential.as_ref()
             };
-            end_all(ctx, fits, &status);
+            end_streams(ctx, matches, &status);
         }
     }
 }
 
-/// No endpoint has a leader: whoever asked to be told is (W12).
-pub(in crate::driver) fn no_leader(ctx: &Rc<WorkerContext>, identity: IdentityId) {
-    let fits = |client: &Client| {
-        client.stream.wants_leader() && client.stream.session().login().number() == identity.0
+/// Ends the client streams of an identity that requested a leader (`hasleader`): no endpoint has
+/// one (W12).
+pub(in crate::driver) fn no_leader(ctx: &Rc<WorkerContext>, identity_id: IdentityId) {
+    let matches = |client: &Client| {
+        client.stream.requires_leader()
+            && client.stream.session().identity().number() == identity_id.0
     };
-    end_all(ctx, fits, &reply::no_leader());
+    end_streams(ctx, matches, &reply::no_leader());
 }
 
-/// The lines of this worker, for people.
+/// Returns the links that this worker owns for the status page.
 pub(in crate::driver) fn report(ctx: &WorkerContext) -> Vec<LeaseStatus> {
-    let lines = ctx.leases.lines.borrow();
-    let status = |line: &Rc<UpstreamLink>| {
-        let hub = line.hub.borrow();
+    let links = ctx.leases.links.borrow();
+    let status = |link: &Rc<UpstreamLink>| {
+        let hub = link.hub.borrow();
         LeaseStatus {
-            name: line.login.name().to_owned(),
+            name: link.identity.name().to_owned(),
             client_streams: hub.client_streams(),
             upstream_streams: hub.upstream_streams(),
         }
     };
-    lines.values().map(status).collect()
+    links.values().map(status).collect()
 }
 
-/// Clients of a worker say something to the hub of their identity, which is here.
-fn hear(ctx: &Rc<WorkerContext>, login: &Arc<Identity>, worker: u32, said: Vec<LeaseInput>) {
-    let line = line(ctx, login);
-    turn(ctx, &line, |hub, now| {
-        for LeaseInput { stream, word } in said {
+/// Passes inputs of a worker's client streams to the hub of their identity. This worker owns the
+/// hub.
+fn handle_inputs(
+    ctx: &Rc<WorkerContext>,
+    identity: &Arc<Identity>,
+    worker: u32,
+    inputs: Vec<LeaseInput>,
+) {
+    let link = shared_link(ctx, identity);
+    drive_hub(ctx, &link, |hub, now| {
+        for LeaseInput { stream, kind } in inputs {
             let stream = StreamId { worker, stream };
-            match word {
-                Word::Opened(peer) => hub.opened(stream, PeerId { worker, peer }),
-                Word::Beat(lease) => hub.beat(stream, lease, now),
-                Word::HalfClosed => hub.half_closed(stream, now),
-                Word::Closed => hub.closed(stream, now),
+            match kind {
+                LeaseInputKind::Opened(peer) => hub.opened(stream, PeerId { worker, peer }),
+                LeaseInputKind::Heartbeat(lease) => hub.beat(stream, lease, now),
+                LeaseInputKind::HalfClosed => hub.half_closed(stream, now),
+                LeaseInputKind::Closed => hub.closed(stream, now),
             }
         }
     });
 }
 
-fn line(ctx: &Rc<WorkerContext>, login: &Arc<Identity>) -> Rc<UpstreamLink> {
-    let number = login.number();
-    if let Some(line) = ctx.leases.lines.borrow().get(&number) {
-        return line.clone();
+fn shared_link(ctx: &Rc<WorkerContext>, identity: &Arc<Identity>) -> Rc<UpstreamLink> {
+    let number = identity.number();
+    if let Some(link) = ctx.leases.links.borrow().get(&number) {
+        return link.clone();
     }
-    let line = Rc::new(UpstreamLink::new(login.clone()));
-    ctx.leases.lines.borrow_mut().insert(number, line.clone());
-    tokio::task::spawn_local(keep(ctx.clone(), line.clone()));
-    line
+    let link = Rc::new(UpstreamLink::new(identity.clone()));
+    ctx.leases.links.borrow_mut().insert(number, link.clone());
+    tokio::task::spawn_local(supervise(ctx.clone(), link.clone()));
+    link
 }

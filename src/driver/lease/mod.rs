@@ -1,14 +1,21 @@
-//! Leases: clients' heartbeats on one side, one stream to etcd on the other, and the hub of
-//! `machine/lease` between them. Here its words become deeds.
+//! Leases: the driver of the lease hub in `state_machine/lease`.
 //!
-//! The line of an identity (its hub and the streams to etcd) is owned by one worker, told by the
-//! identity's number; clients on other workers are heard and answered by mail. What clients say is
-//! gathered for a turn of their worker, so that many heartbeats are one letter and one write.
+//! All heartbeats of one identity share one upstream stream (L1). Each identity has one upstream
+//! link: a lease hub and its upstream streams. The number of the identity selects the worker that
+//! owns the link. Clients on other workers reach it by messages. A worker collects the inputs of
+//! its clients until its next turn, so that many heartbeats need one message and one write.
 //!
-//! From the clients down: `client` reads what they ask once `verify` has found their tokens good, `work`
-//! hands it to the hub, `turn` does what that says, `keeper` starts the lanes and asks about
-//! leases (`examine`), and each `lane` keeps a stream to etcd. `line` and `state` are what is kept of it all.
+//! Modules, from the clients to etcd:
+//! - `client` reads the requests of one client stream, after `token_check` has validated its token.
+//!   `accepted_tokens` caches valid tokens.
+//! - `inbox` delivers the inputs to the hub, on this or another worker.
+//! - `hub_driver` carries out the actions of the hub.
+//! - `supervisor` is the task of a link: it starts its streams and the reads of `ttl_check`.
+//! - `upstream_link` has the values of a link, `upstream_stream` opens and reads one upstream
+//!   stream.
+//! - `state` has the values of one worker, `tasks` its background tasks.
 
+mod accepted_tokens;
 mod client;
 mod hub_driver;
 pub(super) mod inbox;
@@ -16,7 +23,6 @@ pub mod state;
 mod supervisor;
 pub(super) mod tasks;
 mod token_check;
-mod tokens;
 mod ttl_check;
 mod upstream_link;
 mod upstream_stream;

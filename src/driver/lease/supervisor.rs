@@ -1,4 +1,4 @@
-//! The task of a line: starts its lanes and what is asked of etcd, and tells its hub the time.
+//! The task of an upstream link: starts its streams and TTL checks, and ticks its hub.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -6,37 +6,40 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::driver::WorkerContext;
-use crate::driver::lease::hub_driver::turn;
-use crate::driver::lease::ttl_check::examine;
+use crate::driver::lease::hub_driver::drive_hub;
+use crate::driver::lease::ttl_check::check_ttl;
 use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::driver::lease::upstream_stream::drive;
 use crate::net::lazy_timer::LazyTimer;
 
-/// Keeps a line for as long as there is something left of it.
-pub(super) async fn keep(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>) {
-    let mut alarm = LazyTimer::new();
-    while !line.is_over() {
-        for lane in line.take_fresh() {
-            tokio::task::spawn_local(drive(ctx.clone(), line.clone(), lane));
+/// Supervises a link until its hub has neither clients nor streams.
+pub(super) async fn supervise(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
+    let mut timer = LazyTimer::new();
+    while !link.is_over() {
+        for slot in link.take_new_slots() {
+            tokio::task::spawn_local(drive(ctx.clone(), link.clone(), slot));
         }
-        for lease in line.take_exams() {
-            tokio::task::spawn_local(examine(ctx.clone(), line.clone(), lease));
+        for lease in link.take_ttl_checks() {
+            tokio::task::spawn_local(check_ttl(ctx.clone(), link.clone(), lease));
         }
-        if let Some(at) = line.wake_at.get() {
-            alarm.set(at.into());
+        if let Some(at) = link.wake_at.get() {
+            timer.set(at.into());
         }
-        let mut rearm = pin!(line.rearm.notified());
-        let rings = poll_fn(|cx| {
-            if rearm.as_mut().poll(cx).is_ready() {
+        let mut changed = pin!(link.changed.notified());
+        let timer_fired = poll_fn(|cx| {
+            if changed.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(false);
             }
-            alarm.poll(cx).map(|()| true)
+            timer.poll(cx).map(|()| true)
         })
         .await;
-        if rings {
-            line.wake_at.set(None);
-            turn(&ctx, &line, |_, _| ());
+        if timer_fired {
+            link.wake_at.set(None);
+            drive_hub(&ctx, &link, |_, _| ());
         }
     }
-    ctx.leases.lines.borrow_mut().remove(&line.login.number());
+    ctx.leases
+        .links
+        .borrow_mut()
+        .remove(&link.identity.number());
 }

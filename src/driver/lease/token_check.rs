@@ -1,10 +1,12 @@
-//! Whose tokens count (R4). Clients of one user share a stream to etcd, which has one client's token:
-//! so each client's own is looked at when its stream begins, and again from time to time while it
-//! sends heartbeats, as etcd does with each. That also keeps the token alive where etcd lets those go
-//! that are not used.
+//! Validates the tokens of clients (R4).
 //!
-//! A token that etcd does not take is an identity of its own: what etcd says to it is what its client
-//! hears.
+//! Clients of one user share an upstream stream, which carries the token of one of them. So the
+//! proxy checks the token of each client when its stream starts, and periodically while it sends
+//! heartbeats, as etcd does on a stream of its own. The check also extends the lifetime of a token
+//! where etcd expires unused tokens.
+//!
+//! A token that etcd rejects becomes an identity of its own, so its client receives etcd's own
+//! error.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,74 +16,84 @@ use bytes::Bytes;
 
 use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::lease::hub_driver::end;
+use crate::driver::lease::hub_driver::end_stream;
 use crate::driver::state::identity::{Credential, Session};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
-/// The session as it is after etcd was asked about its token: among those of its user, or alone.
-pub(super) async fn judge(ctx: &Rc<WorkerContext>, session: Session) -> Result<Session, Status> {
+/// Checks the token of a session. Returns the session of its user, or one of its own if etcd
+/// rejects the token.
+///
+/// # Errors
+///
+/// etcd did not decide.
+pub(super) async fn check_token(
+    ctx: &Rc<WorkerContext>,
+    session: Session,
+) -> Result<Session, Status> {
     let Some(credential) = session.credential().cloned() else {
         return Ok(session);
     };
-    let asked = Instant::now();
-    match look(ctx, &credential).await {
-        TokenVerdict::Good => {
-            ctx.leases.tokens.remember(credential, asked);
+    let sent_at = Instant::now();
+    match query_token(ctx, &credential).await {
+        TokenVerdict::Accepted => {
+            ctx.leases.tokens.insert(credential, sent_at);
             Ok(session)
         }
-        TokenVerdict::Bad(_) => {
-            ctx.shared.identities.forget(&credential);
-            Ok(ctx.shared.identities.session(Some(credential)))
+        TokenVerdict::Rejected(_) => {
+            ctx.process.identities.forget_token(&credential);
+            Ok(ctx.process.identities.session(Some(credential)))
         }
         TokenVerdict::Unknown(status) => Err(status),
     }
 }
 
-/// Looks again at the tokens of clients that have sent heartbeats since the last time.
-pub(super) fn look_again(ctx: &Rc<WorkerContext>) {
-    let shares = |session: &Session| session.login().is_user();
-    let beating = ctx
+/// Checks again the tokens of clients that have sent heartbeats since the last check.
+pub(super) fn recheck_tokens(ctx: &Rc<WorkerContext>) {
+    let shares_stream = |session: &Session| session.identity().is_user();
+    let active = ctx
         .leases
-        .select(|client| shares(client.stream.session()) && client.beats.take());
+        .matching_clients(|client| shares_stream(client.stream.session()) && client.active.take());
     let mut by_token: HashMap<Credential, Vec<_>> = HashMap::new();
-    for client in beating {
+    for client in active {
         if let Some(credential) = client.stream.session().credential().cloned() {
             by_token.entry(credential).or_default().push(client);
         }
     }
     for (credential, clients) in by_token {
         let ctx = ctx.clone();
-        // Side by side, so that a silent endpoint keeps none of them waiting for the others.
+        // Concurrent, so that one silent endpoint does not delay the other checks.
         tokio::task::spawn_local(async move {
-            if let TokenVerdict::Bad(status) = look(&ctx, &credential).await {
-                ctx.shared.identities.forget(&credential);
-                clients.iter().for_each(|client| end(&ctx, client, &status));
+            if let TokenVerdict::Rejected(status) = query_token(&ctx, &credential).await {
+                ctx.process.identities.forget_token(&credential);
+                clients
+                    .iter()
+                    .for_each(|client| end_stream(&ctx, client, &status));
             }
         });
     }
 }
 
-/// What etcd says of a token.
+/// Result of a token check.
 enum TokenVerdict {
-    Good,
-    /// It is not taken, in etcd's words.
-    Bad(Status),
-    /// Nobody could say.
+    Accepted,
+    /// etcd's own error.
+    Rejected(Status),
+    /// The check failed.
     Unknown(Status),
 }
 
-/// Whether etcd takes a token: what it may read does not matter.
-async fn look(ctx: &Rc<WorkerContext>, credential: &Credential) -> TokenVerdict {
-    let any = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
-    let status = match etcd_client::txn(ctx, Some(credential), &[any], true).await {
-        Ok(answer) => answer.status(),
+/// Returns whether etcd accepts a token. The permissions of its user do not matter.
+async fn query_token(ctx: &Rc<WorkerContext>, credential: &Credential) -> TokenVerdict {
+    let range = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
+    let status = match etcd_client::noop_txn(ctx, Some(credential), &[range], true).await {
+        Ok(response) => response.status(),
         Err(status) => Some(status),
     };
     match status {
         Some(status) => match status.code {
-            Code::Ok | Code::PermissionDenied => TokenVerdict::Good,
-            Code::Unauthenticated | Code::InvalidArgument => TokenVerdict::Bad(status),
+            Code::Ok | Code::PermissionDenied => TokenVerdict::Accepted,
+            Code::Unauthenticated | Code::InvalidArgument => TokenVerdict::Rejected(status),
             _ => TokenVerdict::Unknown(status),
         },
         None => TokenVerdict::Unknown(Status::new(

@@ -1,4 +1,7 @@
-//! The line of an identity: its hub and the lanes that the hub asked for.
+//! The upstream link of an identity: its lease hub and the upstream streams that the hub requires.
+//!
+//! The hub driver stores requests here; [`supervise`](super::supervisor::supervise) carries them
+//! out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -13,78 +16,78 @@ use tokio::sync::Notify;
 use crate::driver::state::identity::Identity;
 use crate::state_machine::lease::{Hub, ReconnectReason};
 
-/// See the module.
+/// One lease hub, its upstream streams and the requests for its task.
 pub(super) struct UpstreamLink {
-    /// Whose tokens it uses.
-    pub(super) login: Arc<Identity>,
+    /// The identity that provides the tokens.
+    pub(super) identity: Arc<Identity>,
     pub(super) hub: RefCell<Hub>,
-    pub(super) lanes: RefCell<HashMap<u64, Rc<StreamSlot>>>,
-    /// Those that nobody drives yet.
-    fresh: RefCell<Vec<Rc<StreamSlot>>>,
-    /// Leases to be asked about.
-    exams: RefCell<Vec<i64>>,
-    /// When the hub wants to be told the time.
+    pub(super) slots: RefCell<HashMap<u64, Rc<StreamSlot>>>,
+    /// Slots that have no task yet.
+    new_slots: RefCell<Vec<Rc<StreamSlot>>>,
+    /// Leases that need a TTL check.
+    ttl_checks: RefCell<Vec<i64>>,
+    /// When the hub needs its next tick.
     pub(super) wake_at: Cell<Option<Instant>>,
-    /// That is earlier than it was, or there is something to begin, or the hub is over.
-    pub(super) rearm: Notify,
-    /// Its streams to etcd as the worker has counted them.
-    pub(super) counted: Cell<usize>,
+    /// Signals an earlier tick, a new slot, a new TTL check, or the end of the hub.
+    pub(super) changed: Notify,
+    /// Upstream streams of the hub that the worker's sum includes.
+    pub(super) counted_streams: Cell<usize>,
 }
 
 impl UpstreamLink {
-    pub(super) fn new(login: Arc<Identity>) -> UpstreamLink {
+    pub(super) fn new(identity: Arc<Identity>) -> UpstreamLink {
         UpstreamLink {
-            login,
+            identity,
             hub: RefCell::new(Hub::new(Instant::now())),
-            lanes: RefCell::default(),
-            fresh: RefCell::default(),
-            exams: RefCell::default(),
+            slots: RefCell::default(),
+            new_slots: RefCell::default(),
+            ttl_checks: RefCell::default(),
             wake_at: Cell::new(None),
-            rearm: Notify::new(),
-            counted: Cell::new(0),
+            changed: Notify::new(),
+            counted_streams: Cell::new(0),
         }
     }
 
-    /// The lane of this name; the keeper sees to it that a new one is driven.
-    pub(super) fn lane(&self, id: u64) -> Rc<StreamSlot> {
-        let mut lanes = self.lanes.borrow_mut();
-        let lane = lanes.entry(id).or_insert_with(|| {
-            let lane = Rc::new(StreamSlot::new(id));
-            self.fresh.borrow_mut().push(lane.clone());
-            self.rearm.notify_one();
-            lane
+    /// Returns the slot of this number. The supervisor starts the task of a new slot.
+    pub(super) fn slot(&self, id: u64) -> Rc<StreamSlot> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(id).or_insert_with(|| {
+            let slot = Rc::new(StreamSlot::new(id));
+            self.new_slots.borrow_mut().push(slot.clone());
+            self.changed.notify_one();
+            slot
         });
-        lane.clone()
+        slot.clone()
     }
 
-    /// Lanes that nobody drives yet.
-    pub(super) fn take_fresh(&self) -> Vec<Rc<StreamSlot>> {
-        self.fresh.take()
+    /// Takes the slots that have no task yet.
+    pub(super) fn take_new_slots(&self) -> Vec<Rc<StreamSlot>> {
+        self.new_slots.take()
     }
 
-    /// etcd is to be asked about a lease; the keeper sees to it.
-    pub(super) fn examine(&self, lease: i64) {
-        self.exams.borrow_mut().push(lease);
-        self.rearm.notify_one();
+    /// Requests a TTL check of a lease from the supervisor.
+    pub(super) fn request_ttl_check(&self, lease: i64) {
+        self.ttl_checks.borrow_mut().push(lease);
+        self.changed.notify_one();
     }
 
-    /// Leases to be asked about.
-    pub(super) fn take_exams(&self) -> Vec<i64> {
-        self.exams.take()
+    /// Takes the leases that need a TTL check.
+    pub(super) fn take_ttl_checks(&self) -> Vec<i64> {
+        self.ttl_checks.take()
     }
 
-    /// Nothing is left of it.
+    /// Returns whether the hub is finished, so that the task of the link ends.
     pub(super) fn is_over(&self) -> bool {
         self.hub.borrow().is_over()
     }
 }
 
-/// One lane: the stream to etcd that the hub wants, and its sending side while it is up.
+/// One upstream stream that the hub requires, and its sending side while it is open.
 pub(super) struct StreamSlot {
     pub(super) id: u64,
-    /// The generation, and what the one before ended of; `None` when the lane is over.
-    wanted: Cell<Option<(u64, ReconnectReason)>>,
-    up: RefCell<Option<SendStream<Bytes>>>,
+    /// The generation of the stream, and why it is needed. `None` when the slot is closed.
+    requested: Cell<Option<(u64, ReconnectReason)>>,
+    sending: RefCell<Option<SendStream<Bytes>>>,
     changed: Notify,
 }
 
@@ -92,44 +95,44 @@ impl StreamSlot {
     pub(super) fn new(id: u64) -> StreamSlot {
         StreamSlot {
             id,
-            wanted: Cell::new(None),
-            up: RefCell::default(),
+            requested: Cell::new(None),
+            sending: RefCell::default(),
             changed: Notify::new(),
         }
     }
 
-    /// The hub wants this stream, or none any more. What was up is dropped.
-    pub(super) fn want(&self, wanted: Option<(u64, ReconnectReason)>) {
-        self.wanted.set(wanted);
-        self.up.borrow_mut().take();
+    /// Requires another stream, or none any longer. Drops the open stream.
+    pub(super) fn request(&self, requested: Option<(u64, ReconnectReason)>) {
+        self.requested.set(requested);
+        self.sending.borrow_mut().take();
         self.changed.notify_one();
     }
 
-    /// What the hub wants.
-    pub(super) fn wanted(&self) -> Option<(u64, ReconnectReason)> {
-        self.wanted.get()
+    /// Returns the stream that the hub requires, and why it is needed.
+    pub(super) fn requested(&self) -> Option<(u64, ReconnectReason)> {
+        self.requested.get()
     }
 
-    /// Whether it still wants this stream.
-    pub(super) fn wants(&self, generation: u64) -> bool {
-        self.wanted()
-            .is_some_and(|(wanted, _)| wanted == generation)
+    /// Returns whether the hub still requires this stream.
+    pub(super) fn is_requested(&self, generation: u64) -> bool {
+        self.requested()
+            .is_some_and(|(current, _)| current == generation)
     }
 
-    /// Returns when it wants something else.
+    /// Waits until the hub requires another stream, or none.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// The stream is open.
-    pub(super) fn set_up(&self, stream: SendStream<Bytes>) {
-        *self.up.borrow_mut() = Some(stream);
+    /// Sets the sending side of the open stream.
+    pub(super) fn set_stream(&self, stream: SendStream<Bytes>) {
+        *self.sending.borrow_mut() = Some(stream);
     }
 
-    /// Sends on the stream that is up.
+    /// Sends on the open stream.
     pub(super) fn send(&self, message: Bytes) {
-        if let Some(stream) = &mut *self.up.borrow_mut() {
-            // An error means that the stream is gone, which its reader finds out.
+        if let Some(stream) = &mut *self.sending.borrow_mut() {
+            // An error means that the stream has ended. Its reader notices.
             let _ = stream.send_data(message, false);
         }
     }

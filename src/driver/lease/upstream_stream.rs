@@ -1,5 +1,5 @@
-//! A lane's streams to etcd: one after the other, each opened, read and given up, for as long as the
-//! hub wants one.
+//! The task of a stream slot: opens its upstream stream, reads it, and opens another when it ends,
+//! as long as the hub requires one.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -9,13 +9,12 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::ResponseFuture;
-use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::KEEP_ALIVE;
-use crate::driver::etcd::stream_endpoint::{End, EndpointSelector, SelectError};
-use crate::driver::lease::hub_driver::turn;
+use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
+use crate::driver::lease::hub_driver::drive_hub;
 use crate::driver::lease::upstream_link::{StreamSlot, UpstreamLink};
 use crate::driver::state::identity::Credential;
 use crate::driver::state::messages::{LeaseMessage, WorkerMessage};
@@ -28,49 +27,49 @@ use crate::wire::frame::Reader;
 use crate::wire::lease::Renewed;
 use crate::wire::status::{Code, Status};
 
-/// Drives a lane until the hub has closed it.
-pub(super) async fn drive(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>, lane: Rc<StreamSlot>) {
-    let mut road = EndpointSelector::default();
+/// Drives a slot until the hub closes it.
+pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, slot: Rc<StreamSlot>) {
+    let mut selector = EndpointSelector::default();
     let mut last = None;
-    while let Some((generation, because)) = lane.wanted() {
+    while let Some((generation, because)) = slot.requested() {
         if last.replace(generation) != Some(generation) {
             match because {
-                ReconnectReason::Token => road.token_refused(),
-                ReconnectReason::Stalled => road.stalls(),
-                ReconnectReason::Elsewhere => road.pass_over(),
+                ReconnectReason::Token => selector.token_refused(),
+                ReconnectReason::Stalled => selector.stream_stalled(),
+                ReconnectReason::Elsewhere => selector.exclude_last(),
                 ReconnectReason::Needed | ReconnectReason::Lost => {}
             }
         }
         let opened = tokio::select! {
-            opened = open(&ctx, &line, &mut road) => opened,
-            () = lane.changed() => continue,
+            opened = open(&ctx, &link, &mut selector) => opened,
+            () = slot.changed() => continue,
         };
         match opened {
-            Ok((taken, credential)) => {
-                let stream = Stream {
+            Ok((call, credential)) => {
+                let stream = OpenStream {
                     ctx: &ctx,
-                    line: &line,
-                    lane: &lane,
+                    link: &link,
+                    slot: &slot,
                     generation,
                     credential,
                 };
-                let ended = stream.read(taken, &mut road).await;
+                let ended = stream.read(call, &mut selector).await;
                 if let Some(end) = ended {
                     tracing::debug!(
-                        error = end.text,
-                        lifetime = ?end.lived,
+                        error = end.message,
+                        lifetime = ?end.lifetime,
                         "upstream keepalive stream ended"
                     );
-                    road.ended(end).await;
+                    selector.stream_ended(end).await;
                 }
             }
-            // Whoever asked for a leader is told that there is none; the others wait on.
+            // Clients that requested a leader receive `no leader` (W12); the others wait.
             Err(SelectError::NoLeader) => {
-                let identity = IdentityId(line.login.number());
-                ctx.shared.set_leaderless(true);
-                ctx.shared.post_all(|| WorkerMessage::NoLeader(identity));
+                let identity = IdentityId(link.identity.number());
+                ctx.process.set_leaderless(true);
+                ctx.process.broadcast(|| WorkerMessage::NoLeader(identity));
             }
-            // The hub knows for how long its clients wait.
+            // The hub limits how long its clients wait.
             Err(SelectError::Unavailable) => sleep(limits::READ_ROUND_PAUSE).await,
         }
     }
@@ -78,35 +77,39 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, line: Rc<UpstreamLink>, lane: 
 
 async fn open(
     ctx: &Rc<WorkerContext>,
-    line: &UpstreamLink,
-    road: &mut EndpointSelector,
+    link: &UpstreamLink,
+    selector: &mut EndpointSelector,
 ) -> Result<(OpenedCall, Option<Credential>), SelectError> {
     loop {
-        let way = road.way(ctx, &line.login).await?;
-        if let Some(taken) = way.open(KEEP_ALIVE) {
-            return Ok((taken, way.credential));
+        let selected = selector.select(ctx, &link.identity).await?;
+        if let Some(call) = selected.open(KEEP_ALIVE) {
+            return Ok((call, selected.credential));
         }
-        road.pass_over();
+        selector.exclude_last();
     }
 }
 
-/// A stream that was opened.
-struct Stream<'a> {
+/// An open stream.
+struct OpenStream<'a> {
     ctx: &'a Rc<WorkerContext>,
-    line: &'a Rc<UpstreamLink>,
-    lane: &'a StreamSlot,
+    link: &'a Rc<UpstreamLink>,
+    slot: &'a StreamSlot,
     generation: u64,
-    /// The token it was opened with.
+    /// The token that opened the stream.
     credential: Option<Credential>,
 }
 
-impl Stream<'_> {
-    /// Reads the stream to its end; how it ended if that is the endpoint's doing.
-    async fn read(&self, taken: OpenedCall, road: &mut EndpointSelector) -> Option<End> {
-        let Stream {
+impl OpenStream<'_> {
+    /// Reads the stream until it ends. Returns its end if the endpoint is responsible for it.
+    async fn read(
+        &self,
+        call: OpenedCall,
+        selector: &mut EndpointSelector,
+    ) -> Option<UpstreamStreamEnd> {
+        let OpenStream {
             ctx,
-            line,
-            lane,
+            link,
+            slot,
             generation,
             ..
         } = *self;
@@ -114,54 +117,54 @@ impl Stream<'_> {
             response,
             body,
             guard,
-        } = taken;
-        let began = Instant::now();
-        let mut incoming = Incoming::new(response, guard, ctx.max.recv);
-        let mut alarm = LazyTimer::new();
-        let mut answered = false;
-        lane.set_up(body);
-        turn(ctx, line, |hub, now| {
-            hub.connected(lane.id, generation, now)
+        } = call;
+        let opened_at = Instant::now();
+        let mut reader = ResponseReader::new(response, guard, ctx.max.recv);
+        let mut timer = LazyTimer::new();
+        let mut responded = false;
+        slot.set_stream(body);
+        drive_hub(ctx, link, |hub, now| {
+            hub.connected(slot.id, generation, now)
         });
         let status = loop {
-            if !lane.wants(generation) {
+            if !slot.is_requested(generation) {
                 return None;
             }
-            let mut changed = pin!(lane.changed());
-            let arrived = poll_fn(|cx| {
+            let mut changed = pin!(slot.changed());
+            let responses = poll_fn(|cx| {
                 if changed.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }
-                if let Poll::Ready(arrived) = incoming.poll(cx) {
-                    return Poll::Ready(Some(arrived));
+                if let Poll::Ready(responses) = reader.poll(cx) {
+                    return Poll::Ready(Some(responses));
                 }
-                alarm.poll(cx).map(|()| None)
+                timer.poll(cx).map(|()| None)
             })
             .await;
-            match arrived {
+            match responses {
                 Some(Ok(renewed)) => {
-                    if !answered {
-                        answered = true;
-                        road.answered(ctx);
-                        ctx.shared.set_leaderless(false);
+                    if !responded {
+                        responded = true;
+                        selector.stream_responded(ctx);
+                        ctx.process.set_leaderless(false);
                     }
-                    self.hand_in(&renewed);
+                    self.apply_responses(&renewed);
                 }
                 Some(Err(status)) => break status,
-                // Told GOAWAY, or found to be stalled by others (E5).
-                None if incoming.guard.conn().is_retired() => break None,
+                // The connection got a GOAWAY or was found stalled by others (E5).
+                None if reader.guard.conn().is_retired() => break None,
                 None => {}
             }
         };
-        self.ended(status, began)
+        self.report_end(status, opened_at)
     }
 
-    fn hand_in(&self, renewed: &[Renewed]) {
+    fn apply_responses(&self, renewed: &[Renewed]) {
         for renewed in renewed {
-            self.ctx.shared.known.see(&renewed.header);
+            self.ctx.process.store_revision.observe(&renewed.header);
         }
-        turn(self.ctx, self.line, |hub, now| {
-            let from = (self.lane.id, self.generation);
+        drive_hub(self.ctx, self.link, |hub, now| {
+            let from = (self.slot.id, self.generation);
             for Renewed {
                 lease,
                 ttl,
@@ -174,14 +177,15 @@ impl Stream<'_> {
         });
     }
 
-    /// Says to the hub how the stream ended, and to clients whose token it was.
-    fn ended(&self, status: Option<Status>, began: Instant) -> Option<End> {
-        let text = status.as_ref().map(|status| status.message.to_string());
-        let about_token = status.as_ref().is_some_and(is_about_token);
-        let why = match status {
+    /// Reports the end of the stream to the hub, and a token error to the clients with this token.
+    /// Returns the end if the endpoint is responsible for it.
+    fn report_end(&self, status: Option<Status>, opened_at: Instant) -> Option<UpstreamStreamEnd> {
+        let message = status.as_ref().map(|status| status.message.to_string());
+        let token_error = status.as_ref().is_some_and(is_token_error);
+        let reason = match status {
             Some(status) if status.code == Code::PermissionDenied => Unavailable::Refused(status),
-            Some(status) if about_token => {
-                let identity = self.line.login.number();
+            Some(status) if token_error => {
+                let identity = self.link.identity.number();
                 let refused = || {
                     let credential = self.credential.clone();
                     WorkerMessage::Lease(LeaseMessage::TokenRefused(
@@ -190,27 +194,27 @@ impl Stream<'_> {
                         status.clone(),
                     ))
                 };
-                self.ctx.shared.post_all(refused);
+                self.ctx.process.broadcast(refused);
                 Unavailable::Token
             }
             _ => Unavailable::Endpoint,
         };
-        let mut explained = true;
-        if self.lane.wants(self.generation) {
-            turn(self.ctx, self.line, |hub, now| {
-                explained = hub.lost(self.lane.id, self.generation, why, now);
+        let mut endpoint_blameless = true;
+        if self.slot.is_requested(self.generation) {
+            drive_hub(self.ctx, self.link, |hub, now| {
+                endpoint_blameless = hub.lost(self.slot.id, self.generation, reason, now);
             });
         }
-        // A token that is refused is followed by another; where there is none to begin with, whatever
-        // comes next is refused alike.
-        explained &= self.credential.is_some() || !about_token;
-        let lived = began.elapsed();
-        (!explained).then_some(End { text, lived })
+        // After a refused token the next stream uses another. Without a token, every next stream
+        // would be refused as well, so the endpoint gets a pause.
+        endpoint_blameless &= self.credential.is_some() || !token_error;
+        let lifetime = opened_at.elapsed();
+        (!endpoint_blameless).then_some(UpstreamStreamEnd { message, lifetime })
     }
 }
 
-/// Whether etcd has refused the token, or that there is none.
-fn is_about_token(status: &Status) -> bool {
+/// Returns whether etcd has refused the token, or a call without a token.
+fn is_token_error(status: &Status) -> bool {
     match status.code {
         Code::Unauthenticated => true,
         Code::InvalidArgument => {
@@ -221,17 +225,17 @@ fn is_about_token(status: &Status) -> bool {
     }
 }
 
-/// Answers of a stream.
-struct Incoming {
+/// Parses the responses of an upstream heartbeat stream.
+struct ResponseReader {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     reader: Reader,
     guard: CallGuard,
 }
 
-impl Incoming {
-    fn new(response: ResponseFuture, guard: CallGuard, max: u64) -> Incoming {
-        Incoming {
+impl ResponseReader {
+    fn new(response: ResponseFuture, guard: CallGuard, max: u64) -> ResponseReader {
+        ResponseReader {
             response: Some(response),
             body: None,
             reader: Reader::new(max),
@@ -239,7 +243,12 @@ impl Incoming {
         }
     }
 
-    /// All that is here, at least one; or how the stream ended, in etcd's words if it said any.
+    /// Returns the responses that have arrived, at least one.
+    ///
+    /// # Errors
+    ///
+    /// The stream has ended, with the status of etcd if there is one, or with the fault of a
+    /// malformed response.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Renewed>, Option<Status>>> {
         if let Some(response) = &mut self.response {
             let response = ready!(Pin::new(response).poll(cx));
@@ -249,32 +258,35 @@ impl Incoming {
             };
             let (head, body) = response.into_parts();
             if body.is_end_stream() {
-                return Poll::Ready(Err(status(&head.headers)));
+                return Poll::Ready(Err(Status::from_headers(&head.headers)));
             }
             self.body = Some(body);
         }
         let Some(body) = &mut self.body else {
             return Poll::Ready(Err(None));
         };
-        let mut arrived = Vec::new();
+        let mut responses = Vec::new();
         loop {
             match body.poll_data(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
-                    // An error means that the stream is gone, which the next poll says.
+                    // An error means that the stream has ended. The next poll reports it.
                     let _ = body.flow_control().release_capacity(chunk.len());
-                    if let Err(nonsense) = parse(&mut self.reader, chunk, &mut arrived) {
-                        return Poll::Ready(Err(Some(nonsense)));
+                    if let Err(malformed) = parse(&mut self.reader, chunk, &mut responses) {
+                        return Poll::Ready(Err(Some(malformed)));
                     }
                 }
-                // What came before is handed in first.
-                Poll::Ready(_) | Poll::Pending if !arrived.is_empty() => {
-                    return Poll::Ready(Ok(arrived));
+                // Return the responses before the end of the stream.
+                Poll::Ready(_) | Poll::Pending if !responses.is_empty() => {
+                    return Poll::Ready(Ok(responses));
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
                 Poll::Ready(None) => {
                     let trailers = ready!(body.poll_trailers(cx));
-                    let said = trailers.ok().flatten().and_then(|t| status(&t));
-                    return Poll::Ready(Err(said));
+                    let status = trailers
+                        .ok()
+                        .flatten()
+                        .and_then(|t| Status::from_headers(&t));
+                    return Poll::Ready(Err(status));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -282,15 +294,11 @@ impl Incoming {
     }
 }
 
-fn parse(reader: &mut Reader, chunk: Bytes, arrived: &mut Vec<Renewed>) -> Result<(), Status> {
-    let nonsense = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
+fn parse(reader: &mut Reader, chunk: Bytes, responses: &mut Vec<Renewed>) -> Result<(), Status> {
+    let malformed = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
     reader.push(chunk);
-    while let Some(message) = reader.next().map_err(|e| nonsense(&e))? {
-        arrived.push(Renewed::parse(&message.payload).map_err(|e| nonsense(&e))?);
+    while let Some(message) = reader.next().map_err(|e| malformed(&e))? {
+        responses.push(Renewed::parse(&message.payload).map_err(|e| malformed(&e))?);
     }
     Ok(())
-}
-
-fn status(headers: &HeaderMap) -> Option<Status> {
-    Status::from_headers(headers)
 }

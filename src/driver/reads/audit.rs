@@ -1,5 +1,7 @@
-//! Holds one in so many kept answers, as they are given, against what etcd says of that revision
-//! (`--cache-audit`). One that differs is a defect of ours or of the disk's: nothing kept counts any more.
+//! Cache audit (`--cache-audit`): compares one in N cache hits with etcd at the same revision.
+//!
+//! A difference is a defect of the proxy or of etcd's storage. The proxy then logs an error and
+//! flushes the cache.
 
 use std::rc::Rc;
 
@@ -10,7 +12,7 @@ use tracing::error;
 use crate::driver::WorkerContext;
 use crate::driver::call::RANGE;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::reads::request::ReadRequest;
 use crate::limits;
 use crate::upstream::attempt::{Answer, Rest};
@@ -18,61 +20,71 @@ use crate::wire::frame::{self, Reader};
 use crate::wire::pb::etcdserverpb::RangeResponse;
 use crate::wire::status::Code;
 
-/// An answer was given as true at a revision. What cannot be told, since that revision is compacted or
-/// etcd does not answer, is not counted.
-pub(super) fn audit(ctx: &Rc<WorkerContext>, asking: ReadRequest, revision: i64, given: Bytes) {
-    let every = ctx.shared.answers.options().audit;
-    let auditing = &ctx.reads.auditing;
-    if every == 0 || fastrand::u64(..every) != 0 || auditing.get() >= limits::CACHE_AUDITS {
+/// Audits a cache hit that was returned as valid at `revision`. An audit is not counted if it has
+/// no result: the revision is compacted, or etcd does not respond.
+pub(super) fn audit(ctx: &Rc<WorkerContext>, read: ReadRequest, revision: i64, returned: Bytes) {
+    let one_in = ctx.process.read_cache.options().audit;
+    let audits = &ctx.reads.audits;
+    if one_in == 0 || fastrand::u64(..one_in) != 0 || audits.get() >= limits::CACHE_AUDITS {
         return;
     }
-    auditing.set(auditing.get() + 1);
+    audits.set(audits.get() + 1);
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        if let Some(told) = told(&ctx, &asking, revision).await {
-            compare(&ctx, &asking, revision, &given, &told);
+        if let Some(current) = fetch_at_revision(&ctx, &read, revision).await {
+            compare(&ctx, &read, revision, &returned, &current);
         }
-        let auditing = &ctx.reads.auditing;
-        auditing.set(auditing.get() - 1);
+        let audits = &ctx.reads.audits;
+        audits.set(audits.get() - 1);
     });
 }
 
-/// What etcd says of that revision.
-async fn told(ctx: &Rc<WorkerContext>, asking: &ReadRequest, revision: i64) -> Option<Answer> {
-    let head = etcd_client::head(RANGE, asking.asker.credential.as_ref());
-    let at = asking.asked.revision().unwrap_or(revision);
-    let request = [frame::encode(&asking.asked.question_at(at))];
-    let read = Read {
+/// Reads the range from etcd at `revision`.
+async fn fetch_at_revision(
+    ctx: &Rc<WorkerContext>,
+    read: &ReadRequest,
+    revision: i64,
+) -> Option<Answer> {
+    let head = etcd_client::request_head(RANGE, read.caller.credential.as_ref());
+    let at = read.request.revision().unwrap_or(revision);
+    let request = [frame::encode(&read.request.question_at(at))];
+    let etcd_call = HedgedRead {
         ctx,
         head: &head,
         deadline: None,
         request: &request,
-        untranslated: false,
+        raw_keys: false,
     };
-    let answer = read.fetch(Begun::Nothing).await.ok()?;
+    let answer = etcd_call.fetch(PriorAttempt::NotSent).await.ok()?;
     let whole = answer.code() == Code::Ok && matches!(answer.rest, Rest::End(_));
     whole.then_some(answer)
 }
 
-fn compare(ctx: &WorkerContext, asking: &ReadRequest, revision: i64, given: &Bytes, told: &Answer) {
-    let Some(told) = content(told.chunks.iter().cloned()) else {
+fn compare(
+    ctx: &WorkerContext,
+    read: &ReadRequest,
+    revision: i64,
+    returned: &Bytes,
+    current: &Answer,
+) {
+    let Some(current) = content(current.chunks.iter().cloned()) else {
         return;
     };
-    let reads = &ctx.count().reads;
+    let reads = &ctx.counters().reads;
     reads.audits.inc();
-    if content([given.clone()]).as_ref() == Some(&told) {
+    if content([returned.clone()]).as_ref() == Some(&current) {
         return;
     }
     reads.audit_mismatches.inc();
-    let key = asking.asked.range().start().escape_ascii().to_string();
+    let key = read.request.range().start().escape_ascii().to_string();
     error!(
         key,
         revision, "cached response differs from etcd: cache flushed"
     );
-    ctx.shared.answers.drop_all();
+    ctx.process.read_cache.flush();
 }
 
-/// What an answer says of keys.
+/// Decodes a response and removes its header, which differs between reads.
 fn content(chunks: impl IntoIterator<Item = Bytes>) -> Option<RangeResponse> {
     let mut reader = Reader::new(u64::from(u32::MAX));
     chunks.into_iter().for_each(|chunk| reader.push(chunk));

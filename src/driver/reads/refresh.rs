@@ -1,5 +1,5 @@
-//! Asks anew for a kept answer that is given often, before it is too old: nobody waits for it, and it is
-//! asked for once, not by all who find it too old at the same time.
+//! Refreshes popular cache entries before they expire. No client waits for the refresh, and one
+//! read refreshes the entry instead of one read per client that finds it expired.
 
 use std::rc::Rc;
 
@@ -8,32 +8,32 @@ use http::HeaderValue;
 use crate::driver::WorkerContext;
 use crate::driver::call::RANGE;
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{Begun, Read};
+use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::reads::request::ReadRequest;
-use crate::driver::reads::store::keep;
+use crate::driver::reads::store::store_response;
 use crate::wire::{frame, metadata};
 
-/// With the token of the client that was given it (P5).
-pub(super) fn renew(ctx: &Rc<WorkerContext>, asking: ReadRequest) {
+/// Refreshes an entry with the token of a client that received it (P5).
+pub(super) fn refresh(ctx: &Rc<WorkerContext>, read: ReadRequest) {
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        ctx.count().reads.refreshes.inc();
-        let mut head = etcd_client::head(RANGE, asking.asker.credential.as_ref());
-        if asking.leader {
+        ctx.counters().reads.refreshes.inc();
+        let mut head = etcd_client::request_head(RANGE, read.caller.credential.as_ref());
+        if read.requires_leader {
             head.headers
                 .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
         }
-        let request = [frame::encode(asking.asked.message())];
-        let read = Read {
+        let request = [frame::encode(read.request.message())];
+        let etcd_call = HedgedRead {
             ctx: &ctx,
             head: &head,
             deadline: None,
             request: &request,
-            untranslated: false,
+            raw_keys: false,
         };
-        // One that fails is no loss: whoever finds the answer too old asks for himself.
-        if let Ok(answer) = read.fetch(Begun::Nothing).await {
-            keep(&ctx, &asking, &answer);
+        // A failure is harmless: a client that finds the entry expired reads from etcd.
+        if let Ok(answer) = etcd_call.fetch(PriorAttempt::NotSent).await {
+            store_response(&ctx, &read, &answer);
         }
     });
 }

@@ -1,4 +1,4 @@
-//! The way of a read that waits: for its turn, for etcd's word on its client, or for the client.
+//! Reads that wait: for a shared read, for a permission check, or for the client to read.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,189 +11,204 @@ use http::Response;
 
 use crate::call_log::finished_call::Source;
 use crate::driver::WorkerContext;
-use crate::driver::call::{Call, while_wanted};
+use crate::driver::call::{Call, while_call_open};
 use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::first_attempt::{Plain, cut_short, plain, second_chances};
-use crate::driver::etcd::hedged_read::Begun;
-use crate::driver::reads::coalesce::{InFlight, Wake, while_short};
-use crate::driver::reads::lookup::{LookupResult, give};
-use crate::driver::reads::plan::Wait;
+use crate::driver::etcd::first_attempt::{
+    FirstAttempt, end_interrupted, fetch_with_retries, first_attempt,
+};
+use crate::driver::etcd::hedged_read::PriorAttempt;
+use crate::driver::reads::coalesce::{InFlight, Wake, release_when_silent};
+use crate::driver::reads::lookup::{LookupResult, serve_cached};
+use crate::driver::reads::plan::WaitFor;
 use crate::driver::reads::request::ReadRequest;
-use crate::driver::reads::store::{granted, is_behind, keep};
-use crate::driver::relay::unary_response::pass;
+use crate::driver::reads::store::{is_behind_connection, record_permission, store_response};
+use crate::driver::relay::unary_response::send_unary_response;
 use crate::driver::state::interrupt::Interrupted;
 use crate::driver::state::permission_cache::PermissionKey;
-use crate::driver::state::reads::Whole;
+use crate::driver::state::reads::SharedResponse;
 use crate::driver::state::reply;
 use crate::upstream::attempt::{Answer, Rest};
 use crate::upstream::conn::HeldResponse;
 use crate::wire::status::{Code, Status};
 
-/// Serves it to its end. Many may wait at once, so what comes after is boxed: each would carry it.
+/// Serves a waiting read to its end. Many reads may wait at once, so the later steps are boxed: the
+/// future of every waiting read would contain them.
 pub(in crate::driver) async fn serve(
     call: &mut Call,
     request: Vec<Bytes>,
-    waits: Box<(ReadRequest, Wait)>,
+    wait: Box<(ReadRequest, WaitFor)>,
 ) -> Code {
-    let (asking, wait) = *waits;
+    let (read, wait) = *wait;
     match wait {
-        Wait::Client(answer) => {
-            call.comes_from(Source::Cache);
-            Box::pin(pass(call, kept(answer))).await
+        WaitFor::Client(answer) => {
+            call.set_source(Source::Cache);
+            Box::pin(send_unary_response(call, from_cache(answer))).await
         }
-        Wait::Word(wish) => Box::pin(ask_first(call, &request, asking, wish)).await,
-        Wait::Turn(mut ticket) => {
-            let told = while_wanted(call, |cx| ticket.poll(cx)).await;
-            drop(ticket);
-            match told {
-                Ok(Wake::Go(flight)) => Box::pin(go(call, &request, asking, Some(flight))).await,
-                Ok(Wake::Alone) => Box::pin(go(call, &request, asking, None)).await,
-                Ok(Wake::Look) => Box::pin(look(call, &request, asking)).await,
-                Ok(Wake::Answer(answer)) => Box::pin(told_all(call, &asking, &answer)).await,
-                Err(cut) => cut_short(call, cut),
+        WaitFor::Permission(permission) => {
+            Box::pin(check_permission_first(call, &request, read, permission)).await
+        }
+        WaitFor::SharedRead(mut waiter) => {
+            let wake = while_call_open(call, |cx| waiter.poll(cx)).await;
+            drop(waiter);
+            match wake {
+                Ok(Wake::Send(in_flight)) => {
+                    Box::pin(fetch(call, &request, read, Some(in_flight))).await
+                }
+                Ok(Wake::SendAlone) => Box::pin(fetch(call, &request, read, None)).await,
+                Ok(Wake::Lookup) => Box::pin(retry_lookup(call, &request, read)).await,
+                Ok(Wake::Response(answer)) => Box::pin(respond_shared(call, &read, &answer)).await,
+                Err(interrupted) => end_interrupted(call, interrupted),
             }
         }
     }
 }
 
-/// Etcd says first whether the client may be given what is kept.
-async fn ask_first(
+/// Checks with etcd whether the client may receive the cached response (R4).
+async fn check_permission_first(
     call: &mut Call,
     request: &[Bytes],
-    asking: ReadRequest,
-    wish: PermissionKey,
+    read: ReadRequest,
+    permission: PermissionKey,
 ) -> Code {
-    match may(call, wish).await {
-        Ok(true) => look(call, request, asking).await,
-        // What etcd says to the read itself is what the client is told.
-        Ok(false) => go(call, request, asking, None).await,
-        Err(cut) => cut_short(call, cut),
+    match check_permission(call, permission).await {
+        Ok(true) => retry_lookup(call, request, read).await,
+        // The client gets etcd's response to the read itself, usually PERMISSION_DENIED.
+        Ok(false) => fetch(call, request, read, None).await,
+        Err(interrupted) => end_interrupted(call, interrupted),
     }
 }
 
-/// The same answer for all who waited.
-async fn told_all(
+/// Responds with the shared response.
+async fn respond_shared(
     call: &mut Call,
-    asking: &ReadRequest,
-    answer: &Rc<Result<Whole, Status>>,
+    read: &ReadRequest,
+    answer: &Rc<Result<SharedResponse, Status>>,
 ) -> Code {
     match &**answer {
-        Ok(whole) => {
-            let answer = answer_of(whole.clone());
-            call.comes_from(Source::Shared);
-            if is_behind(call, asking, &answer) {
-                return overtake(call, asking, answer).await;
+        Ok(response) => {
+            let answer = from_shared(response.clone());
+            call.set_source(Source::Shared);
+            if is_behind_connection(call, read, &answer) {
+                return retry_stale(call, read, answer).await;
             }
-            pass(call, answer).await
+            send_unary_response(call, answer).await
         }
         Err(status) => reply::trailers_only(&mut call.respond, status),
     }
 }
 
-/// What is kept may be for it now; if it is not, it goes to etcd.
-async fn look(call: &mut Call, request: &[Bytes], asking: ReadRequest) -> Code {
-    let asking = asking.again(&call.ctx);
-    match give(call, &asking) {
-        LookupResult::Yes => Code::Ok,
+/// Serves the read from the cache if that is possible now, else from etcd.
+async fn retry_lookup(call: &mut Call, request: &[Bytes], read: ReadRequest) -> Code {
+    let read = read.restarted(&call.ctx);
+    match serve_cached(call, &read) {
+        LookupResult::Sent => Code::Ok,
         LookupResult::Large(answer) => {
-            call.comes_from(Source::Cache);
-            pass(call, kept(answer)).await
+            call.set_source(Source::Cache);
+            send_unary_response(call, from_cache(answer)).await
         }
-        LookupResult::IfMay(_) | LookupResult::No => go(call, request, asking, None).await,
+        LookupResult::NeedsPermission(_) | LookupResult::Miss => {
+            fetch(call, request, read, None).await
+        }
     }
 }
 
-/// Goes to etcd on its own.
-async fn go(
+/// Reads from etcd, for this client only.
+async fn fetch(
     call: &mut Call,
     request: &[Bytes],
-    asking: ReadRequest,
-    flight: Option<InFlight>,
+    read: ReadRequest,
+    in_flight: Option<InFlight>,
 ) -> Code {
-    let asking = asking.again(&call.ctx);
-    match plain(call, request).await {
-        Plain::Answered(answer) => came(call, Some(&asking), answer, flight).await,
-        Plain::Cut(cut) => cut_short(call, cut),
-        Plain::Begun(begun) => on(call, request, Some(asking), begun, flight).await,
+    let read = read.restarted(&call.ctx);
+    match first_attempt(call, request).await {
+        FirstAttempt::Done(answer) => respond(call, Some(&read), answer, in_flight).await,
+        FirstAttempt::Interrupted(interrupted) => end_interrupted(call, interrupted),
+        FirstAttempt::Incomplete(prior) => {
+            finish_fetch(call, request, Some(read), prior, in_flight).await
+        }
     }
 }
 
-/// What one attempt was not enough for.
-pub(in crate::driver) async fn on(
+/// Continues a read after an insufficient first attempt: it was silent, failed or was not sent.
+pub(in crate::driver) async fn finish_fetch(
     call: &mut Call,
     request: &[Bytes],
-    asking: Option<ReadRequest>,
-    begun: Begun,
-    mut flight: Option<InFlight>,
+    read: Option<ReadRequest>,
+    prior: PriorAttempt,
+    mut in_flight: Option<InFlight>,
 ) -> Code {
     let ctx = call.ctx.clone();
-    if let Begun::Silent(_) = begun {
-        flight = None;
+    if let PriorAttempt::Silent(_) = prior {
+        in_flight = None;
     }
     let answered = {
-        let chances = pin!(second_chances(call, request, begun));
-        while_short(&ctx, &mut flight, chances).await
+        let attempts = pin!(fetch_with_retries(call, request, prior));
+        release_when_silent(&ctx, &mut in_flight, attempts).await
     };
     match answered {
-        Ok(Ok(answer)) => came(call, asking.as_ref(), answer, flight).await,
+        Ok(Ok(answer)) => respond(call, read.as_ref(), answer, in_flight).await,
         Ok(Err(status)) => reply::trailers_only(&mut call.respond, &status),
-        Err(cut) => cut_short(call, cut),
+        Err(interrupted) => end_interrupted(call, interrupted),
     }
 }
 
-/// An answer of etcd's, and what it asked if that is understood.
-pub(in crate::driver) async fn came(
+/// Responds with a response of etcd. `read` is `None` if the proxy does not understand the request.
+pub(in crate::driver) async fn respond(
     call: &mut Call,
-    asking: Option<&ReadRequest>,
+    read: Option<&ReadRequest>,
     answer: Answer,
-    flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
 ) -> Code {
-    if let Some(asking) = asking {
-        if is_behind(call, asking, &answer) {
-            drop(flight);
-            return overtake(call, asking, answer).await;
+    if let Some(read) = read {
+        if is_behind_connection(call, read, &answer) {
+            drop(in_flight);
+            return retry_stale(call, read, answer).await;
         }
-        let kept = keep(&call.ctx, asking, &answer);
-        // Whoever waits for it to come back goes now, however long it takes to be read.
-        if let Some(flight) = flight {
-            flight.landed(kept);
+        let cached = store_response(&call.ctx, read, &answer);
+        // The next shared read starts now, however slowly this client reads its response.
+        if let Some(in_flight) = in_flight {
+            in_flight.complete(cached);
         }
     }
-    pass(call, answer).await
+    send_unary_response(call, answer).await
 }
 
-/// Asks again, for what is no older than anything a client was shown: not of any member, but of one
-/// that has come as far as all (R5).
-async fn overtake(call: &mut Call, asking: &ReadRequest, older: Answer) -> Code {
-    let Some((asking, request)) = asking.linearizable(&call.ctx) else {
-        return pass(call, older).await;
+/// Repeats a stale read as a linearizable read. Another member could be behind as well; a
+/// linearizable response is at least as new as every response before it (R5).
+async fn retry_stale(call: &mut Call, read: &ReadRequest, stale: Answer) -> Code {
+    let Some((read, request)) = read.linearizable(&call.ctx) else {
+        return send_unary_response(call, stale).await;
     };
-    drop(older);
-    call.ctx.count().reads.stale_retried.inc();
-    // It is not behind, and so comes by here no more.
-    Box::pin(go(call, &[request], asking, None)).await
+    drop(stale);
+    call.ctx.counters().reads.stale_retried.inc();
+    // A linearizable response is never stale, so there is no second retry.
+    Box::pin(fetch(call, &[request], read, None)).await
 }
 
-/// Whether etcd says that the client may read; asked with its own token.
-async fn may(call: &mut Call, wish: PermissionKey) -> Result<bool, Interrupted> {
+/// Checks with etcd whether the client may read, with the client's own token.
+async fn check_permission(call: &mut Call, permission: PermissionKey) -> Result<bool, Interrupted> {
     let ctx = call.ctx.clone();
-    let mut asked = pin!(may_read(&ctx, wish));
-    while_wanted(call, |cx| asked.as_mut().poll(cx)).await
+    let mut permitted = pin!(query_permission(&ctx, permission));
+    while_call_open(call, |cx| permitted.as_mut().poll(cx)).await
 }
 
-async fn may_read(ctx: &Rc<WorkerContext>, wish: PermissionKey) -> bool {
-    let (asked, dropped) = (std::time::Instant::now(), ctx.shared.answers.dropped());
-    let (credential, range) = &wish;
-    let answer = etcd_client::txn(ctx, credential.as_ref(), slice::from_ref(range), true).await;
-    let good = answer.is_ok_and(|answer| answer.code() == Code::Ok);
-    if good {
-        granted(ctx, wish, asked, dropped);
+async fn query_permission(ctx: &Rc<WorkerContext>, permission: PermissionKey) -> bool {
+    let (started, flush_count) = (
+        std::time::Instant::now(),
+        ctx.process.read_cache.flush_count(),
+    );
+    let (credential, range) = &permission;
+    let answer =
+        etcd_client::noop_txn(ctx, credential.as_ref(), slice::from_ref(range), true).await;
+    let permitted = answer.is_ok_and(|answer| answer.code() == Code::Ok);
+    if permitted {
+        record_permission(ctx, permission, started, flush_count);
     }
-    good
+    permitted
 }
 
-/// A kept answer as one of etcd's.
-pub(in crate::driver) fn kept(answer: Bytes) -> Answer {
+/// Converts a cached response into a response of etcd.
+pub(in crate::driver) fn from_cache(answer: Bytes) -> Answer {
     Answer {
         head: reply::head().into_parts().0,
         held: HeldResponse::kept(answer.len()),
@@ -202,15 +217,15 @@ pub(in crate::driver) fn kept(answer: Bytes) -> Answer {
     }
 }
 
-/// An answer of several as one of etcd's.
-fn answer_of(whole: Whole) -> Answer {
+/// Converts a shared response into a response of etcd.
+fn from_shared(response: SharedResponse) -> Answer {
     let mut head = Response::new(());
-    *head.status_mut() = whole.status;
-    *head.headers_mut() = whole.headers;
+    *head.status_mut() = response.status;
+    *head.headers_mut() = response.headers;
     Answer {
         head: head.into_parts().0,
-        held: HeldResponse::kept(whole.chunks.iter().map(Bytes::len).sum()),
-        chunks: whole.chunks.into(),
-        rest: Rest::End(whole.trailers),
+        held: HeldResponse::kept(response.chunks.iter().map(Bytes::len).sum()),
+        chunks: response.chunks.into(),
+        rest: Rest::End(response.trailers),
     }
 }

@@ -1,16 +1,19 @@
-//! Watches that are to share nothing by their range (W13): they are relayed as any other stream.
+//! Selects watches that bypass sharing by their range (W13). The relay serves them like any other
+//! stream.
 
 use bytes::Bytes;
 
 use crate::wire::range::KeyRange;
 
-/// Whether the range lies within one of the prefixes.
+/// Returns whether one of the prefixes contains the whole range.
 pub(super) fn within(prefixes: &[Bytes], range: &KeyRange) -> bool {
-    prefixes.iter().any(|prefix| all_of(prefix).covers(range))
+    prefixes
+        .iter()
+        .any(|prefix| prefix_range(prefix).covers(range))
 }
 
-/// Every key with this prefix.
-fn all_of(prefix: &Bytes) -> KeyRange {
+/// Returns the range of all keys with this prefix.
+fn prefix_range(prefix: &Bytes) -> KeyRange {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
@@ -30,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_holds_its_keys_and_no_more() {
+    fn prefix_contains_exactly_its_keys() {
         let prefixes = [Bytes::from_static(b"a/"), Bytes::from_static(b"\xff")];
         for inside in [
             range(b"a/", b""),

@@ -1,4 +1,4 @@
-//! What one worker keeps of watches that prove kept answers right.
+//! The watch proofs of one worker and their pending barriers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -7,101 +7,101 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::driver::state::identity::Session;
-use crate::driver::watch::outbox::COVERS;
+use crate::driver::watch::outbox::CACHE_PROOFS;
 use crate::state_machine::reads::cache::Question;
 use crate::state_machine::reads::watch_proof::WatchProof;
 use crate::state_machine::watch::hub::IdentityId;
 use crate::state_machine::watch::trunk::{Sub, Token};
 
-/// Those of the lines that this worker owns.
+/// The proofs that use the shared links of this worker.
 #[derive(Default)]
 pub(super) struct CacheProofTable {
-    /// The number of the last.
-    last: Cell<u64>,
+    /// The number of the newest proof.
+    last_number: Cell<u64>,
     pub(super) open: RefCell<HashMap<u64, CacheProof>>,
     questions: RefCell<HashSet<Question>>,
-    /// Barriers that are waited for, by the identity.
-    pub(super) asked: RefCell<HashMap<IdentityId, Barrier>>,
-    /// There is one, where there was none.
-    pub(super) begun: Notify,
+    /// Barriers that have been requested and not reached; at most one per identity.
+    pub(super) pending_barriers: RefCell<HashMap<IdentityId, Barrier>>,
+    /// Signals that the first proof was added.
+    pub(super) opened: Notify,
 }
 
-/// A barrier that is waited for.
+/// A barrier that has been requested and not reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Barrier {
-    /// Since when.
-    pub(super) asked: Instant,
-    /// Which drop of all answers came last before that.
-    pub(super) dropped: u64,
+    /// When it was requested.
+    pub(super) requested_at: Instant,
+    /// The number of cache flushes before the request.
+    pub(super) flushes: u64,
 }
 
-/// One of them.
+/// A watch that keeps one cached response current.
 pub(super) struct CacheProof {
     pub(super) question: Question,
-    pub(super) cover: WatchProof,
-    /// Keeps the identity's token in use.
+    pub(super) proof: WatchProof,
+    /// Keeps the token of the identity in use.
     pub(super) session: Session,
-    /// Which drop of all answers it comes after: it proves nothing beyond the next.
-    pub(super) dropped: u64,
-    /// Barriers that were asked for before say nothing of it.
-    pub(super) begun: Instant,
-    /// When it was last looked how often the answer is given.
-    pub(super) looked: Instant,
+    /// The number of cache flushes before the proof was opened. The next flush ends the proof.
+    pub(super) flushes: u64,
+    /// When the proof was opened. A barrier requested earlier proves nothing about it.
+    pub(super) opened_at: Instant,
+    /// When the use of the cached response was last checked.
+    pub(super) checked_at: Instant,
 }
 
 impl CacheProof {
-    pub(super) fn identity(&self) -> IdentityId {
-        IdentityId(self.session.login().number())
+    pub(super) fn identity_id(&self) -> IdentityId {
+        IdentityId(self.session.identity().number())
     }
 }
 
 impl CacheProofTable {
-    /// How many there are.
+    /// Returns the number of proofs.
     pub(super) fn len(&self) -> usize {
         self.open.borrow().len()
     }
 
-    /// Takes one in, and says its number; `None` when there is one for the same answer.
-    pub(super) fn insert(&self, covering: CacheProof) -> Option<u64> {
-        let question = covering.question.clone();
+    /// Adds a proof and returns its number, or `None` if the cached response already has one.
+    pub(super) fn insert(&self, proof: CacheProof) -> Option<u64> {
+        let question = proof.question.clone();
         if !self.questions.borrow_mut().insert(question) {
             return None;
         }
-        let number = self.last.get() + 1;
-        self.last.set(number);
-        self.open.borrow_mut().insert(number, covering);
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        self.open.borrow_mut().insert(number, proof);
         Some(number)
     }
 
-    /// Forgets one.
+    /// Removes a proof.
     pub(super) fn remove(&self, number: u64) -> Option<CacheProof> {
-        let covering = self.open.borrow_mut().remove(&number)?;
-        self.questions.borrow_mut().remove(&covering.question);
-        Some(covering)
+        let proof = self.open.borrow_mut().remove(&number)?;
+        self.questions.borrow_mut().remove(&proof.question);
+        Some(proof)
     }
 
-    /// The identities that have one.
-    pub(super) fn identities(&self) -> HashSet<IdentityId> {
+    /// Returns the identities that have a proof.
+    pub(super) fn identity_ids(&self) -> HashSet<IdentityId> {
         self.open
             .borrow()
             .values()
-            .map(CacheProof::identity)
+            .map(CacheProof::identity_id)
             .collect()
     }
 }
 
-/// A cover as trunks know it.
+/// Returns the name of a proof's feed for a trunk.
 pub(super) fn sub(number: u64) -> Sub {
     Sub {
-        worker: COVERS,
+        worker: CACHE_PROOFS,
         feed: number,
     }
 }
 
-/// The covers of an identity, as its trunk knows them.
-pub(super) fn token(identity: IdentityId) -> Token {
+/// Returns the name of the proofs of an identity for the barrier of its trunk.
+pub(super) fn token(identity_id: IdentityId) -> Token {
     Token {
-        worker: COVERS,
-        stream: identity.0,
+        worker: CACHE_PROOFS,
+        stream: identity_id.0,
     }
 }

@@ -1,5 +1,7 @@
-//! A client's watch stream: its requests are read and handed to the hub. What it is sent comes from
-//! elsewhere (see [`work`](super::work)); here only its end is noticed.
+//! One client watch stream: reads its requests and passes them to the hub.
+//!
+//! [`hub_driver`](super::hub_driver) sends the responses. The task here only notices that the
+//! client stream has ended.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -12,11 +14,13 @@ use tokio::time::timeout;
 
 use crate::call_log::finished_call::Source;
 use crate::driver::call::Call;
-use crate::driver::call::stream_requests::{Messages, Next, Over, Requests, malformed};
-use crate::driver::state::client_stream::{ClientStream, room};
+use crate::driver::call::stream_requests::{
+    MessageReader, RequestReader, StreamEnd, StreamInput, malformed,
+};
+use crate::driver::state::client_stream::{ClientStream, send_capacity};
 use crate::driver::state::reply;
-use crate::driver::watch::hub_driver::run;
-use crate::driver::watch::state::{Client, identity};
+use crate::driver::watch::hub_driver::drive_hub;
+use crate::driver::watch::state::{Client, identity_id};
 use crate::driver::watch::{bypass, checks};
 use crate::driver::{WorkerContext, relay};
 use crate::limits;
@@ -29,48 +33,56 @@ use crate::wire::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
-/// What its requests are called in errors.
-const WHAT: &str = "watch request";
+/// Name of the request message in error texts.
+const MESSAGE_NAME: &str = "watch request";
 
-/// Serves a client's watch stream to its end.
+/// Serves a client watch stream until it ends. Returns the code that the call ended with.
 pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
     let mut received = Vec::new();
-    if !call.ctx.shared.options().bypass.is_empty() {
-        match Box::pin(first_create(&mut call, &mut received)).await {
-            // What was read is taken from the client by the relay.
-            Ok(Some(range)) if bypass::within(&call.ctx.shared.options().bypass, &range) => {
+    if !call.ctx.process.watch_options().bypass.is_empty() {
+        match Box::pin(read_first_create(&mut call, &mut received)).await {
+            // The relay receives the bytes that have been read already.
+            Ok(Some(range)) if bypass::within(&call.ctx.process.watch_options().bypass, &range) => {
                 return Box::pin(relay::serve(&mut call, received)).await;
             }
             Ok(_) => {}
             Err(status) => return reply::trailers_only(&mut call.respond, &status),
         }
     }
-    if attempt::wants_leader(&call.head.headers) && call.ctx.shared.is_leaderless() {
+    if attempt::wants_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
         return reply::trailers_only(&mut call.respond, &reply::no_leader());
     }
     let watches = &call.ctx.watches;
-    if call.ctx.shared.known.header().revision == 0 && watches.greeted.get().is_none() {
+    if call.ctx.process.store_revision.header().revision == 0
+        && watches.header_fetched.get().is_none()
+    {
         let ctx = call.ctx.clone();
-        let hello = async { checks::hello(&ctx).await.ok_or(()) };
-        // A client that leaves meanwhile is found to be gone after it. An error is no reason to
-        // refuse anybody.
-        let _ = Box::pin(watches.greeted.get_or_try_init(|| hello)).await;
+        let query = async { checks::fetch_header(&ctx).await.ok_or(()) };
+        // The stream task notices afterwards if the client has left meanwhile. A failed query is no
+        // reason to refuse the client.
+        let _ = Box::pin(watches.header_fetched.get_or_try_init(|| query)).await;
     }
     let mut stream = open(call, received);
     poll_fn(|cx| stream.poll(cx)).await
 }
 
-/// The range of the first create, with what was received up to it; `None` when there is none.
-async fn first_create(
+/// Reads up to the first create request and returns its range; `received` gets every chunk read.
+///
+/// Returns `None` if the stream ends or [`limits::REQUEST_TIME`] passes without a create request.
+///
+/// # Errors
+///
+/// A message is too large or malformed.
+async fn read_first_create(
     call: &mut Call,
     received: &mut Vec<Bytes>,
 ) -> Result<Option<KeyRange>, Status> {
-    let mut messages = Messages::new(call.ctx.max.send, WHAT);
-    let arrived = async {
+    let mut messages = MessageReader::new(call.ctx.max.send, MESSAGE_NAME);
+    let read = async {
         while let Some(Ok(chunk)) = poll_fn(|cx| call.body.poll_data(cx)).await {
-            // An error means that the stream is gone, which is found out next.
+            // An error means that the stream has ended. The next poll reports it.
             let _ = call.body.flow_control().release_capacity(chunk.len());
-            if let Some(record) = &call.record {
+            if let Some(record) = &call.log {
                 record.received(&chunk);
             }
             received.push(chunk.clone());
@@ -87,123 +99,132 @@ async fn first_create(
         }
         Ok(None)
     };
-    match timeout(limits::REQUEST_TIME, arrived).await {
+    match timeout(limits::REQUEST_TIME, read).await {
         Ok(first) => first,
-        // It asks for nothing: nothing is to be relayed.
+        // There is no create request, so there is nothing to relay.
         Err(_) => Ok(None),
     }
 }
 
-/// One client's stream as the task that reads it sees it.
-struct Watching {
+/// The task that reads one client stream.
+struct ClientStreamTask {
     ctx: Rc<WorkerContext>,
     client: Rc<Client>,
     id: StreamId,
-    requests: Requests,
+    requests: RequestReader,
 }
 
-/// Lets go of what only the beginning of a call needs, and makes it known to the hub.
-fn open(call: Box<Call>, received: Vec<Bytes>) -> Watching {
-    call.comes_from(Source::Shared);
-    let deadline = call.timer();
-    let method = call.streamed();
+/// Drops the parts of the call that only its start needs, and registers the stream with the hub.
+fn open(call: Box<Call>, received: Vec<Bytes>) -> ClientStreamTask {
+    call.set_source(Source::Shared);
+    let deadline = call.deadline_timer();
+    let method = call.streaming_method();
     let session = call.session();
     let Call {
         ctx,
-        peer,
+        connection: peer,
         head,
         body,
         respond,
-        record,
+        log: record,
         ..
     } = *call;
     let watches = &ctx.watches;
-    let total = peer.watched(watches.board()).clone();
-    let room = room(Rc::strong_count(&total) - 1);
+    let connection_queue = peer.watch_queue(watches.send_notifier()).clone();
+    let send_capacity = send_capacity(Rc::strong_count(&connection_queue) - 1);
     let id = watches
         .hub
         .borrow_mut()
-        .stream_opened(identity(session.login()), room);
-    let granted = session.login().is_user();
-    let account = StreamQueue::new(id.number(), room / 2, total);
+        .stream_opened(identity_id(session.identity()), send_capacity);
+    let token_accepted = session.identity().is_user();
+    let stream_queue = StreamQueue::new(id.number(), send_capacity / 2, connection_queue);
     let wants_leader = attempt::wants_leader(&head.headers);
     let client = Rc::new(Client {
         stream: ClientStream::new(
             respond,
-            account,
+            stream_queue,
             session,
             peer,
             method,
             wants_leader,
             record,
         ),
-        syncing: Cell::new(false),
-        granted: Cell::new(granted),
+        barrier_pending: Cell::new(false),
+        token_accepted: Cell::new(token_accepted),
     });
     watches.insert(id, client.clone());
-    let mut messages = Messages::new(ctx.max.send, WHAT);
+    let mut messages = MessageReader::new(ctx.max.send, MESSAGE_NAME);
     received.into_iter().for_each(|chunk| messages.push(chunk));
-    Watching {
+    ClientStreamTask {
         client,
         id,
-        requests: Requests::new(&ctx, body, messages, deadline),
+        requests: RequestReader::new(&ctx, body, messages, deadline),
         ctx,
     }
 }
 
-impl Watching {
+impl ClientStreamTask {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
         let polled = self.poll_requests(cx);
         if let Some(code) = self.client.stream.ended() {
-            // Whoever ended it may have done so without a word to the hub.
+            // The stream may have been ended without the hub, so the hub is notified here.
             self.close();
             return Poll::Ready(code);
         }
-        let over = match polled {
-            Poll::Ready(over) => over,
-            Poll::Pending => ready!(self.requests.poll_over(cx, &self.ctx)),
+        let end = match polled {
+            Poll::Ready(end) => end,
+            Poll::Pending => ready!(self.requests.poll_end(cx, &self.ctx)),
         };
         self.close();
-        Poll::Ready(over.conclude(&self.client.stream))
+        Poll::Ready(end.finish(&self.client.stream))
     }
 
-    /// The hub forgets it.
+    /// Removes the stream from the worker and from its hub.
     fn close(&self) {
         if self.ctx.watches.remove(self.id).is_some() {
             self.ctx.watches.hub.borrow_mut().stream_closed(self.id);
-            run(&self.ctx);
+            drive_hub(&self.ctx);
         }
     }
 
-    /// Hands in what has arrived; ready at the stream's end.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        let over = loop {
-            let takes = self.ctx.watches.hub.borrow().takes_requests(self.id);
+    /// Passes received requests to the hub. Ready when the stream ends.
+    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        let end = loop {
+            let accepts_requests = self.ctx.watches.hub.borrow().takes_requests(self.id);
             let stream = &self.client.stream;
-            match self.requests.poll_next(cx, &self.ctx, stream, takes) {
-                Poll::Ready(Ok(Next::Message(message))) => {
-                    if let Err(status) = self.hand_in(message) {
-                        break Poll::Ready(Over::Status(status));
+            match self
+                .requests
+                .poll_next(cx, &self.ctx, stream, accepts_requests)
+            {
+                Poll::Ready(Ok(StreamInput::Message(message))) => {
+                    if let Err(status) = self.handle_request(message) {
+                        break Poll::Ready(StreamEnd::Status(status));
                     }
                 }
-                Poll::Ready(Ok(Next::HalfClosed)) => {}
-                Poll::Ready(Err(over)) => break Poll::Ready(over),
+                Poll::Ready(Ok(StreamInput::HalfClosed)) => {}
+                Poll::Ready(Err(end)) => break Poll::Ready(end),
                 Poll::Pending => break Poll::Pending,
             }
         };
-        run(&self.ctx);
-        over
+        drive_hub(&self.ctx);
+        end
     }
 
-    /// Hands one request to the hub.
-    fn hand_in(&self, message: Bytes) -> Result<(), Status> {
+    /// Passes one request to the hub.
+    ///
+    /// # Errors
+    ///
+    /// The message is malformed.
+    fn handle_request(&self, message: Bytes) -> Result<(), Status> {
         let request = decode(message)?;
         let mut hub = self.ctx.watches.hub.borrow_mut();
         match request {
-            Some(RequestUnion::CreateRequest(create)) => hub.create(self.id, owned(create)),
+            Some(RequestUnion::CreateRequest(create)) => {
+                hub.create(self.id, without_buffer(create))
+            }
             Some(RequestUnion::CancelRequest(cancel)) => hub.cancel(self.id, cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => hub.progress(self.id),
-            // etcd does nothing about it either.
+            // etcd ignores an empty request, too.
             None => {}
         }
         Ok(())
@@ -212,16 +233,17 @@ impl Watching {
 
 fn decode(message: Bytes) -> Result<Option<RequestUnion>, Status> {
     let request = WatchRequest::decode(message);
-    let request = request.map_err(|error| malformed(WHAT, &error))?;
+    let request = request.map_err(|error| malformed(MESSAGE_NAME, &error))?;
     Ok(request.request_union)
 }
 
-/// The request without the buffer it came in, which it would keep for as long as the watch lives.
-fn owned(create: WatchCreateRequest) -> Create {
-    let has = |filter| create.filters.contains(&i32::from(filter));
+/// Copies the request out of its receive buffer. Otherwise the buffer would live as long as the
+/// watch.
+fn without_buffer(create: WatchCreateRequest) -> Create {
+    let has_filter = |filter| create.filters.contains(&i32::from(filter));
     Create {
-        no_put: has(FilterType::Noput),
-        no_delete: has(FilterType::Nodelete),
+        no_put: has_filter(FilterType::Noput),
+        no_delete: has_filter(FilterType::Nodelete),
         key: Bytes::copy_from_slice(&create.key),
         range_end: Bytes::copy_from_slice(&create.range_end),
         start_revision: create.start_revision,

@@ -1,16 +1,17 @@
-//! What the hub says is done: messages are sent, feeds opened, tokens checked, streams ended.
+//! Drives the watch hub of a worker: sends its messages, opens its feeds, checks tokens, ends
+//! streams.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::driver::WorkerContext;
-use crate::driver::etcd::client::BAD_TOKEN;
+use crate::driver::etcd::client::INVALID_AUTH_TOKEN;
 use crate::driver::state::messages::{WatchMessage, WatchStatus};
 use crate::driver::state::reply;
-use crate::driver::watch::link_table::{begin_line, close_shared, find_line, shared_line};
-use crate::driver::watch::outbox::Input;
-use crate::driver::watch::permission_checks::Answer;
-use crate::driver::watch::state::{Client, Source};
+use crate::driver::watch::link_table::{close_shared_feed, find_link, shared_link, start_link};
+use crate::driver::watch::outbox::HubInput;
+use crate::driver::watch::permission_checks::Lookup;
+use crate::driver::watch::state::{Client, FeedSource};
 use crate::driver::watch::{cache_proofs, checks, state};
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
@@ -22,20 +23,22 @@ use crate::state_machine::watch::{FeedEvent, Unavailable};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
-/// Tells the hub what waits in the inbox, and does what it asks for, until nothing is left.
-pub(in crate::driver) fn run(ctx: &Rc<WorkerContext>) {
+/// Passes the inputs in the inbox to the hub and carries out its actions, until none is left.
+///
+/// An action may add inputs. A call from within an action returns at once, and the outer call continues.
+pub(in crate::driver) fn drive_hub(ctx: &Rc<WorkerContext>) {
     let watches = &ctx.watches;
     if watches.running.replace(true) {
         return;
     }
     let mut hub = watches.hub.borrow_mut();
     hub.tick(Instant::now());
-    tell_known(ctx, &mut hub);
+    report_store_revision(ctx, &mut hub);
     loop {
-        let input = watches.out.next();
+        let input = watches.outbox.pop();
         let idle = input.is_none();
         if let Some(input) = input {
-            tell(ctx, &mut hub, input);
+            handle_input(ctx, &mut hub, input);
         }
         let mut acted = false;
         for action in hub.actions() {
@@ -47,40 +50,43 @@ pub(in crate::driver) fn run(ctx: &Rc<WorkerContext>) {
         }
     }
     let wake = hub.wake();
-    count(ctx, &hub.stats());
+    update_metrics(ctx, &hub.stats());
     drop(hub);
     watches.running.set(false);
-    let armed = watches.alarm.replace(wake);
+    let armed = watches.wake_at.replace(wake);
     if wake.is_some_and(|wake| armed.is_none_or(|armed| wake < armed)) {
-        watches.rearm.notify_one();
+        watches.timer_changed.notify_one();
     }
 }
 
-fn tell(ctx: &WorkerContext, hub: &mut Hub, input: Input) {
+fn handle_input(ctx: &WorkerContext, hub: &mut Hub, input: HubInput) {
     match input {
-        Input::Checked(check, verdict) => hub.checked(check, verdict),
-        Input::Told(feed, told) => {
-            if let FeedEvent::Compacted { .. } | FeedEvent::Refused(_) | FeedEvent::Lost(_) = told {
-                // It is over, and the hub need not close it.
+        HubInput::Checked(check, result) => hub.checked(check, result),
+        HubInput::FeedEvent(feed, event) => {
+            if let FeedEvent::Compacted { .. } | FeedEvent::Refused(_) | FeedEvent::Lost(_) = event
+            {
+                // The feed has ended, and the hub does not close it.
                 ctx.watches.feeds.borrow_mut().remove(&feed);
             }
-            hub.told(feed, told);
+            hub.told(feed, event);
         }
-        Input::Closed(stream) => hub.stream_closed(stream),
-        Input::Synced(stream, revision) => hub.synced(stream, revision),
-        Input::Reset(header) => hub.history_reset(header),
-        Input::Cover(number, told) => cache_proofs::told(ctx, number, &told),
-        Input::CoversSynced(identity, revision) => cache_proofs::synced(ctx, identity, revision),
+        HubInput::StreamClosed(stream) => hub.stream_closed(stream),
+        HubInput::BarrierReached(stream, revision) => hub.synced(stream, revision),
+        HubInput::HistoryReset(header) => hub.history_reset(header),
+        HubInput::CacheProofEvent(number, event) => cache_proofs::handle_event(ctx, number, &event),
+        HubInput::CacheProofBarrier(identity_id, revision) => {
+            cache_proofs::handle_barrier(ctx, identity_id, revision)
+        }
     }
 }
 
-fn count(ctx: &WorkerContext, stats: &Stats) {
-    let count = &ctx.count().watch;
+fn update_metrics(ctx: &WorkerContext, stats: &Stats) {
+    let count = &ctx.counters().watch;
     count.streams.set(stats.streams);
     count.client_watchers.set(stats.watchers);
     count
         .upstream_watchers
-        .set(ctx.watches.out.upstream_watchers());
+        .set(ctx.watches.outbox.upstream_watchers());
     count.catch_ups.set(stats.catch_ups);
     count.slow.set(stats.slow);
     count.log_bytes.set(stats.log_bytes);
@@ -89,13 +95,13 @@ fn count(ctx: &WorkerContext, stats: &Stats) {
     count.events_sent.set(stats.events_sent);
 }
 
-/// Before the hub answers anybody: what this process knows of the store (W4).
-fn tell_known(ctx: &WorkerContext, hub: &mut Hub) {
-    let known = ctx.shared.known.header();
-    if ctx.watches.told_known.replace(known) != known {
+/// Passes the newest known header of the store to the hub before the hub sends a response (W4).
+fn report_store_revision(ctx: &WorkerContext, hub: &mut Hub) {
+    let known = ctx.process.store_revision.header();
+    if ctx.watches.reported_header.replace(known) != known {
         hub.known(known);
     }
-    hub.fragment_limit(ctx.shared.part_bytes());
+    hub.fragment_limit(ctx.process.fragment_bytes());
 }
 
 fn perform(ctx: &Rc<WorkerContext>, action: Action) {
@@ -106,27 +112,30 @@ fn perform(ctx: &Rc<WorkerContext>, action: Action) {
             check,
             stream,
             range,
-        } => check_range(ctx, check, stream, range),
+        } => check_permission(ctx, check, stream, range),
         Action::OpenFeed {
             feed,
-            identity,
+            identity: identity_id,
             range,
             prev_kv,
             start,
-        } => open_feed(ctx, feed, identity, range, prev_kv, start),
+        } => open_feed(ctx, feed, identity_id, range, prev_kv, start),
         Action::CloseFeed(feed) => close_feed(ctx, feed),
         Action::PauseFeed(feed) => pause_feed(ctx, feed, true),
         Action::ResumeFeed(feed) => pause_feed(ctx, feed, false),
-        Action::Sync { stream, identity } => {
+        Action::Sync {
+            stream,
+            identity: identity_id,
+        } => {
             if let Some(client) = watches.client(stream) {
-                client.syncing.set(true);
+                client.barrier_pending.set(true);
             }
-            let mail = WatchMessage::Sync(identity, watches.token(stream));
-            to_owner(ctx, identity, mail);
+            let message = WatchMessage::RequestBarrier(identity_id, watches.token(stream));
+            deliver_to_owner(ctx, identity_id, message);
         }
         Action::End { stream, why } => {
             if let Some(client) = watches.remove(stream) {
-                client.stream.end(&lost(why));
+                client.stream.end(&unavailable_status(why));
             }
         }
         Action::ReadRequests(stream) => {
@@ -137,7 +146,7 @@ fn perform(ctx: &Rc<WorkerContext>, action: Action) {
     }
 }
 
-/// One message to a client. No stream keeps more than its room here but for one message.
+/// Sends one message to a client. A stream queues at most one message more than its send capacity.
 fn send(ctx: &Rc<WorkerContext>, stream: StreamId, message: Message) {
     let Some(client) = ctx.watches.client(stream) else {
         return;
@@ -146,14 +155,17 @@ fn send(ctx: &Rc<WorkerContext>, stream: StreamId, message: Message) {
         Message::Whole(bytes) => Payload::from(bytes),
         Message::Shared { head, tail } => Payload::new(&head, tail),
     };
-    if !client.stream.send(&ctx.shared.known, ctx.count(), payload) {
-        ctx.count().hit(Limit::StalledBytes);
+    if !client
+        .stream
+        .send(&ctx.process.store_revision, ctx.counters(), payload)
+    {
+        ctx.counters().hit(Limit::StalledBytes);
     }
 }
 
-/// What a client is told when its stream cannot go on.
-pub(super) fn lost(why: Unavailable) -> Status {
-    match why {
+/// Returns the status for a client stream that the hub cannot serve any longer.
+pub(super) fn unavailable_status(reason: Unavailable) -> Status {
+    match reason {
         Unavailable::NoLeader => reply::no_leader(),
         Unavailable::Unavailable => Status::new(
             Code::Unavailable,
@@ -162,88 +174,100 @@ pub(super) fn lost(why: Unavailable) -> Status {
     }
 }
 
-/// Ends streams without the hub's word.
-pub(super) fn end_streams(ctx: &WorkerContext, fits: impl Fn(&Client) -> bool, status: &Status) {
-    for stream in ctx.watches.streams(fits) {
+/// Ends matching client streams without an action of the hub, and notifies the hub.
+pub(super) fn end_streams(ctx: &WorkerContext, matches: impl Fn(&Client) -> bool, status: &Status) {
+    for stream in ctx.watches.matching_streams(matches) {
         if let Some(client) = ctx.watches.remove(stream) {
-            ctx.watches.out.note(Input::Closed(stream));
+            ctx.watches.outbox.push(HubInput::StreamClosed(stream));
             client.stream.end(status);
         }
     }
 }
 
-fn check_range(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, range: KeyRange) {
+fn check_permission(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, range: KeyRange) {
     let Some(client) = ctx.watches.client(stream) else {
         return;
     };
-    let wish = (client.stream.session().credential().cloned(), range);
+    let key = (client.stream.session().credential().cloned(), range);
     let now = Instant::now();
-    let answer = ctx.watches.granted.borrow_mut().look(&wish, check, now);
-    match answer {
-        Answer::Granted => answer_check(ctx, check, CheckResult::Granted),
-        Answer::Asked => {}
-        Answer::Ask => {
+    let lookup = ctx
+        .watches
+        .permission_checks
+        .borrow_mut()
+        .lookup(&key, check, now);
+    match lookup {
+        Lookup::Granted => finish_check(ctx, check, CheckResult::Granted),
+        Lookup::Pending => {}
+        Lookup::CheckNeeded => {
             let ctx = ctx.clone();
             tokio::task::spawn_local(async move {
-                let verdict = checks::may_read(&ctx, &wish).await;
-                let granted = verdict == CheckResult::Granted;
+                let result = checks::check_permission(&ctx, &key).await;
+                let granted = result == CheckResult::Granted;
                 let watches = &ctx.watches;
-                let checks = watches.granted.borrow_mut().answered(wish, granted, now);
+                let checks = watches
+                    .permission_checks
+                    .borrow_mut()
+                    .complete(key, granted, now);
                 for check in checks {
-                    answer_check(&ctx, check, verdict.clone());
+                    finish_check(&ctx, check, result.clone());
                 }
-                ctx.watches.work.notify_one();
+                ctx.watches.inbox_ready.notify_one();
             });
         }
     }
 }
 
-/// A token that was good and is not any more was lost by a member, or is old. The client's stream ends
-/// so that it logs in and comes again, as it does when its member dies (W10).
-fn answer_check(ctx: &WorkerContext, check: CheckId, verdict: CheckResult) {
+/// Passes the result of a check to the hub.
+///
+/// A member that rejects a token which etcd accepted before has lost it, or the token has expired.
+/// Then the client stream ends with UNAVAILABLE: the client logs in again and resumes, as it does
+/// when its member fails (W10).
+fn finish_check(ctx: &WorkerContext, check: CheckId, result: CheckResult) {
     let client = ctx.watches.client(check.stream());
-    let was_good = client.as_ref().is_some_and(|client| client.granted.get());
-    let verdict = match verdict {
-        CheckResult::Refused(reason) if was_good && reason.contains(BAD_TOKEN) => {
+    let was_accepted = client
+        .as_ref()
+        .is_some_and(|client| client.token_accepted.get());
+    let result = match result {
+        CheckResult::Refused(reason) if was_accepted && reason.contains(INVALID_AUTH_TOKEN) => {
             CheckResult::Lost(Unavailable::Unavailable)
         }
-        verdict => verdict,
+        result => result,
     };
-    if let (CheckResult::Granted, Some(client)) = (&verdict, client) {
-        client.granted.set(true);
+    if let (CheckResult::Granted, Some(client)) = (&result, client) {
+        client.token_accepted.set(true);
     }
-    ctx.watches.out.note(Input::Checked(check, verdict));
+    ctx.watches.outbox.push(HubInput::Checked(check, result));
 }
 
 fn open_feed(
     ctx: &Rc<WorkerContext>,
     feed: FeedId,
-    identity: IdentityId,
+    identity_id: IdentityId,
     range: KeyRange,
     prev_kv: bool,
     start: Option<i64>,
 ) {
     let watches = &ctx.watches;
-    let Some(login) = watches.login(identity) else {
-        // It has a stream open, or nobody would want this.
+    let Some(identity) = watches.identity(identity_id) else {
+        // Cannot happen: the feed is for an open client stream of this identity.
         return;
     };
     let sub = watches.sub(feed);
     let source = match start {
         None => {
-            let mail = WatchMessage::Open {
+            let message = WatchMessage::Open {
+                id: identity_id,
                 identity,
-                login,
                 sub,
                 range,
                 prev_kv,
             };
-            to_owner(ctx, identity, mail);
-            Source::Shared(identity)
+            deliver_to_owner(ctx, identity_id, message);
+            FeedSource::Shared(identity_id)
         }
         Some(start) => {
             let trunk = Trunk::catch_up(sub, range.clone(), prev_kv, start);
-            Source::Own(begin_line(ctx, login, range, trunk))
+            FeedSource::Private(start_link(ctx, identity, range, trunk))
         }
     };
     watches.feeds.borrow_mut().insert(feed, source);
@@ -256,103 +280,112 @@ fn close_feed(ctx: &Rc<WorkerContext>, feed: FeedId) {
     };
     let sub = watches.sub(feed);
     match source {
-        Source::Shared(identity) => to_owner(ctx, identity, WatchMessage::Close(identity, sub)),
-        Source::Own(line) => {
-            line.with(&watches.out, |trunk| trunk.close(sub));
+        FeedSource::Shared(identity_id) => {
+            deliver_to_owner(ctx, identity_id, WatchMessage::Close(identity_id, sub))
+        }
+        FeedSource::Private(link) => {
+            link.with_trunk(&watches.outbox, |trunk| trunk.close(sub));
         }
     }
 }
 
 fn pause_feed(ctx: &Rc<WorkerContext>, feed: FeedId, paused: bool) {
     let source = ctx.watches.feeds.borrow().get(&feed).cloned();
-    if let Some(Source::Own(line)) = source {
-        line.pause(paused);
+    if let Some(FeedSource::Private(link)) = source {
+        link.set_paused(paused);
     }
 }
 
-/// To the worker that owns the identity's shared line, which may be this one.
-fn to_owner(ctx: &Rc<WorkerContext>, identity: IdentityId, mail: WatchMessage) {
-    if ctx.shared.owner(identity) == ctx.watches.worker {
-        deliver(ctx, mail);
+/// Delivers a message to the worker that owns the shared link of the identity, possibly this one.
+fn deliver_to_owner(ctx: &Rc<WorkerContext>, identity_id: IdentityId, message: WatchMessage) {
+    if ctx.process.owner(identity_id) == ctx.watches.worker {
+        deliver(ctx, message);
     } else {
-        ctx.watches.send(identity, mail);
+        ctx.watches.send_to_owner(identity_id, message);
     }
 }
 
-/// Does what a worker asks of this one.
-pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, mail: WatchMessage) {
+/// Handles a message of another worker, or of this one.
+pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: WatchMessage) {
     let watches = &ctx.watches;
-    match mail {
+    match message {
         WatchMessage::Open {
+            id: identity_id,
             identity,
-            login,
             sub,
             range,
             prev_kv,
         } => {
-            let line = shared_line(ctx, identity, login, &range);
-            line.with(&watches.out, |trunk| {
+            let link = shared_link(ctx, identity_id, identity, &range);
+            link.with_trunk(&watches.outbox, |trunk| {
                 trunk.open(sub, range, prev_kv);
             });
         }
-        WatchMessage::Close(identity, sub) => close_shared(ctx, identity, sub),
-        WatchMessage::Cover(wanted) => cache_proofs::begin(ctx, *wanted),
-        WatchMessage::Sync(identity, token) => match find_line(ctx, identity) {
-            Some(line) => line.with(&watches.out, |trunk| trunk.sync(token, Instant::now())),
-            // Nothing is known: the hub asks again while the stream has watchers.
-            None => watches.out.synced(token, 0),
+        WatchMessage::Close(identity_id, sub) => close_shared_feed(ctx, identity_id, sub),
+        WatchMessage::ProveResponse(request) => cache_proofs::open(ctx, *request),
+        WatchMessage::RequestBarrier(identity_id, token) => match find_link(ctx, identity_id) {
+            Some(link) => {
+                link.with_trunk(&watches.outbox, |trunk| trunk.sync(token, Instant::now()))
+            }
+            // Revision 0 proves nothing: the hub repeats the request while the stream has watchers.
+            None => watches.outbox.send_barrier(token, 0),
         },
-        WatchMessage::Unsync(identity, token) => {
-            if let Some(line) = find_line(ctx, identity) {
-                line.with(&watches.out, |trunk| trunk.unsync(token));
+        WatchMessage::CancelBarrier(identity_id, token) => {
+            if let Some(link) = find_link(ctx, identity_id) {
+                link.with_trunk(&watches.outbox, |trunk| trunk.unsync(token));
             }
         }
-        WatchMessage::Told(feed, told) => {
+        WatchMessage::FeedEvent(feed, event) => {
             watches
-                .out
-                .note(Input::Told(FeedId::from_number(feed), told));
+                .outbox
+                .push(HubInput::FeedEvent(FeedId::from_number(feed), event));
         }
-        WatchMessage::Synced(stream, revision) => {
-            watches
-                .out
-                .note(Input::Synced(StreamId::from_number(stream), revision));
+        WatchMessage::BarrierReached(stream, revision) => {
+            watches.outbox.push(HubInput::BarrierReached(
+                StreamId::from_number(stream),
+                revision,
+            ));
         }
         WatchMessage::Reset(header) => {
-            let lines: Vec<_> = watches.lines.borrow().values().cloned().collect();
-            for line in lines {
-                line.with(&watches.out, |trunk| trunk.history_reset(header));
+            let links: Vec<_> = watches.links.borrow().values().cloned().collect();
+            for link in links {
+                link.with_trunk(&watches.outbox, |trunk| trunk.history_reset(header));
             }
             let feeds: Vec<_> = watches.feeds.borrow().values().cloned().collect();
             for feed in feeds {
-                if let Source::Own(line) = feed {
-                    line.with(&watches.out, |trunk| trunk.history_reset(header));
+                if let FeedSource::Private(link) = feed {
+                    link.with_trunk(&watches.outbox, |trunk| trunk.history_reset(header));
                 }
             }
-            watches.out.note(Input::Reset(header));
+            watches.outbox.push(HubInput::HistoryReset(header));
         }
     }
 }
 
-/// No endpoint has a leader: it halts a Go client's watches for good, so nobody is told who has not
-/// asked to be (W12, E6).
-pub(in crate::driver) fn no_leader(ctx: &WorkerContext, identity: IdentityId) {
-    let asks = |client: &Client| {
-        client.stream.wants_leader() && state::identity(client.stream.session().login()) == identity
+/// Ends the client streams of an identity that requested a leader (`hasleader`): no endpoint has
+/// one.
+///
+/// `no leader` stops the watches of a Go client for good, so other streams do not receive it (W12,
+/// E6).
+pub(in crate::driver) fn no_leader(ctx: &WorkerContext, identity_id: IdentityId) {
+    let matches = |client: &Client| {
+        client.stream.requires_leader()
+            && state::identity_id(client.stream.session().identity()) == identity_id
     };
-    end_streams(ctx, asks, &lost(Unavailable::NoLeader));
+    end_streams(ctx, matches, &unavailable_status(Unavailable::NoLeader));
 }
 
-/// The watches of this worker, for people.
+/// Returns the watches of this worker for the status page.
 pub(in crate::driver) fn report(ctx: &WorkerContext) -> WatchStatus {
     let watches = &ctx.watches;
     let hub = watches.hub.borrow();
     let name = |feed: &FeedStatus| {
-        let login = watches.login(feed.identity);
-        login.map_or_else(String::new, |login| login.name().to_owned())
+        let identity = watches.identity(feed.identity);
+        identity.map_or_else(String::new, |identity| identity.name().to_owned())
     };
     WatchStatus {
         stats: hub.stats(),
-        upstream_watchers: watches.out.upstream_watchers(),
+        upstream_watchers: watches.outbox.upstream_watchers(),
         feeds: hub.feeds().map(|feed| (name(&feed), feed)).collect(),
     }
 }

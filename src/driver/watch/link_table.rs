@@ -1,4 +1,5 @@
-//! The lines of one worker: found, begun, and forgotten with their last feed.
+//! The shared upstream links of one worker: looks them up, starts them, removes them with their
+//! last feed.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,49 +12,54 @@ use crate::state_machine::watch::hub::IdentityId;
 use crate::state_machine::watch::trunk::{Sub, Trunk};
 use crate::wire::range::KeyRange;
 
-/// The shared line of an identity, if there is one.
-pub(super) fn find_line(ctx: &WorkerContext, identity: IdentityId) -> Option<Rc<UpstreamLink>> {
-    ctx.watches.lines.borrow().get(&identity).cloned()
+/// Returns the shared link of an identity, if it exists.
+pub(super) fn find_link(ctx: &WorkerContext, identity_id: IdentityId) -> Option<Rc<UpstreamLink>> {
+    ctx.watches.links.borrow().get(&identity_id).cloned()
 }
 
-/// The shared line of an identity, begun if need be; `range` is one that it will watch.
-pub(super) fn shared_line(
+/// Returns the shared link of an identity, and starts it if necessary. The link will watch `range`.
+pub(super) fn shared_link(
     ctx: &Rc<WorkerContext>,
-    identity: IdentityId,
-    login: Arc<Identity>,
+    identity_id: IdentityId,
+    identity: Arc<Identity>,
     range: &KeyRange,
 ) -> Rc<UpstreamLink> {
-    if let Some(line) = find_line(ctx, identity) {
-        return line;
+    if let Some(link) = find_link(ctx, identity_id) {
+        return link;
     }
-    let line = begin_line(ctx, login, range.clone(), Trunk::shared());
+    let link = start_link(ctx, identity, range.clone(), Trunk::shared());
     ctx.watches
-        .lines
+        .links
         .borrow_mut()
-        .insert(identity, line.clone());
-    line
+        .insert(identity_id, link.clone());
+    link
 }
 
-/// A line that drives this trunk.
-pub(super) fn begin_line(
+/// Starts a link that drives this trunk.
+pub(super) fn start_link(
     ctx: &Rc<WorkerContext>,
-    login: Arc<Identity>,
+    identity: Arc<Identity>,
     range: KeyRange,
     trunk: Trunk,
 ) -> Rc<UpstreamLink> {
-    let line = Rc::new(UpstreamLink::new(ctx.shared.clone(), login, range, trunk));
-    // A trunk may have asked for its stream when it was made.
-    line.with(&ctx.watches.out, |_| ());
-    tokio::task::spawn_local(upstream_stream::drive(ctx.clone(), line.clone()));
-    line
+    let link = Rc::new(UpstreamLink::new(
+        ctx.process.clone(),
+        identity,
+        range,
+        trunk,
+    ));
+    // A new trunk may already require its stream.
+    link.with_trunk(&ctx.watches.outbox, |_| ());
+    tokio::task::spawn_local(upstream_stream::drive(ctx.clone(), link.clone()));
+    link
 }
 
-/// Ends a feed of a shared line; the line ends with its last (W11).
-pub(super) fn close_shared(ctx: &WorkerContext, identity: IdentityId, sub: Sub) {
-    if let Some(line) = find_line(ctx, identity) {
-        line.with(&ctx.watches.out, |trunk| trunk.close(sub));
-        if line.is_over() {
-            ctx.watches.forget_line(&line);
+/// Closes a feed of a shared link. The link ends with its last feed (W11).
+pub(super) fn close_shared_feed(ctx: &WorkerContext, identity_id: IdentityId, sub: Sub) {
+    if let Some(link) = find_link(ctx, identity_id) {
+        link.with_trunk(&ctx.watches.outbox, |trunk| trunk.close(sub));
+        if link.is_over() {
+            ctx.watches.remove_link(&link);
         }
     }
 }

@@ -1,13 +1,21 @@
-//! Watches: clients' streams on one side, few streams to etcd on the other, and the two machines of
-//! `machine/watch` between them. Here the machines' words become deeds.
+//! Watches: the driver of the state machines in `state_machine/watch`.
 //!
-//! Each worker has a hub for its clients. The shared line of an identity (a trunk and its stream to
-//! etcd) is owned by one worker, which tells hubs on others by mail; a line that catches up lives
-//! with the hub that asked for it.
+//! Many client streams share few upstream streams. Each worker has one watch hub, which serves the
+//! client watchers of that worker (W1, W2). Each identity has one shared upstream link: a trunk and
+//! its upstream stream. One worker owns the link and sends its events to the hubs of the other
+//! workers as messages. A link for a catch-up is private: the worker of the hub that opened it owns
+//! it.
 //!
-//! From the clients down: `client` reads what they ask, `work` does what the hub says, `line` and
-//! `upstream` what a trunk says, and `lines` keeps them. `cover` is a reader of lines that is no client:
-//! it proves kept answers right. `state` is what one worker keeps of it all.
+//! Modules, from the clients to etcd:
+//! - `client` reads the requests of one client stream, `bypass` selects ranges that share nothing.
+//! - `hub_driver` carries out the actions of the hub, with `permission_checks` and `checks` for
+//!   reads of etcd. `outbox` collects the inputs of the hub.
+//! - `link_table` starts and finds links. `upstream_link` carries out the actions of a trunk,
+//!   `upstream_stream` opens and reads the upstream stream with `upstream_response` and
+//!   `etcd_version`.
+//! - `cache_proofs` and `cache_proof_table` watch the ranges of cached responses (R2). They read
+//!   feeds of links but serve no client.
+//! - `state` has the values of one worker, `tasks` its background tasks.
 
 mod bypass;
 mod cache_proof_table;

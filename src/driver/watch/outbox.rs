@@ -1,4 +1,4 @@
-//! What lines have to say to hubs: noted for the hub of this worker, sent to those of others.
+//! Results of links for hubs: queued for the hub of this worker, sent as messages to other workers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,85 +11,92 @@ use crate::state_machine::watch::hub::{CheckId, CheckResult, FeedId, IdentityId,
 use crate::state_machine::watch::trunk::{Sub, Token};
 use crate::wire::response_header::Header;
 
-/// Something the hub has to be told.
+/// An input of the hub or of the cache proofs of this worker.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(super) enum HubInput {
     Checked(CheckId, CheckResult),
-    Told(FeedId, FeedEvent),
-    Synced(StreamId, i64),
-    Closed(StreamId),
-    Reset(Header),
-    /// To the cover of this number.
-    Cover(u64, FeedEvent),
-    /// To the covers of an identity: a barrier stands here.
-    CoversSynced(IdentityId, i64),
+    FeedEvent(FeedId, FeedEvent),
+    BarrierReached(StreamId, i64),
+    StreamClosed(StreamId),
+    HistoryReset(Header),
+    /// An event for the cache proof of this number.
+    CacheProofEvent(u64, FeedEvent),
+    /// A barrier for the cache proofs of an identity, reached at this revision.
+    CacheProofBarrier(IdentityId, i64),
 }
 
-/// Stands for a worker in the names of feeds and streams that are covers: they are always where their
-/// line is, and no hub knows them. No worker has this number.
-pub(super) const COVERS: u32 = u32::MAX;
+/// Worker number in the names of feeds and streams that belong to cache proofs. No worker has this
+/// number. Cache proofs are always on the worker of their link, and no hub knows them.
+pub(super) const CACHE_PROOFS: u32 = u32::MAX;
 
-/// Of one worker.
+/// Inbox of one worker's hub, and the way to the hubs of other workers.
 pub(super) struct Outbox {
     worker: u32,
-    shared: Arc<ProcessState>,
-    inbox: RefCell<VecDeque<Input>>,
-    /// s-watchers of all lines here.
+    process: Arc<ProcessState>,
+    inbox: RefCell<VecDeque<HubInput>>,
+    /// Upstream watchers of all links of this worker.
     upstream_watchers: Cell<usize>,
 }
 
 impl Outbox {
-    /// Empty.
-    pub(super) fn new(worker: u32, shared: Arc<ProcessState>) -> Outbox {
+    /// An outbox with an empty inbox.
+    pub(super) fn new(worker: u32, process: Arc<ProcessState>) -> Outbox {
         Outbox {
             worker,
-            shared,
+            process,
             inbox: RefCell::default(),
             upstream_watchers: Cell::new(0),
         }
     }
 
-    /// Notes something that the hub has to be told; [`run`](super::work::run) does.
-    pub(super) fn note(&self, input: Input) {
+    /// Queues an input for [`drive_hub`](super::hub_driver::drive_hub).
+    pub(super) fn push(&self, input: HubInput) {
         self.inbox.borrow_mut().push_back(input);
     }
 
-    /// What was noted first.
-    pub(super) fn next(&self) -> Option<Input> {
+    /// Removes the oldest input.
+    pub(super) fn pop(&self) -> Option<HubInput> {
         self.inbox.borrow_mut().pop_front()
     }
 
-    /// Tells a feed, wherever its hub is.
-    pub(super) fn tell(&self, sub: Sub, told: FeedEvent) {
+    /// Sends an event to a feed, on any worker.
+    pub(super) fn send_event(&self, sub: Sub, event: FeedEvent) {
         if sub.worker == self.worker {
-            self.note(Input::Told(FeedId::from_number(sub.feed), told));
-        } else if sub.worker == COVERS {
-            self.note(Input::Cover(sub.feed, told));
+            self.push(HubInput::FeedEvent(FeedId::from_number(sub.feed), event));
+        } else if sub.worker == CACHE_PROOFS {
+            self.push(HubInput::CacheProofEvent(sub.feed, event));
         } else {
-            let mail = WatchMessage::Told(sub.feed, told);
-            self.shared.post(sub.worker, WorkerMessage::Watch(mail));
+            let message = WatchMessage::FeedEvent(sub.feed, event);
+            self.process.send(sub.worker, WorkerMessage::Watch(message));
         }
     }
 
-    /// Tells a stream that its barrier stands, wherever its hub is.
-    pub(super) fn synced(&self, token: Token, revision: i64) {
+    /// Notifies a stream on any worker that its barrier has been reached at `revision`.
+    pub(super) fn send_barrier(&self, token: Token, revision: i64) {
         if token.worker == self.worker {
-            self.note(Input::Synced(StreamId::from_number(token.stream), revision));
-        } else if token.worker == COVERS {
-            self.note(Input::CoversSynced(IdentityId(token.stream), revision));
+            self.push(HubInput::BarrierReached(
+                StreamId::from_number(token.stream),
+                revision,
+            ));
+        } else if token.worker == CACHE_PROOFS {
+            self.push(HubInput::CacheProofBarrier(
+                IdentityId(token.stream),
+                revision,
+            ));
         } else {
-            let mail = WatchMessage::Synced(token.stream, revision);
-            self.shared.post(token.worker, WorkerMessage::Watch(mail));
+            let message = WatchMessage::BarrierReached(token.stream, revision);
+            self.process
+                .send(token.worker, WorkerMessage::Watch(message));
         }
     }
 
-    /// A line had so many s-watchers, and now has so many.
-    pub(super) fn count_watchers(&self, before: usize, now: usize) {
+    /// Updates the sum when the number of upstream watchers of a link changes.
+    pub(super) fn update_watcher_count(&self, previous: usize, current: usize) {
         self.upstream_watchers
-            .set(self.upstream_watchers.get() + now - before);
+            .set(self.upstream_watchers.get() + current - previous);
     }
 
-    /// s-watchers of all lines here.
+    /// Returns the number of upstream watchers of all links of this worker.
     pub(super) fn upstream_watchers(&self) -> usize {
         self.upstream_watchers.get()
     }

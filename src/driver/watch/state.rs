@@ -1,8 +1,8 @@
-//! What one worker keeps of watches: its hub, its clients' streams, and its ends of the feeds.
+//! Watch state of one worker: its hub, its client streams and the sources of its feeds.
 //!
-//! Values and their keeping only; what is done with them stands in the files beside this one.
-//! Everything here belongs to one thread. Nothing that the hub asks for is done inside of it: it is
-//! noted in the inbox, and [`run`](super::work::run) goes on until nothing is left.
+//! This file has values and their lookup; the other modules of this folder act on them. One thread
+//! owns everything here. Actions of the hub add inputs to the inbox instead of calling the hub:
+//! [`drive_hub`](super::hub_driver::drive_hub) repeats until the inbox is empty.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -26,106 +26,106 @@ use crate::state_machine::watch::hub::{FeedId, Hub, IdentityId, Settings, Stream
 use crate::state_machine::watch::trunk::{Sub, Token};
 use crate::wire::response_header::Header;
 
-/// A client's watch stream, while it is open here.
+/// An open client watch stream.
 pub(super) struct Client {
     pub(super) stream: ClientStream,
-    /// Its token was good once.
-    pub(super) granted: Cell<bool>,
-    /// A barrier was asked for, and has not come.
-    pub(super) syncing: Cell<bool>,
+    /// Whether etcd has accepted the token of the stream at least once.
+    pub(super) token_accepted: Cell<bool>,
+    /// Whether a barrier is requested and has not been reached.
+    pub(super) barrier_pending: Cell<bool>,
 }
 
-/// Where a feed comes from.
+/// The upstream link that a feed of this worker's hub belongs to.
 #[derive(Clone)]
-pub(super) enum Source {
-    /// The shared line of an identity, on the worker that owns it.
+pub(super) enum FeedSource {
+    /// The shared link of an identity, on the worker that owns it.
     Shared(IdentityId),
-    /// A line of its own, here.
-    Own(Rc<UpstreamLink>),
+    /// A private link on this worker, for a catch-up.
+    Private(Rc<UpstreamLink>),
 }
 
-type Named = (StreamId, Rc<Client>);
+type ClientSlot = (StreamId, Rc<Client>);
 
-/// Whether an endpoint answers progress requests soundly (W8), and until
-/// when that counts.
-pub(super) type Releases = HashMap<EndpointId, (bool, Instant)>;
+/// Per endpoint: whether its responses to progress requests are reliable (W8), and until when this
+/// result is valid.
+pub(super) type ProgressSupport = HashMap<EndpointId, (bool, Instant)>;
 
-/// One worker's part.
+/// The watches of one worker.
 pub struct Watches {
     pub(super) worker: u32,
-    pub(super) shared: Arc<ProcessState>,
+    pub(super) process: Arc<ProcessState>,
     pub(super) hub: RefCell<Hub>,
-    pub(super) out: Outbox,
-    /// [`run`](super::work::run) is at work further up.
+    pub(super) outbox: Outbox,
+    /// Whether [`drive_hub`](super::hub_driver::drive_hub) is running further up the call stack.
     pub(super) running: Cell<bool>,
-    /// The highest known revision that the hub has been told.
-    pub(super) told_known: Cell<Header>,
-    /// By the place of their [`StreamId`].
-    clients: RefCell<Vec<Option<Named>>>,
-    pub(super) feeds: RefCell<HashMap<FeedId, Source>>,
-    /// Identities of open streams, and how many streams each has.
-    logins: RefCell<HashMap<IdentityId, (Arc<Identity>, usize)>>,
-    /// Shared lines that this worker owns.
-    pub(super) lines: RefCell<HashMap<IdentityId, Rc<UpstreamLink>>>,
-    /// Their feeds that prove kept answers right.
-    pub(super) covers: CacheProofTable,
-    pub(super) granted: RefCell<PermissionChecks>,
-    /// etcd was asked who it is.
-    pub(super) greeted: OnceCell<()>,
-    pub(super) releases: RefCell<Releases>,
-    pub(super) board: Rc<SendNotifier>,
-    /// When the hub is to be told the time; `clock` waits for it.
-    pub(super) alarm: Cell<Option<Instant>>,
-    pub(super) rearm: Notify,
-    /// Something waits in the inbox.
-    pub(super) work: Notify,
+    /// The newest header that the hub has received.
+    pub(super) reported_header: Cell<Header>,
+    /// Indexed by [`StreamId::index`].
+    clients: RefCell<Vec<Option<ClientSlot>>>,
+    pub(super) feeds: RefCell<HashMap<FeedId, FeedSource>>,
+    /// Identities of open client streams, with the number of streams.
+    identities: RefCell<HashMap<IdentityId, (Arc<Identity>, usize)>>,
+    /// Shared links that this worker owns.
+    pub(super) links: RefCell<HashMap<IdentityId, Rc<UpstreamLink>>>,
+    /// Watches that keep cached responses current, on the shared links of this worker.
+    pub(super) cache_proofs: CacheProofTable,
+    pub(super) permission_checks: RefCell<PermissionChecks>,
+    /// Set once etcd has sent a header, if no call had brought one before the first watch.
+    pub(super) header_fetched: OnceCell<()>,
+    pub(super) progress_support: RefCell<ProgressSupport>,
+    pub(super) send_notifier: Rc<SendNotifier>,
+    /// When the hub needs its next tick; [`tasks`](super::tasks) waits for this time.
+    pub(super) wake_at: Cell<Option<Instant>>,
+    pub(super) timer_changed: Notify,
+    /// Signals that the inbox has inputs.
+    pub(super) inbox_ready: Notify,
 }
 
 impl Watches {
-    /// Without a client; the hubs of all workers together keep the bytes of one flag.
-    pub fn new(worker: usize, shared: Arc<ProcessState>) -> Watches {
-        let options = shared.options();
+    /// State without clients. `--watch-log-bytes` is divided among the hubs of all workers.
+    pub fn new(worker: usize, process: Arc<ProcessState>) -> Watches {
+        let options = process.watch_options();
         let settings = Settings {
-            log_bytes: options.log_bytes / shared.workers(),
+            log_bytes: options.log_bytes / process.workers(),
             progress_interval: options.progress_notify,
-            fragment_bytes: shared.part_bytes(),
+            fragment_bytes: process.fragment_bytes(),
             ..Settings::default()
         };
         Watches {
-            // Bounded by MAX_WORKERS.
+            // At most MAX_WORKERS.
             worker: worker as u32,
-            out: Outbox::new(worker as u32, shared.clone()),
-            shared,
+            outbox: Outbox::new(worker as u32, process.clone()),
+            process,
             hub: RefCell::new(Hub::new(settings, Instant::now())),
             running: Cell::new(false),
-            told_known: Cell::default(),
+            reported_header: Cell::default(),
             clients: RefCell::default(),
             feeds: RefCell::default(),
-            logins: RefCell::default(),
-            lines: RefCell::default(),
-            covers: CacheProofTable::default(),
-            granted: RefCell::default(),
-            greeted: OnceCell::new(),
-            releases: RefCell::default(),
-            board: Rc::default(),
-            alarm: Cell::new(None),
-            rearm: Notify::new(),
-            work: Notify::new(),
+            identities: RefCell::default(),
+            links: RefCell::default(),
+            cache_proofs: CacheProofTable::default(),
+            permission_checks: RefCell::default(),
+            header_fetched: OnceCell::new(),
+            progress_support: RefCell::default(),
+            send_notifier: Rc::default(),
+            wake_at: Cell::new(None),
+            timer_changed: Notify::new(),
+            inbox_ready: Notify::new(),
         }
     }
 
-    /// Where it is told what has left towards clients.
-    pub fn board(&self) -> &Rc<SendNotifier> {
-        &self.board
+    /// Returns the notifier of bytes sent to clients.
+    pub fn send_notifier(&self) -> &Rc<SendNotifier> {
+        &self.send_notifier
     }
 
-    /// A client's stream was opened under this name.
+    /// Adds an open client stream.
     pub(super) fn insert(&self, id: StreamId, client: Rc<Client>) {
-        let login = client.stream.session().login();
-        self.logins
+        let identity = client.stream.session().identity();
+        self.identities
             .borrow_mut()
-            .entry(identity(login))
-            .or_insert_with(|| (login.clone(), 0))
+            .entry(identity_id(identity))
+            .or_insert_with(|| (identity.clone(), 0))
             .1 += 1;
         let mut clients = self.clients.borrow_mut();
         if clients.len() <= id.index() {
@@ -134,68 +134,74 @@ impl Watches {
         clients[id.index()] = Some((id, client));
     }
 
-    /// The client's stream of this name, if it is still open.
+    /// Returns a client stream if it is still open.
     pub(super) fn client(&self, id: StreamId) -> Option<Rc<Client>> {
         let clients = self.clients.borrow();
-        let (named, client) = clients.get(id.index())?.as_ref()?;
-        (*named == id).then(|| client.clone())
+        let (owner_id, client) = clients.get(id.index())?.as_ref()?;
+        (*owner_id == id).then(|| client.clone())
     }
 
-    /// Its stream is over. The hub knows, or is told by the caller.
+    /// Removes a client stream that has ended, and withdraws its barrier request. The caller
+    /// notifies the hub unless the hub ended the stream.
     pub(super) fn remove(&self, id: StreamId) -> Option<Rc<Client>> {
         let (_, client) = {
             let mut clients = self.clients.borrow_mut();
-            let place = clients.get_mut(id.index())?;
-            place.take_if(|(named, _)| *named == id)?
+            let slot = clients.get_mut(id.index())?;
+            slot.take_if(|(owner_id, _)| *owner_id == id)?
         };
-        let identity = identity(client.stream.session().login());
-        if client.syncing.get() {
-            self.send(identity, WatchMessage::Unsync(identity, self.token(id)));
+        let identity_id = identity_id(client.stream.session().identity());
+        if client.barrier_pending.get() {
+            self.send_to_owner(
+                identity_id,
+                WatchMessage::CancelBarrier(identity_id, self.token(id)),
+            );
         }
-        let mut logins = self.logins.borrow_mut();
-        if let Some((_, streams)) = logins.get_mut(&identity) {
+        let mut identities = self.identities.borrow_mut();
+        if let Some((_, streams)) = identities.get_mut(&identity_id) {
             *streams -= 1;
             if *streams == 0 {
-                logins.remove(&identity);
+                identities.remove(&identity_id);
             }
         }
         Some(client)
     }
 
-    /// A line is over. Another may have taken its place.
-    pub(super) fn forget_line(&self, line: &Rc<UpstreamLink>) {
-        let identity = identity(&line.login);
-        let mut lines = self.lines.borrow_mut();
-        if lines
-            .get(&identity)
-            .is_some_and(|own| Rc::ptr_eq(own, line))
+    /// Removes a shared link that has ended. Another link of the identity stays.
+    pub(super) fn remove_link(&self, link: &Rc<UpstreamLink>) {
+        let identity_id = identity_id(&link.identity);
+        let mut links = self.links.borrow_mut();
+        if links
+            .get(&identity_id)
+            .is_some_and(|own| Rc::ptr_eq(own, link))
         {
-            lines.remove(&identity);
+            links.remove(&identity_id);
         }
     }
 
-    /// The open streams of clients that fit.
-    pub(super) fn streams(&self, fits: impl Fn(&Client) -> bool) -> Vec<StreamId> {
+    /// Returns the open client streams that match.
+    pub(super) fn matching_streams(&self, matches: impl Fn(&Client) -> bool) -> Vec<StreamId> {
         let clients = self.clients.borrow();
         let open = clients.iter().flatten();
-        open.filter(|(_, client)| fits(client))
+        open.filter(|(_, client)| matches(client))
             .map(|(id, _)| *id)
             .collect()
     }
 
-    /// The login of an identity with an open stream here.
-    pub(super) fn login(&self, identity: IdentityId) -> Option<Arc<Identity>> {
-        let logins = self.logins.borrow();
-        logins.get(&identity).map(|(login, _)| login.clone())
+    /// Returns an identity that has an open client stream on this worker.
+    pub(super) fn identity(&self, identity_id: IdentityId) -> Option<Arc<Identity>> {
+        let identities = self.identities.borrow();
+        identities
+            .get(&identity_id)
+            .map(|(identity, _)| identity.clone())
     }
 
-    /// Sends mail to the worker that owns the identity's shared line.
-    pub(super) fn send(&self, identity: IdentityId, mail: WatchMessage) {
-        let owner = self.shared.owner(identity);
-        self.shared.post(owner, WorkerMessage::Watch(mail));
+    /// Sends a message to the worker that owns the shared link of the identity.
+    pub(super) fn send_to_owner(&self, identity_id: IdentityId, message: WatchMessage) {
+        let owner = self.process.owner(identity_id);
+        self.process.send(owner, WorkerMessage::Watch(message));
     }
 
-    /// A feed of this worker's hub, as trunks know it.
+    /// Returns the name of a feed of this worker's hub for a trunk.
     pub(super) fn sub(&self, feed: FeedId) -> Sub {
         Sub {
             worker: self.worker,
@@ -203,7 +209,7 @@ impl Watches {
         }
     }
 
-    /// A stream of this worker's hub, as trunks know it.
+    /// Returns the name of a stream of this worker's hub for a trunk.
     pub(super) fn token(&self, stream: StreamId) -> Token {
         Token {
             worker: self.worker,
@@ -212,7 +218,7 @@ impl Watches {
     }
 }
 
-/// The hub's word for a login.
-pub(super) fn identity(login: &Identity) -> IdentityId {
-    IdentityId(login.number())
+/// Returns the number by which hubs and messages refer to an identity.
+pub(super) fn identity_id(identity: &Identity) -> IdentityId {
+    IdentityId(identity.number())
 }

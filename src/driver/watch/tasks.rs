@@ -1,4 +1,4 @@
-//! What each worker does for watches beside its clients' streams.
+//! Background tasks of each worker for watches.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -8,60 +8,61 @@ use tokio::time::sleep_until;
 use crate::driver::WorkerContext;
 use crate::driver::state::reply;
 use crate::driver::watch::cache_proofs;
-use crate::driver::watch::hub_driver::{end_streams, run};
+use crate::driver::watch::hub_driver::{drive_hub, end_streams};
 use crate::state_machine::watch::hub::StreamId;
 
-/// Begins all of it.
+/// Starts all tasks.
 pub(in crate::driver) fn begin(ctx: &Rc<WorkerContext>) {
-    tokio::task::spawn_local(take_work(ctx.clone()));
-    tokio::task::spawn_local(take_room(ctx.clone()));
-    tokio::task::spawn_local(clock(ctx.clone()));
+    tokio::task::spawn_local(process_inbox(ctx.clone()));
+    tokio::task::spawn_local(release_capacity(ctx.clone()));
+    tokio::task::spawn_local(run_timer(ctx.clone()));
     tokio::task::spawn_local(drain(ctx.clone()));
-    tokio::task::spawn_local(cache_proofs::beats(ctx.clone()));
+    tokio::task::spawn_local(cache_proofs::run(ctx.clone()));
 }
 
-/// What lines and checks have left in the inbox.
-async fn take_work(ctx: Rc<WorkerContext>) {
+/// Runs the hub when links or checks have added inputs.
+async fn process_inbox(ctx: Rc<WorkerContext>) {
     loop {
-        ctx.watches.work.notified().await;
-        run(&ctx);
+        ctx.watches.inbox_ready.notified().await;
+        drive_hub(&ctx);
     }
 }
 
-/// What has left towards clients is room for more.
-async fn take_room(ctx: Rc<WorkerContext>) {
-    let mut left = Vec::new();
+/// Returns send capacity to streams as their bytes leave towards the client.
+async fn release_capacity(ctx: Rc<WorkerContext>) {
+    let mut sent = Vec::new();
     loop {
-        poll_fn(|cx| ctx.watches.board().poll(cx, &mut left)).await;
+        poll_fn(|cx| ctx.watches.send_notifier().poll(cx, &mut sent)).await;
         let mut hub = ctx.watches.hub.borrow_mut();
-        for left in left.drain(..) {
-            hub.room(StreamId::from_number(left.stream), left.bytes);
+        for sent in sent.drain(..) {
+            hub.room(StreamId::from_number(sent.stream), sent.bytes);
         }
         drop(hub);
-        run(&ctx);
+        drive_hub(&ctx);
     }
 }
 
-/// Tells the hub the time when it wants to know.
-async fn clock(ctx: Rc<WorkerContext>) {
+/// Ticks the hub at the time that it requests.
+async fn run_timer(ctx: Rc<WorkerContext>) {
     loop {
-        let rearm = ctx.watches.rearm.notified();
-        match ctx.watches.alarm.get() {
-            None => rearm.await,
+        let timer_changed = ctx.watches.timer_changed.notified();
+        match ctx.watches.wake_at.get() {
+            None => timer_changed.await,
             Some(at) => tokio::select! {
-                () = rearm => {}
+                () = timer_changed => {}
                 () = sleep_until(at.into()) => {
-                    ctx.watches.alarm.set(None);
-                    run(&ctx);
+                    ctx.watches.wake_at.set(None);
+                    drive_hub(&ctx);
                 }
             },
         }
     }
 }
 
-/// At the end of the process every watch is told to go elsewhere (S2).
+/// Ends all watches with UNAVAILABLE when the process drains, so that clients reconnect elsewhere
+/// (S2).
 async fn drain(ctx: Rc<WorkerContext>) {
     ctx.drain.begun().await;
     end_streams(&ctx, |_| true, &reply::shutting_down());
-    run(&ctx);
+    drive_hub(&ctx);
 }

@@ -1,5 +1,7 @@
-//! A trunk and its stream to etcd: what the trunk asks for is done, or noted for the task that
-//! drives the line.
+//! A trunk and its upstream stream: carries out the actions of the trunk.
+//!
+//! Opening and reading the stream needs a task, [`drive`](super::upstream_stream::drive). The link
+//! stores requests for that task and notifies it.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -16,84 +18,86 @@ use crate::state_machine::watch::Unavailable;
 use crate::state_machine::watch::trunk::{Action, ReconnectReason, Trunk};
 use crate::wire::range::KeyRange;
 
-/// One trunk with all that belongs to it.
+/// One trunk, its upstream stream and the requests for its task.
 pub(super) struct UpstreamLink {
-    /// Whose tokens it uses.
-    pub(super) login: Arc<Identity>,
-    /// One of its ranges, for asking etcd about history.
+    /// The identity that provides the tokens.
+    pub(super) identity: Arc<Identity>,
+    /// One range of the link, for linearizable reads that check the history of the store.
     pub(super) range: KeyRange,
     trunk: RefCell<Trunk>,
-    /// The stream the trunk asked for and has not given up.
-    wanted: Cell<Option<(u64, ReconnectReason)>>,
-    /// The sending side of the stream that is up.
-    up: RefCell<Option<(u64, SendStream<Bytes>)>>,
-    /// History is to be asked about before more is read.
-    verify: Cell<Option<Verify>>,
-    /// Its s-watchers as the worker has counted them.
-    counted: Cell<usize>,
-    /// Nobody can take what it would tell.
+    /// The stream that the trunk requires: its generation, and why it is needed.
+    requested: Cell<Option<(u64, ReconnectReason)>>,
+    /// The generation and the sending side of the open stream.
+    sending: RefCell<Option<(u64, SendStream<Bytes>)>>,
+    /// A check that must finish before more responses are read.
+    history_check: Cell<Option<HistoryCheck>>,
+    /// Upstream watchers of the trunk that the worker's sum includes.
+    counted_watchers: Cell<usize>,
+    /// Whether reading is suspended because the hub cannot accept events.
     paused: Cell<bool>,
     changed: Notify,
-    /// For the namespace: what the trunk asks for has keys as clients have them.
-    shared: Arc<ProcessState>,
+    /// For the namespace: requests of the trunk have the keys of clients.
+    process: Arc<ProcessState>,
 }
 
-/// What to ask about history.
+/// A pending check of the store's history.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Verify {
+pub(super) struct HistoryCheck {
     pub(super) generation: u64,
-    /// What the store had come to before.
-    pub(super) highest: i64,
+    /// The highest revision seen before.
+    pub(super) previous_revision: i64,
 }
 
 impl UpstreamLink {
     pub(super) fn new(
-        shared: Arc<ProcessState>,
-        login: Arc<Identity>,
+        process: Arc<ProcessState>,
+        identity: Arc<Identity>,
         range: KeyRange,
         trunk: Trunk,
     ) -> UpstreamLink {
         UpstreamLink {
-            login,
+            identity,
             range,
             trunk: RefCell::new(trunk),
-            wanted: Cell::new(None),
-            up: RefCell::new(None),
-            verify: Cell::new(None),
-            counted: Cell::new(0),
+            requested: Cell::new(None),
+            sending: RefCell::new(None),
+            history_check: Cell::new(None),
+            counted_watchers: Cell::new(0),
             paused: Cell::new(false),
             changed: Notify::new(),
-            shared,
+            process,
         }
     }
 
-    /// Gives the trunk an input and does what it asks for. What it tells hubs waits in the inbox of
-    /// this worker, or is in the mail.
-    pub(super) fn with<T>(&self, out: &Outbox, input: impl FnOnce(&mut Trunk) -> T) -> T {
+    /// Passes an input to the trunk and carries out the resulting actions. Its events wait in the
+    /// inbox of this worker or are messages to other workers; the caller has to run or notify the
+    /// hub.
+    pub(super) fn with_trunk<T>(&self, outbox: &Outbox, input: impl FnOnce(&mut Trunk) -> T) -> T {
         let mut trunk = self.trunk.borrow_mut();
         let result = input(&mut trunk);
-        let before = self.counted.replace(trunk.watchers());
-        out.count_watchers(before, trunk.watchers());
+        let previous = self.counted_watchers.replace(trunk.watchers());
+        outbox.update_watcher_count(previous, trunk.watchers());
         if trunk.watchers() == 0 {
             self.changed.notify_one();
-            // Who waits has to ask the line that comes after this one.
+            // Revision 0 proves nothing: the hub repeats the request at the next link of the
+            // identity.
             for token in trunk.abandon() {
-                out.synced(token, 0);
+                outbox.send_barrier(token, 0);
             }
         }
         while let Some(action) = trunk.next_action() {
-            self.perform(out, action);
+            self.perform(outbox, action);
         }
         result
     }
 
-    fn perform(&self, out: &Outbox, action: Action) {
+    fn perform(&self, outbox: &Outbox, action: Action) {
         match action {
             Action::Connect {
                 generation,
                 because,
             } => {
-                self.wanted.set(Some((generation, because)));
+                self.requested.set(Some((generation, because)));
                 self.changed.notify_one();
             }
             Action::Disconnect { generation } => self.drop_stream(generation),
@@ -101,112 +105,114 @@ impl UpstreamLink {
                 generation,
                 message,
             } => {
-                if let Some((up, stream)) = &mut *self.up.borrow_mut()
-                    && *up == generation
+                if let Some((open, stream)) = &mut *self.sending.borrow_mut()
+                    && *open == generation
                 {
-                    let message = match self.shared.gate() {
-                        Some(gate) => gate.watch_request(&message),
+                    let message = match self.process.namespace_policy() {
+                        Some(namespace) => namespace.watch_request(&message),
                         None => message,
                     };
-                    // An error means that the stream is gone, which its reader finds out.
+                    // An error means that the stream has ended. Its reader notices.
                     let _ = stream.send_data(message, false);
                 }
             }
-            Action::Tell { sub, told } => out.tell(sub, told),
-            Action::Synced { token, revision } => out.synced(token, revision),
+            Action::Tell { sub, told } => outbox.send_event(sub, told),
+            Action::Synced { token, revision } => outbox.send_barrier(token, revision),
             Action::Verify {
                 generation,
                 highest,
                 header: _,
-            } => self.verify(Verify {
+            } => self.request_history_check(HistoryCheck {
                 generation,
-                highest,
+                previous_revision: highest,
             }),
         }
     }
 
     fn drop_stream(&self, generation: u64) {
-        if self.wanted.get().is_some_and(|(g, _)| g == generation) {
-            self.wanted.set(None);
+        if self.requested.get().is_some_and(|(g, _)| g == generation) {
+            self.requested.set(None);
         }
-        self.up.borrow_mut().take_if(|(up, _)| *up == generation);
+        self.sending
+            .borrow_mut()
+            .take_if(|(open, _)| *open == generation);
         self.changed.notify_one();
     }
 
-    /// The stream is up: the trunk sends on it from here on.
+    /// Reports to the trunk that its stream is open. From here on the trunk sends on `stream`.
     pub(super) fn connected(
         &self,
-        out: &Outbox,
+        outbox: &Outbox,
         generation: u64,
         stream: SendStream<Bytes>,
         progress: bool,
     ) {
-        *self.up.borrow_mut() = Some((generation, stream));
-        self.with(out, |trunk| {
+        *self.sending.borrow_mut() = Some((generation, stream));
+        self.with_trunk(outbox, |trunk| {
             trunk.connected(generation, progress, Instant::now());
         });
     }
 
-    /// The stream is down, or could not be had.
-    pub(super) fn lost(&self, out: &Outbox, generation: u64) {
+    /// Reports to the trunk that its stream has ended or could not be opened.
+    pub(super) fn stream_lost(&self, outbox: &Outbox, generation: u64) {
         self.drop_stream(generation);
-        self.with(out, |trunk| trunk.lost(generation));
+        self.with_trunk(outbox, |trunk| trunk.lost(generation));
     }
 
-    /// No stream can be had.
-    pub(super) fn give_up(&self, out: &Outbox, generation: u64, why: Unavailable) {
+    /// Reports to the trunk that no endpoint can serve its stream.
+    pub(super) fn stream_unavailable(&self, outbox: &Outbox, generation: u64, reason: Unavailable) {
         self.drop_stream(generation);
-        self.with(out, |trunk| trunk.give_up(why));
+        self.with_trunk(outbox, |trunk| trunk.give_up(reason));
     }
 
-    /// The stream the trunk wants, and why.
-    pub(super) fn wanted(&self) -> Option<(u64, ReconnectReason)> {
-        self.wanted.get()
+    /// Returns the stream that the trunk requires, and why it is needed.
+    pub(super) fn requested(&self) -> Option<(u64, ReconnectReason)> {
+        self.requested.get()
     }
 
-    /// Whether the trunk still wants this stream.
-    pub(super) fn wants(&self, generation: u64) -> bool {
-        self.wanted()
-            .is_some_and(|(wanted, _)| wanted == generation)
+    /// Returns whether the trunk still requires this stream.
+    pub(super) fn is_requested(&self, generation: u64) -> bool {
+        self.requested()
+            .is_some_and(|(current, _)| current == generation)
     }
 
-    /// Returns when something here has changed.
+    /// Waits until the state of the link changes.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    fn verify(&self, verify: Verify) {
-        self.verify.set(Some(verify));
+    fn request_history_check(&self, check: HistoryCheck) {
+        self.history_check.set(Some(check));
         self.changed.notify_one();
     }
 
-    /// What is to be asked about history before more is read.
-    pub(super) fn take_verify(&self) -> Option<Verify> {
-        self.verify.take()
+    /// Takes the history check that must finish before more responses are read.
+    pub(super) fn take_history_check(&self) -> Option<HistoryCheck> {
+        self.history_check.take()
     }
 
-    /// Stops or begins to read the stream.
-    pub(super) fn pause(&self, paused: bool) {
+    /// Suspends or resumes reading of the stream.
+    pub(super) fn set_paused(&self, paused: bool) {
         self.paused.set(paused);
         self.changed.notify_one();
     }
 
-    /// Whether nobody can take what it would tell.
+    /// Returns whether reading is suspended because the hub cannot accept events.
     pub(super) fn is_paused(&self) -> bool {
         self.paused.get()
     }
 
-    /// Whether nobody listens any more: its task ends.
+    /// Returns whether no feed is left, so that the task of the link ends.
     pub(super) fn is_over(&self) -> bool {
         self.trunk.borrow().watchers() == 0
     }
 
-    /// Whether etcd was asked how far the stream is, and has not said so.
+    /// Returns whether a progress request has no response yet.
     pub(super) fn awaits_progress(&self) -> bool {
         self.trunk.borrow().awaits_progress()
     }
 
-    /// When the trunk wants to be told the time.
+    /// Returns when the trunk needs its next tick.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         self.trunk.borrow().wake_at()
     }
