@@ -1,11 +1,11 @@
-//! Follows the frame heads of a client's HTTP/2 byte stream and counts what costs us more than
-//! it costs the client: stream resets, and frames that carry no call (S1).
+//! Flood guard: counts the frames of a client connection that cost the proxy more than the client
+//! (S1). These are stream resets, and frames that carry no call.
 //!
-//! The `h2` crate bounds the memory of these, not their rate. This machine sees only lengths,
-//! types and order; whether a frame is legal is left to `h2`.
+//! The `h2` crate bounds the memory of such frames, not their rate. The guard sees only lengths,
+//! types and order of frames; `h2` decides whether a frame is legal.
 //!
-//! Whoever receives much rightly sends many WINDOW_UPDATEs, and a Go client a PING with nearly
-//! every answer. So frames that our own output explains are free.
+//! A client that receives much data sends many WINDOW_UPDATEs, and a Go client sends a PING with
+//! nearly every response. So frames that the proxy's own output explains are free.
 
 use std::time::Instant;
 
@@ -14,17 +14,17 @@ use super::token_bucket::TokenBucket;
 use crate::limits;
 use crate::wire::heads::{DATA, HEADERS, Head, Heads, PING, RST_STREAM, WINDOW_UPDATE};
 
-/// Which rate a client went over; its name is a metric's label and a log's field.
+/// Rate that a client exceeded. Its name is a metric label and a log field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flood {
-    /// Streams reset.
+    /// Stream resets.
     Resets,
     /// Frames that carry no call.
     Control,
 }
 
 impl Flood {
-    /// The name in logs and metrics.
+    /// Returns the name for logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Flood::Resets => "resets",
@@ -33,28 +33,28 @@ impl Flood {
     }
 }
 
-/// The place in one connection's byte stream, and the two buckets.
+/// Position in the byte stream of one connection, and its two token buckets.
 #[derive(Debug)]
 pub struct FloodGuard {
     heads: Heads,
     resets: TokenBucket,
     control: TokenBucket,
-    /// Bytes sent that no frame has been explained with yet.
+    /// Bytes sent that do not explain a received frame yet.
     sent: usize,
     pings: Option<Pings>,
 }
 
-/// Pings, and what is sent between them.
+/// Received pings, and what was sent between them.
 #[derive(Debug)]
 struct Pings {
     ours: Heads,
-    /// Something of a call was sent since the last ping.
+    /// Headers or data of a call were sent since the last ping.
     answered: bool,
     heard: Heard,
 }
 
 impl FloodGuard {
-    /// For a connection whose first byte, the preface's, is still to come.
+    /// Creates a guard for a connection before its first byte, which starts the HTTP/2 preface.
     pub fn new(now: Instant) -> FloodGuard {
         FloodGuard {
             heads: Heads::of_client(),
@@ -65,7 +65,7 @@ impl FloodGuard {
         }
     }
 
-    /// Pings are to be heard of one by one, too.
+    /// Counts pings as well, for [`FloodGuard::take_pings`].
     pub fn hearing_pings(mut self) -> FloodGuard {
         self.pings = Some(Pings {
             ours: Heads::of_server(),
@@ -75,18 +75,18 @@ impl FloodGuard {
         self
     }
 
-    /// The pings since the last time, if there were any.
+    /// Returns the pings since the last call, if any.
     pub fn take_pings(&mut self) -> Option<Heard> {
         self.pings.as_mut()?.heard.take()
     }
 
-    /// Whether what was sent so far is known to be whole frames.
+    /// Returns whether the bytes sent so far are known to end at a frame boundary.
     pub fn is_between_frames(&self) -> bool {
         let ours = self.pings.as_ref().map(|pings| &pings.ours);
         ours.is_some_and(Heads::at_boundary)
     }
 
-    /// These bytes were sent to the client.
+    /// Records bytes that were sent to the client.
     pub fn sent(&mut self, mut bytes: &[u8]) {
         self.sent = self.sent.saturating_add(bytes.len());
         if let Some(pings) = &mut self.pings {
@@ -96,7 +96,10 @@ impl FloodGuard {
         }
     }
 
-    /// Takes the next bytes of the stream, split anywhere.
+    /// Processes the next bytes of the stream, split at any position.
+    ///
+    /// # Errors
+    /// The rate that the client exceeded.
     pub fn feed(&mut self, mut bytes: &[u8], now: impl Fn() -> Instant) -> Result<(), Flood> {
         while let Some(head) = self.heads.next(&mut bytes) {
             self.count(head, &now)?;
@@ -157,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn calls_and_their_data_are_none() {
+    fn calls_and_their_data_are_no_flood() {
         let now = Instant::now();
         let frames = (0..200_000).map(|n| frame(if n % 2 == 0 { HEADERS } else { DATA }, 5));
         assert_eq!(FloodGuard::new(now).feed(&stream(frames), || now), Ok(()));
     }
 
     #[test]
-    fn empty_data_is_one() {
+    fn empty_data_frames_are_a_flood() {
         let now = Instant::now();
         let frames = (0..=limits::CONTROL_BURST).map(|_| frame(DATA, 0));
         assert_eq!(
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_and_pings_for_what_was_sent_are_none() {
+    fn updates_and_pings_explained_by_sent_bytes_are_free() {
         let now = Instant::now();
         let count = 2 * limits::CONTROL_BURST;
         let frames = (0..count).map(|n| frame(if n % 2 == 0 { PING } else { WINDOW_UPDATE }, 4));
@@ -189,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_of_a_call_forgives_pings_and_nothing_else_does() {
+    fn only_frames_of_a_call_forgive_pings() {
         let now = Instant::now();
         let heard = |sent: &[Vec<u8>]| {
             let mut guard = FloodGuard::new(now).hearing_pings();
-            // The preface and two pings, then what was sent, then one more.
+            // The preface and two pings, then the sent frames, then one more ping.
             let first = stream([frame(PING, 8), frame(PING, 8)]);
             guard.feed(&first, || now).unwrap();
-            // Byte by byte: frames are followed however they are written.
+            // Byte by byte: the guard follows frames however they are split.
             sent.concat().chunks(1).for_each(|byte| guard.sent(byte));
             guard.feed(&frame(PING, 8), || now).unwrap();
             let heard = guard.take_pings().unwrap();
@@ -217,7 +220,7 @@ mod tests {
             let forgiven = pings(&[false, false, true]);
             assert_eq!(heard(&[frame(4, 6), frame(kind, 5)]), forgiven);
         }
-        // An answer to a ping of ours is no ping.
+        // The response to a ping of the proxy is not a ping.
         let mut guard = FloodGuard::new(now).hearing_pings();
         let mut answer = frame(PING, 8);
         answer[4] = 1;
@@ -226,7 +229,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are split, the same frames are counted.
+        /// The counts do not depend on how the bytes are split.
         #[test]
         fn splits_change_nothing(
             kinds in prop::collection::vec((0u8..12, 0usize..40), 0..60),

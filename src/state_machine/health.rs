@@ -1,22 +1,22 @@
-//! When etcd is asked for its health: many ask, one asks etcd, and its word counts for a moment.
+//! Health checks: all probes share one check of etcd, and its result is valid for a moment.
 
 use std::time::{Duration, Instant};
 
-/// What somebody who asks is told.
+/// Decision on a probe.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ask<T> {
-    /// This, said a moment ago.
+    /// Answer with this recent result.
     Known(T),
-    /// Etcd is being asked: what it says is for all who wait.
+    /// Wait for the result of the check in flight.
     Wait,
-    /// The same, and it is for whoever is told this to ask.
+    /// Start a check. Its result is for all probes that wait.
     Begin,
 }
 
-/// One question.
+/// State of one shared check.
 #[derive(Debug)]
 pub struct Probe<T> {
-    /// What was said last, and until when that counts.
+    /// Last result, and until when it is valid.
     said: Option<(T, Instant)>,
     asking: bool,
 }
@@ -31,7 +31,8 @@ impl<T> Default for Probe<T> {
 }
 
 impl<T: Clone> Probe<T> {
-    /// Somebody asks. After [`Ask::Begin`] comes [`Probe::said`] or [`Probe::gave_up`].
+    /// Handles a probe. After [`ProbeDecision::Start`] the caller must call [`Probe::set_result`] or
+    /// [`Probe::cancel`].
     pub fn ask(&mut self, now: Instant) -> Ask<T> {
         match &self.said {
             Some((said, until)) if now < *until => Ask::Known(said.clone()),
@@ -43,28 +44,29 @@ impl<T: Clone> Probe<T> {
         }
     }
 
-    /// Etcd has said this, and it counts for so long.
+    /// Records the result of the check. It is valid for `lifetime`.
     pub fn said(&mut self, said: T, now: Instant, counts: Duration) {
         self.asking = false;
         self.said = Some((said, now + counts));
     }
 
-    /// Who was to ask is gone: the next one asks.
+    /// Records that the check ended without a result. The next probe starts another.
     pub fn gave_up(&mut self) {
         self.asking = false;
     }
 }
 
-/// Whether those who are told of changes are told that the proxy serves. One read that failed is no change:
-/// an election takes one, and all proxies of a fleet would send their clients away at once.
+/// Health as reported to subscribers. A single failed read is no change.
+///
+/// An election can fail one read, and all proxies of a fleet would send their clients away at once.
 #[derive(Debug, Default)]
 pub struct Steady {
-    /// Reads that failed since the last that did not.
+    /// Consecutive failed reads.
     failures: u32,
 }
 
 impl Steady {
-    /// One more read went so; says whether the proxy serves, where that is known now.
+    /// Records the result of a read. Returns whether the proxy serves; `None` if that is undecided.
     pub fn went(&mut self, well: bool, enough: u32) -> Option<bool> {
         if well {
             self.failures = 0;
@@ -102,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_asks_at_a_time_and_nobody_is_told_what_is_old(ops in prop::collection::vec(op(), 1..200)) {
+        fn one_check_at_a_time_and_no_stale_result(ops in prop::collection::vec(op(), 1..200)) {
             let mut probe = Probe::default();
             let mut now = Instant::now();
             let (mut asking, mut last) = (false, None);
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_is_none_and_one_success_is_enough() {
+    fn one_failure_is_no_change_and_one_success_is_enough() {
         let mut steady = Steady::default();
         assert_eq!(steady.went(false, 2), None);
         assert_eq!(steady.went(true, 2), Some(true));

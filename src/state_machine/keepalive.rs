@@ -1,45 +1,47 @@
-//! Whether a connection's peer is silent while something is asked of it (E5), or an idle client is gone.
+//! Keepalive: detects a connection that is silent while calls are open (E5), or an idle client that
+//! is gone.
 //!
-//! Looks are coarse: a ping leaves up to one look late, never early, so two pings are at least
-//! [`KeepaliveOptions::time`] apart.
+//! Checks are coarse. A ping leaves up to one check interval late, never early, so two pings are at
+//! least [`KeepaliveOptions::time`] apart.
 
 use std::time::{Duration, Instant};
 
-/// When to ping a peer, and when to give it up.
+/// When to ping the other side of a connection, and when to close the connection.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepaliveOptions {
     /// Silence after which a ping is sent.
     pub time: Duration,
     /// Silence after a ping that means the connection is dead.
     pub timeout: Duration,
-    /// Ping even with no call open.
+    /// Ping even if no call is open.
     pub without_calls: bool,
 }
 
-/// What a look says.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepaliveAction {
     /// Nothing to do.
     Fine,
     /// Send a ping.
     Ping,
-    /// No answer to the last ping came in time.
+    /// Nothing arrived in time after the last ping: close the connection.
     Dead,
 }
 
-/// One connection.
+/// Keepalive state of one connection.
 #[derive(Debug, Clone)]
 pub struct KeepaliveState {
     keepalive: KeepaliveOptions,
-    /// Arrivals of bytes as of the last look.
+    /// Number of reads at the last check.
     reads: u64,
     last_read: Instant,
-    /// When the unanswered ping left.
+    /// When the unanswered ping was sent.
     pinged: Option<Instant>,
 }
 
 impl KeepaliveState {
-    /// For a connection that is up since `now`; see [`KeepaliveState::look`] for `reads`.
+    /// Creates the state of a connection that opened at `now`. For `reads` see
+    /// [`KeepaliveState::check`].
     pub fn new(keepalive: KeepaliveOptions, reads: u64, now: Instant) -> KeepaliveState {
         KeepaliveState {
             keepalive,
@@ -49,7 +51,7 @@ impl KeepaliveState {
         }
     }
 
-    /// Looks: `reads` grows whenever bytes arrive, and any byte is a sign of life.
+    /// Checks the connection. `reads` grows with each arrival of bytes; any byte is a sign of life.
     pub fn look(&mut self, reads: u64, open_calls: usize, now: Instant) -> KeepaliveAction {
         if reads != self.reads {
             self.reads = reads;
@@ -72,8 +74,10 @@ impl KeepaliveState {
         KeepaliveAction::Fine
     }
 
-    /// When to look again, after a look at `now`: at the moment a ping is due or its answer overdue if
-    /// nothing arrives till then, and so often that no ping is late by more than a quarter of its time.
+    /// Returns when to check again, after a check at `now`.
+    ///
+    /// That is when the ping is due or its response overdue if nothing arrives before, and at least
+    /// so often that no ping is late by more than a quarter of its time.
     pub fn next_look(&self, now: Instant) -> Instant {
         let due = match self.pinged {
             Some(pinged) => pinged.checked_add(self.keepalive.timeout),
@@ -84,7 +88,7 @@ impl KeepaliveState {
     }
 }
 
-/// Any clock can express so much.
+/// Duration that any clock can express.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
@@ -102,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_peer_with_calls_is_pinged_and_given_up() {
+    fn a_silent_connection_with_calls_is_pinged_and_declared_dead() {
         let start = Instant::now();
         let mut silence = KeepaliveState::new(keepalive(false), 0, start);
         let looks: Vec<KeepaliveAction> = (1..=6)
@@ -132,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_timeout_a_silent_peer_is_pinged_once_and_kept() {
+    fn without_a_timeout_a_silent_connection_is_pinged_once_and_stays() {
         let start = Instant::now();
         let keepalive = KeepaliveOptions {
             timeout: Duration::MAX,
@@ -156,11 +160,11 @@ mod tests {
     }
 
     proptest! {
-        /// A peer that says nothing from some moment on is pinged within its time and a quarter, never
-        /// sooner, and given up when the answer is overdue; few looks are needed for it.
+        /// A connection that falls silent is pinged after its time, within a quarter of it, and is
+        /// declared dead when the response is overdue. Few checks are needed.
         #[test]
-        fn looks_come_when_they_are_needed(
-            last_word in 0u64..100_000, time in 1u64..20_000, timeout in 1u64..20_000,
+        fn checks_happen_when_they_are_needed(
+            last_read in 0u64..100_000, time in 1u64..20_000, timeout in 1u64..20_000,
         ) {
             let start = Instant::now();
             let at = |millis| start + Duration::from_millis(millis);
@@ -174,13 +178,13 @@ mod tests {
             loop {
                 let next = silence.next_look(now);
                 prop_assert!(next > now);
-                // Something arrives all the time until the last word.
-                reads += u64::from(now < at(last_word));
+                // Bytes arrive all the time until `last_read`.
+                reads += u64::from(now < at(last_read));
                 now = next;
                 match silence.look(reads, 0, now) {
                     KeepaliveAction::Fine => {}
-                    KeepaliveAction::Ping if now < at(last_word) => {
-                        prop_assert!(false, "pinged while it spoke");
+                    KeepaliveAction::Ping if now < at(last_read) => {
+                        prop_assert!(false, "pinged while bytes arrived");
                     }
                     KeepaliveAction::Ping => pinged = Some(now),
                     KeepaliveAction::Dead => break,
@@ -188,14 +192,14 @@ mod tests {
             }
             let pinged = pinged.unwrap();
             let quarters = Duration::from_millis(time) * 5 / 4;
-            prop_assert!(pinged >= at(last_word.max(time)));
-            prop_assert!(pinged <= at(last_word) + quarters + Duration::from_millis(1), "late");
+            prop_assert!(pinged >= at(last_read.max(time)));
+            prop_assert!(pinged <= at(last_read) + quarters + Duration::from_millis(1), "late");
             prop_assert_eq!(now, pinged + Duration::from_millis(timeout));
         }
 
-        /// etcd strikes pings without a call, and pings too close together.
+        /// etcd counts a strike for a ping without a call, and for pings too close together.
         #[test]
-        fn no_ping_that_etcd_would_strike(
+        fn no_ping_is_a_strike_at_etcd(
             steps in prop::collection::vec((0u64..12, 0usize..2, any::<bool>()), 1..200),
             without_calls in any::<bool>(),
         ) {

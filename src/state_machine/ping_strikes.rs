@@ -1,25 +1,26 @@
-//! Whether a client pings more often than it may, by the rule that gRPC servers share: a ping that comes
-//! too soon after the last one is a strike, one strike more than allowed ends the connection, and whatever
-//! the server says of a call meanwhile forgives them all.
+//! Ping strikes: whether a client pings more often than allowed, by the rule of gRPC servers.
 //!
-//! Pings are first only counted, where bytes arrive ([`Heard`]), and judged a moment later, where it is
-//! known whether calls are open ([`PingStrikes`]).
+//! A ping too soon after the previous one is a strike. One strike more than allowed ends the
+//! connection. Headers or data that the server sends for a call meanwhile forgive all strikes.
+//!
+//! Pings are first counted where bytes arrive ([`ReceivedPings`]). A moment later they are checked
+//! where it is known whether calls are open ([`PingStrikes`]).
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 
-/// Pings that arrived since the last look.
+/// Pings that arrived since the last check.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Heard {
-    /// Of one of them something had been sent of a call since the ping before it.
+    /// Headers or data of a call were sent before one of the pings.
     forgiven: bool,
-    /// Pings, that one's included or since the last look.
+    /// Number of pings, counted from the latest forgiven one if there is any.
     pings: u32,
 }
 
 impl Heard {
-    /// One more; `answered` tells whether anything of a call was sent since the one before.
+    /// Counts a ping. `answered`: headers or data of a call were sent since the previous ping.
     pub fn ping(&mut self, answered: bool) {
         if answered {
             *self = Heard {
@@ -30,24 +31,24 @@ impl Heard {
         self.pings = self.pings.saturating_add(1);
     }
 
-    /// What there was, if anything; none from then on.
+    /// Returns the pings, if any, and starts again at zero.
     pub fn take(&mut self) -> Option<Heard> {
         let heard = std::mem::take(self);
         (heard.pings > 0).then_some(heard)
     }
 }
 
-/// The strikes of one connection.
+/// Ping strikes of one connection.
 #[derive(Debug)]
 pub struct PingStrikes {
-    /// Between two pings while calls are open. Zero: pings may come as they like.
+    /// Minimum time between two pings while calls are open. Zero: the check is off.
     least: Duration,
     last: Option<Instant>,
     strikes: u32,
 }
 
 impl PingStrikes {
-    /// None yet.
+    /// Creates the state without strikes.
     pub fn new(least: Duration) -> PingStrikes {
         PingStrikes {
             least,
@@ -56,12 +57,12 @@ impl PingStrikes {
         }
     }
 
-    /// Whether anything is judged.
+    /// Returns whether the check is on.
     pub fn is_on(&self) -> bool {
         !self.least.is_zero()
     }
 
-    /// Judges what was heard; true when it was too much.
+    /// Counts the strikes of received pings. Returns true if there are too many.
     pub fn judge(&mut self, heard: Heard, calls_open: bool, now: Instant) -> bool {
         let mut pings = heard.pings;
         if heard.forgiven {
@@ -95,7 +96,7 @@ mod tests {
         heard
     }
 
-    /// Judges a ping at each of these seconds.
+    /// Checks one ping at each of these seconds.
     fn judged(calls_open: bool, seconds: &[u64]) -> Vec<bool> {
         let (start, mut strikes) = (Instant::now(), PingStrikes::new(LEAST));
         let at = |second: &u64| start + Duration::from_secs(*second);
@@ -104,10 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn the_fourth_of_pings_that_come_too_soon_is_too_many() {
+    fn the_fourth_ping_that_is_too_soon_is_too_many() {
         assert_eq!(judged(true, &[0, 1, 2, 3]), [false, false, false, true]);
         assert_eq!(judged(true, &[0, 5, 10, 15, 20]), [false; 5]);
-        // A pause forgives nothing.
+        // A pause does not forgive strikes.
         assert_eq!(
             judged(true, &[0, 1, 2, 60, 61]),
             [false, false, false, false, true]
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_call_only_a_ping_in_two_hours_is_none_too_many() {
+    fn without_a_call_one_ping_in_two_hours_is_allowed() {
         assert_eq!(
             judged(false, &[0, 60, 120, 180]),
             [false, false, false, true]
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn pings_of_one_look_count_each() {
+    fn each_ping_of_one_check_counts() {
         let now = Instant::now();
         let mut strikes = PingStrikes::new(LEAST);
         assert!(strikes.judge(heard(&[false; 4]), true, now));
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(Heard::default().take(), None);
     }
 
-    /// The rule, ping by ping, as it reads.
+    /// Model of the rule, ping by ping.
     #[derive(Default)]
     struct Model {
         last: Option<u64>,
@@ -153,10 +154,10 @@ mod tests {
     }
 
     proptest! {
-        /// However pings are gathered into looks, it is what the rule says of them one by one. What was
-        /// heard before one that is forgiven is forgiven with it.
+        /// The result does not depend on how pings are grouped into checks. Pings before a forgiven
+        /// one are forgiven with it.
         #[test]
-        fn strikes_are_those_of_the_rule(
+        fn strikes_equal_those_of_the_rule(
             looks in prop::collection::vec(
                 (0u64..8000, any::<bool>(), prop::collection::vec(any::<bool>(), 0..4)), 0..40,
             ),

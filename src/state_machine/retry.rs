@@ -1,39 +1,39 @@
-//! Whether a failed call is sent again: decided here, once, from facts (E2, E3, E6).
+//! Retry decision: whether a failed call is sent again, decided once, from facts (E2, E3, E6).
 //!
-//! The machine sees what kind of call it is, how far the attempt had got, and what the call may
-//! still spend. It leaves the choice of the endpoint to the picker and waiting to the driver.
+//! The state machine sees the kind of the call, the progress of the attempt, and what the call may
+//! still spend. The picker selects the endpoint, and the driver waits.
 
 use crate::error::{Failure, Fault, Progress};
 
-/// What is known of a call when an attempt at it has failed.
+/// Facts about a call after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Situation {
-    /// It is a read that etcd may see twice.
+    /// The call is a read, which etcd may receive twice.
     pub read: bool,
-    /// The whole request is still here, so that it can be sent again.
+    /// The whole request is buffered, so that it can be sent again.
     pub replayable: bool,
-    /// Something of an answer has been passed to the client.
+    /// A part of a response has been sent to the client.
     pub answered: bool,
     /// An endpoint is left that this round has not tried.
     pub untried_endpoint: bool,
-    /// The client asked to fail when there is no leader (`hasleader`).
+    /// The client requires a leader (`hasleader`): without one the call must fail.
     pub wants_leader: bool,
-    /// Time is left: the client's deadline, and the bound on waiting, are ahead.
+    /// Neither the client's deadline nor the limit of the wait has passed.
     pub time_left: bool,
 }
 
-/// What happens to the call.
+/// Decision on a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryVerdict {
-    /// Sent again at once, to an endpoint that this round has not tried if there is one.
+    /// Send it again at once, to an endpoint that this round has not tried if there is one.
     Again,
-    /// Sent again after a pause, with all endpoints to be tried anew.
+    /// Send it again after a pause, and try all endpoints again.
     AfterPause,
-    /// The client gets the failure and decides.
+    /// Return the failure to the client.
     Give,
 }
 
-/// The verdict on one failed attempt.
+/// Decides on one failed attempt.
 pub fn verdict(failure: &Failure, s: Situation) -> RetryVerdict {
     if s.answered || !s.replayable || !s.time_left {
         return RetryVerdict::Give;
@@ -41,12 +41,12 @@ pub fn verdict(failure: &Failure, s: Situation) -> RetryVerdict {
     match (failure.progress, s.read) {
         // The bounded wait for an endpoint is over; another wait would not be bounded.
         (Progress::Unsent, _) if failure.fault == Fault::NoEndpoint => RetryVerdict::Give,
-        // It is no better anywhere else.
+        // The proxy rejected the request itself. Another endpoint does not change that.
         (_, _) if matches!(failure.fault, Fault::Rejected(_)) => RetryVerdict::Give,
         // Provably not processed, write or read.
         (Progress::Unsent | Progress::Refused, _) if s.untried_endpoint => RetryVerdict::Again,
         (Progress::Unsent | Progress::Refused, _) => RetryVerdict::AfterPause,
-        // A write may have been processed: never again from here.
+        // A write may have been processed: never send it again.
         (Progress::Sent, false) => RetryVerdict::Give,
         (Progress::Sent, true) => read_verdict(failure.fault, s),
     }
@@ -56,7 +56,7 @@ fn read_verdict(fault: Fault, s: Situation) -> RetryVerdict {
     match fault {
         Fault::Reset(_) if !s.untried_endpoint => RetryVerdict::Give,
         _ if s.untried_endpoint => RetryVerdict::Again,
-        // Every endpoint has said so, and the client asked to be told.
+        // Every endpoint reported that there is no leader, and the client requires one.
         Fault::Unavailable if s.wants_leader => RetryVerdict::Give,
         _ => RetryVerdict::AfterPause,
     }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_again_without_its_request_its_time_or_after_an_answer() {
+    fn no_retry_without_the_request_or_time_or_after_a_response() {
         for (failure, s) in every_case() {
             if s.answered || !s.replayable || !s.time_left {
                 assert_eq!(
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_moves_to_an_endpoint_that_is_left() {
+    fn a_read_is_retried_on_an_untried_endpoint() {
         for (failure, s) in every_case() {
             let can = s.read && s.replayable && !s.answered && s.time_left && s.untried_endpoint;
             if can && !matches!(failure.fault, Fault::NoEndpoint | Fault::Rejected(_)) {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_processed_is_sent_again_even_when_it_writes() {
+    fn an_unprocessed_write_is_sent_again() {
         let s = Situation {
             read: false,
             replayable: true,

@@ -1,22 +1,23 @@
-//! A timer wheel for many timers that nearly always end before they fire.
+//! Timer wheel, for many timers that are nearly always removed before they fire.
 //!
-//! Adding and removing are a few stores. Time comes in as ticks. A timer never fires before its
-//! tick, and fires when the wheel is advanced to it; whoever advances decides how coarse that is.
+//! Adding and removing cost a few stores. Time is an input, in ticks. A timer never fires before its
+//! tick, and fires when the wheel is advanced to it. The caller of [`TimerWheel::advance`] determines
+//! the resolution.
 
-/// Ticks the wheel looks ahead; a later timer is looked at again once per turn.
+/// Number of ticks in one turn of the wheel. A later timer is filed again once per turn.
 const SLOTS: u64 = 128;
 
-/// Names a timer; stays unique after its place is used again.
+/// Key of a timer. It stays unique when its entry is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
     index: u32,
     generation: u32,
 }
 
-/// Timers that carry a `T` each.
+/// Timer wheel. Each timer carries a `T`.
 #[derive(Debug)]
 pub struct TimerWheel<T> {
-    /// Keys by due tick, modulo the slots; keys of removed timers stay until their slot passes.
+    /// Keys by due tick, modulo the slots. Keys of removed timers stay until their slot passes.
     slots: Vec<Vec<Key>>,
     places: Vec<Place<T>>,
     free: Vec<u32>,
@@ -32,7 +33,7 @@ struct Place<T> {
 }
 
 impl<T> TimerWheel<T> {
-    /// Empty, at tick `now`.
+    /// Creates an empty wheel at tick `now`.
     pub fn new(now: u64) -> TimerWheel<T> {
         let slots = (0..SLOTS).map(|_| Vec::new()).collect();
         TimerWheel {
@@ -44,12 +45,12 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// Whether no timer is there.
+    /// Returns whether there is no timer.
     pub fn is_empty(&self) -> bool {
         self.live == 0
     }
 
-    /// Adds a timer for a tick; one that is not ahead fires at the next.
+    /// Adds a timer that fires at tick `due`, or at the next tick if that is later.
     pub fn insert(&mut self, due: u64, value: T) -> Key {
         let due = due.max(self.now + 1);
         self.live += 1;
@@ -77,7 +78,7 @@ impl<T> TimerWheel<T> {
         key
     }
 
-    /// The value of a timer that has neither fired nor been removed.
+    /// Returns the value of a timer that has neither fired nor been removed.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let place = &mut self.places[key.index as usize];
         if place.generation == key.generation {
@@ -87,7 +88,7 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    /// Removes a timer; `None` if it has fired.
+    /// Removes a timer; `None` if it has fired or been removed.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let place = &mut self.places[key.index as usize];
         if place.generation != key.generation {
@@ -99,7 +100,7 @@ impl<T> TimerWheel<T> {
         Some(value)
     }
 
-    /// Goes to tick `to` and hands out what is due by then.
+    /// Advances to tick `to` and passes the values of all timers due by then to `fired`.
     pub fn advance(&mut self, to: u64, mut fired: impl FnMut(T)) {
         let passed = to.saturating_sub(self.now).min(SLOTS);
         let first = self.now + 1;
@@ -150,10 +151,10 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list: the same timers fire at the same advance, none early, none
+        /// Compared with a plain list, the same timers fire at the same advance: none early, none
         /// twice, none after its removal, none forgotten.
         #[test]
-        fn fires_as_a_plain_list_would(ops in ops()) {
+        fn fires_like_a_plain_list(ops in ops()) {
             let mut wheel = TimerWheel::new(7);
             let mut now = 7;
             let mut list: Vec<(u64, u32, Key)> = Vec::new();

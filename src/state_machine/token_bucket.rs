@@ -1,11 +1,11 @@
-//! A token bucket: so many at once, so many a second after that (S1).
+//! Token bucket: a burst, then a rate per second (S1).
 //!
-//! The clock is read only when the bucket looks empty. The price: after a pause up to twice the
-//! burst may pass at once; over all time never more than burst + rate × time.
+//! The clock is read only when the bucket seems empty. Therefore, after a pause, up to twice the
+//! burst may pass at once. Over all time the total never exceeds burst + rate × time.
 
 use std::time::{Duration, Instant};
 
-/// Tokens left and when they were last counted.
+/// Token bucket with its limits, the tokens left, and the time of the last refill.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     burst: u32,
@@ -15,7 +15,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub fn new(burst: u32, per_second: u32, now: Instant) -> TokenBucket {
         TokenBucket {
             burst,
@@ -25,9 +25,9 @@ impl TokenBucket {
         }
     }
 
-    /// Takes `n` tokens; false when they are not there, and then none is taken.
+    /// Takes `n` tokens. Returns false, and takes none, if there are fewer.
     ///
-    /// `now` is a clock that is read only when the bucket looks empty: the common case costs a
+    /// `now` is a clock that is read only when the bucket seems empty: the common case costs a
     /// subtraction.
     pub fn take(&mut self, n: u32, now: impl FnOnce() -> Instant) -> bool {
         if self.tokens < n {
@@ -54,9 +54,9 @@ impl TokenBucket {
             self.tokens = self.burst;
             self.counted = now;
         } else {
-            // earned < room ≤ u32::MAX, so nothing is cut.
+            // earned < missing ≤ u32::MAX, so the cast is exact.
             self.tokens += earned as u32;
-            // Only the time that was turned into tokens is spent, or slow rates would starve.
+            // Only the time that became tokens is spent. Otherwise slow rates would never refill.
             self.counted += Duration::from_nanos(earned * 1_000_000_000 / per_second);
         }
     }
@@ -78,9 +78,9 @@ mod tests {
     }
 
     proptest! {
-        /// Never more than burst + rate × time in all, and full again after burst / rate.
+        /// The total never exceeds burst + rate × time, and the bucket is full after burst / rate.
         #[test]
-        fn keeps_the_account(steps in prop::collection::vec((0u64..300, 1u32..4), 1..200)) {
+        fn stays_within_burst_and_rate(steps in prop::collection::vec((0u64..300, 1u32..4), 1..200)) {
             let start = Instant::now();
             let mut bucket = TokenBucket::new(5, 20, start);
             let (mut at, mut taken) = (Duration::ZERO, 0);

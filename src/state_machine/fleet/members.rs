@@ -1,7 +1,7 @@
-//! Which proxies are registered, from what is found under the prefix and what happens to it.
+//! List of registered proxies, from the keys under the registration prefix and their events.
 //!
-//! Whatever is there: others may write there too. What is not understood is left out, and so is what
-//! comes to more than [`limits::FLEET_MEMBERS`] keys or is larger than [`limits::FLEET_VALUE_BYTES`].
+//! Others may write under the prefix too. Values that do not parse are ignored, and so are keys beyond
+//! [`limits::FLEET_MEMBERS`] and values larger than [`limits::FLEET_VALUE_BYTES`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,31 +10,31 @@ use bytes::Bytes;
 use crate::limits;
 use crate::wire::naming::Registered;
 
-/// The proxies under the prefix.
+/// Registered proxies by key.
 #[derive(Debug)]
 pub struct Members {
     by_key: BTreeMap<Bytes, Registered>,
-    /// The key of this proxy.
+    /// Key of this proxy.
     own: Bytes,
-    /// It is there, and names a proxy.
+    /// The own key exists and its value is valid.
     own_is_there: bool,
-    /// Some were left out because there are too many.
+    /// Keys were ignored because there are too many.
     cut: bool,
 }
 
-/// What became of a value.
+/// Result of [`Members::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It names a proxy.
+    /// The value is a registration.
     Yes,
-    /// It does not.
+    /// The value is not a registration.
     NotUnderstood,
-    /// There are too many already.
+    /// There are already [`limits::FLEET_MEMBERS`] keys.
     TooMany,
 }
 
 impl Members {
-    /// None yet; `own` is the key of this proxy.
+    /// Creates an empty list; `own` is the key of this proxy.
     pub fn new(own: Bytes) -> Members {
         Members {
             by_key: BTreeMap::new(),
@@ -44,9 +44,9 @@ impl Members {
         }
     }
 
-    /// A key has this value.
+    /// Records the value of a key.
     pub fn put(&mut self, key: &Bytes, value: &[u8]) -> Taken {
-        // A value too large to be a proxy's is not even read.
+        // A value that is too large for a registration is not parsed.
         let fits =
             key.len() <= limits::FLEET_VALUE_BYTES && value.len() <= limits::FLEET_VALUE_BYTES;
         let found = fits.then(|| Registered::parse(value)).flatten();
@@ -61,30 +61,31 @@ impl Members {
             self.cut = true;
             return Taken::TooMany;
         }
-        // Memory of its own: the key is part of a whole answer.
+        // Copied: the key shares the memory of a whole response.
         let key = Bytes::copy_from_slice(key);
         self.by_key.insert(key, found);
         Taken::Yes
     }
 
-    /// A key is gone.
+    /// Records the deletion of a key.
     pub fn delete(&mut self, key: &[u8]) {
         self.own_is_there &= self.own != key;
         self.by_key.remove(key);
     }
 
-    /// Whether a key has been left out for which there is room now: only who asks anew learns of it.
+    /// Returns whether a key was ignored that would fit now. Only reading the prefix again finds it.
     pub fn is_short(&self) -> bool {
         self.cut && self.by_key.len() < limits::FLEET_MEMBERS
     }
 
-    /// Whether this proxy's own key is known not to be there as it should.
+    /// Returns whether the key of this proxy is known to be absent or invalid.
     pub fn lacks_own(&self) -> bool {
-        // Of those that are too many nobody has told.
+        // Unknown while keys are ignored.
         !self.own_is_there && !self.cut
     }
 
-    /// Each address once, in their order, whatever the number of keys that name it.
+    /// Returns the registrations in order of address. Each address appears once, even if several
+    /// keys name it.
     pub fn list(&self) -> Vec<Registered> {
         let mut addresses = BTreeSet::new();
         let all = self.by_key.values();
@@ -132,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn are_those_of_the_keys_that_are_there(ops in prop::collection::vec(op(), 0..60)) {
+        fn lists_the_registrations_of_the_existing_keys(ops in prop::collection::vec(op(), 0..60)) {
             let mut members = Members::new(key(0));
             let mut model: BTreeMap<usize, u8> = BTreeMap::new();
             for op in ops {
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn are_bounded_in_number_and_size() {
+    fn is_bounded_in_number_and_size() {
         let mut members = Members::new(Bytes::from_static(b"p/own"));
         let value = registered(1).value();
         for n in 0..limits::FLEET_MEMBERS {

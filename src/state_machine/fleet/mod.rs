@@ -1,4 +1,4 @@
-//! Proxies that find one another: how one registers (N4), and which are registered.
+//! Fleet of proxies: registration of this proxy in etcd (N4), and the list of registered proxies.
 
 pub mod members;
 pub mod registration;

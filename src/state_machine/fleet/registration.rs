@@ -1,79 +1,82 @@
-//! How a proxy registers and stays registered (N4): what to ask of etcd, and when.
+//! Registration of this proxy in etcd (N4): which request to send, and when.
 //!
-//! A lease is granted, the key is put under it, and the lease is renewed at a third of its time. What
-//! fails is tried again for ever, at growing pauses. A lease that is gone is followed by another, and a
-//! key that is gone is put again. At the end the lease is revoked, which deletes the key at once (S2).
+//! The proxy grants a lease, puts its key under the lease, and renews the lease at a third of its TTL.
+//! Failed steps are repeated without end, with a growing pause. A lost lease is replaced, and a
+//! deleted key is put again. At shutdown the lease is revoked, which deletes the key at once (S2).
 //!
-//! Every step may be done twice: the lease's id is chosen here, so a second grant of it is refused as
-//! one that exists; a put of the same key, value and lease changes nothing that counts; and what comes
-//! late for a lease that is revoked is refused. So steps are sent again like reads, and one whose
-//! outcome is not known costs at most a lease without a key, for as long as that lives.
+//! Every step may be executed twice:
+//! - The lease id is chosen here, so a second grant is refused because the lease exists.
+//! - A put of the same key, value and lease has no further effect.
+//! - A late step for a revoked lease is refused.
+//!
+//! So steps are retried like reads. A step of unknown outcome costs at most a lease without a key,
+//! until that lease expires.
 
 use std::time::{Duration, Instant};
 
 use crate::limits;
 use crate::state_machine::picker::backoff;
 
-/// Something to ask of etcd.
+/// Request to etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// A lease of this id.
+    /// Grant a lease with this id.
     Grant(i64),
-    /// The key, under this lease.
+    /// Put the key under this lease.
     Put(i64),
-    /// Another lifetime of this lease.
+    /// Renew this lease.
     Renew(i64),
-    /// The end of this lease.
+    /// Revoke this lease.
     Revoke(i64),
 }
 
-/// What to do now.
+/// What the driver does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// This, and say what came of it within a time.
+    /// Run this step with this timeout, then call [`Registration::finish_step`].
     Do(Step, Duration),
-    /// Nothing before this moment, unless something is told.
+    /// Wait until this time or the next input.
     Wait(Instant),
-    /// Nothing ever again.
+    /// Stop: the registration has ended.
     Over,
 }
 
-/// What came of a step.
+/// Result of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done; a lease that was granted or renewed lives so long from when it was asked for.
+    /// Executed. A granted or renewed lease lives this long, counted from when the step was sent.
     Done(Duration),
-    /// etcd knows no such lease.
+    /// The lease does not exist.
     Gone,
-    /// It is not known to be done, and why.
+    /// Not known to be executed, with the reason.
     Failed(String),
 }
 
-/// Something for the log.
+/// Event for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tell {
-    /// It is registered, under this lease.
+    /// The proxy is registered, under this lease.
     Registered(i64),
-    /// It is not any more, or cannot be, and why.
+    /// The proxy is no longer registered, or cannot register, with the reason.
     Failing(String),
 }
 
-/// The registration of one proxy.
+/// Registration of one proxy.
 #[derive(Debug)]
 pub struct Registration {
     state: State,
-    /// In a row, for the backoff.
+    /// Consecutive failures, for the backoff.
     failures: u32,
-    /// Nothing is asked before.
+    /// End of the backoff.
     rests_until: Option<Instant>,
-    /// When the step under way was begun.
+    /// When the current step was sent.
     asked: Instant,
-    /// Since when the key has been seen to be gone, though it was put.
+    /// Since when the key has been reported absent although it was put.
     absent: Option<Instant>,
     draining: bool,
-    /// Why it is not registered.
+    /// Why the proxy is not registered.
     reason: String,
-    /// The failure that was told last, since it last was registered, and when.
+    /// Last reported failure since the proxy was last registered, and when it was reported.
     told: Option<(Instant, String)>,
     tell: Option<Tell>,
 }
@@ -88,9 +91,9 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lease {
     id: i64,
-    /// It may be over from then on.
+    /// The lease may have expired from this time on.
     until: Instant,
-    /// It is to be renewed.
+    /// When to renew the lease.
     renew: Instant,
 }
 
@@ -105,7 +108,7 @@ impl Lease {
 }
 
 impl Registration {
-    /// Not registered yet.
+    /// Creates a registration that has not started.
     pub fn new(now: Instant) -> Registration {
         Registration {
             state: State::Without,
@@ -120,7 +123,7 @@ impl Registration {
         }
     }
 
-    /// What to do now. `chance` is any number.
+    /// Returns what to do now. `chance` is a random number.
     pub fn next(&mut self, now: Instant, chance: u64) -> Next {
         self.look(now);
         let step = match self.state {
@@ -152,10 +155,10 @@ impl Registration {
         Next::Do(step, within)
     }
 
-    /// What came of a step. `chance` is any number.
+    /// Handles the result of a step. `chance` is a random number.
     pub fn heard(&mut self, step: Step, outcome: Outcome, now: Instant, chance: u64) {
         match (step, outcome) {
-            // Revoked or not: nobody waits for it any longer, and the lease ends by itself.
+            // The result does not matter: the lease expires by itself if it was not revoked.
             (Step::Revoke(_), _) => self.state = State::Over,
             (Step::Grant(id), Outcome::Done(lives)) => {
                 self.state = State::With {
@@ -169,7 +172,7 @@ impl Registration {
                 let was = self.is_registered();
                 self.state = State::Without;
                 self.lost("the lease expired or was revoked".to_owned(), now);
-                // One that was there is replaced at once, one that never served is a failure.
+                // A lease with a registered key is replaced at once. Otherwise it is a failure.
                 if !was {
                     self.rest(now, chance);
                 }
@@ -177,7 +180,7 @@ impl Registration {
             (_, Outcome::Failed(reason)) => {
                 self.rest(now, chance);
                 if self.is_registered() {
-                    // The lease goes on; what is wrong is told if that is to be its end.
+                    // The lease is still valid. The failure is reported if the lease expires.
                     self.reason = reason;
                 } else {
                     self.lost(reason, now);
@@ -186,8 +189,10 @@ impl Registration {
         }
     }
 
-    /// The key has been seen, or seen to be gone. Seen late, perhaps: only what stays gone for
-    /// [`limits::FLEET_ABSENT_TIME`] is put again.
+    /// Records whether the key exists.
+    ///
+    /// The report may be late, so only a key that stays absent for [`limits::FLEET_ABSENT_TIME`] is
+    /// put again.
     pub fn seen(&mut self, present: bool, now: Instant) {
         match present {
             true => self.absent = None,
@@ -195,12 +200,12 @@ impl Registration {
         }
     }
 
-    /// The process is to end: nothing more but the lease's revocation.
+    /// Starts the shutdown: the lease is revoked, and nothing else is sent.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Whether it is registered, as far as is known.
+    /// Returns whether the proxy is registered, as far as known.
     pub fn is_registered(&self) -> bool {
         matches!(
             self.state,
@@ -211,7 +216,7 @@ impl Registration {
         )
     }
 
-    /// The lease, if there is one.
+    /// Returns the lease, if there is one.
     pub fn lease(&self) -> Option<i64> {
         match self.state {
             State::With { lease, .. } => Some(lease.id),
@@ -219,17 +224,17 @@ impl Registration {
         }
     }
 
-    /// Why it is not registered.
+    /// Returns why the proxy is not registered.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// What is to be logged, once.
+    /// Returns the event to be logged, once.
     pub fn take_tell(&mut self) -> Option<Tell> {
         self.tell.take()
     }
 
-    /// When the lease may be over.
+    /// Returns when the lease may have expired.
     fn end(&self) -> Option<Instant> {
         match self.state {
             State::With { lease, .. } => Some(lease.until),
@@ -237,7 +242,7 @@ impl Registration {
         }
     }
 
-    /// What time alone has changed.
+    /// Applies the passing of time: an expired lease, a key that stays absent.
     fn look(&mut self, now: Instant) {
         let State::With { lease, registered } = self.state else {
             return;
@@ -296,7 +301,7 @@ impl Registration {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Tells of the first failure, and of another one once in a while.
+    /// Reports the first failure, and a different one after [`limits::FLEET_WARN_INTERVAL`].
     fn lost(&mut self, reason: String, now: Instant) {
         let news = match &self.told {
             None => true,
@@ -310,7 +315,7 @@ impl Registration {
     }
 }
 
-/// Ids are positive; 0 would leave the choice to etcd.
+/// Returns a positive lease id. With 0, etcd would choose the id.
 fn lease_id(chance: u64) -> i64 {
     ((chance >> 1) as i64).max(1)
 }
@@ -324,7 +329,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(6);
 
-    /// A store with one key, whose leases end by the clock.
+    /// Simulated store with one key, and leases that expire by the clock.
     #[derive(Default)]
     struct Etcd {
         leases: HashMap<i64, Instant>,
@@ -358,9 +363,9 @@ mod tests {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Way {
         Open,
-        /// Nothing gets there.
+        /// The request does not arrive.
         Lost,
-        /// It is done, and the answer is lost.
+        /// The request is executed and the response is lost.
         Unknown,
     }
 
@@ -390,7 +395,7 @@ mod tests {
         (way, event, 1u64..9_000).prop_map(|(way, event, millis)| Act { way, event, millis })
     }
 
-    /// A machine before a store, with a clock of its own.
+    /// Registration with a simulated store and clock.
     struct Scene {
         etcd: Etcd,
         machine: Registration,
@@ -424,12 +429,12 @@ mod tests {
                     .wrapping_add(3);
                 match self.machine.next(self.now, self.chance) {
                     Next::Over => return,
-                    // Watched as closely as a watch tells of it.
+                    // A real watch reports changes at least this fast.
                     Next::Wait(until) => {
-                        let look = self.now + Duration::from_millis(200);
+                        let report = self.now + Duration::from_millis(200);
                         self.now = until
                             .min(end)
-                            .min(look)
+                            .min(report)
                             .max(self.now + Duration::from_millis(1));
                     }
                     Next::Do(step, within) => {
@@ -458,10 +463,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happened, it comes back once etcd answers, asks little meanwhile, and leaves
-        /// nothing behind.
+        /// After any events the proxy registers once etcd answers, sends few requests meanwhile,
+        /// and leaves no key after the shutdown.
         #[test]
-        fn comes_back_and_goes(acts in prop::collection::vec(act(), 0..12)) {
+        fn recovers_and_cleans_up(acts in prop::collection::vec(act(), 0..12)) {
             let mut scene = Scene::new();
             let began = scene.now;
             for act in acts {
@@ -477,7 +482,7 @@ mod tests {
             }
             scene.play(Way::Open, limits::BACKOFF_LONGEST * 2 + limits::FLEET_ABSENT_TIME);
             prop_assert!(scene.is_right(), "{:?}", scene.machine);
-            // Still so after many lifetimes.
+            // Still registered after many lease lifetimes.
             let steps = scene.steps;
             scene.play(Way::Open, TTL * 10);
             prop_assert!(scene.is_right());
@@ -489,9 +494,9 @@ mod tests {
             prop_assert_eq!(scene.etcd.key, None);
         }
 
-        /// It never says that it is registered when its lease has ended by the clock.
+        /// The proxy never reports a registration whose lease has expired by the clock.
         #[test]
-        fn a_lease_that_is_not_renewed_is_not_believed_in(millis in 1u64..20_000) {
+        fn a_lease_that_is_not_renewed_ends_the_registration(millis in 1u64..20_000) {
             let mut scene = Scene::new();
             scene.play(Way::Open, Duration::from_secs(1));
             prop_assert!(scene.is_right());
@@ -503,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_is_told_once_and_so_is_what_works() {
+    fn failure_and_success_are_logged_once() {
         let mut scene = Scene::new();
         scene.play(Way::Lost, Duration::from_secs(600));
         assert_eq!(scene.tells, [Tell::Failing("lost".to_owned())]);
@@ -511,17 +516,17 @@ mod tests {
         assert_eq!(scene.machine.reason(), "lost");
         scene.play(Way::Open, Duration::from_secs(10));
         assert!(matches!(scene.tells[..], [_, Tell::Registered(lease)] if lease > 0));
-        // It fails again: told again, with the reason.
+        // It fails again and is reported again, with the reason.
         scene.play(Way::Lost, Duration::from_secs(10));
-        let told = Tell::Failing("the lease was not renewed in time: lost".to_owned());
-        assert_eq!(scene.tells[2..], [told]);
-        // Of something else, and a while later.
+        let failing = Tell::Failing("the lease was not renewed in time: lost".to_owned());
+        assert_eq!(scene.tells[2..], [failing]);
+        // A different failure, after the interval.
         scene.play(Way::Unknown, Duration::from_secs(120));
         assert_eq!(scene.tells[3..], [Tell::Failing("unknown".to_owned())]);
     }
 
     #[test]
-    fn a_lease_that_is_gone_is_replaced_at_once() {
+    fn a_lost_lease_is_replaced_at_once() {
         let mut scene = Scene::new();
         scene.play(Way::Open, Duration::from_secs(1));
         let before = scene.machine.lease();
@@ -535,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_process_waits_for_no_pause() {
+    fn shutdown_does_not_wait_for_the_backoff() {
         let mut scene = Scene::new();
         scene.play(Way::Lost, Duration::from_secs(60));
         scene.machine.drain();
@@ -549,7 +554,7 @@ mod tests {
             next,
             Next::Do(Step::Revoke(lease), limits::FLEET_REVOKE_TIME)
         );
-        // Whatever comes of it.
+        // The outcome of the revocation does not matter.
         let outcome = Outcome::Failed("lost".to_owned());
         scene
             .machine
@@ -558,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn leases_have_ids_that_etcd_takes() {
+    fn lease_ids_are_valid_for_etcd() {
         for chance in [0, 1, 2, u64::MAX, u64::MAX - 1] {
             assert!(lease_id(chance) > 0);
         }

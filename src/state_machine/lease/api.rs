@@ -1,4 +1,4 @@
-//! The words between the lease hub and its driver.
+//! Types between a lease hub and its driver.
 
 use std::time::Duration;
 
@@ -6,131 +6,132 @@ use bytes::Bytes;
 
 use crate::wire::status::Status;
 
-/// A client's stream (c-stream), named once and never again.
+/// Id of a client stream. An id is never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId {
-    /// The worker it is on.
+    /// Worker of the stream.
     pub worker: u32,
-    /// The stream on that worker.
+    /// Number of the stream on that worker.
     pub stream: u64,
 }
 
-/// The connection of a client: who may not take all that is there for heartbeats that block (L4).
+/// Id of a client connection. Each connection has a quota of isolated upstream streams (L4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PeerId {
-    /// The worker it is on.
+    /// Worker of the connection.
     pub worker: u32,
-    /// The connection on that worker.
+    /// Number of the connection on that worker.
     pub peer: u64,
 }
 
-/// What the driver must do, in this order.
+/// Action that the driver carries out. The order of actions matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Open a stream to etcd (s-stream); answer with [`super::Hub::connected`], or try on. The lane
-    /// names it with its generation, and whatever it had before is dropped.
+    /// Open an upstream stream for this slot and drop the previous stream of the slot.
+    ///
+    /// The driver retries until it succeeds, then calls [`super::Hub::connected`].
     Connect {
-        /// One of few, each with a stream at a time.
+        /// Number of the slot. A slot has one stream at a time.
         lane: u64,
-        /// Grows with each stream of the lane.
+        /// Number of the stream within the slot. It grows with each stream.
         generation: u64,
-        /// What the last one ended of.
+        /// Why the slot needs a stream.
         because: ReconnectReason,
     },
-    /// The lane is over: drop its stream, so that etcd works off nothing that waits on it.
+    /// Close the slot and drop its stream, so that etcd does not process the heartbeats on it.
     Close {
-        /// As in its `Connect`.
+        /// Slot of an earlier [`Action::Connect`].
         lane: u64,
     },
     /// Send a heartbeat for each of these leases, in this order.
     Send {
-        /// One that is connected.
+        /// Slot with an open stream.
         lane: u64,
-        /// Not empty; none of them is on its way already.
+        /// Leases without a heartbeat in flight. Not empty.
         leases: Vec<i64>,
     },
-    /// Ask etcd how long a lease has, which waits for nobody; answer with [`super::Hub::examined`].
+    /// Query the TTL of a lease, which blocks no heartbeat, then call [`super::Hub::ttl_checked`].
     Examine {
-        /// Which.
+        /// Lease to query.
         lease: i64,
     },
-    /// Answer a client.
+    /// Send a response to a client.
     Answer {
-        /// Its stream.
+        /// Stream of the client.
         stream: StreamId,
-        /// etcd's answer, as it was handed in.
+        /// Response of etcd, unchanged.
         message: Bytes,
-        /// As often as this: so many of its heartbeats were merged.
+        /// Number of times to send it: the client's heartbeats that were merged into one.
         times: u32,
     },
-    /// End a client's stream; nothing more comes for it.
+    /// End a client stream. No further action names it.
     End {
-        /// Which.
+        /// Stream to end.
         stream: StreamId,
-        /// How.
+        /// Why and how it ends.
         why: End,
     },
 }
 
-/// Why a lane needs a stream, for the choice of endpoint and token.
+/// Why a slot needs another stream. The driver selects endpoint and token by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconnectReason {
-    /// Nothing failed that concerns the endpoint.
+    /// No failure concerns the endpoint.
     Needed,
-    /// The last one was lost.
+    /// The previous stream was lost.
     Lost,
-    /// The endpoint does not answer what it should.
+    /// The endpoint does not answer a heartbeat that it must answer at once.
     Stalled,
-    /// It does not answer, which may be for a reason that is none of its.
+    /// The endpoint does not answer a heartbeat, and the cause may be the lease.
     Elsewhere,
-    /// etcd refuses the token that the last one was opened with.
+    /// etcd rejects the token of the previous stream.
     Token,
 }
 
-/// How a stream to etcd ended by itself.
+/// Why an upstream stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
-    /// For a reason of the endpoint's, or of the way there (L3).
+    /// The endpoint or the network failed (L3).
     Endpoint,
-    /// etcd does not take the token.
+    /// etcd rejects the token.
     Token,
-    /// etcd refuses the heartbeat it was at, the first unanswered one (L4).
+    /// etcd refuses the first unanswered heartbeat (L4).
     Refused(Status),
 }
 
-/// What etcd says of a lease that was examined.
+/// Result of a TTL check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Examined {
-    /// It lives for this time from when it was asked.
+    /// The lease lives for at least this time, counted from when the check was sent.
     Lives(Duration),
-    /// It is not there: a heartbeat for it is answered at once.
+    /// The lease does not exist. etcd answers its heartbeat at once.
     Unknown,
-    /// It has expired and is still there, or nobody could say: a heartbeat for it may block.
+    /// The lease has expired but still exists, or the check failed. Its heartbeat may block.
     Doubtful,
 }
 
-/// How a client's stream ends.
+/// Why and how a client stream ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// It was half-closed, and all is answered: OK (P4).
+    /// The client has half-closed it and has received all responses: OK (P4).
     Done,
-    /// No answer was to be had within [`crate::limits::WAIT_FOR_ENDPOINT`]: UNAVAILABLE (E4).
+    /// No response arrived within [`crate::limits::WAIT_FOR_ENDPOINT`]: UNAVAILABLE (E4).
     Unavailable,
-    /// In etcd's words.
+    /// etcd refused the heartbeat: the status of etcd.
     Refused(Status),
 }
 
-/// What happened since it was last asked.
+/// Events since the counts were last taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Heartbeats to etcd, those sent again included.
+    /// Heartbeats sent to etcd, including those sent again.
     pub sent: usize,
-    /// Heartbeats of clients that share one to etcd with an earlier one.
+    /// Client heartbeats that share an upstream heartbeat with an earlier one.
     pub merged: usize,
     /// Heartbeats sent to etcd again.
     pub resent: usize,
-    /// Answers that said that a lease is no more.
+    /// Responses that report an expired lease.
     pub expired: usize,
-    /// Heartbeats that were put aside since they blocked others.
+    /// Times that a lease was isolated because it blocked others.
     pub isolated: usize,
 }

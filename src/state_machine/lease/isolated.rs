@@ -1,5 +1,7 @@
-//! Rounds that may block the stream they are sent on, each to be sent alone: in turn by whose they
-//! are, so that one client with many of them leaves room to the others (L4).
+//! Queue of rounds that may block an upstream stream. Each is sent alone on a stream.
+//!
+//! Client connections take turns and have a quota of streams each, so that a connection with many
+//! such leases does not delay the others (L4).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,16 +9,16 @@ use super::api::PeerId;
 use super::rounds::RoundId;
 use crate::limits;
 
-/// See the module.
+/// Rounds that wait for an isolated stream, and the isolated streams in use per connection.
 #[derive(Debug, Default)]
 pub(super) struct IsolatedLeases {
-    /// Whose each round is.
+    /// Connection of each waiting round.
     rounds: HashMap<RoundId, PeerId>,
     waiting: HashMap<PeerId, Waiting>,
-    /// Everybody in `waiting`, in the order of their turns.
+    /// Connections in `waiting`, in the order of their turns.
     turns: BTreeMap<u64, PeerId>,
     last_turn: u64,
-    /// Lanes that each has in use.
+    /// Isolated streams in use by each connection.
     using: HashMap<PeerId, usize>,
 }
 
@@ -27,7 +29,7 @@ struct Waiting {
 }
 
 impl IsolatedLeases {
-    /// The round waits for a lane.
+    /// Queues a round.
     pub(super) fn push(&mut self, peer: PeerId, round: RoundId) {
         self.rounds.insert(round, peer);
         if let Some(waiting) = self.waiting.get_mut(&peer) {
@@ -44,8 +46,8 @@ impl IsolatedLeases {
         self.waiting.insert(peer, Waiting { turn, rounds });
     }
 
-    /// Takes a round whose turn it is and counts its lane in; `None` when nobody who waits may have
-    /// one more.
+    /// Takes the next round and counts its stream as in use. Returns `None` if no waiting
+    /// connection has quota left.
     pub(super) fn pop(&mut self) -> Option<(PeerId, RoundId)> {
         let peer = self.next()?;
         let mut waiting = self.waiting.remove(&peer)?;
@@ -59,12 +61,14 @@ impl IsolatedLeases {
         Some((peer, round))
     }
 
-    /// Whether [`IsolatedLeases::pop`] would give one.
+    /// Returns whether [`IsolatedLeases::pop`] would return a round.
     pub(super) fn any(&self) -> bool {
         self.next().is_some()
     }
 
-    /// The first in turn who may have a lane. Few may not, since the lanes are few.
+    /// Returns the first connection in turn with quota left.
+    ///
+    /// It skips few connections, because the streams in use are few.
     fn next(&self) -> Option<PeerId> {
         let may = |peer: &&PeerId| {
             let using = self.using.get(peer).copied().unwrap_or_default();
@@ -73,7 +77,7 @@ impl IsolatedLeases {
         self.turns.values().find(may).copied()
     }
 
-    /// The round waits no longer, if it did.
+    /// Removes a round, if it is queued.
     pub(super) fn remove(&mut self, round: RoundId) {
         let Some(peer) = self.rounds.remove(&round) else {
             return;
@@ -87,12 +91,12 @@ impl IsolatedLeases {
         }
     }
 
-    /// A lane is in use for this one.
+    /// Counts one more stream in use by a connection.
     pub(super) fn begin(&mut self, peer: PeerId) {
         *self.using.entry(peer).or_default() += 1;
     }
 
-    /// It is not any more.
+    /// Counts one stream less in use by a connection.
     pub(super) fn end(&mut self, peer: PeerId) {
         if let Some(count) = self.using.get_mut(&peer) {
             *count -= 1;

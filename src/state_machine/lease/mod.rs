@@ -1,20 +1,23 @@
-//! Leases: the heartbeats of an identity's clients (c-streams), on one stream to etcd (s-stream).
+//! Lease hub: merges the heartbeats of an identity's client streams into few upstream streams.
 //!
-//! What the hub holds to, in the words of docs/guarantees.md and docs/lease.md:
-//! - A heartbeat goes to etcd because a client sent one, and for no other reason; those for one lease
-//!   that wait are one (L1), and one lease has one on its way at most.
-//! - Each heartbeat of a client gets one answer, of a heartbeat that left after it came (L2).
-//! - What was not answered when a stream was lost is sent again on the next (L3).
-//! - etcd works a stream off one by one, so a heartbeat that it cannot answer keeps back all behind it.
-//!   A lease that may have expired and does not come back soon is put aside. From then on until there is
-//!   calm, etcd is asked about each lease that may have expired, and those that have are sent each alone
-//!   on a stream (L4).
+//! The rules are L1 to L4 in docs/reference/guarantees.md. docs/internals/lease-hub.md explains the
+//! design. In short:
+//! - A heartbeat is sent to etcd only because a client sent one. Waiting heartbeats of one lease
+//!   merge into one (L1), and a lease has at most one heartbeat in flight.
+//! - Each client heartbeat receives one response, to an upstream heartbeat that was sent after the
+//!   client's arrived (L2).
+//! - Heartbeats that are unanswered when a stream is lost are sent again on the next stream (L3).
+//! - etcd processes a stream in order, so a heartbeat that it cannot answer blocks all behind it. A
+//!   lease that may have expired and is not answered soon is isolated. From then on, until no such
+//!   case has occurred for a while, each lease that may have expired gets a TTL check. Leases that
+//!   have expired are sent each alone on a stream (L4).
 //!
-//! Streams to etcd are *lanes*. There is one shared lane; more only while one cannot keep up, as when
-//! the endpoint is a follower, which asks the leader for each heartbeat in turn.
+//! Each upstream stream occupies a *slot*; a slot outlives its streams. There is one shared slot.
+//! More shared slots open only while one cannot keep up, for example because the endpoint is a
+//! follower, which queries the leader for each heartbeat in turn.
 //!
-//! The caller connects, picks the token and the endpoint, and waits between attempts; it carries out
-//! the actions of one input before the next, and calls [`Hub::settle`] after each group of inputs.
+//! The driver connects, selects token and endpoint, and waits between attempts. It carries out the
+//! actions of one input before the next input, and calls [`Hub::settle`] after each group of inputs.
 
 mod api;
 mod isolated;
@@ -32,29 +35,30 @@ use isolated::IsolatedLeases;
 use rounds::{Joined, RoundId, Rounds};
 use upstream_stream::{Kind, UpstreamStream};
 
-/// The heartbeats of one identity. See the module.
+/// Lease hub of one identity. It does no IO; its actions are in [`Hub::next_action`].
 #[derive(Debug)]
 pub struct Hub {
     rounds: Rounds,
-    /// Rounds that wait for a shared lane, and since when. The oldest first, whenever it came here.
+    /// Rounds that wait for a shared slot, and since when. Ordered by age of the round.
     queue: BTreeMap<RoundId, Instant>,
-    /// Rounds whose leases are to be examined, and how many are.
+    /// Rounds of leases that need a TTL check.
     unexamined: BTreeSet<RoundId>,
+    /// TTL checks in flight.
     examining: usize,
-    /// Rounds that wait for a lane of their own.
+    /// Rounds that wait for an isolated slot.
     doubted: IsolatedLeases,
     lanes: BTreeMap<u64, UpstreamStream>,
     last_lane: u64,
-    /// Until when leases that may have expired are kept apart.
+    /// Until when leases that may have expired are not sent on a shared slot.
     trouble: Option<Instant>,
-    /// Since when there is no client.
+    /// When the last client stream closed.
     unused: Instant,
     counts: Counts,
     actions: VecDeque<Action>,
 }
 
 impl Hub {
-    /// Without a client.
+    /// Creates a hub without clients.
     pub fn new(now: Instant) -> Hub {
         Hub {
             rounds: Rounds::default(),
@@ -71,12 +75,12 @@ impl Hub {
         }
     }
 
-    /// A client's stream begins, under a name that was not there before.
+    /// Handles a new client stream. Its id was never used before.
     pub fn opened(&mut self, stream: StreamId, peer: PeerId) {
         self.rounds.open(stream, peer);
     }
 
-    /// A heartbeat of a client. Nothing happens when its stream has ended.
+    /// Handles a heartbeat of a client. Ignored if the stream has ended.
     pub fn beat(&mut self, stream: StreamId, lease: i64, now: Instant) {
         match self.rounds.join(stream, lease, now) {
             Joined::Ready(round) => self.ready(round, now),
@@ -85,14 +89,14 @@ impl Hub {
         }
     }
 
-    /// The client sends no more; it gets what it waits for.
+    /// Handles a half-close: the client sends no more, and receives its outstanding responses.
     pub fn half_closed(&mut self, stream: StreamId, now: Instant) {
         if self.rounds.half_close(stream) {
             self.end(stream, End::Done, now);
         }
     }
 
-    /// The client's stream is over; nobody is told.
+    /// Handles the end of a client stream. The client receives nothing more.
     pub fn closed(&mut self, stream: StreamId, now: Instant) {
         let before = self.rounds.streams();
         for round in self.rounds.close(stream) {
@@ -105,7 +109,7 @@ impl Hub {
         }
     }
 
-    /// The lane has the stream of this generation.
+    /// Handles the opening of the stream of this slot and generation.
     pub fn connected(&mut self, lane: u64, generation: u64, now: Instant) {
         if let Some(lane) = self.lane(lane, generation) {
             lane.up = true;
@@ -113,8 +117,9 @@ impl Hub {
         }
     }
 
-    /// etcd answered on a lane: the message, and what it says of which lease. The answers of a stream
-    /// are handed in in their order.
+    /// Handles a response of etcd: `message` reports `ttl` for `lease`. Zero means expired.
+    ///
+    /// The driver passes the responses of a stream in their order.
     pub fn answered(
         &mut self,
         (lane, generation): (u64, u64),
@@ -128,7 +133,7 @@ impl Hub {
         };
         let (sent, round) = (up.sent, up.flight.front().copied());
         let Some(round) = round.filter(|round| self.rounds.lease(*round) == Some(lease)) else {
-            // No answer to what was asked: nothing that follows can be believed.
+            // Not a response to the first heartbeat in flight: the stream cannot be trusted.
             self.reconnect(lane, ReconnectReason::Lost, now);
             return;
         };
@@ -152,7 +157,7 @@ impl Hub {
         }
     }
 
-    /// The first of what is on a lane is not any more.
+    /// Removes the first round in flight of a slot.
     fn landed(&mut self, lane: u64, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&lane) else {
             return;
@@ -166,11 +171,11 @@ impl Hub {
         }
     }
 
-    /// etcd's word on a lease, asked for at `asked`.
+    /// Handles the result of a TTL check that was sent at `sent`.
     pub fn examined(&mut self, lease: i64, word: Examined, asked: Instant, now: Instant) {
         self.examining = self.examining.saturating_sub(1);
         let lives = match word {
-            // A time that the clock cannot express is as good as none.
+            // A time that the clock cannot express counts as none.
             Examined::Lives(time) => asked.checked_add(time),
             Examined::Unknown | Examined::Doubtful => None,
         };
@@ -185,8 +190,10 @@ impl Hub {
         }
     }
 
-    /// A lane's stream has ended by itself, or spoke nonsense. False when that was about none of the
-    /// heartbeats on it: the next stream may end alike.
+    /// Handles the end of an upstream stream, or a message on it that cannot be parsed.
+    ///
+    /// Returns false if the end concerns none of the heartbeats on it: the next stream may end in
+    /// the same way.
     pub fn lost(&mut self, lane: u64, generation: u64, why: Unavailable, now: Instant) -> bool {
         let Some(up) = self.lane(lane, generation) else {
             return true;
@@ -195,7 +202,7 @@ impl Hub {
         let (because, explained) = match (why, head) {
             (Unavailable::Refused(status), Some(head)) => {
                 self.landed(lane, now);
-                // One that is refused once will be again.
+                // etcd will refuse the next heartbeat of this lease as well.
                 self.beware(now);
                 self.rounds
                     .distrust(head, now + limits::LEASE_ISOLATION_PERIOD);
@@ -209,18 +216,18 @@ impl Hub {
         explained
     }
 
-    /// Time has passed, or something has been handed in: decides what is to be done now.
+    /// Decides what to do now. Called after each group of inputs and at [`Hub::wake_at`].
     pub fn settle(&mut self, now: Instant) {
         self.give_up(now);
         self.judge(now);
         self.examine();
         self.hand_out(now);
-        // Before others are opened: one that is closed may be missed.
+        // Before slots are opened: a closed slot may have to be replaced.
         self.close_lanes(now);
         self.open_lanes(now);
     }
 
-    /// When [`Hub::settle`] is to be called if nothing else happens; `None` for not at all.
+    /// Returns when to call [`Hub::settle`] if no input arrives before; `None` for never.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
         let lanes = self.lanes.iter();
         let lanes = lanes.filter_map(|(id, lane)| self.lane_due(*id, lane, now));
@@ -228,27 +235,27 @@ impl Hub {
         lanes.chain(others.into_iter().flatten()).min()
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action, until there is none.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// Clients' streams.
+    /// Returns the number of client streams.
     pub fn client_streams(&self) -> usize {
         self.rounds.streams()
     }
 
-    /// Streams to etcd, those included that are being opened.
+    /// Returns the number of upstream streams, including those that are being opened.
     pub fn upstream_streams(&self) -> usize {
         self.lanes.len()
     }
 
-    /// Nobody is here, and nothing is open: the hub may be dropped.
+    /// Returns whether there is no client and no slot, so that the hub may be dropped.
     pub fn is_over(&self) -> bool {
         self.client_streams() == 0 && self.lanes.is_empty()
     }
 
-    /// What happened since it was last asked.
+    /// Returns the events since the last call.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
@@ -258,7 +265,7 @@ impl Hub {
         (lane.generation == generation).then_some(lane)
     }
 
-    /// The round can go.
+    /// Queues a round that can be sent.
     fn ready(&mut self, round: RoundId, now: Instant) {
         if !self.is_troubled(now) || self.rounds.is_fresh(round, now) {
             self.queue.insert(round, now);
@@ -269,16 +276,16 @@ impl Hub {
         }
     }
 
-    /// The round is to be sent alone.
+    /// Queues a round to be sent alone.
     fn put_apart(&mut self, round: RoundId, now: Instant) {
         match self.rounds.peer(round) {
             Some(peer) => self.doubted.push(peer, round),
-            // Nobody waits for it, and it is not sent.
+            // No client waits for the round, so it is not sent.
             None => drop(self.queue.insert(round, now)),
         }
     }
 
-    /// Asks about leases that may have expired, some at a time.
+    /// Requests TTL checks, a limited number at a time.
     fn examine(&mut self) {
         while self.examining < limits::LEASE_TTL_CHECKS
             && let Some(round) = self.unexamined.pop_first()
@@ -295,7 +302,7 @@ impl Hub {
         self.trouble.is_some_and(|until| now < until)
     }
 
-    /// From now on for a while, what may have expired is kept apart.
+    /// Starts or extends the period in which leases that may have expired are isolated.
     fn beware(&mut self, now: Instant) {
         let troubled = self.is_troubled(now);
         self.trouble = Some(now + limits::LEASE_ISOLATION_PERIOD);
@@ -306,12 +313,12 @@ impl Hub {
         }
     }
 
-    /// Tells whoever waits for a round that there is no answer.
+    /// Ends all client streams that wait for a round.
     fn refuse(&mut self, round: RoundId, why: &End, now: Instant) {
         for stream in self.rounds.waiters(round) {
             self.end(stream, why.clone(), now);
         }
-        // What came for the lease meanwhile is of other clients, who will be told the same.
+        // The next round of the lease has other clients. They will receive the same response.
         self.take_back(round, now);
     }
 
@@ -320,17 +327,17 @@ impl Hub {
         self.actions.push_back(Action::End { stream, why });
     }
 
-    /// A round that was on its way is ready again, if anybody waits for it.
+    /// Queues a round that was in flight again, if a client waits for it.
     fn take_back(&mut self, round: RoundId, now: Instant) {
         if self.rounds.unsent(round) {
             self.ready(round, now);
         }
     }
 
-    /// The lane is to have another stream; what is on its way is sent again.
+    /// Requests another stream for a slot. The rounds in flight are sent again.
     fn reconnect(&mut self, id: u64, because: ReconnectReason, now: Instant) {
         if self.rounds.streams() == 0 {
-            // For nobody.
+            // No client needs the slot.
             self.empty(id, now);
             return self.close(id);
         }
@@ -348,7 +355,7 @@ impl Hub {
         self.empty(id, now);
     }
 
-    /// What is on a lane's way is ready again.
+    /// Queues all rounds in flight of a slot again.
     fn empty(&mut self, id: u64, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&id) else {
             return;
@@ -370,7 +377,7 @@ impl Hub {
         self.actions.push_back(Action::Close { lane });
     }
 
-    /// Whoever has waited for as long as calls wait for an endpoint is told so (E4).
+    /// Ends client streams that have waited for the maximum time of a call (E4).
     fn give_up(&mut self, now: Instant) {
         if self.rounds.patience().is_some_and(|until| now >= until) {
             for stream in self.rounds.impatient(now) {
@@ -379,7 +386,7 @@ impl Hub {
         }
     }
 
-    /// Looks for what does not come back: a lease's fault, or the endpoint's.
+    /// Handles heartbeats that are overdue: either the lease or the endpoint is at fault.
     fn judge(&mut self, now: Instant) {
         let due: Vec<u64> = self
             .lanes
@@ -398,14 +405,14 @@ impl Hub {
             if lane.is_shared() {
                 self.reconnect(id, ReconnectReason::Stalled, now);
             } else {
-                // It comes back alone; and it may be its own fault.
+                // It stays alone on the next stream, because the lease may be at fault.
                 self.beware(now);
                 self.reconnect(id, ReconnectReason::Elsewhere, now);
             }
         }
     }
 
-    /// How long the first on a lane may take.
+    /// Returns how long the first heartbeat in flight of a slot may take.
     fn patience(&self, lane: &UpstreamStream, now: Instant) -> Duration {
         match lane.kind {
             Kind::Apart(_) => limits::LEASE_ISOLATED_TIMEOUT,
@@ -414,8 +421,10 @@ impl Hub {
         }
     }
 
-    /// What blocks a shared lane bears the wait alone. Where nothing is behind it, its stream is left
-    /// to it; else that is dropped, so that nothing on it renews a lease later.
+    /// Isolates the lease that blocks a shared slot (L4).
+    ///
+    /// If nothing is behind it, its stream is left to it. Otherwise the stream is dropped, so that
+    /// no heartbeat on it renews a lease later.
     fn set_aside(&mut self, id: u64, now: Instant) {
         self.beware(now);
         self.counts.isolated += 1;
@@ -435,11 +444,11 @@ impl Hub {
         }
     }
 
-    /// Gives free lanes what waits.
+    /// Sends waiting rounds on free slots.
     fn hand_out(&mut self, now: Instant) {
         let first = self.first_shared();
         for (id, lane) in &mut self.lanes {
-            // The first takes whatever there is; the others what it does not come to.
+            // The first shared slot takes any round. The others take rounds that waited too long.
             let waited = || {
                 self.queue
                     .values()
@@ -480,7 +489,7 @@ impl Hub {
         }
     }
 
-    /// Opens a lane where one is missing, one at a time of each kind.
+    /// Opens missing slots, one of each kind at a time.
     fn open_lanes(&mut self, now: Instant) {
         let shared = self.lanes.values().filter(|lane| lane.is_shared());
         if !self.queue.is_empty() && shared.count() == 0
@@ -507,8 +516,8 @@ impl Hub {
         });
     }
 
-    /// When what waits will have waited for too long behind lanes that do answer: then one more is of
-    /// use.
+    /// Returns when to open one more shared slot: the oldest waiting round will have waited too
+    /// long, although all shared slots respond.
     fn crowded_at(&self, now: Instant) -> Option<Instant> {
         let waits = self.queue.values().next()?;
         let mut shared = self.lanes.values().filter(|lane| lane.is_shared());
@@ -519,7 +528,7 @@ impl Hub {
         (few && shared.all(busy)).then(|| *waits + limits::LEASE_NEW_STREAM_WAIT)
     }
 
-    /// Closes lanes that have had nothing to do for a while: all but one while there are clients.
+    /// Closes slots that have been idle. The first shared slot stays while there are clients.
     fn close_lanes(&mut self, now: Instant) {
         let idle: Vec<u64> = self
             .lanes
@@ -536,7 +545,7 @@ impl Hub {
         }
     }
 
-    /// When a lane will have been idle for long enough.
+    /// Returns when a slot will have been idle for long enough to be closed.
     fn idle_until(&self, id: u64, lane: &UpstreamStream) -> Option<Instant> {
         if self.rounds.streams() == 0 {
             return Some(self.unused + limits::LEASE_LINGER);
@@ -545,13 +554,13 @@ impl Hub {
         (lane.flight.is_empty() && !is_first).then(|| lane.since + limits::LEASE_STREAM_IDLE)
     }
 
-    /// The shared lane that stays as long as there are clients.
+    /// Returns the shared slot that stays while there are clients.
     fn first_shared(&self) -> Option<u64> {
         let mut lanes = self.lanes.iter();
         lanes.find(|(_, lane)| lane.is_shared()).map(|(id, _)| *id)
     }
 
-    /// When something is to be decided about a lane.
+    /// Returns when a slot needs the next decision.
     fn lane_due(&self, id: u64, lane: &UpstreamStream, now: Instant) -> Option<Instant> {
         let answer = lane.first().map(|_| lane.since + self.patience(lane, now));
         let waits = match lane.kind {

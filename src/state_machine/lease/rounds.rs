@@ -1,8 +1,8 @@
-//! Who waits for what: a *round* is one heartbeat to etcd for a lease, with the clients' heartbeats
-//! that its answer answers.
+//! Rounds of heartbeats, and what is known of each lease.
 //!
-//! A lease has at most two: one on its way, which nobody can join any more (L2), and one that waits
-//! for it to come back, which whoever comes meanwhile joins.
+//! A *round* is one upstream heartbeat of a lease together with the client heartbeats that its
+//! response answers. A lease has at most two rounds. One is in flight, and no client can join it
+//! (L2). The other waits for it to return, and clients that arrive meanwhile join that one.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,57 +10,57 @@ use std::time::{Duration, Instant};
 use super::api::{PeerId, StreamId};
 use crate::limits;
 
-/// Names a round; a later one has a higher number.
+/// Id of a round. A later round has a higher id.
 pub(super) type RoundId = u64;
 
-/// Streams, leases and rounds.
+/// Client streams, leases and rounds of one identity.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     streams: HashMap<StreamId, Stream>,
     leases: HashMap<i64, Lease>,
-    /// Leases that were busy or fresh at the last look.
+    /// Leases that were busy or fresh at the last sweep.
     alive: usize,
     rounds: HashMap<RoundId, Round>,
     last: RoundId,
-    /// Nobody has waited for too long before then.
+    /// No waiter is overdue before this time.
     patience: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Stream {
     peer: PeerId,
-    /// The rounds it waits for, and for how many answers of each. Few.
+    /// Rounds that the stream waits for, each with the number of its heartbeats. Few.
     pending: Vec<(RoundId, u32)>,
     half_closed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Lease {
-    /// On its way to etcd.
+    /// Round in flight.
     sent: Option<RoundId>,
-    /// The next one.
+    /// Round that is sent next.
     waiting: Option<RoundId>,
-    /// It cannot expire at etcd before: counted from the sending of the last heartbeat that was
-    /// answered.
+    /// The lease cannot expire at etcd before this time: the TTL, counted from the sending of the
+    /// last answered heartbeat.
     fresh_until: Option<Instant>,
-    /// The round that waits for etcd's word on the lease.
+    /// Round that waits for a TTL check of the lease.
     examined: Option<RoundId>,
-    /// It was refused: whatever is known of it, until then its heartbeats end their streams.
+    /// etcd has refused the lease: until then its heartbeats are sent alone, fresh or not.
     refused_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Round {
     lease: i64,
-    /// Each once, and since when; some may have left.
+    /// Each waiting stream once, with the start of its wait. Some may have closed.
     waiters: Vec<(StreamId, Instant)>,
-    /// Those who have not.
+    /// Number of `waiters` that are still open.
     live: usize,
 }
 
 impl Round {
     fn add(&mut self, stream: StreamId, since: Instant, streams: &HashMap<StreamId, Stream>) {
-        // Who comes and goes leaves nothing behind that grows.
+        // Closed streams are removed, so that the list does not grow without bound.
         if self.waiters.len() > 2 * self.live + 16 {
             self.waiters.retain(|(each, _)| streams.contains_key(each));
         }
@@ -69,32 +69,32 @@ impl Round {
     }
 }
 
-/// What an answer is good for.
+/// Consequences of a response of etcd.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
-    /// Who gets it, and how often.
+    /// Streams that receive the response, and how many times.
     pub(super) waiters: Vec<(StreamId, u32)>,
-    /// Those of them that now have all their answers and want no more.
+    /// Those of them that are half-closed and have now received all their responses.
     pub(super) done: Vec<StreamId>,
-    /// The lease's next round, which can go now.
+    /// Next round of the lease, which can be sent now.
     pub(super) next: Option<RoundId>,
 }
 
-/// What became of a heartbeat.
+/// Result of a client heartbeat.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Joined {
-    /// A round was begun for it, which can go now.
+    /// It started a round that can be sent now.
     Ready(RoundId),
-    /// A round was begun for it, which waits for one on its way.
+    /// It started a round that waits for the one in flight.
     Waits,
-    /// It shares a round that was there.
+    /// It joined an existing round.
     Merged,
-    /// Its stream is not there.
+    /// Its stream has closed.
     Nobody,
 }
 
 impl Rounds {
-    /// A client's stream begins.
+    /// Adds a client stream.
     pub(super) fn open(&mut self, stream: StreamId, peer: PeerId) {
         let begun = Stream {
             peer,
@@ -104,12 +104,12 @@ impl Rounds {
         self.streams.insert(stream, begun);
     }
 
-    /// How many streams there are.
+    /// Returns the number of client streams.
     pub(super) fn streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// A client's heartbeat.
+    /// Adds a client heartbeat to the waiting round of its lease.
     pub(super) fn join(&mut self, stream: StreamId, id: i64, now: Instant) -> Joined {
         if !self.streams.contains_key(&stream) {
             return Joined::Nobody;
@@ -139,7 +139,7 @@ impl Rounds {
         joined
     }
 
-    /// So many more answers of a round for a stream.
+    /// Makes a stream wait for `times` more responses of a round.
     fn wait(&mut self, id: StreamId, round: RoundId, times: u32, since: Instant) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
@@ -155,7 +155,7 @@ impl Rounds {
         }
     }
 
-    /// The client sends no more; true when nothing of its is unanswered.
+    /// Marks a stream as half-closed. Returns true if all its heartbeats are answered.
     pub(super) fn half_close(&mut self, stream: StreamId) -> bool {
         let Some(stream) = self.streams.get_mut(&stream) else {
             return false;
@@ -164,8 +164,7 @@ impl Rounds {
         stream.pending.is_empty()
     }
 
-    /// The stream is over. Rounds that nobody waits for any more and that were not sent are given
-    /// up; these are they.
+    /// Removes a stream. Returns the rounds that are dropped: not yet sent, and without waiters.
     pub(super) fn close(&mut self, stream: StreamId) -> Vec<RoundId> {
         let Some(stream) = self.streams.remove(&stream) else {
             return Vec::new();
@@ -188,45 +187,46 @@ impl Rounds {
         given_up
     }
 
-    /// The lease of a round.
+    /// Returns the lease of a round.
     pub(super) fn lease(&self, round: RoundId) -> Option<i64> {
         self.rounds.get(&round).map(|round| round.lease)
     }
 
-    /// Whose heartbeat it was first.
+    /// Returns the connection of the first waiter that is still open.
     pub(super) fn peer(&self, round: RoundId) -> Option<PeerId> {
         let mut waiters = self.rounds.get(&round)?.waiters.iter();
         waiters.find_map(|(stream, _)| Some(self.streams.get(stream)?.peer))
     }
 
-    /// Whether the round's lease cannot have expired yet.
+    /// Returns whether the lease of the round cannot have expired yet.
     pub(super) fn is_fresh(&self, round: RoundId, now: Instant) -> bool {
         let lease = self.lease(round).and_then(|id| self.leases.get(&id));
         lease.is_some_and(|lease| lease.is_fresh(now))
     }
 
-    /// The round's lease is refused, and will be for a while.
+    /// Marks the lease of the round as refused until a time.
     pub(super) fn distrust(&mut self, round: RoundId, until: Instant) {
         if let Some(lease) = self.lease_of(round) {
             lease.refused_until = Some(until);
         }
     }
 
-    /// Whether the round's lease was refused lately.
+    /// Returns whether etcd refused the lease of the round recently.
     pub(super) fn is_refused(&self, round: RoundId, now: Instant) -> bool {
         let lease = self.lease(round).and_then(|id| self.leases.get(&id));
         lease.is_some_and(|lease| lease.refused_until.is_some_and(|until| now < until))
     }
 
-    /// The round waits for etcd's word on its lease.
+    /// Makes the round wait for a TTL check of its lease.
     pub(super) fn examine(&mut self, round: RoundId) {
         if let Some(lease) = self.lease_of(round) {
             lease.examined = Some(round);
         }
     }
 
-    /// etcd's word on a lease: the round that waited for it, if somebody still waits for that. The
-    /// lease lives at least until then, if it does.
+    /// Handles a TTL check: the lease lives at least until `lives`, if that is known.
+    ///
+    /// Returns the round that waited for the check, if a client still waits for the round.
     pub(super) fn examined(&mut self, id: i64, lives: Option<Instant>) -> Option<RoundId> {
         let lease = self.leases.get_mut(&id)?;
         lease.fresh_until = lease.fresh_until.max(lives);
@@ -239,7 +239,7 @@ impl Rounds {
         self.leases.get_mut(&id)
     }
 
-    /// The round is on its way.
+    /// Marks the round as in flight.
     pub(super) fn sent(&mut self, round: RoundId) {
         if let Some(lease) = self.lease_of(round) {
             lease.waiting.take_if(|waiting| *waiting == round);
@@ -247,7 +247,7 @@ impl Rounds {
         }
     }
 
-    /// etcd answered it, having been sent it at `sent`; the lease lives on for `ttl` or is no more.
+    /// Handles the response to a round that was sent at `sent`. A zero `ttl` means expired.
     pub(super) fn answered(&mut self, id: RoundId, sent: Instant, ttl: Duration) -> Answered {
         let mut answered = Answered::default();
         let Some(round) = self.rounds.remove(&id) else {
@@ -255,7 +255,7 @@ impl Rounds {
         };
         if let Some(lease) = self.leases.get_mut(&round.lease) {
             lease.sent = None;
-            // A time that the clock cannot express is as good as none.
+            // A time that the clock cannot express counts as none.
             lease.fresh_until = sent.checked_add(ttl).filter(|_| !ttl.is_zero());
             answered.next = lease.waiting;
         }
@@ -274,8 +274,9 @@ impl Rounds {
         answered
     }
 
-    /// Its answer will not come: true when it is to be sent again. Whoever came meanwhile joins it,
-    /// since it leaves after them.
+    /// Handles the loss of a round in flight. Returns true if it must be sent again.
+    ///
+    /// Clients of the waiting round join it, because it leaves after their heartbeats arrived.
     pub(super) fn unsent(&mut self, id: RoundId) -> bool {
         let Some(round) = self.rounds.get(&id) else {
             return false;
@@ -311,7 +312,7 @@ impl Rounds {
         }
     }
 
-    /// Who waits for it.
+    /// Returns the streams that wait for a round.
     pub(super) fn waiters(&self, id: RoundId) -> Vec<StreamId> {
         let round = self.rounds.get(&id);
         let waiters = round.into_iter().flat_map(|round| &round.waiters);
@@ -324,13 +325,14 @@ impl Rounds {
         stream.is_some_and(|stream| stream.pending.iter().any(|(each, _)| *each == round))
     }
 
-    /// When [`Rounds::impatient`] may have somebody to tell of, and not before.
+    /// Returns the earliest time at which [`Rounds::overdue`] may find a stream.
     pub(super) fn patience(&self) -> Option<Instant> {
         self.patience.filter(|_| !self.rounds.is_empty())
     }
 
-    /// Who has waited for as long as calls wait for an endpoint (E4), or a little longer. Looks at
-    /// everybody who waits.
+    /// Returns the streams that have waited for the maximum time of a call (E4), or a little longer.
+    ///
+    /// Cost: proportional to all waiters.
     pub(super) fn impatient(&mut self, now: Instant) -> Vec<StreamId> {
         let mut impatient = Vec::new();
         let mut next: Option<Instant> = None;
@@ -347,15 +349,14 @@ impl Rounds {
                 }
             }
         }
-        // Looking costs as much as there are: not for each of them by the clock.
+        // A scan visits all waiters, so scans are at least LEASE_CHECK_INTERVAL apart.
         self.patience = next.map(|next| next.max(now + limits::LEASE_CHECK_INTERVAL));
         impatient.sort_unstable();
         impatient.dedup();
         impatient
     }
 
-    /// Leases that nothing is under way for are forgotten when it is known that they may have
-    /// expired, and earlier when there are too many (S1).
+    /// Forgets idle leases that may have expired, and all idle leases if there are too many (S1).
     fn sweep(&mut self, now: Instant) {
         if self.leases.len() <= 2 * self.alive + 64 {
             return;
@@ -381,7 +382,7 @@ impl Lease {
 mod tests {
     use super::*;
 
-    /// One client that renews ever new leases, each once.
+    /// Lets one client renew each of these leases once.
     fn renew(rounds: &mut Rounds, leases: std::ops::Range<i64>, ttl: Duration, now: Instant) {
         let stream = StreamId {
             worker: 0,

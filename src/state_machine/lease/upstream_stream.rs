@@ -1,4 +1,4 @@
-//! A lane: one stream to etcd at a time, and what is on its way there.
+//! Slot of an upstream stream: one stream to etcd at a time, and its rounds in flight.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,29 +7,29 @@ use super::api::PeerId;
 use super::rounds::RoundId;
 use crate::limits;
 
-/// What a lane carries.
+/// Which heartbeats a slot carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Whatever comes, many at a time.
+    /// Any heartbeats, many at a time.
     Shared,
-    /// What may block, one at a time; whose it is while there is one.
+    /// Heartbeats that may block, one at a time; the client connection of the one in flight.
     Apart(Option<PeerId>),
 }
 
-/// See the module.
+/// State of a slot.
 #[derive(Debug)]
 pub(super) struct UpstreamStream {
     pub(super) kind: Kind,
     pub(super) generation: u64,
-    /// Its stream is open.
+    /// The stream is open.
     pub(super) up: bool,
-    /// Sent and not answered, in the order of sending, which is that of the answers.
+    /// Rounds sent and not answered, in the order of sending, which is that of the responses.
     pub(super) flight: VecDeque<RoundId>,
-    /// When these were sent.
+    /// When the rounds in flight were sent.
     pub(super) sent: Instant,
-    /// Since when the first of them is the first, or since when there is none.
+    /// Since when the first round in flight is the first, or since when none is in flight.
     pub(super) since: Instant,
-    /// Not before then is more sent.
+    /// Earliest time of the next batch.
     gather: Instant,
 }
 
@@ -50,22 +50,22 @@ impl UpstreamStream {
         self.kind == Kind::Shared
     }
 
-    /// What its stream is at.
+    /// Returns the first round in flight of the open stream.
     pub(super) fn first(&self) -> Option<RoundId> {
         self.flight.front().copied().filter(|_| self.up)
     }
 
-    /// From when on it can take something; `None` while it has something on its way, or no stream.
+    /// Returns when the slot can send; `None` while rounds are in flight or no stream is open.
     pub(super) fn free_at(&self) -> Option<Instant> {
         (self.up && self.flight.is_empty()).then_some(self.gather)
     }
 
-    /// These are sent.
+    /// Records that these rounds were sent.
     pub(super) fn send(&mut self, rounds: impl IntoIterator<Item = RoundId>, now: Instant) {
         self.flight.extend(rounds);
         self.sent = now;
         self.since = now;
-        // Where many come, a few more are waited for: they cost next to nothing together.
+        // After a large batch a short wait lets more heartbeats join, at almost no cost each.
         self.gather = if self.flight.len() < limits::LEASE_LARGE_BATCH {
             now
         } else {
@@ -73,7 +73,7 @@ impl UpstreamStream {
         };
     }
 
-    /// How long the first of what is on its way has been the first; or how long nothing has been.
+    /// Returns how long the first round in flight has been the first, or none was in flight.
     pub(super) fn waited(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }

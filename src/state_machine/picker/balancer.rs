@@ -1,21 +1,21 @@
-//! One worker's choice among the endpoints that take calls, for policies that choose for each call.
+//! Balancer: selects an endpoint for each call, for one worker and a balancing policy.
 //!
-//! Each worker has one of its own, so that nothing is shared that is written per call. What endpoints
-//! there are, and what part of the calls is theirs, is the picker's to say. Only those are chosen that
-//! the worker has a connection to; nobody waits for another.
+//! Each worker has its own balancer, so that no shared memory is written per call. The picker decides
+//! which endpoints receive calls, and their shares. The balancer selects only endpoints to which the
+//! worker has a connection; a call does not wait for another endpoint.
 
 use super::types::{EndpointId, Policy};
 
-/// One endpoint's part of the calls.
+/// Share of the calls of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
-    /// Whose.
+    /// Endpoint of the share.
     pub endpoint: EndpointId,
-    /// Beside the others' weights; never 0.
+    /// Weight relative to the other shares; never 0.
     pub weight: u32,
 }
 
-/// See the head of the file.
+/// Smooth weighted round-robin, or least-loaded selection, over the current shares.
 #[derive(Debug, Clone)]
 pub struct Balancer {
     policy: Policy,
@@ -25,13 +25,13 @@ pub struct Balancer {
 #[derive(Debug, Clone)]
 struct Turn {
     share: Share,
-    /// What it is owed: grows by its weight with each choice, and falls by all weights when it is
-    /// chosen, so that turns are spread evenly.
+    /// Grows by the weight with each selection, and falls by the sum of all weights when the
+    /// endpoint is selected. So the turns of an endpoint are spread evenly.
     owed: i64,
 }
 
 impl Balancer {
-    /// With no endpoints yet.
+    /// Creates a balancer without endpoints.
     pub fn new(policy: Policy) -> Balancer {
         Balancer {
             policy,
@@ -39,7 +39,7 @@ impl Balancer {
         }
     }
 
-    /// The picker says who takes calls now. Who was there keeps what it is owed.
+    /// Sets the shares. An endpoint that already had one keeps its credit.
     pub fn set(&mut self, shares: &[Share]) {
         let turn = |share: &Share| {
             let was = self
@@ -54,13 +54,14 @@ impl Balancer {
         self.turns = shares.iter().map(turn).collect();
     }
 
-    /// The endpoints that take calls.
+    /// Returns the endpoints that receive calls.
     pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
         self.turns.iter().map(|turn| turn.share.endpoint)
     }
 
-    /// The endpoint for the next call. `calls` tells how many are open at an endpoint; `None` for one
-    /// that cannot be used just now.
+    /// Selects the endpoint of the next call.
+    ///
+    /// `calls` returns the open calls of an endpoint; `None` if it cannot be used now.
     pub fn choose(&mut self, calls: impl Fn(EndpointId) -> Option<u64>) -> Option<EndpointId> {
         let mut all = 0;
         let mut chosen: Option<(usize, u64)> = None;
@@ -86,7 +87,7 @@ impl Balancer {
         if self.policy != Policy::LeastLoaded {
             return by_turn;
         }
-        // The load with this call, for its weight; cross-multiplied. Among equals each has its turn.
+        // Load with this call, relative to the weight; cross-multiplied. Ties go by turn.
         let load = (u128::from(open) + 1) * u128::from(best.share.weight);
         let best_load = (u128::from(best_open) + 1) * u128::from(turn.share.weight);
         load < best_load || load == best_load && by_turn
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_turn() {
+    fn round_robin_takes_turns() {
         let mut spread = spread(Policy::RoundRobin, &[10, 10, 10]);
         let order: Vec<u64> = (0..6)
             .map(|_| spread.choose(|_| Some(0)).unwrap().0)
@@ -124,20 +125,22 @@ mod tests {
     }
 
     #[test]
-    fn the_least_loaded_is_chosen_and_ties_go_round() {
+    fn least_loaded_is_selected_and_ties_take_turns() {
         let mut spread = spread(Policy::LeastLoaded, &[10, 10, 10]);
         let loads = [4, 1, 2];
         let chosen = spread.choose(|e| Some(loads[e.place()]));
         assert_eq!(chosen, Some(EndpointId(1)));
-        let mut told = BTreeMap::new();
+        let mut counts = BTreeMap::new();
         for _ in 0..300 {
-            *told.entry(spread.choose(|_| Some(0)).unwrap()).or_insert(0) += 1;
+            *counts
+                .entry(spread.choose(|_| Some(0)).unwrap())
+                .or_insert(0) += 1;
         }
         assert!(
-            told.values().all(|count| (99..=101).contains(count)),
-            "{told:?}"
+            counts.values().all(|count| (99..=101).contains(count)),
+            "{counts:?}"
         );
-        // One that has just come back takes a tenth of what the others take.
+        // An endpoint that has just returned takes a tenth of the others' calls.
         spread.set(&shares(&[10, 1, 10]));
         let loads = [4, 0, 4];
         let chosen = spread.choose(|e| Some(loads[e.place()]));
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_used_is_passed_over_and_is_owed_nothing_for_it() {
+    fn an_unusable_endpoint_is_skipped_and_gains_no_credit() {
         let mut spread = spread(Policy::RoundRobin, &[1, 1]);
         for _ in 0..1000 {
             let only = |e: EndpointId| (e.0 == 0).then_some(0);
@@ -169,31 +172,31 @@ mod tests {
     }
 
     proptest! {
-        /// Over any number of calls each has its part, give or take what one turn of all weighs; and
-        /// nobody waits longer than that for a turn.
+        /// Over any number of calls each endpoint receives its share, within one round of all
+        /// weights, and waits no longer than that for a turn.
         #[test]
-        fn each_gets_its_part(
+        fn each_endpoint_receives_its_share(
             weights in prop::collection::vec(1u32..50, 1..8),
             calls in 1u64..2_000,
         ) {
             let mut spread = spread(Policy::Weighted, &weights);
             let all: u64 = weights.iter().map(|w| u64::from(*w)).sum();
-            let mut told = vec![0u64; weights.len()];
+            let mut counts = vec![0u64; weights.len()];
             for call in 1..=calls {
-                told[spread.choose(|_| Some(0)).unwrap().place()] += 1;
+                counts[spread.choose(|_| Some(0)).unwrap().place()] += 1;
                 for (n, weight) in weights.iter().enumerate() {
-                    // Smooth: never more than a few calls off its part.
+                    // Smooth: never off the share by more than a few calls.
                     let part = call * u64::from(*weight);
-                    let off = (told[n] * all).abs_diff(part);
-                    prop_assert!(off <= all * weights.len() as u64, "{told:?} of {weights:?}");
+                    let off = (counts[n] * all).abs_diff(part);
+                    prop_assert!(off <= all * weights.len() as u64, "{counts:?} of {weights:?}");
                 }
             }
         }
 
-        /// Whatever changes meanwhile, only who takes calls and can be used is chosen, and if there is
-        /// one, one is.
+        /// With changing shares, only a usable endpoint with a share is selected, and one is
+        /// selected if there is any.
         #[test]
-        fn only_who_can_be_used_is_chosen(
+        fn only_usable_endpoints_are_selected(
             policy in 0usize..3,
             steps in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>()), 1..200),
         ) {

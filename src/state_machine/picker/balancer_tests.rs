@@ -1,5 +1,5 @@
-//! The picker where calls are spread: who takes calls, who is left out, and who comes back, against a
-//! naive account, and a simulation of endpoints that do badly.
+//! Tests of the picker with balancing policies: shares, ejection and return of endpoints, compared
+//! with a simple model, and a simulation of endpoints that fail.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ fn weights(shares: &[Share]) -> Vec<u32> {
 }
 
 #[test]
-fn weights_count_where_the_policy_is_theirs() {
+fn weights_apply_to_the_weighted_policy_only() {
     let now = Instant::now();
     let (weighted, _) = picker(Policy::Weighted, &[1, 3, 6]);
     assert_eq!(weights(&weighted.shares(now)), [10, 30, 60]);
@@ -49,12 +49,12 @@ fn weights_count_where_the_policy_is_theirs() {
 }
 
 #[test]
-fn an_outlier_is_left_out_and_comes_back_slowly() {
+fn an_outlier_is_ejected_and_returns_gradually() {
     let mut now = Instant::now();
     let (mut picker, ids) = picker(Policy::RoundRobin, &[1, 1, 1]);
     let slow = seen(Duration::from_millis(50), 30, 0, 2);
-    let told = picker.saw(&[(ids[0], well()), (ids[1], slow), (ids[2], well())], now);
-    assert_eq!(told, Some((ids[1], Cause::Latency)));
+    let ejected = picker.saw(&[(ids[0], well()), (ids[1], slow), (ids[2], well())], now);
+    assert_eq!(ejected, Some((ids[1], Cause::Latency)));
     assert_eq!(picker.standing(ids[1], now), Some(Standing::Ejected));
     let shares: Vec<EndpointId> = picker.shares(now).iter().map(|s| s.endpoint).collect();
     assert_eq!(shares, [ids[0], ids[2]]);
@@ -75,7 +75,7 @@ fn an_outlier_is_left_out_and_comes_back_slowly() {
 }
 
 #[test]
-fn one_that_failed_comes_back_slowly_too() {
+fn a_failed_endpoint_returns_gradually() {
     let mut now = Instant::now();
     let (mut picker, ids) = picker(Policy::LeastLoaded, &[1, 1]);
     picker.failed(ids[0], Duration::ZERO, now, 0);
@@ -88,12 +88,12 @@ fn one_that_failed_comes_back_slowly_too() {
 }
 
 #[test]
-fn who_is_left_out_still_serves_where_nothing_else_is_there() {
+fn an_ejected_endpoint_still_serves_if_there_is_no_other() {
     let now = Instant::now();
     let (mut picker, ids) = picker(Policy::RoundRobin, &[1, 1]);
     let broken = seen(Duration::from_millis(1), 50, 50, 2);
-    let told = picker.saw(&[(ids[0], well()), (ids[1], broken)], now);
-    assert_eq!(told, Some((ids[1], Cause::Errors)));
+    let ejected = picker.saw(&[(ids[0], well()), (ids[1], broken)], now);
+    assert_eq!(ejected, Some((ids[1], Cause::Errors)));
     picker.failed(ids[0], Duration::ZERO, now, 0);
     let shares = picker.shares(now);
     assert_eq!((shares.len(), shares[0].endpoint), (1, ids[1]));
@@ -103,18 +103,18 @@ fn who_is_left_out_still_serves_where_nothing_else_is_there() {
 }
 
 #[test]
-fn where_one_serves_nobody_is_left_out() {
+fn policies_with_an_active_endpoint_eject_none() {
     let now = Instant::now();
     for policy in [Policy::Random, Policy::Leader] {
         let (mut picker, ids) = picker(policy, &[1, 1, 1]);
         let broken = seen(Duration::from_millis(1), 0, 100, 2);
-        let told = picker.saw(&[(ids[0], well()), (ids[1], broken), (ids[2], well())], now);
-        assert_eq!(told, None);
+        let ejected = picker.saw(&[(ids[0], well()), (ids[1], broken), (ids[2], well())], now);
+        assert_eq!(ejected, None);
     }
 }
 
 #[test]
-fn the_leader_serves_and_any_other_where_it_does_not() {
+fn the_leader_serves_unless_it_has_failed() {
     let now = Instant::now();
     let (mut picker, ids) = picker(Policy::Leader, &[1, 1, 1]);
     picker.pick(now, 0);
@@ -124,25 +124,25 @@ fn the_leader_serves_and_any_other_where_it_does_not() {
     }
     picker.failed(ids[1], Duration::ZERO, now, 0);
     let super::Pick::Use(other) = picker.pick(now, 0) else {
-        panic!("two are left")
+        panic!("two endpoints are left")
     };
     assert_ne!(other, ids[1]);
-    // Said of it before it failed.
+    // The report about the leader is older than its failure.
     picker.leads(ids[1], now);
     assert_eq!(picker.current(), Some(other));
     picker.connected(ids[1], now);
     picker.leads(ids[1], now);
     assert_eq!(picker.current(), Some(ids[1]));
-    // Another policy does not care.
+    // Other policies ignore the leader.
     let (mut random, ids) = self::picker(Policy::Random, &[1, 1]);
-    let super::Pick::Use(serves) = random.pick(now, 0) else {
-        panic!("two are there")
+    let super::Pick::Use(active) = random.pick(now, 0) else {
+        panic!("two endpoints exist")
     };
-    random.leads(*ids.iter().find(|id| **id != serves).unwrap(), now);
-    assert_eq!(random.current(), Some(serves));
+    random.leads(*ids.iter().find(|id| **id != active).unwrap(), now);
+    assert_eq!(random.current(), Some(active));
 }
 
-/// How a made-up endpoint does.
+/// Behavior of a simulated endpoint.
 #[derive(Debug, Clone, Copy)]
 enum Mood {
     Well,
@@ -150,7 +150,7 @@ enum Mood {
     Broken,
     Silent,
     /// It cannot be reached.
-    Gone,
+    Unreachable,
 }
 
 fn moods() -> impl Strategy<Value = Mood> {
@@ -159,19 +159,21 @@ fn moods() -> impl Strategy<Value = Mood> {
         1 => Just(Mood::Slow),
         1 => Just(Mood::Broken),
         1 => Just(Mood::Silent),
-        1 => Just(Mood::Gone),
+        1 => Just(Mood::Unreachable),
     ]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever endpoints do, and however they come and go: never more than half of them are left
-    /// out at once, whoever does not rest is used when nobody else is there, the parts are of those
-    /// that are there and never 0, a part grows as time passes until something happens to the
-    /// endpoint, and of a set that is well nobody is left out.
+    /// Endpoints are added, removed, and fail in any way. The following holds:
+    /// - At most half of the endpoints are ejected at once.
+    /// - An endpoint that is not in backoff is used if there is no other.
+    /// - Shares belong to existing endpoints and are never 0.
+    /// - A share grows with time until something happens to its endpoint.
+    /// - No endpoint of a healthy set is ejected.
     #[test]
-    fn never_all_are_left_out(
+    fn at_most_half_of_the_endpoints_are_ejected(
         policy in 0usize..3,
         count in 1usize..6,
         steps in prop::collection::vec((prop::collection::vec(moods(), 6), 0u64..8, any::<u64>()), 1..60),
@@ -184,9 +186,9 @@ proptest! {
             match chance % 8 {
                 0 if ids.len() < 6 => ids.push(picker.add(1 + (chance % 5) as u32).unwrap()),
                 1 if ids.len() > 1 => {
-                    let gone = ids.remove(chance as usize % ids.len());
-                    picker.remove(gone);
-                    rests.remove(&gone);
+                    let removed = ids.remove(chance as usize % ids.len());
+                    picker.remove(removed);
+                    rests.remove(&removed);
                 }
                 _ => {}
             }
@@ -201,7 +203,7 @@ proptest! {
                         Mood::Slow => seen(Duration::from_millis(200), 30, 0, 5),
                         Mood::Broken => seen(Duration::from_millis(1), 10, 40, 1),
                         Mood::Silent => seen(Duration::ZERO, 0, 0, 9),
-                        Mood::Gone => {
+                        Mood::Unreachable => {
                             picker.failed(*id, Duration::ZERO, now, chance);
                             if rests.get(id).is_none_or(|u| *u <= now) {
                                 rests.insert(*id, now + limits::BACKOFF_FIRST / 2);
@@ -211,17 +213,17 @@ proptest! {
                     };
                     all.push((*id, seen));
                 }
-                let told = picker.saw(&all, now);
-                if let Some((id, cause)) = told {
-                    // Why may lie a while back, but it is nobody who takes no calls.
+                let ejected = picker.saw(&all, now);
+                if let Some((id, cause)) = ejected {
+                    // The cause may be some ticks old, but the endpoint receives calls.
                     let n = ids.iter().position(|i| *i == id).unwrap();
-                    prop_assert!(!matches!(moods[n], Mood::Gone), "{cause:?}");
+                    prop_assert!(!matches!(moods[n], Mood::Unreachable), "{cause:?}");
                 }
                 let standings: Vec<Standing> =
                     ids.iter().map(|id| picker.standing(*id, now).unwrap()).collect();
                 let out = standings.iter().filter(|s| **s == Standing::Ejected).count();
-                // Of those that are there when one is left out; others may go afterwards.
-                if told.is_some() {
+                // Checked when an endpoint is ejected; others may be removed afterwards.
+                if ejected.is_some() {
                     prop_assert!(out <= ids.len() / 2 && out < ids.len());
                 }
                 let shares = picker.shares(now);
@@ -235,7 +237,7 @@ proptest! {
                 }
             }
         }
-        // Everybody is well for long: everybody has a full part.
+        // All endpoints are healthy for a long time: all have a full share.
         for _ in 0..1_000 {
             now += limits::OUTLIER_TICK;
             ids.iter().for_each(|id| picker.connected(*id, now));
@@ -246,26 +248,25 @@ proptest! {
         prop_assert!(ids.iter().all(|id| picker.standing(*id, now) == Some(Standing::Balanced(10))));
     }
 
-    /// Calls of workers that choose by what the picker says land by the weights, whoever came back
-    /// or was left out meanwhile.
+    /// The calls of all workers are distributed by weight.
     #[test]
-    fn calls_land_by_weight(weights in prop::collection::vec(1u32..20, 2..6), workers in 1usize..5) {
+    fn calls_are_distributed_by_weight(weights in prop::collection::vec(1u32..20, 2..6), workers in 1usize..5) {
         let (picker, ids) = picker(Policy::Weighted, &weights);
         let shares = picker.shares(Instant::now());
         let mut spreads = vec![Balancer::new(Policy::Weighted); workers];
         spreads.iter_mut().for_each(|spread| spread.set(&shares));
-        let mut told: BTreeMap<EndpointId, u64> = BTreeMap::new();
+        let mut counts: BTreeMap<EndpointId, u64> = BTreeMap::new();
         let rounds = 50;
         let all: u32 = weights.iter().sum();
         for spread in &mut spreads {
             for _ in 0..rounds * all {
-                *told.entry(spread.choose(|_| Some(0)).unwrap()).or_default() += 1;
+                *counts.entry(spread.choose(|_| Some(0)).unwrap()).or_default() += 1;
             }
         }
         for (id, weight) in ids.iter().zip(&weights) {
-            // Whole rounds: to the call.
+            // Whole rounds, so the counts are exact.
             let expected = u64::from(rounds * weight) * workers as u64;
-            prop_assert_eq!(told[id], expected);
+            prop_assert_eq!(counts[id], expected);
         }
     }
 }

@@ -1,13 +1,16 @@
-//! Which endpoint serves: one, picked at random, until it fails; then another (E1). Or, where the policy
-//! says so, the one that leads; or all that are well, each with its part of the calls.
+//! Endpoint picker: selects the endpoint of a call (E1).
 //!
-//! A failed endpoint rests for a backoff with jitter (E4) and is then a candidate like any other. Where
-//! calls are spread, one that does much worse than the others is left out for a while (`outlier.rs`),
-//! though never more than half of them, and not where nothing else is there; and whoever comes back
-//! does so slowly. What part is whose is decided here, the turns are each worker's own (`spread.rs`).
+//! With the policies `random` and `leader` one endpoint is active and serves all calls until it fails.
+//! With the others, calls are balanced over all healthy endpoints.
 //!
-//! The machine knows endpoints by the ids that it gave them when they came to the list. It leaves
-//! connections, and what counts as a failure, to `upstream/`.
+//! A failed endpoint is in backoff, with jitter (E4), and is a candidate again afterwards. With a
+//! balancing policy an endpoint that does much worse than the others is ejected for a while
+//! (`outlier.rs`). At most half of the endpoints are ejected, and an ejected endpoint still serves if
+//! there is no other. An endpoint that returns starts with a small share. The shares are decided
+//! here; each worker takes turns on its own (`balancer.rs`).
+//!
+//! The picker identifies endpoints by the ids that [`Picker::add`] returns. `upstream/` handles
+//! connections and decides what counts as a failure.
 
 mod balancer;
 #[cfg(test)]
@@ -24,48 +27,48 @@ use outlier::Outlier;
 pub use outlier::{Cause, STEPS, Seen, step};
 pub use types::{EndpointId, Policy, Tried};
 
-/// What to do for a call.
+/// Endpoint for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
     /// Use this endpoint.
     Use(EndpointId),
-    /// All endpoints rest; none may be dialed before this time.
+    /// All endpoints are in backoff. None may be dialed before this time.
     Wait(Instant),
 }
 
-/// How an endpoint is, for people.
+/// State of an endpoint, for status and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It serves all calls.
+    /// Serves all calls.
     Active,
-    /// It takes its part of the calls, in tenths of a full one.
+    /// Receives its share of the calls, in tenths of a full share (1 to 10).
     Balanced(u32),
-    /// It would serve if the one that does failed.
+    /// Would serve if the active endpoint failed.
     Ready,
-    /// It has failed and is not tried just now.
+    /// Has failed and receives no calls now.
     Backoff,
-    /// It is left out, since it did much worse than the others.
+    /// Ejected by outlier detection.
     Ejected,
 }
 
-/// The state of all endpoints.
+/// State of all endpoints, and the policy.
 #[derive(Debug, Clone, Default)]
 pub struct Picker {
     policy: Policy,
     endpoints: Vec<EndpointEntry>,
     current: Option<EndpointId>,
-    /// The last that served and failed.
+    /// Last active endpoint that failed.
     failed_last: Option<EndpointId>,
-    /// The next id.
+    /// Next id.
     next: u64,
 }
 
 #[derive(Debug, Clone)]
 struct EndpointEntry {
     id: EndpointId,
-    /// In a row, for the backoff.
+    /// Consecutive failures, for the backoff.
     failures: u32,
-    /// Not a candidate before.
+    /// End of the backoff.
     rests_until: Option<Instant>,
     weight: u32,
     outlier: Outlier,
@@ -78,7 +81,7 @@ impl EndpointEntry {
 }
 
 impl Picker {
-    /// Without endpoints.
+    /// Creates a picker without endpoints.
     pub fn new(policy: Policy) -> Picker {
         Picker {
             policy,
@@ -86,14 +89,15 @@ impl Picker {
         }
     }
 
-    /// One more endpoint, with its weight beside the others', at least 1; `None` when there are
-    /// [`limits::MAX_ENDPOINTS`].
+    /// Adds an endpoint with its weight, at least 1.
+    ///
+    /// Returns `None` if there are [`limits::MAX_ENDPOINTS`].
     pub fn add(&mut self, weight: u32) -> Option<EndpointId> {
         if self.endpoints.len() >= limits::MAX_ENDPOINTS {
             return None;
         }
-        // While there is a bit for each, none is shared either: a call that has tried one would not
-        // see the other, however few there are (E1). Ends, since a place, or a bit, is free.
+        // While there is a bit for each endpoint, no bit is shared: otherwise a call that has tried
+        // one endpoint would skip the other (E1). The loop ends, because an index or bit is free.
         let own_bit = self.endpoints.len() < Tried::BITS;
         let taken = |id: EndpointId| {
             let shares = |e: &EndpointEntry| {
@@ -116,7 +120,7 @@ impl Picker {
         Some(id)
     }
 
-    /// The endpoint's weight is this from now on, at least 1.
+    /// Sets the weight of an endpoint, at least 1.
     pub fn weigh(&mut self, endpoint: EndpointId, weight: u32) {
         let mut entries = self.endpoints.iter_mut();
         if let Some(entry) = entries.find(|e| e.id == endpoint) {
@@ -124,7 +128,7 @@ impl Picker {
         }
     }
 
-    /// The endpoint is in the list no more. The last one stays: a list is never empty.
+    /// Removes an endpoint. The last one stays: the list is never empty.
     pub fn remove(&mut self, endpoint: EndpointId) {
         if self.endpoints.len() <= 1 {
             return;
@@ -134,19 +138,20 @@ impl Picker {
         self.failed_last.take_if(|last| *last == endpoint);
     }
 
-    /// The endpoint that serves now, if one was picked and has not failed.
+    /// Returns the active endpoint, if one was picked and has not failed.
     pub fn current(&self) -> Option<EndpointId> {
         self.current
     }
 
-    /// The endpoint for the next call, or where calls are spread, one to begin with. `chance` is any
-    /// random number.
+    /// Picks the endpoint of the next call. With a balancing policy this is only a first choice.
+    ///
+    /// `chance` is a random number.
     pub fn pick(&mut self, now: Instant, chance: u64) -> Pick {
         if let Some(current) = self.current {
             return Pick::Use(current);
         }
-        // The one that failed last is the last choice, however short its rest: what made it fail
-        // mostly lasts longer.
+        // The endpoint that failed last is the last choice, even if its backoff is over: the cause
+        // of a failure usually lasts longer than the backoff.
         let mut others = Tried::default();
         self.failed_last.into_iter().for_each(|e| others.add(e));
         let candidate = self.candidate(now, others, chance);
@@ -161,7 +166,7 @@ impl Picker {
         }
     }
 
-    /// An endpoint for the second try of a call, none of `tried`; the serving one if possible.
+    /// Picks an endpoint for another attempt of a call, none of `tried`. Prefers the active one.
     pub fn other(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
         match self.current {
             Some(current) if !tried.contains(current) => Some(current),
@@ -169,9 +174,11 @@ impl Picker {
         }
     }
 
-    /// The endpoint could not be reached, broke, or stalled; `lived` is how long its connection
-    /// had been up. Reports that come while it already rests change nothing: many calls and
-    /// workers report one event. Nor do those of an endpoint that is in the list no more.
+    /// Records that an endpoint is unreachable, broke or stalled. `lived` is how long its connection
+    /// was open.
+    ///
+    /// A report during the backoff changes nothing, because many calls and workers report one event.
+    /// A report about a removed endpoint changes nothing either.
     pub fn failed(&mut self, endpoint: EndpointId, lived: Duration, now: Instant, chance: u64) {
         if self.current == Some(endpoint) {
             self.current = None;
@@ -192,8 +199,8 @@ impl Picker {
         entry.failures = entry.failures.saturating_add(1);
     }
 
-    /// A connection to the endpoint is up: it may be used at once, but its failures are
-    /// forgotten only when a connection has lived for a while.
+    /// Records a connection to the endpoint: its backoff ends. Its failure count is reset only when
+    /// a connection has lived for [`limits::BACKOFF_RESET_TIME`].
     pub fn connected(&mut self, endpoint: EndpointId, now: Instant) {
         if let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint)
             && entry.rests_until.take().is_some()
@@ -202,8 +209,8 @@ impl Picker {
         }
     }
 
-    /// The endpoint whose member leads, which serves from now on if it is not resting, where the
-    /// policy is that the leader does.
+    /// Records the endpoint of the leader. With [`EndpointPolicy::Leader`] it becomes active, unless
+    /// it is in backoff.
     pub fn leads(&mut self, endpoint: EndpointId, now: Instant) {
         let mut ready = self.endpoints.iter().filter(|e| !e.rests(now));
         if self.policy == Policy::Leader && ready.any(|e| e.id == endpoint) {
@@ -211,8 +218,9 @@ impl Picker {
         }
     }
 
-    /// What was seen since this was last called, a tick ago, of each endpoint. Says who is left out
-    /// from now on, and why.
+    /// Records the calls of each endpoint in the last tick.
+    ///
+    /// Returns the endpoint that this tick ejects, and why.
     pub fn saw(
         &mut self,
         seen: &[(EndpointId, Seen)],
@@ -236,7 +244,8 @@ impl Picker {
         Some((judged[worst].id, cause))
     }
 
-    /// Who takes calls now, and what part of them. Empty where one serves all, and while all rest.
+    /// Returns the endpoints that receive calls, with their shares. Empty if the policy does not
+    /// balance, or if all endpoints are in backoff.
     pub fn shares(&self, now: Instant) -> Vec<Share> {
         if !self.policy.spreads() {
             return Vec::new();
@@ -263,7 +272,7 @@ impl Picker {
         }
     }
 
-    /// How an endpoint is; `None` for one that is not in the list.
+    /// Returns the state of an endpoint; `None` if it is not in the list.
     pub fn standing(&self, endpoint: EndpointId, now: Instant) -> Option<Standing> {
         let entry = self.endpoints.iter().find(|e| e.id == endpoint)?;
         Some(if self.current == Some(endpoint) {
@@ -279,8 +288,8 @@ impl Picker {
         })
     }
 
-    /// Any that does not rest and was not tried; of those that are left out only if there is no
-    /// other.
+    /// Returns a random endpoint that is not in backoff and was not tried. Prefers endpoints that
+    /// are not ejected.
     fn candidate(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
         let ready = |e: &&EndpointEntry| !tried.contains(e.id) && !e.rests(now);
         let well = |e: &&EndpointEntry| ready(e) && !e.outlier.is_out(now);
@@ -296,11 +305,11 @@ impl Picker {
     }
 }
 
-/// The pause after so many failures in a row: doubling, bounded, ±20 %.
+/// Returns the pause after `failures` consecutive failures: doubling, bounded, ±20 %.
 pub fn backoff(failures: u32, chance: u64) -> Duration {
     let doubled = limits::BACKOFF_FIRST.saturating_mul(1 << failures.min(16));
     let base = doubled.min(limits::BACKOFF_LONGEST);
-    // 80 % to 120 % in 1/1024 steps.
+    // 80 % to 120 % in steps of 1/1024.
     let jitter = 819 + (chance % 411) as u32;
     base * jitter / 1024
 }
@@ -311,7 +320,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn one_serves_until_it_fails() {
+    fn one_endpoint_serves_until_it_fails() {
         let now = Instant::now();
         let (mut picker, _) = picker(3);
         let Pick::Use(first) = picker.pick(now, 7) else {
@@ -323,7 +332,7 @@ mod tests {
             panic!("nothing picked")
         };
         assert_ne!(first, second);
-        // The first one's return changes nothing: the second serves until it fails.
+        // The return of the first endpoint changes nothing: the second serves until it fails.
         picker.connected(first, now);
         assert_eq!(
             picker.pick(now + Duration::from_secs(60), 1),
@@ -352,7 +361,7 @@ mod tests {
             picker.failed(ids[0], Duration::ZERO, now, 0);
         }
         let Pick::Wait(until) = picker.pick(now, 0) else {
-            panic!("it rests")
+            panic!("the only endpoint is in backoff")
         };
         assert!(until - now <= limits::BACKOFF_FIRST);
         assert_eq!(picker.pick(until, 0), Pick::Use(ids[0]));
@@ -368,26 +377,26 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_never_given_twice_and_no_place_is_shared() {
+    fn ids_are_unique_and_indexes_are_not_shared() {
         let (mut picker, mut ids) = picker(limits::MAX_ENDPOINTS);
         assert_eq!(picker.add(1), None);
         let mut seen: std::collections::BTreeSet<_> = ids.iter().copied().collect();
         for round in 0..1000 {
-            let gone = ids.remove(round * 7 % ids.len());
-            picker.remove(gone);
-            let came = picker.add(1).unwrap();
-            assert!(seen.insert(came));
-            assert_eq!(gone.place(), came.place(), "the only place that is free");
-            ids.push(came);
+            let removed = ids.remove(round * 7 % ids.len());
+            picker.remove(removed);
+            let added = picker.add(1).unwrap();
+            assert!(seen.insert(added));
+            assert_eq!(removed.place(), added.place(), "the only free index");
+            ids.push(added);
         }
     }
 
     #[test]
-    fn however_often_a_few_come_and_go_each_can_be_told_from_those_that_were_tried() {
+    fn tried_endpoints_stay_distinct_when_a_few_are_replaced_often() {
         let (mut picker, mut ids) = picker(3);
         let now = Instant::now();
         for round in 0..1000 {
-            // The first one stays.
+            // The first endpoint stays.
             picker.remove(ids.remove(1 + round % 2));
             ids.push(picker.add(1).unwrap());
             for id in &ids {
@@ -404,16 +413,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_an_endpoint_that_went_touches_nobody() {
+    fn a_late_report_about_a_removed_endpoint_affects_no_other() {
         let now = Instant::now();
         let (mut picker, ids) = picker(2);
         picker.remove(ids[0]);
-        let came = picker.add(1).unwrap();
+        let added = picker.add(1).unwrap();
         picker.failed(ids[0], Duration::ZERO, now, 0);
-        assert_eq!(picker.standing(came, now), Some(Standing::Ready));
+        assert_eq!(picker.standing(added, now), Some(Standing::Ready));
         assert_eq!(picker.standing(ids[1], now), Some(Standing::Ready));
-        // The last one stays.
-        picker.remove(came);
+        // The last endpoint cannot be removed.
+        picker.remove(added);
         picker.remove(ids[1]);
         assert_eq!(picker.pick(now, 0), Pick::Use(ids[1]));
     }
@@ -431,8 +440,8 @@ mod tests {
         Failed(usize, u64, u64),
         Connected(usize),
         Pass(u64),
-        Come,
-        Go(usize),
+        Add,
+        Remove(usize),
     }
 
     fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -442,16 +451,17 @@ mod tests {
             3 => (0usize..6, 0u64..30_000, any::<u64>()).prop_map(|(e, l, c)| Op::Failed(e, l, c)),
             3 => (0usize..6).prop_map(Op::Connected),
             3 => (0u64..5_000).prop_map(Op::Pass),
-            1 => Just(Op::Come),
-            1 => (0usize..6).prop_map(Op::Go),
+            1 => Just(Op::Add),
+            1 => (0usize..6).prop_map(Op::Remove),
         ];
         prop::collection::vec(op, 0..100)
     }
 
     proptest! {
-        /// Against the naive account of who is there and who rests: the serving one never changes
-        /// without its own failure or its going, nothing that rests or went is handed out, a wait
-        /// ends with a candidate, and no wait is longer than the longest backoff.
+        /// Compared with a simple model of the endpoints and their backoffs:
+        /// - The active endpoint changes only by its own failure or removal.
+        /// - No endpoint in backoff, and no removed one, is picked.
+        /// - A wait ends with a candidate and is not longer than the longest backoff.
         #[test]
         fn keeps_e1_and_e4(ops in ops()) {
             let mut now = Instant::now();
@@ -513,8 +523,8 @@ mod tests {
                         rests.remove(&e);
                     }
                     Op::Pass(millis) => now += Duration::from_millis(millis),
-                    Op::Come => if ids.len() < 6 { ids.push(picker.add(1).unwrap()) },
-                    Op::Go(n) => {
+                    Op::Add => if ids.len() < 6 { ids.push(picker.add(1).unwrap()) },
+                    Op::Remove(n) => {
                         let e = ids[n % ids.len()];
                         picker.remove(e);
                         if ids.len() > 1 {

@@ -1,21 +1,22 @@
-//! Which endpoint does much worse than the others, by errors, by latency, or by not answering at all;
-//! how long it is left out for that, and how it comes back: slowly.
+//! Outlier detection: finds the endpoint that does much worse than the others, by errors, by latency
+//! or by not answering at all. Ejects it for a while and readmits it with a growing share.
 //!
-//! Endpoints are only ever held against the others of the same time: what is slow or broken for all of
-//! them is no reason to leave one out.
+//! An endpoint is compared only with the others at the same time. If all endpoints are slow or
+//! failing, none is ejected.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::limits;
-/// Steps of latency that are told apart, each twice the one before: the first ends at
-/// `FIRST_STEP`, the last has no end.
-pub use crate::metrics::LATENCY_STEPS as STEPS;
+pub use crate::metrics::LATENCY_STEPS;
 
-/// Where the first step ends, in microseconds.
+/// End of the first latency step, in microseconds.
 const FIRST_STEP: u64 = 64;
 
-/// The step of a latency.
+/// Returns the latency step of a latency: 0 up to `LATENCY_STEPS` - 1.
+///
+/// Each step is twice as long as the previous one. The first ends at `FIRST_STEP`, the last has no
+/// end.
 pub fn step(latency: Duration) -> usize {
     let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     let doubled = u64::BITS - (micros / FIRST_STEP).leading_zeros();
@@ -23,19 +24,19 @@ pub fn step(latency: Duration) -> usize {
     (doubled as usize).min(STEPS - 1)
 }
 
-/// What was seen of an endpoint's calls, by all workers together.
+/// Counts of the calls of an endpoint, over all workers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Answered, by the step of their latency.
+    /// Answered calls, by latency step.
     pub answered: [u64; STEPS],
-    /// Failed by what is the endpoint's doing.
+    /// Calls that failed because of the endpoint.
     pub failed: u64,
-    /// Open at the end.
+    /// Calls open at the end of the tick.
     pub open: u64,
 }
 
 impl Seen {
-    /// What has been seen since there was that much.
+    /// Returns the difference to earlier counts. `open` is not a difference.
     pub fn since(&self, before: &Seen) -> Seen {
         Seen {
             answered: std::array::from_fn(|n| self.answered[n].wrapping_sub(before.answered[n])),
@@ -59,7 +60,7 @@ impl Seen {
         self.open += other.open;
     }
 
-    /// The step that half of the answers are within; `None` without an answer.
+    /// Returns the median latency step; `None` without an answered call.
     fn median(&self) -> Option<usize> {
         let half = self.answers().div_ceil(2);
         let mut sum = 0;
@@ -71,19 +72,19 @@ impl Seen {
     }
 }
 
-/// Why an endpoint is left out.
+/// Why an endpoint is ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It answers nothing, while others answer.
+    /// It answers no call, while others answer.
     Silent,
     /// Too many of its calls fail.
     Errors,
-    /// Its answers take too long.
+    /// Its median latency is too high.
     Latency,
 }
 
 impl Cause {
-    /// For the log.
+    /// Returns the name for the log.
     pub fn name(self) -> &'static str {
         match self {
             Cause::Silent => "silent",
@@ -93,20 +94,20 @@ impl Cause {
     }
 }
 
-/// One endpoint's part.
+/// Outlier state of one endpoint.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outlier {
-    /// What was seen of late, the latest last.
+    /// Counts of the last ticks, the latest last.
     window: VecDeque<Seen>,
     out_until: Option<Instant>,
-    /// Times it was left out, lately.
+    /// Recent ejections.
     times: u32,
-    /// Since when it is back from having failed or been left out.
+    /// When it returned, or will return, from a backoff or ejection.
     back: Option<Instant>,
 }
 
 impl Outlier {
-    /// One more tick has passed.
+    /// Adds the counts of a tick.
     pub(super) fn saw(&mut self, seen: Seen) {
         self.window.push_back(seen);
         if self.window.len() > limits::OUTLIER_TICKS {
@@ -114,12 +115,12 @@ impl Outlier {
         }
     }
 
-    /// Whether it is left out.
+    /// Returns whether the endpoint is ejected.
     pub(super) fn is_out(&self, now: Instant) -> bool {
         self.out_until.is_some_and(|until| now < until)
     }
 
-    /// It is left out from now on, each time in a row for twice as long.
+    /// Ejects the endpoint. Each ejection in a row is twice as long.
     pub(super) fn leave_out(&mut self, now: Instant) {
         let forgotten = |out: Instant| now >= out + limits::EJECTION_RESET_TIME;
         if self.out_until.is_some_and(forgotten) {
@@ -132,14 +133,14 @@ impl Outlier {
         self.comes_back(until);
     }
 
-    /// It takes calls again from then on.
+    /// Sets when the endpoint receives calls again.
     pub(super) fn comes_back(&mut self, at: Instant) {
-        // What is to come back later yet does.
+        // A later time that was set before remains.
         self.back = Some(self.back.map_or(at, |back| back.max(at)));
         self.window.clear();
     }
 
-    /// Its part of a full share now, in tenths: 1 to 10.
+    /// Returns the current part of a full share, in tenths: 1 to 10.
     pub(super) fn tenths(&self, now: Instant) -> u32 {
         let Some(back) = self.back else { return 10 };
         let passed = now.saturating_duration_since(back);
@@ -157,7 +158,7 @@ impl Outlier {
         sum
     }
 
-    /// Calls were open all the time and none has ended.
+    /// Returns whether calls were open at the end of each of the last ticks and none has ended.
     fn is_silent(&self) -> bool {
         let late = self.window.iter().rev().take(limits::SILENT_TICKS);
         self.window.len() >= limits::SILENT_TICKS
@@ -167,8 +168,8 @@ impl Outlier {
     }
 }
 
-/// The one that does worst of those that take calls, if any does so much worse than the others that it
-/// is to be left out.
+/// Returns the worst of the endpoints that receive calls, if it is so much worse than the others that
+/// it must be ejected.
 pub(super) fn worst(of: &[&Outlier]) -> Option<(usize, Cause)> {
     let sums: Vec<Seen> = of.iter().map(|o| o.sum(limits::OUTLIER_TICKS)).collect();
     let late: Vec<Seen> = of.iter().map(|o| o.sum(limits::SILENT_TICKS)).collect();
@@ -190,14 +191,15 @@ pub(super) fn worst(of: &[&Outlier]) -> Option<(usize, Cause)> {
     worst.map(|(n, cause, _)| (n, cause))
 }
 
-/// Whether one does too badly beside the others, and how badly: errors count before latency.
+/// Compares an endpoint with the sum of the others. Returns the cause of an ejection and its
+/// severity: errors rank above latency.
 fn judge(own: &Seen, others: &Seen) -> Option<(Cause, u64)> {
     let (ended, their) = (own.ended(), others.ended());
     if ended < limits::OUTLIER_MIN_CALLS || their < limits::OUTLIER_MIN_CALLS {
         return None;
     }
     let often = own.failed * 100 >= ended * limits::OUTLIER_ERROR_PERCENT;
-    // Cross-multiplied: its rate is so many times theirs.
+    // Cross-multiplied: the error rate is so many times that of the others.
     let more = own.failed * their >= limits::OUTLIER_ERROR_FACTOR * others.failed * ended;
     if often && more {
         return Some((Cause::Errors, 1_000 + own.failed * 1_000 / ended));
@@ -205,7 +207,7 @@ fn judge(own: &Seen, others: &Seen) -> Option<(Cause, u64)> {
     let (own, theirs) = (own.median()?, others.median()?);
     let slow =
         own >= theirs + limits::OUTLIER_LATENCY_DOUBLINGS && own > step(limits::OUTLIER_LATENCY);
-    // Below 1,000: there are fewer steps.
+    // Below 1,000, because there are fewer steps.
     slow.then(|| (Cause::Latency, (own - theirs) as u64))
 }
 
@@ -245,45 +247,45 @@ mod tests {
     }
 
     #[test]
-    fn errors_count_where_the_others_have_few() {
+    fn errors_matter_if_the_others_have_few() {
         let fine = seen(100, FAST, 0, 1);
         let broken = seen(50, FAST, 50, 1);
         assert_eq!(verdict(&[fine, broken, fine]), Some((1, Cause::Errors)));
-        // All alike.
+        // All endpoints are equal.
         assert_eq!(verdict(&[broken, broken, broken]), None);
         assert_eq!(verdict(&[fine, fine, fine]), None);
-        // Few in all, or few of them.
+        // Too few calls, or too few errors.
         let few = seen(1, FAST, 2, 1);
         assert_eq!(verdict(&[fine, few, fine]), None);
         assert_eq!(verdict(&[fine, seen(95, FAST, 5, 1), fine]), None);
-        // Nobody to be held against.
+        // No other endpoint to compare with.
         assert_eq!(verdict(&[broken]), None);
         assert_eq!(verdict(&[broken, Seen::default()]), None);
     }
 
     #[test]
-    fn latency_counts_where_the_others_are_fast() {
+    fn latency_matters_if_the_others_are_fast() {
         let fast = seen(100, FAST, 0, 1);
         let slow = seen(30, Duration::from_millis(60), 0, 1);
         assert_eq!(verdict(&[fast, fast, slow]), Some((2, Cause::Latency)));
         assert_eq!(verdict(&[slow, slow, slow]), None);
-        // A little slower, or slower and yet fast.
+        // A little slower, or slower but still fast.
         assert_eq!(verdict(&[fast, seen(100, FAST * 2, 0, 1), fast]), None);
         let quick = seen(100, Duration::from_micros(50), 0, 1);
         assert_eq!(verdict(&[quick, seen(100, FAST, 0, 1), quick]), None);
-        // Half of them fast is fast.
+        // A fast median is enough.
         let mut mixed = seen(60, FAST, 0, 1);
         mixed.answered[step(Duration::from_secs(1))] = 50;
         assert_eq!(verdict(&[fast, mixed, fast]), None);
     }
 
     #[test]
-    fn silence_counts_while_others_answer() {
+    fn silence_matters_if_others_answer() {
         let fine = seen(100, FAST, 0, 1);
         let silent = seen(0, FAST, 0, 3);
         assert_eq!(verdict(&[fine, silent]), Some((1, Cause::Silent)));
         assert_eq!(verdict(&[silent, silent]), None);
-        // It has not been asked all the time, or not for long.
+        // It had no open call in one tick, or was not silent for long enough.
         let idle = seen(0, FAST, 0, 0);
         let fine = outlier(&[fine; 4]);
         assert_eq!(
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_goes_first() {
+    fn the_worst_endpoint_is_ejected_first() {
         let fine = seen(1_000, FAST, 0, 1);
         let slow = seen(100, Duration::from_millis(100), 0, 1);
         let broken = seen(50, FAST, 50, 1);
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn each_time_in_a_row_is_longer_and_a_return_is_slow() {
+    fn consecutive_ejections_grow_and_the_return_is_gradual() {
         let start = Instant::now();
         let mut outlier = Outlier::default();
         assert_eq!(outlier.tenths(start), 10);

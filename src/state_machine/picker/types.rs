@@ -1,38 +1,41 @@
-//! What the parts of the picker, and those who ask it, speak of: endpoints by their ids, those that a
-//! call has tried, and the policy.
+//! Types of the picker and its users: endpoint ids, the endpoints that a call has tried, and the
+//! endpoint policy.
 
 use crate::limits;
 
-/// One endpoint for as long as it is in the list: an id is never given twice, so that what is still
-/// said of an endpoint that went touches none that came.
+/// Id of an endpoint while it is in the list.
+///
+/// An id is never used again, so a late report about a removed endpoint affects no new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub(super) u64);
 
 impl EndpointId {
-    /// A place for tables of [`limits::MAX_ENDPOINTS`]: no two endpoints of a list share one.
+    /// Returns an index below [`limits::MAX_ENDPOINTS`] for tables. Unique in a list of endpoints.
     pub fn place(self) -> usize {
         // Below MAX_ENDPOINTS.
         (self.0 % limits::MAX_ENDPOINTS as u64) as usize
     }
 
-    /// As a number, for an atomic; never `u64::MAX`.
+    /// Returns the id as a number, for an atomic; never `u64::MAX`.
     pub fn number(self) -> u64 {
         self.0
     }
 
-    /// From what [`EndpointId::number`] gave.
+    /// Returns the id of an [`EndpointId::number`].
     pub fn from_number(number: u64) -> EndpointId {
         EndpointId(number)
     }
 }
 
-/// Endpoints a call does not want again: those it has tried. Those of lists longer than 64 share
-/// bits, which can only make a call overlook an endpoint, never choose a wrong one.
+/// Set of endpoints that a call has tried and must not try again.
+///
+/// In lists of more than 64 endpoints some share a bit. Then a call may skip an endpoint that it has
+/// not tried, but it never repeats one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tried(u64);
 
 impl Tried {
-    /// So many endpoints can be told apart.
+    /// Number of endpoints that the set can distinguish.
     pub(super) const BITS: usize = u64::BITS as usize;
 
     /// Adds an endpoint.
@@ -40,40 +43,40 @@ impl Tried {
         self.0 |= 1 << Tried::bit(endpoint);
     }
 
-    /// Whether the endpoint was added.
+    /// Returns whether the endpoint was added.
     pub fn contains(self, endpoint: EndpointId) -> bool {
         self.0 & (1 << Tried::bit(endpoint)) != 0
     }
 
-    /// Which bit is an endpoint's.
+    /// Returns the bit of an endpoint.
     pub(super) fn bit(endpoint: EndpointId) -> u64 {
         endpoint.0 % Tried::BITS as u64
     }
 
-    /// Whether nothing was added.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 }
 
-/// Which endpoint a call goes to (`--endpoint-policy`).
+/// Rule that selects the endpoint of a call (`--endpoint-policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Policy {
-    /// One, picked at random, until it fails (E1).
+    /// One random endpoint until it fails (E1).
     #[default]
     Random,
-    /// Each in its turn.
+    /// Endpoints in turn.
     RoundRobin,
-    /// Each in its turn, by weights.
+    /// Endpoints in turn, by weight.
     Weighted,
-    /// The one with the fewest calls open.
+    /// The endpoint with the fewest open calls.
     LeastLoaded,
-    /// The one whose member leads; where that is not known, one until it fails.
+    /// The endpoint of the leader. While the leader is unknown, one endpoint until it fails.
     Leader,
 }
 
 impl Policy {
-    /// Every policy by its name.
+    /// All policies with their names.
     pub const ALL: [(&'static str, Policy); 5] = [
         ("random", Policy::Random),
         ("round-robin", Policy::RoundRobin),
@@ -82,7 +85,8 @@ impl Policy {
         ("leader", Policy::Leader),
     ];
 
-    /// Whether it chooses for each call, so that endpoints can be compared; else one serves all.
+    /// Returns whether the policy selects an endpoint for each call, so that endpoints can be
+    /// compared. Otherwise one endpoint serves all calls.
     pub fn spreads(self) -> bool {
         match self {
             Policy::Random | Policy::Leader => false,
@@ -90,7 +94,7 @@ impl Policy {
         }
     }
 
-    /// As it is typed.
+    /// Returns the name, as in the flag.
     pub fn name(self) -> &'static str {
         let named = Policy::ALL.iter().find(|(_, policy)| *policy == self);
         named.map_or("", |(name, _)| name)

@@ -1,33 +1,34 @@
-//! How many different clients ask the same in a loop, and whether a read waits for more of them.
+//! Batching: whether and how long a shared read waits for more clients.
 //!
-//! A read serves those who asked while the one before it was on its way. When a worker is busy, that is
-//! one round trip, and those who are being told the last answer, or are about to ask again, miss it. So a
-//! crowd's next read may wait a little: the worker has others' answers to send meanwhile. Who waits does not
-//! tell a crowd of thirty from one of five hundred; who came in the last rounds does.
+//! A shared read serves the clients that arrived while the previous one was in flight. On a busy
+//! worker that is one round trip. Clients that are still receiving the previous response, or are
+//! about to send the next request, miss it. So the next read of a large group may wait a little; the
+//! worker sends responses of others meanwhile. The number of waiting clients cannot distinguish a
+//! group of thirty from one of five hundred. The distinct clients of the last rounds can.
 
-/// Places for clients; two with the same place count as one.
+/// Bits of the set of clients. Two clients with the same bit count as one.
 const PLACES: usize = 1024;
 
-/// Fewer than this need not wait for each other.
+/// Groups with a smaller target do not wait.
 const LEAST: usize = 16;
 
-/// Rounds of which the clients are counted together.
+/// Rounds over which distinct clients are counted.
 const ROUNDS: u32 = 16;
 
-/// Who came in the last rounds.
+/// Approximate number of distinct clients in the last rounds.
 #[derive(Debug, Clone)]
 pub struct Batching {
     came: [u64; PLACES / 64],
-    /// Different places in `came`.
+    /// Bits set in `seen`.
     size: usize,
-    /// The same, of the rounds counted before.
+    /// Bits set in the previous counting period.
     before: usize,
-    /// In `came`, so far.
+    /// Rounds of the current counting period.
     rounds: u32,
 }
 
 impl Batching {
-    /// Of nobody.
+    /// Creates a counter without clients.
     pub fn new() -> Batching {
         Batching {
             came: [0; PLACES / 64],
@@ -37,9 +38,9 @@ impl Batching {
         }
     }
 
-    /// A client, by a number of its own, came to wait for the next round.
+    /// Records that a client waits for the next round.
     pub fn came(&mut self, client: u64) {
-        // Numbers are given in order: neighbours have places of their own.
+        // Client numbers are consecutive, so neighbors have different bits.
         let place = client as usize % PLACES;
         let (word, bit) = (place / 64, 1 << (place % 64));
         if self.came[word] & bit == 0 {
@@ -48,7 +49,7 @@ impl Batching {
         }
     }
 
-    /// A round goes.
+    /// Records that the read of a round is sent.
     pub fn goes(&mut self) {
         self.rounds += 1;
         if self.rounds == ROUNDS {
@@ -59,12 +60,12 @@ impl Batching {
         }
     }
 
-    /// Whether it is worth a wait.
+    /// Returns whether the group is large enough for a wait.
     pub fn is_large(&self) -> bool {
         self.enough() >= LEAST
     }
 
-    /// How many should wait before a round goes: half of those who came lately.
+    /// Returns how many clients a read waits for: half of the recent distinct clients.
     pub fn enough(&self) -> usize {
         self.size.max(self.before) / 2
     }
@@ -88,23 +89,23 @@ mod tests {
     }
 
     #[test]
-    fn the_same_few_are_a_small_crowd() {
+    fn repeated_clients_count_once() {
         let mut crowd = Batching::new();
         rounds(&mut crowd, |_| 0..20, 100);
         assert_eq!(crowd.enough(), 10);
     }
 
     #[test]
-    fn different_few_are_a_large_one() {
+    fn distinct_clients_of_several_rounds_add_up() {
         let mut crowd = Batching::new();
         let turn = |round: u64| (round % 20) * 25..(round % 20) * 25 + 25;
         rounds(&mut crowd, turn, 64);
-        // Sixteen rounds of twenty-five are four hundred.
+        // Sixteen rounds of twenty-five clients are four hundred clients.
         assert_eq!(crowd.enough(), 200);
     }
 
     #[test]
-    fn who_is_gone_is_forgotten() {
+    fn clients_that_left_are_forgotten() {
         let mut crowd = Batching::new();
         rounds(&mut crowd, |_| 0..500, u64::from(ROUNDS));
         assert_eq!(crowd.enough(), 250);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_are_places_for_are_all_places() {
+    fn the_count_is_bounded_by_the_bits() {
         let mut crowd = Batching::new();
         (0..10_000).for_each(|client| crowd.came(client));
         assert_eq!(crowd.enough(), PLACES / 2);

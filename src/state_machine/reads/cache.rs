@@ -1,10 +1,10 @@
-//! Answers that were given before, one shard of them, and whether one may be given again (R2, R3, R5).
+//! One shard of the read cache: entries, eviction, and whether an entry may be served (R2, R3, R5).
 //!
-//! Whether it may is decided by what the answer says of itself: the revision it is true at, and when it
-//! was asked for. The order in which reads and writes come back plays no part.
+//! The decision depends on properties of the entry: the revision at which it is true and when its
+//! request was sent. The order in which reads and writes return does not matter.
 //!
-//! Bounded in bytes, what finds the answers included (R6). What was not asked for since the hand came
-//! by last goes first.
+//! A shard is bounded in bytes, including its index (R6). It evicts with the CLOCK (second-chance)
+//! algorithm.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -19,92 +19,92 @@ use crate::limits;
 use crate::state_machine::reads::popularity::Popularity;
 use crate::wire::range::KeyRange;
 
-/// Who asks what.
+/// Key of a cached response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
-    /// The identity's number; 0 is nobody's.
+    /// Number of the identity; 0 for none.
     pub identity: u64,
-    /// The request, without the word of who may answer.
+    /// Encoded request, without the `serializable` flag.
     pub message: Bytes,
 }
 
-/// One answer.
+/// One cached response.
 #[derive(Debug)]
 pub struct CachedResponse {
-    /// The keys it is about.
+    /// Keys that the response covers.
     pub range: KeyRange,
-    /// The old revision it was asked for; `None` for the latest.
+    /// Explicit old revision of the request; `None` for the latest.
     pub at: Option<i64>,
-    /// The store's revision it is true at, as its header says.
+    /// Revision at which the response is true: the revision of its header.
     pub revision: i64,
-    /// When it was asked for.
+    /// When the request was sent to etcd.
     pub asked: Instant,
-    /// As etcd sent it, framed.
+    /// Framed response of etcd.
     pub answer: Bytes,
-    /// For whoever counts how often [`Standard::written`] and [`Standard::unsure`] rise: when it was
-    /// last held against them.
+    /// For the owner of the floors: its count of raised floors when the entry was last found to be
+    /// above [`ServeConditions::written`] and [`ServeConditions::uncertain`].
     pub checked: AtomicU64,
 }
 
-/// What an answer is held against.
+/// Conditions under which an entry may be served to one client.
 #[derive(Debug, Clone, Copy)]
 pub struct Standard {
-    /// Now.
+    /// Current time.
     pub now: Instant,
-    /// How old it may be.
+    /// Maximum age of a response.
     pub max_age: Duration,
-    /// The highest revision of a write that is known to touch its range.
+    /// Highest revision of a known write to the range.
     pub written: Option<i64>,
-    /// Nothing that was asked for earlier counts: a write then may have been done or not.
+    /// Responses to requests sent before this time are unusable: etcd may apply a write until then.
     pub unsure: Option<Instant>,
-    /// The highest revision that the client has been shown.
+    /// Highest revision that the client connection has received.
     pub shown: i64,
-    /// A watch covers the range, and has told everything.
+    /// Proof by a watch on the range.
     pub proof: Option<Proof>,
 }
 
-/// A watch on a range, as far as it has come.
+/// Proof that a watch on a range was current at a certain moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proof {
-    /// The first revision whose events it tells; they have raised [`Standard::written`].
+    /// First revision of the events of the watch; they have raised [`ServeConditions::written`].
     pub from: i64,
-    /// It has told every event up to this one.
+    /// All events up to this revision have arrived.
     pub through: i64,
-    /// When that was asked.
+    /// When the barrier that proves it was sent.
     pub asked: Instant,
 }
 
-/// What is to be done with an answer.
+/// Decision on an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheDecision {
-    /// Given.
+    /// The response may be served.
     Give {
-        /// The revision it is true at.
+        /// Revision at which it is true.
         revision: i64,
-        /// When etcd was asked for it, or for what proves it right.
+        /// When its request, or the barrier of its proof, was sent.
         asked: Instant,
     },
-    /// Asked for anew.
+    /// etcd must be read.
     Stale(Stale),
 }
 
-/// What is wrong with an answer.
+/// Why a response may not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stale {
-    /// Too old, with nothing that proves it right.
+    /// Too old, and without a proof.
     Age,
-    /// Something was written since.
+    /// A later write touched the range.
     Written,
-    /// A write may have been done since.
+    /// A later write may have touched the range.
     Unsure,
-    /// The client has been shown more.
+    /// The client connection has received a higher revision.
     Shown,
 }
 
 impl CachedResponse {
-    /// Whether it may be given.
+    /// Decides whether the response may be served.
     pub fn judge(&self, standard: &Standard) -> CacheDecision {
-        // What was asked for an old revision does not change.
+        // The response for an old revision does not change.
         if self.at.is_none() {
             if standard
                 .written
@@ -125,7 +125,7 @@ impl CachedResponse {
         }
         let revision = match proof {
             _ if self.revision >= standard.shown => self.revision,
-            // It is as true at whatever revision the watch has come to.
+            // The response is true at every revision up to that of the watch.
             Some(proof) if proof.through >= standard.shown => proof.through,
             _ => return CacheDecision::Stale(Stale::Shown),
         };
@@ -133,11 +133,11 @@ impl CachedResponse {
     }
 }
 
-/// One shard. See the module.
+/// One shard of the read cache.
 #[derive(Debug)]
 pub struct Cache {
     slots: HashMap<Question, Slot, RandomState>,
-    /// In the order in which the hand comes by.
+    /// Order of the CLOCK hand. The number is that of the slot.
     order: VecDeque<(u64, Question)>,
     last: u64,
     bytes: usize,
@@ -147,35 +147,35 @@ pub struct Cache {
 #[derive(Debug)]
 struct Slot {
     entry: Arc<CachedResponse>,
-    /// Its place in the order; one under another number is void.
+    /// Number in `order`. An item of `order` with another number is void.
     number: u64,
-    /// It was asked for since the hand came by.
+    /// The entry was looked up since the clock hand passed.
     visited: bool,
-    /// It was asked for before in this life.
+    /// The response was looked up since it was stored.
     asked: bool,
-    /// Somebody asks for it anew before it is too old.
+    /// A caller refreshes the response.
     renewing: bool,
     proof: Option<Proof>,
     heat: Popularity,
 }
 
-/// What a shard has of a question.
+/// Result of a lookup.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// The answer.
+    /// The response.
     pub entry: Arc<CachedResponse>,
-    /// What proves it right, if something does.
+    /// Its watch proof, if any.
     pub proof: Option<Proof>,
-    /// It was given before and will be too old soon, with nothing that proves it right: whoever is told
-    /// so asks for it anew. Only one is.
+    /// This caller must refresh the response: it is in use, will expire soon and has no proof. One
+    /// caller per stored response gets it.
     pub renew: bool,
-    /// It has been asked for often for a while, and nothing proves it right: whoever is told so asks for
-    /// a watch. One is now and then.
+    /// This caller must request a watch: the entry is popular and has no proof. One caller per
+    /// interval gets it.
     pub cover: bool,
 }
 
 impl Cache {
-    /// Without an answer, for at most so many bytes.
+    /// Creates an empty shard for at most `max_bytes` bytes.
     pub fn new(most: usize) -> Cache {
         Cache {
             slots: HashMap::default(),
@@ -186,8 +186,9 @@ impl Cache {
         }
     }
 
-    /// The answer to a question, which counts as asked for once more. From the age of `early` on it is
-    /// to be renewed.
+    /// Looks up an entry and counts the request.
+    ///
+    /// From the age of `refresh_age` on, one caller must refresh the entry.
     pub fn look(&mut self, question: &Question, now: Instant, early: Duration) -> Option<Found> {
         let slot = self.slots.get_mut(question)?;
         slot.visited = true;
@@ -196,7 +197,7 @@ impl Cache {
         let age = now.saturating_duration_since(slot.entry.asked);
         let renew = !slot.renewing && slot.proof.is_none() && again && age >= early;
         slot.renewing |= renew;
-        // An old revision's answer does not change.
+        // The response for an old revision does not change, so it needs no watch.
         let cover = hot && slot.entry.at.is_none() && slot.proof.is_none() && slot.heat.tell();
         Some(Found {
             entry: slot.entry.clone(),
@@ -206,8 +207,9 @@ impl Cache {
         })
     }
 
-    /// Keeps an answer in the place of the one before; false when it is too large to be kept. One that
-    /// is older than the one before is not kept.
+    /// Stores a response in the place of the previous one. Ignores a response that is older.
+    ///
+    /// Returns false if the response is too large.
     pub fn store(&mut self, question: Question, entry: CachedResponse) -> bool {
         let bytes = size(&question, &entry);
         if bytes > self.most.min(limits::CACHE_ENTRY_BYTES) {
@@ -241,7 +243,7 @@ impl Cache {
         true
     }
 
-    /// Puts an answer, true at a later revision, in the place of the same one: its life goes on.
+    /// Replaces a response with the same one at a later revision. Its age continues.
     pub fn advance(&mut self, question: &Question, entry: CachedResponse) {
         if let Some(slot) = self.slots.get_mut(question)
             && slot.entry.revision < entry.revision
@@ -252,19 +254,20 @@ impl Cache {
         }
     }
 
-    /// Whether there is an answer to a question.
+    /// Returns whether there is an entry.
     pub fn has(&self, question: &Question) -> bool {
         self.slots.contains_key(question)
     }
 
-    /// What proves the answer to a question right from now on, and those that take its place; false when
-    /// there is none.
+    /// Sets or removes the watch proof of an entry. It also applies to later responses of the entry.
+    ///
+    /// Returns false if there is no entry.
     pub fn prove(&mut self, question: &Question, proof: Option<Proof>) -> bool {
         let slot = self.slots.get_mut(question);
         slot.map(|slot| slot.proof = proof).is_some()
     }
 
-    /// Drops the answer to a question.
+    /// Removes an entry.
     pub fn remove(&mut self, question: &Question) {
         if let Some(slot) = self.slots.remove(question) {
             self.bytes -= size(question, &slot.entry);
@@ -279,27 +282,27 @@ impl Cache {
         }
     }
 
-    /// Drops every answer.
+    /// Removes all entries.
     pub fn clear(&mut self) {
         *self = Cache::new(self.most);
     }
 
-    /// How often an answer was asked for since this was last called; none when it is not there.
+    /// Returns the lookups of an entry since the last call; `None` if there is no entry.
     pub fn take_asked(&mut self, question: &Question) -> Option<u32> {
         self.slots.get_mut(question).map(|slot| slot.heat.take())
     }
 
-    /// How many answers there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// What they hold in memory, in bytes.
+    /// Returns the memory of all entries, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -320,8 +323,8 @@ impl Cache {
     }
 }
 
-/// What an answer and its question hold in memory, roughly: two copies of the question's handle, its
-/// bytes once, the answer, the range, and the tables.
+/// Returns the approximate memory of an entry, in bytes: two handles of the key, the key's bytes
+/// once, the response, the range, and the tables.
 fn size(question: &Question, entry: &CachedResponse) -> usize {
     let end = entry.range.end().map_or(0, Bytes::len);
     let tables = 2 * size_of::<Question>() + size_of::<Slot>() + size_of::<CachedResponse>() + 64;
@@ -353,7 +356,7 @@ mod tests {
     const EARLY: Duration = Duration::from_millis(750);
 
     #[test]
-    fn an_older_answer_does_not_take_the_place_of_a_newer_one() {
+    fn an_older_response_does_not_replace_a_newer_one() {
         let (mut cache, now) = (Cache::new(10_000), Instant::now());
         cache.store(question(1), entry(5, now));
         cache.store(question(1), entry(4, now + EARLY));
@@ -367,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_stays_and_the_rest_goes() {
+    fn requested_entries_stay_and_others_are_evicted() {
         let now = Instant::now();
         let one = size(&question(0), &entry(5, now));
         let mut cache = Cache::new(4 * one);
@@ -383,7 +386,7 @@ mod tests {
         assert!(!cache.has(&question(1)) && !cache.has(&question(2)));
         (0..7).for_each(|n| cache.remove(&question(n)));
         assert_eq!((cache.len(), cache.bytes()), (0, 0));
-        // One that is too large for all there is is not kept.
+        // A response that is larger than the shard is not stored.
         let large = CachedResponse {
             answer: Bytes::from(vec![0; 4 * one]),
             ..entry(5, now)
@@ -392,9 +395,9 @@ mod tests {
         assert_eq!(cache.bytes(), 0);
     }
 
-    /// Only one renews, and not what is asked for once.
+    /// Only one caller refreshes, and an entry that is requested once is not refreshed.
     #[test]
-    fn one_is_told_in_time_that_an_answer_will_be_too_old() {
+    fn one_caller_refreshes_an_entry_before_it_expires() {
         let (mut cache, now) = (Cache::new(10_000), Instant::now());
         cache.store(question(1), entry(5, now));
         let late = now + EARLY;
@@ -405,9 +408,9 @@ mod tests {
         );
     }
 
-    /// However often its answer is another one.
+    /// Replacing the response does not reset the popularity.
     #[test]
-    fn what_is_hot_is_covered_unless_it_is_proved_right() {
+    fn a_popular_entry_requests_a_watch_unless_it_has_a_proof() {
         let (mut cache, begin) = (Cache::new(10_000), Instant::now());
         let span = |cache: &mut Cache, n: u32| {
             let now = begin + limits::CACHE_HOT_INTERVAL * n;
@@ -434,9 +437,9 @@ mod tests {
         assert_eq!(cache.take_asked(&question(2)), None);
     }
 
-    /// An old revision's answer does not change: writes and watches do not concern it, its age does.
+    /// The response for an old revision does not change: floors and watches do not apply, age does.
     #[test]
-    fn an_old_revision_is_not_overtaken() {
+    fn floors_do_not_apply_to_an_old_revision() {
         let now = Instant::now();
         let entry = CachedResponse {
             at: Some(3),

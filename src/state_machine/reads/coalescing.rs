@@ -1,6 +1,7 @@
-//! Reads that ask the same at the same time: one on its way to etcd, and one that waits for it to come
-//! back, for all who came meanwhile (R1). Nobody joins what is on its way: it may have been answered
-//! before he asked.
+//! Coalescing of identical reads (R1): per key one read is in flight, and one waits for it.
+//!
+//! All clients that arrive meanwhile share the waiting read. No client joins the read in flight,
+//! because etcd may have processed it before the client's request arrived.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -12,66 +13,66 @@ use foldhash::quality::RandomState;
 
 use crate::state_machine::reads::batching::Batching;
 
-/// Fewer than this at a time are no crowd.
+/// Minimum number of clients that wait at once for batching to start.
 const MANY: usize = 16;
 
-/// Crowds that are remembered while nothing of their question is on its way.
+/// Maximum number of keys without a read in flight whose batching state is remembered.
 const MOST_IDLE: usize = 16;
 
-/// For how long after somebody asked last.
+/// How long the batching state of such a key is used after its last request.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// By what is asked. `R` is what those who wait for the next read have in common.
+/// Coalescing state of all keys. `R` is the shared state of the clients that wait for a read.
 #[derive(Debug)]
 pub struct Coalescing<K, R> {
-    /// For each question that is on its way, or lately was one of a crowd.
+    /// Keys with a read in flight, or with a recent large group of clients.
     places: HashMap<K, Place<R>, RandomState>,
-    /// Places of which nothing is on its way, the oldest first. One may be here that is none any more.
+    /// Keys without a read in flight, the oldest first. Some may not be idle any longer.
     idle: VecDeque<K>,
 }
 
-/// Of a question: nothing while nobody has ever waited for the read that is on its way.
+/// State of a key: `None` until a client waits for the read in flight.
 type Place<R> = Option<Box<Queue<R>>>;
 
 #[derive(Debug)]
 struct Queue<R> {
-    /// Those who wait for the next.
+    /// State that the clients waiting for the next read share.
     next: Option<R>,
-    /// How many have come to wait for it.
+    /// Number of clients that arrived for the next read.
     came: usize,
-    /// Who came lately, once they were many.
+    /// Recent clients; set once there were many.
     crowd: Option<Batching>,
-    /// When somebody asked last.
+    /// When the last request arrived.
     asked: Instant,
-    /// Nothing is on its way.
+    /// No read is in flight.
     idle: bool,
 }
 
-/// What one who asks is to do.
+/// Decision on a read that arrives.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked<'a, R> {
-    /// His read goes now; he says when it has come back.
+    /// The client sends its own read now and reports its return with [`Coalescing::returned`].
     Go,
-    /// He waits with the others.
+    /// The client waits for the shared read.
     Wait(&'a mut R),
-    /// The same, and nothing is on its way: their read goes when this many are there, or after a pause.
-    /// Until then it counts as on its way.
+    /// The client waits for the shared read, and no read is in flight. The caller sends the shared
+    /// read when this many clients wait, or after a pause. Until then it counts as in flight.
     Gather(&'a mut R, usize),
 }
 
-/// What those do who wait for a read that has come back.
+/// Decision on the clients that wait, when a read has returned.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Returned<R> {
-    /// There are none, and nothing is on its way.
+    /// No client waits, and no read is in flight.
     Nobody,
-    /// Their read goes now, and is on its way.
+    /// The caller sends the shared read now; it is in flight.
     Go(R),
-    /// See [`Asked::Gather`].
+    /// As [`ArrivalAction::Batch`].
     Gather(R, usize),
 }
 
 impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
-    /// With nothing on its way.
+    /// Creates the state with no read in flight.
     pub fn new() -> Coalescing<K, R> {
         Coalescing {
             places: HashMap::default(),
@@ -79,7 +80,9 @@ impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
         }
     }
 
-    /// Somebody asks, a client by its number.
+    /// Handles a read that arrives from the client of this number.
+    ///
+    /// `next` creates the shared state if this client is the first that waits.
     pub fn ask(
         &mut self,
         key: K,
@@ -115,10 +118,11 @@ impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
         Asked::Wait(round)
     }
 
-    /// The read that was on its way has come back, or will not; or those who gathered go, and then they
-    /// are not to gather `again`.
+    /// Handles the return or loss of the read in flight, or the end of a batching pause.
+    ///
+    /// `may_batch` is false after a pause: the shared read is then sent.
     pub fn returned(&mut self, key: &K, again: bool) -> Returned<R> {
-        // Mostly nobody waits, and the question is looked up once.
+        // Usually no client waits; then there is only one lookup.
         let Some((key, place)) = self.places.remove_entry(key) else {
             return Returned::Nobody;
         };
@@ -144,19 +148,19 @@ impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
             && let Some(oldest) = self.idle.pop_front()
         {
             let idle = self.places.get(&oldest).is_some_and(is_idle);
-            // It may be there once more, as one of the newer.
+            // The key may also be a newer item of the queue.
             if idle && !self.idle.contains(&oldest) {
                 self.places.remove(&oldest);
             }
         }
     }
 
-    /// How many are on their way.
+    /// Returns the number of reads in flight.
     pub fn len(&self) -> usize {
         self.places.values().filter(|place| !is_idle(place)).count()
     }
 
-    /// Whether none is.
+    /// Returns whether no read is in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -210,7 +214,7 @@ mod tests {
 
     type Round = Vec<u64>;
 
-    /// Forty clients ask in turns, so that their next read gathers; nothing is on its way then.
+    /// Lets forty clients read in turns, so that their next read is batched. No read is in flight.
     fn crowded(now: Instant) -> Coalescing<u8, Round> {
         let mut sharing: Coalescing<u8, Round> = Coalescing::new();
         assert_eq!(sharing.ask(0, 0, now, Vec::new), Asked::Go);
@@ -229,10 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_gathers_for_half_of_it() {
+    fn a_large_group_waits_for_half_of_its_clients() {
         let now = Instant::now();
         let mut sharing = crowded(now);
-        // The first of the next turn has nothing to wait for but the others.
+        // No read is in flight, so the first client waits only for other clients.
         match sharing.ask(0, 1, now, Vec::new) {
             Asked::Gather(_, enough) => assert_eq!(enough, 20),
             other => panic!("{other:?}"),
@@ -244,9 +248,9 @@ mod tests {
                 Asked::Wait(_)
             ));
         }
-        // They have paused, and go, however few they are.
+        // After the pause the read is sent, although few clients wait.
         assert!(matches!(sharing.returned(&0, false), Returned::Go(_)));
-        // The same behind a read that is on its way.
+        // Batching also applies behind a read in flight.
         assert!(matches!(sharing.ask(0, 11, now, Vec::new), Asked::Wait(_)));
         assert!(matches!(
             sharing.returned(&0, true),
@@ -255,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_that_has_gone_is_forgotten() {
+    fn an_idle_group_is_forgotten_after_a_while() {
         let now = Instant::now();
         let mut sharing = crowded(now);
         let later = now + IDLE + Duration::from_millis(1);
@@ -265,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn few_crowds_are_remembered() {
+    fn the_number_of_idle_groups_is_bounded() {
         let now = Instant::now();
         let mut sharing = crowded(now);
         for key in 1..=MOST_IDLE as u8 {

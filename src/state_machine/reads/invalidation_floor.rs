@@ -1,10 +1,12 @@
-//! The highest value noted for any key of a range: of revisions, how new an answer about the range must
-//! be; of times, when it must have been asked (R3).
+//! Invalidation floors: the highest value recorded for any key of a range (R3).
 //!
-//! A map from intervals to values, without overlaps, in a treap whose nodes know the highest value below
-//! them: noting and asking cost the logarithm of its size. When it holds too many intervals, or keys of
-//! too many bytes, the lower half of its values becomes one value for all keys, which is more than need
-//! be and never less.
+//! Values are revisions (a cached response about the range must be at least that new) or times (its
+//! request must have been sent later).
+//!
+//! The structure is a map from disjoint intervals to values: a treap whose nodes store the highest
+//! value of their subtree. Recording and querying cost the logarithm of its size. If it has too many
+//! intervals, or keys of too many bytes, the lower half of its values becomes one value for all
+//! keys. That value may be higher than necessary, never lower.
 
 use bytes::Bytes;
 
@@ -12,7 +14,7 @@ use crate::wire::range::KeyRange;
 
 const NONE: u32 = u32::MAX;
 
-/// See the module.
+/// Map from key ranges to their floors.
 #[derive(Debug)]
 pub struct InvalidationFloors<T> {
     nodes: Vec<Node<T>>,
@@ -23,9 +25,9 @@ pub struct InvalidationFloors<T> {
     bytes: usize,
     most_count: usize,
     most_bytes: usize,
-    /// Of every key.
+    /// Floor of every key.
     all: Option<T>,
-    /// The state of a generator of priorities.
+    /// State of the generator of node priorities.
     chance: u64,
 }
 
@@ -33,7 +35,7 @@ pub struct InvalidationFloors<T> {
 struct Node<T> {
     range: KeyRange,
     value: T,
-    /// The highest value in this tree.
+    /// Highest value of this subtree.
     most: T,
     priority: u64,
     left: u32,
@@ -41,8 +43,9 @@ struct Node<T> {
 }
 
 impl<T: Copy + Ord> InvalidationFloors<T> {
-    /// Without a value for any key; for at most so many intervals and bytes of keys. `chance` is any
-    /// random number, so that no choice of keys makes the tree deep.
+    /// Creates an empty map, bounded in intervals and in bytes of keys.
+    ///
+    /// `seed` is a random number, so that no choice of keys makes the tree deep.
     pub fn new(most_count: usize, most_bytes: usize, chance: u64) -> InvalidationFloors<T> {
         InvalidationFloors {
             nodes: Vec::new(),
@@ -57,19 +60,19 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         }
     }
 
-    /// The highest value noted for any key of the range.
+    /// Returns the highest value recorded for any key of the range.
     pub fn highest(&self, range: &KeyRange) -> Option<T> {
         self.all.max(self.within(self.root, range))
     }
 
-    /// Notes a value for every key of the range.
+    /// Records a value for every key of the range.
     pub fn raise(&mut self, range: &KeyRange, value: T) {
         if range.is_empty() || self.all.is_some_and(|all| value <= all) {
             return;
         }
         let (before, rest) = self.split(self.root, Some(range.start()));
         let (inside, after) = self.split(rest, range.end());
-        // What is inside becomes one interval: of a higher value than need be, if one of them had it.
+        // All intervals inside become one, with the highest of their values.
         let value = match inside {
             NONE => value,
             inside => value.max(self.nodes[inside as usize].most),
@@ -83,7 +86,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         }
     }
 
-    /// Notes a value for every key there is.
+    /// Records a value for every key.
     pub fn raise_all(&mut self, value: T) {
         self.all = self.all.max(Some(value));
         if self.root != NONE && self.nodes[self.root as usize].most <= value {
@@ -92,17 +95,17 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         }
     }
 
-    /// Forgets everything.
+    /// Forgets all values.
     pub fn clear(&mut self) {
         *self = InvalidationFloors::new(self.most_count, self.most_bytes, self.chance);
     }
 
-    /// How many intervals it holds.
+    /// Returns the number of intervals.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether it holds none.
+    /// Returns whether there is no interval.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -116,13 +119,13 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         if ends_before(range.end(), node.range.start()) {
             return self.within(node.left, range);
         }
-        // It overlaps: so whatever lies between it and the range's ends does.
+        // The node overlaps the range, and so do all nodes between it and the ends of the range.
         let below = self.from(node.left, range.start());
         let above = self.until(node.right, range.end());
         Some(node.value).max(below).max(above)
     }
 
-    /// The highest of a tree's intervals that reach beyond `start`.
+    /// Returns the highest value of the intervals of a tree that extend beyond `start`.
     fn from(&self, at: u32, start: &Bytes) -> Option<T> {
         let node = self.nodes.get(at as usize)?;
         if node.range.end().is_some_and(|end| end <= start) {
@@ -132,7 +135,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         Some(node.value).max(right).max(self.from(node.left, start))
     }
 
-    /// The highest of a tree's intervals that begin before `end`.
+    /// Returns the highest value of the intervals of a tree that begin before `end`.
     fn until(&self, at: u32, end: Option<&Bytes>) -> Option<T> {
         let node = self.nodes.get(at as usize)?;
         if end.is_some_and(|end| end <= node.range.start()) {
@@ -142,7 +145,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         Some(node.value).max(left).max(self.until(node.right, end))
     }
 
-    /// Cuts a tree at a key: what lies before it, and the rest. `None` is behind all keys.
+    /// Splits a tree at a key into the part before it and the rest. `None` is after all keys.
     fn split(&mut self, at: u32, key: Option<&Bytes>) -> (u32, u32) {
         let Some(node) = self.nodes.get(at as usize) else {
             return (NONE, NONE);
@@ -162,7 +165,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
             self.update(at);
             return (at, rest);
         }
-        // The key lies in the interval: it becomes two.
+        // The key is inside the interval, which becomes two.
         let (value, right) = (node.value, node.right);
         let behind = KeyRange::between(cut.clone(), node.range.end().cloned());
         let front = KeyRange::between(node.range.start().clone(), Some(cut.clone()));
@@ -176,7 +179,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         (at, self.merge(behind, right))
     }
 
-    /// Joins two trees, all of the one before all of the other.
+    /// Joins two trees; all keys of `before` are lower than those of `after`.
     fn merge(&mut self, before: u32, after: u32) -> u32 {
         let (Some(first), Some(last)) = (
             self.nodes.get(before as usize),
@@ -208,7 +211,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
     fn place(&mut self, range: KeyRange, value: T) -> u32 {
         self.count += 1;
         self.bytes += size(&range);
-        // xorshift: never 0 when it was not.
+        // xorshift: a state that is not 0 never becomes 0.
         self.chance ^= self.chance << 13;
         self.chance ^= self.chance >> 7;
         self.chance ^= self.chance << 17;
@@ -227,13 +230,13 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
             }
             None => {
                 self.nodes.push(node);
-                // Bounded by `most_count` and two more.
+                // At most `max_count` + 2.
                 (self.nodes.len() - 1) as u32
             }
         }
     }
 
-    /// Gives the nodes of a tree back.
+    /// Frees the nodes of a tree.
     fn discard(&mut self, at: u32) {
         let mut trees = vec![at];
         while let Some(at) = trees.pop() {
@@ -249,7 +252,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         }
     }
 
-    /// The lower half becomes one value for all.
+    /// Replaces the lower half of the values with one value for all keys.
     fn collapse(&mut self) {
         let mut kept = Vec::with_capacity(self.count);
         self.collect(self.root, &mut kept);
@@ -265,7 +268,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         }
     }
 
-    /// The intervals of a tree in their order.
+    /// Appends the intervals of a tree in their order.
     fn collect(&self, at: u32, into: &mut Vec<(KeyRange, T)>) {
         if let Some(node) = self.nodes.get(at as usize) {
             self.collect(node.left, into);
@@ -289,7 +292,7 @@ mod tests {
         (key(), key()).prop_map(|(key, end)| KeyRange::of(key, end))
     }
 
-    /// Every key of up to three small bytes, and some behind all of them.
+    /// Returns every key of up to three small bytes, and one key after all of them.
     fn keys() -> Vec<Vec<u8>> {
         let mut keys = vec![vec![]];
         for a in 0..4 {
@@ -317,9 +320,9 @@ mod tests {
     }
 
     proptest! {
-        /// Against a value for each key: never below it; and exactly it, while nothing was made one.
+        /// Compared with one value per key, the result is never lower.
         #[test]
-        fn is_never_below_what_was_noted(
+        fn is_never_below_a_recorded_value(
             ops in prop::collection::vec(op(), 0..60), asked in range(), most in 4usize..100,
         ) {
             let keys = keys();
@@ -349,7 +352,7 @@ mod tests {
             }
         }
 
-        /// Of single keys it is exact.
+        /// Compared with one value per key, the result for single keys is equal.
         #[test]
         fn is_exact_for_single_keys(
             writes in prop::collection::vec((0usize..86, 0u32..1000), 0..200), ask in 0usize..86,
@@ -369,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_becomes_one_value_for_all() {
+    fn excess_intervals_become_one_value_for_all_keys() {
         let mut floors = InvalidationFloors::new(100, 1_000_000, 3);
         let key = |n: u32| KeyRange::of(n.to_be_bytes().to_vec().into(), Bytes::new());
         for n in 0..10_000u32 {
@@ -379,7 +382,7 @@ mod tests {
         assert_eq!(floors.highest(&key(9_999)), Some(9_999));
         let other = floors.highest(&key(20_000)).unwrap();
         assert!((9_800..9_999).contains(&other), "{other}");
-        // Keys count by their bytes too.
+        // The bytes of the keys are bounded as well.
         let mut floors = InvalidationFloors::new(100, 10_000, 3);
         for n in 0..50u32 {
             let long = [n.to_be_bytes().to_vec(), vec![0; 1_000]].concat();

@@ -1,4 +1,4 @@
-//! Reads: many that ask the same, few at etcd, and none older than it may be (R1 to R6).
+//! Shared and cached reads: the decisions behind rules R1 to R6.
 
 pub mod batching;
 pub mod cache;

@@ -1,26 +1,26 @@
-//! How often an answer is asked for, and whether that is often enough for a watch (R2).
+//! Popularity of a cache entry: whether it is requested often enough for a watch (R2).
 
 use std::time::Instant;
 
 use crate::limits;
 
-/// Of one answer and those that take its place: what ends an answer's life does not end its heat.
+/// Request rate of one cache entry. It continues when another response replaces the entry's.
 #[derive(Debug)]
 pub struct Popularity {
-    /// When the span began that is counted now.
+    /// Start of the current interval.
     since: Instant,
-    /// How often it was asked for in it.
+    /// Requests in the current interval.
     asked: u32,
-    /// Spans in a row in which it was asked for often.
+    /// Consecutive intervals with enough requests.
     spans: u32,
-    /// Somebody was told in this span.
+    /// A caller was notified in the current interval.
     told: bool,
-    /// How often it was asked for since that was last taken.
+    /// Requests since the last [`Popularity::take_count`].
     untaken: u32,
 }
 
 impl Popularity {
-    /// Not asked for yet.
+    /// Creates the state of an entry without requests.
     pub fn new(now: Instant) -> Popularity {
         Popularity {
             since: now,
@@ -31,7 +31,7 @@ impl Popularity {
         }
     }
 
-    /// It is asked for; says whether it is hot.
+    /// Counts a request. Returns whether the entry is popular.
     pub fn ask(&mut self, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.since);
         if passed >= limits::CACHE_HOT_INTERVAL {
@@ -51,12 +51,12 @@ impl Popularity {
         self.spans >= limits::CACHE_HOT_INTERVAL_COUNT
     }
 
-    /// True for whoever is to be told that it is hot: one in each span.
+    /// Returns true once per interval: this caller must request a watch.
     pub fn tell(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
 
-    /// How often it was asked for since this was last called.
+    /// Returns the number of requests since the last call.
     pub fn take(&mut self) -> u32 {
         std::mem::take(&mut self.untaken)
     }
@@ -68,14 +68,14 @@ mod tests {
 
     use super::*;
 
-    /// Asks so often within a span from then on; says how often it was hot.
+    /// Sends `count` requests within an interval. Returns for how many the entry was popular.
     fn span(heat: &mut Popularity, begin: Instant, count: u32) -> usize {
         let step = limits::CACHE_HOT_INTERVAL / (count + 1);
         (0..count).filter(|n| heat.ask(begin + step * *n)).count()
     }
 
     #[test]
-    fn it_is_hot_after_some_spans_in_a_row() {
+    fn is_popular_after_consecutive_busy_intervals() {
         let begin = Instant::now();
         let mut heat = Popularity::new(begin);
         let at = |n: u32| begin + limits::CACHE_HOT_INTERVAL * n;
@@ -84,10 +84,10 @@ mod tests {
         }
         let n = limits::CACHE_HOT_INTERVAL_COUNT;
         assert!(span(&mut heat, at(n), limits::CACHE_HOT_REQUESTS) > 0);
-        // A span that is not busy ends it.
+        // An interval with too few requests ends the popularity.
         assert!(span(&mut heat, at(n + 1), limits::CACHE_HOT_REQUESTS - 1) > 0);
         assert_eq!(span(&mut heat, at(n + 2), limits::CACHE_HOT_REQUESTS), 0);
-        // Nothing at all for a while does too.
+        // A pause without requests ends it as well.
         let mut heat = Popularity::new(begin);
         for n in 0..=limits::CACHE_HOT_INTERVAL_COUNT {
             span(&mut heat, at(n), limits::CACHE_HOT_REQUESTS);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_told_in_each_span_and_all_are_counted() {
+    fn notifies_one_caller_per_interval_and_counts_all_requests() {
         let begin = Instant::now();
         let mut heat = Popularity::new(begin);
         heat.ask(begin);

@@ -1,4 +1,4 @@
-//! A watch that proves kept answers right, as far as it has told.
+//! Watch proof: what a watch on a range proves about cached responses.
 
 use std::time::Instant;
 
@@ -8,36 +8,42 @@ use crate::state_machine::reads::cache::Proof;
 use crate::state_machine::watch::{Batch, FeedEvent};
 use crate::wire::range::KeyRange;
 
-/// One watch. See the module.
+/// Progress of one watch.
 #[derive(Debug)]
 pub struct WatchProof {
     range: KeyRange,
-    /// Once it stands: the first revision whose events it tells, and the last up to which it has.
+    /// First revision of its events, and the revision up to which they have arrived. `None` until
+    /// the watch is live.
     told: Option<(i64, i64)>,
 }
 
-/// The watch is over, and proves nothing any more.
+/// Error: the watch has ended and proves nothing any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Over;
 
 impl WatchProof {
-    /// One that has not begun, for the keys of an answer.
+    /// Creates the state of a watch on the keys of a response, before the watch is live.
     pub fn new(range: KeyRange) -> WatchProof {
         WatchProof { range, told: None }
     }
 
-    /// The keys.
+    /// Returns the keys of the watch.
     pub fn range(&self) -> &KeyRange {
         &self.range
     }
 
-    /// Takes what the watch tells. The writes it tells of (see [`WatchProof::writes`]) are noted by the
-    /// caller before anything is proved.
+    /// Applies an event of the feed.
+    ///
+    /// The caller raises the floors for its writes (see [`WatchProof::writes`]) before it uses a
+    /// proof.
+    ///
+    /// # Errors
+    /// [`WatchEnded`] if the feed has ended.
     pub fn told(&mut self, told: &FeedEvent) -> Result<(), Over> {
         match told {
-            FeedEvent::Live { from, through, .. } => self.told = Some((*from, *through)),
-            FeedEvent::Events(batch) => self.through(batch.through),
-            FeedEvent::Through(revision) => self.through(*revision),
+            FeedEvent::Live { from, frontier, .. } => self.told = Some((*from, *frontier)),
+            FeedEvent::Events(batch) => self.through(batch.frontier),
+            FeedEvent::Frontier(revision) => self.through(*revision),
             FeedEvent::Compacted { .. } | FeedEvent::Refused(_) | FeedEvent::Lost(_) => {
                 return Err(Over);
             }
@@ -51,7 +57,7 @@ impl WatchProof {
         }
     }
 
-    /// The keys of a batch that lie in the range, each with the revision it was written at.
+    /// Returns the keys of a batch that are in the range, each with the revision of the write.
     pub fn writes<'a>(&'a self, batch: &'a Batch) -> impl Iterator<Item = (&'a Bytes, i64)> {
         let within = batch
             .events
@@ -60,8 +66,8 @@ impl WatchProof {
         within.map(|event| (&event.key, event.revision))
     }
 
-    /// What it proves, when a barrier asked for at this time stands at a revision; `None` when it has
-    /// not come so far.
+    /// Returns the proof by a barrier that was sent at `sent` and returned at `revision`; `None` if
+    /// not all events up to that revision have arrived.
     pub fn proof(&self, revision: i64, asked: Instant) -> Option<Proof> {
         let (from, through) = self.told?;
         (through >= revision).then_some(Proof {
@@ -92,10 +98,10 @@ mod tests {
         WatchProof::new(KeyRange::of("b".into(), "d".into()))
     }
 
-    fn live(from: i64, through: i64) -> FeedEvent {
+    fn live(from: i64, frontier: i64) -> FeedEvent {
         FeedEvent::Live {
             from,
-            through,
+            frontier,
             header: HEADER,
         }
     }
@@ -111,27 +117,27 @@ mod tests {
         Batch {
             header: HEADER,
             events: events.iter().map(event).collect(),
-            through: events.last().map_or(0, |(_, revision)| *revision),
+            frontier: events.last().map_or(0, |(_, revision)| *revision),
             bytes: 0,
         }
     }
 
     #[test]
-    fn it_proves_nothing_before_it_stands_and_nothing_it_has_not_told() {
+    fn proves_only_what_has_arrived() {
         let (mut cover, now) = (cover(), Instant::now());
         assert_eq!(cover.proof(5, now), None);
         cover.told(&live(8, 9)).unwrap();
         assert_eq!(cover.proof(10, now), None);
-        cover.told(&FeedEvent::Through(12)).unwrap();
+        cover.told(&FeedEvent::Frontier(12)).unwrap();
         let proof = cover.proof(10, now).unwrap();
         assert_eq!((proof.from, proof.through, proof.asked), (8, 12, now));
-        // What comes late does not take it back.
-        cover.told(&FeedEvent::Through(11)).unwrap();
+        // A late progress notification does not lower the revision.
+        cover.told(&FeedEvent::Frontier(11)).unwrap();
         assert_eq!(cover.proof(12, now), Some(proof));
     }
 
     #[test]
-    fn it_notes_the_writes_of_its_keys_only() {
+    fn writes_are_those_within_the_range() {
         let mut cover = cover();
         cover.told(&live(1, 4)).unwrap();
         let batch = batch(&[("a", 5), ("b", 5), ("c\0", 6), ("d", 7)]);
@@ -145,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_over_when_its_feed_is() {
+    fn ends_with_its_feed() {
         let ends = [
             FeedEvent::Compacted {
                 compact_revision: 3,
