@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the tests. The whole set needs Rust, Go and real etcd binaries, which it builds on the first
-# run; it takes about 40 minutes on 2 cores. CONTRIBUTING.md lists the time of each test target.
+# Runs the tests. The whole set needs Rust and Go, builds real etcd binaries on the first run, and
+# takes tens of minutes on 2 cores. CONTRIBUTING.md lists the time of each test target.
 # Usage: scripts/test.sh [--quick] [--install] [ARGUMENTS OF cargo test]
-#   --quick    run only the unit, model and corpus tests: a few minutes, no etcd and no Go
+#   --quick    run only the unit, model and corpus tests, without etcd and Go: half a minute, and
+#              a few minutes to build
 #   --install  install missing system packages (iproute2, Chromium) with apt-get, so that every
 #              test runs. Without it the script prints the command and skips the tests that need
 #              the missing program.
@@ -18,7 +19,7 @@ while (($#)); do
     case $1 in
         --quick) quick=yes ;;
         --install) install=(--install) ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit ;;
+        -h | --help) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit ;;
         *) break ;;
     esac
     shift
