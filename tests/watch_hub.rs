@@ -198,7 +198,7 @@ fn ten_thousand_new_watchers_open_one_feed() {
     }
     assert_eq!((feeds.len(), checks.len()), (1, 10_000));
     for check in checks {
-        hub.checked(check, CheckResult::Granted);
+        hub.check_result(check, CheckResult::Granted);
     }
     assert_eq!(hub.actions().count(), 0);
     let header = Header {
@@ -207,10 +207,10 @@ fn ten_thousand_new_watchers_open_one_feed() {
     };
     let live = FeedEvent::Live {
         from: 6,
-        through: 5,
+        frontier: 5,
         header,
     };
-    hub.told(feeds[0], live);
+    hub.feed_event(feeds[0], live);
     let sends = hub
         .actions()
         .filter(|action| matches!(action, Action::Send { .. }));

@@ -37,7 +37,7 @@ fn measure(key: impl Fn(usize) -> String) -> (usize, usize) {
         revision: 5,
         ..Header::default()
     };
-    hub.known(header);
+    hub.observe_header(header);
     let streams: Vec<_> = (0..STREAMS)
         .map(|_| hub.stream_opened(IdentityId(0), 1 << 30))
         .collect();
@@ -50,10 +50,10 @@ fn measure(key: impl Fn(usize) -> String) -> (usize, usize) {
     let feed = grant(&mut hub).expect("a feed");
     let live = FeedEvent::Live {
         from: 6,
-        through: 5,
+        frontier: 5,
         header,
     };
-    hub.told(feed, live);
+    hub.feed_event(feed, live);
     let before = resident();
     for n in 0..STREAMS * EACH {
         let create = Create {
@@ -66,7 +66,7 @@ fn measure(key: impl Fn(usize) -> String) -> (usize, usize) {
     }
     let bytes = resident().saturating_sub(before) / (STREAMS * EACH);
     let started = Instant::now();
-    hub.told(feed, FeedEvent::Events(Arc::new(batch(key(7)))));
+    hub.feed_event(feed, FeedEvent::Events(Arc::new(batch(key(7)))));
     println!("delivered in {:?}", started.elapsed());
     let sends = hub
         .actions()
@@ -83,7 +83,7 @@ fn grant(hub: &mut Hub) -> Option<FeedId> {
     let mut opened = None;
     for action in actions {
         match action {
-            Action::Check { check, .. } => hub.checked(check, CheckResult::Granted),
+            Action::Check { check, .. } => hub.check_result(check, CheckResult::Granted),
             Action::OpenFeed { feed, .. } => opened = Some(feed),
             _ => {}
         }
@@ -104,7 +104,7 @@ fn batch(key: String) -> Batch {
     Batch {
         header: Header::default(),
         events: vec![event],
-        through: 6,
+        frontier: 6,
         bytes: 100,
     }
 }

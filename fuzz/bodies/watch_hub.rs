@@ -300,7 +300,7 @@ impl World {
     pub(crate) fn new(scale: Scale) -> World {
         let now = Instant::now();
         let mut hub = Hub::new(scale.settings, now);
-        hub.known(header(1));
+        hub.observe_header(header(1));
         World {
             hub,
             scale,
@@ -370,7 +370,7 @@ impl World {
             }
             Op::Capacity { stream, bytes } if !self.clients.is_empty() => {
                 let at = stream % self.clients.len();
-                self.hub.room(self.clients[at].id, *bytes);
+                self.hub.add_capacity(self.clients[at].id, *bytes);
             }
             Op::Write {
                 key,
@@ -384,7 +384,7 @@ impl World {
             Op::Known(back) => {
                 let revision = (self.revision - i64::from(*back)).max(1);
                 self.known = self.known.max(revision);
-                self.hub.known(header(revision));
+                self.hub.observe_header(header(revision));
             }
             Op::Check { n, verdict } if !self.checks.is_empty() => {
                 let n = n % self.checks.len();
@@ -419,14 +419,14 @@ impl World {
                     }
                 }
                 self.hub
-                    .told(feed.id, FeedEvent::Refused(REFUSED.to_owned()));
+                    .feed_event(feed.id, FeedEvent::Refused(REFUSED.to_owned()));
                 self.take_actions(&Cause::Refused(feed.range));
                 return;
             }
             Op::Lost(n) if !self.feeds.is_empty() => {
                 let feed = self.feeds.swap_remove(n % self.feeds.len());
                 self.hub
-                    .told(feed.id, FeedEvent::Lost(Unavailable::NoLeader));
+                    .feed_event(feed.id, FeedEvent::Lost(Unavailable::NoLeader));
             }
             Op::Sync { n, lag } if !self.syncs.is_empty() => {
                 let n = n % self.syncs.len();
@@ -438,7 +438,7 @@ impl World {
             }
             Op::LogLimit(bytes) => {
                 self.log_limit = *bytes;
-                self.hub.log_limit(*bytes);
+                self.hub.set_log_limit(*bytes);
             }
             Op::Reset(back) => {
                 self.reset(i64::from(*back));
@@ -561,7 +561,7 @@ impl World {
                 expect.verdict = Some(verdict.clone());
             }
         }
-        self.hub.checked(check, verdict);
+        self.hub.check_result(check, verdict);
     }
 
     /// Advances a feed by one message.
@@ -582,13 +582,13 @@ impl World {
                 (feed.live, feed.through) = (true, at);
                 let event = FeedEvent::Live {
                     from: at + 1,
-                    through: at,
+                    frontier: at,
                     header: Header {
                         revision: at,
                         ..header
                     },
                 };
-                self.hub.told(self.feeds[n].id, event);
+                self.hub.feed_event(self.feeds[n].id, event);
                 return;
             };
             if start < self.compacted {
@@ -597,11 +597,11 @@ impl World {
             (feed.live, feed.through) = (true, start - 1);
             let event = FeedEvent::Live {
                 from: start,
-                through: start - 1,
+                frontier: start - 1,
                 header,
             };
             let id = feed.id;
-            self.hub.told(id, event);
+            self.hub.feed_event(id, event);
             return;
         }
         if feed.start.is_some() && feed.through < self.compacted - 1 {
@@ -609,7 +609,7 @@ impl World {
         }
         if let Some(event) = self.next_batch(n, take, seen) {
             let id = self.feeds[n].id;
-            self.hub.told(id, event);
+            self.hub.feed_event(id, event);
         }
     }
 
@@ -651,7 +651,7 @@ impl World {
         Some(FeedEvent::Events(Arc::new(Batch {
             header: response.header,
             events: response.events,
-            through,
+            frontier: through,
             bytes: bytes.len(),
         })))
     }
@@ -675,7 +675,7 @@ impl World {
         if seen > feed.through {
             feed.through = seen;
             let id = feed.id;
-            self.hub.told(id, FeedEvent::Through(seen));
+            self.hub.feed_event(id, FeedEvent::Frontier(seen));
         }
     }
 
@@ -690,7 +690,7 @@ impl World {
             compact_revision: self.compacted,
             header: header(0),
         };
-        self.hub.told(feed.id, event);
+        self.hub.feed_event(feed.id, event);
         self.take_actions(&Cause::Compacted(self.compacted, before));
     }
 
@@ -715,16 +715,16 @@ impl World {
                 && self.feeds[n].through < revision
             {
                 match self.next_batch(n, 3, revision) {
-                    Some(event) => self.hub.told(id, event),
+                    Some(event) => self.hub.feed_event(id, event),
                     None => {
                         self.feeds[n].through = revision;
-                        self.hub.told(id, FeedEvent::Through(revision));
+                        self.hub.feed_event(id, FeedEvent::Frontier(revision));
                     }
                 }
                 self.take_actions(&Cause::Other);
             }
         }
-        self.hub.synced(stream, revision);
+        self.hub.barrier_answered(stream, revision);
     }
 
     fn reset(&mut self, back: i64) {
@@ -817,12 +817,12 @@ impl World {
                     assert!(feed.start.is_some() && feed.paused != pause);
                     feed.paused = pause;
                 }
-                Action::Sync { stream, identity } => {
+                Action::RequestBarrier { stream, identity } => {
                     self.syncs.retain(|sync| sync.0 != stream);
                     self.syncs.push((stream, identity));
                 }
                 Action::Send { stream, message } => self.receive(stream, &message, cause),
-                Action::End { stream, .. } => {
+                Action::EndStream { stream, .. } => {
                     self.clients.retain(|client| client.id != stream);
                     self.forget(stream);
                 }
@@ -948,7 +948,7 @@ impl World {
 
     /// Lets all clients and feeds complete, and checks that every watcher received all its events.
     pub(crate) fn finish(&mut self) {
-        self.hub.log_limit(1 << 24);
+        self.hub.set_log_limit(1 << 24);
         self.log_limit = 1 << 24;
         self.drain();
         for key in 0..self.scale.keys {
@@ -991,7 +991,7 @@ impl World {
     fn drain(&mut self) {
         for _ in 0..2_000 {
             for at in 0..self.clients.len() {
-                self.hub.room(self.clients[at].id, 1 << 20);
+                self.hub.add_capacity(self.clients[at].id, 1 << 20);
             }
             self.take_actions(&Cause::Other);
             while !self.checks.is_empty() {
@@ -1035,7 +1035,7 @@ impl World {
                 .all(|feed| feed.live && feed.through >= self.revision);
             let due = self
                 .hub
-                .wake()
+                .wake_at()
                 .is_some_and(|wake| wake <= self.now + Duration::from_millis(150));
             if !creating && done && delivered && !due {
                 return;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits::WATCH_PROGRESS_DROPPED;
-use etcd_edge::state_machine::watch::trunk::{Action, ReconnectReason, Sub, Token, Trunk};
+use etcd_edge::state_machine::watch::trunk::{
+    Action, BarrierWaiter, ReconnectReason, Subscriber, Trunk,
+};
 use etcd_edge::state_machine::watch::{FeedEvent, Unavailable};
 use etcd_edge::wire::range::KeyRange;
 use etcd_edge::wire::response_header::Header;
@@ -172,7 +174,7 @@ struct Feed {
 /// Guarantees of a requested barrier.
 struct Wait {
     at: u64,
-    feeds: Vec<Sub>,
+    feeds: Vec<Subscriber>,
     floor: i64,
 }
 
@@ -186,8 +188,8 @@ struct World {
     now: Instant,
     /// Counter that increases with every event.
     moment: u64,
-    feeds: BTreeMap<Sub, Feed>,
-    waits: BTreeMap<Token, Wait>,
+    feeds: BTreeMap<Subscriber, Feed>,
+    waits: BTreeMap<BarrierWaiter, Wait>,
     next_feed: u64,
     /// For the current stream: the moment at which each watch's `created` was read.
     created: BTreeMap<(KeyRange, bool), u64>,
@@ -273,10 +275,10 @@ impl World {
             }
             Op::Open(range, kind) => self.open(range, kind),
             Op::Close(n) => self.close(n),
-            Op::Sync(n) => self.sync(token(n)),
+            Op::Sync(n) => self.sync(waiter(n)),
             Op::Unsync(n) => {
-                self.waits.remove(&token(n));
-                self.trunk.unsync(token(n));
+                self.waits.remove(&waiter(n));
+                self.trunk.cancel_barrier(waiter(n));
             }
             Op::Tick(a, b) => {
                 let most = if b % 4 == 0 { 12_000 } else { 300 };
@@ -317,7 +319,7 @@ impl World {
                     Unavailable::NoLeader
                 };
                 self.giving_up = Some(reason);
-                self.trunk.give_up(reason);
+                self.trunk.fail_feeds(reason);
             }
             Op::Restore(n) => {
                 let revision = self.etcd.head() - i64::from(n % 8);
@@ -363,7 +365,7 @@ impl World {
         let (key, end) = ranges[usize::from(range) % ranges.len()];
         let range = KeyRange::of(Bytes::copy_from_slice(key), Bytes::copy_from_slice(end));
         let prev_kv = kind % 2 == 1;
-        let sub = Sub {
+        let subscriber = Subscriber {
             worker: u32::from(kind % 3),
             feed: self.next_feed,
         };
@@ -386,34 +388,34 @@ impl World {
             over: false,
         };
         self.feeds.retain(|_, feed| !feed.over);
-        self.feeds.insert(sub, feed);
+        self.feeds.insert(subscriber, feed);
         match start {
             Some(start) => {
                 // The barriers of the previous feed ended with it.
                 self.waits.clear();
-                self.trunk = Trunk::catch_up(sub, range, prev_kv, start);
+                self.trunk = Trunk::catch_up(subscriber, range, prev_kv, start);
             }
-            None => self.trunk.open(sub, range, prev_kv),
+            None => self.trunk.open(subscriber, range, prev_kv),
         }
     }
 
     fn close(&mut self, n: u8) {
-        let open: Vec<Sub> = self.open_feeds();
-        if let Some(sub) = open.get(usize::from(n) % open.len().max(1)) {
-            self.feeds.remove(sub);
-            self.trunk.close(*sub);
+        let open: Vec<Subscriber> = self.open_feeds();
+        if let Some(subscriber) = open.get(usize::from(n) % open.len().max(1)) {
+            self.feeds.remove(subscriber);
+            self.trunk.close(*subscriber);
         }
     }
 
-    fn sync(&mut self, token: Token) {
+    fn sync(&mut self, waiter: BarrierWaiter) {
         let feeds = self.open_feeds();
         let wait = Wait {
             at: self.moment,
             feeds,
             floor: self.seen_revision(),
         };
-        self.waits.entry(token).or_insert(wait);
-        self.trunk.sync(token, self.now);
+        self.waits.entry(waiter).or_insert(wait);
+        self.trunk.request_barrier(waiter, self.now);
     }
 
     /// Returns the lowest valid revision of a barrier requested now: the delivered revision.
@@ -425,9 +427,9 @@ impl World {
         delivered.max().unwrap_or(0)
     }
 
-    fn open_feeds(&self) -> Vec<Sub> {
+    fn open_feeds(&self) -> Vec<Subscriber> {
         let open = self.feeds.iter().filter(|(_, feed)| !feed.over);
-        open.map(|(sub, _)| *sub).collect()
+        open.map(|(subscriber, _)| *subscriber).collect()
     }
 
     fn advance(&mut self, time: Duration) {
@@ -537,17 +539,14 @@ impl World {
         while let Some(action) = self.trunk.next_action() {
             self.moment += 1;
             match action {
-                Action::Connect {
-                    generation,
-                    because,
-                } => {
-                    assert!(self.connecting.is_none() || because == ReconnectReason::Lost);
-                    if because == ReconnectReason::Token {
+                Action::Connect { generation, reason } => {
+                    assert!(self.connecting.is_none() || reason == ReconnectReason::Lost);
+                    if reason == ReconnectReason::Token {
                         assert!(self.reasons.contains(BAD_TOKEN));
                     }
                     self.stream = None;
                     self.connecting = Some(generation);
-                    self.seen.resumed += u64::from(because != ReconnectReason::Needed);
+                    self.seen.resumed += u64::from(reason != ReconnectReason::Needed);
                 }
                 Action::Disconnect { generation } => {
                     let up = self.stream.take().map(|stream| stream.generation);
@@ -557,9 +556,9 @@ impl World {
                     generation,
                     message,
                 } => self.send(generation, &message),
-                Action::Tell { sub, told } => self.deliver(sub, &told),
-                Action::Synced { token, revision } => self.synced(token, revision),
-                Action::Verify {
+                Action::Deliver { subscriber, event } => self.deliver(subscriber, &event),
+                Action::BarrierAnswered { waiter, revision } => self.synced(waiter, revision),
+                Action::VerifyHistory {
                     generation, header, ..
                 } => self.verify = Some((generation, header)),
             }
@@ -601,7 +600,7 @@ impl World {
     fn check_history(&mut self, generation: u64, header: Header) {
         let truth = self.etcd.header(0, self.etcd.head());
         if header.cluster_id == truth.cluster_id && header.revision < truth.revision {
-            self.trunk.history_holds(generation);
+            self.trunk.history_confirmed(generation);
         } else if header.cluster_id == truth.cluster_id {
             // The trunk was connected to another cluster before.
             self.reset = Some(truth);
@@ -610,19 +609,19 @@ impl World {
             }
             self.trunk.history_reset(truth);
         } else {
-            self.trunk.history_holds(generation);
+            self.trunk.history_confirmed(generation);
         }
     }
 
-    fn deliver(&mut self, sub: Sub, event: &FeedEvent) {
-        let feed = self.feeds.get(&sub).expect("the feed exists");
+    fn deliver(&mut self, subscriber: Subscriber, event: &FeedEvent) {
+        let feed = self.feeds.get(&subscriber).expect("the feed exists");
         assert!(!feed.over, "an event after the last one of the feed");
         match event {
             FeedEvent::Live {
                 from,
-                through,
+                frontier: through,
                 header,
-            } => self.live(sub, *from, *through, *header),
+            } => self.live(subscriber, *from, *through, *header),
             FeedEvent::Events(batch) => {
                 let from = feed.through.expect("a feed begins with Live") + 1;
                 // A feed that started at a foreign endpoint may stay with a foreign one.
@@ -630,24 +629,24 @@ impl World {
                 assert!(!obsolete, "events of the old history");
                 let truth = self
                     .etcd
-                    .events(&feed.range, from, batch.through, feed.prev_kv);
-                assert_eq!(batch.events, truth, "{sub:?} from {from}");
+                    .events(&feed.range, from, batch.frontier, feed.prev_kv);
+                assert_eq!(batch.events, truth, "{subscriber:?} from {from}");
                 assert_eq!(
                     batch.events.last().map(|last| last.revision),
-                    Some(batch.through)
+                    Some(batch.frontier)
                 );
                 assert!(batch.bytes > batch.events.len());
                 self.seen.events += truth.len() as u64;
-                self.move_frontier(sub, batch.through);
+                self.move_frontier(subscriber, batch.frontier);
             }
-            FeedEvent::Through(revision) => {
+            FeedEvent::Frontier(revision) => {
                 let from = feed.through.expect("a feed begins with Live") + 1;
                 assert!(*revision >= from, "F does not move");
                 let missed = self.etcd.events(&feed.range, from, *revision, feed.prev_kv);
-                assert_eq!(missed, [], "{sub:?} from {from} through {revision}");
+                assert_eq!(missed, [], "{subscriber:?} from {from} through {revision}");
                 self.check_moved_by_response(feed);
                 self.seen.through += 1;
-                self.move_frontier(sub, *revision);
+                self.move_frontier(subscriber, *revision);
             }
             FeedEvent::Compacted {
                 compact_revision, ..
@@ -661,22 +660,22 @@ impl World {
                         self.seen.compacted += 1;
                     }
                 }
-                self.end_feed(sub);
+                self.end_feed(subscriber);
             }
             FeedEvent::Refused(reason) => {
                 assert_eq!(reason, DENIED);
                 self.seen.refused += 1;
-                self.end_feed(sub);
+                self.end_feed(subscriber);
             }
             FeedEvent::Lost(reason) => {
                 assert_eq!(Some(*reason), self.giving_up);
-                self.end_feed(sub);
+                self.end_feed(subscriber);
             }
         }
     }
 
-    fn live(&mut self, sub: Sub, from: i64, through: i64, header: Header) {
-        let feed = &self.feeds[&sub];
+    fn live(&mut self, subscriber: Subscriber, from: i64, through: i64, header: Header) {
+        let feed = &self.feeds[&subscriber];
         assert_eq!(feed.through, None, "Live arrives once");
         assert_eq!(from, through + 1);
         let mut others = self.feeds.iter().filter(|(_, other)| {
@@ -695,10 +694,10 @@ impl World {
             (None, None, None) => panic!("Live without a response"),
         }
         let obsolete = joined.is_some_and(|(_, obsolete)| obsolete);
-        if let Some(feed) = self.feeds.get_mut(&sub) {
+        if let Some(feed) = self.feeds.get_mut(&subscriber) {
             feed.obsolete = obsolete;
         }
-        self.move_frontier(sub, through);
+        self.move_frontier(subscriber, through);
     }
 
     /// Checks that a response for the whole stream moves no watch created after the request was
@@ -716,8 +715,8 @@ impl World {
         }
     }
 
-    fn synced(&mut self, token: Token, revision: i64) {
-        let wait = self.waits.remove(&token).expect("a requested barrier");
+    fn synced(&mut self, waiter: BarrierWaiter, revision: i64) {
+        let wait = self.waits.remove(&waiter).expect("a requested barrier");
         let Some((response, Some(sent_at))) = &self.reading else {
             panic!("a barrier without a response");
         };
@@ -730,25 +729,25 @@ impl World {
             self.late || *sent_at > wait.at,
             "a barrier with an older request"
         );
-        for sub in &wait.feeds {
-            if let Some(feed) = self.feeds.get(sub).filter(|feed| !feed.over) {
+        for subscriber in &wait.feeds {
+            if let Some(feed) = self.feeds.get(subscriber).filter(|feed| !feed.over) {
                 assert!(
                     feed.through >= Some(revision),
-                    "{sub:?} is behind its barrier"
+                    "{subscriber:?} is behind its barrier"
                 );
             }
         }
         self.seen.synced += 1;
     }
 
-    fn move_frontier(&mut self, sub: Sub, through: i64) {
-        if let Some(feed) = self.feeds.get_mut(&sub) {
+    fn move_frontier(&mut self, subscriber: Subscriber, through: i64) {
+        if let Some(feed) = self.feeds.get_mut(&subscriber) {
             feed.through = Some(through);
         }
     }
 
-    fn end_feed(&mut self, sub: Sub) {
-        if let Some(feed) = self.feeds.get_mut(&sub) {
+    fn end_feed(&mut self, subscriber: Subscriber) {
+        if let Some(feed) = self.feeds.get_mut(&subscriber) {
             feed.over = true;
         }
     }
@@ -801,23 +800,23 @@ impl World {
         );
         // An endpoint with unsound progress responses delivers only events.
         let sound = !self.progress_sent.is_empty();
-        for (sub, feed) in self.feeds.iter().filter(|(_, feed)| !feed.over) {
+        for (subscriber, feed) in self.feeds.iter().filter(|(_, feed)| !feed.over) {
             let through = feed.through.expect("every feed is Live in the end");
             let missed = self
                 .etcd
                 .events(&feed.range, through + 1, head, feed.prev_kv);
-            assert_eq!(missed, [], "{sub:?} through {through} of {head}");
+            assert_eq!(missed, [], "{subscriber:?} through {through} of {head}");
             assert!(
                 !sound || through >= head,
-                "{sub:?} through {through} of {head}"
+                "{subscriber:?} through {through} of {head}"
             );
         }
         assert!(!sound || self.waits.is_empty(), "a barrier never completes");
     }
 }
 
-fn token(n: u8) -> Token {
-    Token {
+fn waiter(n: u8) -> BarrierWaiter {
+    BarrierWaiter {
         worker: u32::from(n % 2),
         stream: u64::from(n % 5),
     }

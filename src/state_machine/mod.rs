@@ -1,5 +1,8 @@
-//! Pure decisions: values in, actions out. No io, clock, lock or task; time and chance come in
-//! as arguments, so each machine runs the same in production, model test and fuzz target.
+//! State machines: pure decisions, without IO.
+//!
+//! Values go in, actions come out. There is no IO, clock, lock or task. Time and random numbers are
+//! arguments, so a state machine behaves the same in production, model tests and fuzz targets. The
+//! drivers in `src/driver` carry the actions out.
 
 pub mod fleet;
 pub mod flood;

@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 
 use crate::driver::state::identity::Session;
 use crate::driver::watch::outbox::CACHE_PROOFS;
-use crate::state_machine::reads::cache::Question;
+use crate::state_machine::reads::cache::CacheKey;
 use crate::state_machine::reads::watch_proof::WatchProof;
 use crate::state_machine::watch::hub::IdentityId;
-use crate::state_machine::watch::trunk::{Sub, Token};
+use crate::state_machine::watch::trunk::{BarrierWaiter, Subscriber};
 
 /// The proofs that use the shared links of this worker.
 #[derive(Default)]
@@ -19,7 +19,7 @@ pub(super) struct CacheProofTable {
     /// The number of the newest proof.
     last_number: Cell<u64>,
     pub(super) open: RefCell<HashMap<u64, CacheProof>>,
-    questions: RefCell<HashSet<Question>>,
+    questions: RefCell<HashSet<CacheKey>>,
     /// Barriers that have been requested and not reached; at most one per identity.
     pub(super) pending_barriers: RefCell<HashMap<IdentityId, Barrier>>,
     /// Signals that the first proof was added.
@@ -37,7 +37,7 @@ pub(super) struct Barrier {
 
 /// A watch that keeps one cached response current.
 pub(super) struct CacheProof {
-    pub(super) question: Question,
+    pub(super) question: CacheKey,
     pub(super) proof: WatchProof,
     /// Keeps the token of the identity in use.
     pub(super) session: Session,
@@ -91,16 +91,16 @@ impl CacheProofTable {
 }
 
 /// Returns the name of a proof's feed for a trunk.
-pub(super) fn sub(number: u64) -> Sub {
-    Sub {
+pub(super) fn subscriber(number: u64) -> Subscriber {
+    Subscriber {
         worker: CACHE_PROOFS,
         feed: number,
     }
 }
 
 /// Returns the name of the proofs of an identity for the barrier of its trunk.
-pub(super) fn token(identity_id: IdentityId) -> Token {
-    Token {
+pub(super) fn waiter(identity_id: IdentityId) -> BarrierWaiter {
+    BarrierWaiter {
         worker: CACHE_PROOFS,
         stream: identity_id.0,
     }

@@ -12,10 +12,10 @@ use tokio::time::sleep;
 use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
 use crate::driver::state::messages::ProofRequest;
-use crate::driver::watch::cache_proof_table::{Barrier, CacheProof, sub, token};
+use crate::driver::watch::cache_proof_table::{Barrier, CacheProof, subscriber, waiter};
 use crate::driver::watch::link_table::{close_shared_feed, find_link, shared_link};
 use crate::limits;
-use crate::state_machine::reads::watch_proof::{Over, WatchProof};
+use crate::state_machine::reads::watch_proof::{WatchEnded, WatchProof};
 use crate::state_machine::watch::FeedEvent;
 use crate::state_machine::watch::hub::IdentityId;
 use crate::wire::range::KeyRange;
@@ -51,7 +51,7 @@ pub(super) fn open(ctx: &Rc<WorkerContext>, request: ProofRequest) {
     }
     let link = shared_link(ctx, identity_id, identity, &range);
     link.with_trunk(&watches.outbox, |trunk| {
-        trunk.open(sub(number), range, false)
+        trunk.open(subscriber(number), range, false)
     });
 }
 
@@ -68,7 +68,7 @@ pub(super) fn handle_event(ctx: &WorkerContext, number: u64, event: &FeedEvent) 
                 .read_cache
                 .raise_from_events(entry.proof.writes(batch));
         }
-        entry.proof.told(event) == Err(Over)
+        entry.proof.apply(event) == Err(WatchEnded)
     };
     if over {
         // The feed has ended, so the trunk needs no close.
@@ -104,7 +104,7 @@ pub(super) fn handle_barrier(ctx: &WorkerContext, identity_id: IdentityId, revis
 /// Closes a proof on this worker and its watch at etcd.
 fn close(ctx: &WorkerContext, number: u64) {
     if let Some(identity_id) = remove(ctx, number) {
-        close_shared_feed(ctx, identity_id, sub(number));
+        close_shared_feed(ctx, identity_id, subscriber(number));
     }
 }
 
@@ -167,7 +167,9 @@ fn request_barrier(ctx: &Rc<WorkerContext>, identity_id: IdentityId) {
         match link {
             Some(link) if !link.is_over() && permitted => {
                 let (outbox, now) = (&ctx.watches.outbox, Instant::now());
-                link.with_trunk(outbox, |trunk| trunk.sync(token(identity_id), now));
+                link.with_trunk(outbox, |trunk| {
+                    trunk.request_barrier(waiter(identity_id), now)
+                });
                 ctx.watches.inbox_ready.notify_one();
             }
             _ => {

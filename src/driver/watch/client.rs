@@ -190,7 +190,7 @@ impl ClientStreamTask {
     /// Passes received requests to the hub. Ready when the stream ends.
     fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         let end = loop {
-            let accepts_requests = self.ctx.watches.hub.borrow().takes_requests(self.id);
+            let accepts_requests = self.ctx.watches.hub.borrow().accepts_requests(self.id);
             let stream = &self.client.stream;
             match self
                 .requests

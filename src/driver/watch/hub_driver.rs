@@ -49,7 +49,7 @@ pub(in crate::driver) fn drive_hub(ctx: &Rc<WorkerContext>) {
             break;
         }
     }
-    let wake = hub.wake();
+    let wake = hub.wake_at();
     update_metrics(ctx, &hub.stats());
     drop(hub);
     watches.running.set(false);
@@ -61,17 +61,17 @@ pub(in crate::driver) fn drive_hub(ctx: &Rc<WorkerContext>) {
 
 fn handle_input(ctx: &WorkerContext, hub: &mut Hub, input: HubInput) {
     match input {
-        HubInput::Checked(check, result) => hub.checked(check, result),
+        HubInput::Checked(check, result) => hub.check_result(check, result),
         HubInput::FeedEvent(feed, event) => {
             if let FeedEvent::Compacted { .. } | FeedEvent::Refused(_) | FeedEvent::Lost(_) = event
             {
                 // The feed has ended, and the hub does not close it.
                 ctx.watches.feeds.borrow_mut().remove(&feed);
             }
-            hub.told(feed, event);
+            hub.feed_event(feed, event);
         }
         HubInput::StreamClosed(stream) => hub.stream_closed(stream),
-        HubInput::BarrierReached(stream, revision) => hub.synced(stream, revision),
+        HubInput::BarrierReached(stream, revision) => hub.barrier_answered(stream, revision),
         HubInput::HistoryReset(header) => hub.history_reset(header),
         HubInput::CacheProofEvent(number, event) => cache_proofs::handle_event(ctx, number, &event),
         HubInput::CacheProofBarrier(identity_id, revision) => {
@@ -99,9 +99,9 @@ fn update_metrics(ctx: &WorkerContext, stats: &Stats) {
 fn report_store_revision(ctx: &WorkerContext, hub: &mut Hub) {
     let known = ctx.process.store_revision.header();
     if ctx.watches.reported_header.replace(known) != known {
-        hub.known(known);
+        hub.observe_header(known);
     }
-    hub.fragment_limit(ctx.process.fragment_bytes());
+    hub.set_fragment_limit(ctx.process.fragment_bytes());
 }
 
 fn perform(ctx: &Rc<WorkerContext>, action: Action) {
@@ -123,19 +123,19 @@ fn perform(ctx: &Rc<WorkerContext>, action: Action) {
         Action::CloseFeed(feed) => close_feed(ctx, feed),
         Action::PauseFeed(feed) => pause_feed(ctx, feed, true),
         Action::ResumeFeed(feed) => pause_feed(ctx, feed, false),
-        Action::Sync {
+        Action::RequestBarrier {
             stream,
             identity: identity_id,
         } => {
             if let Some(client) = watches.client(stream) {
                 client.barrier_pending.set(true);
             }
-            let message = WatchMessage::RequestBarrier(identity_id, watches.token(stream));
+            let message = WatchMessage::RequestBarrier(identity_id, watches.waiter(stream));
             deliver_to_owner(ctx, identity_id, message);
         }
-        Action::End { stream, why } => {
+        Action::EndStream { stream, reason } => {
             if let Some(client) = watches.remove(stream) {
-                client.stream.end(&unavailable_status(why));
+                client.stream.end(&unavailable_status(reason));
             }
         }
         Action::ReadRequests(stream) => {
@@ -252,13 +252,13 @@ fn open_feed(
         // Cannot happen: the feed is for an open client stream of this identity.
         return;
     };
-    let sub = watches.sub(feed);
+    let subscriber = watches.subscriber(feed);
     let source = match start {
         None => {
             let message = WatchMessage::Open {
                 id: identity_id,
                 identity,
-                sub,
+                subscriber,
                 range,
                 prev_kv,
             };
@@ -266,7 +266,7 @@ fn open_feed(
             FeedSource::Shared(identity_id)
         }
         Some(start) => {
-            let trunk = Trunk::catch_up(sub, range.clone(), prev_kv, start);
+            let trunk = Trunk::catch_up(subscriber, range.clone(), prev_kv, start);
             FeedSource::Private(start_link(ctx, identity, range, trunk))
         }
     };
@@ -278,13 +278,15 @@ fn close_feed(ctx: &Rc<WorkerContext>, feed: FeedId) {
     let Some(source) = watches.feeds.borrow_mut().remove(&feed) else {
         return;
     };
-    let sub = watches.sub(feed);
+    let subscriber = watches.subscriber(feed);
     match source {
-        FeedSource::Shared(identity_id) => {
-            deliver_to_owner(ctx, identity_id, WatchMessage::Close(identity_id, sub))
-        }
+        FeedSource::Shared(identity_id) => deliver_to_owner(
+            ctx,
+            identity_id,
+            WatchMessage::Close(identity_id, subscriber),
+        ),
         FeedSource::Private(link) => {
-            link.with_trunk(&watches.outbox, |trunk| trunk.close(sub));
+            link.with_trunk(&watches.outbox, |trunk| trunk.close(subscriber));
         }
     }
 }
@@ -312,27 +314,29 @@ pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: WatchMessage)
         WatchMessage::Open {
             id: identity_id,
             identity,
-            sub,
+            subscriber,
             range,
             prev_kv,
         } => {
             let link = shared_link(ctx, identity_id, identity, &range);
             link.with_trunk(&watches.outbox, |trunk| {
-                trunk.open(sub, range, prev_kv);
+                trunk.open(subscriber, range, prev_kv);
             });
         }
-        WatchMessage::Close(identity_id, sub) => close_shared_feed(ctx, identity_id, sub),
+        WatchMessage::Close(identity_id, subscriber) => {
+            close_shared_feed(ctx, identity_id, subscriber)
+        }
         WatchMessage::ProveResponse(request) => cache_proofs::open(ctx, *request),
-        WatchMessage::RequestBarrier(identity_id, token) => match find_link(ctx, identity_id) {
-            Some(link) => {
-                link.with_trunk(&watches.outbox, |trunk| trunk.sync(token, Instant::now()))
-            }
+        WatchMessage::RequestBarrier(identity_id, waiter) => match find_link(ctx, identity_id) {
+            Some(link) => link.with_trunk(&watches.outbox, |trunk| {
+                trunk.request_barrier(waiter, Instant::now())
+            }),
             // Revision 0 proves nothing: the hub repeats the request while the stream has watchers.
-            None => watches.outbox.send_barrier(token, 0),
+            None => watches.outbox.send_barrier(waiter, 0),
         },
-        WatchMessage::CancelBarrier(identity_id, token) => {
+        WatchMessage::CancelBarrier(identity_id, waiter) => {
             if let Some(link) = find_link(ctx, identity_id) {
-                link.with_trunk(&watches.outbox, |trunk| trunk.unsync(token));
+                link.with_trunk(&watches.outbox, |trunk| trunk.cancel_barrier(waiter));
             }
         }
         WatchMessage::FeedEvent(feed, event) => {

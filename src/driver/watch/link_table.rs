@@ -9,7 +9,7 @@ use crate::driver::state::identity::Identity;
 use crate::driver::watch::upstream_link::UpstreamLink;
 use crate::driver::watch::upstream_stream;
 use crate::state_machine::watch::hub::IdentityId;
-use crate::state_machine::watch::trunk::{Sub, Trunk};
+use crate::state_machine::watch::trunk::{Subscriber, Trunk};
 use crate::wire::range::KeyRange;
 
 /// Returns the shared link of an identity, if it exists.
@@ -55,9 +55,13 @@ pub(super) fn start_link(
 }
 
 /// Closes a feed of a shared link. The link ends with its last feed (W11).
-pub(super) fn close_shared_feed(ctx: &WorkerContext, identity_id: IdentityId, sub: Sub) {
+pub(super) fn close_shared_feed(
+    ctx: &WorkerContext,
+    identity_id: IdentityId,
+    subscriber: Subscriber,
+) {
     if let Some(link) = find_link(ctx, identity_id) {
-        link.with_trunk(&ctx.watches.outbox, |trunk| trunk.close(sub));
+        link.with_trunk(&ctx.watches.outbox, |trunk| trunk.close(subscriber));
         if link.is_over() {
             ctx.watches.remove_link(&link);
         }

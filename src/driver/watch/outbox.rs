@@ -8,7 +8,7 @@ use crate::driver::state::messages::{WatchMessage, WorkerMessage};
 use crate::driver::state::process::ProcessState;
 use crate::state_machine::watch::FeedEvent;
 use crate::state_machine::watch::hub::{CheckId, CheckResult, FeedId, IdentityId, StreamId};
-use crate::state_machine::watch::trunk::{Sub, Token};
+use crate::state_machine::watch::trunk::{BarrierWaiter, Subscriber};
 use crate::wire::response_header::Header;
 
 /// An input of the hub or of the cache proofs of this worker.
@@ -60,33 +60,37 @@ impl Outbox {
     }
 
     /// Sends an event to a feed, on any worker.
-    pub(super) fn send_event(&self, sub: Sub, event: FeedEvent) {
-        if sub.worker == self.worker {
-            self.push(HubInput::FeedEvent(FeedId::from_number(sub.feed), event));
-        } else if sub.worker == CACHE_PROOFS {
-            self.push(HubInput::CacheProofEvent(sub.feed, event));
+    pub(super) fn send_event(&self, subscriber: Subscriber, event: FeedEvent) {
+        if subscriber.worker == self.worker {
+            self.push(HubInput::FeedEvent(
+                FeedId::from_number(subscriber.feed),
+                event,
+            ));
+        } else if subscriber.worker == CACHE_PROOFS {
+            self.push(HubInput::CacheProofEvent(subscriber.feed, event));
         } else {
-            let message = WatchMessage::FeedEvent(sub.feed, event);
-            self.process.send(sub.worker, WorkerMessage::Watch(message));
+            let message = WatchMessage::FeedEvent(subscriber.feed, event);
+            self.process
+                .send(subscriber.worker, WorkerMessage::Watch(message));
         }
     }
 
     /// Notifies a stream on any worker that its barrier has been reached at `revision`.
-    pub(super) fn send_barrier(&self, token: Token, revision: i64) {
-        if token.worker == self.worker {
+    pub(super) fn send_barrier(&self, waiter: BarrierWaiter, revision: i64) {
+        if waiter.worker == self.worker {
             self.push(HubInput::BarrierReached(
-                StreamId::from_number(token.stream),
+                StreamId::from_number(waiter.stream),
                 revision,
             ));
-        } else if token.worker == CACHE_PROOFS {
+        } else if waiter.worker == CACHE_PROOFS {
             self.push(HubInput::CacheProofBarrier(
-                IdentityId(token.stream),
+                IdentityId(waiter.stream),
                 revision,
             ));
         } else {
-            let message = WatchMessage::BarrierReached(token.stream, revision);
+            let message = WatchMessage::BarrierReached(waiter.stream, revision);
             self.process
-                .send(token.worker, WorkerMessage::Watch(message));
+                .send(waiter.worker, WorkerMessage::Watch(message));
         }
     }
 

@@ -23,7 +23,7 @@ use crate::driver::watch::upstream_link::UpstreamLink;
 use crate::net::payload::SendNotifier;
 use crate::state_machine::picker::EndpointId;
 use crate::state_machine::watch::hub::{FeedId, Hub, IdentityId, Settings, StreamId};
-use crate::state_machine::watch::trunk::{Sub, Token};
+use crate::state_machine::watch::trunk::{BarrierWaiter, Subscriber};
 use crate::wire::response_header::Header;
 
 /// An open client watch stream.
@@ -153,7 +153,7 @@ impl Watches {
         if client.barrier_pending.get() {
             self.send_to_owner(
                 identity_id,
-                WatchMessage::CancelBarrier(identity_id, self.token(id)),
+                WatchMessage::CancelBarrier(identity_id, self.waiter(id)),
             );
         }
         let mut identities = self.identities.borrow_mut();
@@ -202,16 +202,16 @@ impl Watches {
     }
 
     /// Returns the name of a feed of this worker's hub for a trunk.
-    pub(super) fn sub(&self, feed: FeedId) -> Sub {
-        Sub {
+    pub(super) fn subscriber(&self, feed: FeedId) -> Subscriber {
+        Subscriber {
             worker: self.worker,
             feed: feed.number(),
         }
     }
 
     /// Returns the name of a stream of this worker's hub for a trunk.
-    pub(super) fn token(&self, stream: StreamId) -> Token {
-        Token {
+    pub(super) fn waiter(&self, stream: StreamId) -> BarrierWaiter {
+        BarrierWaiter {
             worker: self.worker,
             stream: stream.number(),
         }

@@ -35,7 +35,7 @@ async fn release_capacity(ctx: Rc<WorkerContext>) {
         poll_fn(|cx| ctx.watches.send_notifier().poll(cx, &mut sent)).await;
         let mut hub = ctx.watches.hub.borrow_mut();
         for sent in sent.drain(..) {
-            hub.room(StreamId::from_number(sent.stream), sent.bytes);
+            hub.add_capacity(StreamId::from_number(sent.stream), sent.bytes);
         }
         drop(hub);
         drive_hub(&ctx);

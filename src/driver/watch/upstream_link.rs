@@ -81,8 +81,8 @@ impl UpstreamLink {
             self.changed.notify_one();
             // Revision 0 proves nothing: the hub repeats the request at the next link of the
             // identity.
-            for token in trunk.abandon() {
-                outbox.send_barrier(token, 0);
+            for waiter in trunk.take_barrier_waiters() {
+                outbox.send_barrier(waiter, 0);
             }
         }
         while let Some(action) = trunk.next_action() {
@@ -93,11 +93,8 @@ impl UpstreamLink {
 
     fn perform(&self, outbox: &Outbox, action: Action) {
         match action {
-            Action::Connect {
-                generation,
-                because,
-            } => {
-                self.requested.set(Some((generation, because)));
+            Action::Connect { generation, reason } => {
+                self.requested.set(Some((generation, reason)));
                 self.changed.notify_one();
             }
             Action::Disconnect { generation } => self.drop_stream(generation),
@@ -116,9 +113,9 @@ impl UpstreamLink {
                     let _ = stream.send_data(message, false);
                 }
             }
-            Action::Tell { sub, told } => outbox.send_event(sub, told),
-            Action::Synced { token, revision } => outbox.send_barrier(token, revision),
-            Action::Verify {
+            Action::Deliver { subscriber, event } => outbox.send_event(subscriber, event),
+            Action::BarrierAnswered { waiter, revision } => outbox.send_barrier(waiter, revision),
+            Action::VerifyHistory {
                 generation,
                 highest,
                 header: _,
@@ -162,7 +159,7 @@ impl UpstreamLink {
     /// Reports to the trunk that no endpoint can serve its stream.
     pub(super) fn stream_unavailable(&self, outbox: &Outbox, generation: u64, reason: Unavailable) {
         self.drop_stream(generation);
-        self.with_trunk(outbox, |trunk| trunk.give_up(reason));
+        self.with_trunk(outbox, |trunk| trunk.fail_feeds(reason));
     }
 
     /// Returns the stream that the trunk requires, and why it is needed.

@@ -29,16 +29,16 @@ use crate::wire::response_header::Header;
 pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
     let mut selector = EndpointSelector::default();
     while !link.is_over() {
-        let Some((generation, because)) = link.requested() else {
+        let Some((generation, reason)) = link.requested() else {
             link.changed().await;
             continue;
         };
-        if because != ReconnectReason::Needed {
+        if reason != ReconnectReason::Needed {
             ctx.counters().watch.resumes.inc();
         }
         // Taken before the stream is opened: responses on the stream must not be older.
         let before = ctx.process.store_revision.header();
-        if because == ReconnectReason::Token {
+        if reason == ReconnectReason::Token {
             selector.token_refused();
         }
         let opened = tokio::select! {
@@ -305,7 +305,7 @@ async fn check_history(
     {
         ctx.process.store_revision.observe(&current);
         link.with_trunk(&ctx.watches.outbox, |trunk| {
-            trunk.history_holds(check.generation)
+            trunk.history_confirmed(check.generation)
         });
         return true;
     }

@@ -1,10 +1,11 @@
-//! Watches: many watchers of clients (c-watchers), few at etcd (s-watchers), and not one event lost.
+//! Watch sharing: few upstream watchers serve many client watchers, and no event is lost.
 //!
-//! Two machines, joined by feeds. A *trunk* keeps s-watchers alive at etcd over streams that come
-//! and go, and turns what they say into feeds; it knows nothing of clients. A *hub* serves the
-//! c-watchers of one worker from feeds; it knows nothing of etcd. Between them go only [`FeedEvent`]
-//! messages, in order, by reference: a batch is made once, whatever the number of workers and
-//! c-watchers.
+//! Two state machines are connected by feeds. A *trunk* keeps upstream watchers alive over streams
+//! that are opened and lost, and turns their responses into feeds. It knows nothing about clients.
+//! A *hub* serves the client watchers of one worker from feeds. It knows nothing about etcd.
+//!
+//! The only messages between them are [`FeedEvent`]s, in order. A batch is shared by reference: it
+//! is created once for any number of workers and client watchers.
 
 pub mod hub;
 pub mod trunk;
@@ -14,57 +15,59 @@ use std::sync::Arc;
 use crate::wire::response_header::Header;
 use crate::wire::watch::Event;
 
-/// What a feed tells about its range. In order; a feed begins with [`FeedEvent::Live`] or ends before.
+/// Event of a feed. Events of a feed are ordered. The first one is [`FeedEvent::Live`], unless the
+/// feed ends before it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedEvent {
-    /// The s-watcher stands. Every event with revision ≥ `from` will be told or has been dropped
-    /// because nobody was promised it; the frontier is `through` (≥ `from` - 1).
+    /// The upstream watcher exists. Every event with revision ≥ `from` is delivered, or was dropped
+    /// because no client was promised it.
     Live {
-        /// The first revision whose events this feed tells.
+        /// The first revision that this feed delivers.
         from: i64,
-        /// The frontier F (W3).
-        through: i64,
-        /// Of the `created` answer; its revision is the store's as of then.
+        /// The frontier F (W3), at least `from` - 1.
+        frontier: i64,
+        /// Header of the `created` response. Its revision is that of the store at that time.
         header: Header,
     },
-    /// Events, and the frontier behind them.
+    /// Events, and the frontier after them.
     Events(Arc<Batch>),
-    /// The frontier moved without events (W3).
-    Through(i64),
-    /// History up to here is gone before it could be told: every c-watcher whose next revision is
-    /// not above it is canceled with it. The feed is over; the others need another.
+    /// The frontier advanced without events (W3).
+    Frontier(i64),
+    /// Compaction removed revisions before they were delivered. Client watchers with a next
+    /// revision ≤ `compact_revision` are canceled with it. The feed has ended, and the other client
+    /// watchers need another feed.
     Compacted {
-        /// etcd's own `compact_revision`.
+        /// `compact_revision` of etcd's cancel.
         compact_revision: i64,
-        /// As etcd sent it with the cancel.
+        /// Header of etcd's cancel.
         header: Header,
     },
-    /// etcd refused or canceled the s-watcher for what it is, in its own words. The feed is over.
+    /// etcd refused or canceled the upstream watcher, with this reason. The feed has ended.
     Refused(String),
-    /// No endpoint can serve the feed within the time that calls wait for one (E4), or none with
-    /// this identity. The feed is over; its clients' streams end so that they come again.
+    /// No endpoint can serve the feed within the time that calls wait (E4), or none accepts this
+    /// identity. The feed has ended. The streams of its clients end, so that the clients reconnect.
     Lost(Unavailable),
 }
 
-/// Why a feed could not go on.
+/// Reason why a feed could not continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
-    /// UNAVAILABLE: no endpoint, or no token that works (W10).
+    /// UNAVAILABLE: no endpoint, or no token that an endpoint accepts (W10).
     Unavailable,
     /// UNAVAILABLE `etcdserver: no leader`, at every endpoint (W12).
     NoLeader,
 }
 
-/// Events of one range that a feed tells at once. Revisions are whole: all events of a revision
-/// are in one batch (W5).
+/// Events of one range, delivered together. Revisions are whole: all events of a revision are in
+/// one batch (W5).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// As etcd sent it with these events.
+    /// Header that etcd sent with these events.
     pub header: Header,
-    /// Not empty; in the order of their revisions.
+    /// At least one event, ordered by revision.
     pub events: Vec<Event>,
-    /// The frontier F behind this batch: the last event's revision (W3).
-    pub through: i64,
-    /// What it holds in memory, in bytes.
+    /// The frontier F after this batch: the revision of its last event (W3).
+    pub frontier: i64,
+    /// Memory used by the events, in bytes.
     pub bytes: usize,
 }

@@ -1,4 +1,4 @@
-//! What a hub is told and what it asks for: the words between it and its driver.
+//! Types between a hub and its driver: ids, settings, requests, actions and status.
 
 use std::time::Duration;
 
@@ -10,72 +10,73 @@ use crate::limits;
 use crate::state_machine::watch::Unavailable;
 use crate::wire::range::KeyRange;
 
-/// A client's watch stream; named by the hub, never used again for another.
+/// Id of a client's watch stream. Ids are assigned by the hub and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub(super) Key);
 
 impl StreamId {
-    /// Its place in a row as long as the most streams there were at once.
+    /// Returns an index below the highest number of streams that were open at once.
     pub fn index(self) -> usize {
         self.0.index()
     }
 
-    /// It as a number, for those who know no hub.
+    /// Returns the id as a number, for code that does not use hub types.
     pub fn number(self) -> u64 {
         self.0.number()
     }
 
-    /// The stream of that number.
+    /// Converts a number from [`StreamId::number`] back.
     pub fn from_number(number: u64) -> StreamId {
         StreamId(Key::from_number(number))
     }
 }
 
-/// A feed the hub asked for; named by the hub, never used again for another.
+/// Id of a feed that the hub requested. Ids are assigned by the hub and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FeedId(pub(super) Key);
 
 impl FeedId {
-    /// It as a number, for those who know no hub.
+    /// Returns the id as a number, for code that does not use hub types.
     pub fn number(self) -> u64 {
         self.0.number()
     }
 
-    /// The feed of that number.
+    /// Converts a number from [`FeedId::number`] back.
     pub fn from_number(number: u64) -> FeedId {
         FeedId(Key::from_number(number))
     }
 }
 
-/// A question whether a stream's own token may read a range.
+/// Id of a permission check: may the stream's own token read a range?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CheckId {
     pub(super) stream: StreamId,
-    /// The place of its request among all of the stream.
+    /// Number of the create among all requests of the stream.
     pub(super) request: u64,
 }
 
 impl CheckId {
-    /// Whose request it is about.
+    /// Returns the stream of the create.
     pub fn stream(self) -> StreamId {
         self.stream
     }
 }
 
-/// Who shares (R4): the driver's number for a user, a token without a known user, or nobody.
+/// Id of an identity, within which watches are shared (R4). The driver assigns one to each user, to
+/// each token of an unknown user, and to "no credential".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdentityId(pub u64);
 
-/// What a hub is set to.
+/// Settings of a hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Bytes all logs together may hold; more is dropped from the oldest end.
+    /// Maximum size of all logs together, in bytes. The oldest batches above it are evicted.
     pub log_bytes: usize,
-    /// Time between two progress notices of one c-watcher (W7).
+    /// Interval of the progress notifications of a client watcher (W7).
     pub progress_interval: Duration,
-    /// An answer of this many bytes is cut for those who asked for `fragment`.
+    /// Size in bytes from which a response is split, if its client requested `fragment`.
     pub fragment_bytes: usize,
-    /// Catch-up feeds open at once.
+    /// Maximum number of open catch-ups.
     pub catch_ups: usize,
 }
 
@@ -90,148 +91,149 @@ impl Default for Settings {
     }
 }
 
-/// A `WatchCreateRequest`, as the client sent it.
+/// A `WatchCreateRequest` as the client sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Create {
-    /// Empty stands for `\0`.
+    /// Key. An empty key means `\0`.
     pub key: Bytes,
-    /// See [`KeyRange::of`].
+    /// Range end, as in [`KeyRange::of`].
     pub range_end: Bytes,
-    /// 0 is from now on.
+    /// Start revision. 0 means from the current revision on.
     pub start_revision: i64,
-    /// 0 is for one of the hub's choice.
+    /// Watch id. 0 lets the hub choose one.
     pub watch_id: i64,
-    /// With the values before.
+    /// Events contain the previous values.
     pub prev_kv: bool,
-    /// Tell from time to time that nothing happened.
+    /// The client wants regular progress notifications.
     pub progress_notify: bool,
-    /// Large answers in parts.
+    /// The client accepts large responses in fragments.
     pub fragment: bool,
-    /// Filter NOPUT.
+    /// Filter NOPUT: no put events.
     pub no_put: bool,
-    /// Filter NODELETE.
+    /// Filter NODELETE: no delete events.
     pub no_delete: bool,
 }
 
-/// The answer to a [`Action::Check`].
+/// Result of an [`Action::Check`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CheckResult {
     /// The token may read the range.
     Granted,
-    /// It may not. etcd's words in full, `rpc error: code = … desc = …`: they become the
-    /// `cancel_reason`.
+    /// The token may not read the range. The text is etcd's complete error, `rpc error: code = …
+    /// desc = …`, and becomes the `cancel_reason`.
     Refused(String),
-    /// Nobody could be asked within the time that calls wait: the stream ends.
+    /// No endpoint responded within the time that calls wait (E4). The stream ends.
     Lost(Unavailable),
 }
 
-/// What the driver is to do. In order; what concerns one stream or one feed must stay in order.
+/// An action for the driver. Actions of one stream or of one feed must be carried out in order.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Ask etcd whether the stream's own token may read the range, and answer with
-    /// [`Hub::checked`](super::Hub::checked).
+    /// Query etcd whether the stream's own token may read the range, and report the result with
+    /// [`Hub::check_result`](super::Hub::check_result).
     Check {
-        /// To answer with.
+        /// Id of this check, for the result.
         check: CheckId,
-        /// Whose token.
+        /// Stream with the token.
         stream: StreamId,
-        /// Exactly this range; one without a key is refused after this check only, as by etcd.
+        /// Exactly this range. A range without a key is refused only after this check, as at etcd.
         range: KeyRange,
     },
-    /// Subscribe; tell what it says with [`Hub::told`](super::Hub::told).
+    /// Open a feed, and report its events with [`Hub::feed_event`](super::Hub::feed_event).
     OpenFeed {
-        /// Its name.
+        /// Id of the feed.
         feed: FeedId,
-        /// For whom.
+        /// Identity of its clients.
         identity: IdentityId,
-        /// Of what.
+        /// Watched range.
         range: KeyRange,
-        /// With the values before.
+        /// Events contain the previous values.
         prev_kv: bool,
-        /// `None`: at the identity's shared trunk, from now on. A revision: at a catch-up trunk of
-        /// its own, whose `Live` says exactly `from: start`.
+        /// `None`: a feed of the identity's shared trunk, from the current revision on. A revision:
+        /// a feed of a catch-up trunk of its own, with exactly `from: start` in its `Live`.
         start: Option<i64>,
     },
-    /// Unsubscribe. What is still told under this name is ignored.
+    /// Close a feed. Its later events are ignored.
     CloseFeed(FeedId),
-    /// Nobody can take what a catch-up feed tells: do not read on at etcd. Never for a shared one.
+    /// Stop reading a catch-up feed at etcd, because no client watcher can accept its events. Never
+    /// for a feed of a shared trunk.
     PauseFeed(FeedId),
-    /// Read on.
+    /// Continue reading a paused feed.
     ResumeFeed(FeedId),
-    /// Ask the shared trunk of the stream's identity for a progress barrier; answer with
-    /// [`Hub::synced`](super::Hub::synced). An earlier one of the same stream, if it
-    /// is not answered, is void.
-    Sync {
-        /// Whose barrier.
+    /// Request a barrier from the shared trunk of the stream's identity, and report the response
+    /// with [`Hub::barrier_answered`](super::Hub::barrier_answered). It replaces an unanswered
+    /// barrier of the same stream.
+    RequestBarrier {
+        /// Stream that waits for the barrier.
         stream: StreamId,
-        /// As the stream was opened.
+        /// Identity of the stream.
         identity: IdentityId,
     },
-    /// Send to the client. Counted against the stream's room.
+    /// Send a message to the client. It uses send capacity of the stream.
     Send {
-        /// Where.
+        /// Receiving stream.
         stream: StreamId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// The stream is over and forgotten: tell its client the status.
-    End {
-        /// Which.
+    /// End a stream with a status. The hub has removed the stream.
+    EndStream {
+        /// Stream to end.
         stream: StreamId,
-        /// UNAVAILABLE, and in which words.
-        why: Unavailable,
+        /// Selects the text of the UNAVAILABLE status.
+        reason: Unavailable,
     },
-    /// The stream's requests may be read again: see
-    /// [`Hub::takes_requests`](super::Hub::takes_requests).
+    /// The stream accepts requests again, after
+    /// [`Hub::accepts_requests`](super::Hub::accepts_requests) was false.
     ReadRequests(StreamId),
 }
 
-/// Sizes of a hub, for metrics.
+/// Sizes and counters of a hub, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Watch streams of clients.
     pub streams: usize,
-    /// c-watchers.
+    /// Client watchers.
     pub watchers: usize,
     /// Feeds of shared trunks.
     pub feeds: usize,
     /// Feeds of catch-up trunks.
     pub catch_ups: usize,
-    /// c-watchers that have not been sent all that is here, or for which it is not here yet.
+    /// Client watchers that are behind or need a catch-up.
     pub slow: usize,
-    /// Bytes of all logs.
+    /// Size of all logs, in bytes.
     pub log_bytes: usize,
-    /// c-watchers that began at a feed which served others, ever.
+    /// Total number of client watchers that started at a feed that already served others.
     pub joined: u64,
-    /// Catch-up feeds opened, ever.
+    /// Total number of opened catch-up feeds.
     pub catch_ups_opened: u64,
-    /// Events sent, ever: one for two c-watchers counts twice.
+    /// Total number of events sent. An event sent to two client watchers counts twice.
     pub events_sent: u64,
 }
 
-/// One feed, for the status page.
+/// Status of one feed, for the status page.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedStatus {
-    /// Its name.
+    /// Id of the feed.
     pub feed: FeedId,
-    /// For whom.
+    /// Identity of its clients.
     pub identity: IdentityId,
-    /// Of what.
+    /// Watched range.
     pub range: KeyRange,
-    /// With the values before.
+    /// Events contain the previous values.
     pub prev_kv: bool,
-    /// Of a catch-up trunk.
+    /// The feed is a catch-up.
     pub catch_up: bool,
-    /// Its c-watchers go to another, and nobody joins.
+    /// Its client watchers move to another feed, and no client watcher joins.
     pub retiring: bool,
-    /// c-watchers it serves.
+    /// Number of its client watchers.
     pub watchers: usize,
-    /// Of them: have not been sent all that is here.
+    /// Number of its client watchers that are behind or need a catch-up.
     pub slow: usize,
-    /// F; `None` until it is live.
+    /// Frontier F. `None` until the feed is live.
     pub frontier: Option<i64>,
-    /// The first revision its log holds.
+    /// The first revision in its log.
     pub log_from: i64,
-    /// Bytes of its log.
+    /// Size of its log, in bytes.
     pub log_bytes: usize,
 }

@@ -1,7 +1,8 @@
-//! C-watchers that no log reaches back to: each gets a catch-up feed, or shares one, in its turn.
+//! Catch-ups, for client watchers with a next revision below `log_from` of their source.
 //!
-//! A catch-up is opened only when the stream has room, and gives its place up when nobody can take
-//! what it tells: a stopped client holds none (W9).
+//! Each such client watcher opens a catch-up feed or shares one that is near. A catch-up is opened
+//! only when the stream has send capacity. A catch-up is closed when another one needs its slot and
+//! none of its client watchers can accept events, so a stopped client occupies no slot (W9).
 
 use super::Hub;
 use super::slab::Key;
@@ -9,44 +10,44 @@ use super::types::WatcherState;
 use crate::limits;
 
 impl Hub {
-    /// Finds places for the stream's c-watchers that are adrift.
-    pub(super) fn find_places(&mut self, key: Key, budget: &mut usize) {
+    /// Finds a source for each client watcher of the stream that needs a catch-up.
+    pub(super) fn find_sources(&mut self, key: Key, budget: &mut usize) {
         while *budget > 0
             && let Some(stream) = self.streams.get_mut(key)
-            && stream.room > 0
-            && !stream.wants_slot
-            && let Some(w) = stream.adrift.pop_front()
+            && stream.capacity > 0
+            && !stream.waits_for_slot
+            && let Some(w) = stream.needs_catch_up.pop_front()
         {
             *budget -= 1;
-            self.find_place(w);
+            self.find_source(w);
         }
     }
 
-    fn find_place(&mut self, w: Key) {
+    fn find_source(&mut self, w: Key) {
         let Some((source, group)) = self.source_of(w) else {
             return;
         };
         let Some(watcher) = self.watchers.get(w) else {
             return;
         };
-        if watcher.standing != WatcherState::Adrift {
+        if watcher.state != WatcherState::NeedsCatchUp {
             return;
         }
         let (next, stream) = (watcher.next, watcher.stream);
         if (source.live || !source.is_home()) && next >= source.log_from {
-            let here = group.source;
-            self.move_to(w, here);
+            let source_key = group.source;
+            self.move_to(w, source_key);
             return;
         }
         if source.is_home() && !source.live && next > self.known.revision {
-            // Likely in what the home is about to tell.
+            // The events the watcher needs are likely among the first that the home delivers.
             self.park(w, stream);
             return;
         }
-        let (identity, cut) = (source.identity, group.cut.clone());
+        let (identity, filter) = (source.identity, group.filter.clone());
         let near = |key: &&Key| {
             self.sources.get(**key).is_some_and(|source| {
-                source.serves(&cut.range, cut.prev_kv)
+                source.serves(&filter.range, filter.prev_kv)
                     && source.log_from <= next
                     && next
                         <= source
@@ -54,62 +55,64 @@ impl Hub {
                             .saturating_add(limits::CATCH_UP_SHARE_REVISIONS)
             })
         };
-        let tribe = self.tribes.get(&identity);
-        let found = tribe.and_then(|tribe| tribe.catch_ups.iter().find(near).copied());
+        let identity_sources = self.by_identity.get(&identity);
+        let found = identity_sources
+            .and_then(|identity_sources| identity_sources.catch_ups.iter().find(near).copied());
         if let Some(key) = found {
             self.move_to(w, key);
-        } else if self.has_slot() {
-            let key = self.open(identity, cut.range, cut.prev_kv, Some(next));
+        } else if self.make_slot() {
+            let key = self.open(identity, filter.range, filter.prev_kv, Some(next));
             self.move_to(w, key);
         } else {
-            // The rest of its stream waits with it.
-            if let Some(waits) = self.streams.get_mut(stream) {
-                waits.adrift.push_front(w);
-                waits.wants_slot = true;
+            // The other watchers of the stream that need a catch-up wait with this one.
+            if let Some(waiting) = self.streams.get_mut(stream) {
+                waiting.needs_catch_up.push_front(w);
+                waiting.waits_for_slot = true;
                 self.slot_waiters.push_back(stream);
             }
         }
     }
 
-    /// Whether one more catch-up may be opened; makes room for it if that can be done.
-    pub(super) fn has_slot(&mut self) -> bool {
+    /// Returns whether one more catch-up may be opened. Closes paused catch-ups to make that so.
+    pub(super) fn make_slot(&mut self) -> bool {
         while self.catch_ups >= self.settings.catch_ups {
             let Some((_, key)) = self.paused.pop_front() else {
                 return false;
             };
-            self.give_up(key);
+            self.close_paused(key);
         }
         true
     }
 
-    /// Gives up catch-ups that have been paused for a while.
-    pub(super) fn stop_paused(&mut self) {
+    /// Closes catch-ups that have been paused for [`limits::CATCH_UP_IDLE_TIME`].
+    pub(super) fn close_idle_catch_ups(&mut self) {
         while let Some((due, key)) = self.paused.front().copied()
             && due <= self.now
         {
             self.paused.pop_front();
-            self.give_up(key);
+            self.close_paused(key);
         }
     }
 
-    /// Lets a stream try again that waits for a slot, if there is one. False when nothing changes.
-    pub(super) fn use_slot(&mut self) -> bool {
-        while !self.slot_waiters.is_empty() && self.has_slot() {
+    /// Makes the first stream that waits for a slot ready again, if a slot is free. Returns false
+    /// if nothing changed.
+    pub(super) fn assign_free_slot(&mut self) -> bool {
+        while !self.slot_waiters.is_empty() && self.make_slot() {
             let key = self.slot_waiters.pop_front();
             if let Some(key) = key
                 && let Some(stream) = self.streams.get_mut(key)
             {
-                stream.wants_slot = false;
-                self.look_ready(key);
+                stream.waits_for_slot = false;
+                self.queue_if_ready(key);
                 return true;
             }
         }
         false
     }
 
-    /// A catch-up that nobody can take from makes way; its c-watchers wait at their homes until
-    /// they have room.
-    fn give_up(&mut self, key: Key) {
+    /// Closes a paused catch-up: none of its client watchers can accept events. The client watchers
+    /// move to their homes and wait there until they have send capacity.
+    fn close_paused(&mut self, key: Key) {
         if !self.sources.get(key).is_some_and(|source| source.paused) {
             return;
         }
@@ -122,7 +125,7 @@ impl Hub {
         }
     }
 
-    /// The c-watchers of a source.
+    /// Returns the client watchers of a source.
     pub(super) fn members(&self, key: Key) -> Vec<Key> {
         let groups = self
             .sources
@@ -134,16 +137,16 @@ impl Hub {
             .collect()
     }
 
-    /// Puts an adrift c-watcher among those of its stream to be seen to.
-    pub(super) fn queue_adrift(&mut self, w: Key) {
+    /// Queues a client watcher that needs a catch-up in its stream.
+    pub(super) fn queue_catch_up(&mut self, w: Key) {
         let Some(watcher) = self.watchers.get(w) else {
             return;
         };
         let key = watcher.stream;
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.adrift.push_back(w);
+            stream.needs_catch_up.push_back(w);
         }
-        self.look_ready(key);
+        self.queue_if_ready(key);
     }
 
     fn park(&mut self, w: Key, stream: Key) {
@@ -156,11 +159,11 @@ impl Hub {
         }
     }
 
-    /// The stream's parked c-watchers are to be seen to.
+    /// Queues the parked client watchers of the stream to find a source.
     pub(super) fn unpark(&mut self, key: Key) {
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.adrift.extend(stream.parked.drain(..));
-            self.look_ready(key);
+            stream.needs_catch_up.extend(stream.parked.drain(..));
+            self.queue_if_ready(key);
         }
     }
 }

@@ -1,19 +1,19 @@
-//! Feeds that begin and end, and what that means for those who wait for them or are served.
+//! Start and end of feeds, and the effect on the client watchers and requests that depend on them.
 
 use std::collections::BTreeSet;
 
 use super::Hub;
 use super::api::{Action, CheckId, StreamId};
 use super::slab::Key;
-use super::types::{Barrier, Request, WatcherState};
+use super::types::{BarrierState, Request, WatcherState};
 use crate::state_machine::watch::Unavailable;
 use crate::wire::response_header::Header;
 
 impl Hub {
-    /// A feed tells from here on.
-    pub(super) fn live(&mut self, key: Key, from: i64, through: i64, header: Header) {
-        self.note(header);
-        self.note_revision(through);
+    /// Makes a source live: events with revision ≥ `from` follow.
+    pub(super) fn feed_live(&mut self, key: Key, from: i64, frontier: i64, header: Header) {
+        self.update_known(header);
+        self.update_known_revision(frontier);
         let Some(source) = self.sources.get_mut(key) else {
             return;
         };
@@ -22,34 +22,36 @@ impl Hub {
         }
         if source.is_home() {
             source.log_from = from;
-            source.frontier = through;
+            source.frontier = frontier;
         } else {
             debug_assert_eq!(Some(from), source.start);
-            source.frontier = source.frontier.max(through);
+            source.frontier = source.frontier.max(frontier);
         }
-        let askers = std::mem::take(&mut source.askers);
-        let suitors = source.suitors.clone();
-        let plainer =
+        let waiting_creates = std::mem::take(&mut source.waiting_creates);
+        let incoming_groups = source.incoming_groups.clone();
+        let same_range =
             (source.is_home() && source.prev_kv).then(|| (source.identity, source.range.clone()));
-        for check in askers {
+        for check in waiting_creates {
             self.advance(check.stream.0);
         }
         for w in self.members(key) {
             if let Some(watcher) = self.watchers.get(w)
-                && watcher.standing == WatcherState::Adrift
+                && watcher.state == WatcherState::NeedsCatchUp
             {
                 let stream = watcher.stream;
                 self.unpark(stream);
             }
         }
-        for group in suitors {
+        for group in incoming_groups {
             self.move_group(group);
         }
-        if let Some((identity, range)) = plainer {
-            // One is enough at etcd: the plain ones are cut from it.
-            let tribe = self.tribes.get(&identity);
-            let homes = tribe
-                .map_or(&[][..], |tribe| tribe.homes.at(&range))
+        if let Some((identity, range)) = same_range {
+            // One upstream watcher is enough: plain events are cut from those with `prev_kv`.
+            let identity_sources = self.by_identity.get(&identity);
+            let homes = identity_sources
+                .map_or(&[][..], |identity_sources| {
+                    identity_sources.homes.at(&range)
+                })
                 .to_vec();
             for other in homes {
                 if self
@@ -61,19 +63,20 @@ impl Hub {
                 }
             }
         }
-        self.look_paused(key);
+        self.update_paused(key);
     }
 
-    /// History up to `revision` is gone: who needs it ends, the others find another source.
-    pub(super) fn compacted(&mut self, key: Key, revision: i64) {
+    /// Ends a feed because of a compaction. Client watchers with a next revision ≤ `revision` are
+    /// canceled. The others move to another source.
+    pub(super) fn feed_compacted(&mut self, key: Key, revision: i64) {
         self.unlist(key);
-        for check in self.take_askers(key) {
+        for check in self.take_waiting_creates(key) {
             if let Some(stream) = self.streams.get_mut(check.stream.0)
-                && let Some(asked) = stream.asked(check.request)
-                && asked.create.start_revision > 0
-                && asked.create.start_revision <= revision
+                && let Some(pending) = stream.pending_create(check.request)
+                && pending.create.start_revision > 0
+                && pending.create.start_revision <= revision
             {
-                asked.compacted = Some(revision);
+                pending.compacted = Some(revision);
             }
         }
         for w in self.members(key) {
@@ -81,59 +84,63 @@ impl Hub {
             if next <= revision {
                 self.cancel_compacted(w, revision);
             } else {
-                self.rehome(w);
+                self.move_to_home(w);
             }
         }
-        self.over(key);
+        self.finish_feed(key);
     }
 
-    /// etcd refuses the range. Who wants just that range is refused; for the others it is no answer.
-    pub(super) fn refused(&mut self, key: Key, reason: &str) {
+    /// Ends a feed that etcd refused. Client watchers and creates of exactly this range are refused
+    /// too. For narrower ranges the refusal proves nothing: they try a home of their own.
+    pub(super) fn feed_refused(&mut self, key: Key, reason: &str) {
         self.unlist(key);
         let Some(source) = self.sources.get(key) else {
             return;
         };
         let range = source.range.clone();
-        for check in self.take_askers(key) {
+        for check in self.take_waiting_creates(key) {
             if let Some(stream) = self.streams.get_mut(check.stream.0)
-                && let Some(asked) = stream.asked(check.request)
-                && asked.range == range
+                && let Some(pending) = stream.pending_create(check.request)
+                && pending.range == range
             {
-                asked.refused = Some(reason.to_owned());
+                pending.refused = Some(reason.to_owned());
             }
         }
-        let suitors = self
+        let incoming_groups = self
             .sources
             .get(key)
-            .map_or_else(BTreeSet::new, |source| source.suitors.clone());
-        let waiting = suitors.iter().filter_map(|group| self.groups.get(*group));
-        let waiting = waiting.flat_map(|group| group.members.iter().copied());
-        let concerned: Vec<Key> = waiting.chain(self.members(key)).collect();
-        for w in concerned {
+            .map_or_else(BTreeSet::new, |source| source.incoming_groups.clone());
+        let incoming = incoming_groups
+            .iter()
+            .filter_map(|group| self.groups.get(*group));
+        let incoming = incoming.flat_map(|group| group.members.iter().copied());
+        let affected: Vec<Key> = incoming.chain(self.members(key)).collect();
+        for w in affected {
             let exact = self
                 .source_of(w)
-                .is_some_and(|(_, group)| group.cut.range == range);
+                .is_some_and(|(_, group)| group.filter.range == range);
             if exact {
                 self.cancel_refused(w, reason);
             } else if self
                 .source_of(w)
                 .is_some_and(|(_, group)| group.source == key)
             {
-                self.rehome(w);
+                self.move_to_home(w);
             }
         }
-        self.over(key);
+        self.finish_feed(key);
     }
 
-    /// Nobody can serve the feed now: its clients come again. Not those whose check is not answered:
-    /// it may be their very tokens that no endpoint takes, and then they are refused.
-    pub(super) fn lost(&mut self, key: Key, why: Unavailable) {
+    /// Ends a feed that no endpoint can serve now. The streams of its clients end, and clients
+    /// reconnect. A create without its check result is an exception: if no endpoint accepts the
+    /// token of that stream, the check refuses it.
+    pub(super) fn feed_lost(&mut self, key: Key, reason: Unavailable) {
         self.unlist(key);
         let mut streams = Vec::new();
-        for check in self.take_askers(key) {
+        for check in self.take_waiting_creates(key) {
             if let Some(stream) = self.streams.get_mut(check.stream.0)
-                && let Some(asked) = stream.asked(check.request)
-                && asked.verdict.is_some()
+                && let Some(pending) = stream.pending_create(check.request)
+                && pending.check_result.is_some()
             {
                 streams.push(check.stream.0);
             }
@@ -145,90 +152,94 @@ impl Hub {
                 .filter_map(|w| Some(self.watchers.get(*w)?.stream)),
         );
         for stream in streams {
-            self.end(stream, why);
+            self.end_stream(stream, reason);
         }
-        self.over(key);
+        self.finish_feed(key);
     }
 
-    /// Ends a stream from this side.
-    pub(super) fn end(&mut self, key: Key, why: Unavailable) {
+    /// Ends a stream from the side of the proxy.
+    pub(super) fn end_stream(&mut self, key: Key, reason: Unavailable) {
         if self.streams.get(key).is_some() {
-            self.actions.push(Action::End {
+            self.actions.push(Action::EndStream {
                 stream: StreamId(key),
-                why,
+                reason,
             });
             self.remove_stream(key);
         }
     }
 
-    /// See [`Hub::history_reset`].
-    pub(super) fn reset(&mut self, header: Header) {
+    /// Cancels all client watchers and closes all feeds after a [`Hub::history_reset`].
+    pub(super) fn reset_history(&mut self, header: Header) {
         self.known = header;
-        let gone = header.revision + 1;
+        let compacted = header.revision + 1;
         for key in self.sources.keys() {
             self.unlist(key);
         }
         for w in self.watchers.keys() {
-            self.cancel_compacted(w, gone);
+            self.cancel_compacted(w, compacted);
         }
         let streams = self.streams.keys();
         for key in &streams {
-            let mut held = Vec::new();
+            let mut held_homes = Vec::new();
             let Some(stream) = self.streams.get_mut(*key) else {
                 continue;
             };
-            stream.sent = 0;
-            stream.barrier = Barrier::None;
+            stream.sent_revision = 0;
+            stream.barrier = BarrierState::None;
             for request in &mut stream.requests {
-                if let Request::Create(asked) = request {
-                    held.extend(asked.home.take());
-                    if asked.create.start_revision > 0 {
-                        asked.compacted = Some(gone);
+                if let Request::Create(pending) = request {
+                    held_homes.extend(pending.home.take());
+                    if pending.create.start_revision > 0 {
+                        pending.compacted = Some(compacted);
                     }
                 }
             }
-            held.into_iter().for_each(|home| self.release(home));
+            held_homes.into_iter().for_each(|home| self.release(home));
         }
-        self.sweep();
+        self.close_unused_feeds();
         for key in streams {
             self.advance(key);
         }
     }
 
-    /// Takes the requests that wait for a source off it.
-    fn take_askers(&mut self, key: Key) -> Vec<CheckId> {
+    /// Removes the creates that wait for a source from it and marks their streams as unblocked.
+    fn take_waiting_creates(&mut self, key: Key) -> Vec<CheckId> {
         let Some(source) = self.sources.get_mut(key) else {
             return Vec::new();
         };
-        let askers = std::mem::take(&mut source.askers);
-        self.stale.extend(askers.iter().map(|check| check.stream.0));
-        askers
+        let waiting_creates = std::mem::take(&mut source.waiting_creates);
+        self.unblocked_streams
+            .extend(waiting_creates.iter().map(|check| check.stream.0));
+        waiting_creates
     }
 
-    /// The feed is over and its c-watchers are seen to: those who wanted to move to it look for
-    /// another, and the requests that waited go on.
-    fn over(&mut self, key: Key) {
-        let suitors = self
+    /// Removes a source after its client watchers have moved or ended. Groups that were to move to
+    /// this source choose another target, and the creates that waited for it continue.
+    fn finish_feed(&mut self, key: Key) {
+        let incoming_groups = self
             .sources
             .get(key)
-            .map_or_else(BTreeSet::new, |source| source.suitors.clone());
-        for group in suitors {
-            self.aim(group);
+            .map_or_else(BTreeSet::new, |source| source.incoming_groups.clone());
+        for group in incoming_groups {
+            self.set_target(group);
             self.move_group(group);
         }
-        self.forget(key);
-        for stream in std::mem::take(&mut self.stale) {
+        self.remove_source(key);
+        for stream in std::mem::take(&mut self.unblocked_streams) {
             self.advance(stream);
         }
     }
 
-    /// The c-watcher waits at a home of its own for a place from which to go on.
-    fn rehome(&mut self, w: Key) {
+    /// Moves the client watcher to a home for its range, where it finds a source to continue from.
+    fn move_to_home(&mut self, w: Key) {
         let Some((source, group)) = self.source_of(w) else {
             return;
         };
-        let (identity, range, prev_kv) =
-            (source.identity, group.cut.range.clone(), group.cut.prev_kv);
+        let (identity, range, prev_kv) = (
+            source.identity,
+            group.filter.range.clone(),
+            group.filter.prev_kv,
+        );
         let home = self.home(identity, &range, prev_kv);
         self.move_to(w, home);
     }

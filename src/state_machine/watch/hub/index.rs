@@ -1,8 +1,8 @@
-//! Which ranges hold a key: an index whose cost grows with the answer, not with the ranges.
+//! Range index: finds the ranges that contain a key, at a cost that grows with the number of hits.
 //!
-//! Ranges of one key are in a map. All others are in a treap, ordered by where they start; each node
-//! knows the last end below it. Priorities are hashes under a random key, so that no choice of ranges
-//! makes the tree deep.
+//! Ranges of one key are in a map. All others are in a treap, ordered by range start. Each node
+//! stores the largest range end of its subtree. Priorities are hashes under a random key, so
+//! clients cannot choose ranges that make the tree deep.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ use crate::wire::range::KeyRange;
 
 const NONE: u32 = u32::MAX;
 
-/// Values by range; several of one range, each once.
+/// Values by range. A range may have several values, each of them once.
 #[derive(Debug)]
 pub(super) struct RangeIndex<T> {
     singles: HashMap<Bytes, Vec<T>>,
     nodes: Vec<Node<T>>,
     free: Vec<u32>,
     root: u32,
-    chance: RandomState,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct Node<T> {
     priority: u64,
     left: u32,
     right: u32,
-    /// The last end in this tree; `None` is open.
+    /// The largest range end in this subtree. `None` is an open end.
     last: Option<Bytes>,
 }
 
@@ -42,7 +42,7 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
             nodes: Vec::new(),
             free: Vec::new(),
             root: NONE,
-            chance: RandomState::new(),
+            hasher: RandomState::new(),
         }
     }
 
@@ -58,13 +58,13 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
             self.nodes[node as usize].values.push(value);
             return;
         }
-        let node = self.place(range.clone(), value);
+        let node = self.new_node(range.clone(), value);
         let (before, after) = self.split(self.root, range);
         let root = self.merge(before, node);
         self.root = self.merge(root, after);
     }
 
-    /// Does nothing when it is not there.
+    /// Removes a value of a range. Does nothing if it is absent.
     pub(super) fn remove(&mut self, range: &KeyRange, value: T) {
         if let Some(key) = range.single() {
             if let Some(values) = self.singles.get_mut(key) {
@@ -81,12 +81,12 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         let values = &mut self.nodes[found as usize].values;
         values.retain(|other| *other != value);
         if values.is_empty() {
-            self.root = self.without(self.root, range);
+            self.root = self.remove_node(self.root, range);
             self.free.push(found);
         }
     }
 
-    /// The values of exactly this range.
+    /// Returns the values of exactly this range.
     pub(super) fn at(&self, range: &KeyRange) -> &[T] {
         match range.single() {
             Some(key) => self.singles.get(key).map_or(&[], Vec::as_slice),
@@ -97,8 +97,8 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         }
     }
 
-    /// The values of every range that holds the key.
-    pub(super) fn holding(&self, key: &[u8], mut found: impl FnMut(T)) {
+    /// Calls `found` with the values of every range that contains the key.
+    pub(super) fn for_each_containing(&self, key: &[u8], mut found: impl FnMut(T)) {
         if !self.singles.is_empty()
             && let Some(values) = self.singles.get(key)
         {
@@ -141,9 +141,9 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         None
     }
 
-    fn place(&mut self, range: KeyRange, value: T) -> u32 {
+    fn new_node(&mut self, range: KeyRange, value: T) -> u32 {
         let node = Node {
-            priority: self.chance.hash_one(&range),
+            priority: self.hasher.hash_one(&range),
             last: range.end().cloned(),
             range,
             values: vec![value],
@@ -162,7 +162,7 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         }
     }
 
-    /// What is before `range`, and what is not.
+    /// Splits a subtree into the nodes ordered before `range` and the other nodes.
     fn split(&mut self, at: u32, range: &KeyRange) -> (u32, u32) {
         if at == NONE {
             return (NONE, NONE);
@@ -182,7 +182,7 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         }
     }
 
-    /// One tree of two, all of the first before all of the second.
+    /// Merges two trees, where every node of the first is ordered before every node of the second.
     fn merge(&mut self, first: u32, second: u32) -> u32 {
         if first == NONE || second == NONE {
             return first.min(second);
@@ -201,8 +201,8 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         }
     }
 
-    /// The tree without the node of this range, which is in it.
-    fn without(&mut self, at: u32, range: &KeyRange) -> u32 {
+    /// Returns the subtree without the node of this range, which must be in it.
+    fn remove_node(&mut self, at: u32, range: &KeyRange) -> u32 {
         if at == NONE {
             return NONE;
         }
@@ -210,8 +210,8 @@ impl<T: Copy + PartialEq> RangeIndex<T> {
         let (left, right) = (node.left, node.right);
         match order(range, &node.range) {
             Ordering::Equal => return self.merge(left, right),
-            Ordering::Less => self.nodes[at as usize].left = self.without(left, range),
-            Ordering::Greater => self.nodes[at as usize].right = self.without(right, range),
+            Ordering::Less => self.nodes[at as usize].left = self.remove_node(left, range),
+            Ordering::Greater => self.nodes[at as usize].right = self.remove_node(right, range),
         }
         self.refresh(at);
         at
@@ -254,13 +254,13 @@ mod tests {
         ];
         (key, end)
             .prop_map(|(key, end)| KeyRange::of(key.into(), end.into()))
-            .prop_filter("holds no key", |range| !range.is_empty())
+            .prop_filter("contains no key", |range| !range.is_empty())
     }
 
     proptest! {
-        /// Against a plain list.
+        /// Compares the index with a plain list.
         #[test]
-        fn finds_what_a_list_would(
+        fn finds_the_same_as_a_list(
             ops in prop::collection::vec((any::<bool>(), ranges(), 0u8..3), 0..80),
             keys in prop::collection::vec(prop::collection::vec(0u8..4, 0..4), 1..9),
         ) {
@@ -275,16 +275,16 @@ mod tests {
                     index.remove(&range, value);
                     list.retain(|other| *other != entry);
                 }
-                let mut here: Vec<u8> = index.at(&range).to_vec();
-                let mut there: Vec<u8> =
+                let mut found_at: Vec<u8> = index.at(&range).to_vec();
+                let mut expected_at: Vec<u8> =
                     list.iter().filter(|e| e.0 == range).map(|e| e.1).collect();
-                here.sort_unstable();
-                there.sort_unstable();
-                prop_assert_eq!(here, there);
+                found_at.sort_unstable();
+                expected_at.sort_unstable();
+                prop_assert_eq!(found_at, expected_at);
                 prop_assert_eq!(index.is_empty(), list.is_empty());
                 for key in &keys {
                     let mut found = Vec::new();
-                    index.holding(key, |value| found.push(value));
+                    index.for_each_containing(key, |value| found.push(value));
                     let mut expected: Vec<u8> =
                         list.iter().filter(|e| e.0.contains(key)).map(|e| e.1).collect();
                     found.sort_unstable();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_in_order_make_no_deep_tree() {
+    fn ordered_ranges_do_not_make_a_deep_tree() {
         let mut index = RangeIndex::new();
         let range = |n: u32| {
             KeyRange::of(

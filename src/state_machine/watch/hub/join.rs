@@ -1,4 +1,4 @@
-//! Which source serves a c-watcher: homes found or opened, joined, left and closed.
+//! Choice of the source for a client watcher: homes are found or opened, joined, left and closed.
 
 use super::api::{Action, FeedId, IdentityId};
 use super::slab::Key;
@@ -8,23 +8,25 @@ use crate::wire::range::KeyRange;
 use crate::wire::watch::answer::Cut;
 
 impl Hub {
-    /// The home that serves a range: one that stands, of exactly this range if there is one, else
-    /// a new one. Open or opening; it ends unless it is held or joined.
+    /// Returns a home that serves the range, or opens one. A live home is preferred to one that is
+    /// opening, and then a home of exactly this range. The home closes unless it is held or joined.
     pub(super) fn home(&mut self, identity: IdentityId, range: &KeyRange, prev_kv: bool) -> Key {
         let mut best: Option<((bool, bool, bool), Key)> = None;
-        if let Some(tribe) = self.tribes.get(&identity) {
-            tribe.homes.holding(range.start(), |key| {
-                let Some(source) = self.sources.get(key) else {
-                    return;
-                };
-                if source.serves(range, prev_kv) {
-                    let exact = source.range == *range;
-                    let merit = (source.live, exact, source.prev_kv == prev_kv);
-                    if best.is_none_or(|(other, _)| other < merit) {
-                        best = Some((merit, key));
+        if let Some(identity_sources) = self.by_identity.get(&identity) {
+            identity_sources
+                .homes
+                .for_each_containing(range.start(), |key| {
+                    let Some(source) = self.sources.get(key) else {
+                        return;
+                    };
+                    if source.serves(range, prev_kv) {
+                        let exact = source.range == *range;
+                        let rank = (source.live, exact, source.prev_kv == prev_kv);
+                        if best.is_none_or(|(other, _)| other < rank) {
+                            best = Some((rank, key));
+                        }
                     }
-                }
-            });
+                });
         }
         match best {
             Some((_, key)) => key,
@@ -32,7 +34,7 @@ impl Hub {
         }
     }
 
-    /// Opens a feed, a catch-up if it has a start.
+    /// Opens a feed: a catch-up if `start` is a revision, else a home.
     pub(super) fn open(
         &mut self,
         identity: IdentityId,
@@ -43,20 +45,20 @@ impl Hub {
         let key = self
             .sources
             .insert(Source::new(identity, range.clone(), prev_kv, start));
-        let tribe = self
-            .tribes
+        let identity_sources = self
+            .by_identity
             .entry(identity)
             .or_insert_with(IdentitySources::new);
         match start {
-            None => tribe.homes.insert(&range, key),
+            None => identity_sources.homes.insert(&range, key),
             Some(_) => {
-                tribe.catch_ups.push(key);
+                identity_sources.catch_ups.push(key);
                 self.catch_ups += 1;
                 self.counts.catch_ups += 1;
                 self.counts.catch_ups_opened += 1;
             }
         }
-        self.idle.push(key);
+        self.maybe_unused.push(key);
         self.actions.push(Action::OpenFeed {
             feed: FeedId(key),
             identity,
@@ -67,7 +69,7 @@ impl Hub {
         key
     }
 
-    /// Nobody joins it any more.
+    /// Marks the source as retiring and removes it from the indexes, so that nothing joins it.
     pub(super) fn unlist(&mut self, key: Key) {
         let Some(source) = self.sources.get_mut(key) else {
             return;
@@ -76,35 +78,35 @@ impl Hub {
             return;
         }
         let identity = source.identity;
-        let Some(tribe) = self.tribes.get_mut(&identity) else {
+        let Some(identity_sources) = self.by_identity.get_mut(&identity) else {
             return;
         };
         if source.is_home() {
-            tribe.homes.remove(&source.range, key);
+            identity_sources.homes.remove(&source.range, key);
         } else {
-            tribe.catch_ups.retain(|other| *other != key);
+            identity_sources.catch_ups.retain(|other| *other != key);
             self.catch_ups -= 1;
         }
-        if tribe.homes.is_empty() && tribe.catch_ups.is_empty() {
-            self.tribes.remove(&identity);
+        if identity_sources.homes.is_empty() && identity_sources.catch_ups.is_empty() {
+            self.by_identity.remove(&identity);
         }
     }
 
-    /// Closes the feeds that nobody needs (W11).
-    pub(super) fn sweep(&mut self) {
-        while let Some(key) = self.idle.pop() {
+    /// Closes the feeds that no client watcher and no request needs (W11).
+    pub(super) fn close_unused_feeds(&mut self) {
+        while let Some(key) = self.maybe_unused.pop() {
             let Some(source) = self.sources.get(key) else {
                 continue;
             };
-            if source.groups.is_empty() && source.holds == 0 {
-                self.forget(key);
+            if source.groups.is_empty() && source.hold_count == 0 {
+                self.remove_source(key);
                 self.actions.push(Action::CloseFeed(FeedId(key)));
             }
         }
     }
 
-    /// The source is no more. Its groups are gone or taken care of.
-    pub(super) fn forget(&mut self, key: Key) {
+    /// Removes a source. Its groups have been removed or moved before.
+    pub(super) fn remove_source(&mut self, key: Key) {
         self.unlist(key);
         if let Some(source) = self.sources.remove(key) {
             self.counts.catch_ups -= usize::from(!source.is_home());
@@ -115,21 +117,22 @@ impl Hub {
 
     pub(super) fn hold(&mut self, key: Key) {
         if let Some(source) = self.sources.get_mut(key) {
-            source.holds += 1;
+            source.hold_count += 1;
         }
     }
 
     pub(super) fn release(&mut self, key: Key) {
         if let Some(source) = self.sources.get_mut(key) {
-            source.holds -= 1;
-            self.idle.push(key);
-            self.look_needed(key);
+            source.hold_count -= 1;
+            self.maybe_unused.push(key);
+            self.queue_narrow_check(key);
         }
     }
 
-    /// Makes the c-watcher a member of the source, with this next revision. It is of no other.
-    pub(super) fn attach(&mut self, w: Key, source_key: Key, cut: &Cut, next: i64) {
-        let group_key = self.group(source_key, cut);
+    /// Makes the client watcher a member of the source with this next revision. The client watcher
+    /// must not be a member of another source.
+    pub(super) fn attach(&mut self, w: Key, source_key: Key, filter: &Cut, next: i64) {
+        let group_key = self.group(source_key, filter);
         let (Some(source), Some(group), Some(watcher)) = (
             self.sources.get_mut(source_key),
             self.groups.get_mut(group_key),
@@ -138,47 +141,47 @@ impl Hub {
             return;
         };
         watcher.group = group_key;
-        watcher.place = group.members.len() as u32;
+        watcher.position = group.members.len() as u32;
         group.members.push(w);
         watcher.at_start &= watcher.next == next;
         watcher.next = next;
         source.members += 1;
-        source.exact += usize::from(group.exact);
-        source.with_prev += usize::from(cut.prev_kv);
+        source.exact_members += usize::from(group.exact);
+        source.prev_kv_members += usize::from(filter.prev_kv);
         let readable = source.live || !source.is_home();
-        watcher.standing = if !readable || next < source.log_from {
-            WatcherState::Adrift
+        watcher.state = if !readable || next < source.log_from {
+            WatcherState::NeedsCatchUp
         } else if next <= source.frontier {
             WatcherState::Behind
         } else {
             WatcherState::Following
         };
-        match watcher.standing {
+        match watcher.state {
             WatcherState::Following => {
                 source.following += 1;
                 self.counts.following += 1;
-                self.look_paused(source_key);
+                self.update_paused(source_key);
             }
             WatcherState::Behind => self.queue_behind(w),
-            WatcherState::Adrift => self.queue_adrift(w),
+            WatcherState::NeedsCatchUp => self.queue_catch_up(w),
         }
     }
 
-    /// Takes the c-watcher out of its source.
+    /// Removes the client watcher from its source.
     pub(super) fn detach(&mut self, w: Key) {
         let Some(watcher) = self.watchers.get(w) else {
             return;
         };
-        let (group_key, place) = (watcher.group, watcher.place as usize);
-        let following = watcher.standing == WatcherState::Following;
+        let (group_key, position) = (watcher.group, watcher.position as usize);
+        let following = watcher.state == WatcherState::Following;
         let Some(group) = self.groups.get_mut(group_key) else {
             return;
         };
-        group.members.swap_remove(place);
-        if let Some(moved) = group.members.get(place)
+        group.members.swap_remove(position);
+        if let Some(moved) = group.members.get(position)
             && let Some(moved) = self.watchers.get_mut(*moved)
         {
-            moved.place = place as u32;
+            moved.position = position as u32;
         }
         let source_key = group.source;
         let empty = group.members.is_empty();
@@ -186,40 +189,44 @@ impl Hub {
             source.members -= 1;
             source.following -= usize::from(following);
             self.counts.following -= usize::from(following);
-            source.exact -= usize::from(group.exact);
-            source.with_prev -= usize::from(group.cut.prev_kv);
-            self.look_paused(source_key);
-            self.look_needed(source_key);
+            source.exact_members -= usize::from(group.exact);
+            source.prev_kv_members -= usize::from(group.filter.prev_kv);
+            self.update_paused(source_key);
+            self.queue_narrow_check(source_key);
         }
         if empty {
             self.drop_group(group_key);
         }
     }
 
-    /// The source's group of this cut, new if there is none.
-    fn group(&mut self, source_key: Key, cut: &Cut) -> Key {
+    /// Returns the group of this source with this selection, new if there is none.
+    fn group(&mut self, source_key: Key, filter: &Cut) -> Key {
         let Some(source) = self.sources.get_mut(source_key) else {
-            // A caller names a source that stands; the name serves nobody.
+            // Callers pass a source that exists. This key belongs to no group.
             return source_key;
         };
         let groups = &self.groups;
-        let same = |key: &&Key| groups.get(**key).is_some_and(|group| group.cut == *cut);
-        if let Some(key) = source.index.at(&cut.range).iter().find(same) {
+        let same = |key: &&Key| {
+            groups
+                .get(**key)
+                .is_some_and(|group| group.filter == *filter)
+        };
+        if let Some(key) = source.index.at(&filter.range).iter().find(same) {
             return *key;
         }
         let key = self.groups.insert(Group {
             source: source_key,
-            place: source.groups.len(),
-            cut: cut.clone(),
-            exact: cut.range == source.range,
+            position: source.groups.len(),
+            filter: filter.clone(),
+            exact: filter.range == source.range,
             members: Vec::with_capacity(1),
             target: None,
-            shown: Vec::new(),
+            matches: Vec::new(),
         });
         source.groups.push(key);
-        source.index.insert(&cut.range, key);
+        source.index.insert(&filter.range, key);
         if !source.is_home() || source.retiring {
-            self.aim(key);
+            self.set_target(key);
         }
         key
     }
@@ -229,21 +236,21 @@ impl Hub {
             return;
         };
         if let Some(source) = self.sources.get_mut(group.source) {
-            source.index.remove(&group.cut.range, key);
-            source.groups.swap_remove(group.place);
-            if let Some(moved) = source.groups.get(group.place)
+            source.index.remove(&group.filter.range, key);
+            source.groups.swap_remove(group.position);
+            if let Some(moved) = source.groups.get(group.position)
                 && let Some(moved) = self.groups.get_mut(*moved)
             {
-                moved.place = group.place;
+                moved.position = group.position;
             }
-            self.idle.push(group.source);
+            self.maybe_unused.push(group.source);
         }
         if let Some(target) = group.target {
-            self.unaim(key, target);
+            self.clear_target(key, target);
         }
     }
 
-    /// The source and the group of a c-watcher.
+    /// Returns the source and the group of a client watcher.
     pub(super) fn source_of(&self, w: Key) -> Option<(&Source, &Group)> {
         let group = self.groups.get(self.watchers.get(w)?.group)?;
         Some((self.sources.get(group.source)?, group))

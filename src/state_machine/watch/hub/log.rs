@@ -1,4 +1,4 @@
-//! The last batches of a feed, for who is behind and who comes later (I1).
+//! Watch log: the last batches of one feed, for client watchers that are behind or join later (I1).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use super::message::Encoded;
 use super::slab::Key;
 use crate::state_machine::watch::Batch;
 
-/// Batches in order, numbered without a gap.
+/// Batches in order, numbered without gaps.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     entries: VecDeque<LogEntry>,
-    /// The number of the first.
-    first: u64,
-    /// What it holds in memory.
+    /// Number of the first batch.
+    first_number: u64,
+    /// Memory used, in bytes.
     bytes: usize,
 }
 
-/// One batch, and what was encoded of it for those who read it from here.
+/// One batch and its encodings, by group.
 #[derive(Debug)]
 pub(super) struct LogEntry {
     pub(super) batch: Arc<Batch>,
@@ -26,9 +26,9 @@ pub(super) struct LogEntry {
 }
 
 impl Log {
-    /// The number the next batch gets.
+    /// Returns the number of the next batch.
     pub(super) fn next(&self) -> u64 {
-        self.first + self.entries.len() as u64
+        self.first_number + self.entries.len() as u64
     }
 
     pub(super) fn len(&self) -> usize {
@@ -44,29 +44,29 @@ impl Log {
         self.entries.push_back(entry);
     }
 
-    /// Drops the first batch: the bytes that are free now, and the revision it went through.
+    /// Evicts the first batch. Returns the freed bytes and the last revision of the batch.
     pub(super) fn evict(&mut self) -> Option<(usize, i64)> {
         let entry = self.entries.pop_front()?;
-        self.first += 1;
+        self.first_number += 1;
         self.bytes -= entry.bytes;
-        Some((entry.bytes, entry.batch.through))
+        Some((entry.bytes, entry.batch.frontier))
     }
 
-    /// Whether this number is the first's.
+    /// Returns whether the first batch has this number.
     pub(super) fn starts_with(&self, number: u64) -> bool {
-        number == self.first && !self.entries.is_empty()
+        number == self.first_number && !self.entries.is_empty()
     }
 
-    /// Whether the batch of this number is still there.
-    pub(super) fn holds(&self, number: u64) -> bool {
-        (self.first..self.next()).contains(&number)
+    /// Returns whether the batch of this number is in the log.
+    pub(super) fn contains(&self, number: u64) -> bool {
+        (self.first_number..self.next()).contains(&number)
     }
 
-    /// The batch in which `next` or what comes after it is.
+    /// Returns the position of the first batch that reaches revision `next` or a later one.
     pub(super) fn from(&self, next: i64) -> Option<usize> {
         let at = self
             .entries
-            .partition_point(|entry| entry.batch.through < next);
+            .partition_point(|entry| entry.batch.frontier < next);
         (at < self.entries.len()).then_some(at)
     }
 
@@ -74,8 +74,8 @@ impl Log {
         &self.entries[at]
     }
 
-    /// The encoding for a group, made unless it is there: what was done, in events looked at, and
-    /// the bytes it added.
+    /// Returns the encoding for a group, which `make` creates if it is absent. The two numbers are
+    /// the cost in events processed (at least 1) and the bytes added to the log.
     pub(super) fn encoded(
         &mut self,
         at: usize,
@@ -86,7 +86,7 @@ impl Log {
         let (mut work, mut added) = (1, 0);
         if !entry.encoded.contains_key(&group) {
             work += entry.batch.events.len();
-            added = entry.keep(group, make(&entry.batch));
+            added = entry.store(group, make(&entry.batch));
             self.bytes += added;
         }
         let encoded = entry.encoded.entry(group).or_default();
@@ -107,8 +107,8 @@ impl LogEntry {
         }
     }
 
-    /// Keeps what was encoded for a group, and says how many bytes that adds.
-    pub(super) fn keep(&mut self, group: Key, encoded: Encoded) -> usize {
+    /// Stores the encoding for a group and returns its size in bytes.
+    pub(super) fn store(&mut self, group: Key, encoded: Encoded) -> usize {
         let bytes = encoded.bytes();
         self.bytes += bytes;
         self.encoded.insert(group, encoded);

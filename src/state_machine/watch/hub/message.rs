@@ -1,4 +1,4 @@
-//! Messages to clients, and the encoding that a group of c-watchers shares.
+//! Messages to clients, and the encoding that the client watchers of a group share.
 
 use bytes::Bytes;
 
@@ -6,27 +6,27 @@ use crate::state_machine::watch::Batch;
 use crate::wire::watch::answer::{self, Cut, Head};
 use crate::wire::watch::{Event, Response};
 
-/// One gRPC message, its five bytes of head included.
+/// One gRPC message, including its five-byte prefix.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// Made for one: created, canceled, progress.
+    /// A message for one client watcher: created, canceled or progress.
     Whole(Bytes),
-    /// Events: a head of this c-watcher's own, then header and events, encoded once for many.
+    /// Events: a head for one client watcher, and a tail that is encoded once for many.
     Shared {
-        /// Of this c-watcher.
+        /// gRPC prefix and the fields of this client watcher.
         head: Head,
-        /// Of its group.
+        /// Header and events, shared by the group.
         tail: Bytes,
     },
 }
 
 impl Message {
-    /// An answer that only one gets.
+    /// Encodes a response for one client watcher.
     pub(super) fn whole(response: &Response) -> Message {
         Message::Whole(answer::encode(response))
     }
 
-    /// All its bytes.
+    /// Returns the length in bytes, including the gRPC prefix.
     #[expect(clippy::len_without_is_empty, reason = "none is empty")]
     pub fn len(&self) -> usize {
         match self {
@@ -36,48 +36,49 @@ impl Message {
     }
 }
 
-/// What a group's c-watchers are shown of a batch, encoded when first needed.
+/// Events of a batch for the client watchers of one group, encoded when first needed.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
-    /// All of it; `None` when they are shown nothing.
+    /// All events in one message. `None` if no event matches.
     tail: Option<Bytes>,
-    /// The same in parts; empty until somebody wants them.
+    /// The events in fragments. Empty until a client watcher needs them.
     parts: Vec<Bytes>,
-    /// How many events.
+    /// Number of events.
     pub(super) events: usize,
 }
 
 impl Encoded {
-    /// Of the batch's events with revision ≥ `next`.
-    pub(super) fn new(batch: &Batch, next: i64, cut: &Cut) -> Encoded {
+    /// Encodes the events of the batch with revision ≥ `next`.
+    pub(super) fn new(batch: &Batch, next: i64, filter: &Cut) -> Encoded {
         let from = batch.events.partition_point(|event| event.revision < next);
-        Encoded::of(batch, batch.events[from..].iter(), cut)
+        Encoded::of(batch, batch.events[from..].iter(), filter)
     }
 
-    /// Of some of the batch's events.
+    /// Encodes some events of the batch.
     pub(super) fn of<'a>(
         batch: &Batch,
         events: impl Iterator<Item = &'a Event>,
-        cut: &Cut,
+        filter: &Cut,
     ) -> Encoded {
-        let shown: Vec<&Event> = events.filter(|event| cut.keeps(event)).collect();
+        let matches: Vec<&Event> = events.filter(|event| filter.keeps(event)).collect();
         Encoded {
-            events: shown.len(),
-            tail: answer::tail(&batch.header, shown, cut),
+            events: matches.len(),
+            tail: answer::tail(&batch.header, matches, filter),
             parts: Vec::new(),
         }
     }
 
-    /// Cuts it for those who asked for `fragment`, where it has `limit` bytes or more.
-    pub(super) fn cut(&mut self, batch: &Batch, next: i64, cut: &Cut, limit: usize) {
+    /// Makes fragments for clients that requested `fragment`, if the message has at least `limit`
+    /// bytes.
+    pub(super) fn split(&mut self, batch: &Batch, next: i64, filter: &Cut, limit: usize) {
         let long = self.tail.as_ref().is_some_and(|tail| tail.len() >= limit);
         if long && self.events > 1 && self.parts.is_empty() {
             let from = batch.events.partition_point(|event| event.revision < next);
-            self.parts = answer::parts(&batch.header, &batch.events[from..], cut, limit);
+            self.parts = answer::parts(&batch.header, &batch.events[from..], filter, limit);
         }
     }
 
-    /// The messages that show it to one c-watcher: one, or its parts, or none.
+    /// Returns the messages for one client watcher: one, its fragments, or none.
     pub(super) fn messages(
         &self,
         watch_id: i64,
@@ -96,12 +97,12 @@ impl Encoded {
         })
     }
 
-    /// What it holds in memory, in bytes.
+    /// Returns the memory used, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let tails = self.tail.iter().chain(&self.parts);
         ENTRY + tails.map(Bytes::len).sum::<usize>()
     }
 }
 
-/// What a place in a map costs, about.
+/// Approximate size of a map entry, in bytes.
 const ENTRY: usize = 96;

@@ -1,9 +1,9 @@
-//! How c-watchers get from one source to another.
+//! Moves of client watchers between sources.
 //!
-//! One move serves all, catch-up to home, wide to narrow, plain to `prev_kv` and back: a c-watcher
-//! goes over alone, when its next revision is in the other's log or ahead of it, and keeps its next
-//! revision. So there is no seam at which an event could be lost or come twice, whatever the two
-//! sources have told (I1, I2).
+//! There is one kind of move: from a catch-up to a home, from a wide to a narrow range, from plain
+//! to `prev_kv` and back. A client watcher moves alone, when its next revision is ≥ `log_from` of
+//! the other source, and its next revision does not change. So no event is lost or sent twice, and
+//! it does not matter how far each source has advanced (I1, I2).
 
 use super::Hub;
 use super::slab::Key;
@@ -11,42 +11,42 @@ use super::types::{Source, WatcherState};
 use crate::limits;
 
 impl Hub {
-    /// Gives the group a home to go to.
-    pub(super) fn aim(&mut self, key: Key) {
+    /// Chooses a home that the members of the group move to.
+    pub(super) fn set_target(&mut self, key: Key) {
         let Some(group) = self.groups.get(key) else {
             return;
         };
         let Some(source) = self.sources.get(group.source) else {
             return;
         };
-        let (identity, cut, before) = (source.identity, group.cut.clone(), group.target);
-        let target = self.home(identity, &cut.range, cut.prev_kv);
+        let (identity, filter, before) = (source.identity, group.filter.clone(), group.target);
+        let target = self.home(identity, &filter.range, filter.prev_kv);
         self.hold(target);
         if let Some(source) = self.sources.get_mut(target) {
-            source.suitors.insert(key);
+            source.incoming_groups.insert(key);
         }
         if let Some(group) = self.groups.get_mut(key) {
             group.target = Some(target);
         }
         if let Some(before) = before {
-            self.unaim(key, before);
+            self.clear_target(key, before);
         }
     }
 
-    /// The group does not go there any more.
-    pub(super) fn unaim(&mut self, key: Key, target: Key) {
+    /// Removes the group from those that move to `target`.
+    pub(super) fn clear_target(&mut self, key: Key, target: Key) {
         if let Some(source) = self.sources.get_mut(target) {
-            source.suitors.remove(&key);
+            source.incoming_groups.remove(&key);
         }
         self.release(target);
     }
 
-    /// Moves what can be moved of the source's groups. Called when its frontier has moved.
+    /// Moves the members of the source's groups that can move. Called when its frontier advanced.
     pub(super) fn move_groups(&mut self, key: Key) {
         let Some(source) = self.sources.get(key) else {
             return;
         };
-        // Those behind are moved one by one as they read on.
+        // Client watchers that are behind move one by one as they read on.
         if source.following > 0 && (source.retiring || !source.is_home()) {
             for group in source.groups.clone() {
                 self.move_group(group);
@@ -54,7 +54,7 @@ impl Hub {
         }
     }
 
-    /// Moves the group's members that can be moved.
+    /// Moves the members of the group that can move.
     pub(super) fn move_group(&mut self, key: Key) {
         let Some(group) = self.groups.get(key) else {
             return;
@@ -65,15 +65,15 @@ impl Hub {
         let Some(source) = self.sources.get(group.source) else {
             return;
         };
-        let adrift_too = source.is_home();
+        let is_home = source.is_home();
         let (frontier, log_from) = (source.frontier, target.log_from);
         if !target.live {
             return;
         }
         let movable = |w: &Key| {
             self.watchers.get(*w).is_some_and(|watcher| {
-                let adrift = watcher.standing == WatcherState::Adrift;
-                watcher.next(frontier) >= log_from || (adrift && adrift_too)
+                let needs_catch_up = watcher.state == WatcherState::NeedsCatchUp;
+                watcher.next(frontier) >= log_from || (needs_catch_up && is_home)
             })
         };
         let members: Vec<Key> = group.members.iter().copied().filter(movable).collect();
@@ -82,7 +82,8 @@ impl Hub {
         }
     }
 
-    /// Moves one c-watcher to its group's target, if its next revision is there.
+    /// Moves one client watcher to the target of its group, if the log of the target contains its
+    /// next revision.
     pub(super) fn move_one(&mut self, w: Key) {
         let Some((source, group)) = self.source_of(w) else {
             return;
@@ -104,7 +105,7 @@ impl Hub {
         }
     }
 
-    /// The one move: next unchanged.
+    /// Moves a client watcher to another source. Its next revision does not change.
     pub(super) fn move_to(&mut self, w: Key, to: Key) {
         let Some((source, group)) = self.source_of(w) else {
             return;
@@ -112,76 +113,76 @@ impl Hub {
         let Some(watcher) = self.watchers.get(w) else {
             return;
         };
-        let (next, cut) = (watcher.next(source.frontier), group.cut.clone());
+        let (next, filter) = (watcher.next(source.frontier), group.filter.clone());
         self.hold(to);
         self.detach(w);
-        self.attach(w, to, &cut, next);
+        self.attach(w, to, &filter, next);
         self.release(to);
     }
 
-    /// A home without a c-watcher that wants all of it, or its `prev_kv`, is looked at again in a
-    /// while.
-    pub(super) fn look_needed(&mut self, key: Key) {
+    /// Schedules a check of a home that is oversized, after [`limits::WATCH_NARROW_AFTER`].
+    pub(super) fn queue_narrow_check(&mut self, key: Key) {
         if let Some(source) = self.sources.get_mut(key)
             && source.is_home()
             && source.members > 0
-            && is_too_much(source)
-            && !source.doubted
+            && is_oversized(source)
+            && !source.narrow_check_queued
             && !source.retiring
         {
-            source.doubted = true;
-            self.doubts
+            source.narrow_check_queued = true;
+            self.narrow_checks
                 .push_back((self.now + limits::WATCH_NARROW_AFTER, key));
         }
     }
 
-    /// Homes that have been more than what is needed for a while make way for what is.
+    /// Replaces homes that have been oversized for the whole delay.
     pub(super) fn narrow(&mut self) {
-        while let Some((due, key)) = self.doubts.front().copied()
+        while let Some((due, key)) = self.narrow_checks.front().copied()
             && due <= self.now
         {
-            self.doubts.pop_front();
+            self.narrow_checks.pop_front();
             if let Some(source) = self.sources.get_mut(key) {
-                source.doubted = false;
-                // Who waits for it may want all of it.
-                let asked_for = source.holds > 0;
-                if source.live && !asked_for && source.members > 0 && is_too_much(source) {
+                source.narrow_check_queued = false;
+                // A request or a group that waits for this home may need its whole range.
+                let is_awaited = source.hold_count > 0;
+                if source.live && !is_awaited && source.members > 0 && is_oversized(source) {
                     self.retire(key);
                 } else {
-                    self.look_needed(key);
+                    self.queue_narrow_check(key);
                 }
             }
         }
     }
 
-    /// The source's groups go to homes of their own; it ends with its last c-watcher.
+    /// Moves the groups of the source to other homes. The source ends with its last client watcher.
     pub(super) fn retire(&mut self, key: Key) {
         let Some(source) = self.sources.get(key).filter(|source| !source.retiring) else {
             return;
         };
         let (identity, range) = (source.identity, source.range.clone());
         let groups: Vec<Key> = source
-            .suitors
+            .incoming_groups
             .iter()
             .chain(&source.groups)
             .copied()
             .collect();
-        let whole = source.exact > 0 || source.groups.len() > limits::WATCH_NARROW_GROUPS;
-        let with_prev = source.with_prev > 0;
+        let needs_range =
+            source.exact_members > 0 || source.groups.len() > limits::WATCH_NARROW_GROUPS;
+        let prev_kv = source.prev_kv_members > 0;
         self.unlist(key);
-        if whole {
-            // It stands before its groups look for one.
-            self.home(identity, &range, with_prev);
+        if needs_range {
+            // Opened first, so that the groups find this home.
+            self.home(identity, &range, prev_kv);
         }
         for group in groups {
-            self.aim(group);
+            self.set_target(group);
             self.move_group(group);
         }
     }
 }
 
-/// It costs etcd more than its c-watchers want.
-fn is_too_much(source: &Source) -> bool {
-    let wide = source.exact == 0 && source.groups.len() <= limits::WATCH_NARROW_GROUPS;
-    wide || (source.prev_kv && source.with_prev == 0)
+/// Returns whether a home costs etcd more than its client watchers need.
+fn is_oversized(source: &Source) -> bool {
+    let wide = source.exact_members == 0 && source.groups.len() <= limits::WATCH_NARROW_GROUPS;
+    wide || (source.prev_kv && source.prev_kv_members == 0)
 }

@@ -1,18 +1,19 @@
-//! The c-watchers of one worker, served from feeds.
+//! Watch hub: the state machine that serves the client watchers of one worker from feeds.
 //!
-//! Told what clients ask and what feeds tell, a [`Hub`] says what to send. It never waits, and
-//! what it says is taken with [`Hub::actions`] after each input. Time is what [`Hub::tick`] last
-//! said.
+//! Inputs are method calls of [`Hub`]: requests of clients, events of feeds, and the time
+//! ([`Hub::tick`]). Outputs are actions, taken with [`Hub::actions`] after each input. A hub never
+//! waits and does no IO.
 //!
-//! A *source* is a feed with a log of its last batches; a *home* is one of the identity's shared
-//! trunk, a *catch-up* one of a trunk of its own. All rests on two invariants:
+//! A *source* is a feed with a log of its last batches. A *home* is a source at the shared trunk of
+//! the identity. A *catch-up* is a source at a trunk of its own. Two invariants hold:
 //!
-//! - I1: a source's log holds every event of its range with `log_from` ≤ revision ≤ frontier, in
-//!   order, revisions whole.
-//! - I2: a c-watcher that reads from a source has a next revision ≥ the source's `log_from`.
+//! - I1: the log of a source contains every event of its range with `log_from` ≤ revision ≤
+//!   frontier, in order and in whole revisions.
+//! - I2: a client watcher that reads from a source has a next revision ≥ the source's `log_from`.
 //!
-//! Delivery is then one rule: send the events from `next` through the frontier that lie in its
-//! range; its next revision is then `max(next, frontier + 1)`. docs/watch.md tells the rest.
+//! Delivery therefore needs one rule. A client watcher is sent the events of its range from `next`
+//! up to the frontier, and its next revision becomes `max(next, frontier + 1)`.
+//! docs/internals/watch-hub.md describes the rest.
 
 mod api;
 mod catch_up;
@@ -41,48 +42,48 @@ pub use message::Message;
 
 use self::index::RangeIndex;
 use self::slab::{Key, Slab};
-use self::types::{Counts, Group, Request, Source, Stream, Watcher};
+use self::types::{Counts, Group, Request, Source, WatchStream, Watcher};
 use super::FeedEvent;
 use crate::limits;
 use crate::wire::response_header::Header;
 
-/// The c-watchers of one worker.
+/// The client watchers of one worker, and the sources that serve them.
 #[derive(Debug)]
 pub struct Hub {
     settings: Settings,
     now: Instant,
-    /// Who answered last, and the highest revision that any answer had.
+    /// The last header seen, with the highest revision of all headers and feeds.
     known: Header,
     actions: Vec<Action>,
     sources: Slab<Source>,
     groups: Slab<Group>,
     watchers: Slab<Watcher>,
-    streams: Slab<Stream>,
-    tribes: HashMap<IdentityId, IdentitySources>,
-    /// How many catch-ups are open.
+    streams: Slab<WatchStream>,
+    by_identity: HashMap<IdentityId, IdentitySources>,
+    /// Number of catch-ups that are not retiring.
     catch_ups: usize,
-    /// Sources that may be needed no more.
-    idle: Vec<Key>,
-    /// Streams whose requests may go on since what they waited for is over.
-    stale: Vec<Key>,
-    /// Streams with room and something to read.
+    /// Sources that may be unused.
+    maybe_unused: Vec<Key>,
+    /// Streams with requests that may continue, because their wait is over.
+    unblocked_streams: Vec<Key>,
+    /// Streams with send capacity and something to read.
     ready: VecDeque<Key>,
-    /// Catch-ups that are paused or were lately, by the time they are given up.
+    /// Catch-ups that are paused or were paused recently, by the time they are closed.
     paused: VecDeque<(Instant, Key)>,
-    /// Streams that wait for a catch-up.
+    /// Streams that wait for a catch-up slot.
     slot_waiters: VecDeque<Key>,
-    /// Batches in the order they came, over all sources, by source and number.
+    /// Batches of all sources in order of arrival, by source and number.
     log_order: VecDeque<(Key, u64)>,
     log_entries: usize,
     log_bytes: usize,
-    /// Progress requests to be tried again, by time.
+    /// Streams that request a barrier again, by time.
     barriers: VecDeque<(Instant, Key)>,
-    /// Progress notices of c-watchers, by time.
-    notices: VecDeque<(Instant, Key)>,
-    /// C-watchers that want notices.
-    notices_live: usize,
-    /// Homes that may be more than what is needed, by time.
-    doubts: VecDeque<(Instant, Key)>,
+    /// Client watchers with progress notifications, by the time of the next one.
+    notifications: VecDeque<(Instant, Key)>,
+    /// Number of client watchers that requested progress notifications.
+    notification_watchers: usize,
+    /// Homes that may be oversized, by the time of their check.
+    narrow_checks: VecDeque<(Instant, Key)>,
     counts: Counts,
 }
 
@@ -103,7 +104,7 @@ impl IdentitySources {
 }
 
 impl Hub {
-    /// Without a client.
+    /// Creates a hub without streams.
     pub fn new(settings: Settings, now: Instant) -> Hub {
         Hub {
             settings,
@@ -114,10 +115,10 @@ impl Hub {
             groups: Slab::new(),
             watchers: Slab::new(),
             streams: Slab::new(),
-            tribes: HashMap::new(),
+            by_identity: HashMap::new(),
             catch_ups: 0,
-            idle: Vec::new(),
-            stale: Vec::new(),
+            maybe_unused: Vec::new(),
+            unblocked_streams: Vec::new(),
             ready: VecDeque::new(),
             paused: VecDeque::new(),
             slot_waiters: VecDeque::new(),
@@ -125,172 +126,180 @@ impl Hub {
             log_entries: 0,
             log_bytes: 0,
             barriers: VecDeque::new(),
-            notices: VecDeque::new(),
-            notices_live: 0,
-            doubts: VecDeque::new(),
+            notifications: VecDeque::new(),
+            notification_watchers: 0,
+            narrow_checks: VecDeque::new(),
             counts: Counts::default(),
         }
     }
 
-    /// What to do, in order; taken after each input or a few of them.
+    /// Returns the actions to carry out, in order. To be called after one or several inputs.
     pub fn actions(&mut self) -> std::vec::Drain<'_, Action> {
         self.actions.drain(..)
     }
 
-    /// When to call [`Hub::tick`] next, at the latest. Not after now when slow c-watchers have more
-    /// to read than is done at once.
-    pub fn wake(&self) -> Option<Instant> {
-        let queues = [&self.barriers, &self.notices, &self.doubts, &self.paused];
+    /// Returns the latest time of the next [`Hub::tick`]. It is not after now if slow client
+    /// watchers have more to read than one turn processes.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let queues = [
+            &self.barriers,
+            &self.notifications,
+            &self.narrow_checks,
+            &self.paused,
+        ];
         let times = queues.iter().filter_map(|queue| Some(queue.front()?.0));
         let ready = (!self.ready.is_empty()).then_some(self.now);
         times.chain(ready).min()
     }
 
-    /// It is `now`. To be called when [`Hub::wake`] says so, and before other inputs when time has
+    /// Advances the time. To be called at [`Hub::wake_at`], and before another input if time has
     /// passed.
     pub fn tick(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.retry_barriers();
-        self.notify();
+        self.send_notifications();
         self.narrow();
-        self.stop_paused();
+        self.close_idle_catch_ups();
         self.settle();
     }
 
-    /// A client opened a watch stream that can take `room` bytes. A message is sent when there is
-    /// any room, so the last may go beyond it; answers to requests are sent without.
-    pub fn stream_opened(&mut self, identity: IdentityId, room: usize) -> StreamId {
-        StreamId(self.streams.insert(Stream::new(identity, room)))
+    /// Adds a client's watch stream with a send capacity in bytes. A message is sent while there is
+    /// any capacity, so the last message may exceed it. Responses to requests need no capacity.
+    pub fn stream_opened(&mut self, identity: IdentityId, capacity: usize) -> StreamId {
+        StreamId(self.streams.insert(WatchStream::new(identity, capacity)))
     }
 
-    /// Whether the stream's requests should be read on: it has room, and not too many of them wait.
-    /// Once false, [`Action::ReadRequests`] says when it is true again. What is handed in
-    /// nevertheless is taken.
-    pub fn takes_requests(&self, stream: StreamId) -> bool {
-        self.streams.get(stream.0).is_some_and(|stream| stream.open)
+    /// Returns whether the driver should read the stream's requests: it has send capacity, and the
+    /// queue of requests is below its limits. After false, [`Action::ReadRequests`] reports when it
+    /// is true again. Requests that arrive nevertheless are accepted.
+    pub fn accepts_requests(&self, stream: StreamId) -> bool {
+        self.streams
+            .get(stream.0)
+            .is_some_and(|stream| stream.accepts_requests)
     }
 
-    /// A create request.
+    /// Processes a create request.
     pub fn create(&mut self, stream: StreamId, create: Create) {
-        self.create_arrived(stream.0, create);
+        self.queue_create(stream.0, create);
         self.settle();
     }
 
-    /// A cancel request.
+    /// Processes a cancel request.
     pub fn cancel(&mut self, stream: StreamId, watch_id: i64) {
-        self.arrived(stream.0, Request::Cancel(watch_id));
+        self.queue_request(stream.0, Request::Cancel(watch_id));
         self.settle();
     }
 
-    /// A progress request.
+    /// Processes a progress request.
     pub fn progress(&mut self, stream: StreamId) {
-        self.arrived(stream.0, Request::Progress);
+        self.queue_request(stream.0, Request::Progress);
         self.settle();
     }
 
-    /// The client is gone. Half-close is not that: it changes nothing.
+    /// Removes the stream of a client that disconnected. A half-close is not reported here and
+    /// changes nothing (P4).
     pub fn stream_closed(&mut self, stream: StreamId) {
         self.remove_stream(stream.0);
         self.settle();
     }
 
-    /// The stream can take so many bytes more than was known.
-    pub fn room(&mut self, stream: StreamId, bytes: usize) {
+    /// Adds send capacity to a stream, in bytes.
+    pub fn add_capacity(&mut self, stream: StreamId, bytes: usize) {
         let key = stream.0;
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.room = stream.room.saturating_add_unsigned(bytes);
-            stream.look_open(key, &mut self.actions);
-            self.look_ready(key);
+            stream.capacity = stream.capacity.saturating_add_unsigned(bytes);
+            stream.update_accepting(key, &mut self.actions);
+            self.queue_if_ready(key);
             self.settle();
         }
     }
 
-    /// The answer to a check.
-    pub fn checked(&mut self, check: CheckId, verdict: CheckResult) {
-        self.check_answered(check, verdict);
+    /// Processes the result of an [`Action::Check`].
+    pub fn check_result(&mut self, check: CheckId, result: CheckResult) {
+        self.apply_check_result(check, result);
         self.settle();
     }
 
-    /// What a feed tells.
-    pub fn told(&mut self, feed: FeedId, told: FeedEvent) {
+    /// Processes an event of a feed. Events of a closed feed are ignored.
+    pub fn feed_event(&mut self, feed: FeedId, event: FeedEvent) {
         let key = feed.0;
         if self.sources.get(key).is_none() {
             return;
         }
-        match told {
+        match event {
             FeedEvent::Live {
                 from,
-                through,
+                frontier,
                 header,
-            } => self.live(key, from, through, header),
-            FeedEvent::Events(batch) => self.events(key, batch),
-            FeedEvent::Through(revision) => self.through(key, revision),
+            } => self.feed_live(key, from, frontier, header),
+            FeedEvent::Events(batch) => self.feed_events(key, batch),
+            FeedEvent::Frontier(revision) => self.feed_frontier(key, revision),
             FeedEvent::Compacted {
                 compact_revision,
                 header,
             } => {
-                self.note(header);
-                self.compacted(key, compact_revision);
+                self.update_known(header);
+                self.feed_compacted(key, compact_revision);
             }
-            FeedEvent::Refused(reason) => self.refused(key, &reason),
-            FeedEvent::Lost(why) => self.lost(key, why),
+            FeedEvent::Refused(reason) => self.feed_refused(key, &reason),
+            FeedEvent::Lost(reason) => self.feed_lost(key, reason),
         }
         self.settle();
     }
 
-    /// The barrier asked for with [`Action::Sync`] stands at `revision`: etcd was asked after the
-    /// action, and all that the feeds of the identity's shared trunk have told up to its answer,
-    /// their moved frontiers included, was handed in before this.
-    pub fn synced(&mut self, stream: StreamId, revision: i64) {
-        self.barrier_stands(stream.0, revision);
+    /// Processes the response to [`Action::RequestBarrier`] at `revision`. etcd received the
+    /// request after the action. All events and frontier advances of the feeds of the identity's
+    /// shared trunk up to the response were passed to the hub before this call (W8).
+    pub fn barrier_answered(&mut self, stream: StreamId, revision: i64) {
+        self.barrier_response(stream.0, revision);
         self.settle();
     }
 
-    /// An answer of the cluster passed through with this header. Until one has, or a feed has told,
-    /// a refusal carries an empty one.
-    pub fn known(&mut self, header: Header) {
-        self.note(header);
+    /// Records the header of a response of the cluster. Until a header or a feed event arrives, the
+    /// header of a refusal is empty.
+    pub fn observe_header(&mut self, header: Header) {
+        self.update_known(header);
     }
 
-    /// The store's history went back (another cluster, a restored backup), verified: it ends with
-    /// this header. Every c-watcher is canceled with the revision after it as `compact_revision`,
-    /// every feed closed, and what was known forgotten.
+    /// Processes a verified history reset (another cluster, a restored backup). `header` contains
+    /// the current revision of the store. Every client watcher is canceled with the following
+    /// revision as `compact_revision`, every feed is closed, and the known revision is replaced.
     pub fn history_reset(&mut self, header: Header) {
-        self.reset(header);
+        self.reset_history(header);
         self.settle();
     }
 
-    /// Bytes all logs together may hold from now on.
-    pub fn log_limit(&mut self, bytes: usize) {
+    /// Sets the maximum size of all logs together, in bytes.
+    pub fn set_log_limit(&mut self, bytes: usize) {
         self.settings.log_bytes = bytes;
         self.bound_log();
     }
 
-    /// An answer of this many bytes is cut from now on for those who asked for `fragment`.
-    pub fn fragment_limit(&mut self, bytes: usize) {
+    /// Sets the size in bytes from which a response is split, if its client requested `fragment`.
+    pub fn set_fragment_limit(&mut self, bytes: usize) {
         self.settings.fragment_bytes = bytes;
     }
 
-    /// Does what an input has made possible, as far as one turn goes.
+    /// Continues the work that an input made possible, up to the event limit of one turn.
     fn settle(&mut self) {
         let mut budget = limits::WATCH_EVENTS_PER_TURN;
         loop {
             self.pump(&mut budget);
-            if budget == 0 || !self.use_slot() {
+            if budget == 0 || !self.assign_free_slot() {
                 break;
             }
         }
         self.bound_log();
-        self.sweep();
+        self.close_unused_feeds();
     }
 
-    /// Takes a header's numbers over.
-    fn note(&mut self, header: Header) {
+    /// Adopts a header. The known revision never decreases.
+    fn update_known(&mut self, header: Header) {
         let revision = self.known.revision.max(header.revision);
         self.known = Header { revision, ..header };
     }
 
-    fn note_revision(&mut self, revision: i64) {
+    fn update_known_revision(&mut self, revision: i64) {
         self.known.revision = self.known.revision.max(revision);
     }
 }

@@ -1,49 +1,50 @@
-//! Progress: barriers that clients ask for (W8), and notices from time to time (W7).
+//! Progress: barriers for clients' progress requests (W8), and regular notifications (W7).
 
 use super::Hub;
 use super::api::{Action, StreamId};
 use super::slab::Key;
-use super::types::{Barrier, WatcherState};
+use super::types::{BarrierState, WatcherState};
 use crate::limits;
 use crate::wire::watch::Response;
 
 impl Hub {
-    /// A progress request, at its turn. A stream without a c-watcher gets no answer, as at etcd.
-    pub(super) fn ask_progress(&mut self, key: Key) {
+    /// Handles a progress request at its turn. A stream without a client watcher receives no
+    /// response, as at etcd.
+    pub(super) fn handle_progress(&mut self, key: Key) {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
         match &mut stream.barrier {
-            Barrier::None if stream.watchers.is_empty() => {}
-            Barrier::None => self.ask_etcd(key),
-            Barrier::Asked { again } => *again = true,
-            // etcd is asked after this request, so it counts for it too.
-            Barrier::Pause(_) => {}
+            BarrierState::None if stream.watchers.is_empty() => {}
+            BarrierState::None => self.request_barrier(key),
+            BarrierState::Requested { repeat } => *repeat = true,
+            // The next barrier is requested after this progress request, so it answers both.
+            BarrierState::Paused(_) => {}
         }
     }
 
-    fn ask_etcd(&mut self, key: Key) {
+    fn request_barrier(&mut self, key: Key) {
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.barrier = Barrier::Asked { again: false };
-            self.actions.push(Action::Sync {
+            stream.barrier = BarrierState::Requested { repeat: false };
+            self.actions.push(Action::RequestBarrier {
                 stream: StreamId(key),
                 identity: stream.identity,
             });
         }
     }
 
-    /// etcd answered at `revision`. The client is told only if every c-watcher of the stream was
-    /// sent all up to it, and nothing beyond it was ever sent.
-    pub(super) fn barrier_stands(&mut self, key: Key, revision: i64) {
-        self.note_revision(revision);
+    /// Handles the response to a barrier. The client receives it only if every client watcher of
+    /// the stream was sent all events up to `revision`, and no header above it was sent.
+    pub(super) fn barrier_response(&mut self, key: Key, revision: i64) {
+        self.update_known_revision(revision);
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
-        let Barrier::Asked { again } = stream.barrier else {
+        let BarrierState::Requested { repeat } = stream.barrier else {
             return;
         };
-        stream.barrier = Barrier::None;
-        let (mut all, mut future) = (revision >= stream.sent, false);
+        stream.barrier = BarrierState::None;
+        let (mut all_sent, mut starts_later) = (revision >= stream.sent_revision, false);
         for w in stream.watchers.values() {
             let Some(watcher) = self.watchers.get(*w) else {
                 continue;
@@ -52,87 +53,88 @@ impl Hub {
             let frontier = group
                 .and_then(|group| self.sources.get(group.source))
                 .map(|s| s.frontier);
-            all &= frontier.is_some_and(|frontier| watcher.next(frontier) > revision);
-            // Revision 0 says nothing: there was nobody to ask.
-            future |= revision > 0 && watcher.at_start && watcher.next > revision;
+            all_sent &= frontier.is_some_and(|frontier| watcher.next(frontier) > revision);
+            // Revision 0 proves nothing: no endpoint was queried.
+            starts_later |= revision > 0 && watcher.at_start && watcher.next > revision;
         }
-        if future || stream.watchers.is_empty() {
-            // As at etcd: no answer.
-        } else if all {
-            let answer = Response {
+        if starts_later || stream.watchers.is_empty() {
+            // No response, as at etcd.
+        } else if all_sent {
+            let response = Response {
                 watch_id: -1,
                 header: self.header(revision),
                 ..Response::default()
             };
-            self.send(key, &answer);
-            if again {
-                self.ask_etcd(key);
+            self.send(key, &response);
+            if repeat {
+                self.request_barrier(key);
             }
         } else {
             let due = self.now + limits::WATCH_BARRIER_PAUSE;
-            stream.barrier = Barrier::Pause(due);
+            stream.barrier = BarrierState::Paused(due);
             self.barriers.push_back((due, key));
         }
     }
 
-    /// Asks again for barriers whose pause is over.
+    /// Requests barriers again after their pause.
     pub(super) fn retry_barriers(&mut self) {
         while let Some((due, key)) = self.barriers.front().copied()
             && due <= self.now
         {
             self.barriers.pop_front();
             if let Some(stream) = self.streams.get(key)
-                && stream.barrier == Barrier::Pause(due)
+                && stream.barrier == BarrierState::Paused(due)
             {
-                self.ask_etcd(key);
+                self.request_barrier(key);
             }
         }
     }
 
-    /// The c-watcher's first notice is an interval away.
-    pub(super) fn notify_later(&mut self, w: Key) {
-        self.notices_live += 1;
-        self.notices
+    /// Schedules the first notification of a client watcher, one interval from now.
+    pub(super) fn schedule_notification(&mut self, w: Key) {
+        self.notification_watchers += 1;
+        self.notifications
             .push_back((self.now + self.settings.progress_interval, w));
-        if self.notices.len() > 2 * self.notices_live + 64 {
+        if self.notifications.len() > 2 * self.notification_watchers + 64 {
             let watchers = &self.watchers;
-            self.notices.retain(|(_, w)| watchers.get(*w).is_some());
+            self.notifications
+                .retain(|(_, w)| watchers.get(*w).is_some());
         }
     }
 
-    /// Tells c-watchers, to whom nothing was sent for an interval, how far they are. All intervals
-    /// are alike, so the queue is in the order of time.
-    pub(super) fn notify(&mut self) {
-        while let Some((due, w)) = self.notices.front().copied()
+    /// Sends a progress notification to client watchers that were sent nothing for an interval. All
+    /// intervals are equal, so the queue is ordered by time.
+    pub(super) fn send_notifications(&mut self) {
+        while let Some((due, w)) = self.notifications.front().copied()
             && due <= self.now
         {
-            self.notices.pop_front();
+            self.notifications.pop_front();
             let Some(watcher) = self.watchers.get_mut(w) else {
                 continue;
             };
-            self.notices
+            self.notifications
                 .push_back((self.now + self.settings.progress_interval, w));
-            let quiet = !std::mem::replace(&mut watcher.recent, false);
+            let silent = !std::mem::replace(&mut watcher.sent_recently, false);
             let (stream, id) = (watcher.stream, watcher.id);
-            if quiet && let Some(revision) = self.progress_of(w) {
-                let notice = Response {
+            if silent && let Some(revision) = self.notification_revision(w) {
+                let notification = Response {
                     watch_id: id,
                     header: self.header(revision),
                     ..Response::default()
                 };
-                self.send(stream, &notice);
+                self.send(stream, &notification);
             }
         }
     }
 
-    /// The revision up to which a c-watcher was sent all, if etcd would say so: not while it
-    /// catches up, waits for its start, or has no room.
-    fn progress_of(&self, w: Key) -> Option<i64> {
+    /// Returns the revision of a progress notification, if etcd would send one now. It would not
+    /// while the client watcher catches up, has not reached its start, or has no send capacity.
+    fn notification_revision(&self, w: Key) -> Option<i64> {
         let (source, _) = self.source_of(w)?;
         let watcher = self.watchers.get(w)?;
-        let room = self.streams.get(watcher.stream)?.room > 0;
-        let there =
-            watcher.standing == WatcherState::Following && watcher.next <= source.frontier + 1;
-        (room && there && source.is_home()).then_some(source.frontier)
+        let has_capacity = self.streams.get(watcher.stream)?.capacity > 0;
+        let follows =
+            watcher.state == WatcherState::Following && watcher.next <= source.frontier + 1;
+        (has_capacity && follows && source.is_home()).then_some(source.frontier)
     }
 }

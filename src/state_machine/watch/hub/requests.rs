@@ -1,28 +1,31 @@
-//! Requests of a stream, worked off in their order: etcd's clients match `created` answers by it
-//! (W6). What a request needs from elsewhere is asked for when it arrives.
+//! Requests of a stream, processed in order.
+//!
+//! etcd's clients match `created` responses to their requests by order (W6).
+//! The permission check and the home of a create are requested when the create arrives, independent
+//! of the requests before it.
 
 use bytes::Bytes;
 
 use super::Hub;
 use super::api::{Action, CheckId, CheckResult, Create, IdentityId, StreamId};
 use super::slab::Key;
-use super::types::{Asked, Request, Stream, Watcher, WatcherState, range_bytes};
+use super::types::{PendingCreate, Request, WatchStream, Watcher, WatcherState, range_bytes};
 use crate::limits;
 use crate::wire::range::KeyRange;
 use crate::wire::watch::Response;
 use crate::wire::watch::answer::Cut;
 
-/// etcd's words for a negative start revision.
+/// etcd's text for a negative start revision.
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
-/// etcd's words for a range that no key is in.
+/// etcd's text for a range that contains no key.
 const EMPTY: &str = "mvcc: watcher range is empty";
-/// etcd's words for an id that is taken.
+/// etcd's text for an id that is taken.
 const DUPLICATE: &str = "mvcc: duplicate watch ID provided on the WatchStream";
-/// Our own: etcd has no such bound.
+/// Text of this proxy: etcd has no such limit.
 const TOO_MANY: &str = "etcd-edge: too many watches";
 
-/// What comes of a create at its turn.
-enum Turn {
+/// Decision about a create at its turn.
+enum CreateDecision {
     Wait,
     Refuse(String),
     Compacted(i64),
@@ -30,12 +33,12 @@ enum Turn {
 }
 
 impl Hub {
-    pub(super) fn create_arrived(&mut self, key: Key, create: Create) {
+    pub(super) fn queue_create(&mut self, key: Key, create: Create) {
         let start = match &create.key[..] {
-            // As etcd reads it.
+            // etcd reads an empty key as `\0`.
             [] => Bytes::from_static(&[0]),
-            // What arrived is part of a larger buffer, and this may be kept for long.
-            some => Bytes::copy_from_slice(some),
+            // A copy: the received key is part of a larger buffer, and a watcher may live long.
+            key => Bytes::copy_from_slice(key),
         };
         let range = KeyRange::of(start, Bytes::copy_from_slice(&create.range_end));
         let Some(stream) = self.streams.get(key) else {
@@ -44,7 +47,7 @@ impl Hub {
         let identity = stream.identity;
         let check = CheckId {
             stream: StreamId(key),
-            request: stream.first + stream.requests.len() as u64,
+            request: stream.first_request + stream.requests.len() as u64,
         };
         let mut home = None;
         if create.start_revision >= 0 {
@@ -54,7 +57,7 @@ impl Hub {
                 range: range.clone(),
             });
             if !range.is_empty() {
-                home = Some(self.ask_home(check, identity, &range, create.prev_kv));
+                home = Some(self.hold_home(check, identity, &range, create.prev_kv));
             }
         }
         let create = Create {
@@ -62,18 +65,18 @@ impl Hub {
             range_end: Bytes::new(),
             ..create
         };
-        let asked = Asked {
+        let pending = PendingCreate {
             create,
             range,
-            verdict: None,
+            check_result: None,
             home,
             compacted: None,
             refused: None,
         };
-        self.arrived(key, Request::Create(Box::new(asked)));
+        self.queue_request(key, Request::Create(Box::new(pending)));
     }
 
-    pub(super) fn arrived(&mut self, key: Key, request: Request) {
+    pub(super) fn queue_request(&mut self, key: Key, request: Request) {
         let Some(stream) = self.streams.get_mut(key) else {
             return;
         };
@@ -82,24 +85,25 @@ impl Hub {
         self.advance(key);
     }
 
-    pub(super) fn check_answered(&mut self, check: CheckId, verdict: CheckResult) {
+    pub(super) fn apply_check_result(&mut self, check: CheckId, result: CheckResult) {
         let key = check.stream.0;
-        if let CheckResult::Lost(why) = verdict {
-            let waits = |stream: &mut Stream| stream.asked(check.request).is_some();
-            if self.streams.get_mut(key).is_some_and(waits) {
-                self.end(key, why);
+        if let CheckResult::Lost(reason) = result {
+            let is_pending =
+                |stream: &mut WatchStream| stream.pending_create(check.request).is_some();
+            if self.streams.get_mut(key).is_some_and(is_pending) {
+                self.end_stream(key, reason);
             }
             return;
         }
         if let Some(stream) = self.streams.get_mut(key)
-            && let Some(asked) = stream.asked(check.request)
+            && let Some(pending) = stream.pending_create(check.request)
         {
-            asked.verdict = Some(verdict);
+            pending.check_result = Some(result);
             self.advance(key);
         }
     }
 
-    /// Works requests off as far as it goes.
+    /// Processes the requests of a stream until one has to wait.
     pub(super) fn advance(&mut self, key: Key) {
         while let Some(stream) = self.streams.get(key) {
             match stream.requests.front() {
@@ -107,35 +111,35 @@ impl Hub {
                 Some(Request::Cancel(id)) => {
                     let id = *id;
                     self.pop_request(key);
-                    self.cancel_now(key, id);
+                    self.handle_cancel(key, id);
                 }
                 Some(Request::Progress) => {
                     self.pop_request(key);
-                    self.ask_progress(key);
+                    self.handle_progress(key);
                 }
-                Some(Request::Create(_)) => match self.turn(key) {
-                    Turn::Wait => break,
-                    Turn::Refuse(reason) => {
+                Some(Request::Create(_)) => match self.decide_create(key) {
+                    CreateDecision::Wait => break,
+                    CreateDecision::Refuse(reason) => {
                         self.pop_request(key);
                         let refused = Response {
                             watch_id: -1,
                             created: true,
                             canceled: true,
                             cancel_reason: reason,
-                            ..self.answer()
+                            ..self.response()
                         };
                         self.send(key, &refused);
                     }
-                    Turn::Compacted(revision) => {
-                        if let Some(asked) = self.pop_request(key) {
-                            self.create_compacted(key, &asked, revision);
+                    CreateDecision::Compacted(revision) => {
+                        if let Some(pending) = self.pop_request(key) {
+                            self.create_compacted(key, &pending, revision);
                         }
                     }
-                    Turn::Admit(home) => {
-                        // Held over the pop: it must not end before it is joined.
+                    CreateDecision::Admit(home) => {
+                        // `pop_request` releases the home, which must not close before the join.
                         self.hold(home);
-                        if let Some(asked) = self.pop_request(key) {
-                            self.admit(key, &asked, home);
+                        if let Some(pending) = self.pop_request(key) {
+                            self.start_watcher(key, &pending, home);
                         }
                         self.release(home);
                     }
@@ -143,75 +147,75 @@ impl Hub {
             }
         }
         if let Some(stream) = self.streams.get_mut(key) {
-            stream.look_open(key, &mut self.actions);
+            stream.update_accepting(key, &mut self.actions);
         }
     }
 
-    /// Judges the create whose turn it is, in etcd's order.
-    fn turn(&mut self, key: Key) -> Turn {
+    /// Decides about the create at the front of the queue, in etcd's order of checks.
+    fn decide_create(&mut self, key: Key) -> CreateDecision {
         let Some(stream) = self.streams.get_mut(key) else {
-            return Turn::Wait;
+            return CreateDecision::Wait;
         };
-        let full = stream.watchers.len() + stream.compacted.len() >= limits::WATCHERS_PER_STREAM
+        let is_full = stream.watchers.len() + stream.compacted.len() >= limits::WATCHERS_PER_STREAM
             || stream.key_bytes >= limits::WATCH_KEY_BYTES
             || self.watchers.len() >= limits::WATCHERS_PER_WORKER;
-        let (identity, number) = (stream.identity, stream.first);
-        let taken = |id: i64| id != 0 && stream.has_id(id);
-        let Some(Request::Create(asked)) = stream.requests.front() else {
-            return Turn::Wait;
+        let (identity, number) = (stream.identity, stream.first_request);
+        let is_taken = |id: i64| id != 0 && stream.has_id(id);
+        let Some(Request::Create(pending)) = stream.requests.front() else {
+            return CreateDecision::Wait;
         };
-        if asked.create.start_revision < 0 {
-            return Turn::Refuse(COMPACTED.to_owned());
+        if pending.create.start_revision < 0 {
+            return CreateDecision::Refuse(COMPACTED.to_owned());
         }
-        match &asked.verdict {
-            None => return Turn::Wait,
-            Some(CheckResult::Refused(reason)) => return Turn::Refuse(reason.clone()),
+        match &pending.check_result {
+            None => return CreateDecision::Wait,
+            Some(CheckResult::Refused(reason)) => return CreateDecision::Refuse(reason.clone()),
             _ => {}
         }
-        if asked.range.is_empty() {
-            return Turn::Refuse(EMPTY.to_owned());
+        if pending.range.is_empty() {
+            return CreateDecision::Refuse(EMPTY.to_owned());
         }
-        if taken(asked.create.watch_id) {
-            return Turn::Refuse(DUPLICATE.to_owned());
+        if is_taken(pending.create.watch_id) {
+            return CreateDecision::Refuse(DUPLICATE.to_owned());
         }
-        if full {
-            return Turn::Refuse(TOO_MANY.to_owned());
+        if is_full {
+            return CreateDecision::Refuse(TOO_MANY.to_owned());
         }
-        if let Some(reason) = &asked.refused {
-            return Turn::Refuse(reason.clone());
+        if let Some(reason) = &pending.refused {
+            return CreateDecision::Refuse(reason.clone());
         }
-        if let Some(revision) = asked.compacted {
-            return Turn::Compacted(revision);
+        if let Some(revision) = pending.compacted {
+            return CreateDecision::Compacted(revision);
         }
-        let home = asked
+        let home = pending
             .home
             .and_then(|home| Some((home, self.sources.get(home)?.live)));
         match home {
-            Some((home, true)) => Turn::Admit(home),
-            Some((_, false)) => Turn::Wait,
+            Some((home, true)) => CreateDecision::Admit(home),
+            Some((_, false)) => CreateDecision::Wait,
             None => {
-                // The one it waited for is over.
-                let (range, prev_kv) = (asked.range.clone(), asked.create.prev_kv);
+                // The home this create waited for has ended.
+                let (range, prev_kv) = (pending.range.clone(), pending.create.prev_kv);
                 let check = CheckId {
                     stream: StreamId(key),
                     request: number,
                 };
-                let home = self.ask_home(check, identity, &range, prev_kv);
+                let home = self.hold_home(check, identity, &range, prev_kv);
                 if let Some(stream) = self.streams.get_mut(key)
-                    && let Some(asked) = stream.asked(number)
+                    && let Some(pending) = stream.pending_create(number)
                 {
-                    asked.home = Some(home);
+                    pending.home = Some(home);
                 }
                 match self.sources.get(home) {
-                    Some(source) if source.live => Turn::Admit(home),
-                    _ => Turn::Wait,
+                    Some(source) if source.live => CreateDecision::Admit(home),
+                    _ => CreateDecision::Wait,
                 }
             }
         }
     }
 
-    /// Holds a home for a request, and notes that it waits unless the home is live.
-    fn ask_home(
+    /// Holds a home for a create, and registers the create with it unless the home is live.
+    fn hold_home(
         &mut self,
         check: CheckId,
         identity: IdentityId,
@@ -223,99 +227,99 @@ impl Hub {
         if let Some(source) = self.sources.get_mut(home)
             && !source.live
         {
-            source.askers.push(check);
+            source.waiting_creates.push(check);
         }
         home
     }
 
-    /// Takes the first request off, and what it held; the create, if it is one.
-    fn pop_request(&mut self, key: Key) -> Option<Box<Asked>> {
+    /// Removes the first request and releases its home. Returns the create, if it is one.
+    fn pop_request(&mut self, key: Key) -> Option<Box<PendingCreate>> {
         let stream = self.streams.get_mut(key)?;
         let request = stream.requests.pop_front()?;
-        stream.first += 1;
+        stream.first_request += 1;
         stream.queued_bytes -= request.bytes();
-        let Request::Create(mut asked) = request else {
+        let Request::Create(mut pending) = request else {
             return None;
         };
-        if let Some(home) = asked.home.take() {
+        if let Some(home) = pending.home.take() {
             self.release(home);
         }
-        Some(asked)
+        Some(pending)
     }
 
-    /// A c-watcher begins.
-    fn admit(&mut self, key: Key, asked: &Asked, home: Key) {
+    /// Starts a client watcher.
+    fn start_watcher(&mut self, key: Key, pending: &PendingCreate, home: Key) {
         let Some(source) = self.sources.get(home) else {
             return;
         };
-        let now_at = source.frontier.max(self.known.revision);
-        let start = asked.create.start_revision;
+        let current = source.frontier.max(self.known.revision);
+        let start = pending.create.start_revision;
         let next = if start == 0 {
-            now_at.saturating_add(1)
+            current.saturating_add(1)
         } else {
             start
         };
         if source.members > 0 {
             self.counts.joined += 1;
         }
-        let Some(id) = self.choose_id(key, asked.create.watch_id) else {
+        let Some(id) = self.choose_id(key, pending.create.watch_id) else {
             return;
         };
-        let create = &asked.create;
+        let create = &pending.create;
         let w = self.watchers.insert(Watcher {
             stream: key,
             group: key,
             id,
             next,
-            place: 0,
-            standing: WatcherState::Adrift,
+            position: 0,
+            state: WatcherState::NeedsCatchUp,
             fragment: create.fragment,
-            notify: create.progress_notify,
-            recent: false,
+            progress_notify: create.progress_notify,
+            sent_recently: false,
             at_start: start > 0,
             queued: false,
         });
         if let Some(stream) = self.streams.get_mut(key) {
             stream.watchers.insert(id, w);
-            stream.key_bytes += range_bytes(&asked.range);
+            stream.key_bytes += range_bytes(&pending.range);
         }
         let created = Response {
             watch_id: id,
             created: true,
-            header: self.header(now_at),
+            header: self.header(current),
             ..Response::default()
         };
         self.send(key, &created);
         if create.progress_notify {
-            self.notify_later(w);
+            self.schedule_notification(w);
         }
-        let cut = Cut {
-            range: asked.range.clone(),
+        let filter = Cut {
+            range: pending.range.clone(),
             puts: !create.no_put,
             deletes: !create.no_delete,
             prev_kv: create.prev_kv,
         };
-        self.attach(w, home, &cut, next);
+        self.attach(w, home, &filter, next);
     }
 
-    /// Created and canceled at once: its start is gone.
-    fn create_compacted(&mut self, key: Key, asked: &Asked, revision: i64) {
-        if let Some(id) = self.choose_id(key, asked.create.watch_id) {
+    /// Answers a create with a compacted start revision: created, then canceled.
+    fn create_compacted(&mut self, key: Key, pending: &PendingCreate, revision: i64) {
+        if let Some(id) = self.choose_id(key, pending.create.watch_id) {
             let created = Response {
                 watch_id: id,
                 created: true,
-                ..self.answer()
+                ..self.response()
             };
             self.send(key, &created);
             self.send_compacted(key, id, revision);
         }
     }
 
-    /// The id asked for, or for 0 the next that is free, counted from 0 up.
-    fn choose_id(&mut self, key: Key, wanted: i64) -> Option<i64> {
+    /// Returns the requested id. For 0, chooses the next free id, counted up from 0.
+    fn choose_id(&mut self, key: Key, requested_id: i64) -> Option<i64> {
         let stream = self.streams.get_mut(key)?;
-        if wanted != 0 {
-            return Some(wanted);
+        if requested_id != 0 {
+            return Some(requested_id);
         }
         while stream.has_id(stream.next_id) {
             stream.next_id += 1;
@@ -326,10 +330,10 @@ impl Hub {
 }
 
 impl Request {
-    /// What it keeps of the client's bytes.
+    /// Returns the size of the client's keys in this request, in bytes.
     fn bytes(&self) -> usize {
         match self {
-            Request::Create(asked) => range_bytes(&asked.range),
+            Request::Create(pending) => range_bytes(&pending.range),
             Request::Cancel(_) | Request::Progress => 0,
         }
     }

@@ -1,6 +1,6 @@
-//! Places that are used again, and names that are not.
+//! Slab: a vector with reusable slots and keys that are never reused.
 
-/// Names a value in a [`Slab`]; stays unique after its place is used again.
+/// Key of a value in a [`Slab`]. It stays unique after its slot is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     index: u32,
@@ -18,24 +18,24 @@ impl Key {
 
     pub(super) fn from_number(number: u64) -> Key {
         Key {
-            // Its two halves.
+            // Truncation is intended: the low half is the index.
             index: number as u32,
             generation: (number >> 32) as u32,
         }
     }
 }
 
-/// Values in places of one row.
+/// Values in numbered slots.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
-    places: Vec<(u32, Option<T>)>,
+    slots: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
 }
 
 impl<T> Slab<T> {
     pub(super) fn new() -> Slab<T> {
         Slab {
-            places: Vec::new(),
+            slots: Vec::new(),
             free: Vec::new(),
         }
     }
@@ -43,17 +43,17 @@ impl<T> Slab<T> {
     pub(super) fn insert(&mut self, value: T) -> Key {
         match self.free.pop() {
             Some(index) => {
-                let place = &mut self.places[index as usize];
-                place.0 = place.0.wrapping_add(1);
-                place.1 = Some(value);
+                let slot = &mut self.slots[index as usize];
+                slot.0 = slot.0.wrapping_add(1);
+                slot.1 = Some(value);
                 Key {
                     index,
-                    generation: place.0,
+                    generation: slot.0,
                 }
             }
             None => {
-                let index = self.places.len() as u32;
-                self.places.push((0, Some(value)));
+                let index = self.slots.len() as u32;
+                self.slots.push((0, Some(value)));
                 Key {
                     index,
                     generation: 0,
@@ -63,31 +63,31 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&T> {
-        let place = self.places.get(key.index as usize)?;
-        place.1.as_ref().filter(|_| place.0 == key.generation)
+        let slot = self.slots.get(key.index as usize)?;
+        slot.1.as_ref().filter(|_| slot.0 == key.generation)
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        place.1.as_mut().filter(|_| place.0 == key.generation)
+        let slot = self.slots.get_mut(key.index as usize)?;
+        slot.1.as_mut().filter(|_| slot.0 == key.generation)
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.0 != key.generation {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        if slot.0 != key.generation {
             return None;
         }
-        let value = place.1.take()?;
+        let value = slot.1.take()?;
         self.free.push(key.index);
         Some(value)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.slots.len() - self.free.len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.places
+        self.slots
             .iter()
             .enumerate()
             .filter_map(|(index, (generation, value))| {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_outlives_its_value_and_names_nothing_else() {
+    fn a_key_is_not_reused_after_its_value_is_removed() {
         let mut slab = Slab::new();
         let (a, b) = (slab.insert('a'), slab.insert('b'));
         assert_eq!(slab.remove(a), Some('a'));

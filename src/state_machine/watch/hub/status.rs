@@ -1,4 +1,4 @@
-//! What a hub shows of itself, to metrics, the status page and tests.
+//! Sizes and contents of a hub, for metrics, the status page and tests.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::api::{FeedId, FeedStatus, Stats, StreamId};
 use crate::state_machine::watch::Batch;
 
 impl Hub {
-    /// Sizes and counts.
+    /// Returns the sizes and counters of the hub.
     pub fn stats(&self) -> Stats {
         let catch_ups = self.counts.catch_ups;
         Stats {
@@ -23,7 +23,7 @@ impl Hub {
         }
     }
 
-    /// Every feed.
+    /// Returns the status of every feed.
     pub fn feeds(&self) -> impl Iterator<Item = FeedStatus> + '_ {
         self.sources.iter().map(|(key, source)| FeedStatus {
             feed: FeedId(key),
@@ -40,7 +40,7 @@ impl Hub {
         })
     }
 
-    /// The batches in a feed's log, in order: for tests of I1.
+    /// Returns the batches in the log of a feed, in order. For tests of I1.
     #[doc(hidden)]
     pub fn log_of(&self, feed: FeedId) -> impl Iterator<Item = &Arc<Batch>> {
         self.sources
@@ -49,7 +49,7 @@ impl Hub {
             .flat_map(|source| source.log.batches())
     }
 
-    /// Every c-watcher by stream and id, with the revision it is sent next: for tests.
+    /// Returns every client watcher as stream, id and next revision. For tests.
     #[doc(hidden)]
     pub fn watchers(&self) -> impl Iterator<Item = (StreamId, i64, i64)> + '_ {
         self.watchers.iter().filter_map(|(w, watcher)| {

@@ -1,4 +1,4 @@
-//! What a hub is made of: sources, groups, c-watchers, streams.
+//! Parts of a hub: sources, groups, client watchers and streams.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -16,40 +16,40 @@ use crate::wire::watch::answer::Cut;
 
 /// A feed, its log, and the groups it serves.
 ///
-/// I1: the log holds every event of its range with `log_from` ≤ revision ≤ `frontier`.
+/// I1: the log contains every event of the range with `log_from` ≤ revision ≤ `frontier`.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) identity: IdentityId,
     pub(super) range: KeyRange,
     pub(super) prev_kv: bool,
-    /// Of a catch-up. None: a home, at the shared trunk.
+    /// Start revision of a catch-up. `None` is a home, at the shared trunk.
     pub(super) start: Option<i64>,
-    /// It has told `Live`.
+    /// `FeedEvent::Live` has arrived.
     pub(super) live: bool,
-    /// Its groups go elsewhere; nobody joins.
+    /// Its groups move to other sources, and no group joins.
     pub(super) retiring: bool,
     pub(super) paused: bool,
-    /// It is in the queue of those that may be more than what is needed.
-    pub(super) doubted: bool,
+    /// The source is in [`Hub::narrow_checks`](super::Hub).
+    pub(super) narrow_check_queued: bool,
     pub(super) log_from: i64,
     pub(super) frontier: i64,
     pub(super) log: Log,
-    /// Its groups by range.
+    /// Groups by range.
     pub(super) index: RangeIndex<Key>,
     pub(super) groups: Vec<Key>,
     pub(super) members: usize,
-    /// Of them: have been sent all up to the frontier.
+    /// Members that were sent everything up to the frontier.
     pub(super) following: usize,
-    /// Of them: want all of its range.
-    pub(super) exact: usize,
-    /// Of them: want `prev_kv`.
-    pub(super) with_prev: usize,
-    /// Requests that wait for it, and groups that want to move to it.
-    pub(super) holds: usize,
-    /// Groups that want to move to it.
-    pub(super) suitors: BTreeSet<Key>,
-    /// Requests that wait until it is live or over.
-    pub(super) askers: Vec<CheckId>,
+    /// Members that need the whole range.
+    pub(super) exact_members: usize,
+    /// Members that requested `prev_kv`.
+    pub(super) prev_kv_members: usize,
+    /// Number of requests that wait for this source and of groups that move to it.
+    pub(super) hold_count: usize,
+    /// Groups that move to this source.
+    pub(super) incoming_groups: BTreeSet<Key>,
+    /// Creates that wait until the source is live or ends.
+    pub(super) waiting_creates: Vec<CheckId>,
 }
 
 impl Source {
@@ -67,8 +67,8 @@ impl Source {
             live: false,
             retiring: false,
             paused: false,
-            doubted: false,
-            // Of a home that is not live, nothing can be read.
+            narrow_check_queued: false,
+            // Nothing can be read from a home before it is live.
             log_from: start.unwrap_or(i64::MAX),
             frontier: start.map_or(0, |start| start - 1),
             log: Log::default(),
@@ -76,11 +76,11 @@ impl Source {
             groups: Vec::new(),
             members: 0,
             following: 0,
-            exact: 0,
-            with_prev: 0,
-            holds: 0,
-            suitors: BTreeSet::new(),
-            askers: Vec::new(),
+            exact_members: 0,
+            prev_kv_members: 0,
+            hold_count: 0,
+            incoming_groups: BTreeSet::new(),
+            waiting_creates: Vec::new(),
         }
     }
 
@@ -93,210 +93,209 @@ impl Source {
     }
 }
 
-/// The c-watchers of a source that are shown the same.
+/// Client watchers of a source with the same range, filters and `prev_kv`.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) source: Key,
-    /// Its place among the source's groups.
-    pub(super) place: usize,
-    pub(super) cut: Cut,
-    /// Its range is the source's.
+    /// Position among the groups of the source.
+    pub(super) position: usize,
+    pub(super) filter: Cut,
+    /// The range is that of the source.
     pub(super) exact: bool,
     pub(super) members: Vec<Key>,
-    /// Where its members are to go.
+    /// Home that the members move to.
     pub(super) target: Option<Key>,
-    /// The events of the batch at hand that it is shown.
-    pub(super) shown: Vec<u32>,
+    /// Positions of the events in the current batch that match the group.
+    pub(super) matches: Vec<u32>,
 }
 
-/// Where a c-watcher stands with its source.
+/// State of a client watcher with respect to its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WatcherState {
-    /// It has been sent all up to the frontier: its next revision is `max(next, frontier + 1)`, so
-    /// that nothing is written when the frontier moves.
+    /// Everything up to the frontier was sent. The next revision is `max(next, frontier + 1)`, so
+    /// an advance of the frontier updates no client watcher.
     Following,
-    /// Its stream had no room; it reads the log from `next` (I2: ≥ `log_from`, or it is adrift
-    /// when its turn comes).
+    /// The stream had no send capacity when a batch arrived. The client watcher reads the log from
+    /// `next`. I2 (`next` ≥ `log_from`) is checked at its turn.
     Behind,
-    /// The log does not reach back to `next`: it needs a catch-up.
-    Adrift,
+    /// The log does not reach back to `next`.
+    NeedsCatchUp,
 }
 
-/// A c-watcher.
+/// A client watcher.
 #[derive(Debug)]
 pub(super) struct Watcher {
     pub(super) stream: Key,
     pub(super) group: Key,
     pub(super) id: i64,
-    /// Every event of its range below has been sent.
+    /// Every event of the range below this revision was sent.
     pub(super) next: i64,
-    /// Its place among its group's members.
-    pub(super) place: u32,
-    pub(super) standing: WatcherState,
+    /// Position among the members of the group.
+    pub(super) position: u32,
+    pub(super) state: WatcherState,
     pub(super) fragment: bool,
-    pub(super) notify: bool,
-    /// Something was sent since the last time for a notice.
-    pub(super) recent: bool,
-    /// `next` is still the start revision it asked for.
+    pub(super) progress_notify: bool,
+    /// A message was sent since the last check for a notification.
+    pub(super) sent_recently: bool,
+    /// `next` is still the start revision that the client requested.
     pub(super) at_start: bool,
-    /// It is in its stream's queue of those behind.
+    /// The client watcher is in [`WatchStream::behind`].
     pub(super) queued: bool,
 }
 
 impl Watcher {
-    /// Its next revision, with a source at this frontier.
+    /// Returns the next revision, for a source at this frontier.
     pub(super) fn next(&self, frontier: i64) -> i64 {
-        match self.standing {
+        match self.state {
             WatcherState::Following => self.next.max(frontier + 1),
-            WatcherState::Behind | WatcherState::Adrift => self.next,
+            WatcherState::Behind | WatcherState::NeedsCatchUp => self.next,
         }
     }
 }
 
-/// A progress request of a stream (W8).
+/// State of the progress requests of a stream (W8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Barrier {
-    /// None waits.
+pub(super) enum BarrierState {
+    /// No progress request is pending.
     None,
-    /// etcd is asked. `again`: another request came meanwhile.
-    Asked {
-        /// Ask once more after the answer.
-        again: bool,
+    /// A barrier was requested.
+    Requested {
+        /// Another progress request arrived meanwhile: request a barrier again after this one.
+        repeat: bool,
     },
-    /// The answer was of no use; ask again then.
-    Pause(Instant),
+    /// The response could not be forwarded. A barrier is requested again at this time.
+    Paused(Instant),
 }
 
-/// A client's watch stream.
+/// A watch stream of a client.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct WatchStream {
     pub(super) identity: IdentityId,
-    /// Bytes it can take; below 0 when the last message went beyond.
-    pub(super) room: isize,
-    /// Its requests are read on.
-    pub(super) open: bool,
+    /// Send capacity in bytes. Negative if the last message exceeded it.
+    pub(super) capacity: isize,
+    /// The driver reads the stream's requests.
+    pub(super) accepts_requests: bool,
     pub(super) requests: VecDeque<Request>,
-    /// The number of the first of them.
-    pub(super) first: u64,
+    /// Number of the first request in the queue.
+    pub(super) first_request: u64,
     pub(super) watchers: BTreeMap<i64, Key>,
-    /// Ids of those that compaction canceled: taken until their client cancels them too, as at
-    /// etcd.
+    /// Ids that compaction canceled. They stay taken until the client cancels them too, as at etcd.
     pub(super) compacted: BTreeSet<i64>,
-    /// The least id that was never chosen.
+    /// The lowest id that was never chosen.
     pub(super) next_id: i64,
-    /// Bytes of its ranges' keys.
+    /// Size of the keys of its client watchers' ranges, in bytes.
     pub(super) key_bytes: usize,
-    /// The same of its requests that wait.
+    /// Size of the keys in its queued requests, in bytes.
     pub(super) queued_bytes: usize,
-    /// The highest revision it was sent in a header.
-    pub(super) sent: i64,
-    pub(super) barrier: Barrier,
-    /// C-watchers that may be behind, in the order of their turns.
+    /// The highest revision that was sent in a header.
+    pub(super) sent_revision: i64,
+    pub(super) barrier: BarrierState,
+    /// Client watchers that may be behind, in the order of their turns.
     pub(super) behind: VecDeque<Key>,
-    /// C-watchers that may be adrift, to be seen to.
-    pub(super) adrift: VecDeque<Key>,
-    /// Those wait until one more catch-up may be opened.
-    pub(super) wants_slot: bool,
-    /// C-watchers that are adrift until a home is live.
+    /// Client watchers that may need a catch-up, in the order of their turns.
+    pub(super) needs_catch_up: VecDeque<Key>,
+    /// The first of `needs_catch_up` waits for a free slot.
+    pub(super) waits_for_slot: bool,
+    /// Client watchers that wait until a home is live.
     pub(super) parked: Vec<Key>,
-    /// It is in the queue of those with room and something to read.
+    /// The stream is in the queue of streams with send capacity and something to read.
     pub(super) ready: bool,
 }
 
-/// A request whose turn has not come.
+/// A request that waits for its turn.
 #[derive(Debug)]
 pub(super) enum Request {
-    Create(Box<Asked>),
+    Create(Box<PendingCreate>),
     Cancel(i64),
     Progress,
 }
 
-/// A create whose turn has not come.
+/// A create that waits for its turn.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PendingCreate {
     pub(super) create: Create,
     pub(super) range: KeyRange,
-    pub(super) verdict: Option<CheckResult>,
-    /// The source it waits for, held.
+    pub(super) check_result: Option<CheckResult>,
+    /// The source that this create waits for and holds.
     pub(super) home: Option<Key>,
-    /// Its start is gone with this compaction.
+    /// The compaction that removed its start revision.
     pub(super) compacted: Option<i64>,
-    /// etcd refused its very range.
+    /// The reason why etcd refused exactly this range.
     pub(super) refused: Option<String>,
 }
 
-impl Stream {
-    pub(super) fn new(identity: IdentityId, room: usize) -> Stream {
-        Stream {
+impl WatchStream {
+    pub(super) fn new(identity: IdentityId, capacity: usize) -> WatchStream {
+        WatchStream {
             identity,
-            room: isize::try_from(room).unwrap_or(isize::MAX),
-            open: room > 0,
+            capacity: isize::try_from(capacity).unwrap_or(isize::MAX),
+            accepts_requests: capacity > 0,
             requests: VecDeque::new(),
-            first: 0,
+            first_request: 0,
             watchers: BTreeMap::new(),
             compacted: BTreeSet::new(),
             next_id: 0,
             key_bytes: 0,
             queued_bytes: 0,
-            sent: 0,
-            barrier: Barrier::None,
+            sent_revision: 0,
+            barrier: BarrierState::None,
             behind: VecDeque::new(),
-            adrift: VecDeque::new(),
-            wants_slot: false,
+            needs_catch_up: VecDeque::new(),
+            waits_for_slot: false,
             parked: Vec::new(),
             ready: false,
         }
     }
 
-    /// Whether an id is taken.
+    /// Returns whether an id is taken.
     pub(super) fn has_id(&self, id: i64) -> bool {
         self.watchers.contains_key(&id) || self.compacted.contains(&id)
     }
 
-    /// Sends, room or not.
+    /// Sends a message, even without send capacity.
     pub(super) fn send(&mut self, stream: Key, message: Message, actions: &mut Vec<Action>) {
-        self.room = self.room.saturating_sub_unsigned(message.len());
-        self.open &= self.room > 0;
+        self.capacity = self.capacity.saturating_sub_unsigned(message.len());
+        self.accepts_requests &= self.capacity > 0;
         actions.push(Action::Send {
             stream: StreamId(stream),
             message,
         });
     }
 
-    /// Says so when its requests may be read on.
-    pub(super) fn look_open(&mut self, stream: Key, actions: &mut Vec<Action>) {
-        let open = self.room > 0
+    /// Updates `accepts_requests`, and reports when it becomes true.
+    pub(super) fn update_accepting(&mut self, stream: Key, actions: &mut Vec<Action>) {
+        let accepts_requests = self.capacity > 0
             && self.requests.len() < limits::WATCH_REQUESTS
             && self.queued_bytes < limits::WATCH_REQUEST_BYTES;
-        if open && !self.open {
+        if accepts_requests && !self.accepts_requests {
             actions.push(Action::ReadRequests(StreamId(stream)));
         }
-        self.open = open;
+        self.accepts_requests = accepts_requests;
     }
 
-    /// The create of this number, while its turn has not come.
-    pub(super) fn asked(&mut self, number: u64) -> Option<&mut Asked> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+    /// Returns the queued create of this number.
+    pub(super) fn pending_create(&mut self, number: u64) -> Option<&mut PendingCreate> {
+        let at = usize::try_from(number.checked_sub(self.first_request)?).ok()?;
         match self.requests.get_mut(at)? {
-            Request::Create(asked) => Some(asked),
+            Request::Create(pending) => Some(pending),
             Request::Cancel(_) | Request::Progress => None,
         }
     }
 }
 
-/// What is counted.
+/// Counters of a hub.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
-    /// C-watchers that follow, over all sources.
+    /// Client watchers that follow, over all sources.
     pub(super) following: usize,
-    /// Catch-ups that stand, those included that nobody joins any more.
+    /// Open catch-ups, including retiring ones.
     pub(super) catch_ups: usize,
     pub(super) joined: u64,
     pub(super) catch_ups_opened: u64,
     pub(super) events_sent: u64,
 }
 
-/// What a range's keys take.
+/// Returns the size of the keys of a range, in bytes.
 pub(super) fn range_bytes(range: &KeyRange) -> usize {
     range.start().len() + range.end().map_or(0, Bytes::len)
 }

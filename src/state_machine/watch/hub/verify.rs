@@ -1,65 +1,72 @@
-//! What must hold within a hub after every input, for tests.
+//! Consistency checks of a hub, run after every input in tests.
 
 use super::Hub;
 use super::types::WatcherState;
 
 impl Hub {
-    /// Panics unless the hub is in order with itself: for tests, and as slow as that may be.
+    /// Checks invariant I2 and the consistency of all parts of the hub. Slow, for tests only.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a check fails.
     #[doc(hidden)]
     pub fn verify(&self) {
         let mut log_bytes = 0;
         let mut log_entries = 0;
-        let (mut catch_ups, mut standing, mut following) = (0, 0, 0);
+        let (mut catch_ups, mut open_catch_ups, mut following) = (0, 0, 0);
         for (key, source) in self.sources.iter() {
             log_bytes += source.log.bytes();
             log_entries += source.log.len();
             catch_ups += usize::from(!source.is_home() && !source.retiring);
-            standing += usize::from(!source.is_home());
+            open_catch_ups += usize::from(!source.is_home());
             following += source.following;
             assert!(
-                source.holds > 0 || !source.groups.is_empty(),
-                "nobody needs a feed"
+                source.hold_count > 0 || !source.groups.is_empty(),
+                "a feed without a user"
             );
             assert!(
                 !source.paused || source.retiring || source.following == 0,
-                "paused while somebody can take"
+                "a catch-up is paused although a watcher can accept events"
             );
             assert!(
                 !source.paused || source.retiring || self.slot_waiters.is_empty(),
-                "a place is kept from who waits for one"
+                "a paused catch-up occupies a slot that a stream waits for"
             );
             let mut counts = [0; 4];
             for group_key in &source.groups {
-                let group = must(self.groups.get(*group_key), "a group that is listed");
+                let group = must(self.groups.get(*group_key), "a listed group");
                 assert_eq!(group.source, key);
                 assert!(!group.members.is_empty(), "a group without members");
                 assert!(
-                    source.range.covers(&group.cut.range),
+                    source.range.covers(&group.filter.range),
                     "a group outside its source"
                 );
-                assert!(source.prev_kv || !group.cut.prev_kv);
-                assert!(source.index.at(&group.cut.range).contains(group_key));
-                assert!(group.shown.is_empty());
-                let elsewhere = source.retiring || !source.is_home();
+                assert!(source.prev_kv || !group.filter.prev_kv);
+                assert!(source.index.at(&group.filter.range).contains(group_key));
+                assert!(group.matches.is_empty());
+                let moves = source.retiring || !source.is_home();
                 assert_eq!(
                     group.target.is_some(),
-                    elsewhere,
-                    "a target where none belongs"
+                    moves,
+                    "a target exactly if the group moves"
                 );
                 if let Some(target) = group.target {
-                    let target = must(self.sources.get(target), "a target that stands");
-                    assert!(target.is_home() && target.suitors.contains(group_key));
-                    assert!(target.range.covers(&group.cut.range));
+                    let target = must(self.sources.get(target), "the target of a group");
+                    assert!(target.is_home() && target.incoming_groups.contains(group_key));
+                    assert!(target.range.covers(&group.filter.range));
                 }
-                for (place, w) in group.members.iter().enumerate() {
-                    let watcher = must(self.watchers.get(*w), "a member that stands");
-                    assert_eq!((watcher.group, watcher.place as usize), (*group_key, place));
+                for (position, w) in group.members.iter().enumerate() {
+                    let watcher = must(self.watchers.get(*w), "a member of a group");
+                    assert_eq!(
+                        (watcher.group, watcher.position as usize),
+                        (*group_key, position)
+                    );
                     counts[0] += 1;
-                    counts[1] += usize::from(watcher.standing == WatcherState::Following);
+                    counts[1] += usize::from(watcher.state == WatcherState::Following);
                     counts[2] += usize::from(group.exact);
-                    counts[3] += usize::from(group.cut.prev_kv);
-                    if watcher.standing == WatcherState::Following {
-                        // I2; a c-watcher behind is looked at when its turn comes.
+                    counts[3] += usize::from(group.filter.prev_kv);
+                    if watcher.state == WatcherState::Following {
+                        // I2. A client watcher that is behind is checked at its turn.
                         assert!(watcher.next(source.frontier) >= source.log_from, "I2");
                         assert!(source.live || !source.is_home());
                     }
@@ -68,37 +75,39 @@ impl Hub {
             let own = [
                 source.members,
                 source.following,
-                source.exact,
-                source.with_prev,
+                source.exact_members,
+                source.prev_kv_members,
             ];
             assert_eq!(own, counts);
-            assert!(source.holds >= source.suitors.len());
+            assert!(source.hold_count >= source.incoming_groups.len());
             let last = source.log.batches().last();
-            assert!(last.is_none_or(|batch| batch.through <= source.frontier));
+            assert!(last.is_none_or(|batch| batch.frontier <= source.frontier));
         }
         assert_eq!((self.log_bytes, self.log_entries), (log_bytes, log_entries));
         assert_eq!(self.catch_ups, catch_ups);
-        assert_eq!(self.counts.catch_ups, standing);
+        assert_eq!(self.counts.catch_ups, open_catch_ups);
         assert_eq!(self.counts.following, following);
         assert!(self.catch_ups <= self.settings.catch_ups);
         let mut watchers = 0;
         for (key, stream) in self.streams.iter() {
             watchers += stream.watchers.len();
             for (id, w) in &stream.watchers {
-                let watcher = must(self.watchers.get(*w), "a c-watcher that stands");
+                let watcher = must(self.watchers.get(*w), "a client watcher of a stream");
                 assert_eq!((watcher.stream, watcher.id), (key, *id));
-                let listed = match watcher.standing {
+                let listed = match watcher.state {
                     WatcherState::Following => true,
                     WatcherState::Behind => stream.behind.contains(w),
-                    WatcherState::Adrift => stream.adrift.contains(w) || stream.parked.contains(w),
+                    WatcherState::NeedsCatchUp => {
+                        stream.needs_catch_up.contains(w) || stream.parked.contains(w)
+                    }
                 };
-                assert!(listed, "a c-watcher behind that nobody sees to");
+                assert!(listed, "a client watcher that is behind is in no queue");
             }
-            let readable =
-                !stream.behind.is_empty() || !(stream.adrift.is_empty() || stream.wants_slot);
+            let readable = !stream.behind.is_empty()
+                || !(stream.needs_catch_up.is_empty() || stream.waits_for_slot);
             assert!(
-                stream.ready || stream.room <= 0 || !readable,
-                "a stream that is forgotten"
+                stream.ready || stream.capacity <= 0 || !readable,
+                "a stream that can read is not queued"
             );
         }
         assert_eq!(watchers, self.watchers.len());

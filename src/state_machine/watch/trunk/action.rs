@@ -1,85 +1,86 @@
-//! What a trunk wants done, and the names of those whom it answers.
+//! Actions of a trunk, and the ids of the receivers it delivers to.
 
 use bytes::Bytes;
 
 use crate::state_machine::watch::FeedEvent;
 use crate::wire::response_header::Header;
 
-/// What the caller must do, in this order.
+/// An action for the driver. Actions are carried out in order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Open a stream to etcd; answer with [`Trunk::connected`], [`Trunk::lost`] or
-    /// [`Trunk::give_up`] of this generation.
+    /// Open an upstream stream. The driver reports the result for this generation with
+    /// [`Trunk::connected`] or [`Trunk::lost`], or ends all feeds with [`Trunk::fail_feeds`].
     Connect {
-        /// Names the stream from here on; each is greater than the one before.
+        /// Id of the stream. Each is greater than the one before.
         generation: u64,
-        /// What the last one ended of.
-        because: ReconnectReason,
+        /// Reason why a stream is needed.
+        reason: ReconnectReason,
     },
-    /// Close this stream, or stop opening it. Nothing of it is heard any more.
+    /// Close this stream, or stop opening it. Later input for this generation is ignored.
     Disconnect {
-        /// As in its `Connect`.
+        /// Id of the stream, from its `Connect`.
         generation: u64,
     },
-    /// Send a whole gRPC message on the stream.
+    /// Send a complete gRPC message on the stream.
     Send {
-        /// Always that of the stream that is up.
+        /// Id of the stream, which is always the open one.
         generation: u64,
-        /// The message.
+        /// The message, including its gRPC prefix.
         message: Bytes,
     },
-    /// Tell a feed.
-    Tell {
-        /// Whom.
-        sub: Sub,
-        /// What.
-        told: FeedEvent,
+    /// Deliver an event of a feed.
+    Deliver {
+        /// The receiver.
+        subscriber: Subscriber,
+        /// The event.
+        event: FeedEvent,
     },
-    /// The barrier stands: every feed that was open when it was asked for is Live and has been told
-    /// all events up to this revision (W8).
-    Synced {
-        /// Who asked.
-        token: Token,
-        /// Of the answer of etcd, sent after it was asked.
+    /// A barrier was answered: every feed that was open when it was requested is live and has
+    /// received all events up to this revision (W8).
+    BarrierAnswered {
+        /// The client stream that waited.
+        waiter: BarrierWaiter,
+        /// Header revision of a response that etcd sent after the barrier was requested.
         revision: i64,
     },
-    /// History may have gone back: read no further from this stream until a linearizable read, sent
-    /// now, has told which it is; then [`Trunk::history_holds`] or [`Trunk::history_reset`].
-    Verify {
-        /// The stream that shows it.
+    /// History may have gone back. Read no further from this stream until a linearizable read, sent
+    /// now, has shown the history. Then call [`Trunk::history_confirmed`] or
+    /// [`Trunk::history_reset`].
+    VerifyHistory {
+        /// Id of the stream with the suspicious header.
         generation: u64,
-        /// What it shows: another cluster, or a revision below `highest`.
+        /// The header: from another cluster, or with a revision below `highest`.
         header: Header,
         /// The highest revision seen before.
         highest: i64,
     },
 }
 
-/// Why a new stream is needed, for the choice of endpoint, token and pause.
+/// Why a new stream is needed. The driver chooses endpoint, token and backoff by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconnectReason {
     /// Nothing failed.
     Needed,
-    /// The last one was lost, or could not be opened, or spoke nonsense.
+    /// The last stream was lost, could not be opened, or violated the protocol.
     Lost,
-    /// etcd refuses the token that the last one was opened with (W10).
+    /// etcd refuses the token that the last stream was opened with (W10).
     Token,
 }
 
-/// A feed of a hub, as far as a trunk knows it: whom to tell.
+/// Receiver of a feed: a feed of the hub of one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Sub {
-    /// The worker of the hub.
+pub struct Subscriber {
+    /// Worker of the hub.
     pub worker: u32,
-    /// The feed on that worker.
+    /// Feed of that hub.
     pub feed: u64,
 }
 
-/// Somebody who waits for a barrier.
+/// A client stream that waits for a barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token {
-    /// The worker of the hub.
+pub struct BarrierWaiter {
+    /// Worker of the hub.
     pub worker: u32,
-    /// The client's stream on that worker.
+    /// Client stream of that hub.
     pub stream: u64,
 }

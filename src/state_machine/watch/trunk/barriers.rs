@@ -1,95 +1,96 @@
-//! Those who wait until all has been told up to where etcd is (W8).
+//! Barriers that wait for a response to a progress request (W8).
 
 use std::collections::BTreeMap;
 
-use super::action::Token;
+use super::action::BarrierWaiter;
 
-/// Who waits, and for what.
+/// The pending barriers of a trunk.
 #[derive(Debug, Default)]
 pub(super) struct Barriers {
-    waiting: BTreeMap<Token, Barrier>,
-    /// Not above any [`Barrier::before`].
+    waiting: BTreeMap<BarrierWaiter, Barrier>,
+    /// A lower bound of every [`Barrier::before`].
     least_before: u64,
 }
 
-/// What somebody waits for.
+/// Conditions for the response that answers a barrier.
 #[derive(Debug, Clone, Copy)]
 struct Barrier {
-    /// An answer to a progress request with a higher number, of the stream that is up.
+    /// The response is to a progress request with a number above this one, on the open stream.
     after: u64,
-    /// That it speaks for all s-watchers opened before this one.
+    /// The response includes all upstream watchers that were opened before this slot.
     before: u64,
-    /// And is not below what had been seen when it was asked for.
+    /// Its revision is at least this one, the highest seen when the barrier was requested.
     floor: i64,
 }
 
 impl Barriers {
-    /// Somebody waits from here on, when `sent` progress requests have been sent, `opened`
-    /// s-watchers have been opened, and `seen` is the highest revision. Who waits already goes on.
-    pub(super) fn add(&mut self, token: Token, sent: u64, opened: u64, seen: i64) {
+    /// Adds a barrier, after `sent` progress requests and `opened` upstream watchers, with the
+    /// highest revision seen. An earlier barrier of the same waiter stays unchanged.
+    pub(super) fn add(&mut self, waiter: BarrierWaiter, sent: u64, opened: u64, seen: i64) {
         if self.waiting.is_empty() {
             self.least_before = opened;
         }
-        self.waiting.entry(token).or_insert(Barrier {
+        self.waiting.entry(waiter).or_insert(Barrier {
             after: sent,
             before: opened,
             floor: seen,
         });
     }
 
-    /// Somebody waits no more.
-    pub(super) fn remove(&mut self, token: Token) {
-        self.waiting.remove(&token);
+    /// Removes the barrier of a waiter.
+    pub(super) fn remove(&mut self, waiter: BarrierWaiter) {
+        self.waiting.remove(&waiter);
     }
 
-    /// Nobody waits any more; who did.
-    pub(super) fn abandon(&mut self) -> Vec<Token> {
+    /// Removes all barriers and returns their waiters.
+    pub(super) fn take_all(&mut self) -> Vec<BarrierWaiter> {
         std::mem::take(&mut self.waiting).into_keys().collect()
     }
 
-    /// The stream will be another, on which nothing was asked yet.
-    pub(super) fn new_stream(&mut self) {
+    /// Adapts the barriers to a new stream, on which no progress request was sent yet.
+    pub(super) fn reset_requests(&mut self) {
         for barrier in self.waiting.values_mut() {
             barrier.after = 0;
         }
     }
 
-    /// History is only so long now.
-    pub(super) fn history_is(&mut self, revision: i64) {
+    /// Lowers the floors after a history reset to `revision`.
+    pub(super) fn limit_floors(&mut self, revision: i64) {
         for barrier in self.waiting.values_mut() {
             barrier.floor = barrier.floor.min(revision);
         }
     }
 
-    /// Whether an answer would help anybody while this s-watcher, and others opened after it, are
-    /// not live.
-    pub(super) fn any_before(&self, first_unlive: Option<u64>) -> bool {
-        !self.waiting.is_empty() && first_unlive.is_none_or(|first| self.least_before <= first)
+    /// Returns whether a response could answer any barrier while `first_not_live`, and possibly
+    /// upstream watchers opened after it, are not live.
+    pub(super) fn can_answer_any(&self, first_not_live: Option<u64>) -> bool {
+        !self.waiting.is_empty() && first_not_live.is_none_or(|first| self.least_before <= first)
     }
 
-    /// An answer came: to this request or a later one, at this revision, and `behind` is the first
-    /// s-watcher that it does not speak for. Hands out whose barrier stands. Whether all who could
-    /// hope for it were helped.
-    pub(super) fn answered(
+    /// Handles a response at `revision` to the progress request with this number or a later one.
+    /// `behind` is the first upstream watcher that the response does not include. Calls `answered`
+    /// with the waiter of each answered barrier. Returns false if a barrier that was requested
+    /// before the progress request is still pending.
+    pub(super) fn progress_response(
         &mut self,
         number: u64,
         revision: i64,
         behind: u64,
-        mut stands: impl FnMut(Token),
+        mut answered: impl FnMut(BarrierWaiter),
     ) -> bool {
-        let mut helped = true;
+        let mut satisfied = true;
         self.least_before = u64::MAX;
-        self.waiting.retain(|token, barrier| {
+        self.waiting.retain(|waiter, barrier| {
             let late = number <= barrier.after;
             let done = !late && behind >= barrier.before && revision >= barrier.floor;
-            helped &= late || done;
+            satisfied &= late || done;
             if done {
-                stands(*token);
+                answered(*waiter);
             } else {
                 self.least_before = self.least_before.min(barrier.before);
             }
             !done
         });
-        helped
+        satisfied
     }
 }

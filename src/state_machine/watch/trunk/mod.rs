@@ -1,17 +1,19 @@
-//! The trunk: s-watchers kept alive at etcd over streams that come and go, told as feeds.
+//! Trunk: the state machine that keeps the upstream watchers of one identity alive over streams
+//! that are opened, lost and replaced. It delivers their events as feeds.
 //!
-//! What it holds to, in the words of docs/guarantees.md and docs/watch.md:
-//! - A feed tells each event of its range with revision ≥ `from` exactly once, in order, revisions
-//!   whole (W2, W5), and its frontier F is what [`watcher`] lets it be (W3).
-//! - One s-watcher per range and kind, one stream for all of them (W1), none without a subscriber,
-//!   no stream without an s-watcher (W11).
-//! - A lost stream is followed by another, on which each s-watcher resumes behind F (W10).
-//! - A barrier that somebody waits for is answered by a progress request sent after it (W8);
-//!   [`progress`] says when one is due.
+//! Rules, from docs/reference/guarantees.md and docs/internals/watch-hub.md:
+//! - A feed delivers each event of its range with revision ≥ `from` exactly once, in order, in
+//!   whole revisions (W2, W5). Its frontier F is computed in [`watcher`] (W3).
+//! - There is one upstream watcher per range and `prev_kv`, and one stream for all of them (W1). No
+//!   upstream watcher exists without a feed, and no stream without an upstream watcher (W11).
+//! - A lost stream is replaced by another one, on which each upstream watcher resumes behind F
+//!   (W10).
+//! - A pending barrier is answered by a progress request sent after it (W8). [`progress`] decides
+//!   when one is due.
 //!
-//! The caller connects, picks the token and the endpoint, waits between attempts and gives up
-//! (E4); it reads a stream in order, hands in one answer at a time, and carries out the actions of
-//! one input before the next.
+//! The driver connects, chooses the token and the endpoint, waits between attempts and ends the
+//! feeds after the time limit (E4). It reads a stream in order, passes one response at a time, and
+//! carries out the actions of one input before the next input.
 
 mod action;
 mod barriers;
@@ -27,70 +29,71 @@ use super::{FeedEvent, Unavailable};
 use crate::wire::range::KeyRange;
 use crate::wire::response_header::Header;
 use crate::wire::watch::request;
-pub use action::{Action, ReconnectReason, Sub, Token};
+pub use action::{Action, BarrierWaiter, ReconnectReason, Subscriber};
 use barriers::Barriers;
 use progress::Progress;
-use stream::{Doubt, Up};
-use watcher::{Place, Watcher};
+use stream::{HistoryState, OpenStream};
+use watcher::{CreateState, Watcher};
 
-/// What a trunk is for.
+/// Purpose of a trunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// All live s-watchers of an identity, each from now on. Their progress is asked about every
-    /// [`crate::limits::WATCH_PROBE`], so that a resumption finds little to catch up with.
+enum TrunkKind {
+    /// All live upstream watchers of an identity, each from the current revision. Progress is
+    /// requested about every [`crate::limits::WATCH_PROBE`], so that a resumed watcher has few old
+    /// events to read.
     Shared,
-    /// One s-watcher from an old revision. Its progress is asked often, so that it ends soon.
+    /// One upstream watcher from an old revision. Progress is requested often, so it ends soon.
     CatchUp,
 }
 
-/// S-watchers on one stream. See the module.
+/// The upstream watchers on one stream.
 #[derive(Debug)]
 pub struct Trunk {
-    kind: Kind,
-    /// By the order of their opening.
+    kind: TrunkKind,
+    /// Upstream watchers by slot, in the order of opening.
     watchers: BTreeMap<u64, Watcher>,
-    /// How many have been opened: the key of the next.
+    /// Number of upstream watchers ever opened: the slot of the next one.
     opened: u64,
-    /// Where one who wants the same from now on may join.
+    /// Slot by range and `prev_kv`, for feeds that join from the current revision on.
     by_range: HashMap<(KeyRange, bool), u64>,
-    subs: HashMap<Sub, u64>,
-    stream: Stream,
-    /// The last that was asked for.
+    subscribers: HashMap<Subscriber, u64>,
+    stream: StreamState,
+    /// Id of the last requested stream.
     generation: u64,
     barriers: Barriers,
-    /// The last header of etcd's, its revision the highest of all.
+    /// The last header of etcd, with the highest revision of all headers.
     seen: Option<Header>,
     actions: VecDeque<Action>,
 }
 
 #[derive(Debug)]
-enum Stream {
+enum StreamState {
     Closed,
     Connecting,
-    Up(Box<Up>),
+    Open(Box<OpenStream>),
 }
 
 impl Trunk {
-    /// One for the live s-watchers of an identity; it begins without any.
+    /// Creates a trunk for the live upstream watchers of an identity, at first without any.
     pub fn shared() -> Trunk {
-        Trunk::new(Kind::Shared)
+        Trunk::new(TrunkKind::Shared)
     }
 
-    /// One that tells `sub` the range from `start` on, ≥ 1.
-    pub fn catch_up(sub: Sub, range: KeyRange, prev_kv: bool, start: i64) -> Trunk {
-        let mut trunk = Trunk::new(Kind::CatchUp);
-        trunk.add(Watcher::new(range, prev_kv, Some(start), sub));
+    /// Creates a trunk that delivers the range from revision `start` (≥ 1) on to `subscriber`.
+    pub fn catch_up(subscriber: Subscriber, range: KeyRange, prev_kv: bool, start: i64) -> Trunk {
+        let mut trunk = Trunk::new(TrunkKind::CatchUp);
+        trunk.add(Watcher::new(range, prev_kv, Some(start), subscriber));
         trunk
     }
 
-    fn new(kind: Kind) -> Trunk {
+    fn new(kind: TrunkKind) -> Trunk {
         Trunk {
             kind,
             watchers: BTreeMap::new(),
             opened: 0,
             by_range: HashMap::new(),
-            subs: HashMap::new(),
-            stream: Stream::Closed,
+            subscribers: HashMap::new(),
+            stream: StreamState::Closed,
             generation: 0,
             barriers: Barriers::default(),
             seen: None,
@@ -98,27 +101,29 @@ impl Trunk {
         }
     }
 
-    /// Tells a feed, not open yet, the range from now on: a shared trunk's way in.
-    pub fn open(&mut self, sub: Sub, range: KeyRange, prev_kv: bool) {
-        let wanted = (range, prev_kv);
-        let Some(slot) = self.by_range.get(&wanted).copied() else {
-            self.by_range.insert(wanted.clone(), self.opened);
-            self.add(Watcher::new(wanted.0, prev_kv, None, sub));
+    /// Opens a feed at the current revision. The subscriber must have no open feed here. For shared
+    /// trunks.
+    pub fn open(&mut self, subscriber: Subscriber, range: KeyRange, prev_kv: bool) {
+        let key = (range, prev_kv);
+        let Some(slot) = self.by_range.get(&key).copied() else {
+            self.by_range.insert(key.clone(), self.opened);
+            self.add(Watcher::new(key.0, prev_kv, None, subscriber));
             return;
         };
-        self.subs.insert(sub, slot);
+        self.subscribers.insert(subscriber, slot);
         if let Some(watcher) = self.watchers.get_mut(&slot) {
-            watcher.subs.push(sub);
-            if let (true, Some(through), Some(header)) =
-                (watcher.told, watcher.frontier(), self.seen)
+            watcher.subscribers.push(subscriber);
+            if let (true, Some(frontier), Some(header)) =
+                (watcher.live_sent, watcher.frontier(), self.seen)
             {
-                let from = through.saturating_add(1);
-                let told = FeedEvent::Live {
+                let from = frontier.saturating_add(1);
+                let event = FeedEvent::Live {
                     from,
-                    through,
+                    frontier,
                     header,
                 };
-                self.actions.push_back(Action::Tell { sub, told });
+                self.actions
+                    .push_back(Action::Deliver { subscriber, event });
             }
         }
     }
@@ -126,114 +131,120 @@ impl Trunk {
     fn add(&mut self, watcher: Watcher) {
         let slot = self.opened;
         self.opened += 1;
-        self.subs
-            .extend(watcher.subs.iter().map(|sub| (*sub, slot)));
+        self.subscribers.extend(
+            watcher
+                .subscribers
+                .iter()
+                .map(|subscriber| (*subscriber, slot)),
+        );
         self.watchers.insert(slot, watcher);
         match &mut self.stream {
-            Stream::Closed => self.connect(ReconnectReason::Needed),
-            Stream::Connecting => {}
-            Stream::Up(up) => {
-                up.waits(slot, false);
-                self.ask_for_watches();
+            StreamState::Closed => self.connect(ReconnectReason::Needed),
+            StreamState::Connecting => {}
+            StreamState::Open(open) => {
+                open.add_waiting(slot, false);
+                self.send_creates();
             }
         }
     }
 
-    /// The feed is told nothing more.
-    pub fn close(&mut self, sub: Sub) {
-        let Some(slot) = self.subs.remove(&sub) else {
+    /// Closes a feed. It receives no further events.
+    pub fn close(&mut self, subscriber: Subscriber) {
+        let Some(slot) = self.subscribers.remove(&subscriber) else {
             return;
         };
         let Some(watcher) = self.watchers.get_mut(&slot) else {
             return;
         };
-        watcher.subs.retain(|each| *each != sub);
-        if watcher.subs.is_empty() {
+        watcher.subscribers.retain(|each| *each != subscriber);
+        if watcher.subscribers.is_empty() {
             self.remove(slot);
             self.close_if_unused();
         }
     }
 
-    /// Asks for a barrier. While the token waits, asking again changes nothing.
-    pub fn sync(&mut self, token: Token, now: Instant) {
+    /// Requests a barrier. Does nothing if the waiter already waits for one.
+    pub fn request_barrier(&mut self, waiter: BarrierWaiter, now: Instant) {
         let sent = self.progress().map_or(0, |progress| progress.sent());
         let seen = self.seen.map_or(0, |header| header.revision);
-        self.barriers.add(token, sent, self.opened, seen);
+        self.barriers.add(waiter, sent, self.opened, seen);
         self.tick(now);
     }
 
-    /// Everybody who waits, waiting no longer: the trunk has come to its end.
-    pub fn abandon(&mut self) -> Vec<Token> {
-        self.barriers.abandon()
+    /// Removes all barriers and returns their waiters, when the trunk ends.
+    pub fn take_barrier_waiters(&mut self) -> Vec<BarrierWaiter> {
+        self.barriers.take_all()
     }
 
-    /// The token waits no longer.
-    pub fn unsync(&mut self, token: Token) {
-        self.barriers.remove(token);
+    /// Removes the barrier of a waiter.
+    pub fn cancel_barrier(&mut self, waiter: BarrierWaiter) {
+        self.barriers.remove(waiter);
     }
 
-    /// The stream is open. `progress` says that this endpoint's answers to progress requests are
-    /// sound (W8: etcd ≥ 3.4.25, ≥ 3.5.8); else none is sent, and barriers wait.
-    pub fn connected(&mut self, generation: u64, progress: bool, now: Instant) {
-        if generation != self.generation || !matches!(self.stream, Stream::Connecting) {
+    /// Reports that the stream is open. `sound_progress` states that responses of this endpoint to
+    /// progress requests are correct (W8: etcd ≥ 3.4.25, ≥ 3.5.8). If false, no progress request is
+    /// sent, and barriers wait.
+    pub fn connected(&mut self, generation: u64, sound_progress: bool, now: Instant) {
+        if generation != self.generation || !matches!(self.stream, StreamState::Connecting) {
             return;
         }
-        let progress = progress.then(|| match self.kind {
-            Kind::Shared => Progress::seldom(now),
-            Kind::CatchUp => Progress::often(now),
+        let progress = sound_progress.then(|| match self.kind {
+            TrunkKind::Shared => Progress::for_shared(now),
+            TrunkKind::CatchUp => Progress::for_catch_up(now),
         });
-        let mut up = Up::new(progress);
+        let mut open = OpenStream::new(progress);
         for (slot, watcher) in &self.watchers {
-            up.waits(*slot, watcher.frontier().is_some());
+            open.add_waiting(*slot, watcher.frontier().is_some());
         }
-        self.stream = Stream::Up(Box::new(up));
-        self.ask_for_watches();
+        self.stream = StreamState::Open(Box::new(open));
+        self.send_creates();
     }
 
-    /// The stream has ended, could not be opened, or sent what is no answer: another is asked for.
+    /// Reports that the stream has ended, could not be opened, or sent an invalid message. The
+    /// trunk requests another stream.
     pub fn lost(&mut self, generation: u64) {
-        if generation == self.generation && !matches!(self.stream, Stream::Closed) {
+        if generation == self.generation && !matches!(self.stream, StreamState::Closed) {
             self.connect(ReconnectReason::Lost);
         }
     }
 
-    /// No stream can be had: every feed is told so and is over.
-    pub fn give_up(&mut self, why: Unavailable) {
-        self.end_all(&FeedEvent::Lost(why));
+    /// Ends every feed with [`FeedEvent::Lost`], because no stream can be opened.
+    pub fn fail_feeds(&mut self, reason: Unavailable) {
+        self.end_all(&FeedEvent::Lost(reason));
     }
 
-    /// What [`Action::Verify`] asked: history is what it was.
-    pub fn history_holds(&mut self, generation: u64) {
-        let Some(up) = self.up(generation) else {
+    /// Reports the result of [`Action::VerifyHistory`]: history did not go back.
+    pub fn history_confirmed(&mut self, generation: u64) {
+        let Some(open) = self.open_stream(generation) else {
             return;
         };
-        match up.doubt {
-            // It is this endpoint that belongs elsewhere.
-            Doubt::Foreign => self.restart(ReconnectReason::Lost),
-            // It lags, and will for its stream's life show what the others have shown.
-            Doubt::None | Doubt::Lags => up.doubt = Doubt::Lags,
+        match open.history {
+            // This endpoint belongs to another cluster.
+            HistoryState::OtherCluster => self.restart(ReconnectReason::Lost),
+            // The member is behind. Its lower revisions are expected while this stream lasts.
+            HistoryState::Consistent | HistoryState::Behind => open.history = HistoryState::Behind,
         }
     }
 
-    /// History went back: the store is at `header.revision` now. Every feed is told
-    /// [`FeedEvent::Compacted`] one above it and is over.
+    /// Reports that history went back and the store is at `header.revision`. Every feed ends with
+    /// [`FeedEvent::Compacted`] one revision above it.
     pub fn history_reset(&mut self, header: Header) {
         self.end_all(&FeedEvent::Compacted {
             compact_revision: header.revision.saturating_add(1),
             header,
         });
         self.seen = Some(header);
-        self.barriers.history_is(header.revision);
+        self.barriers.limit_floors(header.revision);
     }
 
-    /// Time has come; see [`Trunk::wake_at`].
+    /// Advances the time. To be called at [`Trunk::wake_at`].
     pub fn tick(&mut self, now: Instant) {
         if self.wake_at().is_none_or(|due| now < due) {
             return;
         }
         let generation = self.generation;
         if let Some(progress) = self.progress() {
-            progress.asked(now);
+            progress.request_sent(now);
             let message = request::progress();
             self.actions.push_back(Action::Send {
                 generation,
@@ -242,77 +253,78 @@ impl Trunk {
         }
     }
 
-    /// When [`Trunk::tick`] is to be called, maybe at once, `None` for not at all. It changes with
-    /// every input. While the caller does not read the stream it need not call.
+    /// Returns when to call [`Trunk::tick`]. The time may be in the past, and `None` means never.
+    /// It changes with every input. The driver need not call while it does not read the stream.
     pub fn wake_at(&self) -> Option<Instant> {
-        let Stream::Up(up) = &self.stream else {
+        let StreamState::Open(open) = &self.stream else {
             return None;
         };
-        let progress = up.progress.as_ref()?;
-        let live = self.watchers.len() > up.unlive();
-        let waits = self.barriers.any_before(up.first_unlive());
-        (live && up.may_ask()).then(|| progress.due(waits))
+        let progress = open.progress.as_ref()?;
+        let live = self.watchers.len() > open.not_live();
+        let has_waiters = self.barriers.can_answer_any(open.first_not_live());
+        (live && open.may_request_progress()).then(|| progress.due(has_waiters))
     }
 
-    /// Whether a progress request of the stream has no answer yet. etcd may have dropped it.
+    /// Returns whether a progress request of the stream is unanswered. etcd may have dropped it.
     pub fn awaits_progress(&self) -> bool {
         match &self.stream {
-            Stream::Up(up) => up.progress.as_ref().is_some_and(Progress::awaits),
-            Stream::Closed | Stream::Connecting => false,
+            StreamState::Open(open) => open.progress.as_ref().is_some_and(Progress::has_unanswered),
+            StreamState::Closed | StreamState::Connecting => false,
         }
     }
 
-    /// The next thing to do, until there is none.
+    /// Returns the next action to carry out.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// S-watchers, opening ones included.
+    /// Returns the number of upstream watchers, including those that are not created yet.
     pub fn watchers(&self) -> usize {
         self.watchers.len()
     }
 
-    /// Tells the feeds of an s-watcher the last they hear.
-    fn end(&mut self, slot: u64, told: &FeedEvent) {
+    /// Ends an upstream watcher and delivers the last event to its feeds.
+    fn end(&mut self, slot: u64, event: &FeedEvent) {
         if let Some(watcher) = self.watchers.get(&slot) {
-            watcher.tell(&mut self.actions, told);
-            for sub in &watcher.subs {
-                self.subs.remove(sub);
+            watcher.deliver(&mut self.actions, event);
+            for subscriber in &watcher.subscribers {
+                self.subscribers.remove(subscriber);
             }
         }
         self.remove(slot);
         self.close_if_unused();
     }
 
-    fn end_all(&mut self, told: &FeedEvent) {
+    fn end_all(&mut self, event: &FeedEvent) {
         for watcher in self.watchers.values() {
-            watcher.tell(&mut self.actions, told);
+            watcher.deliver(&mut self.actions, event);
         }
         self.watchers.clear();
         self.by_range.clear();
-        self.subs.clear();
+        self.subscribers.clear();
         self.close_if_unused();
     }
 
-    /// Takes an s-watcher away, here and at etcd.
+    /// Removes an upstream watcher here and at etcd.
     fn remove(&mut self, slot: u64) {
         let Some(watcher) = self.watchers.remove(&slot) else {
             return;
         };
-        let wanted = (watcher.range, watcher.prev_kv);
-        if self.by_range.get(&wanted) == Some(&slot) {
-            self.by_range.remove(&wanted);
+        let key = (watcher.range, watcher.prev_kv);
+        if self.by_range.get(&key) == Some(&slot) {
+            self.by_range.remove(&key);
         }
-        let Stream::Up(up) = &mut self.stream else {
+        let StreamState::Open(open) = &mut self.stream else {
             return;
         };
-        up.remove(slot);
-        let (Place::Asked(id) | Place::Live { id, .. }) = watcher.place else {
+        open.remove(slot);
+        let (CreateState::Requested(id) | CreateState::Live { id, .. }) = watcher.create_state
+        else {
             return;
         };
-        // Also what etcd has canceled for compaction: it keeps such a watch until it is told, and
-        // answers no progress request meanwhile.
-        if up.forget(id) && !self.watchers.is_empty() {
+        // Also for a watch that etcd canceled for compaction. etcd keeps that watch until it is
+        // canceled, and answers no progress request meanwhile.
+        if open.remove_id(id) && !self.watchers.is_empty() {
             self.actions.push_back(Action::Send {
                 generation: self.generation,
                 message: request::cancel(id),
@@ -320,46 +332,44 @@ impl Trunk {
         }
     }
 
-    /// The stream closes with the last s-watcher (W11).
+    /// Closes the stream if no upstream watcher is left (W11).
     fn close_if_unused(&mut self) {
-        if self.watchers.is_empty() && !matches!(self.stream, Stream::Closed) {
-            self.stream = Stream::Closed;
+        if self.watchers.is_empty() && !matches!(self.stream, StreamState::Closed) {
+            self.stream = StreamState::Closed;
             let generation = self.generation;
             self.actions.push_back(Action::Disconnect { generation });
         }
     }
 
-    /// Closes a stream that can not be used further, and asks for another.
-    fn restart(&mut self, because: ReconnectReason) {
+    /// Closes an unusable stream and requests another one.
+    fn restart(&mut self, reason: ReconnectReason) {
         let generation = self.generation;
         self.actions.push_back(Action::Disconnect { generation });
-        self.connect(because);
+        self.connect(reason);
     }
 
-    fn connect(&mut self, because: ReconnectReason) {
+    fn connect(&mut self, reason: ReconnectReason) {
         for watcher in self.watchers.values_mut() {
-            watcher.lost();
+            watcher.stream_lost();
         }
-        self.barriers.new_stream();
+        self.barriers.reset_requests();
         self.generation += 1;
-        self.stream = Stream::Connecting;
+        self.stream = StreamState::Connecting;
         let generation = self.generation;
-        self.actions.push_back(Action::Connect {
-            generation,
-            because,
-        });
+        self.actions
+            .push_back(Action::Connect { generation, reason });
     }
 
-    /// Sends the creates there is room for, in the order of opening.
-    fn ask_for_watches(&mut self) {
-        let Stream::Up(up) = &mut self.stream else {
+    /// Sends as many creates as the limit of unanswered ones allows, in the order of opening.
+    fn send_creates(&mut self) {
+        let StreamState::Open(open) = &mut self.stream else {
             return;
         };
-        while let Some((slot, id)) = up.next_create() {
+        while let Some((slot, id)) = open.next_create() {
             let Some(watcher) = self.watchers.get_mut(&slot) else {
                 continue;
             };
-            watcher.place = Place::Asked(id);
+            watcher.create_state = CreateState::Requested(id);
             let start = watcher.start_revision();
             self.actions.push_back(Action::Send {
                 generation: self.generation,
@@ -368,16 +378,16 @@ impl Trunk {
         }
     }
 
-    fn up(&mut self, generation: u64) -> Option<&mut Up> {
+    fn open_stream(&mut self, generation: u64) -> Option<&mut OpenStream> {
         match &mut self.stream {
-            Stream::Up(up) if generation == self.generation => Some(up),
+            StreamState::Open(open) if generation == self.generation => Some(open),
             _ => None,
         }
     }
 
     fn progress(&mut self) -> Option<&mut Progress> {
         match &mut self.stream {
-            Stream::Up(up) => up.progress.as_mut(),
+            StreamState::Open(open) => open.progress.as_mut(),
             _ => None,
         }
     }

@@ -1,8 +1,8 @@
-//! When to ask etcd how far a stream is, and which request an answer is for (W8).
+//! Schedule of progress requests on one stream, and matching of their responses (W8).
 //!
-//! etcd answers progress requests in order, but drops some for good, and an answer does not say
-//! whose it is. It is taken for the oldest unanswered request's, so never for one sent later than
-//! its own; a request counts as dropped at [`WATCH_PROGRESS_DROPPED`].
+//! etcd answers progress requests in order but drops some of them, and a response does not name its
+//! request. A response is attributed to the oldest unanswered request, so never to a request sent
+//! after the one it answers. A request counts as dropped after [`WATCH_PROGRESS_DROPPED`].
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,27 +11,28 @@ use crate::limits::{
     WATCH_PROBE, WATCH_PROGRESS_DROPPED, WATCH_PROGRESS_FIRST, WATCH_PROGRESS_LONGEST,
 };
 
-/// The progress requests of one stream. They are numbered from 1.
+/// The progress requests of one stream, numbered from 1.
 #[derive(Debug)]
 pub(super) struct Progress {
-    /// When the requests that may still be answered were sent, oldest first.
+    /// Send times of the requests that may still be answered, oldest first.
     unanswered: VecDeque<Instant>,
-    /// How many requests have been sent.
+    /// Number of requests sent.
     sent: u64,
-    /// When the last was, at first when the stream began.
+    /// Send time of the last request. At first the start of the stream.
     last: Instant,
-    /// The next one waits until `pause` after `last`.
+    /// The next request waits until `pause` after `last`.
     paused: bool,
     pause: Duration,
-    /// How long after `last` one is sent though nobody waits: doubles from the first to the longest.
+    /// Time from `last` to the next request if no barrier is pending. It doubles from `first_probe`
+    /// to `longest_probe`.
     probe: Duration,
     first_probe: Duration,
     longest_probe: Duration,
 }
 
 impl Progress {
-    /// Of a stream that begins now, asked about every [`WATCH_PROBE`] when nobody waits.
-    pub(super) fn seldom(now: Instant) -> Progress {
+    /// Creates the schedule of a shared trunk: a request per [`WATCH_PROBE`] without barriers.
+    pub(super) fn for_shared(now: Instant) -> Progress {
         Progress {
             unanswered: VecDeque::new(),
             sent: 0,
@@ -44,38 +45,39 @@ impl Progress {
         }
     }
 
-    /// Of one that is asked as if somebody waited all the time.
-    pub(super) fn often(now: Instant) -> Progress {
+    /// Creates the schedule of a catch-up: requests are as frequent as with a pending barrier.
+    pub(super) fn for_catch_up(now: Instant) -> Progress {
         Progress {
             probe: WATCH_PROGRESS_FIRST,
             first_probe: WATCH_PROGRESS_FIRST,
             longest_probe: WATCH_PROGRESS_LONGEST,
-            ..Progress::seldom(now)
+            ..Progress::for_shared(now)
         }
     }
 
-    /// How many requests have been sent: the number of the last.
+    /// Returns the number of requests sent, which is the number of the last one.
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Whether a request has no answer yet.
-    pub(super) fn awaits(&self) -> bool {
+    /// Returns whether a request is unanswered.
+    pub(super) fn has_unanswered(&self) -> bool {
         !self.unanswered.is_empty()
     }
 
-    /// When the next request is due, somebody waiting or not. Maybe in the past.
-    pub(super) fn due(&self, somebody_waits: bool) -> Instant {
-        match somebody_waits {
+    /// Returns when the next request is due, with or without a pending barrier. It may be in the
+    /// past.
+    pub(super) fn due(&self, has_waiters: bool) -> Instant {
+        match has_waiters {
             true if self.paused => self.last + self.pause,
             true => self.last,
             false => self.last + self.probe,
         }
     }
 
-    /// A request is sent.
-    pub(super) fn asked(&mut self, now: Instant) {
-        self.forget(now);
+    /// Records that a request is sent.
+    pub(super) fn request_sent(&mut self, now: Instant) {
+        self.remove_dropped(now);
         if self.paused {
             self.pause = (self.pause * 2).min(WATCH_PROGRESS_LONGEST);
         }
@@ -86,9 +88,10 @@ impl Progress {
         self.paused = true;
     }
 
-    /// An answer has come: the number of the first request it may be for. `None` when none can be.
-    pub(super) fn answered(&mut self, now: Instant) -> Option<u64> {
-        self.forget(now);
+    /// Records a response. Returns the number of the first request it may answer, or `None` if no
+    /// request is unanswered.
+    pub(super) fn response_received(&mut self, now: Instant) -> Option<u64> {
+        self.remove_dropped(now);
         let number = self.sent + 1 - self.unanswered.len() as u64;
         self.unanswered.pop_front()?;
         self.pause = WATCH_PROGRESS_FIRST;
@@ -96,19 +99,20 @@ impl Progress {
         Some(number)
     }
 
-    /// The last answer did not help: the next request waits as if there had been none.
-    pub(super) fn hold_off(&mut self) {
+    /// Delays the next request as if there had been no response, because the last one answered not
+    /// every barrier.
+    pub(super) fn back_off(&mut self) {
         self.paused = true;
     }
 
-    /// Events came: the frontier is on its way, and soon where progress takes over.
-    pub(super) fn moving(&mut self) {
+    /// Records that events arrived. The frontier advances, and progress requests are useful soon.
+    pub(super) fn events_received(&mut self) {
         self.probe = self.first_probe;
     }
 
-    fn forget(&mut self, now: Instant) {
+    fn remove_dropped(&mut self, now: Instant) {
         let dropped =
-            |asked: &Instant| now.saturating_duration_since(*asked) >= WATCH_PROGRESS_DROPPED;
+            |sent: &Instant| now.saturating_duration_since(*sent) >= WATCH_PROGRESS_DROPPED;
         while self.unanswered.front().is_some_and(dropped) {
             self.unanswered.pop_front();
         }

@@ -1,104 +1,111 @@
-//! What a trunk makes of etcd's answers.
+//! Handling of etcd's responses by a trunk.
 
 use std::time::Instant;
 
 use super::action::{Action, ReconnectReason};
 use super::progress::Progress;
-use super::stream::Doubt;
-use super::watcher::{Nonsense, Place};
-use super::{Stream, Trunk};
+use super::stream::HistoryState;
+use super::watcher::{CreateState, ProtocolError};
+use super::{StreamState, Trunk};
 use crate::state_machine::watch::FeedEvent;
 use crate::wire::response_header::Header;
 use crate::wire::watch::Response;
 
 impl Trunk {
-    /// An answer came on the stream.
+    /// Processes a response received on the stream.
     pub fn response(&mut self, generation: u64, response: Response, now: Instant) {
-        let Some(up) = self.up(generation) else {
+        let Some(open) = self.open_stream(generation) else {
             return;
         };
-        if up.doubt == Doubt::Foreign || self.is_foreign(&response.header) {
+        if open.history == HistoryState::OtherCluster || self.is_other_cluster(&response.header) {
             return;
         }
-        let heard = if response.created {
-            self.created(response)
+        let result = if response.created {
+            self.create_response(response)
         } else if response.watch_id == -1 {
-            self.progress_of_all(&response, now)
+            self.progress_response(&response, now)
         } else {
-            self.of_one(response)
+            self.watcher_response(response)
         };
-        if heard == Err(Nonsense) {
+        if result == Err(ProtocolError) {
             self.restart(ReconnectReason::Lost);
         }
         self.tick(now);
     }
 
-    /// The answer to a create: they come in the order of the requests.
-    fn created(&mut self, response: Response) -> Result<(), Nonsense> {
-        let Stream::Up(up) = &mut self.stream else {
+    /// Handles the response to a create. Responses arrive in the order of the requests.
+    fn create_response(&mut self, response: Response) -> Result<(), ProtocolError> {
+        let StreamState::Open(open) = &mut self.stream else {
             return Ok(());
         };
-        let id = up.answered().ok_or(Nonsense)?;
+        let id = open.create_answered().ok_or(ProtocolError)?;
         if !response.canceled && response.watch_id != id {
-            return Err(Nonsense);
+            return Err(ProtocolError);
         }
-        let since = up.progress.as_ref().map_or(0, Progress::sent);
-        let watched = up.slot(id);
-        if let Some(slot) = watched {
+        let since = open.progress.as_ref().map_or(0, Progress::sent);
+        let slot = open.slot(id);
+        if let Some(slot) = slot {
             if response.canceled {
-                up.forget(id);
+                open.remove_id(id);
                 self.refused(slot, response.cancel_reason);
             } else {
-                let lags = self.lags(&response.header);
+                let is_behind = self.is_behind(&response.header);
                 self.live(slot, id, since, response.header)?;
-                if lags {
-                    self.doubt(Doubt::Lags, response.header);
+                if is_behind {
+                    self.verify_history(HistoryState::Behind, response.header);
                 }
             }
         }
-        self.saw(response.header);
-        self.ask_for_watches();
+        self.update_seen(response.header);
+        self.send_creates();
         Ok(())
     }
 
-    fn live(&mut self, slot: u64, id: i64, since: u64, header: Header) -> Result<(), Nonsense> {
-        let (Stream::Up(up), Some(watcher)) = (&mut self.stream, self.watchers.get_mut(&slot))
+    fn live(
+        &mut self,
+        slot: u64,
+        id: i64,
+        since: u64,
+        header: Header,
+    ) -> Result<(), ProtocolError> {
+        let (StreamState::Open(open), Some(watcher)) =
+            (&mut self.stream, self.watchers.get_mut(&slot))
         else {
             return Ok(());
         };
         if header.revision < 1 {
-            return Err(Nonsense);
+            return Err(ProtocolError);
         }
-        up.is_live(slot);
-        watcher.place = Place::Live { id, since };
-        let through = watcher.created(header.revision);
-        if !watcher.told {
-            watcher.told = true;
-            let told = FeedEvent::Live {
-                from: through.saturating_add(1),
-                through,
+        open.mark_live(slot);
+        watcher.create_state = CreateState::Live { id, since };
+        let frontier = watcher.created(header.revision);
+        if !watcher.live_sent {
+            watcher.live_sent = true;
+            let event = FeedEvent::Live {
+                from: frontier.saturating_add(1),
+                frontier,
                 header,
             };
-            watcher.tell(&mut self.actions, &told);
+            watcher.deliver(&mut self.actions, &event);
         }
         Ok(())
     }
 
-    /// An answer about one watch that exists, or did.
-    fn of_one(&mut self, response: Response) -> Result<(), Nonsense> {
-        let Stream::Up(up) = &mut self.stream else {
+    /// Handles a response for one watch id.
+    fn watcher_response(&mut self, response: Response) -> Result<(), ProtocolError> {
+        let StreamState::Open(open) = &mut self.stream else {
             return Ok(());
         };
-        let Some(slot) = up.slot(response.watch_id) else {
-            // Of one that was canceled.
-            self.saw(response.header);
+        let Some(slot) = open.slot(response.watch_id) else {
+            // The watch was canceled.
+            self.update_seen(response.header);
             return Ok(());
         };
         let Some(watcher) = self.watchers.get_mut(&slot) else {
             return Ok(());
         };
-        if !matches!(watcher.place, Place::Live { .. }) {
-            return Err(Nonsense);
+        if !matches!(watcher.create_state, CreateState::Live { .. }) {
+            return Err(ProtocolError);
         }
         if response.canceled {
             self.canceled(slot, response);
@@ -106,56 +113,66 @@ impl Trunk {
         }
         if response.events.is_empty() && !response.fragment && !watcher.in_parts() {
             if watcher.progress(response.header.revision) {
-                let told = FeedEvent::Through(response.header.revision);
-                watcher.tell(&mut self.actions, &told);
+                let event = FeedEvent::Frontier(response.header.revision);
+                watcher.deliver(&mut self.actions, &event);
             }
         } else {
-            let told = watcher.events(response.header, response.events, response.fragment)?;
-            if let Some(batch) = told {
-                watcher.tell(&mut self.actions, &FeedEvent::Events(batch));
+            let event = watcher.events(response.header, response.events, response.fragment)?;
+            if let Some(batch) = event {
+                watcher.deliver(&mut self.actions, &FeedEvent::Events(batch));
             }
-            if let Some(progress) = &mut up.progress {
-                progress.moving();
+            if let Some(progress) = &mut open.progress {
+                progress.events_received();
             }
         }
-        self.saw(response.header);
+        self.update_seen(response.header);
         Ok(())
     }
 
-    /// An answer to a progress request: all the watches it speaks for have been sent all up to its
-    /// revision.
-    fn progress_of_all(&mut self, response: &Response, now: Instant) -> Result<(), Nonsense> {
+    /// Handles a response to a progress request: the included watches were sent everything up to
+    /// its revision.
+    fn progress_response(
+        &mut self,
+        response: &Response,
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
         if response.canceled || response.fragment || !response.events.is_empty() {
-            return Err(Nonsense);
+            return Err(ProtocolError);
         }
-        let Some(number) = self.progress().and_then(|progress| progress.answered(now)) else {
+        let Some(number) = self
+            .progress()
+            .and_then(|progress| progress.response_received(now))
+        else {
             return Ok(());
         };
         let revision = response.header.revision;
-        self.saw(response.header);
-        // The first one, by its opening, that is not known to be so far.
+        self.update_seen(response.header);
+        // The first slot that may not have received everything up to the revision.
         let mut behind = u64::MAX;
         for (slot, watcher) in &mut self.watchers {
-            let spoken_for = matches!(watcher.place, Place::Live { since, .. } if number > since);
-            if spoken_for && watcher.progress(revision) {
-                watcher.tell(&mut self.actions, &FeedEvent::Through(revision));
+            let included =
+                matches!(watcher.create_state, CreateState::Live { since, .. } if number > since);
+            if included && watcher.progress(revision) {
+                watcher.deliver(&mut self.actions, &FeedEvent::Frontier(revision));
             }
-            let live = matches!(watcher.place, Place::Live { .. });
+            let live = matches!(watcher.create_state, CreateState::Live { .. });
             if !live || watcher.in_parts() || watcher.frontier() < Some(revision) {
                 behind = behind.min(*slot);
             }
         }
         let actions = &mut self.actions;
-        let helped = self.barriers.answered(number, revision, behind, |token| {
-            actions.push_back(Action::Synced { token, revision });
-        });
-        if !helped && let Some(progress) = self.progress() {
-            progress.hold_off();
+        let satisfied = self
+            .barriers
+            .progress_response(number, revision, behind, |waiter| {
+                actions.push_back(Action::BarrierAnswered { waiter, revision });
+            });
+        if !satisfied && let Some(progress) = self.progress() {
+            progress.back_off();
         }
         Ok(())
     }
 
-    /// etcd ended a watch.
+    /// Handles the cancel of a watch by etcd.
     fn canceled(&mut self, slot: u64, response: Response) {
         let Some(watcher) = self.watchers.get_mut(&slot) else {
             return;
@@ -163,56 +180,56 @@ impl Trunk {
         let compacted = response.compact_revision;
         if compacted == 0 {
             match response.cancel_reason.is_empty() {
-                // Nobody here asked for it.
+                // This trunk did not request the cancel.
                 true => self.restart(ReconnectReason::Lost),
                 false => self.refused(slot, response.cancel_reason),
             }
         } else if watcher.survives(compacted) {
-            // etcd counts from the start that was asked for, when nothing matched since. Nothing is
-            // missing, and on a new stream the start is another.
+            // If no event matched since, etcd compares with the requested start. No event is
+            // missing, and a new stream requests another start.
             self.restart(ReconnectReason::Needed);
         } else {
-            let told = FeedEvent::Compacted {
+            let event = FeedEvent::Compacted {
                 compact_revision: compacted,
                 header: response.header,
             };
-            self.end(slot, &told);
+            self.end(slot, &event);
         }
     }
 
-    /// etcd will not watch this, or not with this token.
+    /// Handles a refusal, either of the watch or of the token.
     fn refused(&mut self, slot: u64, reason: String) {
-        if is_about_token(&reason) {
+        if concerns_token(&reason) {
             self.restart(ReconnectReason::Token);
         } else {
             self.end(slot, &FeedEvent::Refused(reason));
         }
     }
 
-    /// Whether an answer is another cluster's: nothing of its stream is heard then.
-    fn is_foreign(&mut self, header: &Header) -> bool {
-        let foreign = self
+    /// Returns whether a response is from another cluster. Its stream is then ignored.
+    fn is_other_cluster(&mut self, header: &Header) -> bool {
+        let is_other = self
             .seen
             .is_some_and(|seen| seen.cluster_id != header.cluster_id);
-        if foreign {
-            self.doubt(Doubt::Foreign, *header);
+        if is_other {
+            self.verify_history(HistoryState::OtherCluster, *header);
         }
-        foreign
+        is_other
     }
 
-    /// Whether a newly opened stream shows less than was seen before.
-    fn lags(&mut self, header: &Header) -> bool {
-        let Stream::Up(up) = &mut self.stream else {
+    /// Returns whether a newly opened stream has a lower revision than one seen before.
+    fn is_behind(&mut self, header: &Header) -> bool {
+        let StreamState::Open(open) = &mut self.stream else {
             return false;
         };
         let highest = self.seen.map_or(0, |seen| seen.revision);
-        up.doubt == Doubt::None && header.revision < highest
+        open.history == HistoryState::Consistent && header.revision < highest
     }
 
-    fn doubt(&mut self, doubt: Doubt, header: Header) {
-        if let Stream::Up(up) = &mut self.stream {
-            up.doubt = doubt;
-            self.actions.push_back(Action::Verify {
+    fn verify_history(&mut self, history: HistoryState, header: Header) {
+        if let StreamState::Open(open) = &mut self.stream {
+            open.history = history;
+            self.actions.push_back(Action::VerifyHistory {
                 generation: self.generation,
                 header,
                 highest: self.seen.map_or(0, |seen| seen.revision),
@@ -220,7 +237,7 @@ impl Trunk {
         }
     }
 
-    fn saw(&mut self, header: Header) {
+    fn update_seen(&mut self, header: Header) {
         let highest = self.seen.map_or(0, |seen| seen.revision);
         self.seen = Some(Header {
             revision: header.revision.max(highest),
@@ -229,8 +246,8 @@ impl Trunk {
     }
 }
 
-/// Whether another token of the same user may be let where this one was not.
-fn is_about_token(reason: &str) -> bool {
+/// Returns whether etcd may accept another token of the same user where it refused this one.
+fn concerns_token(reason: &str) -> bool {
     ["invalid auth token", "revision of auth store is old"]
         .iter()
         .any(|text| reason.contains(text))

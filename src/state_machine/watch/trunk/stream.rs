@@ -1,118 +1,119 @@
-//! The stream that is up: ids, never used twice on it, and which creates are unanswered.
+//! Open upstream stream: watch ids, which are never reused on it, and creates without a response.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::progress::Progress;
 use crate::limits::WATCH_CREATES;
 
-/// A stream that is up. S-watchers go by their slot, the number of their opening.
+/// An open stream. Upstream watchers are named by slot, the number of their opening.
 #[derive(Debug)]
-pub(super) struct Up {
-    /// `None` on an endpoint whose answers prove nothing.
+pub(super) struct OpenStream {
+    /// `None` if this endpoint's responses to progress requests are not sound (W8).
     pub(super) progress: Option<Progress>,
-    /// Whether it shows history as it was.
-    pub(super) doubt: Doubt,
-    /// What an id of the stream is to us; those of closed s-watchers are gone.
+    /// Result of the comparison of its headers with earlier ones.
+    pub(super) history: HistoryState,
+    /// Slot by watch id. Ids of closed upstream watchers are absent.
     by_id: HashMap<i64, u64>,
-    /// Ids whose create is not answered, in the order of the requests.
-    asked: VecDeque<i64>,
-    /// Slots whose create was not sent.
+    /// Ids of the unanswered creates, in the order of the requests.
+    unanswered: VecDeque<i64>,
+    /// Slots without a create on this stream.
     waiting: BTreeSet<u64>,
-    /// Slots that are not live: those waiting, and those asked for.
-    unlive: BTreeSet<u64>,
-    /// Those of them that resume, from a start in the past.
+    /// Slots that are not live: their create was not sent or not answered.
+    not_live: BTreeSet<u64>,
+    /// The slots of `not_live` that resume from a start in the past.
     resuming: BTreeSet<u64>,
-    /// The last id given away; 0 means to etcd that it may choose one.
+    /// The last id used. Ids start at 1, because etcd chooses an id for 0.
     last_id: i64,
 }
 
-/// What a stream's headers say about history.
+/// Comparison of a stream's headers with the history seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doubt {
-    /// Nothing strange.
-    None,
-    /// Its store was behind what had been seen.
-    Lags,
-    /// Its cluster is another.
-    Foreign,
+pub(super) enum HistoryState {
+    /// Same cluster, and no lower revision.
+    Consistent,
+    /// The store was behind a revision seen before.
+    Behind,
+    /// The cluster id differs.
+    OtherCluster,
 }
 
-impl Up {
-    pub(super) fn new(progress: Option<Progress>) -> Up {
-        Up {
+impl OpenStream {
+    pub(super) fn new(progress: Option<Progress>) -> OpenStream {
+        OpenStream {
             progress,
-            doubt: Doubt::None,
+            history: HistoryState::Consistent,
             by_id: HashMap::new(),
-            asked: VecDeque::new(),
+            unanswered: VecDeque::new(),
             waiting: BTreeSet::new(),
-            unlive: BTreeSet::new(),
+            not_live: BTreeSet::new(),
             resuming: BTreeSet::new(),
             last_id: 0,
         }
     }
 
-    /// A slot is to be asked for; it `resumes` when its start is in the past.
-    pub(super) fn waits(&mut self, slot: u64, resumes: bool) {
+    /// Adds a slot, so that its create is sent. It `resumes` if its start is in the past.
+    pub(super) fn add_waiting(&mut self, slot: u64, resumes: bool) {
         self.waiting.insert(slot);
-        self.unlive.insert(slot);
+        self.not_live.insert(slot);
         if resumes {
             self.resuming.insert(slot);
         }
     }
 
-    /// The next slot whose create may be sent, and the id it gets.
+    /// Returns the next slot for a create, with its new id. `None` if too many are unanswered.
     pub(super) fn next_create(&mut self) -> Option<(u64, i64)> {
-        if self.asked.len() >= WATCH_CREATES {
+        if self.unanswered.len() >= WATCH_CREATES {
             return None;
         }
         let slot = self.waiting.pop_first()?;
         self.last_id += 1;
-        self.asked.push_back(self.last_id);
+        self.unanswered.push_back(self.last_id);
         self.by_id.insert(self.last_id, slot);
         Some((slot, self.last_id))
     }
 
-    /// A create was answered: the id it asked for.
-    pub(super) fn answered(&mut self) -> Option<i64> {
-        self.asked.pop_front()
+    /// Removes the first unanswered create and returns its id.
+    pub(super) fn create_answered(&mut self) -> Option<i64> {
+        self.unanswered.pop_front()
     }
 
-    /// The slot of an id, while it is open.
+    /// Returns the slot of a watch id, while it is open.
     pub(super) fn slot(&self, id: i64) -> Option<u64> {
         self.by_id.get(&id).copied()
     }
 
-    /// etcd created it.
-    pub(super) fn is_live(&mut self, slot: u64) {
-        self.unlive.remove(&slot);
+    /// Marks a slot as live, after etcd created its watch.
+    pub(super) fn mark_live(&mut self, slot: u64) {
+        self.not_live.remove(&slot);
         self.resuming.remove(&slot);
     }
 
-    /// The slot is closed.
+    /// Removes a closed slot.
     pub(super) fn remove(&mut self, slot: u64) {
         self.waiting.remove(&slot);
-        self.is_live(slot);
+        self.mark_live(slot);
     }
 
-    /// What comes under this id is nobody's from here on. Whether it was somebody's.
-    pub(super) fn forget(&mut self, id: i64) -> bool {
+    /// Removes a watch id, so that its responses are ignored. Returns whether it had a slot.
+    pub(super) fn remove_id(&mut self, id: i64) -> bool {
         self.by_id.remove(&id).is_some()
     }
 
-    /// How many slots are not live.
-    pub(super) fn unlive(&self) -> usize {
-        self.unlive.len()
+    /// Returns the number of slots that are not live.
+    pub(super) fn not_live(&self) -> usize {
+        self.not_live.len()
     }
 
-    /// The one of them that was opened first.
-    pub(super) fn first_unlive(&self) -> Option<u64> {
-        self.unlive.first().copied()
+    /// Returns the slot that was opened first of those that are not live.
+    pub(super) fn first_not_live(&self) -> Option<u64> {
+        self.not_live.first().copied()
     }
 
-    /// Whether a progress request may be sent. None is, until all that resume are live: an answer
-    /// to one sent earlier may arrive behind their `created` and yet say nothing of them, while
-    /// one for a watch from now on is never above the revision it begins at.
-    pub(super) fn may_ask(&self) -> bool {
+    /// Returns whether a progress request may be sent: only when all resuming slots are live. The
+    /// response to an earlier request could arrive after their `created` without including their
+    /// old events. For a watch from the current revision, such a response is never above the
+    /// revision at which the watch starts.
+    pub(super) fn may_request_progress(&self) -> bool {
         self.resuming.is_empty()
     }
 }

@@ -1,11 +1,11 @@
-//! What the simulated etcd of `tests/watch_trunk.rs` does not single out.
+//! Unit tests for cases that the simulated etcd of `tests/watch_trunk.rs` does not isolate.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
 
-use super::{Action, ReconnectReason, Sub, Token, Trunk};
+use super::{Action, BarrierWaiter, ReconnectReason, Subscriber, Trunk};
 use crate::limits::{
     WATCH_CREATES, WATCH_PROBE, WATCH_PROGRESS_DROPPED, WATCH_PROGRESS_FIRST,
     WATCH_PROGRESS_LONGEST,
@@ -17,9 +17,9 @@ use crate::wire::range::KeyRange;
 use crate::wire::response_header::Header;
 use crate::wire::watch::{Event, Response};
 
-const SUB: Sub = Sub { worker: 0, feed: 1 };
-const OTHER: Sub = Sub { worker: 1, feed: 1 };
-const TOKEN: Token = Token {
+const SUBSCRIBER: Subscriber = Subscriber { worker: 0, feed: 1 };
+const OTHER: Subscriber = Subscriber { worker: 1, feed: 1 };
+const WAITER: BarrierWaiter = BarrierWaiter {
     worker: 0,
     stream: 1,
 };
@@ -68,7 +68,7 @@ fn actions(trunk: &mut Trunk) -> Vec<Action> {
     std::iter::from_fn(|| trunk.next_action()).collect()
 }
 
-/// What was sent, and nothing but sends.
+/// Returns the sent requests. Panics if there is any other action.
 #[track_caller]
 fn sent(trunk: &mut Trunk) -> Vec<RequestUnion> {
     let sends = actions(trunk).into_iter().map(|action| match action {
@@ -81,86 +81,95 @@ fn sent(trunk: &mut Trunk) -> Vec<RequestUnion> {
     sends.collect()
 }
 
-/// A shared trunk with one s-watcher, Live at 10 on stream 1.
+/// Returns a shared trunk with one upstream watcher, live at revision 10 on stream 1.
 fn live(now: Instant) -> Trunk {
     let mut trunk = Trunk::shared();
-    trunk.open(SUB, range(b"a"), false);
+    trunk.open(SUBSCRIBER, range(b"a"), false);
     trunk.connected(1, true, now);
     trunk.response(1, created(1, 10), now);
     actions(&mut trunk);
     trunk
 }
 
-/// The same, lost and resumed on stream 2.
+/// Returns the trunk of [`live`], lost and resumed on stream 2.
 fn resumed(now: Instant) -> Trunk {
     let mut trunk = live(now);
     trunk.lost(1);
     trunk.connected(2, true, now);
-    let [Action::Connect { because, .. }, Action::Send { .. }] = actions(&mut trunk)[..] else {
-        panic!("not resumed");
+    let [Action::Connect { reason, .. }, Action::Send { .. }] = actions(&mut trunk)[..] else {
+        panic!("the watcher did not resume");
     };
-    assert_eq!(because, ReconnectReason::Lost);
+    assert_eq!(reason, ReconnectReason::Lost);
     trunk
 }
 
 #[test]
-fn a_member_behind_is_verified_once_a_stream() {
+fn a_member_that_is_behind_is_verified_once_per_stream() {
     let now = Instant::now();
     let mut trunk = resumed(now);
     trunk.response(2, created(1, 9), now);
-    let verify = Action::Verify {
+    let verify = Action::VerifyHistory {
         generation: 2,
         header: header(9),
         highest: 10,
     };
     assert_eq!(actions(&mut trunk), [verify]);
-    trunk.history_holds(2);
+    trunk.history_confirmed(2);
     trunk.open(OTHER, range(b"b"), false);
     trunk.response(2, created(2, 9), now);
     assert!(matches!(
         actions(&mut trunk)[..],
-        [Action::Send { .. }, Action::Tell { sub: OTHER, .. }]
+        [
+            Action::Send { .. },
+            Action::Deliver {
+                subscriber: OTHER,
+                ..
+            }
+        ]
     ));
 }
 
 #[test]
-fn history_that_went_back_ends_every_feed() {
+fn a_history_reset_ends_every_feed() {
     let now = Instant::now();
     let mut trunk = resumed(now);
-    trunk.sync(TOKEN, now);
+    trunk.request_barrier(WAITER, now);
     trunk.response(2, created(1, 5), now);
     actions(&mut trunk);
     trunk.history_reset(header(6));
-    let told = FeedEvent::Compacted {
+    let event = FeedEvent::Compacted {
         compact_revision: 7,
         header: header(6),
     };
     assert_eq!(
         actions(&mut trunk),
         [
-            Action::Tell { sub: SUB, told },
+            Action::Deliver {
+                subscriber: SUBSCRIBER,
+                event
+            },
             Action::Disconnect { generation: 2 }
         ]
     );
-    // From here on the new history counts.
-    trunk.open(SUB, range(b"a"), false);
+    // The new history is the reference from now on.
+    trunk.open(SUBSCRIBER, range(b"a"), false);
     trunk.connected(3, true, now);
     trunk.response(3, created(1, 6), now);
     trunk.response(3, progress(6), now);
     let all = actions(&mut trunk);
     assert!(
         !all.iter()
-            .any(|action| matches!(action, Action::Verify { .. }))
+            .any(|action| matches!(action, Action::VerifyHistory { .. }))
     );
-    let synced = Action::Synced {
-        token: TOKEN,
+    let answered = Action::BarrierAnswered {
+        waiter: WAITER,
         revision: 6,
     };
-    assert_eq!(all.last(), Some(&synced));
+    assert_eq!(all.last(), Some(&answered));
 }
 
 #[test]
-fn nothing_is_heard_from_another_cluster() {
+fn responses_of_another_cluster_are_ignored() {
     let now = Instant::now();
     let mut trunk = resumed(now);
     let foreign = Header {
@@ -176,17 +185,17 @@ fn nothing_is_heard_from_another_cluster() {
         now,
     );
     trunk.response(2, created(1, 20), now);
-    let verify = Action::Verify {
+    let verify = Action::VerifyHistory {
         generation: 2,
         header: foreign,
         highest: 10,
     };
     assert_eq!(actions(&mut trunk), [verify]);
-    // The others know this cluster still, so the endpoint is the wrong one.
-    trunk.history_holds(2);
+    // The other endpoints still show this cluster, so this endpoint is wrong.
+    trunk.history_confirmed(2);
     let connect = Action::Connect {
         generation: 3,
-        because: ReconnectReason::Lost,
+        reason: ReconnectReason::Lost,
     };
     assert_eq!(
         actions(&mut trunk),
@@ -195,7 +204,7 @@ fn nothing_is_heard_from_another_cluster() {
 }
 
 #[test]
-fn a_compaction_that_took_nothing_ends_nothing() {
+fn a_compaction_without_lost_events_ends_no_feed() {
     let now = Instant::now();
     let mut trunk = live(now);
     let canceled = |compact_revision| Response {
@@ -205,11 +214,11 @@ fn a_compaction_that_took_nothing_ends_nothing() {
         compact_revision,
         ..Response::default()
     };
-    // F is 10: what comes next is 11, and that is there.
+    // F is 10, and the next revision, 11, is not compacted.
     trunk.response(1, canceled(11), now);
     let connect = Action::Connect {
         generation: 2,
-        because: ReconnectReason::Needed,
+        reason: ReconnectReason::Needed,
     };
     assert_eq!(
         actions(&mut trunk),
@@ -220,28 +229,34 @@ fn a_compaction_that_took_nothing_ends_nothing() {
     trunk.response(2, created(1, 20), now);
     actions(&mut trunk);
     trunk.response(2, canceled(12), now);
-    let told = FeedEvent::Compacted {
+    let event = FeedEvent::Compacted {
         compact_revision: 12,
         header: header(0),
     };
     let all = actions(&mut trunk);
-    assert_eq!(all[0], Action::Tell { sub: SUB, told });
+    assert_eq!(
+        all[0],
+        Action::Deliver {
+            subscriber: SUBSCRIBER,
+            event
+        }
+    );
     assert!(
         matches!(all[1..], [Action::Send { .. }]),
-        "etcd keeps it registered"
+        "etcd needs a cancel for a compacted watch"
     );
     assert_eq!(trunk.watchers(), 1);
 }
 
 #[test]
-fn creates_are_sent_without_waiting_yet_not_without_end() {
+fn unanswered_creates_are_limited() {
     let now = Instant::now();
     let mut trunk = Trunk::shared();
     trunk.connected(1, true, now);
     for feed in 0..WATCH_CREATES as u64 + 5 {
         let key = Bytes::from(feed.to_string());
         trunk.open(
-            Sub { worker: 0, feed },
+            Subscriber { worker: 0, feed },
             KeyRange::of(key, Bytes::new()),
             false,
         );
@@ -249,8 +264,8 @@ fn creates_are_sent_without_waiting_yet_not_without_end() {
     actions(&mut trunk);
     trunk.connected(1, true, now);
     assert_eq!(sent(&mut trunk).len(), WATCH_CREATES);
-    // One that was not sent is closed without a word.
-    trunk.close(Sub {
+    // A feed is closed without a message if its create was not sent.
+    trunk.close(Subscriber {
         worker: 0,
         feed: WATCH_CREATES as u64,
     });
@@ -267,7 +282,7 @@ fn creates_are_sent_without_waiting_yet_not_without_end() {
 }
 
 #[test]
-fn a_quiet_stream_is_asked_about_seldom() {
+fn progress_of_a_silent_stream_is_requested_seldom() {
     let start = Instant::now();
     let mut trunk = live(start);
     assert_eq!(trunk.wake_at(), Some(start + WATCH_PROBE));
@@ -277,22 +292,29 @@ fn a_quiet_stream_is_asked_about_seldom() {
     trunk.tick(start + WATCH_PROBE);
     assert_eq!(sent(&mut trunk).len(), 1);
     assert!(trunk.awaits_progress());
-    // Unanswered or not, the next is as far away.
+    // Without a response the next request is due after the same interval.
     assert_eq!(trunk.wake_at(), Some(start + 2 * WATCH_PROBE));
     trunk.response(1, progress(12), start + WATCH_PROBE);
     assert!(!trunk.awaits_progress());
     trunk.tick(start + 2 * WATCH_PROBE);
     assert!(trunk.awaits_progress());
     trunk.lost(1);
-    assert!(!trunk.awaits_progress(), "another stream is not asked yet");
+    assert!(
+        !trunk.awaits_progress(),
+        "no progress request was sent on the new stream"
+    );
 }
 
 #[test]
-fn a_catch_up_is_asked_about_often() {
+fn progress_of_a_catch_up_is_requested_often() {
     let start = Instant::now();
-    let mut trunk = Trunk::catch_up(SUB, range(b"a"), true, 5);
+    let mut trunk = Trunk::catch_up(SUBSCRIBER, range(b"a"), true, 5);
     trunk.connected(1, true, start);
-    assert_eq!(trunk.wake_at(), None, "before it is Live nothing is known");
+    assert_eq!(
+        trunk.wake_at(),
+        None,
+        "no progress request before the watcher is live"
+    );
     trunk.response(1, created(1, 10), start);
     actions(&mut trunk);
     let (mut now, mut pause) = (start, WATCH_PROGRESS_FIRST);
@@ -314,59 +336,65 @@ fn a_catch_up_is_asked_about_often() {
 }
 
 #[test]
-fn an_answer_counts_for_the_oldest_request_it_may_be_for() {
+fn a_progress_response_answers_the_oldest_unanswered_request() {
     let start = Instant::now();
     let mut trunk = live(start);
-    let late = Token { stream: 2, ..TOKEN };
-    let asked = |trunk: &mut Trunk| sent(trunk).len();
-    trunk.sync(TOKEN, start);
-    assert_eq!(asked(&mut trunk), 1);
+    let late = BarrierWaiter {
+        stream: 2,
+        ..WAITER
+    };
+    let sent_count = |trunk: &mut Trunk| sent(trunk).len();
+    trunk.request_barrier(WAITER, start);
+    assert_eq!(sent_count(&mut trunk), 1);
     let now = start + WATCH_PROGRESS_FIRST;
     trunk.tick(now);
-    assert_eq!(asked(&mut trunk), 1, "asked again");
-    trunk.sync(late, now);
-    assert_eq!(asked(&mut trunk), 0, "one is under way");
-    // It may be the first one's, and the second one's may come later.
+    assert_eq!(sent_count(&mut trunk), 1, "another request");
+    trunk.request_barrier(late, now);
+    assert_eq!(sent_count(&mut trunk), 0, "a request is unanswered");
+    // The response may be to the first request, with the second response still to follow.
     trunk.response(1, progress(12), now);
-    let synced = |token, revision| Action::Synced { token, revision };
+    let answered = |waiter, revision| Action::BarrierAnswered { waiter, revision };
     let all = actions(&mut trunk);
-    assert_eq!(all[1], synced(TOKEN, 12));
+    assert_eq!(all[1], answered(WAITER, 12));
     assert!(matches!(all[2..], [Action::Send { .. }]));
     trunk.response(1, progress(12), now);
     let all = actions(&mut trunk);
     assert!(matches!(all[..], [Action::Send { .. }]), "{all:?}");
     trunk.response(1, progress(13), now);
-    assert_eq!(actions(&mut trunk)[1..], [synced(late, 13)]);
-    // What is not answered for long was dropped.
+    assert_eq!(actions(&mut trunk)[1..], [answered(late, 13)]);
+    // A request without a response for this long was dropped.
     let now = now + WATCH_PROGRESS_DROPPED;
-    trunk.sync(TOKEN, now);
-    assert_eq!(asked(&mut trunk), 1);
+    trunk.request_barrier(WAITER, now);
+    assert_eq!(sent_count(&mut trunk), 1);
     trunk.response(1, progress(13), now);
-    assert_eq!(actions(&mut trunk), [synced(TOKEN, 13)]);
+    assert_eq!(actions(&mut trunk), [answered(WAITER, 13)]);
 }
 
 #[test]
-fn a_barrier_outlives_its_stream() {
+fn a_barrier_survives_the_loss_of_its_stream() {
     let now = Instant::now();
     let mut trunk = live(now);
-    let late = Token { stream: 2, ..TOKEN };
-    trunk.sync(TOKEN, now);
-    trunk.sync(late, now);
+    let late = BarrierWaiter {
+        stream: 2,
+        ..WAITER
+    };
+    trunk.request_barrier(WAITER, now);
+    trunk.request_barrier(late, now);
     trunk.lost(1);
     trunk.connected(2, true, now);
     trunk.response(2, created(1, 10), now);
     actions(&mut trunk);
-    // Whatever is asked on the new stream is asked after both.
+    // Every progress request on the new stream is sent after both barriers.
     trunk.response(2, progress(12), now);
-    let synced = |token| Action::Synced {
-        token,
+    let answered = |waiter| Action::BarrierAnswered {
+        waiter,
         revision: 12,
     };
-    assert_eq!(actions(&mut trunk)[1..], [synced(TOKEN), synced(late)]);
+    assert_eq!(actions(&mut trunk)[1..], [answered(WAITER), answered(late)]);
 }
 
 #[test]
-fn progress_is_not_asked_for_while_an_s_watcher_resumes() {
+fn progress_is_not_requested_while_an_upstream_watcher_resumes() {
     let now = Instant::now();
     let mut trunk = live(now);
     trunk.open(OTHER, range(b"b"), false);
@@ -375,7 +403,7 @@ fn progress_is_not_asked_for_while_an_s_watcher_resumes() {
     trunk.connected(2, true, now);
     trunk.response(2, created(1, 10), now);
     actions(&mut trunk);
-    trunk.sync(TOKEN, now);
+    trunk.request_barrier(WAITER, now);
     let now = now + WATCH_PROBE;
     trunk.tick(now);
     assert_eq!(sent(&mut trunk), []);
@@ -384,14 +412,14 @@ fn progress_is_not_asked_for_while_an_s_watcher_resumes() {
 }
 
 #[test]
-fn where_progress_proves_nothing_it_is_not_asked_for() {
+fn unsound_progress_is_not_requested() {
     let now = Instant::now();
     let mut trunk = Trunk::shared();
-    trunk.open(SUB, range(b"a"), false);
+    trunk.open(SUBSCRIBER, range(b"a"), false);
     trunk.connected(1, false, now);
     trunk.response(1, created(1, 10), now);
     actions(&mut trunk);
-    trunk.sync(TOKEN, now);
+    trunk.request_barrier(WAITER, now);
     trunk.tick(now + WATCH_PROBE);
     trunk.response(1, progress(12), now);
     assert_eq!(actions(&mut trunk), []);
@@ -399,7 +427,7 @@ fn where_progress_proves_nothing_it_is_not_asked_for() {
 }
 
 #[test]
-fn a_refused_token_asks_for_another_and_a_refused_range_ends() {
+fn a_refused_token_reconnects_and_a_refused_range_ends_its_feed() {
     let now = Instant::now();
     let mut trunk = live(now);
     let refused = |reason: &str| Response {
@@ -410,20 +438,23 @@ fn a_refused_token_asks_for_another_and_a_refused_range_ends() {
     trunk.open(OTHER, range(b"b"), false);
     let denied = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
     trunk.response(1, refused(denied), now);
-    let told = FeedEvent::Refused(denied.to_owned());
+    let event = FeedEvent::Refused(denied.to_owned());
     assert_eq!(
         actions(&mut trunk)[1..],
-        [Action::Tell { sub: OTHER, told }]
+        [Action::Deliver {
+            subscriber: OTHER,
+            event
+        }]
     );
     trunk.open(OTHER, range(b"b"), false);
     let token = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
     trunk.response(1, refused(token), now);
     let connect = Action::Connect {
         generation: 2,
-        because: ReconnectReason::Token,
+        reason: ReconnectReason::Token,
     };
     assert_eq!(actions(&mut trunk).last(), Some(&connect));
-    trunk.give_up(Unavailable::Unavailable);
+    trunk.fail_feeds(Unavailable::Unavailable);
     let ends = actions(&mut trunk);
     assert_eq!(ends.len(), 3, "{ends:?}");
     assert_eq!(ends[2], Action::Disconnect { generation: 2 });

@@ -1,101 +1,109 @@
-//! One s-watcher: its frontier (W3), and whole revisions out of parts.
+//! Upstream watcher: its frontier (W3), and whole revisions assembled from fragments.
 //!
-//! The frontier F moves by the last event of a complete response or of a whole revision in a part,
-//! by `created` for a watch from now on, and by progress; never by the header of events. What is
-//! ≤ F is dropped: newer etcd reads the revision of `created` after it registered the watch, so
-//! events up to it may trail behind, and a lagging endpoint may send old events for a start ahead
-//! of it.
+//! The frontier F advances with the last event of a complete response, with a whole revision in a
+//! fragment, with `created` for a watch from the current revision, and with progress. It never
+//! advances with the header of events. Events with a revision ≤ F are dropped, for two reasons:
+//!
+//! - Newer etcd reads the revision of `created` after it registered the watch, so events up to that
+//!   revision may arrive later.
+//! - An endpoint that is behind may send old events for a start that it has not reached.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use super::action::{Action, Sub};
+use super::action::{Action, Subscriber};
 use crate::state_machine::watch::{Batch, FeedEvent};
 use crate::wire::range::KeyRange;
 use crate::wire::response_header::Header;
 use crate::wire::watch::Event;
 
-/// An s-watcher and those who are told.
+/// An upstream watcher and its feeds.
 #[derive(Debug)]
 pub(super) struct Watcher {
-    /// What it watches.
+    /// The watched range.
     pub(super) range: KeyRange,
-    /// With the former values.
+    /// Events contain the previous values.
     pub(super) prev_kv: bool,
-    /// Its feeds, at least one.
-    pub(super) subs: Vec<Sub>,
-    /// Its feeds have been told that they are Live.
-    pub(super) told: bool,
-    /// Where it stands on the stream that is up, if one is.
-    pub(super) place: Place,
-    /// F; `None` until etcd has said what "from now on" means.
+    /// Receivers of its feeds, at least one.
+    pub(super) subscribers: Vec<Subscriber>,
+    /// [`FeedEvent::Live`] was delivered to its feeds.
+    pub(super) live_sent: bool,
+    /// State on the open stream, if there is one.
+    pub(super) create_state: CreateState,
+    /// F. `None` until etcd has reported the current revision.
     frontier: Option<i64>,
-    /// F is a revision that etcd has had, not only the one before the start that was asked for.
+    /// F is a revision that etcd has reached, not only the one before the requested start.
     reached: bool,
-    /// History up to here is known to be gone, itself excepted.
+    /// The compact revision of the last cancel: revisions below it are compacted.
     compacted: i64,
-    /// All of a revision above F that a part has brought, while its rest may be in the next.
-    held: Vec<Event>,
-    /// The last part was not the last.
+    /// Events of the last revision of a fragment, which may continue in the next fragment.
+    incomplete: Vec<Event>,
+    /// More fragments of the current response follow.
     in_parts: bool,
 }
 
-/// Where an s-watcher stands on a stream.
+/// State of an upstream watcher on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Not asked for yet.
+pub(super) enum CreateState {
+    /// Its create was not sent.
     Waiting,
-    /// Its create was sent under this id.
-    Asked(i64),
-    /// etcd has created it.
+    /// Its create was sent with this id.
+    Requested(i64),
+    /// etcd has created the watch.
     Live {
-        /// Its id.
+        /// Watch id on the stream.
         id: i64,
-        /// How many progress requests had been sent on the stream by then: their answers do not
-        /// speak for it.
+        /// Number of progress requests sent before etcd created the watch. Their responses do not
+        /// include it.
         since: u64,
     },
 }
 
-/// etcd spoke against its own protocol.
+/// etcd violated the watch protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nonsense;
+pub(super) struct ProtocolError;
 
 impl Watcher {
-    /// One from now on, or from a revision on.
-    pub(super) fn new(range: KeyRange, prev_kv: bool, start: Option<i64>, sub: Sub) -> Watcher {
+    /// Creates an upstream watcher from the current revision, or from `start`.
+    pub(super) fn new(
+        range: KeyRange,
+        prev_kv: bool,
+        start: Option<i64>,
+        subscriber: Subscriber,
+    ) -> Watcher {
         Watcher {
             range,
             prev_kv,
-            subs: vec![sub],
-            told: false,
-            place: Place::Waiting,
+            subscribers: vec![subscriber],
+            live_sent: false,
+            create_state: CreateState::Waiting,
             frontier: start.map(|start| start.saturating_sub(1)),
             reached: false,
             compacted: 0,
-            held: Vec::new(),
+            incomplete: Vec::new(),
             in_parts: false,
         }
     }
 
-    /// Tells all its feeds.
-    pub(super) fn tell(&self, actions: &mut VecDeque<Action>, told: &FeedEvent) {
-        actions.extend(self.subs.iter().map(|sub| Action::Tell {
-            sub: *sub,
-            told: told.clone(),
+    /// Delivers an event to all its feeds.
+    pub(super) fn deliver(&self, actions: &mut VecDeque<Action>, event: &FeedEvent) {
+        actions.extend(self.subscribers.iter().map(|subscriber| Action::Deliver {
+            subscriber: *subscriber,
+            event: event.clone(),
         }));
     }
 
-    /// F, once there is one.
+    /// Returns F, once it is known.
     pub(super) fn frontier(&self) -> Option<i64> {
         self.frontier
     }
 
-    /// What to ask etcd for, 0 for "from now on". Where F was reached it is F itself, whose events
-    /// are dropped when they come again: when F is the last revision, a watch from F + 1 counts as
-    /// one from the future, and etcd answers no progress request on its stream before the next
-    /// write.
+    /// Returns the start revision to request, 0 for the current revision.
+    ///
+    /// If F was reached, the start is F itself, and its repeated events are dropped. The reason: if
+    /// F is the current revision, etcd treats a watch from F + 1 as one from the future. etcd then
+    /// answers no progress request on its stream before the next write.
     pub(super) fn start_revision(&self) -> i64 {
         match self.frontier {
             None => 0,
@@ -104,78 +112,84 @@ impl Watcher {
         }
     }
 
-    /// History is gone up to a revision, itself excepted. Whether nothing above F is.
+    /// Records a compaction of the revisions below `compacted`. Returns whether none of them is
+    /// above F.
     pub(super) fn survives(&mut self, compacted: i64) -> bool {
         self.compacted = compacted;
         let next = self.frontier.map_or(0, |last| last.saturating_add(1));
         next >= compacted
     }
 
-    /// etcd has created it, at this revision of its store. F, which it now has.
+    /// Records that etcd created the watch at this revision of the store. Returns F.
     pub(super) fn created(&mut self, revision: i64) -> i64 {
         self.reached |= self.frontier.is_none();
         *self.frontier.get_or_insert(revision)
     }
 
-    /// Events have come; `fragment` when more of the same response follows. The whole revisions
-    /// above F, if there are any.
+    /// Records received events, where `fragment` announces more of the same response. Returns the
+    /// whole revisions above F, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ProtocolError`] before `created`, or if the revisions of fragments decrease.
     pub(super) fn events(
         &mut self,
         header: Header,
         events: Vec<Event>,
         fragment: bool,
-    ) -> Result<Option<Arc<Batch>>, Nonsense> {
-        let frontier = self.frontier.ok_or(Nonsense)?;
+    ) -> Result<Option<Arc<Batch>>, ProtocolError> {
+        let frontier = self.frontier.ok_or(ProtocolError)?;
         let new = events.into_iter().filter(|event| event.revision > frontier);
-        let mut whole = mem::take(&mut self.held);
+        let mut whole = mem::take(&mut self.incomplete);
         let before = whole.last().map_or(0, |last| last.revision);
         whole.extend(new);
-        // Within a response the order was checked when it was read.
+        // The order within a response was checked when it was decoded.
         if whole.iter().any(|event| event.revision < before) {
-            return Err(Nonsense);
+            return Err(ProtocolError);
         }
         self.in_parts = fragment;
         if fragment && let Some(last) = whole.last().map(|last| last.revision) {
-            let cut = whole.partition_point(|event| event.revision < last);
-            self.held = whole.split_off(cut);
+            let end = whole.partition_point(|event| event.revision < last);
+            self.incomplete = whole.split_off(end);
         }
-        let Some(through) = whole.last().map(|last| last.revision) else {
+        let Some(frontier) = whole.last().map(|last| last.revision) else {
             return Ok(None);
         };
-        self.frontier = Some(through);
+        self.frontier = Some(frontier);
         self.reached = true;
         let each = |event: &Event| size_of::<Event>() + event.encoded.len();
         Ok(Some(Arc::new(Batch {
             header,
             bytes: whole.iter().map(each).sum(),
             events: whole,
-            through,
+            frontier,
         })))
     }
 
-    /// etcd says that all up to this revision was sent. Whether F moved. Amid the parts of a
-    /// response it says nothing of it, so F stays.
+    /// Records that etcd sent everything up to this revision. Returns whether F advanced. Between
+    /// the fragments of a response, progress does not include the remaining ones, so F does not
+    /// advance.
     pub(super) fn progress(&mut self, revision: i64) -> bool {
         let Some(frontier) = self.frontier else {
             return false;
         };
-        let moves = revision > frontier && !self.in_parts;
-        if moves {
+        let advances = revision > frontier && !self.in_parts;
+        if advances {
             self.frontier = Some(revision);
             self.reached = true;
         }
-        moves
+        advances
     }
 
-    /// Whether more parts of a response are to come.
+    /// Returns whether more fragments of a response follow.
     pub(super) fn in_parts(&self) -> bool {
         self.in_parts
     }
 
-    /// The stream is gone, and with it what was not whole.
-    pub(super) fn lost(&mut self) {
-        self.place = Place::Waiting;
-        self.held = Vec::new();
+    /// Discards the state on the lost stream, with incomplete revisions.
+    pub(super) fn stream_lost(&mut self) {
+        self.create_state = CreateState::Waiting;
+        self.incomplete = Vec::new();
         self.in_parts = false;
     }
 }
