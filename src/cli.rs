@@ -1,19 +1,20 @@
-//! The command line: what was typed, read into [`Config`].
+//! The command line: parses the arguments of the program to a [`Config`].
 //!
-//! Arguments go through three hands: [`normalise`] brings every spelling into one form and
-//! checks each value by itself, with a configuration file beneath what was typed ([`file`]); `argh`
-//! fills [`Flags`](flags::Flags); and [`Config::resolve`] settles what they mean together. Nothing is
-//! printed, and nothing is opened but that file.
+//! 1. [`command_line`] parses the flags, and checks each value by itself.
+//! 2. [`config_file`] does the same for the file of `--config`.
+//! 3. Both together are the [`Settings`]. [`Config::resolve`] decides what they mean together.
+//!
+//! The table of [`flags`] declares all flags. This module prints nothing, and opens no file except
+//! that of `--config`.
 
+mod command_line;
 mod commands;
 mod completions;
-mod file;
+mod config_file;
 pub mod flags;
 mod help;
 mod man;
-mod normalise;
 mod settings;
-mod table;
 pub mod usage;
 mod values;
 
@@ -21,39 +22,40 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::Config;
+use command_line::CommandLine;
 use commands::SHELLS;
-use normalise::Given;
-pub use settings::Settings;
+pub use flags::Settings;
 pub use usage::UsageError;
 
-/// What a command line asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The result of parsing a command line.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
-    /// Run the proxy; and which flag's value that comes from.
-    Run(Box<Config>, Settings),
-    /// Say whether the proxy could run so.
+    /// Run the proxy with these options, which result from these settings.
+    Run(Box<Config>, Box<Settings>),
+    /// Check whether the proxy could start with these options.
     Check(Box<Config>),
-    /// Print this text, which ends with a line end, to stdout and exit 0.
+    /// Print this text, which ends with a newline, to stdout and exit with 0.
     Print(String),
 }
 
-/// Reads the arguments after the program's name (`std::env::args_os().skip(1)`), and the file that
-/// `--config` names.
+/// Parses the arguments after the name of the program (`std::env::args_os().skip(1)`), and the
+/// file of `--config`.
 ///
 /// # Errors
-/// Whatever cannot be obeyed, with the flag and the value at fault, or the file and the line: exit
-/// with [`UsageError::EXIT_CODE`].
+/// An invalid command line or file. The error names the flag and the value, or the file and the
+/// line. Exit with [`UsageError::EXIT_CODE`].
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Parsed, UsageError> {
-    parse_with(args, &file::text)
+    parse_with(args, &config_file::read)
 }
 
-/// The same with another way to the text of a file; the error is half a sentence.
+/// Parses like [`parse`], but reads the file of `--config` with `read`. The error of `read` is the
+/// end of a sentence.
 ///
 /// # Errors
-/// As [`parse`].
+/// The errors of [`parse`].
 pub fn parse_with(
     args: impl Iterator<Item = OsString>,
-    read: Read<'_>,
+    read: ReadFile<'_>,
 ) -> Result<Parsed, UsageError> {
     let args = args
         .map(utf8)
@@ -76,10 +78,10 @@ pub fn parse_with(
     }
 }
 
-/// The text of a configuration file.
-type Read<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
+/// Reads the text of a configuration file.
+type ReadFile<'a> = &'a dyn Fn(&Path) -> Result<String, String>;
 
-fn grpc_proxy(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
+fn grpc_proxy(args: &[String], read: ReadFile<'_>) -> Result<Parsed, UsageError> {
     match args.split_first() {
         None => Err(UsageError::new(
             "grpc-proxy: missing command: try grpc-proxy start",
@@ -90,39 +92,41 @@ fn grpc_proxy(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
     }
 }
 
-fn start(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
-    with_flags(args, read, help::start, Parsed::Run)
+fn start(args: &[String], read: ReadFile<'_>) -> Result<Parsed, UsageError> {
+    parse_flags(args, read, help::start, Parsed::Run)
 }
 
-fn check_config(args: &[String], read: Read<'_>) -> Result<Parsed, UsageError> {
-    let check = |config, _| Parsed::Check(config);
-    with_flags(args, read, help::check_config, check)
+fn check_config(args: &[String], read: ReadFile<'_>) -> Result<Parsed, UsageError> {
+    parse_flags(args, read, help::check_config, |config, _| {
+        Parsed::Check(config)
+    })
 }
 
-/// What flags and file come to, or the help where that is asked for.
-fn with_flags(
+/// Parses flags and file, or returns the help if an argument requests it.
+fn parse_flags(
     args: &[String],
-    read: Read<'_>,
+    read: ReadFile<'_>,
     help: fn() -> String,
-    parsed: fn(Box<Config>, Settings) -> Parsed,
+    parsed: fn(Box<Config>, Box<Settings>) -> Parsed,
 ) -> Result<Parsed, UsageError> {
     if args.first().is_some_and(|word| word == "help") {
         return print(help(), &args[1..]);
     }
-    let Some(mut given) = Given::read(args)? else {
+    let Some(mut command_line) = CommandLine::parse(args)? else {
         return Ok(Parsed::Print(help()));
     };
-    let typed = given.settings();
-    let path = typed.file();
+    let without_file = command_line.settings()?;
+    let path = without_file.file();
     if let Some(path) = path {
         let name = path.to_string_lossy();
-        let text = read(path).map_err(|why| UsageError::value("config", &name, why))?;
-        given.over(file::entries(&name, &text)?);
+        let text = read(path).map_err(|reason| UsageError::value("config", &name, reason))?;
+        command_line.add_file(config_file::parse(&name, &text)?);
     }
-    let settings = given.settings();
-    let config = given.refuse_unserved().and_then(|()| settings.resolve());
-    let config = config.map_err(|error| given.blame(error, path))?;
-    Ok(parsed(Box::new(config), settings))
+    let settings = command_line.settings()?;
+    let config = command_line.check_refused(&settings);
+    let config = config.and_then(|()| settings.resolve());
+    let config = config.map_err(|error| command_line.locate(error, path))?;
+    Ok(parsed(Box::new(config), Box::new(settings)))
 }
 
 fn completions(args: &[String]) -> Result<Parsed, UsageError> {

@@ -11,7 +11,7 @@ mod tls;
 use std::time::Duration;
 
 use crate::call_log::{CollectorUrl, ObserverOptions, SpanOptions, Target};
-use crate::cli::flags::Flags;
+use crate::cli::flags::Settings;
 use crate::cli::usage::UsageError;
 use crate::driver::state::fleet::FleetOptions;
 use crate::driver::state::read_cache::ReadOptions;
@@ -109,81 +109,82 @@ pub const MIN_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
-    /// Returns the options that the flags mean together. Refused flags have no effect.
+    /// Returns the options that the settings mean together. Refused flags have no effect.
     ///
     /// # Errors
     /// An invalid address or endpoint, a certificate without its key or the reverse, a number out
     /// of range, or a flag without another flag that it needs.
-    pub fn resolve(flags: Flags) -> Result<Config, UsageError> {
-        listen_addr::check_addr("listen-addr", &flags.listen_addr, &flags.listen_addr)?;
-        let server_tls = tls::server_tls(&flags)?;
-        let metrics_addr = listen_addr::metrics_addrs(&flags.metrics_addr, server_tls.is_some())?;
-        let upstream_tls = tls::upstream_tls(&flags)?;
+    pub fn resolve(settings: Settings) -> Result<Config, UsageError> {
+        listen_addr::check_addr("listen-addr", &settings.listen_addr, &settings.listen_addr)?;
+        let server_tls = tls::server_tls(&settings)?;
+        let metrics_addr =
+            listen_addr::metrics_addrs(&settings.metrics_addr, server_tls.is_some())?;
+        let upstream_tls = tls::upstream_tls(&settings)?;
         let endpoints =
-            endpoints::endpoints(&flags.endpoints, upstream_tls != UpstreamTls::default())?;
-        let resolver = keys::resolver(&flags)?;
-        let policy = endpoints::policy(&flags.endpoint_policy)?;
+            endpoints::endpoints(&settings.endpoints, upstream_tls != UpstreamTls::default())?;
+        let resolver = keys::resolver(&settings)?;
+        let policy = endpoints::policy(&settings.endpoint_policy)?;
         let endpoint_options = EndpointOptions {
-            sync: flags.endpoints_auto_sync_interval,
+            sync: settings.endpoints_auto_sync_interval,
             policy,
-            weights: endpoints::weights(&flags.endpoint_weights, policy)?,
+            weights: endpoints::weights(&settings.endpoint_weights, policy)?,
         };
         Ok(Config {
-            workers: workers(flags.workers)?,
-            listen_addr: flags.listen_addr,
+            workers: workers(settings.workers)?,
+            listen_addr: settings.listen_addr,
             metrics_addr,
             endpoints,
-            discovery: (!flags.discovery_srv.is_empty()).then_some(Discovery {
-                domain: flags.discovery_srv,
-                name: flags.discovery_srv_name,
-                insecure: flags.insecure_discovery,
+            discovery: (!settings.discovery_srv.is_empty()).then_some(Discovery {
+                domain: settings.discovery_srv,
+                name: settings.discovery_srv_name,
+                insecure: settings.insecure_discovery,
             }),
             endpoint_options,
             upstream_tls,
             server_tls,
-            max_send_bytes: or_default(flags.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
-            max_recv_bytes: or_default(flags.max_recv_bytes, DEFAULT_MAX_RECV_BYTES),
-            max_concurrent_streams: or_default(flags.max_concurrent_streams, u32::MAX),
-            min_client_ping_interval: flags.grpc_keepalive_min_time,
-            client_ping_interval: flags.grpc_keepalive_interval,
-            client_ping_timeout: flags.grpc_keepalive_timeout,
-            dial_keepalive_time: flags.dial_keepalive_time,
+            max_send_bytes: or_default(settings.max_send_bytes, DEFAULT_MAX_SEND_BYTES),
+            max_recv_bytes: or_default(settings.max_recv_bytes, DEFAULT_MAX_RECV_BYTES),
+            max_concurrent_streams: or_default(settings.max_concurrent_streams, u32::MAX),
+            min_client_ping_interval: settings.grpc_keepalive_min_time,
+            client_ping_interval: settings.grpc_keepalive_interval,
+            client_ping_timeout: settings.grpc_keepalive_timeout,
+            dial_keepalive_time: settings.dial_keepalive_time,
             dial_keepalive_timeout: or_default(
-                flags.dial_keepalive_timeout,
+                settings.dial_keepalive_timeout,
                 DEFAULT_KEEPALIVE_TIMEOUT,
             ),
             watch_log_bytes: usize::try_from(or_default(
-                flags.watch_log_bytes,
+                settings.watch_log_bytes,
                 DEFAULT_WATCH_LOG_BYTES,
             ))
             .unwrap_or(usize::MAX),
-            watch_bypass: keys::deduplicate(flags.watch_bypass),
+            watch_bypass: keys::deduplicate(settings.watch_bypass),
             watch_progress_notify: or_default(
-                flags.experimental_watch_progress_notify_interval,
+                settings.experimental_watch_progress_notify_interval,
                 DEFAULT_WATCH_PROGRESS_NOTIFY,
             ),
-            namespace_allow: keys::allowed_methods(&flags.namespace_allow, &flags.namespace)?,
-            namespace: flags.namespace,
+            namespace_allow: keys::allowed_methods(&settings.namespace_allow, &settings.namespace)?,
+            namespace: settings.namespace,
             reads: ReadOptions {
-                cache_bytes: usize::try_from(flags.cache_bytes).unwrap_or(usize::MAX),
-                max_age: flags.cache_max_age,
-                audit: flags.cache_audit,
-                ordering: flags.experimental_serializable_ordering,
+                cache_bytes: usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX),
+                max_age: settings.cache_max_age,
+                audit: settings.cache_audit,
+                ordering: settings.experimental_serializable_ordering,
             },
             fleet: FleetOptions {
-                advertise: flags.advertise_client_url,
+                advertise: settings.advertise_client_url,
                 resolver,
             },
-            permit_without_stream: flags.permit_without_stream,
-            drain_timeout: flags.drain_timeout,
+            permit_without_stream: settings.permit_without_stream,
+            drain_timeout: settings.drain_timeout,
             observer: ObserverOptions {
-                log: flags.experimental_enable_grpc_logging,
-                debug: flags.debug,
-                access_log: access_log(&flags.access_log),
-                spans: spans(&flags.otlp_endpoint, flags.otlp_sample_ratio)?,
+                log: settings.experimental_enable_grpc_logging,
+                debug: settings.debug,
+                access_log: access_log(&settings.access_log),
+                spans: spans(&settings.otlp_endpoint, settings.otlp_sample_ratio)?,
             },
-            enable_pprof: flags.enable_pprof,
-            debug: flags.debug,
+            enable_pprof: settings.enable_pprof,
+            debug: settings.debug,
         })
     }
 }

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     let result = match parsed {
         Ok(Parsed::Run(config, settings)) => {
             logging::init(config.debug);
-            app::run(&config, settings, read_settings)
+            app::run(&config, *settings, read_settings)
         }
         Ok(Parsed::Check(config)) => {
             logging::init(config.debug);
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 /// Parses the command line again. The configuration file may have changed since the start.
 fn read_settings() -> Result<Settings, UsageError> {
     match cli::parse(std::env::args_os().skip(1))? {
-        Parsed::Run(_, settings) => Ok(settings),
+        Parsed::Run(_, settings) => Ok(*settings),
         _ => unreachable!("the same arguments select the same command"),
     }
 }

@@ -1,20 +1,20 @@
-//! What the program can be told to do: drives its help, its manual page and what shells complete.
+//! The table of commands, for the help, the manual page and the shell completions.
 
 /// One command.
 #[derive(Debug)]
 pub(crate) struct Command {
-    /// Its words.
+    /// Words of the command, separated by a space.
     pub(crate) words: &'static str,
-    /// What may follow, for people; empty: nothing.
-    pub(crate) rest: &'static str,
-    /// What it does.
+    /// Arguments in the notation of the help. Empty: none.
+    pub(crate) arguments: &'static str,
+    /// Purpose, for the help.
     pub(crate) purpose: &'static str,
 }
 
 impl Command {
-    /// Whether the flags of the table may follow.
+    /// Returns whether the command accepts the flags.
     pub(crate) fn takes_flags(&self) -> bool {
-        self.rest == FLAGS
+        self.arguments == FLAGS
     }
 }
 
@@ -43,13 +43,13 @@ pub(crate) const COMMANDS: [Command; 7] = [
     ),
 ];
 
-/// Shells that `completions` knows.
+/// Shells for which `completions` has a script.
 pub(crate) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
-const fn command(words: &'static str, rest: &'static str, purpose: &'static str) -> Command {
+const fn command(words: &'static str, arguments: &'static str, purpose: &'static str) -> Command {
     Command {
         words,
-        rest,
+        arguments,
         purpose,
     }
 }

@@ -1,37 +1,33 @@
-//! What bash, zsh and fish complete after `etcd-edge`, made from the tables of commands and flags.
+//! Completion scripts for bash, zsh and fish, generated from the tables of commands and flags.
 //!
-//! Every script is complete in itself: none needs another package of its shell. bash makes a word of its
-//! own of an equals sign, so there both ways to type a value are looked at.
+//! No script needs another package of its shell. bash splits a word at an equals sign, so its
+//! script handles both forms of a flag with a value.
 
 use crate::cli::commands::{COMMANDS, Command, SHELLS};
-use crate::cli::help;
-use crate::cli::table::{FLAGS, Flag, Kind};
-use crate::state_machine::picker::Policy;
+use crate::cli::flags::{FLAGS, Flag};
+use crate::state_machine::picker::EndpointPolicy;
 
-/// What can stand as a value.
-#[derive(PartialEq, Eq)]
-enum Choice {
-    /// One of these.
+/// The possible values of a flag.
+enum Values {
+    /// One of these words.
     Words(Vec<&'static str>),
-    /// A file or folder.
+    /// A file or directory.
     Path,
-    /// Anything.
-    Free,
+    /// Any text.
+    Any,
 }
 
-fn choice(flag: &Flag) -> Choice {
-    match flag.kind {
-        Kind::Bool => Choice::Words(vec!["true", "false"]),
-        Kind::TlsVersion => Choice::Words(vec!["TLS1.2", "TLS1.3"]),
-        Kind::Text("PATH") => Choice::Path,
-        Kind::Text(_) if flag.name == "endpoint-policy" => {
-            Choice::Words(Policy::ALL.iter().map(|(name, _)| *name).collect())
-        }
-        _ => Choice::Free,
+fn values(flag: &Flag) -> Values {
+    match flag.placeholder {
+        None => Values::Words(vec!["true", "false"]),
+        Some("VERSION") => Values::Words(vec!["TLS1.2", "TLS1.3"]),
+        Some("POLICY") => Values::Words(EndpointPolicy::ALL.iter().map(|(name, _)| *name).collect()),
+        Some("PATH") => Values::Path,
+        Some(_) => Values::Any,
     }
 }
 
-/// Up to the first stop: what fits beside a name.
+/// Returns the text up to its first punctuation mark, as a short description.
 fn brief(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let end = [": ", "; ", ", "]
@@ -41,12 +37,12 @@ fn brief(text: &str) -> String {
     words[..end.unwrap_or(words.len())].to_owned()
 }
 
-/// Those that do something.
+/// Returns the flags that are not refused.
 fn flags() -> impl Iterator<Item = &'static Flag> {
-    FLAGS.iter().filter(|flag| help::mark(flag).is_none())
+    FLAGS.iter().filter(|flag| flag.refused.is_none())
 }
 
-/// Each command's first word, once, with the purpose of the first that begins so.
+/// Returns the distinct first words of the commands, each with the purpose of its first command.
 fn first_words() -> Vec<(&'static str, &'static str)> {
     let mut words: Vec<(&str, &str)> = Vec::new();
     for Command {
@@ -63,29 +59,29 @@ fn first_words() -> Vec<(&'static str, &'static str)> {
     words
 }
 
-/// The commands of one word that flags follow.
+/// Returns the commands of one word that accept the flags.
 fn with_flags() -> Vec<&'static str> {
     let commands = COMMANDS.iter().filter(|command| command.takes_flags());
     let words = commands.map(|command| command.words);
     words.filter(|words| !words.contains(' ')).collect()
 }
 
-/// To be sourced by bash 3.2 or newer.
+/// Returns a script to be sourced by bash 3.2 or newer.
 pub(crate) fn bash() -> String {
     let commands: Vec<&str> = first_words().iter().map(|(word, _)| *word).collect();
     let flags: Vec<String> = flags().map(|flag| format!("--{}", flag.name)).collect();
-    // By what is done behind them.
+    // Flags by their action after the flag name.
     let mut cases: Vec<(String, Vec<&str>)> = Vec::new();
     for flag in self::flags() {
-        let then = match choice(flag) {
-            Choice::Words(words) => format!("words='{}'", words.join(" ")),
-            Choice::Path => "paths=1".to_owned(),
-            Choice::Free => "return".to_owned(),
+        let then = match values(flag) {
+            Values::Words(words) => format!("words='{}'", words.join(" ")),
+            Values::Path => "paths=1".to_owned(),
+            Values::Any => "return".to_owned(),
         };
-        // Without an equals sign a boolean has no value, and what follows is another flag.
-        let then = match flag.kind {
-            Kind::Bool => format!("if [[ $equals ]]; then {then}; else flag=''; fi"),
-            _ => then,
+        // Without an equals sign a boolean has no value, and the next word is another flag.
+        let then = match flag.placeholder {
+            None => format!("if [[ $equals ]]; then {then}; else flag=''; fi"),
+            Some(_) => then,
         };
         let names = [flag.name].into_iter().chain(flag.short_name());
         match cases.iter_mut().find(|(other, _)| *other == then) {
@@ -93,9 +89,9 @@ pub(crate) fn bash() -> String {
             None => cases.push((then, names.collect())),
         }
     }
-    let mut values = String::new();
+    let mut actions = String::new();
     for (then, names) in cases {
-        values.push_str(&format!("        {}) {then} ;;\n", names.join(" | ")));
+        actions.push_str(&format!("        {}) {then} ;;\n", names.join(" | ")));
     }
     format!(
         "\
@@ -117,7 +113,7 @@ _etcd_edge() {{
     flag=${{flag#-}}
     case $flag in
         '') ;;
-{values}        *) flag='' ;;
+{actions}        *) flag='' ;;
     esac
     if [[ ! $flag ]]; then
         case ${{COMP_WORDS[1]}},${{COMP_WORDS[2]-}} in
@@ -150,7 +146,7 @@ complete -F _etcd_edge etcd-edge
     )
 }
 
-/// To be a file named `_etcd-edge` in `$fpath`, or to be sourced after `compinit`.
+/// Returns a script to be saved as `_etcd-edge` in `$fpath`, or sourced after `compinit`.
 pub(crate) fn zsh() -> String {
     let quoted = |text: &str| text.replace('\'', "'\\''");
     let described = |text: &str| {
@@ -165,23 +161,20 @@ pub(crate) fn zsh() -> String {
     };
     let mut flags = String::new();
     for flag in self::flags() {
-        let (name, purpose) = (flag.name, described(&help::purpose(flag.name)));
-        let word = flag
-            .kind
-            .placeholder()
-            .unwrap_or_default()
-            .replace(':', "\\:");
-        let values = match choice(flag) {
-            Choice::Words(words) => format!("({})", words.join(" ")),
-            Choice::Path => "_files".to_owned(),
-            Choice::Free => " ".to_owned(),
+        let (name, purpose) = (flag.name, described(flag.help));
+        let values = match values(flag) {
+            Values::Words(words) => format!("({})", words.join(" ")),
+            Values::Path => "_files".to_owned(),
+            Values::Any => " ".to_owned(),
         };
-        flags.push_str(&match flag.kind {
-            // A value only behind an equals sign.
-            Kind::Bool => format!("        '--{name}=-[{purpose}]::BOOL:{values}'\n"),
-            Kind::List(_) => format!("        '*--{name}=[{purpose}]:{word}:{values}'\n"),
-            _ => format!("        '--{name}=[{purpose}]:{word}:{values}'\n"),
-        });
+        let repeated = if flag.is_list { "*" } else { "" };
+        flags.push_str(
+            &match flag.placeholder.map(|text| text.replace(':', "\\:")) {
+                // A boolean has a value only after an equals sign.
+                None => format!("        '--{name}=-[{purpose}]::BOOL:{values}'\n"),
+                Some(text) => format!("        '{repeated}--{name}=[{purpose}]:{text}:{values}'\n"),
+            },
+        );
     }
     let mut commands = String::new();
     for (word, purpose) in first_words() {
@@ -231,7 +224,7 @@ fi
     )
 }
 
-/// To be `completions/etcd-edge.fish` in a folder of fish's configuration.
+/// Returns a script to be saved as `completions/etcd-edge.fish` in the configuration of fish.
 pub(crate) fn fish() -> String {
     let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
     let mut lines = String::from(
@@ -251,13 +244,13 @@ pub(crate) fn fish() -> String {
         SHELLS.join(" ")
     ));
     for flag in self::flags() {
-        let value = match (flag.kind, choice(flag)) {
-            (Kind::Bool, _) => String::new(),
-            (_, Choice::Words(words)) => format!(" -x -a '{}'", words.join(" ")),
-            (_, Choice::Path) => " -r -F".to_owned(),
-            (_, Choice::Free) => " -x".to_owned(),
+        let value = match (flag.placeholder, values(flag)) {
+            (None, _) => String::new(),
+            (_, Values::Words(words)) => format!(" -x -a '{}'", words.join(" ")),
+            (_, Values::Path) => " -r -F".to_owned(),
+            (_, Values::Any) => " -x".to_owned(),
         };
-        let purpose = quoted(&brief(&help::purpose(flag.name)));
+        let purpose = quoted(&brief(flag.help));
         lines.push_str(&format!(
             "complete -c etcd-edge -n '{seen} {}' -l {}{value} -d '{purpose}'\n",
             with_flags().join(" "),

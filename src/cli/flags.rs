@@ -1,218 +1,351 @@
-//! The flags as they were typed, each with its type but not yet with its meaning.
+//! The table of flags: name, type, default, help text and group of every flag.
 //!
-//! The comment on each field is its help text. Groups, defaults and what is served stand in
-//! [`table`](super::table); a test holds the two together. `argh` is handed every flag, given or
-//! not, as `--flag value` (see [`normalise`](super::normalise)), so no default stands here. What
-//! the served flags mean together is decided in `config.rs`.
+//! [`flag_table!`] builds two items from it: the struct [`Settings`], which has the typed value of
+//! each flag, and the list [`FLAGS`], which describes them. Command line, configuration file,
+//! help, manual page, shell completions and `docs/reference/flags.md` follow the table. What the
+//! flags mean together is decided in `config.rs`.
 
 use std::time::Duration;
 
-use argh::{ArgsInfo, FromArgs};
+use crate::cli::values::{FlagValue, TlsVersion};
 
-use crate::cli::values::{boolean, duration, number, number_u32, ratio};
+/// The description of one flag.
+#[derive(Debug)]
+pub(crate) struct Flag {
+    /// Name without dashes. The longer one if the flag has two spellings.
+    pub(crate) name: &'static str,
+    /// Heading under which the help lists the flag.
+    pub(crate) group: &'static str,
+    /// Help text. White space in it is not significant.
+    pub(crate) help: &'static str,
+    /// Default, in the form of the command line.
+    pub(crate) default: &'static str,
+    /// Placeholder of the value in the help. `None`: the flag needs no value.
+    pub(crate) placeholder: Option<&'static str>,
+    /// Whether the values of repeated flags are joined.
+    pub(crate) is_list: bool,
+    /// Reason why any value but the default is refused.
+    pub(crate) refused: Option<&'static str>,
+    /// Checks one value, and splits that of a list. The error is the end of a sentence.
+    pub(crate) split: fn(&str) -> Result<Vec<String>, String>,
+    /// Sets the flag. A list has any number of values, any other flag one.
+    pub(crate) set: fn(&mut Settings, &[String]) -> Result<(), String>,
+    /// Sets the flag to its value in the second settings.
+    pub(crate) copy: fn(&mut Settings, &Settings),
+    /// Returns whether the value of the flag differs. `0` and `0s` are the same duration.
+    pub(crate) differs: fn(&Settings, &Settings) -> bool,
+}
 
-/// every flag of the proxy
-#[derive(ArgsInfo, Clone, Debug, FromArgs)]
-pub struct Flags {
+/// Builds [`Settings`], [`FLAGS`] and [`GROUPS`].
+///
+/// The entry of a flag is `name: Type ["PLACEHOLDER"] = "default" refused REASON;` with its help
+/// text as doc comment. Placeholder and refusal are optional. A name has underscores for dashes.
+macro_rules! flag_table {
+    ($($group:literal: $(
+        $(#[doc = $help:literal])+
+        $field:ident: $type:ty $([$placeholder:literal])? = $default:literal
+        $(refused $refused:expr)?;
+    )+)+) => {
+        /// The value of every flag: from the command line, the configuration file, or the default.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Settings {
+            $($($(#[doc = $help])+ pub $field: $type,)+)+
+        }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                // A test checks that every default can be parsed.
+                Settings {
+                    $($($field: <$type as FlagValue>::parse($default).unwrap_or_default(),)+)+
+                }
+            }
+        }
+
+        /// Every flag, in the order of the help.
+        pub(crate) const FLAGS: &[Flag] = &[$($(Flag {
+            name: {
+                const NAME: [u8; stringify!($field).len()] = dashed(stringify!($field));
+                match std::str::from_utf8(&NAME) {
+                    Ok(name) => name,
+                    Err(_) => stringify!($field),
+                }
+            },
+            group: $group,
+            help: concat!($($help),+),
+            default: $default,
+            placeholder: [$(Some($placeholder),)? <$type as FlagValue>::PLACEHOLDER][0],
+            is_list: <$type as FlagValue>::IS_LIST,
+            refused: [$(Some($refused),)? None][0],
+            split: <$type as FlagValue>::split,
+            set: |settings, values| {
+                settings.$field = FlagValue::from_values(values)?;
+                Ok(())
+            },
+            copy: |settings, other| settings.$field.clone_from(&other.$field),
+            differs: |settings, other| settings.$field != other.$field,
+        },)+)+];
+
+        /// The headings of the help, in its order.
+        pub(crate) const GROUPS: &[&str] = &[$($group),+];
+    };
+}
+
+/// Returns the name with dashes for underscores.
+const fn dashed<const N: usize>(name: &str) -> [u8; N] {
+    let mut dashed = [b'-'; N];
+    let mut at = 0;
+    while at < N {
+        if name.as_bytes()[at] != b'_' {
+            dashed[at] = name.as_bytes()[at];
+        }
+        at += 1;
+    }
+    dashed
+}
+
+/// Why leases on keys are wrong for a proxy that is not the only writer.
+const NO_LEASING: &str = "refused: every writer of these keys would have to use the same leases, \
+    and a proxy that is cut off would block all writes until its lease expires; the proxy shares and \
+    caches reads without leases";
+
+flag_table! {
+    "Listening":
     /// listen address for clients, HTTP/2 and HTTP/1.1 on one port; without a host, every address
-    #[argh(option)]
-    pub listen_addr: String,
+    listen_addr: String ["HOST:PORT"] = "127.0.0.1:23790";
     /// address of this proxy in MemberList responses and in its registration; empty: MemberList
     /// returns etcd's members
-    #[argh(option)]
-    pub advertise_client_url: String,
+    advertise_client_url: String ["URL"] = "127.0.0.1:23790";
 
+    "etcd endpoints":
     /// etcd endpoints: host, host:port, http://, https://, unix:// or unixs://; the default port is
     /// 2379; without a scheme, TLS is used if a flag for TLS to etcd is set
-    #[argh(option)]
-    pub endpoints: Vec<String>,
+    endpoints: Vec<String> ["ENDPOINT,..."] = "127.0.0.1:2379";
     /// domain whose SRV records _etcd-client-ssl._tcp and _etcd-client._tcp list the endpoints,
     /// resolved at start; usable records replace --endpoints
-    #[argh(option)]
-    pub discovery_srv: String,
+    discovery_srv: String ["DOMAIN"] = "";
     /// service name suffix in the SRV query: _etcd-client-ssl-NAME._tcp
-    #[argh(option)]
-    pub discovery_srv_name: String,
+    discovery_srv_name: String ["NAME"] = "";
     /// accept SRV records of endpoints without TLS; by default they are ignored
-    #[argh(option, from_str_fn(boolean))]
-    pub insecure_discovery: bool,
+    insecure_discovery: bool = "false";
     /// interval between refreshes of the endpoints from the cluster's member list, at least 100ms;
     /// 0: never
-    #[argh(option, from_str_fn(duration))]
-    pub endpoints_auto_sync_interval: Duration,
+    endpoints_auto_sync_interval: Duration = "0";
     /// how the proxy picks the endpoint of a call: random (one endpoint until it fails),
     /// round-robin, weighted, least-loaded, or leader (the endpoint of the leader)
-    #[argh(option)]
-    pub endpoint_policy: String,
+    endpoint_policy: String ["POLICY"] = "random";
     /// weights of endpoints, 1 to 1000, for --endpoint-policy=weighted; an endpoint that is not
     /// listed has weight 1
-    #[argh(option)]
-    pub endpoint_weights: Vec<String>,
+    endpoint_weights: Vec<String> ["HOST:PORT=N,..."] = "";
     /// idle time before the proxy pings a connection to etcd, at least 10s; 0: ping only while
     /// calls are open, at the shortest interval
-    #[argh(option, from_str_fn(duration))]
-    pub dial_keepalive_time: Duration,
+    dial_keepalive_time: Duration = "0";
     /// time to wait for the response to that ping before the endpoint counts as failed; 0: the
     /// default
-    #[argh(option, from_str_fn(duration))]
-    pub dial_keepalive_timeout: Duration,
+    dial_keepalive_timeout: Duration = "20s";
     /// ping etcd even when no call is open
-    #[argh(option, from_str_fn(boolean))]
-    pub permit_without_stream: bool,
+    permit_without_stream: bool = "false";
 
+    "TLS to etcd":
     /// client certificate for etcd; it must have no Common Name, because etcd would authenticate
     /// every client as the user of that name
-    #[argh(option)]
-    pub cert: String,
+    cert: String ["PATH"] = "";
     /// private key of --cert
-    #[argh(option)]
-    pub key: String,
+    key: String ["PATH"] = "";
     /// CA bundle to verify etcd's certificates; empty: the CAs of the system
-    #[argh(option)]
-    pub cacert: String,
+    cacert: String ["PATH"] = "";
     /// do not verify etcd's certificate
-    #[argh(option, from_str_fn(boolean))]
-    pub insecure_skip_tls_verify: bool,
+    insecure_skip_tls_verify: bool = "false";
 
+    "TLS to clients":
     /// certificate for clients
-    #[argh(option)]
-    pub cert_file: String,
+    cert_file: String ["PATH"] = "";
     /// private key of --cert-file
-    #[argh(option)]
-    pub key_file: String,
+    key_file: String ["PATH"] = "";
     /// CA bundle; if set, clients must present a certificate signed by one of these CAs
-    #[argh(option)]
-    pub trusted_ca_file: String,
+    trusted_ca_file: String ["PATH"] = "";
     /// certificate revocation list (PEM or DER): client certificates whose serial number is on it
     /// are rejected
-    #[argh(option)]
-    pub client_crl_file: String,
+    client_crl_file: String ["PATH"] = "";
     /// serve TLS with a generated certificate, unless --cert-file is set
-    #[argh(option, from_str_fn(boolean))]
-    pub auto_tls: bool,
+    auto_tls: bool = "false";
     /// validity of the generated certificate in years, 1 to 1000
-    #[argh(option, from_str_fn(number_u32))]
-    pub self_signed_cert_validity: u32,
+    self_signed_cert_validity: u32 = "1";
     /// directory of the generated certificate, which is stored below it in fixtures/proxy
-    #[argh(option)]
-    pub data_dir: String,
+    data_dir: String ["PATH"] = "default.proxy";
     /// TLS 1.2 cipher suites to accept, by IANA name; empty: all secure ones
-    #[argh(option)]
-    pub listen_cipher_suites: Vec<String>,
+    listen_cipher_suites: Vec<String> ["NAME,..."] = "";
     /// minimum TLS version of clients: TLS1.2 or TLS1.3
-    #[argh(option)]
-    pub tls_min_version: String,
+    tls_min_version: TlsVersion = "TLS1.2";
     /// maximum TLS version of clients; empty: no maximum
-    #[argh(option)]
-    pub tls_max_version: String,
+    tls_max_version: TlsVersion = "";
 
+    "Limits":
     /// maximum size of a message to etcd, in bytes; 0: the default
-    #[argh(option, from_str_fn(number))]
-    pub max_send_bytes: u64,
+    max_send_bytes: u64 = "1572864";
     /// maximum size of a message from etcd, in bytes; 0: the default
-    #[argh(option, from_str_fn(number))]
-    pub max_recv_bytes: u64,
+    max_recv_bytes: u64 = "2147483647";
     /// maximum concurrent streams of a client connection, at most 16384; 0: the default
-    #[argh(option, from_str_fn(number_u32))]
-    pub max_concurrent_streams: u32,
+    max_concurrent_streams: u32 = "4294967295";
     /// minimum interval between the pings of a client while it has an open call, else 2h; the proxy
     /// closes the connection of a client that pings more often (GOAWAY, too_many_pings); 0: no
     /// minimum
-    #[argh(option, from_str_fn(duration))]
-    pub grpc_keepalive_min_time: Duration,
+    grpc_keepalive_min_time: Duration = "5s";
     /// idle time before the proxy pings a client, at least 1s; 0: never
-    #[argh(option, from_str_fn(duration))]
-    pub grpc_keepalive_interval: Duration,
+    grpc_keepalive_interval: Duration = "2h";
     /// time to wait for the response to that ping before the proxy closes the connection; 0: no
     /// limit
-    #[argh(option, from_str_fn(duration))]
-    pub grpc_keepalive_timeout: Duration,
+    grpc_keepalive_timeout: Duration = "20s";
 
+    "Watches":
     /// memory for events buffered for slow and late watchers, in bytes, over all ranges; 0: the
     /// default
-    #[argh(option, from_str_fn(number))]
-    pub watch_log_bytes: u64,
+    watch_log_bytes: u64 = "16777216";
     /// key prefixes that watch sharing skips: a watch stream whose first watch is below one of them
     /// is forwarded to etcd unchanged
-    #[argh(option)]
-    pub watch_bypass: Vec<String>,
+    watch_bypass: Vec<String> ["PREFIX,..."] = "";
     /// interval between progress notifications of watches that request them, at least 100ms; 0: the
     /// default
-    #[argh(option, from_str_fn(duration))]
-    pub experimental_watch_progress_notify_interval: Duration,
+    experimental_watch_progress_notify_interval: Duration = "10m";
 
+    "Fleet":
     /// etcd prefix under which this proxy registers --advertise-client-url and finds the proxies
     /// for MemberList; needs --resolver-ttl
-    #[argh(option)]
-    pub resolver_prefix: String,
+    resolver_prefix: String ["PREFIX"] = "";
     /// lease TTL of that registration in seconds, at least 1: how long it outlives a proxy that
     /// crashes
-    #[argh(option, from_str_fn(number))]
-    pub resolver_ttl: u64,
+    resolver_ttl: u64 = "0";
 
+    "Namespace":
     /// prefix of every key: clients see only keys below it
-    #[argh(option)]
-    pub namespace: String,
+    namespace: String ["PREFIX"] = "";
     /// methods to allow although they expose or change data outside the namespace, such as Snapshot
     /// or etcdserverpb.KV/Compact
-    #[argh(option)]
-    pub namespace_allow: Vec<String>,
+    namespace_allow: Vec<String> ["METHOD,..."] = "";
 
+    "Cache and experimental":
     /// memory for cached responses to serializable reads, in bytes; 0: no cache
-    #[argh(option, from_str_fn(number))]
-    pub cache_bytes: u64,
+    cache_bytes: u64 = "67108864";
     /// maximum age of a cached response: the bound on how long it may miss a write, or a revoked
     /// permission, that did not pass through this proxy; 0: no cache
-    #[argh(option, from_str_fn(duration))]
-    pub cache_max_age: Duration,
+    cache_max_age: Duration = "1s";
     /// compare one in N cached responses with the response of etcd, which costs etcd one read each;
     /// 0: off
-    #[argh(option, from_str_fn(number))]
-    pub cache_audit: u64,
+    cache_audit: u64 = "0";
     /// serializable reads of one connection never go back in revision: a read that would is
     /// repeated as a linearizable read
-    #[argh(option, from_str_fn(boolean))]
-    pub experimental_serializable_ordering: bool,
+    experimental_serializable_ordering: bool = "false";
     /// linearizable reads by leases on single keys, as in the Go client; every writer would have to
     /// use the same leases, and a proxy that is cut off would block all writes; the proxy shares
     /// and caches reads without leases
-    #[argh(option)]
-    pub experimental_leasing_prefix: String,
+    experimental_leasing_prefix: String ["PREFIX"] = "" refused NO_LEASING;
 
+    "Observability":
     /// additional listen addresses for the HTTP pages only: http://host:port, or https:// with the
     /// TLS settings of the client port
-    #[argh(option)]
-    pub metrics_addr: Vec<String>,
+    metrics_addr: Vec<String> ["URL,..."] = "";
     /// serve CPU and memory profiles for go tool pprof under /debug/pprof/
-    #[argh(option, from_str_fn(boolean))]
-    pub enable_pprof: bool,
+    enable_pprof: bool = "false";
     /// log each call when it ends: method, client, code, sizes, duration; with --debug also keys
     /// and ranges, never values
-    #[argh(option, from_str_fn(boolean))]
-    pub experimental_enable_grpc_logging: bool,
+    experimental_enable_grpc_logging: bool = "false";
     /// file for one line of JSON per finished call, or - for stdout; reopened on SIGHUP
-    #[argh(option)]
-    pub access_log: String,
+    access_log: String ["PATH|-"] = "";
     /// http:// or https:// address of an OpenTelemetry collector that receives the spans of calls
     /// by OTLP over HTTP, such as http://localhost:4318
-    #[argh(option)]
-    pub otlp_endpoint: String,
+    otlp_endpoint: String ["URL"] = "";
     /// share of calls without a trace context that are sampled, 0 to 1; a call with a trace context
     /// follows the decision of its caller
-    #[argh(option, from_str_fn(ratio))]
-    pub otlp_sample_ratio: f64,
+    otlp_sample_ratio: f64 = "0.01";
     /// log at debug level
-    #[argh(option, from_str_fn(boolean))]
-    pub debug: bool,
+    debug: bool = "false";
 
+    "Process":
     /// YAML file of flags by name; flags on the command line take precedence, and a list on the
     /// command line replaces the list of the file; reloaded on SIGHUP; alias --config-file
-    #[argh(option)]
-    pub config: String,
+    config: String ["PATH"] = "";
     /// worker threads; 0: one per CPU core
-    #[argh(option, from_str_fn(number_u32))]
-    pub workers: u32,
+    workers: u32 = "0";
     /// time for unary calls to finish after SIGTERM or SIGINT; streams end at once
-    #[argh(option, from_str_fn(duration))]
-    pub drain_timeout: Duration,
+    drain_timeout: Duration = "5s";
+}
+
+/// The name of `--config` in etcd.
+const CONFIG_FILE: &str = "config-file";
+
+/// The prefix that etcd adds to flags and removes from them between its releases.
+const EXPERIMENTAL: &str = "experimental-";
+
+/// Returns the flag of a name without dashes, in either spelling.
+pub(crate) fn find(name: &str) -> Option<&'static Flag> {
+    let name = if name == CONFIG_FILE { "config" } else { name };
+    FLAGS
+        .iter()
+        .find(|flag| flag.name == name || flag.short_name() == Some(name))
+}
+
+impl PartialEq for Flag {
+    fn eq(&self, other: &Flag) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Flag {
+    /// Returns the name without `experimental-`, if the flag has two spellings.
+    pub(crate) fn short_name(&self) -> Option<&'static str> {
+        self.name.strip_prefix(EXPERIMENTAL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FLAGS, Settings, find};
+
+    #[test]
+    fn every_default_is_valid() {
+        for flag in FLAGS {
+            assert!((flag.split)(flag.default).is_ok(), "{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn a_flag_is_set_copied_and_compared_by_itself() {
+        let defaults = Settings::default();
+        for flag in FLAGS {
+            let value = match flag.placeholder {
+                None if flag.default == "true" => "false",
+                None => "true",
+                Some("N" | "RATIO") => "1",
+                Some("DURATION") => "7m",
+                Some("VERSION") => "TLS1.3",
+                Some(_) => "x",
+            };
+            let mut settings = Settings::default();
+            assert_eq!((flag.set)(&mut settings, &[value.to_owned()]), Ok(()));
+            let differing = |a: &Settings, b: &Settings| -> Vec<&str> {
+                let differs = FLAGS.iter().filter(|flag| (flag.differs)(a, b));
+                differs.map(|flag| flag.name).collect()
+            };
+            // One is the default of a single flag.
+            if value != flag.default {
+                assert_eq!(differing(&settings, &defaults), [flag.name]);
+            }
+            let mut copy = Settings::default();
+            (flag.copy)(&mut copy, &settings);
+            assert_eq!(copy, settings, "{}", flag.name);
+        }
+    }
+
+    #[test]
+    fn only_experimental_flags_have_two_spellings() {
+        assert_eq!(
+            find("leasing-prefix").unwrap().name,
+            "experimental-leasing-prefix"
+        );
+        assert_eq!(
+            find("experimental-leasing-prefix").unwrap().name,
+            "experimental-leasing-prefix"
+        );
+        assert!(find("experimental-endpoints").is_none());
+        assert!(find("").is_none());
+    }
 }

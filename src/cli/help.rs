@@ -1,23 +1,20 @@
-//! What the program prints about itself: help at each level, and its version.
-
-use argh::ArgsInfo;
+//! The help texts of the program and its commands, and its version.
 
 use crate::cli::commands::COMMANDS;
-use crate::cli::flags::Flags;
-use crate::cli::table::{FLAGS, Flag, Group, Kind, Served};
+use crate::cli::flags::{FLAGS, Flag, GROUPS};
 
-/// Columns a line of help has at most.
+/// Maximum columns of a line.
 const WIDTH: usize = 80;
 
-/// Before what is said of a flag.
+/// Indentation of the text of a flag.
 const INDENT: &str = "        ";
 
-/// `etcd-edge 1.2.3`, with its line end.
+/// Returns `etcd-edge 1.2.3` with a newline.
 pub(crate) fn version() -> String {
     concat!("etcd-edge ", env!("CARGO_PKG_VERSION"), "\n").to_owned()
 }
 
-/// Of the program itself.
+/// Returns the help of the program.
 pub(crate) fn program() -> String {
     let mut text = String::from(concat!(
         "etcd-edge: a stateless proxy for etcd, a drop-in replacement for etcd grpc-proxy\n",
@@ -26,14 +23,14 @@ pub(crate) fn program() -> String {
         "\n",
     ));
     for command in &COMMANDS {
-        let usage = format!("{} {}", command.words, command.rest);
+        let usage = format!("{} {}", command.words, command.arguments);
         text.push_str(&format!("  {usage:<26}{}\n", command.purpose));
     }
     text.push_str("\netcd-edge start --help lists the flags.\n");
     text
 }
 
-/// Of `grpc-proxy`.
+/// Returns the help of `grpc-proxy`.
 pub(crate) fn grpc_proxy() -> String {
     concat!(
         "etcd-edge grpc-proxy: the commands of etcd grpc-proxy\n",
@@ -45,7 +42,7 @@ pub(crate) fn grpc_proxy() -> String {
     .to_owned()
 }
 
-/// Of `check-config`.
+/// Returns the help of `check-config`.
 pub(crate) fn check_config() -> String {
     concat!(
         "etcd-edge check-config: validate flags and files without starting the proxy\n",
@@ -62,7 +59,7 @@ pub(crate) fn check_config() -> String {
     .to_owned()
 }
 
-/// Of `completions`.
+/// Returns the help of `completions`.
 pub(crate) fn completions() -> String {
     concat!(
         "etcd-edge completions: print a shell completion script\n",
@@ -77,7 +74,7 @@ pub(crate) fn completions() -> String {
     .to_owned()
 }
 
-/// Of `start`: every flag, by groups.
+/// Returns the help of `start`: every flag, by group.
 pub(crate) fn start() -> String {
     let mut text = String::from(concat!(
         "etcd-edge start: run the proxy\n",
@@ -85,9 +82,9 @@ pub(crate) fn start() -> String {
         "Usage: etcd-edge start [FLAGS]\n",
         "       etcd-edge grpc-proxy start [FLAGS]\n",
     ));
-    for group in Group::ALL {
-        text.push_str(&format!("\n{}:\n", group.title()));
-        for flag in FLAGS.iter().filter(|flag| flag.group == group) {
+    for group in GROUPS {
+        text.push_str(&format!("\n{group}:\n"));
+        for flag in FLAGS.iter().filter(|flag| flag.group == *group) {
             describe(&mut text, flag);
         }
     }
@@ -96,7 +93,7 @@ pub(crate) fn start() -> String {
     text
 }
 
-/// How flags are typed.
+/// The syntax of flags.
 pub(crate) const SPELLING: &str = "\
     Write a flag as --flag value or --flag=value, a boolean as --flag or --flag=false, and a duration as \
     300ms, 1m30s or 2h. If a list is set several times, its values are joined; for any other flag the last \
@@ -106,55 +103,36 @@ pub(crate) const SPELLING: &str = "\
 fn describe(text: &mut String, flag: &Flag) {
     text.push_str("  --");
     text.push_str(flag.name);
-    if let Some(word) = flag.kind.placeholder() {
+    if let Some(placeholder) = flag.placeholder {
         text.push(' ');
-        text.push_str(word);
+        text.push_str(placeholder);
     }
-    if let Some(mark) = mark(flag) {
+    if flag.refused.is_some() {
         text.push_str("  ");
-        text.push_str(mark);
+        text.push_str(REFUSED);
     }
     text.push('\n');
 
-    let purpose = purpose(flag.name);
     let default = default(flag);
-    wrap(
-        text,
-        purpose.split_whitespace().chain(default.as_deref()),
-        INDENT,
-    );
+    let words = flag.help.split_whitespace().chain(default.as_deref());
+    wrap(text, words, INDENT);
 }
 
-/// What stands beside a flag that has no function.
-pub(crate) fn mark(flag: &Flag) -> Option<&'static str> {
-    match flag.served {
-        Served::Yes => None,
-        Served::Refused(..) => Some("[refused]"),
-    }
-}
+/// The mark of a flag that accepts only its default.
+pub(crate) const REFUSED: &str = "[refused]";
 
-/// The default in words, where it is not obvious.
+/// Returns the text about the default, if it is not obvious.
 pub(crate) fn default(flag: &Flag) -> Option<String> {
-    // False and nothing go without saying; the 0 of the workers is said in words.
-    // What is refused has no default in force.
+    // An empty text and false are obvious. The help text of --workers explains its 0. A refused
+    // flag has no effective default.
     let obvious = flag.default.is_empty()
-        || flag.kind == Kind::Bool
+        || flag.placeholder.is_none()
         || flag.name == "workers"
-        || flag.served != Served::Yes;
+        || flag.refused.is_some();
     (!obvious).then(|| format!("(default {})", flag.default))
 }
 
-/// The comment on the flag's field.
-pub(crate) fn purpose(name: &str) -> String {
-    let info = Flags::get_args_info();
-    let field = info
-        .flags
-        .iter()
-        .find(|field| field.long.strip_prefix("--") == Some(name));
-    field.map_or_else(String::new, |field| field.description.to_owned())
-}
-
-/// Appends words in lines of [`WIDTH`], indented.
+/// Appends words in indented lines of at most [`WIDTH`] columns.
 fn wrap<'a>(text: &mut String, words: impl Iterator<Item = &'a str>, indent: &str) {
     let mut column = 0;
     for word in words {

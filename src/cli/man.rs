@@ -1,16 +1,16 @@
-//! The manual page, `etcd-edge(8)`, made from the tables of commands and flags.
+//! The manual page `etcd-edge(8)`, generated from the tables of commands and flags.
 
 use roff::{Inline, Roff, bold, italic, roman};
 
 use crate::cli::commands::COMMANDS;
+use crate::cli::flags::{FLAGS, GROUPS};
 use crate::cli::help;
-use crate::cli::table::{FLAGS, Group};
 
-/// To be read by `man -l`, or to be `etcd-edge.8` below `man8`.
+/// Returns the page in roff, for `man -l` or as `etcd-edge.8` in a `man8` directory.
 pub(crate) fn page() -> String {
     let mut page = Page(Roff::new());
     let version = concat!("etcd-edge ", env!("CARGO_PKG_VERSION"));
-    // Without a date: the page is the program's of this version, whenever it is printed.
+    // Without a date, the page of a version is always the same.
     let heading = ["ETCD-EDGE", "8", "\"\"", version, "System Administration"];
     page.0.control("TH", heading);
     page.section("NAME");
@@ -23,7 +23,7 @@ pub(crate) fn page() -> String {
         page.inlines([
             bold(format!("etcd-edge {}", command.words)),
             roman(" "),
-            italic(command.rest),
+            italic(command.arguments),
         ]);
     }
     page.section("DESCRIPTION");
@@ -34,24 +34,23 @@ pub(crate) fn page() -> String {
     );
     page.section("COMMANDS");
     for command in &COMMANDS {
-        page.term([bold(command.words), roman(" "), italic(command.rest)]);
+        page.term([bold(command.words), roman(" "), italic(command.arguments)]);
         page.text(command.purpose);
     }
     page.section("FLAGS");
     page.text(help::SPELLING);
-    for group in Group::ALL {
-        page.0.control("SS", [group.title()]);
-        for flag in FLAGS.iter().filter(|flag| flag.group == group) {
+    for group in GROUPS {
+        page.0.control("SS", [*group]);
+        for flag in FLAGS.iter().filter(|flag| flag.group == *group) {
             let mut term = vec![bold(format!("--{}", flag.name))];
-            if let Some(word) = flag.kind.placeholder() {
-                term.extend([roman(" "), italic(word)]);
+            if let Some(placeholder) = flag.placeholder {
+                term.extend([roman(" "), italic(placeholder)]);
             }
-            if let Some(mark) = help::mark(flag) {
-                term.push(roman(format!(" {mark}")));
+            if flag.refused.is_some() {
+                term.push(roman(format!(" {}", help::REFUSED)));
             }
             page.term(term);
-            let purpose = help::purpose(flag.name);
-            let words = purpose.split_whitespace().map(str::to_owned);
+            let words = flag.help.split_whitespace().map(str::to_owned);
             let words: Vec<String> = words.chain(help::default(flag)).collect();
             page.text(&words.join(" "));
         }
@@ -133,7 +132,7 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     ),
 ];
 
-/// Writes what manual pages are made of.
+/// Writes the elements of a manual page.
 struct Page(Roff);
 
 impl Page {
@@ -149,7 +148,7 @@ impl Page {
         self.0.text(inlines);
     }
 
-    /// What the next text is about.
+    /// Starts an entry of a list of terms. Its description is the next text.
     fn term(&mut self, inlines: impl Into<Vec<Inline>>) {
         self.0.control("TP", []);
         self.0.text(inlines);

@@ -1,21 +1,21 @@
-//! What is wrong with a command line, in one line.
+//! The error of an invalid command line or configuration file.
 
 use std::fmt;
 
-/// A command line that cannot be obeyed. Its `Display` is one line without line end, naming the
-/// flag and the value at fault, for stderr; the exit code is [`UsageError::EXIT_CODE`].
+/// An invalid command line or configuration file. Its `Display` is one line without newline for
+/// stderr, with the flag and the value at fault. The exit code is [`UsageError::EXIT_CODE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError {
     message: String,
-    /// The flag at fault, where there is one.
+    /// Name of the flag at fault without dashes, if there is one.
     flag: Option<String>,
 }
 
 impl UsageError {
-    /// The exit code of a program called wrongly.
+    /// Exit code of the program for this error.
     pub const EXIT_CODE: u8 = 2;
 
-    /// An error that no single flag is to blame for.
+    /// Returns an error without a flag.
     pub(crate) fn new(message: impl AsRef<str>) -> UsageError {
         UsageError {
             message: one_line(message.as_ref()),
@@ -23,7 +23,7 @@ impl UsageError {
         }
     }
 
-    /// `--FLAG=VALUE: REASON`; `flag` without its dashes.
+    /// Returns the error `--FLAG=VALUE: REASON`. `flag` has no dashes.
     pub(crate) fn value(flag: &str, value: &str, reason: impl fmt::Display) -> UsageError {
         UsageError {
             flag: Some(flag.to_owned()),
@@ -31,19 +31,19 @@ impl UsageError {
         }
     }
 
-    /// The same about what stands in a file: `PATH:LINE: FLAG=VALUE: REASON`.
+    /// Returns the error with its place in a file: `PATH:LINE: FLAG=VALUE: REASON`.
     pub(crate) fn in_file(self, path: &str, line: usize) -> UsageError {
-        let said = match &self.flag {
+        let message = match &self.flag {
             Some(_) => self.message.trim_start_matches('-'),
             None => &self.message,
         };
         UsageError {
-            message: format!("{}:{line}: {said}", one_line(path)),
+            message: format!("{}:{line}: {message}", one_line(path)),
             flag: self.flag,
         }
     }
 
-    /// The flag at fault, without its dashes.
+    /// Returns the name of the flag at fault without dashes.
     pub(crate) fn flag(&self) -> Option<&str> {
         self.flag.as_deref()
     }
@@ -57,7 +57,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Values come from outside: one with a line end or a terminal's control character is shown escaped.
+/// Escapes newlines and control characters of a terminal. Values come from outside.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -75,7 +75,7 @@ mod tests {
     use super::UsageError;
 
     #[test]
-    fn an_error_is_one_line_whatever_the_value() {
+    fn an_error_is_one_line_for_any_value() {
         let error = UsageError::value("cert", "a\nb\u{1b}[2J\u{2028}é", "no such file");
         assert_eq!(
             error.to_string(),

@@ -1,116 +1,202 @@
-//! Values of flags, read as Go's flag packages read them.
-//!
-//! Each function's error is half a sentence that follows the flag and the value.
+//! The types of flags, parsed as the flag packages of Go parse them.
 
 use std::time::Duration;
 
+/// A type of a flag.
+pub(crate) trait FlagValue: Sized {
+    /// Placeholder of the value in the help. `None`: the flag needs no value.
+    const PLACEHOLDER: Option<&'static str>;
+
+    /// Whether the values of repeated flags are joined.
+    const IS_LIST: bool = false;
+
+    /// Parses one value.
+    ///
+    /// # Errors
+    /// The value is invalid. The text is the end of a sentence that begins with flag and value.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// Checks one value, and splits it if the type is a list.
+    ///
+    /// # Errors
+    /// The errors of [`parse`](FlagValue::parse).
+    fn split(text: &str) -> Result<Vec<String>, String> {
+        Self::parse(text).map(|_| vec![text.to_owned()])
+    }
+
+    /// Parses the results of [`split`](FlagValue::split): one value, unless the type is a list.
+    ///
+    /// # Errors
+    /// The errors of [`parse`](FlagValue::parse).
+    fn from_values(values: &[String]) -> Result<Self, String> {
+        Self::parse(values.last().map_or("", String::as_str))
+    }
+}
+
 /// `1 t T TRUE true True` or `0 f F FALSE false False`.
-pub(crate) fn boolean(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
-        _ => Err("must be true or false".to_owned()),
+impl FlagValue for bool {
+    const PLACEHOLDER: Option<&'static str> = None;
+
+    fn parse(text: &str) -> Result<bool, String> {
+        match text {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+            _ => Err("must be true or false".to_owned()),
+        }
     }
 }
 
-/// A whole number from 0, as Go writes them: decimal, or with `0x`, `0o`, `0` or `0b` before it, and
-/// with `_` between digits when there is such a prefix.
-pub(crate) fn number(text: &str) -> Result<u64, String> {
-    let reason = || "must be a whole number, 0 or more".to_owned();
-    let unsigned = text.strip_prefix('+').unwrap_or(text);
-    let (radix, digits) = match unsigned.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (16, &unsigned[2..]),
-        [b'0', b'o' | b'O', ..] => (8, &unsigned[2..]),
-        [b'0', b'b' | b'B', ..] => (2, &unsigned[2..]),
-        [b'0', _, ..] => (8, &unsigned[1..]),
-        _ => (10, unsigned),
-    };
-    let plain = if radix == 10 {
-        digits.to_owned()
-    } else {
-        without_underscores(digits)
-    };
-    // `from_str_radix` would take a sign, after the prefix too.
-    if !plain.chars().all(|c| c.is_digit(radix)) {
-        return Err(reason());
-    }
-    u64::from_str_radix(&plain, radix).map_err(|error| match error.kind() {
-        std::num::IntErrorKind::PosOverflow => "too large".to_owned(),
-        _ => reason(),
-    })
-}
+/// A whole number from 0 in Go's syntax: decimal, or with the prefix `0x`, `0o`, `0` or `0b`, and
+/// then with `_` between digits.
+impl FlagValue for u64 {
+    const PLACEHOLDER: Option<&'static str> = Some("N");
 
-/// [`number`] up to 2^32 − 1.
-pub(crate) fn number_u32(text: &str) -> Result<u32, String> {
-    u32::try_from(number(text)?).map_err(|_| "must be at most 4294967295".to_owned())
-}
-
-/// A part of a whole, 0 to 1.
-pub(crate) fn ratio(text: &str) -> Result<f64, String> {
-    let ratio = text.parse::<f64>().ok();
-    ratio
-        .filter(|ratio| (0.0..=1.0).contains(ratio))
-        .ok_or_else(|| "must be a number from 0 to 1".to_owned())
-}
-
-/// A span of time in Go's form: `300ms`, `1m30s`, `1.5h`, `0`. Units are `ns us µs ms s m h`; a
-/// negative one is refused, as no flag has a use for it. At most 2^63 − 1 ns, about 292 years.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let form = || "must be a duration such as 300ms, 1m30s or 2h".to_owned();
-    if text.starts_with('-') {
-        return Err("must not be negative".to_owned());
-    }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    if rest == "0" {
-        return Ok(Duration::ZERO);
-    }
-    if rest.is_empty() {
-        return Err(form());
-    }
-    let mut nanos: u128 = 0;
-    while !rest.is_empty() {
-        let (whole, after) = digits(rest);
-        let (fraction, after) = match after.strip_prefix('.') {
-            Some(after) => digits(after),
-            None => ("", after),
+    fn parse(text: &str) -> Result<u64, String> {
+        let reason = || "must be a whole number, 0 or more".to_owned();
+        let unsigned = text.strip_prefix('+').unwrap_or(text);
+        let (radix, digits) = match unsigned.as_bytes() {
+            [b'0', b'x' | b'X', ..] => (16, &unsigned[2..]),
+            [b'0', b'o' | b'O', ..] => (8, &unsigned[2..]),
+            [b'0', b'b' | b'B', ..] => (2, &unsigned[2..]),
+            [b'0', _, ..] => (8, &unsigned[1..]),
+            _ => (10, unsigned),
         };
-        if whole.is_empty() && fraction.is_empty() {
+        let plain = if radix == 10 {
+            digits.to_owned()
+        } else {
+            without_underscores(digits)
+        };
+        // `from_str_radix` would accept a sign, also after the prefix.
+        if !plain.chars().all(|c| c.is_digit(radix)) {
+            return Err(reason());
+        }
+        u64::from_str_radix(&plain, radix).map_err(|error| match error.kind() {
+            std::num::IntErrorKind::PosOverflow => "too large".to_owned(),
+            _ => reason(),
+        })
+    }
+}
+
+impl FlagValue for u32 {
+    const PLACEHOLDER: Option<&'static str> = Some("N");
+
+    fn parse(text: &str) -> Result<u32, String> {
+        u32::try_from(u64::parse(text)?).map_err(|_| "must be at most 4294967295".to_owned())
+    }
+}
+
+/// A ratio from 0 to 1.
+impl FlagValue for f64 {
+    const PLACEHOLDER: Option<&'static str> = Some("RATIO");
+
+    fn parse(text: &str) -> Result<f64, String> {
+        let ratio = text.parse::<f64>().ok();
+        ratio
+            .filter(|ratio| (0.0..=1.0).contains(ratio))
+            .ok_or_else(|| "must be a number from 0 to 1".to_owned())
+    }
+}
+
+/// A duration in Go's syntax: `300ms`, `1m30s`, `1.5h`, `0`. The units are `ns us µs ms s m h`.
+/// The maximum is 2^63 − 1 ns, about 292 years. A negative duration is refused, because no flag
+/// has a use for it.
+impl FlagValue for Duration {
+    const PLACEHOLDER: Option<&'static str> = Some("DURATION");
+
+    fn parse(text: &str) -> Result<Duration, String> {
+        let form = || "must be a duration such as 300ms, 1m30s or 2h".to_owned();
+        if text.starts_with('-') {
+            return Err("must not be negative".to_owned());
+        }
+        let mut rest = text.strip_prefix('+').unwrap_or(text);
+        if rest == "0" {
+            return Ok(Duration::ZERO);
+        }
+        if rest.is_empty() {
             return Err(form());
         }
-        let end = after
-            .find(|c: char| c == '.' || c.is_ascii_digit())
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let scale = match unit {
-            "" => return Err("a duration needs a unit: ns, us, ms, s, m or h".to_owned()),
-            "ns" => 1,
-            // The micro sign and the Greek letter look alike; Go takes both.
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return Err(form()),
-        };
-        nanos = whole_nanos(whole, scale)
-            .and_then(|part| nanos.checked_add(part + fraction_nanos(fraction, scale)))
-            .filter(|sum| *sum <= i64::MAX as u128)
-            .ok_or("must be at most 292 years")?;
-        rest = after;
+        let mut nanos: u128 = 0;
+        while !rest.is_empty() {
+            let (whole, after) = digits(rest);
+            let (fraction, after) = match after.strip_prefix('.') {
+                Some(after) => digits(after),
+                None => ("", after),
+            };
+            if whole.is_empty() && fraction.is_empty() {
+                return Err(form());
+            }
+            let end = after
+                .find(|c: char| c == '.' || c.is_ascii_digit())
+                .unwrap_or(after.len());
+            let (unit, after) = after.split_at(end);
+            let scale = match unit {
+                "" => return Err("a duration needs a unit: ns, us, ms, s, m or h".to_owned()),
+                "ns" => 1,
+                // The micro sign and the Greek letter. Go accepts both.
+                "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
+                "ms" => 1_000_000,
+                "s" => 1_000_000_000,
+                "m" => 60_000_000_000,
+                "h" => 3_600_000_000_000,
+                _ => return Err(form()),
+            };
+            nanos = whole_nanos(whole, scale)
+                .and_then(|part| nanos.checked_add(part + fraction_nanos(fraction, scale)))
+                .filter(|sum| *sum <= i64::MAX as u128)
+                .ok_or("must be at most 292 years")?;
+            rest = after;
+        }
+        // The sum is at most i64::MAX, so the cast is lossless.
+        Ok(Duration::from_nanos(nanos as u64))
     }
-    // Bounded by i64::MAX just above, so nothing is cut off.
-    Ok(Duration::from_nanos(nanos as u64))
 }
 
-/// The entries of a comma-separated list; empty ones do not count.
-pub(crate) fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
+/// Any text, possibly empty.
+impl FlagValue for String {
+    const PLACEHOLDER: Option<&'static str> = Some("TEXT");
+
+    fn parse(text: &str) -> Result<String, String> {
+        Ok(text.to_owned())
+    }
+}
+
+/// `TLS1.2`, `TLS1.3`, or empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TlsVersion(pub String);
+
+impl FlagValue for TlsVersion {
+    const PLACEHOLDER: Option<&'static str> = Some("VERSION");
+
+    fn parse(text: &str) -> Result<TlsVersion, String> {
+        match text {
+            "" | "TLS1.2" | "TLS1.3" => Ok(TlsVersion(text.to_owned())),
+            _ => Err("must be TLS1.2 or TLS1.3".to_owned()),
+        }
+    }
+}
+
+/// A list, comma-separated in one value. Empty entries are dropped.
+impl FlagValue for Vec<String> {
+    const PLACEHOLDER: Option<&'static str> = Some("TEXT,...");
+    const IS_LIST: bool = true;
+
+    fn parse(text: &str) -> Result<Vec<String>, String> {
+        let entries = text.split(',').map(str::trim);
+        let entries = entries.filter(|entry| !entry.is_empty());
+        Ok(entries.map(str::to_owned).collect())
+    }
+
+    fn split(text: &str) -> Result<Vec<String>, String> {
+        Self::parse(text)
+    }
+
+    fn from_values(values: &[String]) -> Result<Vec<String>, String> {
+        Ok(values.to_vec())
+    }
 }
 
 fn without_underscores(digits: &str) -> String {
-    // Go wants a digit after each `_`; anything else keeps its `_` and fails as no digit.
+    // Go requires a digit after each `_`. Otherwise the `_` remains, and is refused as no digit.
     if digits.ends_with('_') || digits.contains("__") {
         return digits.to_owned();
     }
@@ -134,7 +220,7 @@ fn whole_nanos(digits: &str, scale: u128) -> Option<u128> {
         .map(|count| u128::from(count) * scale)
 }
 
-/// Digits that say less than a nanosecond of the largest unit are cut off.
+/// Digits below a nanosecond of the largest unit are ignored.
 fn fraction_nanos(digits: &str, scale: u128) -> u128 {
     let (mut nanos, mut place) = (0, 1);
     for digit in digits.bytes().take(18) {
@@ -146,24 +232,24 @@ fn fraction_nanos(digits: &str, scale: u128) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use super::{boolean, duration, list, number, number_u32};
+    use super::FlagValue;
     use std::time::Duration;
 
     #[test]
-    fn booleans_are_those_of_go() {
+    fn booleans_have_the_syntax_of_go() {
         for text in ["1", "t", "T", "TRUE", "true", "True"] {
-            assert_eq!(boolean(text), Ok(true));
+            assert_eq!(bool::parse(text), Ok(true));
         }
         for text in ["0", "f", "F", "FALSE", "false", "False"] {
-            assert_eq!(boolean(text), Ok(false));
+            assert_eq!(bool::parse(text), Ok(false));
         }
         for text in ["", "yes", "tRUE", "2", " true"] {
-            assert!(boolean(text).is_err(), "{text}");
+            assert!(bool::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn numbers_are_those_of_go() {
+    fn numbers_have_the_syntax_of_go() {
         for (text, expected) in [
             ("0", 0),
             ("+7", 7),
@@ -177,20 +263,23 @@ mod tests {
             ("0_7", 7),
             ("18446744073709551615", u64::MAX),
         ] {
-            assert_eq!(number(text), Ok(expected), "{text}");
+            assert_eq!(u64::parse(text), Ok(expected), "{text}");
         }
         for text in [
             "", "-1", "1.5", "1_0", "0x", "0x_", "0x1__0", "08", "+-1", "0x+1", "++1", "1e3", "１",
         ] {
-            assert!(number(text).is_err(), "{text}");
+            assert!(u64::parse(text).is_err(), "{text}");
         }
-        assert_eq!(number("18446744073709551616"), Err("too large".to_owned()));
-        assert_eq!(number_u32("4294967295"), Ok(u32::MAX));
-        assert!(number_u32("4294967296").is_err());
+        assert_eq!(
+            u64::parse("18446744073709551616"),
+            Err("too large".to_owned())
+        );
+        assert_eq!(u32::parse("4294967295"), Ok(u32::MAX));
+        assert!(u32::parse("4294967296").is_err());
     }
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_have_the_syntax_of_go() {
         for (text, nanos) in [
             ("0", 0),
             ("+0", 0),
@@ -208,7 +297,11 @@ mod tests {
             ("0.100000000000000000000h", 360_000_000_000),
             ("9223372036854775807ns", i64::MAX as u64),
         ] {
-            assert_eq!(duration(text), Ok(Duration::from_nanos(nanos)), "{text}");
+            assert_eq!(
+                Duration::parse(text),
+                Ok(Duration::from_nanos(nanos)),
+                "{text}"
+            );
         }
         for text in [
             "",
@@ -230,14 +323,16 @@ mod tests {
             "99999999999999999999h",
             "３s",
         ] {
-            assert!(duration(text).is_err(), "{text}");
+            assert!(Duration::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn empty_entries_of_a_list_do_not_count() {
-        assert_eq!(list("").count(), 0);
-        assert_eq!(list(" ,").count(), 0);
-        assert_eq!(list("a, b,,c,").collect::<Vec<_>>(), ["a", "b", "c"]);
+    fn empty_entries_of_a_list_are_dropped() {
+        for text in ["", " ,"] {
+            assert_eq!(Vec::<String>::parse(text), Ok(Vec::new()), "{text}");
+        }
+        let entries = ["a", "b", "c"].map(str::to_owned).to_vec();
+        assert_eq!(Vec::<String>::parse("a, b,,c,"), Ok(entries));
     }
 }

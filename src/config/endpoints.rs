@@ -1,7 +1,7 @@
 //! The endpoint list, policy and weights.
 
 use crate::cli::usage::UsageError;
-use crate::state_machine::picker::Policy;
+use crate::state_machine::picker::EndpointPolicy;
 use crate::upstream::endpoint::Endpoint;
 
 /// Maximum weight of an endpoint.
@@ -35,13 +35,13 @@ pub(super) fn endpoints(texts: &[String], tls: bool) -> Result<Vec<Endpoint>, Us
 ///
 /// # Errors
 /// An unknown name.
-pub(super) fn policy(text: &str) -> Result<Policy, UsageError> {
+pub(super) fn policy(text: &str) -> Result<EndpointPolicy, UsageError> {
     if text.is_empty() {
-        return Ok(Policy::default());
+        return Ok(EndpointPolicy::default());
     }
-    let named = Policy::ALL.iter().find(|(name, _)| *name == text);
+    let named = EndpointPolicy::ALL.iter().find(|(name, _)| *name == text);
     named.map(|(_, policy)| *policy).ok_or_else(|| {
-        let names = Policy::ALL.map(|(name, _)| name).join(", ");
+        let names = EndpointPolicy::ALL.map(|(name, _)| name).join(", ");
         UsageError::value("endpoint-policy", text, format!("must be one of {names}"))
     })
 }
@@ -50,11 +50,11 @@ pub(super) fn policy(text: &str) -> Result<Policy, UsageError> {
 ///
 /// # Errors
 /// An invalid entry, or entries without the weighted policy.
-pub(super) fn weights(texts: &[String], policy: Policy) -> Result<Vec<(String, u32)>, UsageError> {
+pub(super) fn weights(texts: &[String], policy: EndpointPolicy) -> Result<Vec<(String, u32)>, UsageError> {
     let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
     for text in texts {
         let refuse = |reason: String| Err(UsageError::value("endpoint-weights", text, reason));
-        if policy != Policy::Weighted {
+        if policy != EndpointPolicy::Weighted {
             return refuse("needs --endpoint-policy=weighted".to_owned());
         }
         let Some((endpoint, weight)) = text.rsplit_once('=') else {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::cli::flags::Flags;
+use crate::cli::flags::Settings;
 use crate::cli::usage::UsageError;
 use crate::driver::state::fleet::ResolverOptions;
 use crate::wire::method::{self, Method};
@@ -16,8 +16,8 @@ const INVALID_TTL: u64 = 9_000_000_001;
 /// # Errors
 /// A prefix without TTL or the reverse, a prefix without an advertised address, or a TTL that is
 /// too long.
-pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageError> {
-    let (prefix, ttl) = (flags.resolver_prefix.as_str(), flags.resolver_ttl);
+pub(super) fn resolver(settings: &Settings) -> Result<Option<ResolverOptions>, UsageError> {
+    let (prefix, ttl) = (settings.resolver_prefix.as_str(), settings.resolver_ttl);
     let refuse_ttl =
         |reason: &str| Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
     if prefix.is_empty() {
@@ -28,7 +28,7 @@ pub(super) fn resolver(flags: &Flags) -> Result<Option<ResolverOptions>, UsageEr
     }
     let reason = match ttl {
         0 => "needs --resolver-ttl of at least 1",
-        _ if flags.advertise_client_url.is_empty() => {
+        _ if settings.advertise_client_url.is_empty() => {
             "needs --advertise-client-url, which is empty"
         }
         INVALID_TTL.. => return refuse_ttl("exceeds the longest lease of etcd"),

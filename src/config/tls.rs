@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cli::flags::Flags;
+use crate::cli::flags::Settings;
 use crate::cli::usage::UsageError;
 use crate::net::tls::offer::Offer;
 
@@ -63,13 +63,13 @@ const GENERATED_DIR: &str = "fixtures/proxy";
 ///
 /// # Errors
 /// A certificate without its key or the reverse.
-pub(super) fn upstream_tls(flags: &Flags) -> Result<UpstreamTls, UsageError> {
-    check_pair(("cert", &flags.cert), ("key", &flags.key))?;
+pub(super) fn upstream_tls(settings: &Settings) -> Result<UpstreamTls, UsageError> {
+    check_pair(("cert", &settings.cert), ("key", &settings.key))?;
     Ok(UpstreamTls {
-        cert: path(&flags.cert),
-        key: path(&flags.key),
-        cacert: path(&flags.cacert),
-        insecure_skip_verify: flags.insecure_skip_tls_verify,
+        cert: path(&settings.cert),
+        key: path(&settings.key),
+        cacert: path(&settings.cacert),
+        insecure_skip_verify: settings.insecure_skip_tls_verify,
     })
 }
 
@@ -78,16 +78,16 @@ pub(super) fn upstream_tls(flags: &Flags) -> Result<UpstreamTls, UsageError> {
 /// # Errors
 /// A certificate without its key or the reverse, an unknown version or suite, a validity out of
 /// range, or a flag for client certificates without the certificate or bundle that it needs.
-pub(super) fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError> {
+pub(super) fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, UsageError> {
     check_pair(
-        ("cert-file", &flags.cert_file),
-        ("key-file", &flags.key_file),
+        ("cert-file", &settings.cert_file),
+        ("key-file", &settings.key_file),
     )?;
-    let (min, max) = (&flags.tls_min_version, &flags.tls_max_version);
-    let offer = Offer::new(min, max, &flags.listen_cipher_suites)
+    let (min, max) = (&settings.tls_min_version.0, &settings.tls_max_version.0);
+    let offer = Offer::new(min, max, &settings.listen_cipher_suites)
         .map_err(|refused| UsageError::value(refused.flag, &refused.value, refused.reason))?;
-    let years = flags.self_signed_cert_validity;
-    if flags.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
+    let years = settings.self_signed_cert_validity;
+    if settings.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
         let reason = match years {
             0 => "--auto-tls needs at least one year".to_owned(),
             _ => format!("must be at most {MAX_VALIDITY}"),
@@ -99,27 +99,27 @@ pub(super) fn server_tls(flags: &Flags) -> Result<Option<ServerTls>, UsageError>
             reason,
         ));
     }
-    let certificate = match (path(&flags.cert_file), path(&flags.key_file)) {
+    let certificate = match (path(&settings.cert_file), path(&settings.key_file)) {
         (Some(cert_file), Some(key_file)) => Some(ServerCertificate::Files {
             cert_file,
             key_file,
         }),
-        _ => flags.auto_tls.then(|| ServerCertificate::Generated {
-            folder: PathBuf::from(&flags.data_dir).join(GENERATED_DIR),
+        _ => settings.auto_tls.then(|| ServerCertificate::Generated {
+            folder: PathBuf::from(&settings.data_dir).join(GENERATED_DIR),
             years,
         }),
     };
-    let trusted_ca_file = path(&flags.trusted_ca_file);
-    let client_crl_file = path(&flags.client_crl_file);
+    let trusted_ca_file = path(&settings.trusted_ca_file);
+    let client_crl_file = path(&settings.client_crl_file);
     // A flag without effect is an error here: the operator would expect that clients are verified.
     if trusted_ca_file.is_some() && certificate.is_none() {
         let reason = "needs --cert-file and --key-file";
-        let file = &flags.trusted_ca_file;
+        let file = &settings.trusted_ca_file;
         return Err(UsageError::value("trusted-ca-file", file, reason));
     }
     if client_crl_file.is_some() && trusted_ca_file.is_none() {
         let reason = "needs --trusted-ca-file: without it clients present no certificate";
-        let file = &flags.client_crl_file;
+        let file = &settings.client_crl_file;
         return Err(UsageError::value("client-crl-file", file, reason));
     }
     Ok(certificate.map(|certificate| ServerTls {

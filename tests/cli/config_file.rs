@@ -21,7 +21,7 @@ fn parse(line: &str, text: &str) -> Result<Parsed, String> {
 #[track_caller]
 fn run(flags: &str, text: &str) -> (Config, Settings) {
     match parse(&format!("start --config=f.yaml {flags}"), text) {
-        Ok(Parsed::Run(config, settings)) => (*config, settings),
+        Ok(Parsed::Run(config, settings)) => (*config, *settings),
         other => panic!("{text}: {other:?}"),
     }
 }
@@ -77,7 +77,7 @@ cacert:
         assert_eq!(run("", nothing).0, config("start"), "{nothing:?}");
     }
     let (by_long_name, _) = match parse("grpc-proxy start --config-file f.yaml", text) {
-        Ok(Parsed::Run(config, settings)) => (*config, settings),
+        Ok(Parsed::Run(config, settings)) => (*config, *settings),
         other => panic!("{other:?}"),
     };
     assert_eq!(by_long_name, typed);

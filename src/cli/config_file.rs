@@ -1,33 +1,36 @@
-//! The configuration file: a YAML map of flags, by their names without dashes, and their values.
+//! Reads the configuration file: a YAML map from flag names, without dashes, to values.
 //!
-//! What is written is not turned into YAML's numbers and dates and back: a value is the text that
-//! stands there, read as if it were typed on the command line. So a duration is a duration, and `yes`
-//! is no boolean here, since it is none there. What YAML has beyond that (aliases, tags, several
-//! documents) is refused, never passed over.
+//! A value is the text in the file, parsed as on the command line. It is not converted to a YAML
+//! number, date or boolean first, so `300ms` is a duration and `yes` is no boolean. Other features
+//! of YAML (aliases, tags, several documents) are errors and never ignored.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-use crate::cli::table::{Flag, Kind, find};
+use crate::cli::flags::{Flag, find};
 use crate::cli::usage::UsageError;
-use crate::cli::values;
 use crate::limits::CONFIG_BYTES;
 
-/// A flag that the file gives.
+/// A flag of the file.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) flag: &'static Flag,
-    /// One, or those of a list. Each has passed [`Kind::check`].
+    /// One value, or those of a list. Each is valid.
     pub(crate) values: Vec<String>,
-    /// Where its name stands, from 1.
+    /// Line of the flag name, from 1.
     pub(crate) line: usize,
 }
 
-/// The text of a file, or why there is none: half a sentence.
-pub(crate) fn text(path: &Path) -> Result<String, String> {
+/// Reads the text of a file.
+///
+/// # Errors
+/// The file cannot be read, is larger than [`CONFIG_BYTES`], or is not UTF-8. The text is the end
+/// of a sentence.
+pub(crate) fn read(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     let mut file = File::open(path)
         .map_err(|e| e.to_string())?
@@ -39,12 +42,12 @@ pub(crate) fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
 }
 
-/// What the text of the file at `path` gives, in the order of the file, each flag once.
+/// Parses the text of the file at `path`. Returns the flags in the order of the file.
 ///
 /// # Errors
-/// No YAML, a name that is no flag's, a flag given twice, a value that is none of its flag's: with the
+/// Invalid YAML, an unknown flag, a flag that is set twice, or an invalid value. The error has the
 /// path and the line.
-pub(crate) fn entries(path: &str, text: &str) -> Result<Vec<Entry>, UsageError> {
+pub(crate) fn parse(path: &str, text: &str) -> Result<Vec<Entry>, UsageError> {
     let mut reader = Reader {
         path,
         parser: Parser::new_from_str(text),
@@ -52,17 +55,15 @@ pub(crate) fn entries(path: &str, text: &str) -> Result<Vec<Entry>, UsageError> 
     reader.file()
 }
 
-/// Takes the events of a text in turn.
+/// Reads the YAML events of a text in turn.
 struct Reader<'a> {
     path: &'a str,
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
 }
 
-/// A value as it stands in the file.
+/// A value in the file.
 enum Value<'a> {
-    /// One.
-    One(std::borrow::Cow<'a, str>),
-    /// A list of them.
+    One(Cow<'a, str>),
     List(Vec<String>),
 }
 
@@ -77,12 +78,12 @@ impl<'a> Reader<'a> {
                 Event::StreamEnd => return Ok(entries),
                 Event::StreamStart | Event::DocumentEnd => {}
                 _ if documents > 1 => {
-                    return Err(self.wrong(line, "must be a single YAML document"));
+                    return Err(self.error(line, "must be a single YAML document"));
                 }
                 Event::MappingStart(_, None) => self.map(&mut entries)?,
-                // Nothing but comments.
-                Event::Scalar(text, style, _, None) if is_nothing(&text, style) => {}
-                _ => return Err(self.wrong(line, "must be a map of flags to values")),
+                // A file without content, except comments.
+                Event::Scalar(text, style, _, None) if is_null(&text, style) => {}
+                _ => return Err(self.error(line, "must be a map of flags to values")),
             }
         }
     }
@@ -93,45 +94,39 @@ impl<'a> Reader<'a> {
             let name = match event {
                 Event::MappingEnd => return Ok(()),
                 Event::Scalar(name, _, _, None) => name,
-                _ => return Err(self.wrong(line, "must be the name of a flag")),
+                _ => return Err(self.error(line, "must be the name of a flag")),
             };
-            let wrong = |what: &str| self.wrong(line, format!("{name}: {what}"));
+            let error = |what: &str| self.error(line, format!("{name}: {what}"));
             let Some(flag) = find(&name) else {
-                return Err(wrong(match find(name.trim_start_matches('-')) {
+                return Err(error(match find(name.trim_start_matches('-')) {
                     Some(_) => "write the flag name without leading dashes",
                     None => "unknown flag",
                 }));
             };
             if flag.name == "config" {
-                return Err(wrong("not allowed in a configuration file"));
+                return Err(error("not allowed in a configuration file"));
             }
             if let Some(first) = entries.iter().find(|entry| entry.flag.name == flag.name) {
-                return Err(wrong(&format!("set twice, first on line {}", first.line)));
+                return Err(error(&format!("set twice, first on line {}", first.line)));
             }
             let values = self.values(flag)?;
             entries.push(Entry { flag, values, line });
         }
     }
 
-    /// The value of a flag, checked.
+    /// Reads and checks the value of a flag.
     fn values(&mut self, flag: &'static Flag) -> Result<Vec<String>, UsageError> {
         let (value, line) = self.value(flag.name)?;
-        let values = match (value, flag.kind) {
-            (Value::One(text), Kind::List(_)) => values::list(&text).map(str::to_owned).collect(),
-            (Value::List(texts), Kind::List(_)) => texts,
-            (Value::One(text), _) => vec![text.into_owned()],
-            (Value::List(_), _) => {
+        match value {
+            Value::One(text) => (flag.split)(&text).map_err(|reason| {
+                UsageError::value(flag.name, &text, reason).in_file(self.path, line)
+            }),
+            Value::List(texts) if flag.is_list => Ok(texts),
+            Value::List(_) => {
                 let what = format!("{}: must be a single value, not a list", flag.name);
-                return Err(self.wrong(line, what));
+                Err(self.error(line, what))
             }
-        };
-        for value in &values {
-            let checked = flag.kind.check(value);
-            checked.map_err(|reason| {
-                UsageError::value(flag.name, value, reason).in_file(self.path, line)
-            })?;
         }
-        Ok(values)
     }
 
     fn value(&mut self, name: &str) -> Result<(Value<'a>, usize), UsageError> {
@@ -152,47 +147,47 @@ impl<'a> Reader<'a> {
             }
             let text = self.scalar(name, event, line)?;
             if text.is_empty() {
-                return Err(self.wrong(line, format!("{name}: empty list entry")));
+                return Err(self.error(line, format!("{name}: empty list entry")));
             }
             texts.push(text.into_owned());
         }
     }
 
-    /// One value's text.
+    /// Returns the text of one value.
     fn scalar(
         &self,
         name: &str,
         event: Event<'a>,
         line: usize,
-    ) -> Result<std::borrow::Cow<'a, str>, UsageError> {
+    ) -> Result<Cow<'a, str>, UsageError> {
         let what = match event {
-            Event::Scalar(text, style, _, None) if !is_nothing(&text, style) => return Ok(text),
+            Event::Scalar(text, style, _, None) if !is_null(&text, style) => return Ok(text),
             Event::Scalar(_, _, _, None) => "missing value; write an empty value as \"\"",
             Event::Alias(_) => "YAML aliases are not supported",
             Event::Scalar(..) => "YAML tags are not supported",
             _ => "must be a string, number, boolean or list",
         };
-        Err(self.wrong(line, format!("{name}: {what}")))
+        Err(self.error(line, format!("{name}: {what}")))
     }
 
-    /// The next event, and the line where it begins.
+    /// Returns the next event, and the line on which it begins.
     fn next(&mut self) -> Result<(Event<'a>, usize), UsageError> {
         match self.parser.next_event() {
             Some(Ok((event, Span { start, .. }))) => Ok((event, start.line())),
             Some(Err(error)) => {
                 let what = format!("invalid YAML: {}", error.info());
-                Err(self.wrong(error.marker().line(), what))
+                Err(self.error(error.marker().line(), what))
             }
             None => Ok((Event::StreamEnd, 1)),
         }
     }
 
-    fn wrong(&self, line: usize, what: impl AsRef<str>) -> UsageError {
+    fn error(&self, line: usize, what: impl AsRef<str>) -> UsageError {
         UsageError::new(what).in_file(self.path, line)
     }
 }
 
-/// YAML's words for nothing, which no flag has for a value: who wants an empty one writes it.
-fn is_nothing(text: &str, style: ScalarStyle) -> bool {
+/// Returns whether a scalar is a null of YAML, which is no value of any flag.
+fn is_null(text: &str, style: ScalarStyle) -> bool {
     style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
