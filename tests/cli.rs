@@ -18,7 +18,7 @@ use etcd_edge::config::{Config, MetricsAddr, ServerCertificate, ServerTls, Upstr
 use etcd_edge::driver::state::fleet::{FleetOptions, ResolverOptions};
 use etcd_edge::driver::state::read_cache::ReadOptions;
 use etcd_edge::net::tls::offer::Offer;
-use etcd_edge::state_machine::picker::Policy;
+use etcd_edge::state_machine::picker::EndpointPolicy;
 use etcd_edge::upstream::discovery::Discovery;
 use etcd_edge::upstream::endpoints::EndpointOptions;
 use etcd_edge::wire::trace::Sampler;
@@ -150,7 +150,7 @@ fn every_supported_flag_reaches_the_configuration() {
         }),
         endpoint_options: EndpointOptions {
             sync: Duration::from_secs(90),
-            policy: Policy::Weighted,
+            policy: EndpointPolicy::Weighted,
             weights: vec![("b:2379".to_owned(), 3), ("a:1".to_owned(), 7)],
         },
         upstream_tls: UpstreamTls {
@@ -439,7 +439,7 @@ fn unsupported_flags_are_accepted_with_their_defaults() {
 
 #[test]
 fn endpoint_policy_and_weights_are_validated() {
-    for (name, policy) in Policy::ALL {
+    for (name, policy) in EndpointPolicy::ALL {
         let line = format!("start --endpoint-policy={name}");
         assert_eq!(config(&line).endpoint_options.policy, policy);
     }

@@ -9,9 +9,7 @@ mod lease_hub;
 use std::time::{Duration, Instant};
 
 use etcd_edge::limits;
-use etcd_edge::state_machine::lease::{
-    Action, Examined, Hub, PeerId, ReconnectReason, StreamId, Unavailable,
-};
+use etcd_edge::state_machine::lease::{Action, TtlCheckResult, Hub, ConnectionId, ReconnectReason, StreamId, Unavailable};
 use etcd_edge::wire::status::{Code, Status};
 use lease_hub::{Op, Seen};
 use proptest::collection::vec;
@@ -136,10 +134,10 @@ impl SingleClient {
             stream: 1,
         };
         let mut hub = Hub::new(now);
-        hub.opened(stream, PeerId { worker: 0, peer: 1 });
-        hub.beat(stream, 7, now);
+        hub.opened(stream, ConnectionId { worker: 0, connection: 1 });
+        hub.heartbeat(stream, 7, now);
         hub.settle(now);
-        let Some(Action::Connect { lane, .. }) = hub.next_action() else {
+        let Some(Action::Connect { slot: lane, .. }) = hub.next_action() else {
             panic!("no connect");
         };
         hub.connected(lane, 0, now);
@@ -152,7 +150,7 @@ impl SingleClient {
 
     fn beat(&mut self, leases: impl IntoIterator<Item = i64>, now: Instant) {
         for lease in leases {
-            self.hub.beat(self.stream, lease, now);
+            self.hub.heartbeat(self.stream, lease, now);
         }
         self.hub.settle(now);
     }
@@ -164,7 +162,7 @@ impl SingleClient {
         self.hub.settle(now);
         assert!(matches!(
             self.hub.next_action(),
-            Some(Action::Answer { .. })
+            Some(Action::Respond { .. })
         ));
     }
 
@@ -212,9 +210,9 @@ fn silence_about_a_fresh_lease_changes_the_endpoint() {
     assert_eq!(due, later + limits::LEASE_SILENT_TIME);
     one.hub.settle(due);
     let connect = Action::Connect {
-        lane: one.lane,
+        slot: one.lane,
         generation: 1,
-        because: ReconnectReason::Stalled,
+        reason: ReconnectReason::Stalled,
     };
     assert_eq!(one.hub.next_action(), Some(connect));
     assert_eq!(one.hub.take_counts().isolated, 0);
@@ -232,21 +230,21 @@ fn heartbeats_behind_a_blocked_one_move_to_another_stream() {
     let due = begun + limits::LEASE_BLOCKED_TIME;
     assert_eq!(one.hub.wake_at(begun), Some(due));
     one.hub.settle(due);
-    let close = Action::Close { lane: one.lane };
+    let close = Action::Close { slot: one.lane };
     assert_eq!(one.hub.next_action(), Some(close));
     let mut sent = Vec::new();
     let mut lanes = 0;
     while let Some(action) = one.hub.next_action() {
         match action {
-            Action::Connect { lane, .. } => {
+            Action::Connect { slot: lane, .. } => {
                 lanes += 1;
                 one.hub.connected(lane, 0, due);
                 one.hub.settle(due);
             }
             Action::Send { leases, .. } => sent.push(leases),
-            Action::Examine { lease } => {
+            Action::CheckTtl { lease } => {
                 assert_eq!(lease, 1);
-                one.hub.examined(1, Examined::Doubtful, due, due);
+                one.hub.ttl_checked(1, TtlCheckResult::Doubtful, due, due);
                 one.hub.settle(due);
             }
             other => panic!("{other:?}"),
@@ -266,8 +264,8 @@ fn refused_lease_is_isolated() {
         stream: 2,
     };
     let beat = |one: &mut SingleClient| {
-        one.hub.opened(other, PeerId { worker: 0, peer: 2 });
-        one.hub.beat(other, 9, begun);
+        one.hub.opened(other, ConnectionId { worker: 0, connection: 2 });
+        one.hub.heartbeat(other, 9, begun);
         one.hub.settle(begun);
     };
     beat(&mut one);
@@ -279,7 +277,7 @@ fn refused_lease_is_isolated() {
     one.hub.connected(lane, 1, begun);
     beat(&mut one);
     // Its TTL is not checked, and its heartbeat is sent on a separate stream.
-    let Some(Action::Connect { lane: apart, .. }) = one.hub.next_action() else {
+    let Some(Action::Connect { slot: apart, .. }) = one.hub.next_action() else {
         panic!("no separate stream");
     };
     assert_ne!(apart, lane);

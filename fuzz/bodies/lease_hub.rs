@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::state_machine::lease::{
-    Action, Counts, End, Examined, Hub, PeerId, StreamId, Unavailable,
-};
+use etcd_edge::state_machine::lease::{Action, Counts, ClientStreamEnd, TtlCheckResult, Hub, ConnectionId, StreamId, Unavailable};
 use etcd_edge::wire::status::{Code, Status};
 
 /// Maximum number of operations of one run.
@@ -319,9 +317,9 @@ impl World {
             peer: u64::from(peer % 6),
             ..Client::default()
         };
-        let peer = PeerId {
+        let peer = ConnectionId {
             worker: stream.worker,
-            peer: client.peer,
+            connection: client.peer,
         };
         self.clients.insert(stream, client);
         self.hub.opened(stream, peer);
@@ -342,7 +340,7 @@ impl World {
             at: self.now,
         };
         client.beats.entry(lease).or_default().push_back(beat);
-        self.hub.beat(stream, lease, self.now);
+        self.hub.heartbeat(stream, lease, self.now);
     }
 
     fn connect(&mut self, id: u64) {
@@ -366,12 +364,12 @@ impl World {
         }
         let (lease, started) = self.exams.remove(at);
         let outcome = match self.leases.get(&lease).copied().unwrap_or(Lease::Alive) {
-            _ if n >= 250 => Examined::Doubtful,
-            Lease::Alive | Lease::Denied => Examined::Lives(Duration::from_secs(TTL)),
-            Lease::Revoked => Examined::Unknown,
-            Lease::Blocks => Examined::Doubtful,
+            _ if n >= 250 => TtlCheckResult::Doubtful,
+            Lease::Alive | Lease::Denied => TtlCheckResult::Alive(Duration::from_secs(TTL)),
+            Lease::Revoked => TtlCheckResult::NotFound,
+            Lease::Blocks => TtlCheckResult::Doubtful,
         };
-        self.hub.examined(lease, outcome, started, self.now);
+        self.hub.ttl_checked(lease, outcome, started, self.now);
     }
 
     /// Responds to the heartbeats of a stream in order, until one blocks.
@@ -467,7 +465,7 @@ impl World {
             self.moment += 1;
             match action {
                 Action::Connect {
-                    lane, generation, ..
+                    slot: lane, generation, ..
                 } => {
                     let before = self.lanes.insert(
                         lane,
@@ -482,22 +480,22 @@ impl World {
                         self.abandon(lane, &before);
                     }
                 }
-                Action::Close { lane } => {
-                    let before = self.lanes.remove(&lane).expect("an existing lane");
-                    self.abandon(lane, &before);
+                Action::Close { slot } => {
+                    let before = self.lanes.remove(&slot).expect("an existing lane");
+                    self.abandon(slot, &before);
                 }
-                Action::Examine { lease } => {
+                Action::CheckTtl { lease } => {
                     self.seen.examined += 1;
                     self.exams.push((lease, self.now));
                     assert!(self.exams.len() <= limits::LEASE_TTL_CHECKS);
                 }
-                Action::Send { lane, leases } => self.send(lane, &leases),
-                Action::Answer {
+                Action::Send { slot, leases } => self.send(slot, &leases),
+                Action::Respond {
                     stream,
                     message,
-                    times,
+                    count: times,
                 } => self.answer(stream, &message, times),
-                Action::End { stream, why } => self.end(stream, &why),
+                Action::End { stream, reason } => self.end(stream, &reason),
             }
         }
     }
@@ -551,21 +549,21 @@ impl World {
         self.seen.answers += u64::from(times);
     }
 
-    fn end(&mut self, stream: StreamId, why: &End) {
+    fn end(&mut self, stream: StreamId, why: &ClientStreamEnd) {
         let client = self.clients.remove(&stream).expect("an open stream");
         let mut left = client.beats.iter().filter(|(_, beats)| !beats.is_empty());
         match why {
-            End::Done => {
+            ClientStreamEnd::Done => {
                 assert!(client.half_closed && left.next().is_none());
                 self.seen.done += 1;
             }
-            End::Unavailable => {
+            ClientStreamEnd::Unavailable => {
                 let long = |beat: &Beat| self.now - beat.at >= limits::WAIT_FOR_ENDPOINT;
                 let oldest = |(_, beats): (_, &VecDeque<Beat>)| beats.front().is_some_and(long);
                 assert!(left.any(oldest), "reported too early (E4)");
                 self.seen.given_up += 1;
             }
-            End::Refused(status) => {
+            ClientStreamEnd::Refused(status) => {
                 assert_eq!(*status, denied());
                 let denied = |(lease, _): (&i64, _)| self.leases.get(lease) == Some(&Lease::Denied);
                 assert!(
@@ -609,7 +607,7 @@ impl World {
         }
         assert!(self.clients.is_empty(), "half-closed and not ended (P4)");
         self.advance(Duration::from_secs(60));
-        assert!(self.hub.is_over(), "{:?}", self.hub);
+        assert!(self.hub.is_finished(), "{:?}", self.hub);
         assert_eq!(self.hub.wake_at(self.now), None);
     }
 }

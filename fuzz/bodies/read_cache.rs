@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::state_machine::reads::cache::{
-    Cache, CacheDecision, CachedResponse, Proof, Question, Standard,
-};
+use etcd_edge::state_machine::reads::cache::{Cache, CacheDecision, CachedResponse, Proof, CacheKey, ServeConditions};
 use etcd_edge::state_machine::reads::invalidation_floor::InvalidationFloors;
 use etcd_edge::state_machine::reads::watch_proof::WatchProof;
 use etcd_edge::state_machine::watch::{Batch, FeedEvent};
@@ -295,7 +293,7 @@ impl World {
             Op::EndProof(n) => {
                 if let Some(query) = self.watched(n) {
                     self.watches.remove(&query);
-                    self.cache.prove(&name(query), None);
+                    self.cache.set_proof(&name(query), None);
                 }
             }
             Op::Evict(n) => {
@@ -347,9 +345,9 @@ impl World {
             usize::from(query) % queries().len(),
         );
         let standard = self.standard(client, query);
-        let look = self.cache.look(&name(query), self.now, MAX_AGE / 4 * 3);
+        let look = self.cache.lookup(&name(query), self.now, MAX_AGE / 4 * 3);
         if let Some(found) = look
-            && let CacheDecision::Give { revision, .. } = found.entry.judge(&Standard {
+            && let CacheDecision::Serve { revision, .. } = found.entry.decide(&ServeConditions {
                 proof: found.proof,
                 ..standard
             })
@@ -368,14 +366,14 @@ impl World {
         }
     }
 
-    fn standard(&self, client: usize, query: usize) -> Standard {
+    fn standard(&self, client: usize, query: usize) -> ServeConditions {
         let range = &queries()[query];
-        Standard {
+        ServeConditions {
             now: self.now,
             max_age: MAX_AGE,
             written: self.written.highest(range),
-            unsure: self.unsure.highest(range),
-            shown: self.shown[client],
+            uncertain: self.unsure.highest(range),
+            connection_floor: self.shown[client],
             proof: None,
         }
     }
@@ -400,11 +398,11 @@ impl World {
         let newest = newest.map(|(_, revision)| *revision).max().unwrap_or(1);
         assert!(revision >= newest, "older than an acknowledged write (R3)");
         // A response beyond the age limit needs a watch proof that is younger than the limit.
-        if self.now - entry.asked >= MAX_AGE {
+        if self.now - entry.sent >= MAX_AGE {
             self.seen.proved += 1;
             let watch = self.watches.get(&query).expect("a watch proves the entry");
             let proof = watch.proof.expect("a proof of the entry (R2)");
-            assert!(self.now - proof.asked < MAX_AGE);
+            assert!(self.now - proof.sent < MAX_AGE);
             // The content at the time of the proof, or a newer one.
             let proved = proof.through.max(entry.revision);
             assert_eq!(
@@ -418,7 +416,7 @@ impl World {
                 && overlaps(&write.range, range)
             {
                 assert!(
-                    entry.asked >= until,
+                    entry.sent >= until,
                     "an abandoned write may have been applied since (R3)"
                 );
             }
@@ -434,11 +432,11 @@ impl World {
         {
             let entry = CachedResponse {
                 range: queries()[read.query].clone(),
-                at: None,
+                requested_revision: None,
                 revision,
-                asked: read.sent,
+                sent: read.sent,
                 // Now and then a response that is large compared with the limit of the cache.
-                answer: Bytes::from(vec![0; (revision % 7) as usize * 150]),
+                response: Bytes::from(vec![0; (revision % 7) as usize * 150]),
                 checked: AtomicU64::new(0),
             };
             self.cache.store(name(read.query), entry);
@@ -450,7 +448,7 @@ impl World {
     fn start_proof(&mut self, n: u8, from: u8) {
         let query = usize::from(n) % queries().len();
         let head = self.head();
-        let Some(found) = self.cache.look(&name(query), self.now, MAX_AGE) else {
+        let Some(found) = self.cache.lookup(&name(query), self.now, MAX_AGE) else {
             return;
         };
         if self.watches.contains_key(&query) {
@@ -464,11 +462,11 @@ impl World {
         let mut cover = WatchProof::new(queries()[query].clone());
         let live = FeedEvent::Live {
             from,
-            through: from - 1,
+            frontier: from - 1,
             header: Header::default(),
         };
         assert_eq!(cover.proof(1, self.now), None, "a proof before the start");
-        cover.told(&live).expect("the watch starts");
+        cover.apply(&live).expect("the watch starts");
         let watch = Watch {
             cover,
             delivered: from - 1,
@@ -502,13 +500,13 @@ impl World {
                 }
                 FeedEvent::Events(Arc::new(batch))
             }
-            None => FeedEvent::Through(head.max(watch.delivered)),
+            None => FeedEvent::Frontier(head.max(watch.delivered)),
         };
         watch.delivered = match &event {
-            FeedEvent::Events(batch) => batch.through,
+            FeedEvent::Events(batch) => batch.frontier,
             _ => head.max(watch.delivered),
         };
-        watch.cover.told(&event).expect("the watch continues");
+        watch.cover.apply(&event).expect("the watch continues");
     }
 
     /// Handles the response to a progress request, which arrives after all earlier events.
@@ -532,7 +530,7 @@ impl World {
         if let Some(watch) = self.watches.get_mut(&query) {
             let proof = watch.cover.proof(barrier, sent).expect("all is delivered");
             watch.proof = Some(proof);
-            self.cache.prove(&name(query), Some(proof));
+            self.cache.set_proof(&name(query), Some(proof));
         }
     }
 }
@@ -553,7 +551,7 @@ fn batch(touched: &KeyRange, revision: i64) -> Batch {
             .filter(|key| touched.contains(key))
             .map(event)
             .collect(),
-        through: revision,
+        frontier: revision,
         bytes: 0,
     }
 }
@@ -563,8 +561,8 @@ fn overlaps(a: &KeyRange, b: &KeyRange) -> bool {
     !a.is_empty() && !b.is_empty() && !before(a, b) && !before(b, a)
 }
 
-fn name(query: usize) -> Question {
-    Question {
+fn name(query: usize) -> CacheKey {
+    CacheKey {
         identity: 0,
         message: Bytes::from(vec![query as u8]),
     }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use etcd_edge::state_machine::reads::coalescing::{Asked, Coalescing, Returned};
+use etcd_edge::state_machine::reads::coalescing::{ArrivalAction, Coalescing, ReturnAction};
 
 /// Maximum number of operations of one run.
 const MAX_OPS: usize = 2_048;
@@ -66,10 +66,10 @@ impl World {
         let reader = self.moment;
         self.waiting += 1;
         let clock = self.clock;
-        match self.sharing.ask(key, reader % 64, clock, Vec::new) {
-            Asked::Go => self.send(key, vec![reader]),
-            Asked::Wait(next) => next.push(reader),
-            Asked::Gather(next, enough) => {
+        match self.sharing.request(key, reader % 64, clock, Vec::new) {
+            ArrivalAction::Send => self.send(key, vec![reader]),
+            ArrivalAction::Wait(next) => next.push(reader),
+            ArrivalAction::Batch(next, enough) => {
                 next.push(reader);
                 assert_eq!(*next, [reader], "an earlier reader was left waiting");
                 assert!(enough > 1, "one reader is a batch");
@@ -101,12 +101,12 @@ impl World {
             self.waiting -= 1;
         }
         match self.sharing.returned(&key, !batch) {
-            Returned::Nobody => {}
-            Returned::Go(next) => {
+            ReturnAction::Idle => {}
+            ReturnAction::Send(next) => {
                 assert!(!next.is_empty(), "a read without readers");
                 self.send(key, next);
             }
-            Returned::Gather(next, enough) => {
+            ReturnAction::Batch(next, enough) => {
                 assert!(!batch, "a batch is never sent");
                 assert!(!next.is_empty() && next.len() < enough, "the batch is full");
                 self.in_flight.insert(key, (self.moment, Vec::new()));

@@ -6,7 +6,7 @@ use crate::driver::etcd::{leader_lookup, member_sync};
 use crate::driver::state::messages::{WorkerMessage, WorkerReport};
 use crate::driver::{WorkerContext, fleet, lease, watch};
 use crate::limits;
-use crate::state_machine::picker::Policy;
+use crate::state_machine::picker::EndpointPolicy;
 
 /// Starts all background tasks of a worker.
 pub fn start(ctx: &Rc<WorkerContext>) {
@@ -20,10 +20,10 @@ pub fn start(ctx: &Rc<WorkerContext>) {
         if !options.sync.is_zero() {
             tokio::task::spawn_local(member_sync::run(ctx.clone(), options.sync));
         }
-        if options.policy == Policy::Leader {
+        if options.policy == EndpointPolicy::Leader {
             tokio::task::spawn_local(leader_lookup::run(ctx.clone()));
         }
-        if options.policy.spreads() {
+        if options.policy.balances() {
             tokio::task::spawn_local(run_outlier_detection(ctx.clone()));
         }
     }
@@ -55,7 +55,6 @@ async fn run_inbox(ctx: Rc<WorkerContext>) {
             deliver(&ctx, message);
             next = receiver.try_recv().ok();
         }
-        watch::hub_driver::drive_hub(&ctx);
     }
 }
 

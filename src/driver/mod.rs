@@ -1,4 +1,9 @@
-//! What is done with each call: one driver per way of serving it. Knows nothing of sockets.
+//! Drivers: they serve client calls and carry out what the state machines decide.
+//!
+//! `router` gives each call to one driver: `unary` for unary reads, `watch`, `lease` and
+//! `health` for streams that share upstream work, `namespaced` for calls that a namespace must
+//! inspect, and `relay` for the rest. `background` starts the tasks that a worker runs beside
+//! calls. A driver knows nothing of sockets and listeners: those belong to `server` and `net`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,7 +13,7 @@ use crate::call_log::finished_call::ClientInfo;
 use crate::driver::lease::state::Leases;
 use crate::driver::reads::Reads;
 use crate::driver::state::connection::ClientConnection;
-use crate::driver::state::fleet::Tasks;
+use crate::driver::state::fleet::FleetTasks;
 use crate::driver::state::process::ProcessState;
 use crate::driver::watch::state::Watches;
 use crate::metrics::{Metrics, WorkerMetrics};
@@ -32,57 +37,60 @@ pub mod status;
 mod unary;
 pub mod watch;
 
-/// Largest messages, in bytes.
+/// Largest gRPC messages that the proxy forwards, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct MaxBytes {
-    /// Towards etcd: `--max-send-bytes`.
+    /// Largest request towards etcd: `--max-send-bytes`.
     pub send: u64,
-    /// From etcd: `--max-recv-bytes`.
+    /// Largest response from etcd: `--max-recv-bytes`.
     pub recv: u64,
 }
 
-/// What every call on one worker shares.
+/// State of one worker that every call on it uses.
+///
+/// A worker is one thread, so the counts are plain cells. What the workers share is in `process`.
 pub struct WorkerContext {
-    /// Connections to etcd.
+    /// Connections of this worker to the etcd endpoints.
     pub pool: Rc<Pool>,
-    /// The word that the process is to end.
+    /// Signals that the process is shutting down (S2).
     pub drain: Drain,
-    /// Deadlines of calls.
+    /// Timers of call deadlines and stalled readers.
     pub timers: Timers,
-    /// Largest messages.
+    /// Largest messages in each direction, in bytes (P6).
     pub max: MaxBytes,
-    /// Calls open on this worker.
+    /// Calls open on this worker, at most `limits::MAX_CALLS_PER_WORKER`.
     pub open_calls: Cell<usize>,
-    /// Bytes of large messages of streams that are not complete, on this worker.
+    /// Bytes of large, incomplete request messages on this worker (S1).
     pub large_requests: Rc<Cell<usize>>,
-    /// Bytes of answers that are not complete and have to be, to be translated, on this worker.
-    pub large_answers: Rc<Cell<usize>>,
-    /// Bytes kept for sending calls again, on this worker.
+    /// Bytes of large, incomplete responses on this worker that must be complete before their keys
+    /// are translated (S1).
+    pub large_responses: Rc<Cell<usize>>,
+    /// Bytes that this worker buffers to replay calls (E2, S1).
     pub replay_bytes: Cell<usize>,
-    /// What all workers share.
-    pub shared: Arc<ProcessState>,
-    /// Everything that is counted.
+    /// State that all workers share.
+    pub process: Arc<ProcessState>,
+    /// Metrics of the process. [`WorkerContext::counters`] returns the part of this worker.
     pub metrics: Arc<Metrics>,
-    /// Watches of this worker.
+    /// Watch hub and trunks of this worker.
     pub watches: Watches,
-    /// Leases of this worker.
+    /// Lease hubs and keepalive streams of this worker.
     pub leases: Leases,
-    /// Reads of this worker.
+    /// Coalesced reads and permissions of this worker.
     pub reads: Reads,
-    /// The tasks that register this proxy.
-    fleet: Tasks,
-    /// The number of the last client connection.
-    peers: Cell<u64>,
-    /// This worker's number.
+    /// State of the tasks that register this proxy and watch the other proxies.
+    fleet: FleetTasks,
+    /// Number of the latest client connection; the first one has number 1.
+    last_connection: Cell<u64>,
+    /// Index of this worker, from 0.
     pub worker: usize,
 }
 
 impl WorkerContext {
-    /// For one worker, with nothing open.
+    /// Creates the context of one worker, with no call open.
     pub fn new(
         pool: Rc<Pool>,
         metrics: Arc<Metrics>,
-        shared: Arc<ProcessState>,
+        process: Arc<ProcessState>,
         worker: usize,
         max: MaxBytes,
     ) -> WorkerContext {
@@ -93,49 +101,52 @@ impl WorkerContext {
             max,
             open_calls: Cell::new(0),
             large_requests: Rc::default(),
-            large_answers: Rc::default(),
+            large_responses: Rc::default(),
             replay_bytes: Cell::new(0),
-            watches: Watches::new(worker, shared.clone()),
+            watches: Watches::new(worker, process.clone()),
             leases: Leases::default(),
             reads: Reads::default(),
-            fleet: Tasks::default(),
-            peers: Cell::new(0),
-            shared,
+            fleet: FleetTasks::default(),
+            last_connection: Cell::new(0),
+            process,
             metrics,
             worker,
         }
     }
 
-    /// This worker's number, as mail has it.
-    fn number(&self) -> u32 {
+    /// Returns the index of this worker in the type that messages use.
+    fn worker_number(&self) -> u32 {
         // Bounded by MAX_WORKERS.
         self.worker as u32
     }
 
-    /// A client connection begins.
-    pub fn new_peer(&self, who: Option<Arc<ClientInfo>>) -> Rc<ClientConnection> {
-        self.peers.set(self.peers.get() + 1);
-        Rc::new(ClientConnection::new(self.peers.get(), who))
+    /// Registers a new client connection. `client_info` identifies the client in the call log.
+    pub fn new_connection(&self, client_info: Option<Arc<ClientInfo>>) -> Rc<ClientConnection> {
+        self.last_connection.set(self.last_connection.get() + 1);
+        Rc::new(ClientConnection::new(
+            self.last_connection.get(),
+            client_info,
+        ))
     }
 
-    /// Whether it is to be known who a client is.
-    pub fn asks_who(&self) -> bool {
-        self.shared.observer().is_some()
+    /// Returns whether the call log needs [`ClientInfo`] of each connection.
+    pub fn needs_client_info(&self) -> bool {
+        self.process.observer().is_some()
     }
 
-    /// The verdict on an attempt that failed, counted.
-    fn judged(&self, verdict: RetryVerdict) -> RetryVerdict {
-        let count = &self.count().failed_attempts;
+    /// Counts the verdict on a failed attempt and returns it.
+    fn count_verdict(&self, verdict: RetryVerdict) -> RetryVerdict {
+        let failed = &self.counters().failed_attempts;
         match verdict {
-            RetryVerdict::Again => count.retried.inc(),
-            RetryVerdict::AfterPause => count.retried_after_backoff.inc(),
-            RetryVerdict::Give => count.returned.inc(),
+            RetryVerdict::Again => failed.retried.inc(),
+            RetryVerdict::AfterPause => failed.retried_after_backoff.inc(),
+            RetryVerdict::Return => failed.returned.inc(),
         }
         verdict
     }
 
-    /// This worker's block of counters.
-    pub fn count(&self) -> &WorkerMetrics {
+    /// Returns the counters of this worker.
+    pub fn counters(&self) -> &WorkerMetrics {
         self.metrics.worker(self.worker)
     }
 }

@@ -30,7 +30,7 @@ use crate::metrics::Traffic;
 use crate::net::ahead::Ahead;
 use crate::net::stream::Stream;
 use crate::state_machine::flood::{Flood, FloodGuard};
-use crate::state_machine::ping_strikes::Heard;
+use crate::state_machine::ping_strikes::ReceivedPings;
 
 thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
@@ -130,7 +130,7 @@ impl Flusher {
     }
 
     /// The pings of this client since the last time, where the guard hears them.
-    pub fn take_pings(&self) -> Option<Heard> {
+    pub fn take_pings(&self) -> Option<ReceivedPings> {
         self.0.inner.borrow_mut().guard.as_mut()?.take_pings()
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::limits;
-use crate::state_machine::timer_wheel::{Key, TimerWheel};
+use crate::state_machine::timer_wheel::{TimerKey, TimerWheel};
 
 /// One worker's timers. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Default for Timers {
 pub struct Timer {
     timers: Timers,
     at: Option<Instant>,
-    key: Option<Key>,
+    key: Option<TimerKey>,
 }
 
 impl Timer {

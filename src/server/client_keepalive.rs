@@ -35,7 +35,7 @@ impl Idle {
 
     /// When to look first.
     pub(super) fn first_look(&self) -> Instant {
-        self.silence.next_look(Instant::now().into_std()).into()
+        self.silence.next_check(Instant::now().into_std()).into()
     }
 
     /// Looks when it is time; ready when the client is gone.
@@ -55,7 +55,7 @@ impl Idle {
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now().into_std();
-            match self.silence.look(flusher.reads(), 0, now) {
+            match self.silence.check(flusher.reads(), 0, now) {
                 KeepaliveAction::Fine => {}
                 KeepaliveAction::Ping => {
                     self.pings = self.pings.take().or_else(|| h2.ping_pong());
@@ -67,7 +67,7 @@ impl Idle {
                 }
                 KeepaliveAction::Dead => return Poll::Ready(()),
             }
-            timer.as_mut().reset(self.silence.next_look(now).into());
+            timer.as_mut().reset(self.silence.next_check(now).into());
         }
         self.waits = true;
         Poll::Pending

@@ -74,7 +74,7 @@ pub(super) async fn serve(
     let ctx = by.ctx;
     let strikes = PingStrikes::new(options.least_ping);
     let mut guard = FloodGuard::new(std::time::Instant::now());
-    if strikes.is_on() {
+    if strikes.is_enabled() {
         guard = guard.hearing_pings();
     }
     let (io, flusher) = batched(stream, Some(guard), ctx.counters().traffic.clone());
@@ -169,7 +169,7 @@ async fn drive(
         if let Some(heard) = flusher.take_pings() {
             let now = Instant::now().into_std();
             let calls_open = peer.has_calls() || Rc::strong_count(&open_pages) > 1;
-            if strikes.judge(heard, calls_open, now) {
+            if strikes.record(heard, calls_open, now) {
                 ctx.counters().hit(Limit::Pings);
                 let client_address = by.peer.map(display);
                 debug!(client_address, "client connection closed: too many pings");

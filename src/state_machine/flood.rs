@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use super::ping_strikes::Heard;
+use super::ping_strikes::ReceivedPings;
 use super::token_bucket::TokenBucket;
 use crate::limits;
 use crate::wire::heads::{DATA, HEADERS, Head, Heads, PING, RST_STREAM, WINDOW_UPDATE};
@@ -50,7 +50,7 @@ struct Pings {
     ours: Heads,
     /// Headers or data of a call were sent since the last ping.
     answered: bool,
-    heard: Heard,
+    heard: ReceivedPings,
 }
 
 impl FloodGuard {
@@ -70,13 +70,13 @@ impl FloodGuard {
         self.pings = Some(Pings {
             ours: Heads::of_server(),
             answered: false,
-            heard: Heard::default(),
+            heard: ReceivedPings::default(),
         });
         self
     }
 
     /// Returns the pings since the last call, if any.
-    pub fn take_pings(&mut self) -> Option<Heard> {
+    pub fn take_pings(&mut self) -> Option<ReceivedPings> {
         self.pings.as_mut()?.heard.take()
     }
 
@@ -111,7 +111,7 @@ impl FloodGuard {
         if head.asks()
             && let Some(pings) = &mut self.pings
         {
-            pings.heard.ping(std::mem::take(&mut pings.answered));
+            pings.heard.record(std::mem::take(&mut pings.answered));
         }
         match head.kind {
             HEADERS => Ok(()),
@@ -207,8 +207,8 @@ mod tests {
             heard
         };
         let pings = |answered: &[bool]| {
-            let mut pings = Heard::default();
-            answered.iter().for_each(|each| pings.ping(*each));
+            let mut pings = ReceivedPings::default();
+            answered.iter().for_each(|each| pings.record(*each));
             pings
         };
         let plain = pings(&[false; 3]);

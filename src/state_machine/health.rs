@@ -4,55 +4,55 @@ use std::time::{Duration, Instant};
 
 /// Decision on a probe.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Ask<T> {
+pub enum ProbeDecision<T> {
     /// Answer with this recent result.
     Known(T),
     /// Wait for the result of the check in flight.
     Wait,
     /// Start a check. Its result is for all probes that wait.
-    Begin,
+    Start,
 }
 
 /// State of one shared check.
 #[derive(Debug)]
 pub struct Probe<T> {
     /// Last result, and until when it is valid.
-    said: Option<(T, Instant)>,
-    asking: bool,
+    result: Option<(T, Instant)>,
+    in_flight: bool,
 }
 
 impl<T> Default for Probe<T> {
     fn default() -> Probe<T> {
         Probe {
-            said: None,
-            asking: false,
+            result: None,
+            in_flight: false,
         }
     }
 }
 
 impl<T: Clone> Probe<T> {
-    /// Handles a probe. After [`ProbeDecision::Start`] the caller must call [`Probe::set_result`] or
-    /// [`Probe::cancel`].
-    pub fn ask(&mut self, now: Instant) -> Ask<T> {
-        match &self.said {
-            Some((said, until)) if now < *until => Ask::Known(said.clone()),
-            _ if self.asking => Ask::Wait,
+    /// Handles a probe. After [`ProbeDecision::Start`] the caller must call [`Probe::set_result`]
+    /// or [`Probe::cancel`].
+    pub fn request(&mut self, now: Instant) -> ProbeDecision<T> {
+        match &self.result {
+            Some((result, until)) if now < *until => ProbeDecision::Known(result.clone()),
+            _ if self.in_flight => ProbeDecision::Wait,
             _ => {
-                self.asking = true;
-                Ask::Begin
+                self.in_flight = true;
+                ProbeDecision::Start
             }
         }
     }
 
     /// Records the result of the check. It is valid for `lifetime`.
-    pub fn said(&mut self, said: T, now: Instant, counts: Duration) {
-        self.asking = false;
-        self.said = Some((said, now + counts));
+    pub fn set_result(&mut self, result: T, now: Instant, lifetime: Duration) {
+        self.in_flight = false;
+        self.result = Some((result, now + lifetime));
     }
 
     /// Records that the check ended without a result. The next probe starts another.
-    pub fn gave_up(&mut self) {
-        self.asking = false;
+    pub fn cancel(&mut self) {
+        self.in_flight = false;
     }
 }
 
@@ -60,20 +60,20 @@ impl<T: Clone> Probe<T> {
 ///
 /// An election can fail one read, and all proxies of a fleet would send their clients away at once.
 #[derive(Debug, Default)]
-pub struct Steady {
+pub struct FailureThreshold {
     /// Consecutive failed reads.
     failures: u32,
 }
 
-impl Steady {
+impl FailureThreshold {
     /// Records the result of a read. Returns whether the proxy serves; `None` if that is undecided.
-    pub fn went(&mut self, well: bool, enough: u32) -> Option<bool> {
-        if well {
+    pub fn record(&mut self, ok: bool, threshold: u32) -> Option<bool> {
+        if ok {
             self.failures = 0;
             return Some(true);
         }
         self.failures = self.failures.saturating_add(1);
-        (self.failures >= enough).then_some(false)
+        (self.failures >= threshold).then_some(false)
     }
 }
 
@@ -83,22 +83,22 @@ mod tests {
 
     use super::*;
 
-    const COUNTS: Duration = Duration::from_millis(10);
+    const LIFETIME: Duration = Duration::from_millis(10);
 
     #[derive(Debug, Clone)]
     enum Op {
-        Asks,
-        Passes(u64),
-        Said(bool),
-        GaveUp,
+        Probe,
+        Pass(u64),
+        Result(bool),
+        Cancel,
     }
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            4 => Just(Op::Asks),
-            2 => (0..20u64).prop_map(Op::Passes),
-            2 => any::<bool>().prop_map(Op::Said),
-            1 => Just(Op::GaveUp),
+            4 => Just(Op::Probe),
+            2 => (0..20u64).prop_map(Op::Pass),
+            2 => any::<bool>().prop_map(Op::Result),
+            1 => Just(Op::Cancel),
         ]
     }
 
@@ -107,30 +107,30 @@ mod tests {
         fn one_check_at_a_time_and_no_stale_result(ops in prop::collection::vec(op(), 1..200)) {
             let mut probe = Probe::default();
             let mut now = Instant::now();
-            let (mut asking, mut last) = (false, None);
+            let (mut in_flight, mut last) = (false, None);
             for op in ops {
                 match op {
-                    Op::Passes(ms) => now += Duration::from_millis(ms),
-                    Op::Asks => {
-                        let fresh = last.filter(|(_, at)| now - *at < COUNTS);
+                    Op::Pass(ms) => now += Duration::from_millis(ms),
+                    Op::Probe => {
+                        let fresh = last.filter(|(_, at)| now - *at < LIFETIME);
                         let want = match fresh {
-                            Some((said, _)) => Ask::Known(said),
-                            None if asking => Ask::Wait,
-                            None => Ask::Begin,
+                            Some((result, _)) => ProbeDecision::Known(result),
+                            None if in_flight => ProbeDecision::Wait,
+                            None => ProbeDecision::Start,
                         };
-                        asking |= want == Ask::Begin;
-                        prop_assert_eq!(probe.ask(now), want);
+                        in_flight |= want == ProbeDecision::Start;
+                        prop_assert_eq!(probe.request(now), want);
                     }
-                    Op::Said(said) if asking => {
-                        asking = false;
-                        last = Some((said, now));
-                        probe.said(said, now, COUNTS);
+                    Op::Result(result) if in_flight => {
+                        in_flight = false;
+                        last = Some((result, now));
+                        probe.set_result(result, now, LIFETIME);
                     }
-                    Op::GaveUp if asking => {
-                        asking = false;
-                        probe.gave_up();
+                    Op::Cancel if in_flight => {
+                        in_flight = false;
+                        probe.cancel();
                     }
-                    Op::Said(_) | Op::GaveUp => {}
+                    Op::Result(_) | Op::Cancel => {}
                 }
             }
         }
@@ -138,12 +138,12 @@ mod tests {
 
     #[test]
     fn one_failure_is_no_change_and_one_success_is_enough() {
-        let mut steady = Steady::default();
-        assert_eq!(steady.went(false, 2), None);
-        assert_eq!(steady.went(true, 2), Some(true));
-        assert_eq!(steady.went(false, 2), None);
-        assert_eq!(steady.went(false, 2), Some(false));
-        assert_eq!(steady.went(false, 2), Some(false));
-        assert_eq!(steady.went(true, 2), Some(true));
+        let mut steady = FailureThreshold::default();
+        assert_eq!(steady.record(false, 2), None);
+        assert_eq!(steady.record(true, 2), Some(true));
+        assert_eq!(steady.record(false, 2), None);
+        assert_eq!(steady.record(false, 2), Some(false));
+        assert_eq!(steady.record(false, 2), Some(false));
+        assert_eq!(steady.record(true, 2), Some(true));
     }
 }

@@ -31,7 +31,7 @@ pub enum KeepaliveAction {
 /// Keepalive state of one connection.
 #[derive(Debug, Clone)]
 pub struct KeepaliveState {
-    keepalive: KeepaliveOptions,
+    options: KeepaliveOptions,
     /// Number of reads at the last check.
     reads: u64,
     last_read: Instant,
@@ -42,9 +42,9 @@ pub struct KeepaliveState {
 impl KeepaliveState {
     /// Creates the state of a connection that opened at `now`. For `reads` see
     /// [`KeepaliveState::check`].
-    pub fn new(keepalive: KeepaliveOptions, reads: u64, now: Instant) -> KeepaliveState {
+    pub fn new(options: KeepaliveOptions, reads: u64, now: Instant) -> KeepaliveState {
         KeepaliveState {
-            keepalive,
+            options,
             reads,
             last_read: now,
             pinged: None,
@@ -52,22 +52,22 @@ impl KeepaliveState {
     }
 
     /// Checks the connection. `reads` grows with each arrival of bytes; any byte is a sign of life.
-    pub fn look(&mut self, reads: u64, open_calls: usize, now: Instant) -> KeepaliveAction {
+    pub fn check(&mut self, reads: u64, open_calls: usize, now: Instant) -> KeepaliveAction {
         if reads != self.reads {
             self.reads = reads;
             self.last_read = now;
             self.pinged = None;
         }
         if let Some(pinged) = self.pinged {
-            let over = now.saturating_duration_since(pinged) >= self.keepalive.timeout;
-            return if over {
+            let overdue = now.saturating_duration_since(pinged) >= self.options.timeout;
+            return if overdue {
                 KeepaliveAction::Dead
             } else {
                 KeepaliveAction::Fine
             };
         }
-        let asked = open_calls > 0 || self.keepalive.without_calls;
-        if asked && now.saturating_duration_since(self.last_read) >= self.keepalive.time {
+        let may_ping = open_calls > 0 || self.options.without_calls;
+        if may_ping && now.saturating_duration_since(self.last_read) >= self.options.time {
             self.pinged = Some(now);
             return KeepaliveAction::Ping;
         }
@@ -78,25 +78,25 @@ impl KeepaliveState {
     ///
     /// That is when the ping is due or its response overdue if nothing arrives before, and at least
     /// so often that no ping is late by more than a quarter of its time.
-    pub fn next_look(&self, now: Instant) -> Instant {
+    pub fn next_check(&self, now: Instant) -> Instant {
         let due = match self.pinged {
-            Some(pinged) => pinged.checked_add(self.keepalive.timeout),
-            None => self.last_read.checked_add(self.keepalive.time),
+            Some(pinged) => pinged.checked_add(self.options.timeout),
+            None => self.last_read.checked_add(self.options.time),
         };
-        let quarter = now + self.keepalive.time.min(LONGEST) / 4;
+        let quarter = now + self.options.time.min(MAX_DURATION) / 4;
         due.map_or(quarter, |due| due.min(quarter)).max(now)
     }
 }
 
 /// Duration that any clock can express.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn keepalive(without_calls: bool) -> KeepaliveOptions {
+    fn options(without_calls: bool) -> KeepaliveOptions {
         let (time, timeout) = (Duration::from_secs(10), Duration::from_secs(20));
         KeepaliveOptions {
             time,
@@ -108,29 +108,29 @@ mod tests {
     #[test]
     fn a_silent_connection_with_calls_is_pinged_and_declared_dead() {
         let start = Instant::now();
-        let mut silence = KeepaliveState::new(keepalive(false), 0, start);
-        let looks: Vec<KeepaliveAction> = (1..=6)
-            .map(|n| silence.look(0, 1, start + Duration::from_secs(5 * n)))
+        let mut state = KeepaliveState::new(options(false), 0, start);
+        let actions: Vec<KeepaliveAction> = (1..=6)
+            .map(|n| state.check(0, 1, start + Duration::from_secs(5 * n)))
             .collect();
-        assert_eq!(looks[..2], [KeepaliveAction::Fine, KeepaliveAction::Ping]);
-        assert_eq!(looks[2..5], [KeepaliveAction::Fine; 3]);
-        assert_eq!(looks[5], KeepaliveAction::Dead);
+        assert_eq!(actions[..2], [KeepaliveAction::Fine, KeepaliveAction::Ping]);
+        assert_eq!(actions[2..5], [KeepaliveAction::Fine; 3]);
+        assert_eq!(actions[5], KeepaliveAction::Dead);
     }
 
     #[test]
     fn any_byte_is_a_sign_of_life() {
         let start = Instant::now();
-        let mut silence = KeepaliveState::new(keepalive(false), 0, start);
+        let mut state = KeepaliveState::new(options(false), 0, start);
         assert_eq!(
-            silence.look(0, 1, start + Duration::from_secs(10)),
+            state.check(0, 1, start + Duration::from_secs(10)),
             KeepaliveAction::Ping
         );
         assert_eq!(
-            silence.look(1, 1, start + Duration::from_secs(40)),
+            state.check(1, 1, start + Duration::from_secs(40)),
             KeepaliveAction::Fine
         );
         assert_eq!(
-            silence.look(1, 1, start + Duration::from_secs(50)),
+            state.check(1, 1, start + Duration::from_secs(50)),
             KeepaliveAction::Ping
         );
     }
@@ -138,25 +138,25 @@ mod tests {
     #[test]
     fn without_a_timeout_a_silent_connection_is_pinged_once_and_stays() {
         let start = Instant::now();
-        let keepalive = KeepaliveOptions {
+        let options = KeepaliveOptions {
             timeout: Duration::MAX,
-            ..keepalive(true)
+            ..options(true)
         };
-        let mut silence = KeepaliveState::new(keepalive, 0, start);
-        let mut looks = Vec::new();
+        let mut state = KeepaliveState::new(options, 0, start);
+        let mut actions = Vec::new();
         let mut now = start;
         while now < start + Duration::from_secs(100_000) {
-            now = silence.next_look(now);
-            looks.push(silence.look(0, 0, now));
+            now = state.next_check(now);
+            actions.push(state.check(0, 0, now));
         }
         assert_eq!(
-            looks
+            actions
                 .iter()
                 .filter(|l| **l == KeepaliveAction::Ping)
                 .count(),
             1
         );
-        assert!(!looks.contains(&KeepaliveAction::Dead));
+        assert!(!actions.contains(&KeepaliveAction::Dead));
     }
 
     proptest! {
@@ -168,20 +168,20 @@ mod tests {
         ) {
             let start = Instant::now();
             let at = |millis| start + Duration::from_millis(millis);
-            let keepalive = KeepaliveOptions {
+            let options = KeepaliveOptions {
                 time: Duration::from_millis(time),
                 timeout: Duration::from_millis(timeout),
                 without_calls: true,
             };
-            let mut silence = KeepaliveState::new(keepalive, 0, start);
+            let mut state = KeepaliveState::new(options, 0, start);
             let (mut now, mut reads, mut pinged) = (start, 0, None);
             loop {
-                let next = silence.next_look(now);
+                let next = state.next_check(now);
                 prop_assert!(next > now);
                 // Bytes arrive all the time until `last_read`.
                 reads += u64::from(now < at(last_read));
                 now = next;
-                match silence.look(reads, 0, now) {
+                match state.check(reads, 0, now) {
                     KeepaliveAction::Fine => {}
                     KeepaliveAction::Ping if now < at(last_read) => {
                         prop_assert!(false, "pinged while bytes arrived");
@@ -204,12 +204,12 @@ mod tests {
             without_calls in any::<bool>(),
         ) {
             let start = Instant::now();
-            let mut silence = KeepaliveState::new(keepalive(without_calls), 0, start);
+            let mut state = KeepaliveState::new(options(without_calls), 0, start);
             let (mut at, mut reads, mut last) = (0, 0, None::<u64>);
             for (seconds, open, arrived) in steps {
                 at += seconds;
                 reads += u64::from(arrived);
-                if silence.look(reads, open, start + Duration::from_secs(at)) == KeepaliveAction::Ping {
+                if state.check(reads, open, start + Duration::from_secs(at)) == KeepaliveAction::Ping {
                     prop_assert!(open > 0 || without_calls);
                     prop_assert!(last.is_none_or(|last| at - last >= 10));
                     last = Some(at);

@@ -12,18 +12,18 @@ use crate::limits;
 
 /// Pings that arrived since the last check.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Heard {
+pub struct ReceivedPings {
     /// Headers or data of a call were sent before one of the pings.
     forgiven: bool,
     /// Number of pings, counted from the latest forgiven one if there is any.
     pings: u32,
 }
 
-impl Heard {
+impl ReceivedPings {
     /// Counts a ping. `answered`: headers or data of a call were sent since the previous ping.
-    pub fn ping(&mut self, answered: bool) {
+    pub fn record(&mut self, answered: bool) {
         if answered {
-            *self = Heard {
+            *self = ReceivedPings {
                 forgiven: true,
                 pings: 0,
             };
@@ -32,9 +32,9 @@ impl Heard {
     }
 
     /// Returns the pings, if any, and starts again at zero.
-    pub fn take(&mut self) -> Option<Heard> {
-        let heard = std::mem::take(self);
-        (heard.pings > 0).then_some(heard)
+    pub fn take(&mut self) -> Option<ReceivedPings> {
+        let received = std::mem::take(self);
+        (received.pings > 0).then_some(received)
     }
 }
 
@@ -42,44 +42,44 @@ impl Heard {
 #[derive(Debug)]
 pub struct PingStrikes {
     /// Minimum time between two pings while calls are open. Zero: the check is off.
-    least: Duration,
+    min_interval: Duration,
     last: Option<Instant>,
     strikes: u32,
 }
 
 impl PingStrikes {
     /// Creates the state without strikes.
-    pub fn new(least: Duration) -> PingStrikes {
+    pub fn new(min_interval: Duration) -> PingStrikes {
         PingStrikes {
-            least,
+            min_interval,
             last: None,
             strikes: 0,
         }
     }
 
     /// Returns whether the check is on.
-    pub fn is_on(&self) -> bool {
-        !self.least.is_zero()
+    pub fn is_enabled(&self) -> bool {
+        !self.min_interval.is_zero()
     }
 
     /// Counts the strikes of received pings. Returns true if there are too many.
-    pub fn judge(&mut self, heard: Heard, calls_open: bool, now: Instant) -> bool {
-        let mut pings = heard.pings;
-        if heard.forgiven {
+    pub fn record(&mut self, received: ReceivedPings, calls_open: bool, now: Instant) -> bool {
+        let mut pings = received.pings;
+        if received.forgiven {
             self.strikes = 0;
             self.last = Some(now);
             pings -= 1;
         }
-        let least = match calls_open {
-            true => self.least,
+        let min_interval = match calls_open {
+            true => self.min_interval,
             false => limits::PING_WITHOUT_CALLS,
         };
         for _ in 0..pings.min(limits::PING_STRIKES + 2) {
-            let early = |last| now.saturating_duration_since(last) < least;
+            let early = |last| now.saturating_duration_since(last) < min_interval;
             self.strikes += u32::from(self.last.is_some_and(early));
             self.last = Some(now);
         }
-        self.is_on() && self.strikes > limits::PING_STRIKES
+        self.is_enabled() && self.strikes > limits::PING_STRIKES
     }
 }
 
@@ -88,29 +88,29 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LEAST: Duration = Duration::from_secs(5);
+    const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
-    fn heard(answered: &[bool]) -> Heard {
-        let mut heard = Heard::default();
-        answered.iter().for_each(|each| heard.ping(*each));
-        heard
+    fn received(answered: &[bool]) -> ReceivedPings {
+        let mut received = ReceivedPings::default();
+        answered.iter().for_each(|each| received.record(*each));
+        received
     }
 
     /// Checks one ping at each of these seconds.
-    fn judged(calls_open: bool, seconds: &[u64]) -> Vec<bool> {
-        let (start, mut strikes) = (Instant::now(), PingStrikes::new(LEAST));
+    fn check(calls_open: bool, seconds: &[u64]) -> Vec<bool> {
+        let (start, mut strikes) = (Instant::now(), PingStrikes::new(MIN_INTERVAL));
         let at = |second: &u64| start + Duration::from_secs(*second);
-        let judge = |second| strikes.judge(heard(&[false]), calls_open, at(second));
-        seconds.iter().map(judge).collect()
+        let record = |second| strikes.record(received(&[false]), calls_open, at(second));
+        seconds.iter().map(record).collect()
     }
 
     #[test]
     fn the_fourth_ping_that_is_too_soon_is_too_many() {
-        assert_eq!(judged(true, &[0, 1, 2, 3]), [false, false, false, true]);
-        assert_eq!(judged(true, &[0, 5, 10, 15, 20]), [false; 5]);
+        assert_eq!(check(true, &[0, 1, 2, 3]), [false, false, false, true]);
+        assert_eq!(check(true, &[0, 5, 10, 15, 20]), [false; 5]);
         // A pause does not forgive strikes.
         assert_eq!(
-            judged(true, &[0, 1, 2, 60, 61]),
+            check(true, &[0, 1, 2, 60, 61]),
             [false, false, false, false, true]
         );
     }
@@ -118,20 +118,20 @@ mod tests {
     #[test]
     fn without_a_call_one_ping_in_two_hours_is_allowed() {
         assert_eq!(
-            judged(false, &[0, 60, 120, 180]),
+            check(false, &[0, 60, 120, 180]),
             [false, false, false, true]
         );
-        assert_eq!(judged(false, &[0, 7200, 14_400, 21_600]), [false; 4]);
+        assert_eq!(check(false, &[0, 7200, 14_400, 21_600]), [false; 4]);
     }
 
     #[test]
     fn each_ping_of_one_check_counts() {
         let now = Instant::now();
-        let mut strikes = PingStrikes::new(LEAST);
-        assert!(strikes.judge(heard(&[false; 4]), true, now));
-        assert!(!PingStrikes::new(LEAST).judge(heard(&[false; 3]), true, now));
-        assert!(!PingStrikes::new(Duration::ZERO).judge(heard(&[false; 100]), true, now));
-        assert_eq!(Heard::default().take(), None);
+        let mut strikes = PingStrikes::new(MIN_INTERVAL);
+        assert!(strikes.record(received(&[false; 4]), true, now));
+        assert!(!PingStrikes::new(MIN_INTERVAL).record(received(&[false; 3]), true, now));
+        assert!(!PingStrikes::new(Duration::ZERO).record(received(&[false; 100]), true, now));
+        assert_eq!(ReceivedPings::default().take(), None);
     }
 
     /// Model of the rule, ping by ping.
@@ -146,8 +146,8 @@ mod tests {
             if answered {
                 self.strikes = 0;
             } else if let Some(last) = self.last {
-                let least = if calls_open { 5 } else { 7200 };
-                self.strikes += u32::from(second - last < least);
+                let min_interval = if calls_open { 5 } else { 7200 };
+                self.strikes += u32::from(second - last < min_interval);
             }
             self.last = Some(second);
         }
@@ -158,18 +158,18 @@ mod tests {
         /// one are forgiven with it.
         #[test]
         fn strikes_equal_those_of_the_rule(
-            looks in prop::collection::vec(
+            checks in prop::collection::vec(
                 (0u64..8000, any::<bool>(), prop::collection::vec(any::<bool>(), 0..4)), 0..40,
             ),
         ) {
             let (start, mut strikes, mut model) =
-                (Instant::now(), PingStrikes::new(LEAST), Model::default());
+                (Instant::now(), PingStrikes::new(MIN_INTERVAL), Model::default());
             let mut second = 0;
-            for (pause, calls_open, pings) in looks {
+            for (pause, calls_open, pings) in checks {
                 second += if pause > 4000 { pause } else { pause % 12 };
                 pings.iter().for_each(|answered| model.ping(*answered, calls_open, second));
-                let too_many = heard(&pings).take().is_some_and(|heard| {
-                    strikes.judge(heard, calls_open, start + Duration::from_secs(second))
+                let too_many = received(&pings).take().is_some_and(|received| {
+                    strikes.record(received, calls_open, start + Duration::from_secs(second))
                 });
                 if !pings.is_empty() {
                     prop_assert_eq!(strikes.strikes, model.strikes);

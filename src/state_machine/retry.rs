@@ -17,7 +17,7 @@ pub struct Situation {
     /// An endpoint is left that this round has not tried.
     pub untried_endpoint: bool,
     /// The client requires a leader (`hasleader`): without one the call must fail.
-    pub wants_leader: bool,
+    pub requires_leader: bool,
     /// Neither the client's deadline nor the limit of the wait has passed.
     pub time_left: bool,
 }
@@ -30,34 +30,34 @@ pub enum RetryVerdict {
     /// Send it again after a pause, and try all endpoints again.
     AfterPause,
     /// Return the failure to the client.
-    Give,
+    Return,
 }
 
 /// Decides on one failed attempt.
 pub fn verdict(failure: &Failure, s: Situation) -> RetryVerdict {
     if s.answered || !s.replayable || !s.time_left {
-        return RetryVerdict::Give;
+        return RetryVerdict::Return;
     }
     match (failure.progress, s.read) {
         // The bounded wait for an endpoint is over; another wait would not be bounded.
-        (Progress::Unsent, _) if failure.fault == Fault::NoEndpoint => RetryVerdict::Give,
+        (Progress::Unsent, _) if failure.fault == Fault::NoEndpoint => RetryVerdict::Return,
         // The proxy rejected the request itself. Another endpoint does not change that.
-        (_, _) if matches!(failure.fault, Fault::Rejected(_)) => RetryVerdict::Give,
+        (_, _) if matches!(failure.fault, Fault::Rejected(_)) => RetryVerdict::Return,
         // Provably not processed, write or read.
         (Progress::Unsent | Progress::Refused, _) if s.untried_endpoint => RetryVerdict::Again,
         (Progress::Unsent | Progress::Refused, _) => RetryVerdict::AfterPause,
         // A write may have been processed: never send it again.
-        (Progress::Sent, false) => RetryVerdict::Give,
+        (Progress::Sent, false) => RetryVerdict::Return,
         (Progress::Sent, true) => read_verdict(failure.fault, s),
     }
 }
 
 fn read_verdict(fault: Fault, s: Situation) -> RetryVerdict {
     match fault {
-        Fault::Reset(_) if !s.untried_endpoint => RetryVerdict::Give,
+        Fault::Reset(_) if !s.untried_endpoint => RetryVerdict::Return,
         _ if s.untried_endpoint => RetryVerdict::Again,
         // Every endpoint reported that there is no leader, and the client requires one.
-        Fault::Unavailable if s.wants_leader => RetryVerdict::Give,
+        Fault::Unavailable if s.requires_leader => RetryVerdict::Return,
         _ => RetryVerdict::AfterPause,
     }
 }
@@ -82,7 +82,7 @@ mod tests {
                 replayable: bit(1),
                 answered: bit(2),
                 untried_endpoint: bit(3),
-                wants_leader: bit(4),
+                requires_leader: bit(4),
                 time_left: bit(5),
             };
             progress.into_iter().flat_map(move |progress| {
@@ -106,7 +106,7 @@ mod tests {
             if !s.read && failure.progress == Progress::Sent {
                 assert_eq!(
                     verdict(&failure, s),
-                    RetryVerdict::Give,
+                    RetryVerdict::Return,
                     "{failure:?} {s:?}"
                 );
             }
@@ -119,7 +119,7 @@ mod tests {
             if s.answered || !s.replayable || !s.time_left {
                 assert_eq!(
                     verdict(&failure, s),
-                    RetryVerdict::Give,
+                    RetryVerdict::Return,
                     "{failure:?} {s:?}"
                 );
             }
@@ -147,7 +147,7 @@ mod tests {
             replayable: true,
             answered: false,
             untried_endpoint: true,
-            wants_leader: false,
+            requires_leader: false,
             time_left: true,
         };
         let refused = Failure {

@@ -1,15 +1,15 @@
 //! Timer wheel, for many timers that are nearly always removed before they fire.
 //!
-//! Adding and removing cost a few stores. Time is an input, in ticks. A timer never fires before its
-//! tick, and fires when the wheel is advanced to it. The caller of [`TimerWheel::advance`] determines
-//! the resolution.
+//! Adding and removing cost a few stores. Time is an input, in ticks. A timer never fires before
+//! its tick, and fires when the wheel is advanced to it. The caller of [`TimerWheel::advance`]
+//! determines the resolution.
 
 /// Number of ticks in one turn of the wheel. A later timer is filed again once per turn.
 const SLOTS: u64 = 128;
 
 /// Key of a timer. It stays unique when its entry is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub struct TimerKey {
     index: u32,
     generation: u32,
 }
@@ -18,15 +18,15 @@ pub struct Key {
 #[derive(Debug)]
 pub struct TimerWheel<T> {
     /// Keys by due tick, modulo the slots. Keys of removed timers stay until their slot passes.
-    slots: Vec<Vec<Key>>,
-    places: Vec<Place<T>>,
+    slots: Vec<Vec<TimerKey>>,
+    entries: Vec<Entry<T>>,
     free: Vec<u32>,
     now: u64,
     live: usize,
 }
 
 #[derive(Debug)]
-struct Place<T> {
+struct Entry<T> {
     generation: u32,
     due: u64,
     value: Option<T>,
@@ -38,7 +38,7 @@ impl<T> TimerWheel<T> {
         let slots = (0..SLOTS).map(|_| Vec::new()).collect();
         TimerWheel {
             slots,
-            places: Vec::new(),
+            entries: Vec::new(),
             free: Vec::new(),
             now,
             live: 0,
@@ -51,50 +51,50 @@ impl<T> TimerWheel<T> {
     }
 
     /// Adds a timer that fires at tick `due`, or at the next tick if that is later.
-    pub fn insert(&mut self, due: u64, value: T) -> Key {
+    pub fn insert(&mut self, due: u64, value: T) -> TimerKey {
         let due = due.max(self.now + 1);
         self.live += 1;
-        let place = |generation| Place {
+        let entry = |generation| Entry {
             generation,
             due,
             value: Some(value),
         };
         let key = match self.free.pop() {
             Some(index) => {
-                let generation = self.places[index as usize].generation.wrapping_add(1);
-                self.places[index as usize] = place(generation);
-                Key { index, generation }
+                let generation = self.entries[index as usize].generation.wrapping_add(1);
+                self.entries[index as usize] = entry(generation);
+                TimerKey { index, generation }
             }
             None => {
-                let index = self.places.len() as u32;
-                self.places.push(place(0));
-                Key {
+                let index = self.entries.len() as u32;
+                self.entries.push(entry(0));
+                TimerKey {
                     index,
                     generation: 0,
                 }
             }
         };
-        self.file(key, due);
+        self.schedule(key, due);
         key
     }
 
     /// Returns the value of a timer that has neither fired nor been removed.
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let place = &mut self.places[key.index as usize];
-        if place.generation == key.generation {
-            place.value.as_mut()
+    pub fn get_mut(&mut self, key: TimerKey) -> Option<&mut T> {
+        let entry = &mut self.entries[key.index as usize];
+        if entry.generation == key.generation {
+            entry.value.as_mut()
         } else {
             None
         }
     }
 
     /// Removes a timer; `None` if it has fired or been removed.
-    pub fn remove(&mut self, key: Key) -> Option<T> {
-        let place = &mut self.places[key.index as usize];
-        if place.generation != key.generation {
+    pub fn remove(&mut self, key: TimerKey) -> Option<T> {
+        let entry = &mut self.entries[key.index as usize];
+        if entry.generation != key.generation {
             return None;
         }
-        let value = place.value.take()?;
+        let value = entry.value.take()?;
         self.free.push(key.index);
         self.live -= 1;
         Some(value)
@@ -109,13 +109,13 @@ impl<T> TimerWheel<T> {
             let slot = (tick % SLOTS) as usize;
             let keys = std::mem::take(&mut self.slots[slot]);
             for key in keys {
-                let place = &self.places[key.index as usize];
-                if place.generation != key.generation || place.value.is_none() {
+                let entry = &self.entries[key.index as usize];
+                if entry.generation != key.generation || entry.value.is_none() {
                     continue;
                 }
-                let due = place.due;
+                let due = entry.due;
                 if due > to {
-                    self.file(key, due);
+                    self.schedule(key, due);
                 } else if let Some(value) = self.remove(key) {
                     fired(value);
                 }
@@ -123,7 +123,7 @@ impl<T> TimerWheel<T> {
         }
     }
 
-    fn file(&mut self, key: Key, due: u64) {
+    fn schedule(&mut self, key: TimerKey, due: u64) {
         let tick = due.min(self.now + SLOTS - 1).max(self.now + 1);
         self.slots[(tick % SLOTS) as usize].push(key);
     }
@@ -157,7 +157,7 @@ mod tests {
         fn fires_like_a_plain_list(ops in ops()) {
             let mut wheel = TimerWheel::new(7);
             let mut now = 7;
-            let mut list: Vec<(u64, u32, Key)> = Vec::new();
+            let mut list: Vec<(u64, u32, TimerKey)> = Vec::new();
             let mut name = 0;
             for op in ops {
                 match op {

@@ -11,7 +11,7 @@ pub struct TokenBucket {
     burst: u32,
     per_second: u32,
     tokens: u32,
-    counted: Instant,
+    refilled: Instant,
 }
 
 impl TokenBucket {
@@ -21,7 +21,7 @@ impl TokenBucket {
             burst,
             per_second,
             tokens: burst,
-            counted: now,
+            refilled: now,
         }
     }
 
@@ -44,20 +44,20 @@ impl TokenBucket {
 
     fn refill(&mut self, now: Instant) {
         let per_second = u64::from(self.per_second.max(1));
-        let elapsed = now.saturating_duration_since(self.counted).as_nanos();
+        let elapsed = now.saturating_duration_since(self.refilled).as_nanos();
         let earned = u64::try_from(elapsed)
             .unwrap_or(u64::MAX)
             .saturating_mul(per_second)
             / 1_000_000_000;
-        let room = u64::from(self.burst - self.tokens);
-        if earned >= room {
+        let missing = u64::from(self.burst - self.tokens);
+        if earned >= missing {
             self.tokens = self.burst;
-            self.counted = now;
+            self.refilled = now;
         } else {
             // earned < missing ≤ u32::MAX, so the cast is exact.
             self.tokens += earned as u32;
             // Only the time that became tokens is spent. Otherwise slow rates would never refill.
-            self.counted += Duration::from_nanos(earned * 1_000_000_000 / per_second);
+            self.refilled += Duration::from_nanos(earned * 1_000_000_000 / per_second);
         }
     }
 }

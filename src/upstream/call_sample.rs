@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::state_machine::picker::step;
+use crate::state_machine::picker::latency_step;
 use crate::upstream::conn::Conn;
 
 /// A call that counts as open at its endpoint while this lives. One that ends without a word (its
@@ -28,7 +28,7 @@ impl CallSample {
 
     /// It was answered, if only with a refusal.
     pub fn answered(self) {
-        self.conn.calls().answered[step(self.begun.elapsed())].inc();
+        self.conn.calls().answered[latency_step(self.begun.elapsed())].inc();
     }
 
     /// It failed by what is the endpoint's doing, or another one answered in its place.

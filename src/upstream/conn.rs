@@ -298,7 +298,7 @@ async fn drive(
 ) -> Ended {
     let mut silence = KeepaliveState::new(keepalive, conn.reads(), conn.born.into_std());
     let next = |silence: &KeepaliveState, now: Instant| {
-        let next: Instant = silence.next_look(now.into_std()).into();
+        let next: Instant = silence.next_check(now.into_std()).into();
         next.min(now + limits::UPSTREAM_CHECK_INTERVAL)
     };
     let mut look = pin!(sleep_until(next(&silence, conn.born)));
@@ -319,7 +319,7 @@ async fn drive(
         while look.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             conn.most_calls.set(h2.max_concurrent_send_streams());
-            match silence.look(conn.reads(), conn.open_calls(), now.into_std()) {
+            match silence.check(conn.reads(), conn.open_calls(), now.into_std()) {
                 KeepaliveAction::Fine => {}
                 KeepaliveAction::Ping => {
                     if let Some(pings) = &mut pings {

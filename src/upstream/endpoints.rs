@@ -16,9 +16,7 @@ use crate::limits;
 use crate::metrics::{EndpointList, EndpointMetrics};
 use crate::net::tls::client::{ClientTls, Dialer};
 use crate::state_machine::keepalive::KeepaliveOptions;
-use crate::state_machine::picker::{
-    EndpointId, Pick, Picker, Policy, Seen, Share, Standing, Tried,
-};
+use crate::state_machine::picker::{EndpointId, Pick, Picker, EndpointPolicy, CallOutcomes, Share, EndpointState, TriedEndpoints};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::selection_history::{Event, Selection, SelectionHistory, SelectionReason};
 use crate::upstream::target::Target;
@@ -33,7 +31,7 @@ pub struct EndpointOptions {
     /// never.
     pub sync: Duration,
     /// Which endpoint a call goes to.
-    pub policy: Policy,
+    pub policy: EndpointPolicy,
     /// Weights, from 1 on, of endpoints by their `host:port`. Who is not here has 1. Others may come
     /// ([`Endpoints::weigh`]).
     pub weights: Vec<(String, u32)>,
@@ -66,7 +64,7 @@ struct State {
     /// Who takes calls, as workers were told last.
     shares: Vec<Share>,
     /// What has been seen of each, as of the last look.
-    seen: Vec<(EndpointId, Seen)>,
+    seen: Vec<(EndpointId, CallOutcomes)>,
     switches: SelectionHistory,
 }
 
@@ -79,8 +77,8 @@ impl State {
 
     /// Whether calls go to it now.
     fn serves(&self, endpoint: EndpointId) -> bool {
-        let standing = self.picker.standing(endpoint, Instant::now());
-        matches!(standing, Some(Standing::Active | Standing::Balanced(_)))
+        let standing = self.picker.state(endpoint, Instant::now());
+        matches!(standing, Some(EndpointState::Active | EndpointState::Balanced(_)))
     }
 }
 
@@ -220,7 +218,7 @@ impl Endpoints {
         state.weights = weights;
         for target in &state.targets {
             let weight = state.weight(&target.endpoint);
-            state.picker.weigh(target.id, weight);
+            state.picker.set_weight(target.id, weight);
         }
         self.show(state);
     }
@@ -242,7 +240,7 @@ impl Endpoints {
             return;
         };
         let metrics = self.metrics.add(endpoint.to_string());
-        let target = Target::new(id, endpoint, self.options.policy.spreads(), metrics);
+        let target = Target::new(id, endpoint, self.options.policy.balances(), metrics);
         state.targets.push(Arc::new(target));
     }
 
@@ -253,7 +251,7 @@ impl Endpoints {
         let pick = state.picker.pick(Instant::now(), fastrand::u64(..));
         if let Pick::Use(endpoint) = pick
             && before.is_none()
-            && !self.options.policy.spreads()
+            && !self.options.policy.balances()
         {
             self.show(state);
             if let Some(target) = state.targets.iter().find(|t| t.id == endpoint) {
@@ -272,18 +270,18 @@ impl Endpoints {
     }
 
     /// An endpoint for a second try: the one that serves, if it was not tried.
-    pub fn other(&self, tried: Tried) -> Option<EndpointId> {
+    pub fn other(&self, tried: TriedEndpoints) -> Option<EndpointId> {
         // Where none serves just now, one is picked first: else each call that comes this way would
         // settle somewhere else.
-        if !self.options.policy.spreads() {
+        if !self.options.policy.balances() {
             self.pick();
         }
         let picker = &self.state.lock().picker;
-        picker.other(Instant::now(), tried, fastrand::u64(..))
+        picker.pick_other(Instant::now(), tried, fastrand::u64(..))
     }
 
     /// Whether there is an endpoint that was not tried, even if it rests.
-    pub fn is_any_untried(&self, tried: Tried) -> bool {
+    pub fn is_any_untried(&self, tried: TriedEndpoints) -> bool {
         let state = self.state.lock();
         state.targets.iter().any(|t| !tried.contains(t.id))
     }
@@ -322,7 +320,7 @@ impl Endpoints {
     pub fn leads(&self, endpoint: EndpointId) {
         let state = &mut *self.state.lock();
         let before = state.picker.current();
-        state.picker.leads(endpoint, Instant::now());
+        state.picker.set_leader(endpoint, Instant::now());
         self.show(state);
         if state.picker.current() != before
             && let Some(target) = state.targets.iter().find(|t| t.id == endpoint)
@@ -342,13 +340,13 @@ impl Endpoints {
     pub fn look(&self) {
         let state = &mut *self.state.lock();
         let all = state.targets.iter().map(|t| (t.id, seen(&t.metrics)));
-        let all: Vec<(EndpointId, Seen)> = all.collect();
+        let all: Vec<(EndpointId, CallOutcomes)> = all.collect();
         let late = all.iter().map(|(id, seen)| {
             let before = state.seen.iter().find(|(before, _)| before == id);
             (*id, before.map_or(*seen, |(_, before)| seen.since(before)))
         });
-        let late: Vec<(EndpointId, Seen)> = late.collect();
-        let out = state.picker.saw(&late, Instant::now());
+        let late: Vec<(EndpointId, CallOutcomes)> = late.collect();
+        let out = state.picker.record_tick(&late, Instant::now());
         state.seen = all;
         if let Some((id, cause)) = out
             && let Some(target) = state.targets.iter().find(|t| t.id == id)
@@ -372,10 +370,10 @@ impl Endpoints {
     }
 
     /// Every endpoint and how it is, for people.
-    pub fn standings(&self) -> Vec<(Arc<Target>, Standing)> {
+    pub fn standings(&self) -> Vec<(Arc<Target>, EndpointState)> {
         let state = self.state.lock();
         let now = Instant::now();
-        let standing = |t: &Arc<Target>| Some((t.clone(), state.picker.standing(t.id, now)?));
+        let standing = |t: &Arc<Target>| Some((t.clone(), state.picker.state(t.id, now)?));
         state.targets.iter().filter_map(standing).collect()
     }
 
@@ -388,7 +386,7 @@ impl Endpoints {
     fn show(&self, state: &mut State) {
         let number = state.picker.current().map_or(NONE, EndpointId::number);
         self.current.store(number, Ordering::Relaxed);
-        if self.options.policy.spreads() {
+        if self.options.policy.balances() {
             let shares = state.picker.shares(Instant::now());
             if shares != state.shares {
                 state.shares = shares;
@@ -399,8 +397,8 @@ impl Endpoints {
 }
 
 /// All that workers have counted of an endpoint.
-fn seen(metrics: &EndpointMetrics) -> Seen {
-    let mut seen = Seen::default();
+fn seen(metrics: &EndpointMetrics) -> CallOutcomes {
+    let mut seen = CallOutcomes::default();
     for worker in metrics.workers() {
         let steps = seen.answered.iter_mut().zip(&worker.answered);
         steps.for_each(|(sum, count)| *sum = sum.wrapping_add(count.get()));
@@ -467,7 +465,7 @@ mod tests {
             without_calls: false,
         };
         let options = EndpointOptions {
-            policy: Policy::Weighted,
+            policy: EndpointPolicy::Weighted,
             weights: vec![("a:1".to_owned(), 2)],
             ..EndpointOptions::default()
         };

@@ -16,7 +16,7 @@ use tracing::warn;
 
 use crate::error::Failure;
 use crate::limits;
-use crate::state_machine::picker::{Balancer, EndpointId, Pick, Tried};
+use crate::state_machine::picker::{Balancer, EndpointId, Pick, TriedEndpoints};
 use crate::upstream::conn::{Conn, Ended};
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
@@ -49,7 +49,7 @@ impl Pool {
         // Below the first version.
         let spread = || RefCell::new((0, Balancer::new(policy)));
         Rc::new(Pool {
-            spread: policy.spreads().then(spread),
+            spread: policy.balances().then(spread),
             endpoints,
             slots: RefCell::default(),
             changed: Notify::new(),
@@ -78,7 +78,7 @@ impl Pool {
         let now = self.endpoints.version();
         if *version != now {
             *version = now;
-            spread.set(&self.endpoints.shares());
+            spread.set_shares(&self.endpoints.shares());
         }
         let chosen = spread.choose(|endpoint| {
             let conn = self.up(endpoint)?;
@@ -117,7 +117,7 @@ impl Pool {
 
     /// A connection to an endpoint that is none of `tried`, dialed if need be; `None` when
     /// there is no such endpoint or its dial fails.
-    pub async fn other(self: &Rc<Self>, tried: Tried, until: Instant) -> Option<Rc<Conn>> {
+    pub async fn other(self: &Rc<Self>, tried: TriedEndpoints, until: Instant) -> Option<Rc<Conn>> {
         let endpoint = self.endpoints.other(tried)?;
         self.to(endpoint, until).await
     }
@@ -173,7 +173,7 @@ impl Pool {
 
     fn up(&self, endpoint: EndpointId) -> Option<Rc<Conn>> {
         let slots = self.slots.borrow();
-        let slot = slots.get(endpoint.place())?.as_ref()?;
+        let slot = slots.get(endpoint.index())?.as_ref()?;
         // Another one may have its place.
         slot.usable().filter(|_| slot.target.id == endpoint)
     }
@@ -185,7 +185,7 @@ impl Pool {
 
     fn with_slot<T>(&self, endpoint: EndpointId, f: impl FnOnce(&mut Slot) -> T) -> Option<T> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.get_mut(endpoint.place())?.as_mut()?;
+        let slot = slots.get_mut(endpoint.index())?.as_mut()?;
         (slot.target.id == endpoint).then(|| f(slot))
     }
 
@@ -198,7 +198,7 @@ impl Pool {
             return;
         };
         let mut slots = self.slots.borrow_mut();
-        let place = endpoint.place();
+        let place = endpoint.index();
         if slots.len() <= place {
             slots.resize_with(place + 1, || None);
         }

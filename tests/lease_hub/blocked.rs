@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::state_machine::lease::{Action, Examined, Hub, PeerId, StreamId};
+use etcd_edge::state_machine::lease::{Action, TtlCheckResult, Hub, ConnectionId, StreamId};
 
 /// Duration of the simulation.
 const RUN: Duration = Duration::from_secs(30);
@@ -136,7 +136,7 @@ impl Simulation {
     }
 
     fn open(&mut self, lease: i64, peer: u64) {
-        self.hub.opened(stream(lease), PeerId { worker: 0, peer });
+        self.hub.opened(stream(lease), ConnectionId { worker: 0, connection: peer });
     }
 
     fn at(&self) -> Instant {
@@ -171,13 +171,13 @@ impl Simulation {
             Event::Heartbeat(lease) => {
                 // Without a response to the previous heartbeat, that one counts.
                 self.waits.entry(lease).or_insert(self.now);
-                self.hub.beat(stream(lease), lease, self.at());
+                self.hub.heartbeat(stream(lease), lease, self.at());
                 self.plan(Duration::from_secs(1), Event::Heartbeat(lease));
             }
             Event::RenewInTime(n) => {
                 let lease = EXPIRED + n;
                 self.open(lease, 77);
-                self.hub.beat(stream(lease), lease, self.at());
+                self.hub.heartbeat(stream(lease), lease, self.at());
                 // The same time as the other heartbeats, if those arrive together.
                 self.plan(TTL + Duration::from_millis(500), Event::RenewExpired(n));
                 self.plan(Duration::from_millis(200), Event::RenewInTime(n + 1));
@@ -185,17 +185,17 @@ impl Simulation {
             Event::RenewExpired(n) => {
                 let lease = EXPIRED + n;
                 self.revoked.insert(lease, self.now + BLOCKS);
-                self.hub.beat(stream(lease), lease, self.at());
+                self.hub.heartbeat(stream(lease), lease, self.at());
             }
             Event::Processed(stream, generation) => self.processed(stream, generation),
             Event::TtlResponse(lease) => {
                 let sent = self.at() - self.each;
                 let result = match self.revoked.get(&lease) {
-                    None => Examined::Lives(TTL),
-                    Some(at) if *at > self.now => Examined::Doubtful,
-                    Some(_) => Examined::Unknown,
+                    None => TtlCheckResult::Alive(TTL),
+                    Some(at) if *at > self.now => TtlCheckResult::Doubtful,
+                    Some(_) => TtlCheckResult::NotFound,
                 };
-                self.hub.examined(lease, result, sent, self.at());
+                self.hub.ttl_checked(lease, result, sent, self.at());
             }
         }
     }
@@ -233,7 +233,7 @@ impl Simulation {
         while let Some(action) = self.hub.next_action() {
             match action {
                 Action::Connect {
-                    lane, generation, ..
+                    slot: lane, generation, ..
                 } => {
                     let queue = VecDeque::new();
                     self.streams.insert(lane, EtcdStream { generation, queue });
@@ -241,18 +241,18 @@ impl Simulation {
                     self.hub.connected(lane, generation, at);
                     self.hub.settle(at);
                 }
-                Action::Close { lane } => {
-                    self.streams.remove(&lane);
+                Action::Close { slot } => {
+                    self.streams.remove(&slot);
                 }
-                Action::Send { lane: id, leases } => {
+                Action::Send { slot: id, leases } => {
                     assert!(leases.len() <= limits::LEASE_BATCH);
                     let stream = self.streams.get_mut(&id).unwrap();
                     let generation = stream.generation;
                     stream.queue.extend(leases);
                     self.plan(self.each, Event::Processed(id, generation));
                 }
-                Action::Examine { lease } => self.plan(self.each, Event::TtlResponse(lease)),
-                Action::Answer { stream, .. } => {
+                Action::CheckTtl { lease } => self.plan(self.each, Event::TtlResponse(lease)),
+                Action::Respond { stream, .. } => {
                     if let Some(since) = self.waits.remove(&(stream.stream as i64)) {
                         self.longest = self.longest.max(self.now - since);
                     }

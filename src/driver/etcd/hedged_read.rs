@@ -19,7 +19,7 @@ use crate::driver::WorkerContext;
 use crate::driver::state::reply;
 use crate::error::Failure;
 use crate::limits;
-use crate::state_machine::picker::{EndpointId, Tried};
+use crate::state_machine::picker::{EndpointId, TriedEndpoints};
 use crate::state_machine::retry::{RetryVerdict, Situation, verdict};
 use crate::upstream::attempt::{self, Answer, Attempt};
 use crate::upstream::conn::Conn;
@@ -100,7 +100,7 @@ impl HedgedRead<'_> {
         let give_up_at = Instant::now() + limits::WAIT_FOR_ENDPOINT;
         let endpoints = self.ctx.pool.endpoints();
         // Endpoints tried in this round.
-        let mut tried = Tried::default();
+        let mut tried = TriedEndpoints::default();
         let mut attempted = match prior {
             PriorAttempt::NotSent => None,
             PriorAttempt::Silent(attempt) => {
@@ -129,10 +129,10 @@ impl HedgedRead<'_> {
                 let untried_endpoint = endpoints.other(tried).is_some();
                 let situation = self.situation(untried_endpoint, give_up_at);
                 match self.ctx.count_verdict(verdict(&failed.0, situation)) {
-                    RetryVerdict::Give => return self.final_result(failed),
+                    RetryVerdict::Return => return self.final_result(failed),
                     RetryVerdict::Again => {}
                     RetryVerdict::AfterPause => {
-                        tried = Tried::default();
+                        tried = TriedEndpoints::default();
                         sleep(limits::READ_ROUND_PAUSE).await;
                     }
                 }
@@ -159,7 +159,7 @@ impl HedgedRead<'_> {
                 }
                 None => {
                     // The other endpoint is unreachable and now in backoff: start a new round.
-                    tried = Tried::default();
+                    tried = TriedEndpoints::default();
                     None
                 }
             };
@@ -178,7 +178,7 @@ impl HedgedRead<'_> {
             replayable: true,
             answered: false,
             untried_endpoint,
-            wants_leader: attempt::wants_leader(&self.head.headers),
+            requires_leader: attempt::wants_leader(&self.head.headers),
             time_left: Instant::now() < give_up_at,
         }
     }
@@ -187,7 +187,7 @@ impl HedgedRead<'_> {
     async fn attempt(
         &self,
         conn: &Rc<Conn>,
-        tried: Tried,
+        tried: TriedEndpoints,
         give_up_at: Instant,
     ) -> Result<Answer, Failure> {
         let mut first = self.send(conn)?;
@@ -201,7 +201,7 @@ impl HedgedRead<'_> {
     async fn hedge(
         &self,
         mut first: Attempt,
-        tried: Tried,
+        tried: TriedEndpoints,
         give_up_at: Instant,
     ) -> Result<Answer, Failure> {
         let in_flight = Cell::new(false);
@@ -243,7 +243,7 @@ impl HedgedRead<'_> {
     /// Returns `None` if no endpoint is left that could respond.
     async fn second_attempt(
         &self,
-        mut tried: Tried,
+        mut tried: TriedEndpoints,
         give_up_at: Instant,
         in_flight: &Cell<bool>,
     ) -> Option<Answer> {
@@ -284,7 +284,7 @@ impl HedgedRead<'_> {
 
     /// Reports endpoints that responded UNAVAILABLE where another could respond: they are
     /// deselected.
-    fn report_failures(&self, tried: Tried, responded: EndpointId) {
+    fn report_failures(&self, tried: TriedEndpoints, responded: EndpointId) {
         let endpoints = self.ctx.pool.endpoints();
         let all = endpoints.all();
         let failed = all.iter().map(|target| target.id);

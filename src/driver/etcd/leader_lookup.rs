@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
 use crate::limits;
-use crate::state_machine::picker::{EndpointId, Standing};
+use crate::state_machine::picker::{EndpointId, EndpointState};
 use crate::wire::pb::etcdserverpb::StatusResponse;
 
 /// Repeats the lookup forever: every [`limits::LEADER_LOOK`] while the leader is known, otherwise
@@ -45,7 +45,7 @@ async fn find_leader(ctx: &Rc<WorkerContext>) -> Option<EndpointId> {
     let all = endpoints.standings();
     let usable = all
         .iter()
-        .filter(|(_, standing)| *standing != Standing::Backoff);
+        .filter(|(_, standing)| *standing != EndpointState::Backoff);
     let mut candidates: Vec<EndpointId> = usable.map(|(target, _)| target.id).collect();
     let current = endpoints.current();
     candidates.sort_by_key(|id| Some(*id) != current);

@@ -12,7 +12,7 @@ use crate::driver::etcd::client as etcd_client;
 use crate::driver::state::identity::{Credential, Identity};
 use crate::driver::state::reply::NO_LEADER;
 use crate::limits;
-use crate::state_machine::picker::{EndpointId, Tried};
+use crate::state_machine::picker::{EndpointId, TriedEndpoints};
 use crate::upstream::attempt;
 use crate::upstream::conn::{Conn, OpenedCall};
 use crate::upstream::selection_history::SelectionReason;
@@ -22,7 +22,7 @@ use crate::wire::metadata;
 #[derive(Debug, Default)]
 pub(in crate::driver) struct EndpointSelector {
     /// Endpoints that have failed since the last response.
-    tried: Tried,
+    tried: TriedEndpoints,
     /// Tokens that the last endpoint has refused.
     refused_tokens: Vec<Credential>,
     last_selected: Option<(EndpointId, Option<Credential>)>,
@@ -122,7 +122,7 @@ impl EndpointSelector {
                     Some(conn) => conn,
                     None => {
                         // Start a new round.
-                        self.tried = Tried::default();
+                        self.tried = TriedEndpoints::default();
                         self.back_off().await;
                         continue;
                     }
@@ -166,7 +166,7 @@ impl EndpointSelector {
     pub(in crate::driver) fn stream_responded(&mut self, ctx: &WorkerContext) {
         self.searching_since = None;
         self.leaderless = None;
-        self.tried = Tried::default();
+        self.tried = TriedEndpoints::default();
         let responding = self.last_selected.as_ref().map(|(endpoint, _)| *endpoint);
         if let Some(stalled) = self
             .stalled

@@ -48,7 +48,7 @@ impl StreamLiveness {
         let now = Instant::now().into_std();
         match self
             .keepalive
-            .look(self.conn.reads(), expects_data.into(), now)
+            .check(self.conn.reads(), expects_data.into(), now)
         {
             KeepaliveAction::Fine => false,
             KeepaliveAction::Ping => {

@@ -12,15 +12,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::{RANGE, WATCH};
+use crate::driver::etcd::response_reader::ResponseReader;
 use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
 use crate::driver::etcd::stream_liveness::StreamLiveness;
 use crate::driver::fleet::calls::call;
 use crate::driver::state::fleet::Resolver;
 use crate::driver::state::identity::Session;
-use crate::driver::watch::upstream_response::ResponseReader;
+use crate::driver::watch::upstream_response::WatchResponses;
 use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
-use crate::state_machine::fleet::members::{Members, Taken};
+use crate::state_machine::fleet::members::{Members, PutOutcome};
 use crate::state_machine::picker::backoff;
 use crate::upstream::conn::OpenedCall as TakenCall;
 use crate::wire::pb::etcdserverpb::{RangeRequest, RangeResponse};
@@ -73,7 +74,12 @@ impl Follower<'_> {
         let (taken, start) = (self.open(revision + 1).await?, Instant::now());
         let mut alarm = LazyTimer::new();
         let most = limits::FLEET_RESPONSE_BYTES as u64;
-        let mut incoming = ResponseReader::new(self.ctx, taken.response, taken.guard, most);
+        let mut incoming = ResponseReader::new(
+            taken.response,
+            taken.guard,
+            most,
+            WatchResponses::new(self.ctx),
+        );
         // Held for as long as the watch is wanted: dropping it would end the stream.
         let _body = taken.body;
         let mut pulse = StreamLiveness::new(incoming.conn().clone());
@@ -98,7 +104,7 @@ impl Follower<'_> {
                         break None;
                     }
                 }
-                Some(Err(text)) => break text,
+                Some(Err(status)) => break status.map(|status| status.message.into_owned()),
                 Some(Ok(responses)) => {
                     if responses.iter().any(|arrived| arrived.response.canceled) {
                         let reason = |a: &watch::Response| a.cancel_reason.clone();
@@ -116,7 +122,7 @@ impl Follower<'_> {
                     heard = revisions.max().unwrap_or(0).max(heard);
                     let events = responses.into_iter().flat_map(|a| a.response.events);
                     self.apply(events);
-                    if self.members.is_short() {
+                    if self.members.needs_reread() {
                         // Others have been left out for which there is room now.
                         sleep(limits::FLEET_ABSENT_TIME).await;
                         return Ok(Ended);
@@ -215,14 +221,14 @@ impl Follower<'_> {
     }
 
     fn publish(&self) {
-        self.ctx.fleet.report_key(!self.members.lacks_own());
+        self.ctx.fleet.report_key(!self.members.lacks_own_key());
         self.ctx.process.fleet.set_members(self.members.list());
     }
 }
 
 fn put(members: &mut Members, kv: &mvccpb::KeyValue) {
     let taken = members.put(&kv.key, &kv.value);
-    if taken != Taken::Yes {
+    if taken != PutOutcome::Stored {
         let key = kv.key.escape_ascii().to_string();
         tracing::debug!(key, reason = ?taken, "registration ignored in MemberList");
     }

@@ -10,7 +10,7 @@ use crate::driver::WorkerContext;
 use crate::driver::call::KEEP_ALIVE;
 use crate::driver::fleet::calls::call;
 use crate::driver::state::fleet::Resolver;
-use crate::state_machine::fleet::registration::{Next, Outcome, Registration, Step, Tell};
+use crate::state_machine::fleet::registration::{RegistrationAction, StepOutcome, Registration, RegistrationStep, RegistrationEvent};
 use crate::wire::pb::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse,
@@ -28,7 +28,7 @@ const EXISTS: &str = "etcdserver: lease already exists";
 
 /// Goes on until the process is to end and the lease is revoked.
 pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
-    let fleet = &ctx.shared.fleet;
+    let fleet = &ctx.process.fleet;
     let mut machine = Registration::new(now());
     let mut draining = false;
     loop {
@@ -36,26 +36,26 @@ pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
             draining = true;
             machine.drain();
         }
-        let next = machine.next(now(), chance());
+        let next = machine.next_action(now(), chance());
         report(ctx, &mut machine);
         match next {
-            Next::Over => return,
-            Next::Wait(until) => tokio::select! {
+            RegistrationAction::Finished => return,
+            RegistrationAction::Wait(until) => tokio::select! {
                 () = sleep_until(until.into()) => {}
                 () = ctx.drain.begun(), if !draining => {}
-                present = ctx.fleet.seen() => machine.seen(present, now()),
+                present = ctx.fleet.key_presence() => machine.observe_key(present, now()),
             },
-            Next::Do(step, within) => {
+            RegistrationAction::Run(step, within) => {
                 let outcome = tokio::select! {
                     outcome = ask(ctx, resolver, step, within) => outcome,
                     // What is under way is left to itself: a lease that is granted now ends unused.
                     () = ctx.drain.begun(), if !draining => continue,
                 };
-                if let Outcome::Failed(error) = &outcome {
+                if let StepOutcome::Failed(error) = &outcome {
                     tracing::debug!(?step, error, "registration step failed");
                     fleet.metrics.failures.inc();
                 }
-                machine.heard(step, outcome, now(), chance());
+                machine.finish_step(step, outcome, now(), chance());
                 report(ctx, &mut machine);
             }
         }
@@ -64,14 +64,14 @@ pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
 
 /// Says to log, metrics and pages how it stands.
 fn report(ctx: &WorkerContext, machine: &mut Registration) {
-    let fleet = &ctx.shared.fleet;
-    let tell = machine.take_tell();
+    let fleet = &ctx.process.fleet;
+    let tell = machine.take_event();
     match &tell {
-        Some(Tell::Registered(lease)) => {
+        Some(RegistrationEvent::Registered(lease)) => {
             fleet.metrics.registrations.inc();
             tracing::info!(lease = format!("{lease:x}"), "registered");
         }
-        Some(Tell::Failing(error)) => {
+        Some(RegistrationEvent::Failing(error)) => {
             tracing::warn!(
                 error,
                 "not registered: MemberList of other proxies does not include this proxy"
@@ -83,27 +83,27 @@ fn report(ctx: &WorkerContext, machine: &mut Registration) {
         true => Ok(machine.lease().unwrap_or_default()),
         false => Err(machine.reason()),
     };
-    fleet.set_standing(standing);
+    fleet.set_registration(standing);
 }
 
 async fn ask(
     ctx: &Rc<WorkerContext>,
     resolver: &Resolver,
-    step: Step,
+    step: RegistrationStep,
     within: Duration,
-) -> Outcome {
+) -> StepOutcome {
     match step {
-        Step::Grant(id) => {
+        RegistrationStep::Grant(id) => {
             let ttl = i64::try_from(resolver.options.ttl.as_secs()).unwrap_or(i64::MAX);
             let request = LeaseGrantRequest { id, ttl };
             let granted = told::<_, LeaseGrantResponse>(ctx, GRANT, &request, within).await;
             match granted {
                 // Where an answer before this was lost, it is the time that was asked for.
-                Ok(granted) => Outcome::Done(seconds(granted.map_or(ttl, |granted| granted.ttl))),
+                Ok(granted) => StepOutcome::Done(seconds(granted.map_or(ttl, |granted| granted.ttl))),
                 Err(outcome) => outcome,
             }
         }
-        Step::Put(lease) => {
+        RegistrationStep::Put(lease) => {
             let request = PutRequest {
                 key: resolver.key.clone(),
                 value: resolver.value.clone(),
@@ -112,15 +112,15 @@ async fn ask(
             };
             done(told::<_, PutResponse>(ctx, PUT, &request, within).await)
         }
-        Step::Renew(id) => {
+        RegistrationStep::Renew(id) => {
             let request = LeaseKeepAliveRequest { id };
             match told::<_, LeaseKeepAliveResponse>(ctx, KEEP_ALIVE, &request, within).await {
-                Ok(Some(renewed)) if renewed.ttl > 0 => Outcome::Done(seconds(renewed.ttl)),
-                Ok(_) => Outcome::Gone,
+                Ok(Some(renewed)) if renewed.ttl > 0 => StepOutcome::Done(seconds(renewed.ttl)),
+                Ok(_) => StepOutcome::LeaseNotFound,
                 Err(outcome) => outcome,
             }
         }
-        Step::Revoke(id) => {
+        RegistrationStep::Revoke(id) => {
             let request = LeaseRevokeRequest { id };
             done(told::<_, LeaseRevokeResponse>(ctx, REVOKE, &request, within).await)
         }
@@ -133,18 +133,18 @@ async fn told<Q: Message, A: Message + Default>(
     path: &'static str,
     request: &Q,
     within: Duration,
-) -> Result<Option<A>, Outcome> {
+) -> Result<Option<A>, StepOutcome> {
     match call(ctx, path, request, within).await {
         Ok(answer) => Ok(Some(answer)),
-        Err(Status { message, .. }) if message == NOT_FOUND => Err(Outcome::Gone),
+        Err(Status { message, .. }) if message == NOT_FOUND => Err(StepOutcome::LeaseNotFound),
         Err(Status { message, .. }) if message == EXISTS => Ok(None),
-        Err(Status { message, .. }) => Err(Outcome::Failed(message.into_owned())),
+        Err(Status { message, .. }) => Err(StepOutcome::Failed(message.into_owned())),
     }
 }
 
-fn done<A>(answer: Result<A, Outcome>) -> Outcome {
+fn done<A>(answer: Result<A, StepOutcome>) -> StepOutcome {
     match answer {
-        Ok(_) => Outcome::Done(Duration::ZERO),
+        Ok(_) => StepOutcome::Done(Duration::ZERO),
         Err(outcome) => outcome,
     }
 }

@@ -8,7 +8,7 @@ use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::driver::state::messages::{LeaseMessage, LeaseOutput, LeaseOutputKind, WorkerMessage};
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
-use crate::state_machine::lease::{Action, Counts, End, Hub, StreamId};
+use crate::state_machine::lease::{Action, ClientStreamEnd, Counts, Hub, StreamId};
 use crate::wire::lease;
 use crate::wire::status::{Code, Status};
 
@@ -30,7 +30,7 @@ pub(super) fn drive_hub(
     }
     update_metrics(ctx, link, &mut hub);
     let wake = hub.wake_at(now);
-    let over = hub.is_over();
+    let over = hub.is_finished();
     drop(hub);
     for (worker, outputs) in outboxes.into_iter().enumerate() {
         if !outputs.is_empty() {
@@ -67,29 +67,29 @@ fn perform(
     };
     match action {
         Action::Connect {
-            lane: id,
+            slot: id,
             generation,
-            because,
+            reason: because,
         } => {
             link.slot(id).request(Some((generation, because)));
         }
-        Action::Close { lane } => {
-            if let Some(slot) = link.slots.borrow_mut().remove(&lane) {
+        Action::Close { slot } => {
+            if let Some(slot) = link.slots.borrow_mut().remove(&slot) {
                 slot.request(None);
             }
         }
-        Action::Examine { lease } => link.request_ttl_check(lease),
-        Action::Send { lane, leases } => {
-            if let Some(slot) = link.slots.borrow().get(&lane) {
+        Action::CheckTtl { lease } => link.request_ttl_check(lease),
+        Action::Send { slot, leases } => {
+            if let Some(slot) = link.slots.borrow().get(&slot) {
                 slot.send(lease::requests(&leases));
             }
         }
-        Action::Answer {
+        Action::Respond {
             stream,
             message,
-            times,
+            count: times,
         } => send_output(stream, LeaseOutputKind::Message(message, times)),
-        Action::End { stream, why } => send_output(stream, LeaseOutputKind::End(why)),
+        Action::End { stream, reason } => send_output(stream, LeaseOutputKind::End(reason)),
     }
 }
 
@@ -118,12 +118,12 @@ pub(super) fn deliver_output(ctx: &WorkerContext, output: LeaseOutput) {
         }
         LeaseOutputKind::End(why) => {
             let status = match why {
-                End::Done => Status::new(Code::Ok, ""),
-                End::Unavailable => Status::new(
+                ClientStreamEnd::Done => Status::new(Code::Ok, ""),
+                ClientStreamEnd::Unavailable => Status::new(
                     Code::Unavailable,
                     "etcd-edge: no endpoint can serve the heartbeat",
                 ),
-                End::Refused(status) => status,
+                ClientStreamEnd::Refused(status) => status,
             };
             end_stream(ctx, &client, &status);
         }

@@ -13,7 +13,7 @@ use crate::driver::state::messages::{
     LeaseInput, LeaseInputKind, LeaseMessage, LeaseStatus, WorkerMessage,
 };
 use crate::driver::state::reply;
-use crate::state_machine::lease::{PeerId, StreamId};
+use crate::state_machine::lease::{ConnectionId, StreamId};
 use crate::state_machine::watch::hub::IdentityId;
 use crate::wire::status::Code;
 
@@ -99,8 +99,14 @@ fn handle_inputs(
         for LeaseInput { stream, kind } in inputs {
             let stream = StreamId { worker, stream };
             match kind {
-                LeaseInputKind::Opened(peer) => hub.opened(stream, PeerId { worker, peer }),
-                LeaseInputKind::Heartbeat(lease) => hub.beat(stream, lease, now),
+                LeaseInputKind::Opened(peer) => hub.opened(
+                    stream,
+                    ConnectionId {
+                        worker,
+                        connection: peer,
+                    },
+                ),
+                LeaseInputKind::Heartbeat(lease) => hub.heartbeat(stream, lease, now),
                 LeaseInputKind::HalfClosed => hub.half_closed(stream, now),
                 LeaseInputKind::Closed => hub.closed(stream, now),
             }

@@ -11,7 +11,7 @@ use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::lease::hub_driver::drive_hub;
 use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::limits;
-use crate::state_machine::lease::Examined;
+use crate::state_machine::lease::TtlCheckResult;
 use crate::wire::frame::{self, Reader};
 use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
 use crate::wire::status::Code;
@@ -22,14 +22,18 @@ const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 pub(super) async fn check_ttl(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, lease: i64) {
     let sent_at = Instant::now();
     let result = timeout(limits::LEASE_SILENT_TIME, query_ttl(&ctx, &link, lease)).await;
-    let result = result.ok().flatten().unwrap_or(Examined::Doubtful);
+    let result = result.ok().flatten().unwrap_or(TtlCheckResult::Doubtful);
     drive_hub(&ctx, &link, |hub, now| {
-        hub.examined(lease, result, sent_at.into_std(), now);
+        hub.ttl_checked(lease, result, sent_at.into_std(), now);
     });
 }
 
 /// Returns `None` if the read fails.
-async fn query_ttl(ctx: &Rc<WorkerContext>, link: &UpstreamLink, lease: i64) -> Option<Examined> {
+async fn query_ttl(
+    ctx: &Rc<WorkerContext>,
+    link: &UpstreamLink,
+    lease: i64,
+) -> Option<TtlCheckResult> {
     let credential = link.identity.credentials(1).into_iter().next();
     let head = etcd_client::request_head(TIME_TO_LIVE, credential.as_ref());
     let request = LeaseTimeToLiveRequest {
@@ -56,8 +60,10 @@ async fn query_ttl(ctx: &Rc<WorkerContext>, link: &UpstreamLink, lease: i64) -> 
     let response = LeaseTimeToLiveResponse::decode(message.payload).ok()?;
     Some(match (response.granted_ttl, u64::try_from(response.ttl)) {
         // etcd grants every lease at least two seconds, so 0 means that there is no such lease.
-        (0, _) => Examined::Unknown,
-        (_, Ok(seconds)) if seconds > 0 => Examined::Lives(std::time::Duration::from_secs(seconds)),
-        _ => Examined::Doubtful,
+        (0, _) => TtlCheckResult::NotFound,
+        (_, Ok(seconds)) if seconds > 0 => {
+            TtlCheckResult::Alive(std::time::Duration::from_secs(seconds))
+        }
+        _ => TtlCheckResult::Doubtful,
     })
 }

@@ -9,21 +9,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
-use h2::SendStream;
 use tokio::sync::Notify;
 
+use crate::driver::etcd::stream_slot::StreamSlot;
 use crate::driver::state::identity::Identity;
 use crate::state_machine::lease::{Hub, ReconnectReason};
+
+/// An upstream stream that the hub requires.
+pub(super) type Slot = StreamSlot<ReconnectReason>;
 
 /// One lease hub, its upstream streams and the requests for its task.
 pub(super) struct UpstreamLink {
     /// The identity that provides the tokens.
     pub(super) identity: Arc<Identity>,
     pub(super) hub: RefCell<Hub>,
-    pub(super) slots: RefCell<HashMap<u64, Rc<StreamSlot>>>,
-    /// Slots that have no task yet.
-    new_slots: RefCell<Vec<Rc<StreamSlot>>>,
+    /// By the number that the hub gives them.
+    pub(super) slots: RefCell<HashMap<u64, Rc<Slot>>>,
+    /// Slots that have no task yet, with their numbers.
+    new_slots: RefCell<Vec<(u64, Rc<Slot>)>>,
     /// Leases that need a TTL check.
     ttl_checks: RefCell<Vec<i64>>,
     /// When the hub needs its next tick.
@@ -49,11 +52,11 @@ impl UpstreamLink {
     }
 
     /// Returns the slot of this number. The supervisor starts the task of a new slot.
-    pub(super) fn slot(&self, id: u64) -> Rc<StreamSlot> {
+    pub(super) fn slot(&self, id: u64) -> Rc<Slot> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(id).or_insert_with(|| {
-            let slot = Rc::new(StreamSlot::new(id));
-            self.new_slots.borrow_mut().push(slot.clone());
+            let slot = Rc::new(Slot::new());
+            self.new_slots.borrow_mut().push((id, slot.clone()));
             self.changed.notify_one();
             slot
         });
@@ -61,7 +64,7 @@ impl UpstreamLink {
     }
 
     /// Takes the slots that have no task yet.
-    pub(super) fn take_new_slots(&self) -> Vec<Rc<StreamSlot>> {
+    pub(super) fn take_new_slots(&self) -> Vec<(u64, Rc<Slot>)> {
         self.new_slots.take()
     }
 
@@ -78,62 +81,6 @@ impl UpstreamLink {
 
     /// Returns whether the hub is finished, so that the task of the link ends.
     pub(super) fn is_over(&self) -> bool {
-        self.hub.borrow().is_over()
-    }
-}
-
-/// One upstream stream that the hub requires, and its sending side while it is open.
-pub(super) struct StreamSlot {
-    pub(super) id: u64,
-    /// The generation of the stream, and why it is needed. `None` when the slot is closed.
-    requested: Cell<Option<(u64, ReconnectReason)>>,
-    sending: RefCell<Option<SendStream<Bytes>>>,
-    changed: Notify,
-}
-
-impl StreamSlot {
-    pub(super) fn new(id: u64) -> StreamSlot {
-        StreamSlot {
-            id,
-            requested: Cell::new(None),
-            sending: RefCell::default(),
-            changed: Notify::new(),
-        }
-    }
-
-    /// Requires another stream, or none any longer. Drops the open stream.
-    pub(super) fn request(&self, requested: Option<(u64, ReconnectReason)>) {
-        self.requested.set(requested);
-        self.sending.borrow_mut().take();
-        self.changed.notify_one();
-    }
-
-    /// Returns the stream that the hub requires, and why it is needed.
-    pub(super) fn requested(&self) -> Option<(u64, ReconnectReason)> {
-        self.requested.get()
-    }
-
-    /// Returns whether the hub still requires this stream.
-    pub(super) fn is_requested(&self, generation: u64) -> bool {
-        self.requested()
-            .is_some_and(|(current, _)| current == generation)
-    }
-
-    /// Waits until the hub requires another stream, or none.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
-    }
-
-    /// Sets the sending side of the open stream.
-    pub(super) fn set_stream(&self, stream: SendStream<Bytes>) {
-        *self.sending.borrow_mut() = Some(stream);
-    }
-
-    /// Sends on the open stream.
-    pub(super) fn send(&self, message: Bytes) {
-        if let Some(stream) = &mut *self.sending.borrow_mut() {
-            // An error means that the stream has ended. Its reader notices.
-            let _ = stream.send_data(message, false);
-        }
+        self.hub.borrow().is_finished()
     }
 }

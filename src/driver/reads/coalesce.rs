@@ -1,4 +1,8 @@
-//! Reads that share (R1): whose turn it is, and the read of those who waited together.
+//! Read coalescing (R1): admits a read, or makes it wait for a read that it shares with other
+//! clients.
+//!
+//! At most one read per key is in flight. Reads that arrive meanwhile wait, and share one read that
+//! is sent after they arrived. The decisions are in `state_machine::reads::coalescing`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,35 +20,36 @@ use crate::driver::reads::request::ReadRequest;
 use crate::driver::reads::store::store_response;
 use crate::driver::state::reads::{CoalescingKey, SharedOutcome, SharedRead, SharedResponse};
 use crate::limits;
-use crate::state_machine::reads::coalescing::{Asked, Returned};
+use crate::state_machine::reads::coalescing::{ArrivalAction, ReturnAction};
 use crate::upstream::attempt::{Answer, Rest};
 use crate::wire::status::{Code, Status};
 use crate::wire::{frame, metadata};
 
-/// Somebody's turn.
+/// Result of [`admit`].
 pub(super) enum Admission {
-    /// His read goes now.
+    /// The client sends its own read now.
     Send(InFlight),
-    /// He waits for the next.
+    /// The client waits for the next read.
     Wait(Waiter),
 }
 
-/// Asks for a turn.
+/// Admits the read of a client connection.
 pub(super) fn admit(ctx: &Rc<WorkerContext>, read: &ReadRequest, client: u64) -> Admission {
     let (key, caller) = (read.coalescing_key(), &read.caller);
     let mut coalescing = ctx.reads.coalescing.borrow_mut();
     let begin = || SharedRead::new(caller.credential.clone());
-    let (shared_read, wanted) = match coalescing.ask(key.clone(), client, read.started.into_std(), begin) {
-        Asked::Go => {
-            return Admission::Send(InFlight {
-                ctx: ctx.clone(),
-                key,
-                cached: false,
-            });
-        }
-        Asked::Wait(shared_read) => (shared_read.clone(), None),
-        Asked::Gather(shared_read, wanted) => (shared_read.clone(), Some(wanted)),
-    };
+    let (shared_read, wanted) =
+        match coalescing.request(key.clone(), client, read.started.into_std(), begin) {
+            ArrivalAction::Send => {
+                return Admission::Send(InFlight {
+                    ctx: ctx.clone(),
+                    key,
+                    cached: false,
+                });
+            }
+            ArrivalAction::Wait(shared_read) => (shared_read.clone(), None),
+            ArrivalAction::Batch(shared_read, wanted) => (shared_read.clone(), Some(wanted)),
+        };
     shared_read.waiting.set(shared_read.waiting.get() + 1);
     if let Some(wanted) = wanted {
         wait_for_more(ctx, &key, &shared_read, wanted);
@@ -60,7 +65,7 @@ pub(super) fn admit(ctx: &Rc<WorkerContext>, read: &ReadRequest, client: u64) ->
     })
 }
 
-/// A read that is on its way; it has come back, or will not, when this is dropped.
+/// A read that is in flight. Dropping it lets the waiting reads continue.
 pub(in crate::driver) struct InFlight {
     ctx: Rc<WorkerContext>,
     key: CoalescingKey,
@@ -68,7 +73,8 @@ pub(in crate::driver) struct InFlight {
 }
 
 impl InFlight {
-    /// It has come back. Whether what came is kept, and may be given to those who wait.
+    /// Reports that the read returned. `cached` means that the cache contains its response, and
+    /// that waiting serializable reads may use it.
     pub(in crate::driver) fn complete(mut self, cached: bool) {
         self.cached = cached;
     }
@@ -80,8 +86,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Waits for what a flight is. Whoever waits for it to come back does not wait for as long as it may take:
-/// when it is silent, the next goes too (E4).
+/// Polls `future`, the in-flight read, to its end. If the read stays silent for
+/// [`limits::SILENT_READ`], the waiting reads no longer wait for it (E4).
 pub(super) async fn release_when_silent<F: Future>(
     ctx: &WorkerContext,
     in_flight: &mut Option<InFlight>,
@@ -97,14 +103,19 @@ pub(super) async fn release_when_silent<F: Future>(
     .await
 }
 
-/// Whoever waits has his turn, a large crowd when enough of it is there.
+/// Lets the waiting reads continue. A large batch first waits for more reads.
 fn release(ctx: &Rc<WorkerContext>, key: &CoalescingKey, cached: bool) {
     send_next(ctx, key, cached, !cached);
 }
 
-/// Waits for more of a crowd, a little; then it is their turn.
-fn wait_for_more(ctx: &Rc<WorkerContext>, key: &CoalescingKey, shared_read: &Rc<SharedRead>, wanted: usize) {
-    // Where there is time to spare, nobody is made to wait.
+/// Waits up to [`limits::COALESCE_PAUSE`] for more reads of a batch, then lets them continue.
+fn wait_for_more(
+    ctx: &Rc<WorkerContext>,
+    key: &CoalescingKey,
+    shared_read: &Rc<SharedRead>,
+    wanted: usize,
+) {
+    // On a worker that is not busy, reads do not wait for a larger batch.
     let busy = ctx.reads.load.percent() >= limits::COALESCE_MIN_LOAD;
     shared_read.wanted.set(if busy { wanted } else { 0 });
     let (ctx, key, shared_read) = (ctx.clone(), key.clone(), shared_read.clone());
@@ -123,19 +134,26 @@ fn wait_for_more(ctx: &Rc<WorkerContext>, key: &CoalescingKey, shared_read: &Rc<
     });
 }
 
-/// Whoever waits has his turn; or gathers, where that may be.
+/// Lets the waiting reads continue, or makes them wait for more reads if `may_wait_for_more`.
 fn send_next(ctx: &Rc<WorkerContext>, key: &CoalescingKey, cached: bool, may_wait_for_more: bool) {
     loop {
-        let returned = ctx.reads.coalescing.borrow_mut().returned(key, may_wait_for_more);
+        let returned = ctx
+            .reads
+            .coalescing
+            .borrow_mut()
+            .returned(key, may_wait_for_more);
         let shared_read = match returned {
-            Returned::Nobody => return,
-            Returned::Gather(shared_read, wanted) => return wait_for_more(ctx, key, &shared_read, wanted),
-            Returned::Go(shared_read) => shared_read,
+            ReturnAction::Idle => return,
+            ReturnAction::Batch(shared_read, wanted) => {
+                return wait_for_more(ctx, key, &shared_read, wanted);
+            }
+            ReturnAction::Send(shared_read) => shared_read,
         };
         match shared_read.waiting.get() {
-            // They have all left: nothing is on its way for them.
+            // All waiting clients have left, so no read is sent.
             0 => {}
-            // Any member's answer may serve them, however long it was on its way.
+            // A serializable read accepts the response of any member, however long it was in
+            // flight.
             _ if key.serializable && cached => shared_read.finish(SharedOutcome::Lookup),
             1 => return shared_read.finish(SharedOutcome::SendAsFirst),
             _ => {
@@ -146,26 +164,26 @@ fn send_next(ctx: &Rc<WorkerContext>, key: &CoalescingKey, cached: bool, may_wai
     }
 }
 
-/// The place of one who waits.
+/// A client that waits for a shared read.
 pub(in crate::driver) struct Waiter {
     shared_read: Rc<SharedRead>,
     ctx: Rc<WorkerContext>,
     key: CoalescingKey,
-    /// Of his waker.
+    /// Index of its waker in the shared read.
     waker_index: Option<usize>,
-    /// He has been told.
+    /// The client has received its result.
     woken: bool,
 }
 
-/// What one who waited is told.
+/// Result of waiting for a shared read.
 pub(super) enum Wake {
-    /// His read goes now.
+    /// The client sends its own read now.
     Send(InFlight),
-    /// See [`SharedOutcome::Alone`].
+    /// Each client sends its own read: [`SharedOutcome::SendAlone`].
     SendAlone,
-    /// See [`SharedOutcome::Look`].
+    /// The response may be in the cache now: [`SharedOutcome::Lookup`].
     Lookup,
-    /// His answer.
+    /// The shared response.
     Response(Rc<Result<SharedResponse, Status>>),
 }
 
@@ -175,7 +193,10 @@ impl Waiter {
         let wake = match outcome {
             None => {
                 let mut wakers = self.shared_read.wakers.borrow_mut();
-                match self.waker_index.and_then(|waker_index| wakers.get_mut(waker_index)) {
+                match self
+                    .waker_index
+                    .and_then(|waker_index| wakers.get_mut(waker_index))
+                {
                     Some(waker) => waker.clone_from(cx.waker()),
                     None => {
                         self.waker_index = Some(wakers.len());
@@ -211,7 +232,7 @@ impl Drop for Waiter {
         self.shared_read.waiting.set(waiting);
         let outcome = self.shared_read.outcome.borrow().clone();
         match outcome {
-            // It was his turn, and he is gone.
+            // The client was to send the next read, but it has left.
             Some(SharedOutcome::SendAsFirst) => drop(self.in_flight()),
             None if waiting == 0 => {
                 self.shared_read.wake_task();
@@ -221,8 +242,8 @@ impl Drop for Waiter {
     }
 }
 
-/// One read for all who waited: with a token of theirs, with no one's deadline (P5). It goes on while
-/// one of them waits.
+/// Sends one read for all waiting clients, with the token of one of them and without a deadline
+/// (P5). The read continues while at least one of them waits.
 async fn send_shared_read(ctx: Rc<WorkerContext>, key: CoalescingKey, shared_read: Rc<SharedRead>) {
     let mut in_flight = Some(InFlight {
         ctx: ctx.clone(),
@@ -265,25 +286,30 @@ async fn send_shared_read(ctx: Rc<WorkerContext>, key: CoalescingKey, shared_rea
     }
 }
 
-/// What those who waited are told.
-fn outcome(ctx: &WorkerContext, shared_read: &SharedRead, answer: Result<Answer, Status>) -> SharedOutcome {
+/// Converts the result of a shared read into the outcome for its clients.
+fn outcome(
+    ctx: &WorkerContext,
+    shared_read: &SharedRead,
+    answer: Result<Answer, Status>,
+) -> SharedOutcome {
     match answer {
-        // It may be the token's fault, and they have tokens of their own (R4).
+        // The token may be the cause, and the other clients have tokens of their own (R4).
         Ok(answer) if is_token_error(answer.code()) && shared_read.credential.is_some() => {
             if let Some(credential) = &shared_read.credential {
                 ctx.reads.permissions.borrow_mut().remove_token(credential);
             }
             SharedOutcome::SendAlone
         }
-        // Too large to be held: it would have to be kept for the slowest of them.
-        Ok(answer) => {
-            buffered_response(answer).map_or(SharedOutcome::SendAlone, |response| SharedOutcome::Response(Rc::new(Ok(response))))
-        }
+        // A response too large to buffer would have to stay in memory for the slowest client.
+        Ok(answer) => buffered_response(answer).map_or(SharedOutcome::SendAlone, |response| {
+            SharedOutcome::Response(Rc::new(Ok(response)))
+        }),
         Err(status) => SharedOutcome::Response(Rc::new(Err(status))),
     }
 }
 
-/// What etcd says to a token that has expired, is of an older state of its users, or may not read this.
+/// Returns whether a code may concern the token: it has expired, it is older than a change of users
+/// or roles, or it may not read the range.
 fn is_token_error(code: Code) -> bool {
     matches!(
         code,
@@ -291,7 +317,7 @@ fn is_token_error(code: Code) -> bool {
     )
 }
 
-/// The answer, if all of it is here.
+/// Returns the response if it is buffered completely.
 fn buffered_response(answer: Answer) -> Option<SharedResponse> {
     match answer.rest {
         Rest::End(trailers) => Some(SharedResponse {

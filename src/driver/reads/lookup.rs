@@ -1,4 +1,4 @@
-//! Gives a kept answer, where that breaks no promise.
+//! Cache lookup: sends a cached response to a client where that keeps all guarantees (R2 to R6).
 
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -9,137 +9,138 @@ use crate::call_log::finished_call::Source;
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
 use crate::driver::reads::audit::audit;
-use crate::driver::reads::refresh::renew;
+use crate::driver::reads::refresh::refresh;
 use crate::driver::reads::request::ReadRequest;
-use crate::driver::reads::store::may_read;
-use crate::driver::state::messages::{Wanted, WatchMessage, WorkerMessage};
+use crate::driver::reads::store::is_permitted;
+use crate::driver::state::messages::{ProofRequest, WatchMessage, WorkerMessage};
 use crate::driver::state::permission_cache::PermissionKey;
 use crate::driver::state::read_cache::NEVER_CHECKED;
 use crate::limits;
 use crate::metrics::ReadMetrics;
-use crate::state_machine::reads::cache::{CacheDecision, CachedResponse, Found, Stale, Standard};
+use crate::state_machine::reads::cache::{CacheDecision, CachedResponse, FoundEntry, StaleReason, ServeConditions};
 use crate::state_machine::watch::hub::IdentityId;
 use crate::wire::response_header as wire_header;
 
-/// What came of a look at what is kept.
+/// Result of a cache lookup.
 pub(super) enum LookupResult {
-    /// The client has it.
-    Yes,
-    /// It is for the client, and too large to be sent at once.
+    /// The cached response has been sent.
+    Sent,
+    /// A cache hit that is too large to send with one write.
     Large(Bytes),
-    /// It is for the client if etcd says that he may read this.
-    IfMay(PermissionKey),
-    /// There is nothing for him.
-    No,
+    /// A cache hit that the client may receive if etcd permits it to read the range (R4).
+    NeedsPermission(PermissionKey),
+    /// The cache has no usable response.
+    Miss,
 }
 
-/// Gives a kept answer.
-pub(super) fn give(call: &mut Call, asking: &ReadRequest) -> LookupResult {
+/// Serves a read from the cache, if possible.
+pub(super) fn serve_cached(call: &mut Call, read: &ReadRequest) -> LookupResult {
     let ctx = call.ctx.clone();
-    let answers = &ctx.shared.answers;
-    let count = &ctx.count().reads;
-    let question = asking.question();
-    let now = asking.since.into_std();
-    let Some(found) = answers.look(question, now) else {
-        count.misses.inc();
-        return LookupResult::No;
+    let read_cache = &ctx.process.read_cache;
+    let metrics = &ctx.counters().reads;
+    let question = read.question();
+    let now = read.started.into_std();
+    let Some(found) = read_cache.lookup(question, now) else {
+        metrics.misses.inc();
+        return LookupResult::Miss;
     };
-    let max_age = answers.options().max_age;
-    let floor = answers.floor(&found.entry);
-    let standard = Standard {
+    let max_age = read_cache.options().max_age;
+    let floor = read_cache.floor(&found.entry);
+    let standard = ServeConditions {
         now,
         max_age,
         written: floor.written,
-        unsure: floor.unsure,
-        shown: call.peer.shown(&ctx.shared.known),
+        uncertain: floor.uncertain,
+        connection_floor: call.connection.revision_floor(&ctx.process.store_revision),
         proof: found.proof,
     };
-    let (revision, since) = match found.entry.judge(&standard) {
-        CacheDecision::Give { revision, asked } => (revision, asked),
-        CacheDecision::Stale(why) => {
-            stale(count, why);
-            return LookupResult::No;
+    let (revision, started) = match found.entry.decide(&standard) {
+        CacheDecision::Serve { revision, sent } => (revision, sent),
+        CacheDecision::Stale(reason) => {
+            count_stale(metrics, reason);
+            return LookupResult::Miss;
         }
     };
-    // Who wants to be told that there is no leader asks etcd when there is none.
-    if asking.leader && ctx.shared.is_leaderless() {
-        count.misses.inc();
-        return LookupResult::No;
+    // A client that requires a leader must get the error of etcd if there is none.
+    if read.requires_leader && ctx.process.is_leaderless() {
+        metrics.misses.inc();
+        return LookupResult::Miss;
     }
-    if let Some(wish) = doubt(&ctx, asking) {
-        return LookupResult::IfMay(wish);
+    if let Some(permission) = missing_permission(&ctx, read) {
+        return LookupResult::NeedsPermission(permission);
     }
-    count.gave(now.saturating_duration_since(since));
-    call.peer.show(&ctx.shared.known, revision);
-    if found.renew {
-        renew(&ctx, asking.beside(&ctx));
+    metrics.gave(now.saturating_duration_since(started));
+    call.connection
+        .raise_revision_floor(&ctx.process.store_revision, revision);
+    if found.needs_refresh {
+        refresh(&ctx, read.detached(&ctx));
     }
-    if found.cover {
-        cover(&ctx, asking);
+    if found.needs_watch {
+        request_proof(&ctx, read);
     }
-    let answer = at_revision(&ctx, asking, found, revision);
-    if answers.options().audit > 0 {
-        audit(&ctx, asking.beside(&ctx), revision, answer.clone());
+    let answer = at_revision(&ctx, read, found, revision);
+    if read_cache.options().audit > 0 {
+        audit(&ctx, read.detached(&ctx), revision, answer.clone());
     }
     if answer.len() > limits::FREE_SEND_BYTES {
         return LookupResult::Large(answer);
     }
-    call.comes_from(Source::Cache);
-    call.answer(answer);
-    LookupResult::Yes
+    call.set_source(Source::Cache);
+    call.send_response(answer);
+    LookupResult::Sent
 }
 
-fn stale(count: &ReadMetrics, why: Stale) {
-    count.misses.inc();
-    match why {
-        Stale::Age => count.expired.inc(),
-        Stale::Written => count.written.inc(),
-        Stale::Unsure => count.write_uncertain.inc(),
-        Stale::Shown => count.connection_floor.inc(),
+fn count_stale(metrics: &ReadMetrics, reason: StaleReason) {
+    metrics.misses.inc();
+    match reason {
+        StaleReason::Age => metrics.expired.inc(),
+        StaleReason::Written => metrics.written.inc(),
+        StaleReason::Uncertain => metrics.write_uncertain.inc(),
+        StaleReason::ConnectionFloor => metrics.connection_floor.inc(),
     }
 }
 
-/// What etcd has to say before the client is given what is kept: a token must have been taken for just
-/// this range within the age of answers (R4).
-fn doubt(ctx: &Rc<WorkerContext>, asking: &ReadRequest) -> Option<PermissionKey> {
-    asking.asker.credential.as_ref()?;
-    let wish = asking.wish();
-    (!may_read(ctx, &wish)).then_some(wish)
+/// Returns the permission that the client lacks. etcd must have accepted its token for exactly this
+/// range within the maximum age of cached responses (R4).
+fn missing_permission(ctx: &Rc<WorkerContext>, read: &ReadRequest) -> Option<PermissionKey> {
+    read.caller.credential.as_ref()?;
+    let permission = read.permission_key();
+    (!is_permitted(ctx, &permission)).then_some(permission)
 }
 
-/// Asks for a watch that proves the answer right from now on.
-fn cover(ctx: &WorkerContext, asking: &ReadRequest) {
-    let shared = &ctx.shared;
-    let session = shared.identities.session(asking.asker.credential.clone());
-    let owner = shared.owner(IdentityId(session.login().number()));
-    let wanted = Wanted {
-        question: asking.question().clone(),
-        range: asking.asked.range(),
+/// Requests a watch that keeps the cached response current from now on.
+fn request_proof(ctx: &WorkerContext, read: &ReadRequest) {
+    let process = &ctx.process;
+    let session = process.identities.session(read.caller.credential.clone());
+    let owner = process.owner(IdentityId(session.identity().number()));
+    let proof_request = ProofRequest {
+        question: read.question().clone(),
+        range: read.request.range(),
         session,
     };
-    shared.post(
+    process.send(
         owner,
-        WorkerMessage::Watch(WatchMessage::Cover(Box::new(wanted))),
+        WorkerMessage::Watch(WatchMessage::ProveResponse(Box::new(proof_request))),
     );
 }
 
-/// The answer as true at a revision.
-fn at_revision(ctx: &WorkerContext, asking: &ReadRequest, found: Found, revision: i64) -> Bytes {
+/// Returns the cached response with `revision` in its header, and advances the cached entry to it.
+fn at_revision(ctx: &WorkerContext, read: &ReadRequest, found: FoundEntry, revision: i64) -> Bytes {
     let entry = &found.entry;
     if revision == entry.revision {
-        return entry.answer.clone();
+        return entry.response.clone();
     }
-    let Some(answer) = wire_header::at_revision(&entry.answer, revision) else {
-        return entry.answer.clone();
+    let Some(answer) = wire_header::at_revision(&entry.response, revision) else {
+        return entry.response.clone();
     };
     let advanced = CachedResponse {
         range: entry.range.clone(),
-        at: entry.at,
+        requested_revision: entry.requested_revision,
         revision,
-        asked: entry.asked,
-        answer: answer.clone(),
+        sent: entry.sent,
+        response: answer.clone(),
         checked: AtomicU64::new(NEVER_CHECKED),
     };
-    ctx.shared.answers.advance(asking.question(), advanced);
+    ctx.process.read_cache.advance(read.question(), advanced);
     answer
 }

@@ -1,4 +1,4 @@
-//! What a read asks, and for whom.
+//! A parsed read and its caller.
 
 use std::cell::OnceCell;
 
@@ -7,127 +7,130 @@ use tokio::time::Instant;
 
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
-use crate::driver::state::connection::Asker;
+use crate::driver::state::connection::Caller;
 use crate::driver::state::identity::Credential;
 use crate::driver::state::permission_cache::PermissionKey;
-use crate::driver::state::reads::Key;
-use crate::state_machine::reads::cache::Question;
+use crate::driver::state::reads::CoalescingKey;
+use crate::state_machine::reads::cache::CacheKey;
 use crate::upstream::attempt;
 use crate::wire::frame;
 use crate::wire::range_request::Asked;
 
-/// A read that is understood.
+/// A read of keys that the proxy understands.
 pub(in crate::driver) struct ReadRequest {
-    pub(super) asked: Asked,
-    pub(super) asker: Asker,
-    /// It wants to be told when there is no leader.
-    pub(super) leader: bool,
-    /// When it was asked; what comes back is as old as this.
-    pub(super) since: Instant,
-    /// Which drop of all kept answers came last before that.
-    pub(super) dropped: u64,
-    /// Made once, where it is wanted.
-    question: OnceCell<Question>,
+    pub(super) request: Asked,
+    pub(super) caller: Caller,
+    /// The client requires a leader: it gets an error if there is none.
+    pub(super) requires_leader: bool,
+    /// Start time. The age of the response counts from here.
+    pub(super) started: Instant,
+    /// Number of cache flushes before the start; see [`ReadCache::flush_count`].
+    ///
+    /// [`ReadCache::flush_count`]: crate::driver::state::read_cache::ReadCache::flush_count
+    pub(super) flush_count: u64,
+    /// Cache key, computed on first use.
+    question: OnceCell<CacheKey>,
 }
 
 impl ReadRequest {
-    /// `None`: it is not understood, or wants to share nothing.
-    pub(super) fn of(call: &Call, request: &[Bytes]) -> Option<ReadRequest> {
+    /// Returns `None` if the proxy does not understand the request, or the client requests a
+    /// bypass.
+    pub(super) fn parse(call: &Call, chunks: &[Bytes]) -> Option<ReadRequest> {
         if !call.is_range() {
             return None;
         }
-        let whole;
-        let message = match request {
+        let joined;
+        let message = match chunks {
             [message] => message,
-            // Mostly its head alone, and the rest.
+            // Mostly two chunks: the gRPC frame head, and the rest.
             pieces => {
-                whole = Bytes::from(pieces.concat());
-                &whole
+                joined = Bytes::from(pieces.concat());
+                &joined
             }
         };
         Some(ReadRequest {
-            asked: Asked::parse(message)?,
-            asker: call
-                .peer
-                .asker(&call.ctx.shared.identities, &call.head.headers),
-            leader: attempt::wants_leader(&call.head.headers),
-            since: Instant::now(),
-            dropped: call.ctx.shared.answers.dropped(),
+            request: Asked::parse(message)?,
+            caller: call
+                .connection
+                .caller(&call.ctx.process.identities, &call.head.headers),
+            requires_leader: attempt::wants_leader(&call.head.headers),
+            started: Instant::now(),
+            flush_count: call.ctx.process.read_cache.flush_count(),
             question: OnceCell::new(),
         })
     }
 
-    /// The same, asked again now.
-    pub(super) fn again(mut self, ctx: &WorkerContext) -> ReadRequest {
-        self.dropped = ctx.shared.answers.dropped();
-        self.since = Instant::now();
+    /// Returns the read as one that starts now.
+    pub(super) fn restarted(mut self, ctx: &WorkerContext) -> ReadRequest {
+        self.flush_count = ctx.process.read_cache.flush_count();
+        self.started = Instant::now();
         self
     }
 
-    /// What those ask who share a read of one of them.
-    pub(super) fn shared(
+    /// Returns the read that waiting clients share, with the token of one of them.
+    pub(super) fn for_shared_read(
         ctx: &WorkerContext,
-        key: &Key,
+        key: &CoalescingKey,
         credential: Option<Credential>,
     ) -> Option<ReadRequest> {
         Some(ReadRequest {
-            asked: Asked::parse(&frame::encode(&key.message))?,
-            asker: Asker {
+            request: Asked::parse(&frame::encode(&key.message))?,
+            caller: Caller {
                 identity: key.identity,
                 credential,
             },
-            leader: key.leader,
-            since: Instant::now(),
-            dropped: ctx.shared.answers.dropped(),
+            requires_leader: key.requires_leader,
+            started: Instant::now(),
+            flush_count: ctx.process.read_cache.flush_count(),
             question: OnceCell::new(),
         })
     }
 
-    /// What is kept under.
-    pub(super) fn question(&self) -> &Question {
-        self.question.get_or_init(|| Question {
-            identity: self.asker.identity,
-            message: self.asked.question(),
+    /// Returns the cache key.
+    pub(super) fn question(&self) -> &CacheKey {
+        self.question.get_or_init(|| CacheKey {
+            identity: self.caller.identity,
+            message: self.request.question(),
         })
     }
 
-    /// What is the same may share.
-    pub(super) fn key(&self) -> Key {
-        Key {
-            identity: self.asker.identity,
-            leader: self.leader,
-            serializable: self.asked.is_serializable(),
-            message: self.asked.message().clone(),
+    /// Returns the key under which identical reads are coalesced.
+    pub(super) fn coalescing_key(&self) -> CoalescingKey {
+        CoalescingKey {
+            identity: self.caller.identity,
+            requires_leader: self.requires_leader,
+            serializable: self.request.is_serializable(),
+            message: self.request.message().clone(),
         }
     }
 
-    /// The same, for one that goes on beside it.
-    pub(super) fn beside(&self, ctx: &WorkerContext) -> ReadRequest {
+    /// Returns a copy that starts now, for a background task.
+    pub(super) fn detached(&self, ctx: &WorkerContext) -> ReadRequest {
         ReadRequest {
-            asked: self.asked.clone(),
-            asker: self.asker.clone(),
-            leader: self.leader,
-            since: Instant::now(),
-            dropped: ctx.shared.answers.dropped(),
+            request: self.request.clone(),
+            caller: self.caller.clone(),
+            requires_leader: self.requires_leader,
+            started: Instant::now(),
+            flush_count: ctx.process.read_cache.flush_count(),
             question: self.question.clone(),
         }
     }
 
-    /// The same, asked now of a member that has come as far as all, with its request.
+    /// Returns a linearizable copy that starts now, with its framed request.
     pub(super) fn linearizable(&self, ctx: &WorkerContext) -> Option<(ReadRequest, Bytes)> {
-        let request = frame::encode(&self.asked.question());
-        let asked = Asked::parse(&request)?;
+        let encoded = frame::encode(&self.request.question());
+        let request = Asked::parse(&encoded)?;
         Some((
             ReadRequest {
-                asked,
-                ..self.beside(ctx)
+                request,
+                ..self.detached(ctx)
             },
-            request,
+            encoded,
         ))
     }
 
-    /// What etcd is asked about its permission.
-    pub(super) fn wish(&self) -> PermissionKey {
-        (self.asker.credential.clone(), self.asked.range())
+    /// Returns the permission that the read needs (R4).
+    pub(super) fn permission_key(&self) -> PermissionKey {
+        (self.caller.credential.clone(), self.request.range())
     }
 }

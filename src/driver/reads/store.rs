@@ -1,4 +1,4 @@
-//! What comes back from etcd is kept, and what it says of clients' tokens.
+//! Stores responses of etcd in the cache, and the read permissions that they prove.
 
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -18,82 +18,107 @@ use crate::wire::frame::HEAD_LEN;
 use crate::wire::status::Code;
 use crate::wire::{method, response_header};
 
-/// Whether etcd has said so lately.
-pub(super) fn may_read(ctx: &WorkerContext, wish: &PermissionKey) -> bool {
+/// Returns whether etcd has permitted the read lately (R4).
+pub(super) fn is_permitted(ctx: &WorkerContext, permission: &PermissionKey) -> bool {
     let reads = &ctx.reads;
-    let dropped = ctx.shared.answers.dropped();
-    if reads.granted_after.replace(dropped) != dropped {
-        reads.grants.borrow_mut().clear();
+    let flush_count = ctx.process.read_cache.flush_count();
+    if reads.permissions_flush_count.replace(flush_count) != flush_count {
+        reads.permissions.borrow_mut().clear();
     }
-    reads.grants.borrow().holds(wish, Instant::now())
+    reads
+        .permissions
+        .borrow()
+        .contains(permission, Instant::now())
 }
 
-/// etcd has said so when it was asked.
-pub(super) fn granted(ctx: &WorkerContext, wish: PermissionKey, asked: Instant, dropped: u64) {
-    if ctx.reads.granted_after.get() != dropped {
+/// Records that etcd permitted a read that started at `started`. Ignores permissions from before
+/// the latest flush.
+pub(super) fn record_permission(
+    ctx: &WorkerContext,
+    permission: PermissionKey,
+    started: Instant,
+    flush_count: u64,
+) {
+    if ctx.reads.permissions_flush_count.get() != flush_count {
         return;
     }
-    let counts = match ctx.shared.answers.options().max_age {
+    let valid_for = match ctx.process.read_cache.options().max_age {
         age if age.is_zero() => limits::CACHE_MAX_AGE,
         age => age,
     };
-    let mut grants = ctx.reads.grants.borrow_mut();
-    grants.remember(wish, asked, asked + counts);
+    let mut permissions = ctx.reads.permissions.borrow_mut();
+    permissions.insert(permission, started, started + valid_for);
 }
 
-/// Keeps what came back, and what it says of the client's token. Whether it was kept and may be given.
-pub(in crate::driver) fn keep(
+/// Stores a response, and the permission that it proves for the client's token. Returns whether the
+/// response is in the cache and other clients may receive it.
+pub(in crate::driver) fn store_response(
     ctx: &Rc<WorkerContext>,
-    asking: &ReadRequest,
+    read: &ReadRequest,
     answer: &Answer,
 ) -> bool {
-    let answers = &ctx.shared.answers;
-    let has_token = asking.asker.credential.is_some();
-    // A linearizable answer is kept in the place of one that is there, and begins none: most reads are
-    // linearizable, and nobody asks for them otherwise.
-    let kept = answers.is_on() && (asking.asked.is_serializable() || answers.count() > 0);
-    if !(has_token || kept) || answer.code() != Code::Ok {
+    let read_cache = &ctx.process.read_cache;
+    let has_token = read.caller.credential.is_some();
+    // A linearizable response replaces a cached one, but does not add one. Most reads are
+    // linearizable and never use the cache.
+    let cacheable = read_cache.is_on() && (read.request.is_serializable() || read_cache.len() > 0);
+    if !(has_token || cacheable) || answer.code() != Code::Ok {
         return false;
     }
     if has_token {
-        granted(ctx, asking.wish(), asking.since.into_std(), asking.dropped);
+        record_permission(
+            ctx,
+            read.permission_key(),
+            read.started.into_std(),
+            read.flush_count,
+        );
     }
-    let question = || asking.question();
-    if kept
-        && (asking.asked.is_serializable() || answers.has(question()))
-        && let Some(entry) = entry(ctx, asking, answer)
+    let question = || read.question();
+    if cacheable
+        && (read.request.is_serializable() || read_cache.contains(question()))
+        && let Some(entry) = cache_entry(ctx, read, answer)
     {
-        let good = answers.floor(&entry).is_under(&entry);
-        answers.store(question().clone(), entry, asking.dropped) && good
+        let good = read_cache.floor(&entry).is_below(&entry);
+        read_cache.store(question().clone(), entry, read.flush_count) && good
     } else {
         false
     }
 }
 
-/// Whether an answer is older than what the client has been shown, where it asked for that not to be
-/// (R5).
-pub(in crate::driver) fn is_behind(call: &Call, asking: &ReadRequest, answer: &Answer) -> bool {
+/// Returns whether a response is older than the revision floor of the connection, if the client
+/// requires ordering (R5).
+pub(in crate::driver) fn is_behind_connection(
+    call: &Call,
+    read: &ReadRequest,
+    answer: &Answer,
+) -> bool {
     let ctx = &call.ctx;
-    if !ctx.shared.answers.options().ordering || !asking.asked.is_serializable() {
+    if !ctx.process.read_cache.options().ordering || !read.request.is_serializable() {
         return false;
     }
     let header = answer.chunks.front().and_then(|first| {
-        let header = ctx.shared.known.see_answer(call.method, first)?;
+        let header = ctx
+            .process
+            .store_revision
+            .observe_response(call.method, first)?;
         Some(header.revision)
     });
-    header.is_some_and(|revision| revision < call.peer.shown(&ctx.shared.known))
+    header.is_some_and(|revision| {
+        revision < call.connection.revision_floor(&ctx.process.store_revision)
+    })
 }
 
-/// The answer as it is kept; `None` when it is not whole, or is one of another cluster.
-fn entry(ctx: &WorkerContext, asking: &ReadRequest, answer: &Answer) -> Option<CachedResponse> {
+/// Builds the cache entry of a response. Returns `None` if the response is incomplete or from
+/// another cluster.
+fn cache_entry(ctx: &WorkerContext, read: &ReadRequest, answer: &Answer) -> Option<CachedResponse> {
     let Rest::End(_) = answer.rest else {
         return None;
     };
     let first = answer.chunks.front()?;
     let head = response_header::peek(method::lookup(RANGE)?, first)?;
-    ctx.shared.known.see(&head);
-    let known = ctx.shared.known.header();
-    if head.revision <= 0 || head.cluster_id != known.cluster_id {
+    ctx.process.store_revision.observe(&head);
+    let expected = ctx.process.store_revision.header();
+    if head.revision <= 0 || head.cluster_id != expected.cluster_id {
         return None;
     }
     let bytes: usize = answer.chunks.iter().map(Bytes::len).sum();
@@ -102,18 +127,18 @@ fn entry(ctx: &WorkerContext, asking: &ReadRequest, answer: &Answer) -> Option<C
     {
         return None;
     }
-    // The buffers it came in hold whatever else came with it.
-    let mut whole = Vec::with_capacity(bytes);
+    // Copied, because the received buffers contain unrelated bytes too.
+    let mut body = Vec::with_capacity(bytes);
     answer
         .chunks
         .iter()
-        .for_each(|chunk| whole.extend_from_slice(chunk));
+        .for_each(|chunk| body.extend_from_slice(chunk));
     Some(CachedResponse {
-        range: asking.asked.range(),
-        at: asking.asked.revision(),
+        range: read.request.range(),
+        requested_revision: read.request.revision(),
         revision: head.revision,
-        asked: asking.since.into_std(),
-        answer: whole.into(),
+        sent: read.started.into_std(),
+        response: body.into(),
         checked: AtomicU64::new(NEVER_CHECKED),
     })
 }

@@ -1,5 +1,8 @@
-//! Every call that is not a unary read: relayed both ways as it comes, with back-pressure (P1,
-//! P2, P4), and sent once more only when etcd provably did not process it (E2).
+//! Relay: driver of every call that needs no special handling.
+//!
+//! It passes messages in both directions as they arrive, with back-pressure (P1, P2, P4). It sends
+//! a call again only if etcd provably did not process it (E2). `request_stream` is the direction
+//! towards etcd, `response_stream` the direction towards the client.
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -11,24 +14,24 @@ use http::Response;
 use tokio::time::{Instant, sleep};
 
 use crate::call_log::finished_call::Source;
-use crate::driver::call::{Call, while_wanted};
-use crate::driver::relay::cache_invalidation::Write;
+use crate::driver::call::{Call, while_call_open};
+use crate::driver::relay::cache_invalidation::PendingWrite;
 use crate::driver::relay::request_stream::RequestStream;
 use crate::driver::relay::response_observer::ResponseObserver;
-use crate::driver::relay::response_stream::{ResponseStream, Stopped};
-use crate::driver::state::interrupt::{Interrupted, bounded};
+use crate::driver::relay::response_stream::{ResponseStream, ResponseStreamError};
+use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::error::{Failure, Progress};
 use crate::limits;
 use crate::net::pump::End;
-use crate::state_machine::picker::Tried;
+use crate::state_machine::picker::TriedEndpoints;
 use crate::state_machine::retry::{RetryVerdict, Situation, verdict};
 use crate::upstream::attempt;
 use crate::upstream::call_sample::CallSample;
 use crate::upstream::conn::{Conn, OpenedCall};
 use crate::upstream::failure;
 use crate::wire::status::{Code, Status};
-use end_of_stream::{finish, stopped};
+use end_of_stream::{abort_stream, finish_stream};
 
 pub(super) mod cache_invalidation;
 pub(super) mod end_of_stream;
@@ -38,212 +41,222 @@ pub(super) mod response_observer;
 pub(super) mod response_stream;
 pub(super) mod unary_response;
 
-/// Serves a call of which these bytes have been received.
+/// Relays a call of which `received` has been read already.
 pub(super) async fn serve(call: &mut Call, received: Vec<Bytes>) -> Code {
-    let mut upload = RequestStream::new(call, received);
-    let mut write = Write::of(call);
-    let opened = open(call, &mut upload).await;
+    let mut request_stream = RequestStream::new(call, received);
+    let mut write = PendingWrite::new(call);
+    let opened = open(call, &mut request_stream).await;
     if let Some(write) = &mut write {
-        write.learn(&call.ctx, || upload.sent());
-        if opened.is_err() && upload.may_be_done() {
-            write.unsure(&call.ctx);
+        write.set_touched(&call.ctx, || request_stream.sent_chunks());
+        if opened.is_err() && request_stream.may_be_processed() {
+            write.outcome_unknown(&call.ctx);
         }
     }
     match opened {
-        Ok((taken, response)) => answer(call, upload, taken, response, write).await,
-        Err(Stop::Status(status)) => {
-            // Whoever was asked has not answered.
-            call.comes_from(Source::Proxy);
+        Ok((opened_call, response)) => {
+            relay_response(call, request_stream, opened_call, response, write).await
+        }
+        Err(OpenError::Status(status)) => {
+            // The contacted endpoint has sent no response.
+            call.set_source(Source::Proxy);
             reply::trailers_only(&mut call.respond, &status)
         }
-        Err(Stop::ClientGone) => Code::Cancelled,
+        Err(OpenError::ClientGone) => Code::Cancelled,
     }
 }
 
-/// Why there is no answer from etcd.
-enum Stop {
+/// Reason why etcd sends no response.
+enum OpenError {
     Status(Status),
     ClientGone,
 }
 
-impl From<Interrupted> for Stop {
-    fn from(cut: Interrupted) -> Stop {
-        match cut {
-            Interrupted::ClientGone => Stop::ClientGone,
-            Interrupted::Deadline => Stop::Status(reply::deadline_exceeded()),
-            Interrupted::Drain => Stop::Status(reply::shutting_down()),
+impl From<Interrupted> for OpenError {
+    fn from(interrupted: Interrupted) -> OpenError {
+        match interrupted {
+            Interrupted::ClientGone => OpenError::ClientGone,
+            Interrupted::Deadline => OpenError::Status(reply::deadline_exceeded()),
+            Interrupted::Drain => OpenError::Status(reply::shutting_down()),
         }
     }
 }
 
-/// Sends the call, again where that is right, until an answer begins.
+/// Sends the call until a response starts. Sends it again where the retry rules allow that (E2).
 async fn open(
     call: &mut Call,
-    upload: &mut RequestStream,
-) -> Result<(OpenedCall, Response<RecvStream>), Stop> {
-    let give_up = Instant::now() + limits::WAIT_FOR_ENDPOINT;
-    let mut tried = Tried::default();
+    request_stream: &mut RequestStream,
+) -> Result<(OpenedCall, Response<RecvStream>), OpenError> {
+    let retry_until = Instant::now() + limits::WAIT_FOR_ENDPOINT;
+    let mut tried = TriedEndpoints::default();
     loop {
-        let Some(conn) = connection(call, tried, give_up).await? else {
-            tried = Tried::default();
+        let Some(conn) = upstream_connection(call, tried, retry_until).await? else {
+            tried = TriedEndpoints::default();
             continue;
         };
         tried.add(conn.endpoint());
-        let failure = match attempt(call, upload, &conn).await? {
-            Ok(begun) => return Ok(begun),
+        let failure = match attempt(call, request_stream, &conn).await? {
+            Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
         if failure.progress != Progress::Sent {
-            upload.is_undone();
+            request_stream.mark_unprocessed();
         }
         let situation = Situation {
             read: false,
-            replayable: upload.is_replayable(),
+            replayable: request_stream.is_replayable(),
             answered: false,
             untried_endpoint: call.ctx.pool.endpoints().other(tried).is_some(),
-            wants_leader: attempt::wants_leader(&call.head.headers),
-            time_left: Instant::now() < give_up,
+            requires_leader: attempt::wants_leader(&call.head.headers),
+            time_left: Instant::now() < retry_until,
         };
-        match call.ctx.judged(verdict(&failure, situation)) {
-            RetryVerdict::Give => return Err(Stop::Status(reply::lost(&failure, call.deadline))),
+        match call.ctx.count_verdict(verdict(&failure, situation)) {
+            RetryVerdict::Return => {
+                return Err(OpenError::Status(reply::failure_status(
+                    &failure,
+                    call.deadline,
+                )));
+            }
             RetryVerdict::Again => {}
             RetryVerdict::AfterPause => {
-                tried = Tried::default();
+                tried = TriedEndpoints::default();
                 let mut pause = pin!(sleep(limits::READ_ROUND_PAUSE));
-                while_wanted(call, |cx| pause.as_mut().poll(cx)).await?;
+                while_call_open(call, |cx| pause.as_mut().poll(cx)).await?;
             }
         }
-        call.ctx.count().retries.inc();
-        upload.rewind(&mut call.body);
+        call.ctx.counters().retries.inc();
+        request_stream.rewind(&mut call.body);
     }
 }
 
-/// A connection for the next attempt; `None` when no untried endpoint can be reached.
-async fn connection(
+/// Returns a connection for the next attempt, or `None` if no untried endpoint can be reached.
+async fn upstream_connection(
     call: &mut Call,
-    tried: Tried,
-    give_up: Instant,
-) -> Result<Option<Rc<Conn>>, Stop> {
+    tried: TriedEndpoints,
+    retry_until: Instant,
+) -> Result<Option<Rc<Conn>>, OpenError> {
     if tried.is_empty()
         && let Some(conn) = call.ctx.pool.ready()
     {
         return Ok(Some(conn));
     }
     let pool = call.ctx.pool.clone();
-    // Boxed: most calls find a connection ready, and every call's future would hold this.
+    // Boxed: most calls find a connection ready, and the future of every call would contain this
+    // one.
     let mut dial = Box::pin(async move {
         if tried.is_empty() {
-            pool.connection(give_up).await.map(Some)
+            pool.connection(retry_until).await.map(Some)
         } else {
-            Ok(pool.other(tried, give_up).await)
+            Ok(pool.other(tried, retry_until).await)
         }
     });
-    let conn = Box::pin(while_wanted(call, |cx| dial.as_mut().poll(cx))).await?;
-    conn.map_err(|failure| Stop::Status(reply::lost(&failure, call.deadline)))
+    let conn = Box::pin(while_call_open(call, |cx| dial.as_mut().poll(cx))).await?;
+    conn.map_err(|failure| OpenError::Status(reply::failure_status(&failure, call.deadline)))
 }
 
-/// One attempt, up to the head of etcd's answer.
+/// Makes one attempt, up to the head of etcd's response.
 async fn attempt(
     call: &mut Call,
-    upload: &mut RequestStream,
+    request_stream: &mut RequestStream,
     conn: &Rc<Conn>,
-) -> Result<Result<(OpenedCall, Response<RecvStream>), Failure>, Stop> {
-    let head = attempt::head(conn.target(), &call.head, call.left());
-    let mut taken = match conn.open(head, false) {
-        Ok(taken) => taken,
+) -> Result<Result<(OpenedCall, Response<RecvStream>), Failure>, OpenError> {
+    let head = attempt::head(conn.target(), &call.head, call.time_left());
+    let mut opened_call = match conn.open(head, false) {
+        Ok(opened_call) => opened_call,
         Err(failure) => return Ok(Err(failure)),
     };
-    upload.begins();
-    if let Some(record) = &call.record {
-        record.comes_over(conn);
+    request_stream.start_attempt();
+    if let Some(log) = &call.log {
+        log.comes_over(conn);
     }
-    let measure = call.is_short().then(|| CallSample::begin(conn)).flatten();
+    let sample = call.is_short().then(|| CallSample::begin(conn)).flatten();
     let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
-    let timer = call.timer();
+    let timer = call.deadline_timer();
     let Call { body, respond, .. } = call;
-    let begun = bounded(timer, drain.as_ref(), |cx| {
-        let uploaded = upload.poll(cx, body, &mut taken.body);
-        if let Poll::Ready(Err(why)) = uploaded {
-            return Poll::Ready(why.into_cut().map(Begun::Refused));
+    let result = until_interrupted(timer, drain.as_ref(), |cx| {
+        let uploaded = request_stream.poll(cx, body, &mut opened_call.body);
+        if let Poll::Ready(Err(error)) = uploaded {
+            return Poll::Ready(error.into_status().map(AttemptResult::Refused));
         }
-        if let Poll::Ready(response) = Pin::new(&mut taken.response).poll(cx) {
-            return Poll::Ready(Ok(Begun::Response(response)));
+        if let Poll::Ready(response) = Pin::new(&mut opened_call.response).poll(cx) {
+            return Poll::Ready(Ok(AttemptResult::Response(response)));
         }
         respond.poll_reset(cx).map(|_| Err(Interrupted::ClientGone))
     })
     .await?;
-    if let (Some(measure), Begun::Response(response)) = (measure, &begun) {
+    if let (Some(sample), AttemptResult::Response(response)) = (sample, &result) {
         let status = response.as_ref().map(|r| Status::from_headers(r.headers()));
-        measure.ended(status.is_ok_and(|s| s.is_none_or(|s| s.code != Code::Unavailable)));
+        sample.ended(status.is_ok_and(|s| s.is_none_or(|s| s.code != Code::Unavailable)));
     }
-    match begun {
-        Begun::Response(Ok(response)) => Ok(Ok((taken, response))),
-        Begun::Response(Err(e)) => Ok(Err(failure::from_h2(&e))),
-        Begun::Refused(status) => Err(Stop::Status(status)),
+    match result {
+        AttemptResult::Response(Ok(response)) => Ok(Ok((opened_call, response))),
+        AttemptResult::Response(Err(e)) => Ok(Err(failure::from_h2(&e))),
+        AttemptResult::Refused(status) => Err(OpenError::Status(status)),
     }
 }
 
-enum Begun {
+enum AttemptResult {
     Response(Result<Response<RecvStream>, h2::Error>),
     Refused(Status),
 }
 
-/// Relays an answer that has begun, and what is left of the request beside it.
-async fn answer(
+/// Relays a response that has started, and the rest of the request beside it.
+async fn relay_response(
     call: &mut Call,
-    mut upload: RequestStream,
-    mut taken: OpenedCall,
+    mut request_stream: RequestStream,
+    mut opened_call: OpenedCall,
     response: Response<RecvStream>,
-    write: Option<Write>,
+    write: Option<PendingWrite>,
 ) -> Code {
-    let lesson = ResponseObserver::new(call, || upload.sent()).of_write(write);
-    upload.forget();
+    let observer = ResponseObserver::new(call, || request_stream.sent_chunks()).with_write(write);
+    request_stream.discard_replay();
     let (head, mut from) = response.into_parts();
     let end = from.is_end_stream();
     let code = Status::from_headers(&head.headers).map_or(Code::Unknown, |s| s.code);
     if end {
-        lesson.ended(&call.ctx, code);
+        observer.finished(&call.ctx, code);
     }
     let Ok(mut to) = call
         .respond
         .send_response(Response::from_parts(head, ()), end)
     else {
-        lesson.broke_off(&call.ctx);
+        observer.aborted(&call.ctx);
         return Code::Cancelled;
     };
     if end {
         return code;
     }
     let unary = call.is_unary();
-    let mut out = ResponseStream::new(call, unary, lesson)
-        .translated(call.method)
-        .counted(call);
+    let mut out = ResponseStream::new(call, unary, observer)
+        .with_translation(call.method)
+        .with_counters(call);
     let drain = (!unary).then(|| call.ctx.drain.clone());
-    let timer = call.timer();
+    let timer = call.deadline_timer();
     let body = &mut call.body;
-    let ended = bounded(timer, drain.as_ref(), |cx| {
+    let ended = until_interrupted(timer, drain.as_ref(), |cx| {
         if let Poll::Ready(ended) = out.poll(cx, &mut from, &mut to) {
-            return Poll::Ready(Ok(Ended::Out(ended)));
+            return Poll::Ready(Ok(RelayEnd::Response(ended)));
         }
-        if let Poll::Ready(Err(why)) = upload.poll(cx, body, &mut taken.body) {
-            return Poll::Ready(why.into_cut().map(Ended::Refused));
+        if let Poll::Ready(Err(error)) = request_stream.poll(cx, body, &mut opened_call.body) {
+            return Poll::Ready(error.into_status().map(RelayEnd::Refused));
         }
         to.poll_reset(cx).map(|_| Err(Interrupted::ClientGone))
     })
     .await;
     match &ended {
-        Ok(Ended::Out(Ok(end))) => out.lesson().ended(&call.ctx, end_of_stream::code(end)),
-        _ => out.lesson().broke_off(&call.ctx),
+        Ok(RelayEnd::Response(Ok(end))) => out
+            .observer()
+            .finished(&call.ctx, end_of_stream::end_code(end)),
+        _ => out.observer().aborted(&call.ctx),
     }
     match ended {
-        Ok(Ended::Out(Ok(end))) => finish(&mut to, end),
-        Ok(Ended::Out(Err(why))) => stopped(call, &mut to, why),
-        Ok(Ended::Refused(status)) => reply::trailers(&mut to, &status),
-        Err(cut) => reply::cut(&mut to, cut),
+        Ok(RelayEnd::Response(Ok(end))) => finish_stream(&mut to, end),
+        Ok(RelayEnd::Response(Err(error))) => abort_stream(call, &mut to, error),
+        Ok(RelayEnd::Refused(status)) => reply::trailers(&mut to, &status),
+        Err(interrupted) => reply::interrupted(&mut to, interrupted),
     }
 }
 
-enum Ended {
-    Out(Result<End, Stopped>),
+enum RelayEnd {
+    Response(Result<End, ResponseStreamError>),
     Refused(Status),
 }

@@ -96,7 +96,8 @@ impl ResponseStream {
     /// Translates keys, if the method has keys and there is a namespace.
     pub(in crate::driver) fn with_translation(mut self, method: Option<&Method>) -> ResponseStream {
         let policy = self.ctx.process.namespace_policy();
-        let stream = policy.and_then(|policy| policy.response_translation(method, self.ctx.max.recv));
+        let stream =
+            policy.and_then(|policy| policy.response_translation(method, self.ctx.max.recv));
         self.translation = stream.map(|stream| {
             Box::new(Translation {
                 stream,
@@ -109,8 +110,8 @@ impl ResponseStream {
         self
     }
 
-    /// Moves chunks that have arrived to the translation, for [`ResponseStream::poll`] to send. Without a
-    /// translation the chunks stay.
+    /// Moves chunks that have arrived to the translation, for [`ResponseStream::poll`] to send.
+    /// Without a translation the chunks stay.
     pub(in crate::driver) fn push_arrived(&mut self, chunks: &mut VecDeque<Bytes>) {
         if let Some(translation) = &mut self.translation {
             let arrived = chunks.drain(..);
@@ -123,7 +124,8 @@ impl ResponseStream {
         &self.observer
     }
 
-    /// Sends the offered chunk. `waiting_bytes` is the number of bytes that the proxy buffers meanwhile.
+    /// Sends the offered chunk. `waiting_bytes` is the number of bytes that the proxy buffers
+    /// meanwhile.
     pub(in crate::driver) fn poll_chunk(
         &mut self,
         cx: &mut Context<'_>,
@@ -179,8 +181,8 @@ impl ResponseStream {
         }
         let (ctx, connection, observer) = (&self.ctx, &self.connection, &self.observer);
         let log = &self.log;
-        let polled = self.pump.poll(cx, from, to, |chunk, begins| {
-            if begins {
+        let polled = self.pump.poll(cx, from, to, |chunk, starts_message| {
+            if starts_message {
                 observer.observe(ctx, connection, chunk);
             }
             log_sent(log, chunk);
@@ -198,8 +200,8 @@ impl ResponseStream {
     ) -> Poll<Result<End, ResponseStreamError>> {
         loop {
             let polled = self.pump.poll_offered(cx, to, false);
-            // A large message is buffered completely even if its client reads well. The bytes above this
-            // bound count only on the worker ([`limits::LARGE_ANSWER_BYTES`]).
+            // A large message is buffered completely even if its client reads well. The bytes above
+            // this bound count only on the worker ([`limits::LARGE_RESPONSE_BYTES`]).
             let unsent = self.pump.unsent() + translation.waiting;
             let unsent = unsent.min(limits::MAX_STALLED_BYTES / 2);
             ready!(self.check_stall(cx, polled, || unsent))?;
@@ -217,10 +219,12 @@ impl ResponseStream {
                     }
                     translation.stream.push(chunk);
                 }
-                Some(Err(e)) => return Poll::Ready(Err(ResponseStreamError::Pump(PumpError::From(e)))),
+                Some(Err(e)) => {
+                    return Poll::Ready(Err(ResponseStreamError::Pump(PumpError::From(e))));
+                }
                 None => {
-                    // The client receives no part of a truncated message. The status of etcd explains
-                    // the truncation.
+                    // The client receives no part of a truncated message. The status of etcd
+                    // explains the truncation.
                     return Poll::Ready(match ready!(from.poll_trailers(cx)) {
                         Ok(Some(trailers)) => Ok(End::Trailers(trailers)),
                         Ok(None) => Ok(End::Bare),
@@ -263,7 +267,7 @@ impl ResponseStream {
         {
             // Drop the old stall first, or its bytes would be counted twice.
             self.stall = None;
-            self.stall = Some(Stall::begin(&self.ctx, &self.connection, passed));
+            self.stall = Some(Stall::start(&self.ctx, &self.connection, passed));
         }
         let Some(stall) = &mut self.stall else {
             return Poll::Pending;
@@ -272,7 +276,7 @@ impl ResponseStream {
             stall.set_bytes(waiting_bytes());
             let exceeded = if self.connection.stalled_bytes.get() > limits::MAX_STALLED_BYTES {
                 Some(Limit::StalledBytes)
-            } else if self.timed && stall.began.elapsed() >= limits::STALLED_READER_TIME {
+            } else if self.timed && stall.started.elapsed() >= limits::STALLED_READER_TIME {
                 Some(Limit::SlowReader)
             } else {
                 None
@@ -312,15 +316,20 @@ impl Translation {
                     return Err(ResponseStreamError::Pump(PumpError::TooLarge { len, max }));
                 }
                 Err(error) => {
-                    return Err(ResponseStreamError::Refused(error.status(self.stream.messages())));
+                    return Err(ResponseStreamError::Refused(
+                        error.status(self.stream.messages()),
+                    ));
                 }
             }
         }
         let buffered = self.stream.held() + self.waiting;
-        self.budget.set(buffered.saturating_sub(limits::RESPONSE_BUFFER_BYTES));
+        self.budget
+            .set(buffered.saturating_sub(limits::RESPONSE_BUFFER_BYTES));
         if self.budget.worker_total() > limits::LARGE_RESPONSE_BYTES {
             ctx.counters().hit(Limit::LargeResponses);
-            return Err(ResponseStreamError::Refused(reply::too_many_large_responses()));
+            return Err(ResponseStreamError::Refused(
+                reply::too_many_large_responses(),
+            ));
         }
         let piece = self.out.pop_front();
         self.waiting -= piece.as_ref().map_or(0, Bytes::len);
@@ -328,24 +337,24 @@ impl Translation {
     }
 }
 
-/// A period without progress. The bytes that wait meanwhile count at the connection. No event reports
-/// that they grow, so a timer checks them.
+/// A period without progress. The bytes that wait meanwhile count at the connection. No event
+/// reports that they grow, so a timer checks them.
 struct Stall {
     connection: Rc<ClientConnection>,
     passed: usize,
-    began: Instant,
+    started: Instant,
     bytes: usize,
     next_check: Timer,
 }
 
 impl Stall {
-    fn begin(ctx: &WorkerContext, connection: &Rc<ClientConnection>, passed: usize) -> Stall {
-        let began = Instant::now();
-        let next_check = ctx.timers.at(Some(began + limits::STALL_CHECK_INTERVAL));
+    fn start(ctx: &WorkerContext, connection: &Rc<ClientConnection>, passed: usize) -> Stall {
+        let started = Instant::now();
+        let next_check = ctx.timers.at(Some(started + limits::STALL_CHECK_INTERVAL));
         Stall {
             connection: connection.clone(),
             passed,
-            began,
+            started,
             bytes: 0,
             next_check,
         }

@@ -1,4 +1,4 @@
-//! What is known of the proxy's health, for all workers, and who waits to hear it.
+//! Health of the proxy for all workers, and the streams subscribed to its changes.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,24 +11,24 @@ use tokio::sync::watch;
 
 use crate::driver::state::connection::ClientConnection;
 use crate::limits;
-use crate::state_machine::health::{Ask, Probe, Steady};
+use crate::state_machine::health::{ProbeDecision, Probe, FailureThreshold};
 
-/// How a look at etcd went; on failure the reason.
+/// Result of a health check of etcd; the error is its reason.
 pub type CheckOutcome = Result<(), Arc<str>>;
 
-/// One for the process.
+/// Health state of the process.
 #[derive(Debug)]
 pub struct Health {
-    /// The linearizable read.
+    /// Check by a linearizable read.
     pub(in crate::driver) read: SharedCheck,
-    /// The watch.
+    /// Check by a watch.
     pub(in crate::driver) watch: SharedCheck,
-    /// Whether calls are served, for those who wait for a change; `None` until that is known.
+    /// Health for subscribers; `None` until it is known.
     healthy: watch::Sender<Option<bool>>,
-    steady: Mutex<Steady>,
-    /// Those who wait for changes.
+    steady: Mutex<FailureThreshold>,
+    /// Number of subscribers.
     subscribers: AtomicUsize,
-    /// Somebody looks for them.
+    /// A poller runs.
     polling: Mutex<bool>,
 }
 
@@ -46,33 +46,33 @@ impl Default for Health {
 }
 
 impl Health {
-    /// A read of etcd went so.
+    /// Records the result of a read of etcd.
     pub(in crate::driver) fn record_read(&self, ok: bool) {
-        let Some(healthy) = self.steady.lock().went(ok, limits::HEALTH_FAILURES) else {
+        let Some(healthy) = self.steady.lock().record(ok, limits::HEALTH_FAILURES) else {
             return;
         };
-        self.healthy.send_if_modified(|outcome| {
-            let changed = *outcome != Some(healthy);
-            *outcome = Some(healthy);
+        self.healthy.send_if_modified(|current| {
+            let changed = *current != Some(healthy);
+            *current = Some(healthy);
             changed
         });
     }
 
-    /// Whether calls are served, and its changes.
+    /// Returns a receiver of the current health and its changes.
     pub(in crate::driver) fn subscribe(&self) -> watch::Receiver<Option<bool>> {
         self.healthy.subscribe()
     }
 }
 
-/// One that waits for changes; there are [`limits::HEALTH_WATCHES`] at most, and
-/// [`limits::HEALTH_WATCHES_PER_CONNECTION`] of one connection.
+/// Subscription of one client stream to health changes. The process has at most
+/// [`limits::HEALTH_WATCHES`], a connection at most [`limits::HEALTH_WATCHES_PER_CONNECTION`].
 pub(in crate::driver) struct HealthSubscriber {
     health: Arc<Health>,
     connection: Rc<ClientConnection>,
 }
 
 impl HealthSubscriber {
-    /// `None` when there are enough of them.
+    /// Returns `None` if there are too many subscriptions.
     pub(in crate::driver) fn new(
         health: &Arc<Health>,
         connection: &Rc<ClientConnection>,
@@ -84,8 +84,9 @@ impl HealthSubscriber {
             health: health.clone(),
             connection: connection.clone(),
         };
-        let has_capacity = before < limits::HEALTH_WATCHES && of_connection < limits::HEALTH_WATCHES_PER_CONNECTION;
-        // Dropped, and counted back, where it is one too many.
+        let has_capacity = before < limits::HEALTH_WATCHES
+            && of_connection < limits::HEALTH_WATCHES_PER_CONNECTION;
+        // Beyond the limit the new subscription is dropped, which restores both counts.
         has_capacity.then_some(subscriber)
     }
 }
@@ -93,27 +94,30 @@ impl HealthSubscriber {
 impl Drop for HealthSubscriber {
     fn drop(&mut self) {
         self.health.subscribers.fetch_sub(1, Ordering::Relaxed);
-        self.connection.health_subscribers.set(self.connection.health_subscribers.get() - 1);
+        self.connection
+            .health_subscribers
+            .set(self.connection.health_subscribers.get() - 1);
     }
 }
 
-/// Who looks at etcd's health for all that wait for changes, one in the process.
+/// Right to poll etcd's health for all subscribers. There is at most one in the process.
 pub(in crate::driver) struct HealthPoller {
     health: Arc<Health>,
     active: Cell<bool>,
 }
 
 impl HealthPoller {
-    /// `None` while another does.
+    /// Returns `None` while another poller runs.
     pub(in crate::driver) fn new(health: &Arc<Health>) -> Option<HealthPoller> {
-        let was = std::mem::replace(&mut *health.polling.lock(), true);
-        (!was).then(|| HealthPoller {
+        let already_polling = std::mem::replace(&mut *health.polling.lock(), true);
+        (!already_polling).then(|| HealthPoller {
             health: health.clone(),
             active: Cell::new(true),
         })
     }
 
-    /// Whether to go on: no more once nobody waits. Who comes after that begins to look anew.
+    /// Returns whether to continue; false once there are no subscribers. A later subscriber starts
+    /// a new poller.
     pub(in crate::driver) fn should_continue(&self) -> bool {
         let mut polling = self.health.polling.lock();
         *polling = self.health.subscribers.load(Ordering::Relaxed) > 0;
@@ -124,18 +128,18 @@ impl HealthPoller {
 
 impl Drop for HealthPoller {
     fn drop(&mut self) {
-        // Where it has not stopped by itself, its worker has ended. Afterwards it may be another's.
+        // Still active: its worker has ended. If not active, the flag may belong to another poller.
         if self.active.get() {
             *self.health.polling.lock() = false;
         }
     }
 }
 
-/// A question to etcd that many may have at the same time.
+/// Check of etcd; all concurrent callers share its result.
 #[derive(Debug)]
 pub(in crate::driver) struct SharedCheck {
     probe: Mutex<Probe<CheckOutcome>>,
-    /// What was said, for those who wait; `None` when nobody is left to say it.
+    /// Latest result, for waiting callers; `None` if the check was dropped without a result.
     outcome: watch::Sender<Option<CheckOutcome>>,
 }
 
@@ -149,8 +153,10 @@ impl Default for SharedCheck {
 }
 
 impl SharedCheck {
-    /// What etcd says, or said a moment ago. `find` finds this question again for the task that asks:
-    /// whoever waits may leave, and the others are to be told all the same.
+    /// Returns the result of a check of etcd, or a recent result.
+    ///
+    /// `check` starts a check, in a task of its own: if a caller leaves, the other callers still
+    /// need the result. `select` finds this value in the health state for that task.
     pub(in crate::driver) async fn run<F>(
         health: &Arc<Health>,
         select: fn(&Health) -> &SharedCheck,
@@ -161,13 +167,13 @@ impl SharedCheck {
     {
         let shared_check = select(health);
         loop {
-            // Before the look: what is said after it is heard.
+            // Subscribe before the state is read, so that no later result is missed.
             let mut outcome = shared_check.outcome.subscribe();
-            let ask = shared_check.probe.lock().ask(Instant::now());
+            let ask = shared_check.probe.lock().request(Instant::now());
             match ask {
-                Ask::Known(outcome) => return outcome,
-                Ask::Wait => {}
-                Ask::Begin => {
+                ProbeDecision::Known(outcome) => return outcome,
+                ProbeDecision::Wait => {}
+                ProbeDecision::Start => {
                     let running = RunningCheck {
                         health: health.clone(),
                         select,
@@ -176,7 +182,7 @@ impl SharedCheck {
                     tokio::task::spawn_local(running.run(check()));
                 }
             }
-            // The sender lives as long as this.
+            // No error: the sender lives as long as this value.
             let _ = outcome.changed().await;
             if let Some(outcome) = &*outcome.borrow() {
                 return outcome.clone();
@@ -187,10 +193,10 @@ impl SharedCheck {
     fn end(&self, outcome: Option<CheckOutcome>) {
         let mut probe = self.probe.lock();
         match outcome.clone() {
-            None => probe.gave_up(),
+            None => probe.cancel(),
             Some(outcome) => {
                 let valid_for = valid_for(&outcome);
-                probe.said(outcome, Instant::now(), valid_for);
+                probe.set_result(outcome, Instant::now(), valid_for);
             }
         }
         drop(probe);
@@ -198,7 +204,7 @@ impl SharedCheck {
     }
 }
 
-/// How long an outcome counts.
+/// Returns how long a result is valid.
 fn valid_for(outcome: &CheckOutcome) -> Duration {
     match outcome {
         Ok(()) => limits::HEALTH_TTL,
@@ -206,7 +212,8 @@ fn valid_for(outcome: &CheckOutcome) -> Duration {
     }
 }
 
-/// Etcd is being asked. Dropped early, as when its worker ends, the others ask.
+/// A running check. If it is dropped early, for example because its worker ends, a waiting caller
+/// starts another.
 struct RunningCheck {
     health: Arc<Health>,
     select: fn(&Health) -> &SharedCheck,
@@ -230,21 +237,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_follow_and_one_looks_for_them() {
+    fn subscribers_are_bounded_and_share_one_poller() {
         let health = Arc::new(Health::default());
         let few = limits::HEALTH_WATCHES / limits::HEALTH_WATCHES_PER_CONNECTION;
         let number = u64::try_from(few).unwrap();
         let connections: Vec<_> = (0..=number)
             .map(|n| Rc::new(ClientConnection::new(n, None)))
             .collect();
-        // One connection has its share, and no more.
+        // One connection gets its limit, and no more.
         let of_connection: Vec<_> = (0..limits::HEALTH_WATCHES)
             .filter_map(|_| HealthSubscriber::new(&health, &connections[0]))
             .collect();
         assert_eq!(of_connection.len(), limits::HEALTH_WATCHES_PER_CONNECTION);
         drop(of_connection);
-        // All together have theirs, whoever they are.
-        let subscriber = || connections.iter().find_map(|connection| HealthSubscriber::new(&health, connection));
+        // All connections together get the limit of the process.
+        let subscriber = || {
+            connections
+                .iter()
+                .find_map(|connection| HealthSubscriber::new(&health, connection))
+        };
         let mut all: Vec<_> = (0..limits::HEALTH_WATCHES)
             .filter_map(|_| subscriber())
             .collect();
@@ -255,12 +266,12 @@ mod tests {
         assert_eq!(all.len(), limits::HEALTH_WATCHES);
         assert!(subscriber().is_none());
 
-        let poller = HealthPoller::new(&health).expect("nobody looks");
+        let poller = HealthPoller::new(&health).expect("no poller runs");
         assert!(poller.should_continue() && HealthPoller::new(&health).is_none());
         all.clear();
         assert!(!poller.should_continue());
-        // It is another's turn before the first is quite gone.
-        let other = HealthPoller::new(&health).expect("nobody looks");
+        // A new poller starts before the first is dropped.
+        let other = HealthPoller::new(&health).expect("no poller runs");
         drop(poller);
         assert!(HealthPoller::new(&health).is_none());
         drop(other);

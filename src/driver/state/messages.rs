@@ -1,4 +1,4 @@
-//! What workers tell one another.
+//! Messages between workers.
 
 use std::sync::Arc;
 
@@ -6,155 +6,159 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::driver::state::identity::{Credential, Identity, Session};
-use crate::state_machine::lease::End;
-use crate::state_machine::reads::cache::Question;
-use crate::state_machine::watch::FeedEvent as FeedTold;
+use crate::state_machine::lease::ClientStreamEnd;
+use crate::state_machine::reads::cache::CacheKey;
+use crate::state_machine::watch::FeedEvent;
 use crate::state_machine::watch::hub::{FeedStatus, IdentityId, Stats};
-use crate::state_machine::watch::trunk::{Sub, Token};
+use crate::state_machine::watch::trunk::{BarrierWaiter, Subscriber};
 use crate::wire::range::KeyRange;
 use crate::wire::response_header::Header;
 use crate::wire::status::Status;
 
-/// From worker to worker.
+/// Message from one worker to another.
 #[derive(Debug)]
 pub(in crate::driver) enum WorkerMessage {
-    /// About watches.
+    /// Concerns watches.
     Watch(WatchMessage),
-    /// About leases.
+    /// Concerns leases.
     Lease(LeaseMessage),
-    /// To all: no endpoint that a stream of this identity reaches has a leader.
+    /// To all workers: no endpoint that a stream of this identity can reach has a leader.
     NoLeader(IdentityId),
-    /// To all: say what is served.
-    Report(UnboundedSender<Report>),
+    /// To all workers: send a report to this channel.
+    Report(UnboundedSender<WorkerReport>),
 }
 
 impl WorkerMessage {
-    /// Bytes of events in it.
+    /// Returns the bytes of events in the message.
     pub(in crate::driver) fn bytes(&self) -> usize {
         match self {
-            WorkerMessage::Watch(WatchMessage::Told(_, FeedTold::Events(batch))) => batch.bytes,
+            WorkerMessage::Watch(WatchMessage::FeedEvent(_, FeedEvent::Events(batch))) => {
+                batch.bytes
+            }
             _ => 0,
         }
     }
 }
 
-/// About watches.
+/// Message that concerns watches.
 #[derive(Debug)]
 pub(in crate::driver) enum WatchMessage {
-    /// To the owner of an identity's shared line: tell this feed.
+    /// To the owner of an identity's shared upstream link: open this feed.
     Open {
-        identity: IdentityId,
-        login: Arc<Identity>,
-        sub: Sub,
+        id: IdentityId,
+        identity: Arc<Identity>,
+        subscriber: Subscriber,
         range: KeyRange,
         prev_kv: bool,
     },
-    /// No longer.
-    Close(IdentityId, Sub),
-    /// A stream wants a barrier.
-    Sync(IdentityId, Token),
-    /// No longer.
-    Unsync(IdentityId, Token),
-    /// To the worker of a feed.
-    Told(u64, FeedTold),
-    /// To the worker of a stream: its barrier stands.
-    Synced(u64, i64),
-    /// To all: history went back, and stands here now.
+    /// To the owner: close the feed.
+    Close(IdentityId, Subscriber),
+    /// To the owner: place a barrier for a client stream.
+    RequestBarrier(IdentityId, BarrierWaiter),
+    /// To the owner: cancel the barrier.
+    CancelBarrier(IdentityId, BarrierWaiter),
+    /// To the worker of a feed, by its number: an event of the feed.
+    FeedEvent(u64, FeedEvent),
+    /// To the worker of a client stream: its barrier (first number) is reached at a revision
+    /// (second).
+    BarrierReached(u64, i64),
+    /// To all workers: the store's history was reset, and this is its current header.
     Reset(Header),
-    /// To the owner of an identity's shared line: prove an answer right.
-    Cover(Box<Wanted>),
+    /// To the owner of an identity's shared upstream link: keep a cached response current by a
+    /// watch.
+    ProveResponse(Box<ProofRequest>),
 }
 
-/// An answer that is to be proved right by a watch.
+/// Request for a watch that proves a cached response current.
 #[derive(Debug)]
-pub(in crate::driver) struct Wanted {
-    /// What it answers.
-    pub(in crate::driver) question: Question,
-    /// The keys it is about.
+pub(in crate::driver) struct ProofRequest {
+    /// Cache key of the response.
+    pub(in crate::driver) question: CacheKey,
+    /// Range of keys in the response.
     pub(in crate::driver) range: KeyRange,
-    /// The identity whose it is, with the token of a client that was given it.
+    /// Identity of the cached response, with the token of a client that received it.
     pub(in crate::driver) session: Session,
 }
 
-/// About leases.
+/// Message that concerns leases.
 #[derive(Debug)]
 pub(in crate::driver) enum LeaseMessage {
-    /// To the owner of an identity's line: what its clients on a worker say.
-    Said {
-        login: Arc<Identity>,
+    /// To the owner of an identity's upstream link: inputs of its clients on a worker.
+    Inputs {
+        identity: Arc<Identity>,
         worker: u32,
-        said: Vec<LeaseInput>,
+        inputs: Vec<LeaseInput>,
     },
-    /// To the worker of clients: what they are told.
-    Told(Vec<Told>),
-    /// To all: etcd does not take a token of this identity, or that there is none.
+    /// To the worker of client streams: outputs for them.
+    Outputs(Vec<LeaseOutput>),
+    /// To all workers: etcd rejects a token of this identity, or the lack of one, with this status.
     TokenRefused(u64, Option<Credential>, Status),
 }
 
-/// What a client's stream has said.
+/// Input of one client stream to a lease hub.
 #[derive(Debug)]
 pub(in crate::driver) struct LeaseInput {
-    /// Its number on its worker.
+    /// Number of the stream on its worker.
     pub(in crate::driver) stream: u64,
-    pub(in crate::driver) word: Word,
+    pub(in crate::driver) kind: LeaseInputKind,
 }
 
-/// See [`LeaseInput`].
+/// Kind of a [`LeaseInput`].
 #[derive(Debug)]
-pub(in crate::driver) enum Word {
-    /// It begins, on the connection of this number.
+pub(in crate::driver) enum LeaseInputKind {
+    /// The stream starts, on the connection with this number.
     Opened(u64),
-    /// Keep this lease alive.
-    Beat(i64),
-    /// It says no more.
+    /// The client renews this lease.
+    Heartbeat(i64),
+    /// The client has half-closed the stream.
     HalfClosed,
-    /// It is over.
+    /// The stream has ended.
     Closed,
 }
 
-/// What a client's stream is told.
+/// Output of a lease hub to one client stream.
 #[derive(Debug)]
-pub(in crate::driver) struct Told {
-    /// Its number on its worker.
+pub(in crate::driver) struct LeaseOutput {
+    /// Number of the stream on its worker.
     pub(in crate::driver) stream: u64,
-    pub(in crate::driver) answer: Answer,
+    pub(in crate::driver) kind: LeaseOutputKind,
 }
 
-/// See [`Told`].
+/// Kind of a [`LeaseOutput`].
 #[derive(Debug)]
-pub(in crate::driver) enum Answer {
-    /// A framed message, so many times.
+pub(in crate::driver) enum LeaseOutputKind {
+    /// A framed message, and how many times to send it.
     Message(Bytes, u32),
-    /// Its end.
-    End(End),
+    /// The end of the stream.
+    End(ClientStreamEnd),
 }
 
-/// The heartbeats of one identity, for people.
+/// Heartbeats of one identity, for the status page.
 #[derive(Debug)]
 pub(in crate::driver) struct LeaseStatus {
-    /// The identity's name.
+    /// Name of the identity.
     pub(in crate::driver) name: String,
     pub(in crate::driver) client_streams: usize,
     pub(in crate::driver) upstream_streams: usize,
 }
 
-/// The watches of one worker, for people.
+/// Watches of one worker, for the status page.
 #[derive(Debug)]
 pub(in crate::driver) struct WatchStatus {
-    /// Sizes and counts.
+    /// Sizes and counts of the watch hub.
     pub(in crate::driver) stats: Stats,
-    /// s-watchers of the lines that are here.
+    /// Upstream watchers of the upstream links that this worker owns.
     pub(in crate::driver) upstream_watchers: usize,
-    /// The feeds, each with the name of its identity.
+    /// Feeds, each with the name of its identity.
     pub(in crate::driver) feeds: Vec<(String, FeedStatus)>,
 }
 
-/// What one worker serves.
+/// Report of one worker, for the status page.
 #[derive(Debug)]
-pub(in crate::driver) struct Report {
-    /// Its number.
+pub(in crate::driver) struct WorkerReport {
+    /// Index of the worker.
     pub(in crate::driver) worker: u32,
     pub(in crate::driver) watches: WatchStatus,
-    /// The lines of leases that it owns.
+    /// Lease hubs that the worker owns.
     pub(in crate::driver) leases: Vec<LeaseStatus>,
 }

@@ -1,8 +1,9 @@
-//! Answers that all workers keep together, and the floors that writes and watches raise (R2, R3, R6).
+//! Read cache: responses that all workers share, and the floors that writes and watches raise (R2,
+//! R3, R6).
 //!
-//! A floor is raised before the writer is told: whoever asks after that finds it. What is looked at on
-//! the way of a hit is a shard under its lock, and the floors only when one was raised since the answer
-//! was last looked at.
+//! A floor is raised before the writer receives its response. A read that starts after that finds
+//! it. A cache hit locks one shard. It checks the floors only if one was raised since the entry's
+//! latest check.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -16,37 +17,37 @@ use parking_lot::Mutex;
 
 use crate::limits;
 use crate::metrics::AnswerMetrics;
-use crate::state_machine::reads::cache::{Cache, CachedResponse, Found, Proof, Question};
+use crate::state_machine::reads::cache::{Cache, CachedResponse, FoundEntry, Proof, CacheKey};
 use crate::state_machine::reads::invalidation_floor::InvalidationFloors;
 use crate::wire::range::KeyRange;
 use crate::wire::write_set::Touched;
 
-/// What no count of raised floors is.
+/// Value of [`CachedResponse::checked`] for an entry that was never checked against the floors.
 pub(crate) const NEVER_CHECKED: u64 = u64::MAX;
 
-/// What flags say of reads.
+/// Read settings from flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Bytes of answers that are kept; 0 is none.
+    /// Bytes of cached responses; 0 turns the cache off.
     pub cache_bytes: usize,
-    /// How old a kept answer may be; zero: none is kept.
+    /// Maximum age of a cached response; zero turns the cache off.
     pub max_age: Duration,
-    /// One in so many kept answers is held against etcd; 0 is none.
+    /// One in this number of cache hits is compared with etcd; 0 turns the audit off.
     pub audit: u64,
-    /// Serializable reads of a connection never go back in revision.
+    /// Serializable reads of a connection never go back in revision (R5).
     pub ordering: bool,
 }
 
-/// See the module.
+/// Cache of responses, with its invalidation floors.
 #[derive(Debug)]
 pub(crate) struct ReadCache {
     options: ReadOptions,
     shards: Box<[CachePadded<Mutex<Cache>>]>,
     hasher: RandomState,
     floors: Mutex<Floors>,
-    /// Grows with each floor that is raised; an answer begins with [`NEVER_CHECKED`].
+    /// Number of raised floors. An entry starts with [`NEVER_CHECKED`].
     raise_count: AtomicU64,
-    /// Grows whenever all answers are dropped: one that was asked for before is not kept.
+    /// Number of flushes. A response to a read that started before the latest flush is not stored.
     flush_count: AtomicU64,
     metrics: Arc<AnswerMetrics>,
 }
@@ -57,7 +58,7 @@ struct Floors {
     uncertain: InvalidationFloors<Instant>,
 }
 
-/// What the floors say of an answer.
+/// Floors of one entry.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Floor {
     pub(crate) written: Option<i64>,
@@ -65,10 +66,12 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Whether an answer is above it.
+    /// Returns whether the entry is at or above both floors.
     pub(crate) fn is_below(&self, entry: &CachedResponse) -> bool {
         self.written.is_none_or(|written| written <= entry.revision)
-            && self.uncertain.is_none_or(|uncertain| uncertain <= entry.asked)
+            && self
+                .uncertain
+                .is_none_or(|uncertain| uncertain <= entry.sent)
     }
 }
 
@@ -102,26 +105,28 @@ impl ReadCache {
         &self.options
     }
 
-    /// Whether answers are kept at all.
+    /// Returns whether the cache is on.
     pub(crate) fn is_on(&self) -> bool {
         self.options.cache_bytes > 0 && !self.options.max_age.is_zero()
     }
 
-    /// Which answers count: those that were asked for under this number.
+    /// Returns the number of flushes. [`ReadCache::store`] compares it with the number at the start
+    /// of a read.
     pub(crate) fn flush_count(&self) -> u64 {
         self.flush_count.load(Ordering::Acquire)
     }
 
-    /// What is kept of a question. It is to be renewed by whoever is told so, one at a time.
-    pub(crate) fn lookup(&self, question: &Question, now: Instant) -> Option<Found> {
+    /// Returns the entry of a read. If its `renew` is set, this caller must refresh the entry; one
+    /// caller at a time gets it.
+    pub(crate) fn lookup(&self, question: &CacheKey, now: Instant) -> Option<FoundEntry> {
         let refresh_age = self.options.max_age / 4 * 3;
-        self.shard(question).lock().look(question, now, refresh_age)
+        self.shard(question).lock().lookup(question, now, refresh_age)
     }
 
-    /// What the floors say of an answer; none when no floor was raised since it was last found to be
-    /// above them.
+    /// Returns the floors of an entry. Returns no floor if none was raised since the entry was last
+    /// found to be above them.
     pub(crate) fn floor(&self, entry: &CachedResponse) -> Floor {
-        // Read before the floors: one that is raised meanwhile is looked at the next time.
+        // Load the count before the floors: a floor raised meanwhile is checked by the next hit.
         let raise_count = self.raise_count.load(Ordering::Acquire);
         if entry.checked.load(Ordering::Relaxed) == raise_count {
             return Floor::default();
@@ -139,15 +144,21 @@ impl ReadCache {
         floor
     }
 
-    /// What proves the answer to a question right from now on; false when there is none.
-    pub(crate) fn set_proof(&self, question: &Question, proof: Option<Proof>) -> bool {
-        self.shard(question).lock().prove(question, proof)
+    /// Sets or removes the watch proof of an entry. Returns false if there is no entry.
+    pub(crate) fn set_proof(&self, question: &CacheKey, proof: Option<Proof>) -> bool {
+        self.shard(question).lock().set_proof(question, proof)
     }
 
-    /// Keeps an answer that was asked for when [`ReadCache::dropped`] was this, if there is room for it.
-    pub(crate) fn store(&self, question: Question, entry: CachedResponse, flush_count: u64) -> bool {
+    /// Stores the response to a read that started after `flush_count` flushes. Returns whether it
+    /// was stored.
+    pub(crate) fn store(
+        &self,
+        question: CacheKey,
+        entry: CachedResponse,
+        flush_count: u64,
+    ) -> bool {
         let mut shard = self.shard(&question).lock();
-        // Under the lock: whoever drops all comes by here after he has said so.
+        // Under the lock: a flush locks every shard after it has raised the count.
         if self.flush_count() != flush_count {
             return false;
         }
@@ -157,20 +168,21 @@ impl ReadCache {
         stored
     }
 
-    /// Puts an answer, true at a later revision, in the place of the same one.
-    pub(crate) fn advance(&self, question: &Question, entry: CachedResponse) {
+    /// Replaces an entry with the same response at a later revision.
+    pub(crate) fn advance(&self, question: &CacheKey, entry: CachedResponse) {
         let mut shard = self.shard(question).lock();
         let before = (shard.len(), shard.bytes());
         shard.advance(question, entry);
         self.count_shard(before, &shard);
     }
 
-    /// Whether something is kept of a question.
-    pub(crate) fn contains(&self, question: &Question) -> bool {
-        self.shard(question).lock().has(question)
+    /// Returns whether there is an entry for a read.
+    pub(crate) fn contains(&self, question: &CacheKey) -> bool {
+        self.shard(question).lock().contains(question)
     }
 
-    /// A write was done at this revision; its writer is told after this.
+    /// Raises the floors for a write at `revision`. The writer receives its response after this
+    /// call.
     pub(crate) fn raise_written(&self, touched: &Touched, revision: i64) {
         match touched {
             Touched::Nothing => return,
@@ -186,12 +198,12 @@ impl ReadCache {
         self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A watch tells of writes.
+    /// Raises the floors for events of a watch: each write is a key and its revision.
     pub(crate) fn raise_from_events<'a>(&self, writes: impl Iterator<Item = (&'a Bytes, i64)>) {
         {
             let mut floors = self.floors.lock();
             for (key, revision) in writes {
-                // A key of its own: the event's is a part of its batch.
+                // Copied: the key of an event shares the memory of its whole batch.
                 let key = KeyRange::of(Bytes::copy_from_slice(key), Bytes::new());
                 floors.written.raise(&key, revision);
             }
@@ -199,7 +211,8 @@ impl ReadCache {
         self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// A write may have been done, or may still be.
+    /// Raises the floors for a write that etcd may have applied or may still apply, for
+    /// [`limits::CACHE_UNCERTAIN_TIME`].
     pub(crate) fn raise_uncertain(&self, touched: &Touched, now: Instant) {
         let until = now + limits::CACHE_UNCERTAIN_TIME;
         match touched {
@@ -219,7 +232,7 @@ impl ReadCache {
         self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// No answer counts any more.
+    /// Flushes the cache: removes all entries.
     pub(crate) fn flush(&self) {
         self.flush_count.fetch_add(1, Ordering::AcqRel);
         self.metrics.flushes.inc();
@@ -231,7 +244,7 @@ impl ReadCache {
         }
     }
 
-    /// History went back: revisions of before say nothing.
+    /// Forgets all revisions and flushes the cache, because the store's history was reset.
     pub(crate) fn reset_history(&self) {
         {
             let mut floors = self.floors.lock();
@@ -241,19 +254,19 @@ impl ReadCache {
         self.flush();
     }
 
-    /// How often an answer was asked for since this was last called; none when it is not there.
-    pub(crate) fn take_hits(&self, question: &Question) -> Option<u32> {
-        self.shard(question).lock().take_asked(question)
+    /// Returns the hits of an entry since the last call, or `None` if there is no entry.
+    pub(crate) fn take_hits(&self, question: &CacheKey) -> Option<u32> {
+        self.shard(question).lock().take_request_count(question)
     }
 
-    /// How many answers are kept.
+    /// Returns the number of entries.
     pub(crate) fn len(&self) -> usize {
         self.metrics.count.get()
     }
 
-    fn shard(&self, question: &Question) -> &Mutex<Cache> {
+    fn shard(&self, question: &CacheKey) -> &Mutex<Cache> {
         let hash = self.hasher.hash_one(question);
-        // Below the number of shards.
+        // The index is below the number of shards.
         &self.shards[(hash >> 32) as usize % self.shards.len()]
     }
 

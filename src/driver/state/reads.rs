@@ -1,5 +1,5 @@
-//! What one worker keeps of reads: which are on their way, who waits for the next, and which tokens etcd
-//! took for which range.
+//! Read state of one worker: reads in flight, reads that wait to share the next one, and read
+//! permissions of tokens.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,88 +14,88 @@ use crate::net::worker_load::WorkerLoad;
 use crate::state_machine::reads::coalescing::Coalescing;
 use crate::wire::status::Status;
 
-/// What is asked, and by whom: what is the same may share.
+/// Key of coalescing: reads with equal keys may share one upstream read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::driver) struct Key {
-    /// The identity's number; 0 is nobody's.
+pub(in crate::driver) struct CoalescingKey {
+    /// Number of the identity; 0 for calls without a token.
     pub(in crate::driver) identity: u64,
-    /// It wants to be told when there is no leader.
-    pub(in crate::driver) leader: bool,
-    /// Any member may answer.
+    /// The clients require a leader.
+    pub(in crate::driver) requires_leader: bool,
+    /// The read is serializable: any member may answer.
     pub(in crate::driver) serializable: bool,
-    /// The request, without its frame.
+    /// Request message, without its gRPC frame.
     pub(in crate::driver) message: Bytes,
 }
 
-/// One worker's part.
+/// Read state of one worker.
 #[derive(Default)]
 pub struct Reads {
-    pub(in crate::driver) sharing: RefCell<Coalescing<Key, Rc<Round>>>,
+    pub(in crate::driver) coalescing: RefCell<Coalescing<CoalescingKey, Rc<SharedRead>>>,
     pub(in crate::driver) load: WorkerLoad,
-    pub(in crate::driver) grants: RefCell<PermissionCache>,
-    /// Answers that are being held against etcd.
-    pub(in crate::driver) auditing: Cell<usize>,
-    /// Which drop of all answers the grants come after.
-    pub(in crate::driver) granted_after: Cell<u64>,
+    pub(in crate::driver) permissions: RefCell<PermissionCache>,
+    /// Audits in progress.
+    pub(in crate::driver) audits: Cell<usize>,
+    /// Number of cache flushes before the permissions; permissions do not survive a flush.
+    pub(in crate::driver) permissions_flush_count: Cell<u64>,
 }
 
-/// Those who wait for a read to come back, and share the next.
-pub(in crate::driver) struct Round {
-    /// Whose token it goes with: that of the first.
+/// Clients that wait for the in-flight read to return, and share the next one.
+pub(in crate::driver) struct SharedRead {
+    /// Token of the read: that of the first client.
     pub(in crate::driver) credential: Option<Credential>,
-    /// Those who still wait.
-    pub(in crate::driver) live: Cell<usize>,
-    pub(in crate::driver) outcome: RefCell<Option<Outcome>>,
+    /// Number of clients that wait.
+    pub(in crate::driver) waiting: Cell<usize>,
+    pub(in crate::driver) outcome: RefCell<Option<SharedOutcome>>,
     pub(in crate::driver) wakers: RefCell<Vec<Waker>>,
-    /// Of the task that reads for them, or waits for more of them.
-    pub(in crate::driver) reader: Cell<Option<Waker>>,
-    /// How many who wait are enough, while the read waits for more of them.
-    pub(in crate::driver) enough: Cell<usize>,
+    /// Waker of the task that sends the read or waits for more clients.
+    pub(in crate::driver) task: Cell<Option<Waker>>,
+    /// Number of waiting clients at which the task stops waiting for more.
+    pub(in crate::driver) wanted: Cell<usize>,
 }
 
-/// What becomes of a round.
+/// Outcome of a shared read.
 #[derive(Debug, Clone)]
-pub(in crate::driver) enum Outcome {
-    /// There is one left: he goes himself, and others wait for him.
-    Go,
-    /// Each goes for himself.
-    Alone,
-    /// What was asked may be among the kept answers now.
-    Look,
-    /// The answer of all.
-    Answer(Rc<Result<Whole, Status>>),
+pub(in crate::driver) enum SharedOutcome {
+    /// One client is left. It sends its own read, and others wait for that one.
+    SendAsFirst,
+    /// Each client sends its own read.
+    SendAlone,
+    /// The response may be in the cache now.
+    Lookup,
+    /// The response for all clients.
+    Response(Rc<Result<SharedResponse, Status>>),
 }
 
-/// An answer that several get.
+/// A complete response that several clients receive.
 #[derive(Debug, Clone)]
-pub(in crate::driver) struct Whole {
+pub(in crate::driver) struct SharedResponse {
     pub(in crate::driver) status: StatusCode,
     pub(in crate::driver) headers: HeaderMap,
     pub(in crate::driver) chunks: Vec<Bytes>,
     pub(in crate::driver) trailers: Option<HeaderMap>,
 }
 
-impl Round {
-    pub(in crate::driver) fn new(credential: Option<Credential>) -> Rc<Round> {
-        Rc::new(Round {
+impl SharedRead {
+    pub(in crate::driver) fn new(credential: Option<Credential>) -> Rc<SharedRead> {
+        Rc::new(SharedRead {
             credential,
-            live: Cell::new(0),
+            waiting: Cell::new(0),
             outcome: RefCell::new(None),
             wakers: RefCell::default(),
-            reader: Cell::new(None),
-            enough: Cell::new(usize::MAX),
+            task: Cell::new(None),
+            wanted: Cell::new(usize::MAX),
         })
     }
 
-    /// The task that reads for them looks again.
-    pub(in crate::driver) fn wake_reader(&self) {
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
+    /// Wakes the task of the read.
+    pub(in crate::driver) fn wake_task(&self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
         }
     }
 
-    /// Tells everybody.
-    pub(in crate::driver) fn tell(&self, outcome: Outcome) {
+    /// Sets the outcome and wakes all clients.
+    pub(in crate::driver) fn finish(&self, outcome: SharedOutcome) {
         *self.outcome.borrow_mut() = Some(outcome);
         self.wakers.borrow_mut().drain(..).for_each(Waker::wake);
     }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::driver::WorkerContext;
-use crate::driver::state::messages::{LeaseStatus, Report, WorkerMessage};
+use crate::driver::state::messages::{LeaseStatus, WorkerMessage, WorkerReport};
 use crate::driver::state::namespace::NamespacePolicy;
 use crate::metrics::{Counter, ReadMetrics};
-use crate::state_machine::picker::Standing;
+use crate::state_machine::picker::EndpointState;
 use crate::state_machine::watch::hub::FeedStatus;
 use crate::upstream::target::Target;
 
@@ -22,24 +22,24 @@ use crate::upstream::target::Target;
 /// is how many ranges are told of, those with the most watchers.
 pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
     let (sender, mut reports) = unbounded_channel();
-    ctx.shared
-        .post_all(|| WorkerMessage::Report(sender.clone()));
+    ctx.process
+        .broadcast(|| WorkerMessage::Report(sender.clone()));
     drop(sender);
     let mut all = Vec::new();
     while let Some(report) = reports.recv().await {
         all.push(report);
     }
     all.sort_by_key(|report| report.worker);
-    let known = ctx.shared.known.header();
+    let known = ctx.process.store_revision.header();
     let workers: Vec<Value> = all.iter().map(worker).collect();
     let (ranges, ranges_total) = ranges(&all, known.revision, most);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_ms": u64::try_from(ctx.shared.uptime().as_millis()).unwrap_or(u64::MAX),
+        "uptime_ms": u64::try_from(ctx.process.uptime().as_millis()).unwrap_or(u64::MAX),
         "draining": ctx.drain.has_begun(),
         "cluster_id": format!("{:x}", known.cluster_id),
         "revision": known.revision,
-        "namespace": ctx.shared.gate().map(namespace),
+        "namespace": ctx.process.namespace_policy().map(namespace),
         "policy": ctx.pool.endpoints().options().policy.name(),
         "endpoints": endpoints(ctx),
         "endpoint_events": totals::endpoint_events(ctx),
@@ -51,7 +51,7 @@ pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
         "ranges_total": ranges_total,
         "ranges": ranges,
         "reads": reads(ctx),
-        "fleet": ctx.shared.fleet.status(),
+        "fleet": ctx.process.fleet.status(),
         "leases": all.iter().flat_map(|report| &report.leases).map(lease).collect::<Vec<_>>(),
     })
 }
@@ -59,11 +59,11 @@ pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
 fn namespace(gate: &NamespacePolicy) -> Value {
     json!({
         "prefix": gate.namespace().prefix().escape_ascii().to_string(),
-        "refused_methods": gate.closed().collect::<Vec<_>>(),
+        "refused_methods": gate.refused_methods().collect::<Vec<_>>(),
     })
 }
 
-fn worker(report: &Report) -> Value {
+fn worker(report: &WorkerReport) -> Value {
     let stats = &report.watches.stats;
     json!({
         "worker": report.worker,
@@ -78,13 +78,13 @@ fn worker(report: &Report) -> Value {
 
 fn endpoints(ctx: &WorkerContext) -> Vec<Value> {
     let all = ctx.pool.endpoints().standings();
-    let entry = |(target, standing): (Arc<Target>, Standing)| {
+    let entry = |(target, standing): (Arc<Target>, EndpointState)| {
         let (state, weight_percent) = match standing {
-            Standing::Active => ("active", 100),
-            Standing::Balanced(tenths) => ("balanced", tenths * 10),
-            Standing::Ready => ("ready", 0),
-            Standing::Backoff => ("backoff", 0),
-            Standing::Ejected => ("ejected", 0),
+            EndpointState::Active => ("active", 100),
+            EndpointState::Balanced(tenths) => ("balanced", tenths * 10),
+            EndpointState::Ready => ("ready", 0),
+            EndpointState::Backoff => ("backoff", 0),
+            EndpointState::Ejected => ("ejected", 0),
         };
         let metrics = &target.metrics;
         let requests = metrics.workers().map(|calls| calls.requests.get());
@@ -128,7 +128,7 @@ type Watched<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, bool);
 
 /// One entry for each range of an identity, or for the most watched, and how many there are. Its shared s-watcher is one, whatever the number of
 /// workers that are told by it; each that catches up is one of its own.
-fn ranges(reports: &[Report], known: i64, most: Option<usize>) -> (Vec<Value>, usize) {
+fn ranges(reports: &[WorkerReport], known: i64, most: Option<usize>) -> (Vec<Value>, usize) {
     let mut ranges: BTreeMap<Watched<'_>, Vec<&FeedStatus>> = BTreeMap::new();
     for (name, feed) in reports.iter().flat_map(|report| &report.watches.feeds) {
         let end = feed.range.end().map(|end| &end[..]);

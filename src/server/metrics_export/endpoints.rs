@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::MetricsCollector;
 use super::family::{Family, Sample, counter, gauge};
 use crate::metrics::{EndpointCalls, EndpointMetrics};
-use crate::state_machine::picker::Standing;
+use crate::state_machine::picker::EndpointState;
 
 /// What an endpoint may be, each with its name.
 const STATES: [&str; 5] = ["active", "balanced", "ready", "backoff", "ejected"];
@@ -95,11 +95,11 @@ impl MetricsCollector {
         let mut samples = Vec::new();
         for (target, standing) in self.endpoints.standings() {
             let own = match standing {
-                Standing::Active => 0,
-                Standing::Balanced(_) => 1,
-                Standing::Ready => 2,
-                Standing::Backoff => 3,
-                Standing::Ejected => 4,
+                EndpointState::Active => 0,
+                EndpointState::Balanced(_) => 1,
+                EndpointState::Ready => 2,
+                EndpointState::Backoff => 3,
+                EndpointState::Ejected => 4,
             };
             for (n, state) in STATES.iter().enumerate() {
                 let labels = vec![target.metrics.name.clone(), (*state).to_owned()];

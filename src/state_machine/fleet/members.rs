@@ -1,7 +1,7 @@
 //! List of registered proxies, from the keys under the registration prefix and their events.
 //!
-//! Others may write under the prefix too. Values that do not parse are ignored, and so are keys beyond
-//! [`limits::FLEET_MEMBERS`] and values larger than [`limits::FLEET_VALUE_BYTES`].
+//! Others may write under the prefix too. Values that do not parse are ignored, and so are keys
+//! beyond [`limits::FLEET_MEMBERS`] and values larger than [`limits::FLEET_VALUE_BYTES`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,18 +17,18 @@ pub struct Members {
     /// Key of this proxy.
     own: Bytes,
     /// The own key exists and its value is valid.
-    own_is_there: bool,
+    own_key_valid: bool,
     /// Keys were ignored because there are too many.
-    cut: bool,
+    truncated: bool,
 }
 
 /// Result of [`Members::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taken {
+pub enum PutOutcome {
     /// The value is a registration.
-    Yes,
+    Stored,
     /// The value is not a registration.
-    NotUnderstood,
+    Invalid,
     /// There are already [`limits::FLEET_MEMBERS`] keys.
     TooMany,
 }
@@ -39,49 +39,50 @@ impl Members {
         Members {
             by_key: BTreeMap::new(),
             own,
-            own_is_there: false,
-            cut: false,
+            own_key_valid: false,
+            truncated: false,
         }
     }
 
     /// Records the value of a key.
-    pub fn put(&mut self, key: &Bytes, value: &[u8]) -> Taken {
+    pub fn put(&mut self, key: &Bytes, value: &[u8]) -> PutOutcome {
         // A value that is too large for a registration is not parsed.
         let fits =
             key.len() <= limits::FLEET_VALUE_BYTES && value.len() <= limits::FLEET_VALUE_BYTES;
         let found = fits.then(|| Registered::parse(value)).flatten();
         if *key == self.own {
-            self.own_is_there = found.is_some();
+            self.own_key_valid = found.is_some();
         }
         let Some(found) = found else {
             self.by_key.remove(key);
-            return Taken::NotUnderstood;
+            return PutOutcome::Invalid;
         };
         if self.by_key.len() >= limits::FLEET_MEMBERS && !self.by_key.contains_key(key) {
-            self.cut = true;
-            return Taken::TooMany;
+            self.truncated = true;
+            return PutOutcome::TooMany;
         }
         // Copied: the key shares the memory of a whole response.
         let key = Bytes::copy_from_slice(key);
         self.by_key.insert(key, found);
-        Taken::Yes
+        PutOutcome::Stored
     }
 
     /// Records the deletion of a key.
     pub fn delete(&mut self, key: &[u8]) {
-        self.own_is_there &= self.own != key;
+        self.own_key_valid &= self.own != key;
         self.by_key.remove(key);
     }
 
-    /// Returns whether a key was ignored that would fit now. Only reading the prefix again finds it.
-    pub fn is_short(&self) -> bool {
-        self.cut && self.by_key.len() < limits::FLEET_MEMBERS
+    /// Returns whether a key was ignored that would fit now. Only reading the prefix again finds
+    /// it.
+    pub fn needs_reread(&self) -> bool {
+        self.truncated && self.by_key.len() < limits::FLEET_MEMBERS
     }
 
     /// Returns whether the key of this proxy is known to be absent or invalid.
-    pub fn lacks_own(&self) -> bool {
+    pub fn lacks_own_key(&self) -> bool {
         // Unknown while keys are ignored.
-        !self.own_is_there && !self.cut
+        !self.own_key_valid && !self.truncated
     }
 
     /// Returns the registrations in order of address. Each address appears once, even if several
@@ -139,12 +140,12 @@ mod tests {
             for op in ops {
                 match op {
                     Op::Put(n, address) => {
-                        let taken = members.put(&key(n), &registered(address).value());
-                        prop_assert_eq!(taken, Taken::Yes);
+                        let outcome = members.put(&key(n), &registered(address).value());
+                        prop_assert_eq!(outcome, PutOutcome::Stored);
                         model.insert(n, address);
                     }
                     Op::Junk(n) => {
-                        prop_assert_eq!(members.put(&key(n), b"junk"), Taken::NotUnderstood);
+                        prop_assert_eq!(members.put(&key(n), b"junk"), PutOutcome::Invalid);
                         model.remove(&n);
                     }
                     Op::Delete(n) => {
@@ -161,7 +162,7 @@ mod tests {
                 addresses.dedup();
                 let expected: Vec<_> = addresses.into_iter().map(registered).collect();
                 prop_assert_eq!(members.list(), expected);
-                prop_assert_eq!(members.lacks_own(), !model.contains_key(&0));
+                prop_assert_eq!(members.lacks_own_key(), !model.contains_key(&0));
             }
         }
     }
@@ -171,21 +172,21 @@ mod tests {
         let mut members = Members::new(Bytes::from_static(b"p/own"));
         let value = registered(1).value();
         for n in 0..limits::FLEET_MEMBERS {
-            assert_eq!(members.put(&key(n), &value), Taken::Yes);
+            assert_eq!(members.put(&key(n), &value), PutOutcome::Stored);
         }
-        assert!(!members.is_short());
+        assert!(!members.needs_reread());
         let one_more = key(limits::FLEET_MEMBERS);
-        assert_eq!(members.put(&one_more, &value), Taken::TooMany);
+        assert_eq!(members.put(&one_more, &value), PutOutcome::TooMany);
         assert_eq!(members.list(), [registered(1)]);
-        assert!(!members.is_short() && !members.lacks_own());
-        assert_eq!(members.put(&key(0), &value), Taken::Yes);
+        assert!(!members.needs_reread() && !members.lacks_own_key());
+        assert_eq!(members.put(&key(0), &value), PutOutcome::Stored);
         members.delete(&key(5));
-        assert!(members.is_short());
+        assert!(members.needs_reread());
         let large = Registered {
             name: "x".repeat(limits::FLEET_VALUE_BYTES),
             ..registered(1)
         };
-        assert_eq!(members.put(&key(1), &large.value()), Taken::NotUnderstood);
+        assert_eq!(members.put(&key(1), &large.value()), PutOutcome::Invalid);
         for n in 0..limits::FLEET_MEMBERS {
             members.delete(&key(n));
         }

@@ -1,8 +1,9 @@
 //! Registration of this proxy in etcd (N4): which request to send, and when.
 //!
-//! The proxy grants a lease, puts its key under the lease, and renews the lease at a third of its TTL.
-//! Failed steps are repeated without end, with a growing pause. A lost lease is replaced, and a
-//! deleted key is put again. At shutdown the lease is revoked, which deletes the key at once (S2).
+//! The proxy grants a lease, puts its key under the lease, and renews the lease at a third of its
+//! TTL. Failed steps are repeated without end, with a growing pause. A lost lease is replaced, and
+//! a deleted key is put again. At shutdown the lease is revoked, which deletes the key at once
+//! (S2).
 //!
 //! Every step may be executed twice:
 //! - The lease id is chosen here, so a second grant is refused because the lease exists.
@@ -19,7 +20,7 @@ use crate::state_machine::picker::backoff;
 
 /// Request to etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum RegistrationStep {
     /// Grant a lease with this id.
     Grant(i64),
     /// Put the key under this lease.
@@ -30,31 +31,31 @@ pub enum Step {
     Revoke(i64),
 }
 
-/// What the driver does now.
+/// Action for the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum RegistrationAction {
     /// Run this step with this timeout, then call [`Registration::finish_step`].
-    Do(Step, Duration),
+    Run(RegistrationStep, Duration),
     /// Wait until this time or the next input.
     Wait(Instant),
     /// Stop: the registration has ended.
-    Over,
+    Finished,
 }
 
 /// Result of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// Executed. A granted or renewed lease lives this long, counted from when the step was sent.
     Done(Duration),
     /// The lease does not exist.
-    Gone,
+    LeaseNotFound,
     /// Not known to be executed, with the reason.
     Failed(String),
 }
 
 /// Event for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tell {
+pub enum RegistrationEvent {
     /// The proxy is registered, under this lease.
     Registered(i64),
     /// The proxy is no longer registered, or cannot register, with the reason.
@@ -68,24 +69,24 @@ pub struct Registration {
     /// Consecutive failures, for the backoff.
     failures: u32,
     /// End of the backoff.
-    rests_until: Option<Instant>,
+    backoff_until: Option<Instant>,
     /// When the current step was sent.
-    asked: Instant,
+    sent: Instant,
     /// Since when the key has been reported absent although it was put.
-    absent: Option<Instant>,
+    absent_since: Option<Instant>,
     draining: bool,
     /// Why the proxy is not registered.
     reason: String,
     /// Last reported failure since the proxy was last registered, and when it was reported.
-    told: Option<(Instant, String)>,
-    tell: Option<Tell>,
+    reported: Option<(Instant, String)>,
+    event: Option<RegistrationEvent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    Without,
-    With { lease: Lease, registered: bool },
-    Over,
+    NoLease,
+    Leased { lease: Lease, registered: bool },
+    Finished,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,11 +99,11 @@ struct Lease {
 }
 
 impl Lease {
-    fn new(id: i64, asked: Instant, lives: Duration) -> Lease {
+    fn new(id: i64, sent: Instant, lifetime: Duration) -> Lease {
         Lease {
             id,
-            until: asked + lives,
-            renew: asked + lives / 3,
+            until: sent + lifetime,
+            renew: sent + lifetime / 3,
         }
     }
 }
@@ -111,79 +112,93 @@ impl Registration {
     /// Creates a registration that has not started.
     pub fn new(now: Instant) -> Registration {
         Registration {
-            state: State::Without,
+            state: State::NoLease,
             failures: 0,
-            rests_until: None,
-            asked: now,
-            absent: None,
+            backoff_until: None,
+            sent: now,
+            absent_since: None,
             draining: false,
             reason: "not registered yet".to_owned(),
-            told: None,
-            tell: None,
+            reported: None,
+            event: None,
         }
     }
 
     /// Returns what to do now. `chance` is a random number.
-    pub fn next(&mut self, now: Instant, chance: u64) -> Next {
-        self.look(now);
+    pub fn next_action(&mut self, now: Instant, chance: u64) -> RegistrationAction {
+        self.apply_time(now);
         let step = match self.state {
-            State::Over => return Next::Over,
-            State::Without if self.draining => {
-                self.state = State::Over;
-                return Next::Over;
+            State::Finished => return RegistrationAction::Finished,
+            State::NoLease if self.draining => {
+                self.state = State::Finished;
+                return RegistrationAction::Finished;
             }
-            State::With { lease, .. } if self.draining => Step::Revoke(lease.id),
-            _ if let Some(until) = self.rests_until.filter(|until| now < *until) => {
-                return Next::Wait(self.end().map_or(until, |end| until.min(end)));
+            State::Leased { lease, .. } if self.draining => RegistrationStep::Revoke(lease.id),
+            _ if let Some(until) = self.backoff_until.filter(|until| now < *until) => {
+                return RegistrationAction::Wait(
+                    self.lease_end().map_or(until, |end| until.min(end)),
+                );
             }
-            State::Without => Step::Grant(lease_id(chance)),
-            State::With { lease, .. } if now >= lease.renew => Step::Renew(lease.id),
-            State::With { lease, registered } if !registered => Step::Put(lease.id),
-            State::With { lease, .. } => {
-                let missed = self.absent.map(|since| since + limits::FLEET_ABSENT_TIME);
-                return Next::Wait(missed.map_or(lease.renew, |at| at.min(lease.renew)));
+            State::NoLease => RegistrationStep::Grant(lease_id(chance)),
+            State::Leased { lease, .. } if now >= lease.renew => RegistrationStep::Renew(lease.id),
+            State::Leased { lease, registered } if !registered => RegistrationStep::Put(lease.id),
+            State::Leased { lease, .. } => {
+                let missed = self
+                    .absent_since
+                    .map(|since| since + limits::FLEET_ABSENT_TIME);
+                return RegistrationAction::Wait(
+                    missed.map_or(lease.renew, |at| at.min(lease.renew)),
+                );
             }
         };
-        self.asked = now;
+        self.sent = now;
         let within = match (step, self.state) {
-            (Step::Revoke(_), _) => limits::FLEET_REVOKE_TIME,
-            (Step::Renew(_), State::With { lease, .. }) => {
+            (RegistrationStep::Revoke(_), _) => limits::FLEET_REVOKE_TIME,
+            (RegistrationStep::Renew(_), State::Leased { lease, .. }) => {
                 (lease.until - now).min(limits::FLEET_CALL_TIME)
             }
             _ => limits::FLEET_CALL_TIME,
         };
-        Next::Do(step, within)
+        RegistrationAction::Run(step, within)
     }
 
     /// Handles the result of a step. `chance` is a random number.
-    pub fn heard(&mut self, step: Step, outcome: Outcome, now: Instant, chance: u64) {
+    pub fn finish_step(
+        &mut self,
+        step: RegistrationStep,
+        outcome: StepOutcome,
+        now: Instant,
+        chance: u64,
+    ) {
         match (step, outcome) {
             // The result does not matter: the lease expires by itself if it was not revoked.
-            (Step::Revoke(_), _) => self.state = State::Over,
-            (Step::Grant(id), Outcome::Done(lives)) => {
-                self.state = State::With {
-                    lease: Lease::new(id, self.asked, lives),
+            (RegistrationStep::Revoke(_), _) => self.state = State::Finished,
+            (RegistrationStep::Grant(id), StepOutcome::Done(lifetime)) => {
+                self.state = State::Leased {
+                    lease: Lease::new(id, self.sent, lifetime),
                     registered: false,
                 };
             }
-            (Step::Put(_), Outcome::Done(_)) => self.registered(),
-            (Step::Renew(id), Outcome::Done(lives)) => self.renewed(id, lives),
-            (_, Outcome::Gone) => {
-                let was = self.is_registered();
-                self.state = State::Without;
-                self.lost("the lease expired or was revoked".to_owned(), now);
+            (RegistrationStep::Put(_), StepOutcome::Done(_)) => self.set_registered(),
+            (RegistrationStep::Renew(id), StepOutcome::Done(lifetime)) => {
+                self.set_renewed(id, lifetime)
+            }
+            (_, StepOutcome::LeaseNotFound) => {
+                let was_registered = self.is_registered();
+                self.state = State::NoLease;
+                self.report_failure("the lease expired or was revoked".to_owned(), now);
                 // A lease with a registered key is replaced at once. Otherwise it is a failure.
-                if !was {
-                    self.rest(now, chance);
+                if !was_registered {
+                    self.start_backoff(now, chance);
                 }
             }
-            (_, Outcome::Failed(reason)) => {
-                self.rest(now, chance);
+            (_, StepOutcome::Failed(reason)) => {
+                self.start_backoff(now, chance);
                 if self.is_registered() {
                     // The lease is still valid. The failure is reported if the lease expires.
                     self.reason = reason;
                 } else {
-                    self.lost(reason, now);
+                    self.report_failure(reason, now);
                 }
             }
         }
@@ -193,10 +208,10 @@ impl Registration {
     ///
     /// The report may be late, so only a key that stays absent for [`limits::FLEET_ABSENT_TIME`] is
     /// put again.
-    pub fn seen(&mut self, present: bool, now: Instant) {
+    pub fn observe_key(&mut self, present: bool, now: Instant) {
         match present {
-            true => self.absent = None,
-            false => _ = self.absent.get_or_insert(now),
+            true => self.absent_since = None,
+            false => _ = self.absent_since.get_or_insert(now),
         }
     }
 
@@ -209,7 +224,7 @@ impl Registration {
     pub fn is_registered(&self) -> bool {
         matches!(
             self.state,
-            State::With {
+            State::Leased {
                 registered: true,
                 ..
             }
@@ -219,8 +234,8 @@ impl Registration {
     /// Returns the lease, if there is one.
     pub fn lease(&self) -> Option<i64> {
         match self.state {
-            State::With { lease, .. } => Some(lease.id),
-            State::Without | State::Over => None,
+            State::Leased { lease, .. } => Some(lease.id),
+            State::NoLease | State::Finished => None,
         }
     }
 
@@ -230,65 +245,65 @@ impl Registration {
     }
 
     /// Returns the event to be logged, once.
-    pub fn take_tell(&mut self) -> Option<Tell> {
-        self.tell.take()
+    pub fn take_event(&mut self) -> Option<RegistrationEvent> {
+        self.event.take()
     }
 
     /// Returns when the lease may have expired.
-    fn end(&self) -> Option<Instant> {
+    fn lease_end(&self) -> Option<Instant> {
         match self.state {
-            State::With { lease, .. } => Some(lease.until),
-            State::Without | State::Over => None,
+            State::Leased { lease, .. } => Some(lease.until),
+            State::NoLease | State::Finished => None,
         }
     }
 
     /// Applies the passing of time: an expired lease, a key that stays absent.
-    fn look(&mut self, now: Instant) {
-        let State::With { lease, registered } = self.state else {
+    fn apply_time(&mut self, now: Instant) {
+        let State::Leased { lease, registered } = self.state else {
             return;
         };
         if now >= lease.until {
-            self.state = State::Without;
+            self.state = State::NoLease;
             if registered {
                 let reason = format!("the lease was not renewed in time: {}", self.reason);
-                self.lost(reason, now);
+                self.report_failure(reason, now);
             }
         } else if registered
             && self
-                .absent
+                .absent_since
                 .is_some_and(|since| now >= since + limits::FLEET_ABSENT_TIME)
         {
-            self.absent = None;
-            self.state = State::With {
+            self.absent_since = None;
+            self.state = State::Leased {
                 lease,
                 registered: false,
             };
-            self.lost("the registration key was deleted".to_owned(), now);
+            self.report_failure("the registration key was deleted".to_owned(), now);
         }
     }
 
-    fn registered(&mut self) {
-        let State::With { lease, .. } = self.state else {
+    fn set_registered(&mut self) {
+        let State::Leased { lease, .. } = self.state else {
             return;
         };
-        self.state = State::With {
+        self.state = State::Leased {
             lease,
             registered: true,
         };
         self.failures = 0;
-        self.rests_until = None;
-        self.absent = None;
+        self.backoff_until = None;
+        self.absent_since = None;
         self.reason = "no response from etcd".to_owned();
-        self.told = None;
-        self.tell = Some(Tell::Registered(lease.id));
+        self.reported = None;
+        self.event = Some(RegistrationEvent::Registered(lease.id));
     }
 
-    fn renewed(&mut self, id: i64, lives: Duration) {
-        let State::With { registered, .. } = self.state else {
+    fn set_renewed(&mut self, id: i64, lifetime: Duration) {
+        let State::Leased { registered, .. } = self.state else {
             return;
         };
-        self.state = State::With {
-            lease: Lease::new(id, self.asked, lives),
+        self.state = State::Leased {
+            lease: Lease::new(id, self.sent, lifetime),
             registered,
         };
         if registered {
@@ -296,20 +311,20 @@ impl Registration {
         }
     }
 
-    fn rest(&mut self, now: Instant, chance: u64) {
-        self.rests_until = Some(now + backoff(self.failures, chance));
+    fn start_backoff(&mut self, now: Instant, chance: u64) {
+        self.backoff_until = Some(now + backoff(self.failures, chance));
         self.failures = self.failures.saturating_add(1);
     }
 
     /// Reports the first failure, and a different one after [`limits::FLEET_WARN_INTERVAL`].
-    fn lost(&mut self, reason: String, now: Instant) {
-        let news = match &self.told {
+    fn report_failure(&mut self, reason: String, now: Instant) {
+        let changed = match &self.reported {
             None => true,
-            Some((at, told)) => reason != *told && now >= *at + limits::FLEET_WARN_INTERVAL,
+            Some((at, reported)) => reason != *reported && now >= *at + limits::FLEET_WARN_INTERVAL,
         };
-        if news {
-            self.told = Some((now, reason.clone()));
-            self.tell = Some(Tell::Failing(reason.clone()));
+        if changed {
+            self.reported = Some((now, reason.clone()));
+            self.event = Some(RegistrationEvent::Failing(reason.clone()));
         }
         self.reason = reason;
     }
@@ -337,36 +352,38 @@ mod tests {
     }
 
     impl Etcd {
-        fn pass(&mut self, now: Instant) {
+        fn expire(&mut self, now: Instant) {
             self.leases.retain(|_, until| now < *until);
             self.key = self.key.filter(|lease| self.leases.contains_key(lease));
         }
 
-        fn do_step(&mut self, step: Step, now: Instant) -> Outcome {
-            self.pass(now);
+        fn do_step(&mut self, step: RegistrationStep, now: Instant) -> StepOutcome {
+            self.expire(now);
             match step {
-                Step::Grant(lease) => {
+                RegistrationStep::Grant(lease) => {
                     self.leases.entry(lease).or_insert(now + TTL);
                 }
-                Step::Put(lease) if self.leases.contains_key(&lease) => self.key = Some(lease),
-                Step::Renew(lease) if self.leases.contains_key(&lease) => {
+                RegistrationStep::Put(lease) if self.leases.contains_key(&lease) => {
+                    self.key = Some(lease)
+                }
+                RegistrationStep::Renew(lease) if self.leases.contains_key(&lease) => {
                     self.leases.insert(lease, now + TTL);
                 }
-                Step::Revoke(lease) if self.leases.remove(&lease).is_some() => {}
-                _ => return Outcome::Gone,
+                RegistrationStep::Revoke(lease) if self.leases.remove(&lease).is_some() => {}
+                _ => return StepOutcome::LeaseNotFound,
             }
-            self.pass(now);
-            Outcome::Done(TTL)
+            self.expire(now);
+            StepOutcome::Done(TTL)
         }
     }
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Way {
-        Open,
+    enum Link {
+        Up,
         /// The request does not arrive.
-        Lost,
+        RequestLost,
         /// The request is executed and the response is lost.
-        Unknown,
+        ResponseLost,
     }
 
     #[derive(Debug, Clone, Copy)]
@@ -379,30 +396,38 @@ mod tests {
 
     #[derive(Debug, Clone)]
     struct Act {
-        way: Way,
+        link: Link,
         event: Event,
         millis: u64,
     }
 
     fn act() -> impl Strategy<Value = Act> {
-        let way = prop_oneof![Just(Way::Open), Just(Way::Lost), Just(Way::Unknown)];
+        let link = prop_oneof![
+            Just(Link::Up),
+            Just(Link::RequestLost),
+            Just(Link::ResponseLost)
+        ];
         let event = prop_oneof![
             3 => Just(Event::None),
             1 => Just(Event::LeaseRevoked),
             1 => Just(Event::KeyDeleted),
             1 => Just(Event::Restored),
         ];
-        (way, event, 1u64..9_000).prop_map(|(way, event, millis)| Act { way, event, millis })
+        (link, event, 1u64..9_000).prop_map(|(link, event, millis)| Act {
+            link,
+            event,
+            millis,
+        })
     }
 
     /// Registration with a simulated store and clock.
     struct Scene {
         etcd: Etcd,
-        machine: Registration,
+        registration: Registration,
         now: Instant,
         chance: u64,
         steps: usize,
-        tells: Vec<Tell>,
+        events: Vec<RegistrationEvent>,
     }
 
     impl Scene {
@@ -410,55 +435,57 @@ mod tests {
             let now = Instant::now();
             Scene {
                 etcd: Etcd::default(),
-                machine: Registration::new(now),
+                registration: Registration::new(now),
                 now,
                 chance: 1,
                 steps: 0,
-                tells: Vec::new(),
+                events: Vec::new(),
             }
         }
 
-        fn play(&mut self, way: Way, time: Duration) {
+        fn run(&mut self, link: Link, time: Duration) {
             let end = self.now + time;
             while self.now < end {
-                self.etcd.pass(self.now);
-                self.machine.seen(self.etcd.key.is_some(), self.now);
+                self.etcd.expire(self.now);
+                self.registration
+                    .observe_key(self.etcd.key.is_some(), self.now);
                 self.chance = self
                     .chance
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(3);
-                match self.machine.next(self.now, self.chance) {
-                    Next::Over => return,
+                match self.registration.next_action(self.now, self.chance) {
+                    RegistrationAction::Finished => return,
                     // A real watch reports changes at least this fast.
-                    Next::Wait(until) => {
+                    RegistrationAction::Wait(until) => {
                         let report = self.now + Duration::from_millis(200);
                         self.now = until
                             .min(end)
                             .min(report)
                             .max(self.now + Duration::from_millis(1));
                     }
-                    Next::Do(step, within) => {
+                    RegistrationAction::Run(step, within) => {
                         assert!(!within.is_zero());
                         self.steps += 1;
-                        let outcome = match way {
-                            Way::Open => self.etcd.do_step(step, self.now),
-                            Way::Lost => Outcome::Failed("lost".to_owned()),
-                            Way::Unknown => {
+                        let outcome = match link {
+                            Link::Up => self.etcd.do_step(step, self.now),
+                            Link::RequestLost => StepOutcome::Failed("lost".to_owned()),
+                            Link::ResponseLost => {
                                 self.etcd.do_step(step, self.now);
-                                Outcome::Failed("unknown".to_owned())
+                                StepOutcome::Failed("unknown".to_owned())
                             }
                         };
                         self.now += Duration::from_millis(5);
-                        self.machine.heard(step, outcome, self.now, self.chance);
+                        self.registration
+                            .finish_step(step, outcome, self.now, self.chance);
                     }
                 }
-                self.tells.extend(self.machine.take_tell());
+                self.events.extend(self.registration.take_event());
             }
         }
 
-        fn is_right(&mut self) -> bool {
-            self.etcd.pass(self.now);
-            self.machine.is_registered() && self.etcd.key == self.machine.lease()
+        fn is_consistent(&mut self) -> bool {
+            self.etcd.expire(self.now);
+            self.registration.is_registered() && self.etcd.key == self.registration.lease()
         }
     }
 
@@ -476,90 +503,103 @@ mod tests {
                     Event::KeyDeleted => scene.etcd.key = None,
                     Event::Restored => scene.etcd = Etcd::default(),
                 }
-                scene.play(act.way, Duration::from_millis(act.millis));
+                scene.run(act.link, Duration::from_millis(act.millis));
                 let seconds = (scene.now - began).as_secs() as usize + 1;
                 prop_assert!(scene.steps <= 12 + 6 * seconds, "{} in {seconds} s", scene.steps);
             }
-            scene.play(Way::Open, limits::BACKOFF_LONGEST * 2 + limits::FLEET_ABSENT_TIME);
-            prop_assert!(scene.is_right(), "{:?}", scene.machine);
+            scene.run(Link::Up, limits::BACKOFF_LONGEST * 2 + limits::FLEET_ABSENT_TIME);
+            prop_assert!(scene.is_consistent(), "{:?}", scene.registration);
             // Still registered after many lease lifetimes.
             let steps = scene.steps;
-            scene.play(Way::Open, TTL * 10);
-            prop_assert!(scene.is_right());
+            scene.run(Link::Up, TTL * 10);
+            prop_assert!(scene.is_consistent());
             prop_assert!(scene.steps - steps <= 32);
-            scene.machine.drain();
-            scene.play(Way::Open, Duration::from_secs(1));
-            prop_assert_eq!(scene.machine.next(scene.now, 0), Next::Over);
-            scene.etcd.pass(scene.now);
+            scene.registration.drain();
+            scene.run(Link::Up, Duration::from_secs(1));
+            prop_assert_eq!(scene.registration.next_action(scene.now, 0), RegistrationAction::Finished);
+            scene.etcd.expire(scene.now);
             prop_assert_eq!(scene.etcd.key, None);
         }
 
-        /// The proxy never reports a registration whose lease has expired by the clock.
+        /// The proxy never reports a registration after its lease has expired by the clock.
         #[test]
         fn a_lease_that_is_not_renewed_ends_the_registration(millis in 1u64..20_000) {
             let mut scene = Scene::new();
-            scene.play(Way::Open, Duration::from_secs(1));
-            prop_assert!(scene.is_right());
-            scene.play(Way::Lost, Duration::from_millis(millis));
-            scene.etcd.pass(scene.now);
-            scene.machine.next(scene.now, 0);
-            prop_assert!(!scene.machine.is_registered() || scene.etcd.key.is_some());
+            scene.run(Link::Up, Duration::from_secs(1));
+            prop_assert!(scene.is_consistent());
+            scene.run(Link::RequestLost, Duration::from_millis(millis));
+            scene.etcd.expire(scene.now);
+            scene.registration.next_action(scene.now, 0);
+            prop_assert!(!scene.registration.is_registered() || scene.etcd.key.is_some());
         }
     }
 
     #[test]
     fn failure_and_success_are_logged_once() {
         let mut scene = Scene::new();
-        scene.play(Way::Lost, Duration::from_secs(600));
-        assert_eq!(scene.tells, [Tell::Failing("lost".to_owned())]);
-        assert!(!scene.machine.is_registered());
-        assert_eq!(scene.machine.reason(), "lost");
-        scene.play(Way::Open, Duration::from_secs(10));
-        assert!(matches!(scene.tells[..], [_, Tell::Registered(lease)] if lease > 0));
+        scene.run(Link::RequestLost, Duration::from_secs(600));
+        assert_eq!(
+            scene.events,
+            [RegistrationEvent::Failing("lost".to_owned())]
+        );
+        assert!(!scene.registration.is_registered());
+        assert_eq!(scene.registration.reason(), "lost");
+        scene.run(Link::Up, Duration::from_secs(10));
+        assert!(matches!(scene.events[..], [_, RegistrationEvent::Registered(lease)] if lease > 0));
         // It fails again and is reported again, with the reason.
-        scene.play(Way::Lost, Duration::from_secs(10));
-        let failing = Tell::Failing("the lease was not renewed in time: lost".to_owned());
-        assert_eq!(scene.tells[2..], [failing]);
+        scene.run(Link::RequestLost, Duration::from_secs(10));
+        let failing =
+            RegistrationEvent::Failing("the lease was not renewed in time: lost".to_owned());
+        assert_eq!(scene.events[2..], [failing]);
         // A different failure, after the interval.
-        scene.play(Way::Unknown, Duration::from_secs(120));
-        assert_eq!(scene.tells[3..], [Tell::Failing("unknown".to_owned())]);
+        scene.run(Link::ResponseLost, Duration::from_secs(120));
+        assert_eq!(
+            scene.events[3..],
+            [RegistrationEvent::Failing("unknown".to_owned())]
+        );
     }
 
     #[test]
     fn a_lost_lease_is_replaced_at_once() {
         let mut scene = Scene::new();
-        scene.play(Way::Open, Duration::from_secs(1));
-        let before = scene.machine.lease();
+        scene.run(Link::Up, Duration::from_secs(1));
+        let before = scene.registration.lease();
         scene.etcd.leases.clear();
-        scene.play(
-            Way::Open,
+        scene.run(
+            Link::Up,
             limits::FLEET_ABSENT_TIME + Duration::from_millis(600),
         );
-        assert!(scene.is_right());
-        assert_ne!(scene.machine.lease(), before);
+        assert!(scene.is_consistent());
+        assert_ne!(scene.registration.lease(), before);
     }
 
     #[test]
     fn shutdown_does_not_wait_for_the_backoff() {
         let mut scene = Scene::new();
-        scene.play(Way::Lost, Duration::from_secs(60));
-        scene.machine.drain();
-        assert_eq!(scene.machine.next(scene.now, 0), Next::Over);
+        scene.run(Link::RequestLost, Duration::from_secs(60));
+        scene.registration.drain();
+        assert_eq!(
+            scene.registration.next_action(scene.now, 0),
+            RegistrationAction::Finished
+        );
         let mut scene = Scene::new();
-        scene.play(Way::Open, Duration::from_secs(1));
-        scene.machine.drain();
-        let lease = scene.machine.lease().unwrap();
-        let next = scene.machine.next(scene.now, 0);
+        scene.run(Link::Up, Duration::from_secs(1));
+        scene.registration.drain();
+        let lease = scene.registration.lease().unwrap();
+        let next = scene.registration.next_action(scene.now, 0);
         assert_eq!(
             next,
-            Next::Do(Step::Revoke(lease), limits::FLEET_REVOKE_TIME)
+            RegistrationAction::Run(RegistrationStep::Revoke(lease), limits::FLEET_REVOKE_TIME)
         );
         // The outcome of the revocation does not matter.
-        let outcome = Outcome::Failed("lost".to_owned());
+        let outcome = StepOutcome::Failed("lost".to_owned());
         scene
-            .machine
-            .heard(Step::Revoke(lease), outcome, scene.now, 0);
-        assert_eq!(scene.machine.next(scene.now, 0), Next::Over);
+            .registration
+            .finish_step(RegistrationStep::Revoke(lease), outcome, scene.now, 0);
+        assert_eq!(
+            scene.registration.next_action(scene.now, 0),
+            RegistrationAction::Finished
+        );
     }
 
     #[test]

@@ -17,11 +17,11 @@ pub struct StreamId {
 
 /// Id of a client connection. Each connection has a quota of isolated upstream streams (L4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PeerId {
+pub struct ConnectionId {
     /// Worker of the connection.
     pub worker: u32,
     /// Number of the connection on that worker.
-    pub peer: u64,
+    pub connection: u64,
 }
 
 /// Action that the driver carries out. The order of actions matters.
@@ -32,44 +32,44 @@ pub enum Action {
     /// The driver retries until it succeeds, then calls [`super::Hub::connected`].
     Connect {
         /// Number of the slot. A slot has one stream at a time.
-        lane: u64,
+        slot: u64,
         /// Number of the stream within the slot. It grows with each stream.
         generation: u64,
         /// Why the slot needs a stream.
-        because: ReconnectReason,
+        reason: ReconnectReason,
     },
     /// Close the slot and drop its stream, so that etcd does not process the heartbeats on it.
     Close {
         /// Slot of an earlier [`Action::Connect`].
-        lane: u64,
+        slot: u64,
     },
     /// Send a heartbeat for each of these leases, in this order.
     Send {
         /// Slot with an open stream.
-        lane: u64,
+        slot: u64,
         /// Leases without a heartbeat in flight. Not empty.
         leases: Vec<i64>,
     },
     /// Query the TTL of a lease, which blocks no heartbeat, then call [`super::Hub::ttl_checked`].
-    Examine {
+    CheckTtl {
         /// Lease to query.
         lease: i64,
     },
     /// Send a response to a client.
-    Answer {
+    Respond {
         /// Stream of the client.
         stream: StreamId,
         /// Response of etcd, unchanged.
         message: Bytes,
         /// Number of times to send it: the client's heartbeats that were merged into one.
-        times: u32,
+        count: u32,
     },
     /// End a client stream. No further action names it.
     End {
         /// Stream to end.
         stream: StreamId,
         /// Why and how it ends.
-        why: End,
+        reason: ClientStreamEnd,
     },
 }
 
@@ -83,7 +83,7 @@ pub enum ReconnectReason {
     /// The endpoint does not answer a heartbeat that it must answer at once.
     Stalled,
     /// The endpoint does not answer a heartbeat, and the cause may be the lease.
-    Elsewhere,
+    OtherEndpoint,
     /// etcd rejects the token of the previous stream.
     Token,
 }
@@ -101,18 +101,18 @@ pub enum Unavailable {
 
 /// Result of a TTL check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Examined {
+pub enum TtlCheckResult {
     /// The lease lives for at least this time, counted from when the check was sent.
-    Lives(Duration),
+    Alive(Duration),
     /// The lease does not exist. etcd answers its heartbeat at once.
-    Unknown,
+    NotFound,
     /// The lease has expired but still exists, or the check failed. Its heartbeat may block.
     Doubtful,
 }
 
 /// Why and how a client stream ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum ClientStreamEnd {
     /// The client has half-closed it and has received all responses: OK (P4).
     Done,
     /// No response arrived within [`crate::limits::WAIT_FOR_ENDPOINT`]: UNAVAILABLE (E4).

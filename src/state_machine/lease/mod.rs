@@ -17,7 +17,8 @@
 //! follower, which queries the leader for each heartbeat in turn.
 //!
 //! The driver connects, selects token and endpoint, and waits between attempts. It carries out the
-//! actions of one input before the next input, and calls [`Hub::settle`] after each group of inputs.
+//! actions of one input before the next input, and calls [`Hub::settle`] after each group of
+//! inputs.
 
 mod api;
 mod isolated;
@@ -30,10 +31,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::limits;
-pub use api::{Action, Counts, End, Examined, PeerId, ReconnectReason, StreamId, Unavailable};
+pub use api::{
+    Action, ClientStreamEnd, ConnectionId, Counts, ReconnectReason, StreamId, TtlCheckResult,
+    Unavailable,
+};
 use isolated::IsolatedLeases;
-use rounds::{Joined, RoundId, Rounds};
-use upstream_stream::{Kind, UpstreamStream};
+use rounds::{JoinResult, RoundId, Rounds};
+use upstream_stream::{UpstreamKind, UpstreamStream};
 
 /// Lease hub of one identity. It does no IO; its actions are in [`Hub::next_action`].
 #[derive(Debug)]
@@ -42,17 +46,17 @@ pub struct Hub {
     /// Rounds that wait for a shared slot, and since when. Ordered by age of the round.
     queue: BTreeMap<RoundId, Instant>,
     /// Rounds of leases that need a TTL check.
-    unexamined: BTreeSet<RoundId>,
+    unchecked: BTreeSet<RoundId>,
     /// TTL checks in flight.
-    examining: usize,
+    checks_in_flight: usize,
     /// Rounds that wait for an isolated slot.
-    doubted: IsolatedLeases,
-    lanes: BTreeMap<u64, UpstreamStream>,
-    last_lane: u64,
+    isolated: IsolatedLeases,
+    slots: BTreeMap<u64, UpstreamStream>,
+    last_slot: u64,
     /// Until when leases that may have expired are not sent on a shared slot.
-    trouble: Option<Instant>,
+    isolating_until: Option<Instant>,
     /// When the last client stream closed.
-    unused: Instant,
+    unused_since: Instant,
     counts: Counts,
     actions: VecDeque<Action>,
 }
@@ -63,36 +67,36 @@ impl Hub {
         Hub {
             rounds: Rounds::default(),
             queue: BTreeMap::new(),
-            unexamined: BTreeSet::new(),
-            examining: 0,
-            doubted: IsolatedLeases::default(),
-            lanes: BTreeMap::new(),
-            last_lane: 0,
-            trouble: None,
-            unused: now,
+            unchecked: BTreeSet::new(),
+            checks_in_flight: 0,
+            isolated: IsolatedLeases::default(),
+            slots: BTreeMap::new(),
+            last_slot: 0,
+            isolating_until: None,
+            unused_since: now,
             counts: Counts::default(),
             actions: VecDeque::new(),
         }
     }
 
     /// Handles a new client stream. Its id was never used before.
-    pub fn opened(&mut self, stream: StreamId, peer: PeerId) {
-        self.rounds.open(stream, peer);
+    pub fn opened(&mut self, stream: StreamId, connection: ConnectionId) {
+        self.rounds.open(stream, connection);
     }
 
     /// Handles a heartbeat of a client. Ignored if the stream has ended.
-    pub fn beat(&mut self, stream: StreamId, lease: i64, now: Instant) {
+    pub fn heartbeat(&mut self, stream: StreamId, lease: i64, now: Instant) {
         match self.rounds.join(stream, lease, now) {
-            Joined::Ready(round) => self.ready(round, now),
-            Joined::Merged => self.counts.merged += 1,
-            Joined::Waits | Joined::Nobody => {}
+            JoinResult::Ready(round) => self.enqueue(round, now),
+            JoinResult::Merged => self.counts.merged += 1,
+            JoinResult::Queued | JoinResult::StreamClosed => {}
         }
     }
 
     /// Handles a half-close: the client sends no more, and receives its outstanding responses.
     pub fn half_closed(&mut self, stream: StreamId, now: Instant) {
         if self.rounds.half_close(stream) {
-            self.end(stream, End::Done, now);
+            self.end(stream, ClientStreamEnd::Done, now);
         }
     }
 
@@ -101,19 +105,19 @@ impl Hub {
         let before = self.rounds.streams();
         for round in self.rounds.close(stream) {
             self.queue.remove(&round);
-            self.unexamined.remove(&round);
-            self.doubted.remove(round);
+            self.unchecked.remove(&round);
+            self.isolated.remove(round);
         }
         if before > 0 && self.rounds.streams() == 0 {
-            self.unused = now;
+            self.unused_since = now;
         }
     }
 
     /// Handles the opening of the stream of this slot and generation.
-    pub fn connected(&mut self, lane: u64, generation: u64, now: Instant) {
-        if let Some(lane) = self.lane(lane, generation) {
-            lane.up = true;
-            lane.since = now;
+    pub fn connected(&mut self, slot: u64, generation: u64, now: Instant) {
+        if let Some(slot) = self.current_slot(slot, generation) {
+            slot.is_open = true;
+            slot.since = now;
         }
     }
 
@@ -122,71 +126,71 @@ impl Hub {
     /// The driver passes the responses of a stream in their order.
     pub fn answered(
         &mut self,
-        (lane, generation): (u64, u64),
+        (slot, generation): (u64, u64),
         lease: i64,
         ttl: Duration,
         message: &Bytes,
         now: Instant,
     ) {
-        let Some(up) = self.lane(lane, generation) else {
+        let Some(current) = self.current_slot(slot, generation) else {
             return;
         };
-        let (sent, round) = (up.sent, up.flight.front().copied());
+        let (sent, round) = (current.sent, current.in_flight.front().copied());
         let Some(round) = round.filter(|round| self.rounds.lease(*round) == Some(lease)) else {
             // Not a response to the first heartbeat in flight: the stream cannot be trusted.
-            self.reconnect(lane, ReconnectReason::Lost, now);
+            self.reconnect(slot, ReconnectReason::Lost, now);
             return;
         };
-        self.landed(lane, now);
+        self.pop_in_flight(slot, now);
         if ttl.is_zero() {
             self.counts.expired += 1;
         }
         let answered = self.rounds.answered(round, sent, ttl);
-        for (stream, times) in answered.waiters {
-            self.actions.push_back(Action::Answer {
+        for (stream, count) in answered.waiters {
+            self.actions.push_back(Action::Respond {
                 stream,
                 message: message.clone(),
-                times,
+                count,
             });
         }
         for stream in answered.done {
-            self.end(stream, End::Done, now);
+            self.end(stream, ClientStreamEnd::Done, now);
         }
         if let Some(next) = answered.next {
-            self.ready(next, now);
+            self.enqueue(next, now);
         }
     }
 
     /// Removes the first round in flight of a slot.
-    fn landed(&mut self, lane: u64, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&lane) else {
+    fn pop_in_flight(&mut self, slot: u64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&slot) else {
             return;
         };
-        lane.flight.pop_front();
-        lane.since = now;
-        if let Kind::Apart(whose) = &mut lane.kind
-            && let Some(peer) = whose.take()
+        slot.in_flight.pop_front();
+        slot.since = now;
+        if let UpstreamKind::Isolated(owner) = &mut slot.kind
+            && let Some(connection) = owner.take()
         {
-            self.doubted.end(peer);
+            self.isolated.release(connection);
         }
     }
 
     /// Handles the result of a TTL check that was sent at `sent`.
-    pub fn examined(&mut self, lease: i64, word: Examined, asked: Instant, now: Instant) {
-        self.examining = self.examining.saturating_sub(1);
-        let lives = match word {
+    pub fn ttl_checked(&mut self, lease: i64, result: TtlCheckResult, sent: Instant, now: Instant) {
+        self.checks_in_flight = self.checks_in_flight.saturating_sub(1);
+        let alive_until = match result {
             // A time that the clock cannot express counts as none.
-            Examined::Lives(time) => asked.checked_add(time),
-            Examined::Unknown | Examined::Doubtful => None,
+            TtlCheckResult::Alive(time) => sent.checked_add(time),
+            TtlCheckResult::NotFound | TtlCheckResult::Doubtful => None,
         };
-        let Some(round) = self.rounds.examined(lease, lives) else {
+        let Some(round) = self.rounds.ttl_checked(lease, alive_until) else {
             return;
         };
-        let trusted = word == Examined::Unknown || self.rounds.is_fresh(round, now);
+        let trusted = result == TtlCheckResult::NotFound || self.rounds.is_fresh(round, now);
         if trusted {
             self.queue.insert(round, now);
         } else {
-            self.put_apart(round, now);
+            self.isolate(round, now);
         }
     }
 
@@ -194,45 +198,45 @@ impl Hub {
     ///
     /// Returns false if the end concerns none of the heartbeats on it: the next stream may end in
     /// the same way.
-    pub fn lost(&mut self, lane: u64, generation: u64, why: Unavailable, now: Instant) -> bool {
-        let Some(up) = self.lane(lane, generation) else {
+    pub fn lost(&mut self, slot: u64, generation: u64, cause: Unavailable, now: Instant) -> bool {
+        let Some(current) = self.current_slot(slot, generation) else {
             return true;
         };
-        let head = up.flight.front().copied();
-        let (because, explained) = match (why, head) {
+        let head = current.in_flight.front().copied();
+        let (reason, explained) = match (cause, head) {
             (Unavailable::Refused(status), Some(head)) => {
-                self.landed(lane, now);
+                self.pop_in_flight(slot, now);
                 // etcd will refuse the next heartbeat of this lease as well.
-                self.beware(now);
+                self.start_isolation(now);
                 self.rounds
-                    .distrust(head, now + limits::LEASE_ISOLATION_PERIOD);
-                self.refuse(head, &End::Refused(status), now);
+                    .mark_refused(head, now + limits::LEASE_ISOLATION_PERIOD);
+                self.reject(head, &ClientStreamEnd::Refused(status), now);
                 (ReconnectReason::Needed, true)
             }
             (Unavailable::Refused(_) | Unavailable::Endpoint, _) => (ReconnectReason::Lost, false),
             (Unavailable::Token, _) => (ReconnectReason::Token, true),
         };
-        self.reconnect(lane, because, now);
+        self.reconnect(slot, reason, now);
         explained
     }
 
     /// Decides what to do now. Called after each group of inputs and at [`Hub::wake_at`].
     pub fn settle(&mut self, now: Instant) {
-        self.give_up(now);
-        self.judge(now);
-        self.examine();
-        self.hand_out(now);
+        self.end_overdue_streams(now);
+        self.handle_overdue(now);
+        self.request_ttl_checks();
+        self.send_batches(now);
         // Before slots are opened: a closed slot may have to be replaced.
-        self.close_lanes(now);
-        self.open_lanes(now);
+        self.close_slots(now);
+        self.open_slots(now);
     }
 
     /// Returns when to call [`Hub::settle`] if no input arrives before; `None` for never.
     pub fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let lanes = self.lanes.iter();
-        let lanes = lanes.filter_map(|(id, lane)| self.lane_due(*id, lane, now));
-        let others = [self.rounds.patience(), self.crowded_at(now)];
-        lanes.chain(others.into_iter().flatten()).min()
+        let slots = self.slots.iter();
+        let slots = slots.filter_map(|(id, slot)| self.slot_due_at(*id, slot, now));
+        let others = [self.rounds.next_deadline(), self.next_shared_slot_at(now)];
+        slots.chain(others.into_iter().flatten()).min()
     }
 
     /// Returns the next action, until there is none.
@@ -247,12 +251,12 @@ impl Hub {
 
     /// Returns the number of upstream streams, including those that are being opened.
     pub fn upstream_streams(&self) -> usize {
-        self.lanes.len()
+        self.slots.len()
     }
 
     /// Returns whether there is no client and no slot, so that the hub may be dropped.
-    pub fn is_over(&self) -> bool {
-        self.client_streams() == 0 && self.lanes.is_empty()
+    pub fn is_finished(&self) -> bool {
+        self.client_streams() == 0 && self.slots.is_empty()
     }
 
     /// Returns the events since the last call.
@@ -260,164 +264,170 @@ impl Hub {
         std::mem::take(&mut self.counts)
     }
 
-    fn lane(&mut self, lane: u64, generation: u64) -> Option<&mut UpstreamStream> {
-        let lane = self.lanes.get_mut(&lane)?;
-        (lane.generation == generation).then_some(lane)
+    fn current_slot(&mut self, slot: u64, generation: u64) -> Option<&mut UpstreamStream> {
+        let slot = self.slots.get_mut(&slot)?;
+        (slot.generation == generation).then_some(slot)
     }
 
     /// Queues a round that can be sent.
-    fn ready(&mut self, round: RoundId, now: Instant) {
-        if !self.is_troubled(now) || self.rounds.is_fresh(round, now) {
+    fn enqueue(&mut self, round: RoundId, now: Instant) {
+        if !self.is_isolating(now) || self.rounds.is_fresh(round, now) {
             self.queue.insert(round, now);
         } else if self.rounds.is_refused(round, now) {
-            self.put_apart(round, now);
+            self.isolate(round, now);
         } else {
-            self.unexamined.insert(round);
+            self.unchecked.insert(round);
         }
     }
 
     /// Queues a round to be sent alone.
-    fn put_apart(&mut self, round: RoundId, now: Instant) {
-        match self.rounds.peer(round) {
-            Some(peer) => self.doubted.push(peer, round),
+    fn isolate(&mut self, round: RoundId, now: Instant) {
+        match self.rounds.connection(round) {
+            Some(connection) => self.isolated.push(connection, round),
             // No client waits for the round, so it is not sent.
             None => drop(self.queue.insert(round, now)),
         }
     }
 
     /// Requests TTL checks, a limited number at a time.
-    fn examine(&mut self) {
-        while self.examining < limits::LEASE_TTL_CHECKS
-            && let Some(round) = self.unexamined.pop_first()
+    fn request_ttl_checks(&mut self) {
+        while self.checks_in_flight < limits::LEASE_TTL_CHECKS
+            && let Some(round) = self.unchecked.pop_first()
         {
             if let Some(lease) = self.rounds.lease(round) {
-                self.rounds.examine(round);
-                self.examining += 1;
-                self.actions.push_back(Action::Examine { lease });
+                self.rounds.wait_for_ttl_check(round);
+                self.checks_in_flight += 1;
+                self.actions.push_back(Action::CheckTtl { lease });
             }
         }
     }
 
-    fn is_troubled(&self, now: Instant) -> bool {
-        self.trouble.is_some_and(|until| now < until)
+    fn is_isolating(&self, now: Instant) -> bool {
+        self.isolating_until.is_some_and(|until| now < until)
     }
 
     /// Starts or extends the period in which leases that may have expired are isolated.
-    fn beware(&mut self, now: Instant) {
-        let troubled = self.is_troubled(now);
-        self.trouble = Some(now + limits::LEASE_ISOLATION_PERIOD);
-        if !troubled {
+    fn start_isolation(&mut self, now: Instant) {
+        let was_isolating = self.is_isolating(now);
+        self.isolating_until = Some(now + limits::LEASE_ISOLATION_PERIOD);
+        if !was_isolating {
             for round in std::mem::take(&mut self.queue).into_keys() {
-                self.ready(round, now);
+                self.enqueue(round, now);
             }
         }
     }
 
     /// Ends all client streams that wait for a round.
-    fn refuse(&mut self, round: RoundId, why: &End, now: Instant) {
+    fn reject(&mut self, round: RoundId, reason: &ClientStreamEnd, now: Instant) {
         for stream in self.rounds.waiters(round) {
-            self.end(stream, why.clone(), now);
+            self.end(stream, reason.clone(), now);
         }
         // The next round of the lease has other clients. They will receive the same response.
-        self.take_back(round, now);
+        self.requeue(round, now);
     }
 
-    fn end(&mut self, stream: StreamId, why: End, now: Instant) {
+    fn end(&mut self, stream: StreamId, reason: ClientStreamEnd, now: Instant) {
         self.closed(stream, now);
-        self.actions.push_back(Action::End { stream, why });
+        self.actions.push_back(Action::End { stream, reason });
     }
 
     /// Queues a round that was in flight again, if a client waits for it.
-    fn take_back(&mut self, round: RoundId, now: Instant) {
-        if self.rounds.unsent(round) {
-            self.ready(round, now);
+    fn requeue(&mut self, round: RoundId, now: Instant) {
+        if self.rounds.lost(round) {
+            self.enqueue(round, now);
         }
     }
 
     /// Requests another stream for a slot. The rounds in flight are sent again.
-    fn reconnect(&mut self, id: u64, because: ReconnectReason, now: Instant) {
+    fn reconnect(&mut self, id: u64, reason: ReconnectReason, now: Instant) {
         if self.rounds.streams() == 0 {
             // No client needs the slot.
-            self.empty(id, now);
+            self.requeue_in_flight(id, now);
             return self.close(id);
         }
-        let Some(lane) = self.lanes.get_mut(&id) else {
+        let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        lane.generation += 1;
-        lane.up = false;
-        lane.since = now;
+        slot.generation += 1;
+        slot.is_open = false;
+        slot.since = now;
         self.actions.push_back(Action::Connect {
-            lane: id,
-            generation: lane.generation,
-            because,
+            slot: id,
+            generation: slot.generation,
+            reason,
         });
-        self.empty(id, now);
+        self.requeue_in_flight(id, now);
     }
 
     /// Queues all rounds in flight of a slot again.
-    fn empty(&mut self, id: u64, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&id) else {
+    fn requeue_in_flight(&mut self, id: u64, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        let flight = std::mem::take(&mut lane.flight);
-        if let Kind::Apart(whose) = &mut lane.kind
-            && let Some(peer) = whose.take()
+        let in_flight = std::mem::take(&mut slot.in_flight);
+        if let UpstreamKind::Isolated(owner) = &mut slot.kind
+            && let Some(connection) = owner.take()
         {
-            self.doubted.end(peer);
+            self.isolated.release(connection);
         }
-        for round in flight {
+        for round in in_flight {
             self.counts.resent += 1;
-            self.take_back(round, now);
+            self.requeue(round, now);
         }
     }
 
-    fn close(&mut self, lane: u64) {
-        self.lanes.remove(&lane);
-        self.actions.push_back(Action::Close { lane });
+    fn close(&mut self, slot: u64) {
+        self.slots.remove(&slot);
+        self.actions.push_back(Action::Close { slot });
     }
 
     /// Ends client streams that have waited for the maximum time of a call (E4).
-    fn give_up(&mut self, now: Instant) {
-        if self.rounds.patience().is_some_and(|until| now >= until) {
-            for stream in self.rounds.impatient(now) {
-                self.end(stream, End::Unavailable, now);
+    fn end_overdue_streams(&mut self, now: Instant) {
+        if self
+            .rounds
+            .next_deadline()
+            .is_some_and(|until| now >= until)
+        {
+            for stream in self.rounds.overdue(now) {
+                self.end(stream, ClientStreamEnd::Unavailable, now);
             }
         }
     }
 
     /// Handles heartbeats that are overdue: either the lease or the endpoint is at fault.
-    fn judge(&mut self, now: Instant) {
+    fn handle_overdue(&mut self, now: Instant) {
         let due: Vec<u64> = self
-            .lanes
+            .slots
             .iter()
-            .filter(|(_, lane)| lane.first().is_some())
-            .filter(|(_, lane)| now >= lane.since + self.patience(lane, now))
+            .filter(|(_, slot)| slot.first().is_some())
+            .filter(|(_, slot)| now >= slot.since + self.response_timeout(slot, now))
             .map(|(id, _)| *id)
             .collect();
         for id in due {
-            let lane = &self.lanes[&id];
-            let doubtful = !self.rounds.is_fresh(lane.flight[0], now);
-            if lane.is_shared() && doubtful {
-                self.set_aside(id, now);
+            let slot = &self.slots[&id];
+            let doubtful = !self.rounds.is_fresh(slot.in_flight[0], now);
+            if slot.is_shared() && doubtful {
+                self.isolate_first(id, now);
                 continue;
             }
-            if lane.is_shared() {
+            if slot.is_shared() {
                 self.reconnect(id, ReconnectReason::Stalled, now);
             } else {
                 // It stays alone on the next stream, because the lease may be at fault.
-                self.beware(now);
-                self.reconnect(id, ReconnectReason::Elsewhere, now);
+                self.start_isolation(now);
+                self.reconnect(id, ReconnectReason::OtherEndpoint, now);
             }
         }
     }
 
     /// Returns how long the first heartbeat in flight of a slot may take.
-    fn patience(&self, lane: &UpstreamStream, now: Instant) -> Duration {
-        match lane.kind {
-            Kind::Apart(_) => limits::LEASE_ISOLATED_TIMEOUT,
-            Kind::Shared if self.rounds.is_fresh(lane.flight[0], now) => limits::LEASE_SILENT_TIME,
-            Kind::Shared => limits::LEASE_BLOCKED_TIME,
+    fn response_timeout(&self, slot: &UpstreamStream, now: Instant) -> Duration {
+        match slot.kind {
+            UpstreamKind::Isolated(_) => limits::LEASE_ISOLATED_TIMEOUT,
+            UpstreamKind::Shared if self.rounds.is_fresh(slot.in_flight[0], now) => {
+                limits::LEASE_SILENT_TIME
+            }
+            UpstreamKind::Shared => limits::LEASE_BLOCKED_TIME,
         }
     }
 
@@ -425,54 +435,54 @@ impl Hub {
     ///
     /// If nothing is behind it, its stream is left to it. Otherwise the stream is dropped, so that
     /// no heartbeat on it renews a lease later.
-    fn set_aside(&mut self, id: u64, now: Instant) {
-        self.beware(now);
+    fn isolate_first(&mut self, id: u64, now: Instant) {
+        self.start_isolation(now);
         self.counts.isolated += 1;
-        let apart = self.lanes.values().filter(|lane| !lane.is_shared()).count();
-        let Some(lane) = self.lanes.get_mut(&id) else {
+        let isolated = self.slots.values().filter(|slot| !slot.is_shared()).count();
+        let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
-        if lane.flight.len() == 1 && apart < limits::LEASE_ISOLATED_STREAMS {
-            let whose = self.rounds.peer(lane.flight[0]);
-            lane.kind = Kind::Apart(whose);
-            if let Some(peer) = whose {
-                self.doubted.begin(peer);
+        if slot.in_flight.len() == 1 && isolated < limits::LEASE_ISOLATED_STREAMS {
+            let owner = self.rounds.connection(slot.in_flight[0]);
+            slot.kind = UpstreamKind::Isolated(owner);
+            if let Some(connection) = owner {
+                self.isolated.acquire(connection);
             }
         } else {
-            self.empty(id, now);
+            self.requeue_in_flight(id, now);
             self.close(id);
         }
     }
 
     /// Sends waiting rounds on free slots.
-    fn hand_out(&mut self, now: Instant) {
+    fn send_batches(&mut self, now: Instant) {
         let first = self.first_shared();
-        for (id, lane) in &mut self.lanes {
+        for (id, slot) in &mut self.slots {
             // The first shared slot takes any round. The others take rounds that waited too long.
-            let waited = || {
+            let spill_at = || {
                 self.queue
                     .values()
                     .next()
                     .map(|at| *at + limits::LEASE_SPILL_WAIT)
             };
-            let spilled = !lane.is_shared() || Some(*id) == first;
-            if lane.free_at().is_none_or(|at| now < at)
-                || !spilled && waited().is_none_or(|at| now < at)
+            let takes_any = !slot.is_shared() || Some(*id) == first;
+            if slot.free_at().is_none_or(|at| now < at)
+                || !takes_any && spill_at().is_none_or(|at| now < at)
             {
                 continue;
             }
             let mut batch = Vec::new();
-            match &mut lane.kind {
-                Kind::Shared => {
+            match &mut slot.kind {
+                UpstreamKind::Shared => {
                     while batch.len() < limits::LEASE_BATCH
                         && let Some((round, _)) = self.queue.pop_first()
                     {
                         batch.push(round);
                     }
                 }
-                Kind::Apart(whose) => {
-                    if let Some((peer, round)) = self.doubted.pop() {
-                        *whose = Some(peer);
+                UpstreamKind::Isolated(owner) => {
+                    if let Some((connection, round)) = self.isolated.pop() {
+                        *owner = Some(connection);
                         batch.push(round);
                     }
                 }
@@ -484,98 +494,100 @@ impl Hub {
             let leases = batch.iter().filter_map(|round| self.rounds.lease(*round));
             let leases: Vec<i64> = leases.collect();
             self.counts.sent += leases.len();
-            self.actions.push_back(Action::Send { lane: *id, leases });
-            lane.send(batch, now);
+            self.actions.push_back(Action::Send { slot: *id, leases });
+            slot.send(batch, now);
         }
     }
 
     /// Opens missing slots, one of each kind at a time.
-    fn open_lanes(&mut self, now: Instant) {
-        let shared = self.lanes.values().filter(|lane| lane.is_shared());
+    fn open_slots(&mut self, now: Instant) {
+        let shared = self.slots.values().filter(|slot| slot.is_shared());
         if !self.queue.is_empty() && shared.count() == 0
-            || self.crowded_at(now).is_some_and(|at| now >= at)
+            || self.next_shared_slot_at(now).is_some_and(|at| now >= at)
         {
-            self.open(Kind::Shared, now);
+            self.open(UpstreamKind::Shared, now);
         }
-        let apart = self.lanes.values().filter(|lane| !lane.is_shared());
-        let all = apart.clone().count();
-        let ready = apart.filter(|lane| lane.flight.is_empty()).count();
-        if ready == 0 && all < limits::LEASE_ISOLATED_STREAMS && self.doubted.any() {
-            self.open(Kind::Apart(None), now);
+        let isolated = self.slots.values().filter(|slot| !slot.is_shared());
+        let all = isolated.clone().count();
+        let idle = isolated.filter(|slot| slot.in_flight.is_empty()).count();
+        if idle == 0 && all < limits::LEASE_ISOLATED_STREAMS && self.isolated.has_ready() {
+            self.open(UpstreamKind::Isolated(None), now);
         }
     }
 
-    fn open(&mut self, kind: Kind, now: Instant) {
-        self.last_lane += 1;
-        self.lanes
-            .insert(self.last_lane, UpstreamStream::new(kind, now));
+    fn open(&mut self, kind: UpstreamKind, now: Instant) {
+        self.last_slot += 1;
+        self.slots
+            .insert(self.last_slot, UpstreamStream::new(kind, now));
         self.actions.push_back(Action::Connect {
-            lane: self.last_lane,
+            slot: self.last_slot,
             generation: 0,
-            because: ReconnectReason::Needed,
+            reason: ReconnectReason::Needed,
         });
     }
 
     /// Returns when to open one more shared slot: the oldest waiting round will have waited too
     /// long, although all shared slots respond.
-    fn crowded_at(&self, now: Instant) -> Option<Instant> {
+    fn next_shared_slot_at(&self, now: Instant) -> Option<Instant> {
         let waits = self.queue.values().next()?;
-        let mut shared = self.lanes.values().filter(|lane| lane.is_shared());
-        let busy = |lane: &UpstreamStream| {
-            lane.first().is_some() && lane.waited(now) < limits::LEASE_BLOCKED_TIME
+        let mut shared = self.slots.values().filter(|slot| slot.is_shared());
+        let busy = |slot: &UpstreamStream| {
+            slot.first().is_some() && slot.waited(now) < limits::LEASE_BLOCKED_TIME
         };
         let few = shared.clone().count() < limits::LEASE_SHARED_STREAMS;
         (few && shared.all(busy)).then(|| *waits + limits::LEASE_NEW_STREAM_WAIT)
     }
 
     /// Closes slots that have been idle. The first shared slot stays while there are clients.
-    fn close_lanes(&mut self, now: Instant) {
+    fn close_slots(&mut self, now: Instant) {
         let idle: Vec<u64> = self
-            .lanes
+            .slots
             .iter()
-            .filter(|(id, lane)| {
-                self.idle_until(**id, lane)
+            .filter(|(id, slot)| {
+                self.idle_until(**id, slot)
                     .is_some_and(|until| now >= until)
             })
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
-            self.empty(id, now);
+            self.requeue_in_flight(id, now);
             self.close(id);
         }
     }
 
     /// Returns when a slot will have been idle for long enough to be closed.
-    fn idle_until(&self, id: u64, lane: &UpstreamStream) -> Option<Instant> {
+    fn idle_until(&self, id: u64, slot: &UpstreamStream) -> Option<Instant> {
         if self.rounds.streams() == 0 {
-            return Some(self.unused + limits::LEASE_LINGER);
+            return Some(self.unused_since + limits::LEASE_LINGER);
         }
         let is_first = self.first_shared() == Some(id);
-        (lane.flight.is_empty() && !is_first).then(|| lane.since + limits::LEASE_STREAM_IDLE)
+        (slot.in_flight.is_empty() && !is_first).then(|| slot.since + limits::LEASE_STREAM_IDLE)
     }
 
     /// Returns the shared slot that stays while there are clients.
     fn first_shared(&self) -> Option<u64> {
-        let mut lanes = self.lanes.iter();
-        lanes.find(|(_, lane)| lane.is_shared()).map(|(id, _)| *id)
+        let mut slots = self.slots.iter();
+        slots.find(|(_, slot)| slot.is_shared()).map(|(id, _)| *id)
     }
 
     /// Returns when a slot needs the next decision.
-    fn lane_due(&self, id: u64, lane: &UpstreamStream, now: Instant) -> Option<Instant> {
-        let answer = lane.first().map(|_| lane.since + self.patience(lane, now));
-        let waits = match lane.kind {
-            Kind::Shared if self.first_shared() == Some(id) => {
+    fn slot_due_at(&self, id: u64, slot: &UpstreamStream, now: Instant) -> Option<Instant> {
+        let overdue = slot
+            .first()
+            .map(|_| slot.since + self.response_timeout(slot, now));
+        let waits = match slot.kind {
+            UpstreamKind::Shared if self.first_shared() == Some(id) => {
                 self.queue.values().next().map(|_| now)
             }
-            Kind::Shared => self
+            UpstreamKind::Shared => self
                 .queue
                 .values()
                 .next()
                 .map(|at| *at + limits::LEASE_SPILL_WAIT),
-            Kind::Apart(_) => self.doubted.any().then_some(now),
+            UpstreamKind::Isolated(_) => self.isolated.has_ready().then_some(now),
         };
-        let send = lane.free_at().and_then(|free| Some(free.max(waits?)));
-        let times = [answer, send, self.idle_until(id, lane)];
-        times.into_iter().flatten().min()
+        let send = slot.free_at().and_then(|free| Some(free.max(waits?)));
+        let due = [overdue, send, self.idle_until(id, slot)];
+        due.into_iter().flatten().min()
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::api::{PeerId, StreamId};
+use super::api::{ConnectionId, StreamId};
 use crate::limits;
 
 /// Id of a round. A later round has a higher id.
@@ -16,19 +16,19 @@ pub(super) type RoundId = u64;
 /// Client streams, leases and rounds of one identity.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    streams: HashMap<StreamId, Stream>,
+    streams: HashMap<StreamId, StreamState>,
     leases: HashMap<i64, Lease>,
     /// Leases that were busy or fresh at the last sweep.
     alive: usize,
     rounds: HashMap<RoundId, Round>,
     last: RoundId,
     /// No waiter is overdue before this time.
-    patience: Option<Instant>,
+    overdue_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Stream {
-    peer: PeerId,
+struct StreamState {
+    connection: ConnectionId,
     /// Rounds that the stream waits for, each with the number of its heartbeats. Few.
     pending: Vec<(RoundId, u32)>,
     half_closed: bool,
@@ -44,7 +44,7 @@ struct Lease {
     /// last answered heartbeat.
     fresh_until: Option<Instant>,
     /// Round that waits for a TTL check of the lease.
-    examined: Option<RoundId>,
+    checking: Option<RoundId>,
     /// etcd has refused the lease: until then its heartbeats are sent alone, fresh or not.
     refused_until: Option<Instant>,
 }
@@ -59,7 +59,7 @@ struct Round {
 }
 
 impl Round {
-    fn add(&mut self, stream: StreamId, since: Instant, streams: &HashMap<StreamId, Stream>) {
+    fn add(&mut self, stream: StreamId, since: Instant, streams: &HashMap<StreamId, StreamState>) {
         // Closed streams are removed, so that the list does not grow without bound.
         if self.waiters.len() > 2 * self.live + 16 {
             self.waiters.retain(|(each, _)| streams.contains_key(each));
@@ -71,7 +71,7 @@ impl Round {
 
 /// Consequences of a response of etcd.
 #[derive(Debug, Default)]
-pub(super) struct Answered {
+pub(super) struct RoundResult {
     /// Streams that receive the response, and how many times.
     pub(super) waiters: Vec<(StreamId, u32)>,
     /// Those of them that are half-closed and have now received all their responses.
@@ -82,26 +82,26 @@ pub(super) struct Answered {
 
 /// Result of a client heartbeat.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Joined {
+pub(super) enum JoinResult {
     /// It started a round that can be sent now.
     Ready(RoundId),
     /// It started a round that waits for the one in flight.
-    Waits,
+    Queued,
     /// It joined an existing round.
     Merged,
     /// Its stream has closed.
-    Nobody,
+    StreamClosed,
 }
 
 impl Rounds {
     /// Adds a client stream.
-    pub(super) fn open(&mut self, stream: StreamId, peer: PeerId) {
-        let begun = Stream {
-            peer,
+    pub(super) fn open(&mut self, stream: StreamId, connection: ConnectionId) {
+        let state = StreamState {
+            connection,
             pending: Vec::new(),
             half_closed: false,
         };
-        self.streams.insert(stream, begun);
+        self.streams.insert(stream, state);
     }
 
     /// Returns the number of client streams.
@@ -110,31 +110,31 @@ impl Rounds {
     }
 
     /// Adds a client heartbeat to the waiting round of its lease.
-    pub(super) fn join(&mut self, stream: StreamId, id: i64, now: Instant) -> Joined {
+    pub(super) fn join(&mut self, stream: StreamId, id: i64, now: Instant) -> JoinResult {
         if !self.streams.contains_key(&stream) {
-            return Joined::Nobody;
+            return JoinResult::StreamClosed;
         }
         self.sweep(now);
         let lease = self.leases.entry(id).or_default();
         let (round, joined) = match lease.waiting {
-            Some(round) => (round, Joined::Merged),
+            Some(round) => (round, JoinResult::Merged),
             None => {
                 self.last += 1;
                 lease.waiting = Some(self.last);
-                let begun = Round {
+                let state = Round {
                     lease: id,
                     waiters: Vec::new(),
                     live: 0,
                 };
-                self.rounds.insert(self.last, begun);
+                self.rounds.insert(self.last, state);
                 match lease.sent {
-                    Some(_) => (self.last, Joined::Waits),
-                    None => (self.last, Joined::Ready(self.last)),
+                    Some(_) => (self.last, JoinResult::Queued),
+                    None => (self.last, JoinResult::Ready(self.last)),
                 }
             }
         };
         self.wait(stream, round, 1, now);
-        self.patience
+        self.overdue_at
             .get_or_insert_with(|| now + limits::WAIT_FOR_ENDPOINT);
         joined
     }
@@ -148,8 +148,8 @@ impl Rounds {
             Some((_, count)) => *count += times,
             None => {
                 stream.pending.push((round, times));
-                if let Some(begun) = self.rounds.get_mut(&round) {
-                    begun.add(id, since, &self.streams);
+                if let Some(state) = self.rounds.get_mut(&round) {
+                    state.add(id, since, &self.streams);
                 }
             }
         }
@@ -169,7 +169,7 @@ impl Rounds {
         let Some(stream) = self.streams.remove(&stream) else {
             return Vec::new();
         };
-        let mut given_up = Vec::new();
+        let mut dropped = Vec::new();
         for (id, _) in stream.pending {
             let Some(round) = self.rounds.get_mut(&id) else {
                 continue;
@@ -181,10 +181,10 @@ impl Rounds {
                 && lease.waiting.take_if(|waiting| *waiting == id).is_some()
             {
                 self.rounds.remove(&id);
-                given_up.push(id);
+                dropped.push(id);
             }
         }
-        given_up
+        dropped
     }
 
     /// Returns the lease of a round.
@@ -193,9 +193,9 @@ impl Rounds {
     }
 
     /// Returns the connection of the first waiter that is still open.
-    pub(super) fn peer(&self, round: RoundId) -> Option<PeerId> {
+    pub(super) fn connection(&self, round: RoundId) -> Option<ConnectionId> {
         let mut waiters = self.rounds.get(&round)?.waiters.iter();
-        waiters.find_map(|(stream, _)| Some(self.streams.get(stream)?.peer))
+        waiters.find_map(|(stream, _)| Some(self.streams.get(stream)?.connection))
     }
 
     /// Returns whether the lease of the round cannot have expired yet.
@@ -205,8 +205,8 @@ impl Rounds {
     }
 
     /// Marks the lease of the round as refused until a time.
-    pub(super) fn distrust(&mut self, round: RoundId, until: Instant) {
-        if let Some(lease) = self.lease_of(round) {
+    pub(super) fn mark_refused(&mut self, round: RoundId, until: Instant) {
+        if let Some(lease) = self.lease_mut(round) {
             lease.refused_until = Some(until);
         }
     }
@@ -218,38 +218,38 @@ impl Rounds {
     }
 
     /// Makes the round wait for a TTL check of its lease.
-    pub(super) fn examine(&mut self, round: RoundId) {
-        if let Some(lease) = self.lease_of(round) {
-            lease.examined = Some(round);
+    pub(super) fn wait_for_ttl_check(&mut self, round: RoundId) {
+        if let Some(lease) = self.lease_mut(round) {
+            lease.checking = Some(round);
         }
     }
 
     /// Handles a TTL check: the lease lives at least until `lives`, if that is known.
     ///
     /// Returns the round that waited for the check, if a client still waits for the round.
-    pub(super) fn examined(&mut self, id: i64, lives: Option<Instant>) -> Option<RoundId> {
+    pub(super) fn ttl_checked(&mut self, id: i64, alive_until: Option<Instant>) -> Option<RoundId> {
         let lease = self.leases.get_mut(&id)?;
-        lease.fresh_until = lease.fresh_until.max(lives);
-        let round = lease.examined.take()?;
+        lease.fresh_until = lease.fresh_until.max(alive_until);
+        let round = lease.checking.take()?;
         (lease.waiting == Some(round)).then_some(round)
     }
 
-    fn lease_of(&mut self, round: RoundId) -> Option<&mut Lease> {
+    fn lease_mut(&mut self, round: RoundId) -> Option<&mut Lease> {
         let id = self.lease(round)?;
         self.leases.get_mut(&id)
     }
 
     /// Marks the round as in flight.
     pub(super) fn sent(&mut self, round: RoundId) {
-        if let Some(lease) = self.lease_of(round) {
+        if let Some(lease) = self.lease_mut(round) {
             lease.waiting.take_if(|waiting| *waiting == round);
             lease.sent = Some(round);
         }
     }
 
     /// Handles the response to a round that was sent at `sent`. A zero `ttl` means expired.
-    pub(super) fn answered(&mut self, id: RoundId, sent: Instant, ttl: Duration) -> Answered {
-        let mut answered = Answered::default();
+    pub(super) fn answered(&mut self, id: RoundId, sent: Instant, ttl: Duration) -> RoundResult {
+        let mut answered = RoundResult::default();
         let Some(round) = self.rounds.remove(&id) else {
             return answered;
         };
@@ -259,15 +259,15 @@ impl Rounds {
             lease.fresh_until = sent.checked_add(ttl).filter(|_| !ttl.is_zero());
             answered.next = lease.waiting;
         }
-        for (name, _) in round.waiters {
-            let Some(stream) = self.streams.get_mut(&name) else {
+        for (stream_id, _) in round.waiters {
+            let Some(stream) = self.streams.get_mut(&stream_id) else {
                 continue;
             };
             if let Some(at) = stream.pending.iter().position(|(each, _)| *each == id) {
                 let (_, times) = stream.pending.swap_remove(at);
-                answered.waiters.push((name, times));
+                answered.waiters.push((stream_id, times));
                 if stream.half_closed && stream.pending.is_empty() {
-                    answered.done.push(name);
+                    answered.done.push(stream_id);
                 }
             }
         }
@@ -277,7 +277,7 @@ impl Rounds {
     /// Handles the loss of a round in flight. Returns true if it must be sent again.
     ///
     /// Clients of the waiting round join it, because it leaves after their heartbeats arrived.
-    pub(super) fn unsent(&mut self, id: RoundId) -> bool {
+    pub(super) fn lost(&mut self, id: RoundId) -> bool {
         let Some(round) = self.rounds.get(&id) else {
             return false;
         };
@@ -301,13 +301,13 @@ impl Rounds {
         let Some(round) = self.rounds.remove(&from) else {
             return;
         };
-        for (name, since) in round.waiters {
-            let Some(stream) = self.streams.get_mut(&name) else {
+        for (stream_id, since) in round.waiters {
+            let Some(stream) = self.streams.get_mut(&stream_id) else {
                 continue;
             };
             if let Some(at) = stream.pending.iter().position(|(each, _)| *each == from) {
                 let (_, times) = stream.pending.swap_remove(at);
-                self.wait(name, into, times, since);
+                self.wait(stream_id, into, times, since);
             }
         }
     }
@@ -316,44 +316,48 @@ impl Rounds {
     pub(super) fn waiters(&self, id: RoundId) -> Vec<StreamId> {
         let round = self.rounds.get(&id);
         let waiters = round.into_iter().flat_map(|round| &round.waiters);
-        let waits = |name: &StreamId| self.waits(*name, id);
-        waiters.map(|(name, _)| *name).filter(waits).collect()
+        let is_waiting = |stream_id: &StreamId| self.is_waiting(*stream_id, id);
+        waiters
+            .map(|(stream_id, _)| *stream_id)
+            .filter(is_waiting)
+            .collect()
     }
 
-    fn waits(&self, stream: StreamId, round: RoundId) -> bool {
+    fn is_waiting(&self, stream: StreamId, round: RoundId) -> bool {
         let stream = self.streams.get(&stream);
         stream.is_some_and(|stream| stream.pending.iter().any(|(each, _)| *each == round))
     }
 
     /// Returns the earliest time at which [`Rounds::overdue`] may find a stream.
-    pub(super) fn patience(&self) -> Option<Instant> {
-        self.patience.filter(|_| !self.rounds.is_empty())
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.overdue_at.filter(|_| !self.rounds.is_empty())
     }
 
-    /// Returns the streams that have waited for the maximum time of a call (E4), or a little longer.
+    /// Returns the streams that have waited for the maximum time of a call (E4), or a little
+    /// longer.
     ///
     /// Cost: proportional to all waiters.
-    pub(super) fn impatient(&mut self, now: Instant) -> Vec<StreamId> {
-        let mut impatient = Vec::new();
+    pub(super) fn overdue(&mut self, now: Instant) -> Vec<StreamId> {
+        let mut overdue = Vec::new();
         let mut next: Option<Instant> = None;
         for (id, round) in &self.rounds {
-            for (name, since) in &round.waiters {
-                if !self.waits(*name, *id) {
+            for (stream_id, since) in &round.waiters {
+                if !self.is_waiting(*stream_id, *id) {
                     continue;
                 }
                 let until = *since + limits::WAIT_FOR_ENDPOINT;
                 if until <= now {
-                    impatient.push(*name);
+                    overdue.push(*stream_id);
                 } else {
                     next = Some(next.map_or(until, |next| next.min(until)));
                 }
             }
         }
         // A scan visits all waiters, so scans are at least LEASE_CHECK_INTERVAL apart.
-        self.patience = next.map(|next| next.max(now + limits::LEASE_CHECK_INTERVAL));
-        impatient.sort_unstable();
-        impatient.dedup();
-        impatient
+        self.overdue_at = next.map(|next| next.max(now + limits::LEASE_CHECK_INTERVAL));
+        overdue.sort_unstable();
+        overdue.dedup();
+        overdue
     }
 
     /// Forgets idle leases that may have expired, and all idle leases if there are too many (S1).
@@ -388,9 +392,15 @@ mod tests {
             worker: 0,
             stream: 1,
         };
-        rounds.open(stream, PeerId { worker: 0, peer: 1 });
+        rounds.open(
+            stream,
+            ConnectionId {
+                worker: 0,
+                connection: 1,
+            },
+        );
         for lease in leases {
-            let Joined::Ready(round) = rounds.join(stream, lease, now) else {
+            let JoinResult::Ready(round) = rounds.join(stream, lease, now) else {
                 panic!("nothing is under way for it");
             };
             rounds.sent(round);
@@ -400,20 +410,15 @@ mod tests {
 
     #[test]
     fn leases_are_forgotten_when_they_may_have_expired_or_are_too_many() {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut rounds = Rounds::default();
         let second = Duration::from_secs(1);
-        renew(&mut rounds, 0..10_000, second, begun);
+        renew(&mut rounds, 0..10_000, second, start);
         assert!(rounds.leases.len() >= 10_000);
-        renew(&mut rounds, 10_000..40_000, second * 1_000, begun + second);
+        renew(&mut rounds, 10_000..40_000, second * 1_000, start + second);
         assert!(!rounds.leases.contains_key(&0) && rounds.leases.contains_key(&39_999));
-        let most = limits::LEASES_REMEMBERED as i64;
-        renew(
-            &mut rounds,
-            40_000..4 * most,
-            second * 1_000,
-            begun + second,
-        );
+        let max = limits::LEASES_REMEMBERED as i64;
+        renew(&mut rounds, 40_000..4 * max, second * 1_000, start + second);
         assert!(rounds.leases.len() <= 2 * limits::LEASES_REMEMBERED + 64);
     }
 }

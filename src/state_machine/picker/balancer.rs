@@ -1,10 +1,10 @@
 //! Balancer: selects an endpoint for each call, for one worker and a balancing policy.
 //!
-//! Each worker has its own balancer, so that no shared memory is written per call. The picker decides
-//! which endpoints receive calls, and their shares. The balancer selects only endpoints to which the
-//! worker has a connection; a call does not wait for another endpoint.
+//! Each worker has its own balancer, so that no shared memory is written per call. The picker
+//! decides which endpoints receive calls, and their shares. The balancer selects only endpoints to
+//! which the worker has a connection; a call does not wait for another endpoint.
 
-use super::types::{EndpointId, Policy};
+use super::types::{EndpointId, EndpointPolicy};
 
 /// Share of the calls of one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,45 +18,47 @@ pub struct Share {
 /// Smooth weighted round-robin, or least-loaded selection, over the current shares.
 #[derive(Debug, Clone)]
 pub struct Balancer {
-    policy: Policy,
-    turns: Vec<Turn>,
+    policy: EndpointPolicy,
+    candidates: Vec<Candidate>,
 }
 
 #[derive(Debug, Clone)]
-struct Turn {
+struct Candidate {
     share: Share,
     /// Grows by the weight with each selection, and falls by the sum of all weights when the
     /// endpoint is selected. So the turns of an endpoint are spread evenly.
-    owed: i64,
+    credit: i64,
 }
 
 impl Balancer {
     /// Creates a balancer without endpoints.
-    pub fn new(policy: Policy) -> Balancer {
+    pub fn new(policy: EndpointPolicy) -> Balancer {
         Balancer {
             policy,
-            turns: Vec::new(),
+            candidates: Vec::new(),
         }
     }
 
     /// Sets the shares. An endpoint that already had one keeps its credit.
-    pub fn set(&mut self, shares: &[Share]) {
-        let turn = |share: &Share| {
-            let was = self
-                .turns
+    pub fn set_shares(&mut self, shares: &[Share]) {
+        let candidate = |share: &Share| {
+            let previous = self
+                .candidates
                 .iter()
                 .find(|t| t.share.endpoint == share.endpoint);
-            Turn {
+            Candidate {
                 share: *share,
-                owed: was.map_or(0, |turn| turn.owed),
+                credit: previous.map_or(0, |candidate| candidate.credit),
             }
         };
-        self.turns = shares.iter().map(turn).collect();
+        self.candidates = shares.iter().map(candidate).collect();
     }
 
     /// Returns the endpoints that receive calls.
     pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
-        self.turns.iter().map(|turn| turn.share.endpoint)
+        self.candidates
+            .iter()
+            .map(|candidate| candidate.share.endpoint)
     }
 
     /// Selects the endpoint of the next call.
@@ -65,31 +67,31 @@ impl Balancer {
     pub fn choose(&mut self, calls: impl Fn(EndpointId) -> Option<u64>) -> Option<EndpointId> {
         let mut all = 0;
         let mut chosen: Option<(usize, u64)> = None;
-        for n in 0..self.turns.len() {
-            let Some(open) = calls(self.turns[n].share.endpoint) else {
+        for n in 0..self.candidates.len() {
+            let Some(open) = calls(self.candidates[n].share.endpoint) else {
                 continue;
             };
-            let turn = &mut self.turns[n];
-            turn.owed += i64::from(turn.share.weight);
-            all += i64::from(turn.share.weight);
+            let candidate = &mut self.candidates[n];
+            candidate.credit += i64::from(candidate.share.weight);
+            all += i64::from(candidate.share.weight);
             if chosen.is_none_or(|(best, best_open)| self.is_better((n, open), (best, best_open))) {
                 chosen = Some((n, open));
             }
         }
-        let turn = &mut self.turns[chosen?.0];
-        turn.owed -= all;
-        Some(turn.share.endpoint)
+        let candidate = &mut self.candidates[chosen?.0];
+        candidate.credit -= all;
+        Some(candidate.share.endpoint)
     }
 
     fn is_better(&self, (n, open): (usize, u64), (best, best_open): (usize, u64)) -> bool {
-        let (turn, best) = (&self.turns[n], &self.turns[best]);
-        let by_turn = turn.owed > best.owed;
-        if self.policy != Policy::LeastLoaded {
+        let (candidate, best) = (&self.candidates[n], &self.candidates[best]);
+        let by_turn = candidate.credit > best.credit;
+        if self.policy != EndpointPolicy::LeastLoaded {
             return by_turn;
         }
         // Load with this call, relative to the weight; cross-multiplied. Ties go by turn.
         let load = (u128::from(open) + 1) * u128::from(best.share.weight);
-        let best_load = (u128::from(best_open) + 1) * u128::from(turn.share.weight);
+        let best_load = (u128::from(best_open) + 1) * u128::from(candidate.share.weight);
         load < best_load || load == best_load && by_turn
     }
 }
@@ -108,17 +110,17 @@ mod tests {
         weights.iter().enumerate().map(share).collect()
     }
 
-    fn spread(policy: Policy, weights: &[u32]) -> Balancer {
-        let mut spread = Balancer::new(policy);
-        spread.set(&shares(weights));
-        spread
+    fn balancer(policy: EndpointPolicy, weights: &[u32]) -> Balancer {
+        let mut balancer = Balancer::new(policy);
+        balancer.set_shares(&shares(weights));
+        balancer
     }
 
     #[test]
     fn round_robin_takes_turns() {
-        let mut spread = spread(Policy::RoundRobin, &[10, 10, 10]);
+        let mut balancer = balancer(EndpointPolicy::RoundRobin, &[10, 10, 10]);
         let order: Vec<u64> = (0..6)
-            .map(|_| spread.choose(|_| Some(0)).unwrap().0)
+            .map(|_| balancer.choose(|_| Some(0)).unwrap().0)
             .collect();
         assert_eq!(order[..3], order[3..]);
         assert_eq!(order[..3].iter().sum::<u64>(), 3);
@@ -126,14 +128,14 @@ mod tests {
 
     #[test]
     fn least_loaded_is_selected_and_ties_take_turns() {
-        let mut spread = spread(Policy::LeastLoaded, &[10, 10, 10]);
+        let mut balancer = balancer(EndpointPolicy::LeastLoaded, &[10, 10, 10]);
         let loads = [4, 1, 2];
-        let chosen = spread.choose(|e| Some(loads[e.place()]));
+        let chosen = balancer.choose(|e| Some(loads[e.index()]));
         assert_eq!(chosen, Some(EndpointId(1)));
         let mut counts = BTreeMap::new();
         for _ in 0..300 {
             *counts
-                .entry(spread.choose(|_| Some(0)).unwrap())
+                .entry(balancer.choose(|_| Some(0)).unwrap())
                 .or_insert(0) += 1;
         }
         assert!(
@@ -141,34 +143,34 @@ mod tests {
             "{counts:?}"
         );
         // An endpoint that has just returned takes a tenth of the others' calls.
-        spread.set(&shares(&[10, 1, 10]));
+        balancer.set_shares(&shares(&[10, 1, 10]));
         let loads = [4, 0, 4];
-        let chosen = spread.choose(|e| Some(loads[e.place()]));
+        let chosen = balancer.choose(|e| Some(loads[e.index()]));
         assert_ne!(chosen, Some(EndpointId(1)));
         let loads = [8, 0, 12];
         assert_eq!(
-            spread.choose(|e| Some(loads[e.place()])),
+            balancer.choose(|e| Some(loads[e.index()])),
             Some(EndpointId(0))
         );
         let loads = [10, 0, 12];
         assert_eq!(
-            spread.choose(|e| Some(loads[e.place()])),
+            balancer.choose(|e| Some(loads[e.index()])),
             Some(EndpointId(1))
         );
     }
 
     #[test]
     fn an_unusable_endpoint_is_skipped_and_gains_no_credit() {
-        let mut spread = spread(Policy::RoundRobin, &[1, 1]);
+        let mut balancer = balancer(EndpointPolicy::RoundRobin, &[1, 1]);
         for _ in 0..1000 {
             let only = |e: EndpointId| (e.0 == 0).then_some(0);
-            assert_eq!(spread.choose(only), Some(EndpointId(0)));
+            assert_eq!(balancer.choose(only), Some(EndpointId(0)));
         }
         let after: Vec<u64> = (0..10)
-            .map(|_| spread.choose(|_| Some(0)).unwrap().0)
+            .map(|_| balancer.choose(|_| Some(0)).unwrap().0)
             .collect();
         assert_eq!(after.iter().sum::<u64>(), 5);
-        assert_eq!(spread.choose(|_| None), None);
+        assert_eq!(balancer.choose(|_| None), None);
     }
 
     proptest! {
@@ -179,11 +181,11 @@ mod tests {
             weights in prop::collection::vec(1u32..50, 1..8),
             calls in 1u64..2_000,
         ) {
-            let mut spread = spread(Policy::Weighted, &weights);
+            let mut balancer = balancer(EndpointPolicy::Weighted, &weights);
             let all: u64 = weights.iter().map(|w| u64::from(*w)).sum();
             let mut counts = vec![0u64; weights.len()];
             for call in 1..=calls {
-                counts[spread.choose(|_| Some(0)).unwrap().place()] += 1;
+                counts[balancer.choose(|_| Some(0)).unwrap().index()] += 1;
                 for (n, weight) in weights.iter().enumerate() {
                     // Smooth: never off the share by more than a few calls.
                     let part = call * u64::from(*weight);
@@ -200,23 +202,23 @@ mod tests {
             policy in 0usize..3,
             steps in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u32>()), 1..200),
         ) {
-            let policy = [Policy::RoundRobin, Policy::Weighted, Policy::LeastLoaded][policy];
-            let mut spread = Balancer::new(policy);
+            let policy = [EndpointPolicy::RoundRobin, EndpointPolicy::Weighted, EndpointPolicy::LeastLoaded][policy];
+            let mut balancer = Balancer::new(policy);
             for (there, up, seed) in steps {
                 let mut rng = fastrand::Rng::with_seed(u64::from(seed));
                 let all = (0..8u64).filter(|n| there & (1 << n) != 0);
                 let shares: Vec<Share> = all
                     .map(|n| Share { endpoint: EndpointId(n), weight: rng.u32(1..1000) })
                     .collect();
-                spread.set(&shares);
+                balancer.set_shares(&shares);
                 let loads: Vec<u64> = (0..8).map(|_| rng.u64(0..100)).collect();
                 for _ in 0..10 {
-                    let usable = |e: EndpointId| (up & (1 << e.0) != 0).then_some(loads[e.place()]);
-                    match spread.choose(usable) {
+                    let usable = |e: EndpointId| (up & (1 << e.0) != 0).then_some(loads[e.index()]);
+                    match balancer.choose(usable) {
                         Some(e) => {
                             prop_assert!(there & up & (1 << e.0) != 0);
-                            if policy == Policy::LeastLoaded {
-                                let load = |s: &Share| (loads[s.endpoint.place()] + 1) as f64 / f64::from(s.weight);
+                            if policy == EndpointPolicy::LeastLoaded {
+                                let load = |s: &Share| (loads[s.endpoint.index()] + 1) as f64 / f64::from(s.weight);
                                 let usable = shares.iter().filter(|s| up & (1 << s.endpoint.0) != 0);
                                 let least = usable.map(load).fold(f64::MAX, f64::min);
                                 let own = shares.iter().find(|s| s.endpoint == e).unwrap();

@@ -6,27 +6,30 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::{Balancer, Cause, EndpointId, Picker, Policy, STEPS, Seen, Share, Standing, step};
+use super::{
+    Balancer, CallOutcomes, EjectionCause, EndpointId, EndpointPolicy, EndpointState,
+    LATENCY_STEPS, Picker, Share, latency_step,
+};
 use crate::limits;
 
-fn picker(policy: Policy, weights: &[u32]) -> (Picker, Vec<EndpointId>) {
+fn picker(policy: EndpointPolicy, weights: &[u32]) -> (Picker, Vec<EndpointId>) {
     let mut picker = Picker::new(policy);
     let ids = weights.iter().map(|w| picker.add(*w).unwrap()).collect();
     (picker, ids)
 }
 
-fn seen(latency: Duration, answered: u64, failed: u64, open: u64) -> Seen {
-    let mut seen = Seen {
+fn calls(latency: Duration, answered: u64, failed: u64, open: u64) -> CallOutcomes {
+    let mut calls = CallOutcomes {
         failed,
         open,
-        answered: [0; STEPS],
+        answered: [0; LATENCY_STEPS],
     };
-    seen.answered[step(latency)] = answered;
-    seen
+    calls.answered[latency_step(latency)] = answered;
+    calls
 }
 
-fn well() -> Seen {
-    seen(Duration::from_millis(1), 100, 0, 2)
+fn healthy() -> CallOutcomes {
+    calls(Duration::from_millis(1), 100, 0, 2)
 }
 
 fn weights(shares: &[Share]) -> Vec<u32> {
@@ -36,13 +39,13 @@ fn weights(shares: &[Share]) -> Vec<u32> {
 #[test]
 fn weights_apply_to_the_weighted_policy_only() {
     let now = Instant::now();
-    let (weighted, _) = picker(Policy::Weighted, &[1, 3, 6]);
+    let (weighted, _) = picker(EndpointPolicy::Weighted, &[1, 3, 6]);
     assert_eq!(weights(&weighted.shares(now)), [10, 30, 60]);
-    for policy in [Policy::RoundRobin, Policy::LeastLoaded] {
+    for policy in [EndpointPolicy::RoundRobin, EndpointPolicy::LeastLoaded] {
         let (picker, _) = picker(policy, &[1, 3, 6]);
         assert_eq!(weights(&picker.shares(now)), [10, 10, 10]);
     }
-    for policy in [Policy::Random, Policy::Leader] {
+    for policy in [EndpointPolicy::Random, EndpointPolicy::Leader] {
         let (picker, _) = picker(policy, &[1, 3, 6]);
         assert_eq!(picker.shares(now), []);
     }
@@ -51,11 +54,14 @@ fn weights_apply_to_the_weighted_policy_only() {
 #[test]
 fn an_outlier_is_ejected_and_returns_gradually() {
     let mut now = Instant::now();
-    let (mut picker, ids) = picker(Policy::RoundRobin, &[1, 1, 1]);
-    let slow = seen(Duration::from_millis(50), 30, 0, 2);
-    let ejected = picker.saw(&[(ids[0], well()), (ids[1], slow), (ids[2], well())], now);
-    assert_eq!(ejected, Some((ids[1], Cause::Latency)));
-    assert_eq!(picker.standing(ids[1], now), Some(Standing::Ejected));
+    let (mut picker, ids) = picker(EndpointPolicy::RoundRobin, &[1, 1, 1]);
+    let slow = calls(Duration::from_millis(50), 30, 0, 2);
+    let ejected = picker.record_tick(
+        &[(ids[0], healthy()), (ids[1], slow), (ids[2], healthy())],
+        now,
+    );
+    assert_eq!(ejected, Some((ids[1], EjectionCause::Latency)));
+    assert_eq!(picker.state(ids[1], now), Some(EndpointState::Ejected));
     let shares: Vec<EndpointId> = picker.shares(now).iter().map(|s| s.endpoint).collect();
     assert_eq!(shares, [ids[0], ids[2]]);
     now += limits::EJECTION_FIRST;
@@ -66,8 +72,8 @@ fn an_outlier_is_ejected_and_returns_gradually() {
         assert!(weights[1] > last, "{weights:?}");
         last = weights[1];
         assert_eq!(
-            picker.standing(ids[1], now),
-            Some(Standing::Balanced(tenth))
+            picker.state(ids[1], now),
+            Some(EndpointState::Balanced(tenth))
         );
         now += limits::SLOW_START_TIME / 10;
     }
@@ -77,7 +83,7 @@ fn an_outlier_is_ejected_and_returns_gradually() {
 #[test]
 fn a_failed_endpoint_returns_gradually() {
     let mut now = Instant::now();
-    let (mut picker, ids) = picker(Policy::LeastLoaded, &[1, 1]);
+    let (mut picker, ids) = picker(EndpointPolicy::LeastLoaded, &[1, 1]);
     picker.failed(ids[0], Duration::ZERO, now, 0);
     assert_eq!(weights(&picker.shares(now)), [10]);
     now += Duration::from_secs(30);
@@ -90,25 +96,28 @@ fn a_failed_endpoint_returns_gradually() {
 #[test]
 fn an_ejected_endpoint_still_serves_if_there_is_no_other() {
     let now = Instant::now();
-    let (mut picker, ids) = picker(Policy::RoundRobin, &[1, 1]);
-    let broken = seen(Duration::from_millis(1), 50, 50, 2);
-    let ejected = picker.saw(&[(ids[0], well()), (ids[1], broken)], now);
-    assert_eq!(ejected, Some((ids[1], Cause::Errors)));
+    let (mut picker, ids) = picker(EndpointPolicy::RoundRobin, &[1, 1]);
+    let broken = calls(Duration::from_millis(1), 50, 50, 2);
+    let ejected = picker.record_tick(&[(ids[0], healthy()), (ids[1], broken)], now);
+    assert_eq!(ejected, Some((ids[1], EjectionCause::Errors)));
     picker.failed(ids[0], Duration::ZERO, now, 0);
     let shares = picker.shares(now);
     assert_eq!((shares.len(), shares[0].endpoint), (1, ids[1]));
     assert_eq!(picker.pick(now, 3), super::Pick::Use(ids[1]));
-    let tried = super::Tried::default();
-    assert_eq!(picker.other(now, tried, 3), Some(ids[1]));
+    let tried = super::TriedEndpoints::default();
+    assert_eq!(picker.pick_other(now, tried, 3), Some(ids[1]));
 }
 
 #[test]
 fn policies_with_an_active_endpoint_eject_none() {
     let now = Instant::now();
-    for policy in [Policy::Random, Policy::Leader] {
+    for policy in [EndpointPolicy::Random, EndpointPolicy::Leader] {
         let (mut picker, ids) = picker(policy, &[1, 1, 1]);
-        let broken = seen(Duration::from_millis(1), 0, 100, 2);
-        let ejected = picker.saw(&[(ids[0], well()), (ids[1], broken), (ids[2], well())], now);
+        let broken = calls(Duration::from_millis(1), 0, 100, 2);
+        let ejected = picker.record_tick(
+            &[(ids[0], healthy()), (ids[1], broken), (ids[2], healthy())],
+            now,
+        );
         assert_eq!(ejected, None);
     }
 }
@@ -116,10 +125,10 @@ fn policies_with_an_active_endpoint_eject_none() {
 #[test]
 fn the_leader_serves_unless_it_has_failed() {
     let now = Instant::now();
-    let (mut picker, ids) = picker(Policy::Leader, &[1, 1, 1]);
+    let (mut picker, ids) = picker(EndpointPolicy::Leader, &[1, 1, 1]);
     picker.pick(now, 0);
     for leader in [2, 0, 1] {
-        picker.leads(ids[leader], now);
+        picker.set_leader(ids[leader], now);
         assert_eq!(picker.pick(now, 5), super::Pick::Use(ids[leader]));
     }
     picker.failed(ids[1], Duration::ZERO, now, 0);
@@ -128,23 +137,23 @@ fn the_leader_serves_unless_it_has_failed() {
     };
     assert_ne!(other, ids[1]);
     // The report about the leader is older than its failure.
-    picker.leads(ids[1], now);
+    picker.set_leader(ids[1], now);
     assert_eq!(picker.current(), Some(other));
     picker.connected(ids[1], now);
-    picker.leads(ids[1], now);
+    picker.set_leader(ids[1], now);
     assert_eq!(picker.current(), Some(ids[1]));
     // Other policies ignore the leader.
-    let (mut random, ids) = self::picker(Policy::Random, &[1, 1]);
+    let (mut random, ids) = self::picker(EndpointPolicy::Random, &[1, 1]);
     let super::Pick::Use(active) = random.pick(now, 0) else {
         panic!("two endpoints exist")
     };
-    random.leads(*ids.iter().find(|id| **id != active).unwrap(), now);
+    random.set_leader(*ids.iter().find(|id| **id != active).unwrap(), now);
     assert_eq!(random.current(), Some(active));
 }
 
 /// Behavior of a simulated endpoint.
 #[derive(Debug, Clone, Copy)]
-enum Mood {
+enum Behavior {
     Well,
     Slow,
     Broken,
@@ -153,13 +162,13 @@ enum Mood {
     Unreachable,
 }
 
-fn moods() -> impl Strategy<Value = Mood> {
+fn behaviors() -> impl Strategy<Value = Behavior> {
     prop_oneof![
-        4 => Just(Mood::Well),
-        1 => Just(Mood::Slow),
-        1 => Just(Mood::Broken),
-        1 => Just(Mood::Silent),
-        1 => Just(Mood::Unreachable),
+        4 => Just(Behavior::Well),
+        1 => Just(Behavior::Slow),
+        1 => Just(Behavior::Broken),
+        1 => Just(Behavior::Silent),
+        1 => Just(Behavior::Unreachable),
     ]
 }
 
@@ -176,60 +185,60 @@ proptest! {
     fn at_most_half_of_the_endpoints_are_ejected(
         policy in 0usize..3,
         count in 1usize..6,
-        steps in prop::collection::vec((prop::collection::vec(moods(), 6), 0u64..8, any::<u64>()), 1..60),
+        steps in prop::collection::vec((prop::collection::vec(behaviors(), 6), 0u64..8, any::<u64>()), 1..60),
     ) {
-        let policy = [Policy::RoundRobin, Policy::Weighted, Policy::LeastLoaded][policy];
+        let policy = [EndpointPolicy::RoundRobin, EndpointPolicy::Weighted, EndpointPolicy::LeastLoaded][policy];
         let (mut picker, mut ids) = picker(policy, &vec![2; count]);
         let mut now = Instant::now();
-        let mut rests: BTreeMap<EndpointId, Instant> = BTreeMap::new();
-        for (moods, ticks, chance) in steps {
+        let mut backoffs: BTreeMap<EndpointId, Instant> = BTreeMap::new();
+        for (behaviors, ticks, chance) in steps {
             match chance % 8 {
                 0 if ids.len() < 6 => ids.push(picker.add(1 + (chance % 5) as u32).unwrap()),
                 1 if ids.len() > 1 => {
                     let removed = ids.remove(chance as usize % ids.len());
                     picker.remove(removed);
-                    rests.remove(&removed);
+                    backoffs.remove(&removed);
                 }
                 _ => {}
             }
             for _ in 0..ticks {
                 now += limits::OUTLIER_TICK;
                 let mut all = Vec::new();
-                for (id, mood) in ids.iter().zip(&moods) {
+                for (id, behavior) in ids.iter().zip(&behaviors) {
                     let takes = picker.shares(now).iter().any(|s| s.endpoint == *id);
-                    let seen = match mood {
-                        _ if !takes => Seen::default(),
-                        Mood::Well => well(),
-                        Mood::Slow => seen(Duration::from_millis(200), 30, 0, 5),
-                        Mood::Broken => seen(Duration::from_millis(1), 10, 40, 1),
-                        Mood::Silent => seen(Duration::ZERO, 0, 0, 9),
-                        Mood::Unreachable => {
+                    let calls = match behavior {
+                        _ if !takes => CallOutcomes::default(),
+                        Behavior::Well => healthy(),
+                        Behavior::Slow => calls(Duration::from_millis(200), 30, 0, 5),
+                        Behavior::Broken => calls(Duration::from_millis(1), 10, 40, 1),
+                        Behavior::Silent => calls(Duration::ZERO, 0, 0, 9),
+                        Behavior::Unreachable => {
                             picker.failed(*id, Duration::ZERO, now, chance);
-                            if rests.get(id).is_none_or(|u| *u <= now) {
-                                rests.insert(*id, now + limits::BACKOFF_FIRST / 2);
+                            if backoffs.get(id).is_none_or(|u| *u <= now) {
+                                backoffs.insert(*id, now + limits::BACKOFF_FIRST / 2);
                             }
-                            Seen::default()
+                            CallOutcomes::default()
                         }
                     };
-                    all.push((*id, seen));
+                    all.push((*id, calls));
                 }
-                let ejected = picker.saw(&all, now);
+                let ejected = picker.record_tick(&all, now);
                 if let Some((id, cause)) = ejected {
                     // The cause may be some ticks old, but the endpoint receives calls.
                     let n = ids.iter().position(|i| *i == id).unwrap();
-                    prop_assert!(!matches!(moods[n], Mood::Unreachable), "{cause:?}");
+                    prop_assert!(!matches!(behaviors[n], Behavior::Unreachable), "{cause:?}");
                 }
-                let standings: Vec<Standing> =
-                    ids.iter().map(|id| picker.standing(*id, now).unwrap()).collect();
-                let out = standings.iter().filter(|s| **s == Standing::Ejected).count();
+                let states: Vec<EndpointState> =
+                    ids.iter().map(|id| picker.state(*id, now).unwrap()).collect();
+                let out = states.iter().filter(|s| **s == EndpointState::Ejected).count();
                 // Checked when an endpoint is ejected; others may be removed afterwards.
                 if ejected.is_some() {
                     prop_assert!(out <= ids.len() / 2 && out < ids.len());
                 }
                 let shares = picker.shares(now);
                 prop_assert!(shares.iter().all(|s| s.weight > 0 && ids.contains(&s.endpoint)));
-                let rest = standings.iter().filter(|s| **s == Standing::Backoff).count();
-                prop_assert_eq!(shares.is_empty(), rest == ids.len());
+                let in_backoff = states.iter().filter(|s| **s == EndpointState::Backoff).count();
+                prop_assert_eq!(shares.is_empty(), in_backoff == ids.len());
                 let later = picker.shares(now + limits::OUTLIER_TICK / 2);
                 for share in &shares {
                     let grown = later.iter().find(|s| s.endpoint == share.endpoint);
@@ -241,26 +250,26 @@ proptest! {
         for _ in 0..1_000 {
             now += limits::OUTLIER_TICK;
             ids.iter().for_each(|id| picker.connected(*id, now));
-            let all: Vec<_> = ids.iter().map(|id| (*id, well())).collect();
-            picker.saw(&all, now);
+            let all: Vec<_> = ids.iter().map(|id| (*id, healthy())).collect();
+            picker.record_tick(&all, now);
         }
         prop_assert_eq!(picker.shares(now).len(), ids.len());
-        prop_assert!(ids.iter().all(|id| picker.standing(*id, now) == Some(Standing::Balanced(10))));
+        prop_assert!(ids.iter().all(|id| picker.state(*id, now) == Some(EndpointState::Balanced(10))));
     }
 
     /// The calls of all workers are distributed by weight.
     #[test]
     fn calls_are_distributed_by_weight(weights in prop::collection::vec(1u32..20, 2..6), workers in 1usize..5) {
-        let (picker, ids) = picker(Policy::Weighted, &weights);
+        let (picker, ids) = picker(EndpointPolicy::Weighted, &weights);
         let shares = picker.shares(Instant::now());
-        let mut spreads = vec![Balancer::new(Policy::Weighted); workers];
-        spreads.iter_mut().for_each(|spread| spread.set(&shares));
+        let mut balancers = vec![Balancer::new(EndpointPolicy::Weighted); workers];
+        balancers.iter_mut().for_each(|balancer| balancer.set_shares(&shares));
         let mut counts: BTreeMap<EndpointId, u64> = BTreeMap::new();
         let rounds = 50;
         let all: u32 = weights.iter().sum();
-        for spread in &mut spreads {
+        for balancer in &mut balancers {
             for _ in 0..rounds * all {
-                *counts.entry(spread.choose(|_| Some(0)).unwrap()).or_default() += 1;
+                *counts.entry(balancer.choose(|_| Some(0)).unwrap()).or_default() += 1;
             }
         }
         for (id, weight) in ids.iter().zip(&weights) {

@@ -1,12 +1,12 @@
 //! Endpoint picker: selects the endpoint of a call (E1).
 //!
-//! With the policies `random` and `leader` one endpoint is active and serves all calls until it fails.
-//! With the others, calls are balanced over all healthy endpoints.
+//! With the policies `random` and `leader` one endpoint is active and serves all calls until it
+//! fails. With the others, calls are balanced over all healthy endpoints.
 //!
 //! A failed endpoint is in backoff, with jitter (E4), and is a candidate again afterwards. With a
 //! balancing policy an endpoint that does much worse than the others is ejected for a while
-//! (`outlier.rs`). At most half of the endpoints are ejected, and an ejected endpoint still serves if
-//! there is no other. An endpoint that returns starts with a small share. The shares are decided
+//! (`outlier.rs`). At most half of the endpoints are ejected, and an ejected endpoint still serves
+//! if there is no other. An endpoint that returns starts with a small share. The shares are decided
 //! here; each worker takes turns on its own (`balancer.rs`).
 //!
 //! The picker identifies endpoints by the ids that [`Picker::add`] returns. `upstream/` handles
@@ -24,8 +24,8 @@ use crate::limits;
 
 pub use balancer::{Balancer, Share};
 use outlier::Outlier;
-pub use outlier::{Cause, STEPS, Seen, step};
-pub use types::{EndpointId, Policy, Tried};
+pub use outlier::{CallOutcomes, EjectionCause, LATENCY_STEPS, latency_step};
+pub use types::{EndpointId, EndpointPolicy, TriedEndpoints};
 
 /// Endpoint for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum Pick {
 
 /// State of an endpoint, for status and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum EndpointState {
     /// Serves all calls.
     Active,
     /// Receives its share of the calls, in tenths of a full share (1 to 10).
@@ -54,13 +54,13 @@ pub enum Standing {
 /// State of all endpoints, and the policy.
 #[derive(Debug, Clone, Default)]
 pub struct Picker {
-    policy: Policy,
+    policy: EndpointPolicy,
     endpoints: Vec<EndpointEntry>,
     current: Option<EndpointId>,
     /// Last active endpoint that failed.
     failed_last: Option<EndpointId>,
     /// Next id.
-    next: u64,
+    next_id: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -69,20 +69,20 @@ struct EndpointEntry {
     /// Consecutive failures, for the backoff.
     failures: u32,
     /// End of the backoff.
-    rests_until: Option<Instant>,
+    backoff_until: Option<Instant>,
     weight: u32,
     outlier: Outlier,
 }
 
 impl EndpointEntry {
-    fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until)
+    fn is_in_backoff(&self, now: Instant) -> bool {
+        self.backoff_until.is_some_and(|until| now < until)
     }
 }
 
 impl Picker {
     /// Creates a picker without endpoints.
-    pub fn new(policy: Policy) -> Picker {
+    pub fn new(policy: EndpointPolicy) -> Picker {
         Picker {
             policy,
             ..Picker::default()
@@ -98,22 +98,23 @@ impl Picker {
         }
         // While there is a bit for each endpoint, no bit is shared: otherwise a call that has tried
         // one endpoint would skip the other (E1). The loop ends, because an index or bit is free.
-        let own_bit = self.endpoints.len() < Tried::BITS;
+        let own_bit = self.endpoints.len() < TriedEndpoints::BITS;
         let taken = |id: EndpointId| {
-            let shares = |e: &EndpointEntry| {
-                e.id.place() == id.place() || own_bit && Tried::bit(e.id) == Tried::bit(id)
+            let conflicts = |e: &EndpointEntry| {
+                e.id.index() == id.index()
+                    || own_bit && TriedEndpoints::bit(e.id) == TriedEndpoints::bit(id)
             };
-            self.endpoints.iter().any(shares)
+            self.endpoints.iter().any(conflicts)
         };
-        let mut id = EndpointId(self.next);
+        let mut id = EndpointId(self.next_id);
         while taken(id) {
             id.0 += 1;
         }
-        self.next = id.0 + 1;
+        self.next_id = id.0 + 1;
         self.endpoints.push(EndpointEntry {
             id,
             failures: 0,
-            rests_until: None,
+            backoff_until: None,
             weight: weight.max(1),
             outlier: Outlier::default(),
         });
@@ -121,7 +122,7 @@ impl Picker {
     }
 
     /// Sets the weight of an endpoint, at least 1.
-    pub fn weigh(&mut self, endpoint: EndpointId, weight: u32) {
+    pub fn set_weight(&mut self, endpoint: EndpointId, weight: u32) {
         let mut entries = self.endpoints.iter_mut();
         if let Some(entry) = entries.find(|e| e.id == endpoint) {
             entry.weight = weight.max(1);
@@ -152,33 +153,38 @@ impl Picker {
         }
         // The endpoint that failed last is the last choice, even if its backoff is over: the cause
         // of a failure usually lasts longer than the backoff.
-        let mut others = Tried::default();
+        let mut others = TriedEndpoints::default();
         self.failed_last.into_iter().for_each(|e| others.add(e));
         let candidate = self.candidate(now, others, chance);
-        match candidate.or_else(|| self.candidate(now, Tried::default(), chance)) {
+        match candidate.or_else(|| self.candidate(now, TriedEndpoints::default(), chance)) {
             Some(endpoint) => {
-                if !self.policy.spreads() {
+                if !self.policy.balances() {
                     self.current = Some(endpoint);
                 }
                 Pick::Use(endpoint)
             }
-            None => Pick::Wait(self.first_return().unwrap_or(now)),
+            None => Pick::Wait(self.first_backoff_end().unwrap_or(now)),
         }
     }
 
     /// Picks an endpoint for another attempt of a call, none of `tried`. Prefers the active one.
-    pub fn other(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
+    pub fn pick_other(
+        &self,
+        now: Instant,
+        tried: TriedEndpoints,
+        chance: u64,
+    ) -> Option<EndpointId> {
         match self.current {
             Some(current) if !tried.contains(current) => Some(current),
             _ => self.candidate(now, tried, chance),
         }
     }
 
-    /// Records that an endpoint is unreachable, broke or stalled. `lived` is how long its connection
-    /// was open.
+    /// Records that an endpoint is unreachable, broke or stalled. `lived` is how long its
+    /// connection was open.
     ///
-    /// A report during the backoff changes nothing, because many calls and workers report one event.
-    /// A report about a removed endpoint changes nothing either.
+    /// A report during the backoff changes nothing, because many calls and workers report one
+    /// event. A report about a removed endpoint changes nothing either.
     pub fn failed(&mut self, endpoint: EndpointId, lived: Duration, now: Instant, chance: u64) {
         if self.current == Some(endpoint) {
             self.current = None;
@@ -187,15 +193,15 @@ impl Picker {
         let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint) else {
             return;
         };
-        if entry.rests(now) {
+        if entry.is_in_backoff(now) {
             return;
         }
         if lived >= limits::BACKOFF_RESET_TIME {
             entry.failures = 0;
         }
         let until = now + backoff(entry.failures, chance);
-        entry.rests_until = Some(until);
-        entry.outlier.comes_back(until);
+        entry.backoff_until = Some(until);
+        entry.outlier.readmit_at(until);
         entry.failures = entry.failures.saturating_add(1);
     }
 
@@ -203,17 +209,17 @@ impl Picker {
     /// a connection has lived for [`limits::BACKOFF_RESET_TIME`].
     pub fn connected(&mut self, endpoint: EndpointId, now: Instant) {
         if let Some(entry) = self.endpoints.iter_mut().find(|e| e.id == endpoint)
-            && entry.rests_until.take().is_some()
+            && entry.backoff_until.take().is_some()
         {
-            entry.outlier.comes_back(now);
+            entry.outlier.readmit_at(now);
         }
     }
 
-    /// Records the endpoint of the leader. With [`EndpointPolicy::Leader`] it becomes active, unless
-    /// it is in backoff.
-    pub fn leads(&mut self, endpoint: EndpointId, now: Instant) {
-        let mut ready = self.endpoints.iter().filter(|e| !e.rests(now));
-        if self.policy == Policy::Leader && ready.any(|e| e.id == endpoint) {
+    /// Records the endpoint of the leader. With [`EndpointPolicy::Leader`] it becomes active,
+    /// unless it is in backoff.
+    pub fn set_leader(&mut self, endpoint: EndpointId, now: Instant) {
+        let mut ready = self.endpoints.iter().filter(|e| !e.is_in_backoff(now));
+        if self.policy == EndpointPolicy::Leader && ready.any(|e| e.id == endpoint) {
             self.current = Some(endpoint);
         }
     }
@@ -221,87 +227,92 @@ impl Picker {
     /// Records the calls of each endpoint in the last tick.
     ///
     /// Returns the endpoint that this tick ejects, and why.
-    pub fn saw(
+    pub fn record_tick(
         &mut self,
-        seen: &[(EndpointId, Seen)],
+        seen: &[(EndpointId, CallOutcomes)],
         now: Instant,
-    ) -> Option<(EndpointId, Cause)> {
+    ) -> Option<(EndpointId, EjectionCause)> {
         for entry in &mut self.endpoints {
             if let Some((_, seen)) = seen.iter().find(|(id, _)| *id == entry.id) {
-                entry.outlier.saw(*seen);
+                entry.outlier.push(*seen);
             }
         }
-        let out = self.endpoints.iter().filter(|e| e.outlier.is_out(now));
-        if !self.policy.spreads() || out.count() + 1 > self.endpoints.len() / 2 {
+        let ejected = self.endpoints.iter().filter(|e| e.outlier.is_ejected(now));
+        if !self.policy.balances() || ejected.count() + 1 > self.endpoints.len() / 2 {
             return None;
         }
-        let takes_calls = |e: &&mut EndpointEntry| !e.rests(now) && !e.outlier.is_out(now);
-        let mut judged: Vec<&mut EndpointEntry> =
+        let takes_calls =
+            |e: &&mut EndpointEntry| !e.is_in_backoff(now) && !e.outlier.is_ejected(now);
+        let mut candidates: Vec<&mut EndpointEntry> =
             self.endpoints.iter_mut().filter(takes_calls).collect();
-        let outliers: Vec<&Outlier> = judged.iter().map(|e| &e.outlier).collect();
+        let outliers: Vec<&Outlier> = candidates.iter().map(|e| &e.outlier).collect();
         let (worst, cause) = outlier::worst(&outliers)?;
-        judged[worst].outlier.leave_out(now);
-        Some((judged[worst].id, cause))
+        candidates[worst].outlier.eject(now);
+        Some((candidates[worst].id, cause))
     }
 
     /// Returns the endpoints that receive calls, with their shares. Empty if the policy does not
     /// balance, or if all endpoints are in backoff.
     pub fn shares(&self, now: Instant) -> Vec<Share> {
-        if !self.policy.spreads() {
+        if !self.policy.balances() {
             return Vec::new();
         }
-        let ready = || self.endpoints.iter().filter(|e| !e.rests(now));
+        let ready = || self.endpoints.iter().filter(|e| !e.is_in_backoff(now));
         let share = |e: &EndpointEntry| Share {
             endpoint: e.id,
             weight: e.outlier.tenths(now) * self.weight(e),
         };
-        let well: Vec<Share> = ready()
-            .filter(|e| !e.outlier.is_out(now))
+        let healthy: Vec<Share> = ready()
+            .filter(|e| !e.outlier.is_ejected(now))
             .map(share)
             .collect();
-        if well.is_empty() {
+        if healthy.is_empty() {
             return ready().map(share).collect();
         }
-        well
+        healthy
     }
 
     fn weight(&self, entry: &EndpointEntry) -> u32 {
         match self.policy {
-            Policy::Weighted => entry.weight,
+            EndpointPolicy::Weighted => entry.weight,
             _ => 1,
         }
     }
 
     /// Returns the state of an endpoint; `None` if it is not in the list.
-    pub fn standing(&self, endpoint: EndpointId, now: Instant) -> Option<Standing> {
+    pub fn state(&self, endpoint: EndpointId, now: Instant) -> Option<EndpointState> {
         let entry = self.endpoints.iter().find(|e| e.id == endpoint)?;
         Some(if self.current == Some(endpoint) {
-            Standing::Active
-        } else if entry.rests(now) {
-            Standing::Backoff
-        } else if entry.outlier.is_out(now) {
-            Standing::Ejected
-        } else if self.policy.spreads() {
-            Standing::Balanced(entry.outlier.tenths(now))
+            EndpointState::Active
+        } else if entry.is_in_backoff(now) {
+            EndpointState::Backoff
+        } else if entry.outlier.is_ejected(now) {
+            EndpointState::Ejected
+        } else if self.policy.balances() {
+            EndpointState::Balanced(entry.outlier.tenths(now))
         } else {
-            Standing::Ready
+            EndpointState::Ready
         })
     }
 
     /// Returns a random endpoint that is not in backoff and was not tried. Prefers endpoints that
     /// are not ejected.
-    fn candidate(&self, now: Instant, tried: Tried, chance: u64) -> Option<EndpointId> {
-        let ready = |e: &&EndpointEntry| !tried.contains(e.id) && !e.rests(now);
-        let well = |e: &&EndpointEntry| ready(e) && !e.outlier.is_out(now);
-        let any_well = self.endpoints.iter().any(|e| well(&e));
-        let fits = |e: &&EndpointEntry| if any_well { well(e) } else { ready(e) };
-        let count = self.endpoints.iter().filter(fits).count();
-        let place = usize::try_from(chance % u64::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0);
-        self.endpoints.iter().filter(fits).nth(place).map(|e| e.id)
+    fn candidate(&self, now: Instant, tried: TriedEndpoints, chance: u64) -> Option<EndpointId> {
+        let ready = |e: &&EndpointEntry| !tried.contains(e.id) && !e.is_in_backoff(now);
+        let healthy = |e: &&EndpointEntry| ready(e) && !e.outlier.is_ejected(now);
+        let any_healthy = self.endpoints.iter().any(|e| healthy(&e));
+        let eligible = |e: &&EndpointEntry| if any_healthy { healthy(e) } else { ready(e) };
+        let count = self.endpoints.iter().filter(eligible).count();
+        let index = usize::try_from(chance % u64::try_from(count.max(1)).unwrap_or(1)).unwrap_or(0);
+        self.endpoints
+            .iter()
+            .filter(eligible)
+            .nth(index)
+            .map(|e| e.id)
     }
 
-    fn first_return(&self) -> Option<Instant> {
-        self.endpoints.iter().filter_map(|e| e.rests_until).min()
+    fn first_backoff_end(&self) -> Option<Instant> {
+        self.endpoints.iter().filter_map(|e| e.backoff_until).min()
     }
 }
 
@@ -345,7 +356,7 @@ mod tests {
         let now = Instant::now();
         let firsts: std::collections::BTreeSet<_> = (0..3)
             .map(|chance| match picker(3).0.pick(now, chance) {
-                Pick::Use(e) => e.place(),
+                Pick::Use(e) => e.index(),
                 Pick::Wait(_) => usize::MAX,
             })
             .collect();
@@ -386,7 +397,7 @@ mod tests {
             picker.remove(removed);
             let added = picker.add(1).unwrap();
             assert!(seen.insert(added));
-            assert_eq!(removed.place(), added.place(), "the only free index");
+            assert_eq!(removed.index(), added.index(), "the only free index");
             ids.push(added);
         }
     }
@@ -400,14 +411,14 @@ mod tests {
             picker.remove(ids.remove(1 + round % 2));
             ids.push(picker.add(1).unwrap());
             for id in &ids {
-                let mut tried = Tried::default();
+                let mut tried = TriedEndpoints::default();
                 tried.add(*id);
                 let others = ids.iter().filter(|other| *other != id);
                 assert!(
                     others.into_iter().all(|other| !tried.contains(*other)),
                     "{ids:?}"
                 );
-                assert!(picker.other(now, tried, 0).is_some());
+                assert!(picker.pick_other(now, tried, 0).is_some());
             }
         }
     }
@@ -419,8 +430,8 @@ mod tests {
         picker.remove(ids[0]);
         let added = picker.add(1).unwrap();
         picker.failed(ids[0], Duration::ZERO, now, 0);
-        assert_eq!(picker.standing(added, now), Some(Standing::Ready));
-        assert_eq!(picker.standing(ids[1], now), Some(Standing::Ready));
+        assert_eq!(picker.state(added, now), Some(EndpointState::Ready));
+        assert_eq!(picker.state(ids[1], now), Some(EndpointState::Ready));
         // The last endpoint cannot be removed.
         picker.remove(added);
         picker.remove(ids[1]);
@@ -466,25 +477,25 @@ mod tests {
         fn keeps_e1_and_e4(ops in ops()) {
             let mut now = Instant::now();
             let (mut picker, mut ids) = picker(4);
-            let mut serving: Option<EndpointId> = None;
+            let mut active: Option<EndpointId> = None;
             let mut failed_last = None;
-            let mut rests = std::collections::BTreeMap::new();
+            let mut backoffs = std::collections::BTreeMap::new();
             for op in ops {
-                let is_ready = |e: &EndpointId| rests.get(e).is_none_or(|u: &Instant| *u <= now);
+                let is_ready = |e: &EndpointId| backoffs.get(e).is_none_or(|u: &Instant| *u <= now);
                 match op {
                     Op::Pick(chance) => match picker.pick(now, chance) {
                         Pick::Use(e) => {
                             prop_assert!(ids.contains(&e));
-                            if let Some(s) = serving { prop_assert_eq!(s, e); }
+                            if let Some(s) = active { prop_assert_eq!(s, e); }
                             else {
                                 prop_assert!(is_ready(&e));
                                 prop_assert!(failed_last != Some(e)
                                     || !ids.iter().any(|other| *other != e && is_ready(other)));
                             }
-                            serving = Some(e);
+                            active = Some(e);
                         }
                         Pick::Wait(until) => {
-                            prop_assert!(serving.is_none());
+                            prop_assert!(active.is_none());
                             prop_assert!(until > now && until - now <= limits::BACKOFF_LONGEST * 2);
                             prop_assert!(!ids.iter().any(is_ready));
                             let mut later = picker.clone();
@@ -492,13 +503,13 @@ mod tests {
                         }
                     },
                     Op::Other(bits, chance) => {
-                        let mut tried = Tried::default();
+                        let mut tried = TriedEndpoints::default();
                         let chosen = ids.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
                         chosen.for_each(|(_, e)| tried.add(*e));
-                        match picker.other(now, tried, chance) {
+                        match picker.pick_other(now, tried, chance) {
                             Some(e) => {
                                 prop_assert!(ids.contains(&e) && !tried.contains(e));
-                                prop_assert!(serving == Some(e) || is_ready(&e));
+                                prop_assert!(active == Some(e) || is_ready(&e));
                             }
                             None => prop_assert!(!ids.iter().any(|e| !tried.contains(*e) && is_ready(e))),
                         }
@@ -506,21 +517,21 @@ mod tests {
                     Op::Failed(n, lived, chance) => {
                         let e = ids[n % ids.len()];
                         picker.failed(e, Duration::from_millis(lived), now, chance);
-                        if serving == Some(e) {
-                            serving = None;
+                        if active == Some(e) {
+                            active = None;
                             failed_last = Some(e);
                         }
                         if is_ready(&e) {
-                            let until = picker.endpoints.iter().find(|x| x.id == e).unwrap().rests_until;
+                            let until = picker.endpoints.iter().find(|x| x.id == e).unwrap().backoff_until;
                             prop_assert!(until.is_some_and(|u| u > now));
-                            rests.insert(e, until.unwrap());
+                            backoffs.insert(e, until.unwrap());
                         }
-                        prop_assert_eq!(picker.standing(e, now), Some(Standing::Backoff));
+                        prop_assert_eq!(picker.state(e, now), Some(EndpointState::Backoff));
                     }
                     Op::Connected(n) => {
                         let e = ids[n % ids.len()];
                         picker.connected(e, now);
-                        rests.remove(&e);
+                        backoffs.remove(&e);
                     }
                     Op::Pass(millis) => now += Duration::from_millis(millis),
                     Op::Add => if ids.len() < 6 { ids.push(picker.add(1).unwrap()) },
@@ -529,12 +540,12 @@ mod tests {
                         picker.remove(e);
                         if ids.len() > 1 {
                             ids.retain(|id| *id != e);
-                            rests.remove(&e);
-                            serving.take_if(|s| *s == e);
+                            backoffs.remove(&e);
+                            active.take_if(|s| *s == e);
                         }
                     }
                 }
-                prop_assert_eq!(picker.current(), serving);
+                prop_assert_eq!(picker.current(), active);
             }
         }
     }

@@ -11,7 +11,7 @@ pub struct EndpointId(pub(super) u64);
 
 impl EndpointId {
     /// Returns an index below [`limits::MAX_ENDPOINTS`] for tables. Unique in a list of endpoints.
-    pub fn place(self) -> usize {
+    pub fn index(self) -> usize {
         // Below MAX_ENDPOINTS.
         (self.0 % limits::MAX_ENDPOINTS as u64) as usize
     }
@@ -29,28 +29,28 @@ impl EndpointId {
 
 /// Set of endpoints that a call has tried and must not try again.
 ///
-/// In lists of more than 64 endpoints some share a bit. Then a call may skip an endpoint that it has
-/// not tried, but it never repeats one.
+/// In lists of more than 64 endpoints some share a bit. Then a call may skip an endpoint that it
+/// has not tried, but it never repeats one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tried(u64);
+pub struct TriedEndpoints(u64);
 
-impl Tried {
+impl TriedEndpoints {
     /// Number of endpoints that the set can distinguish.
     pub(super) const BITS: usize = u64::BITS as usize;
 
     /// Adds an endpoint.
     pub fn add(&mut self, endpoint: EndpointId) {
-        self.0 |= 1 << Tried::bit(endpoint);
+        self.0 |= 1 << TriedEndpoints::bit(endpoint);
     }
 
     /// Returns whether the endpoint was added.
     pub fn contains(self, endpoint: EndpointId) -> bool {
-        self.0 & (1 << Tried::bit(endpoint)) != 0
+        self.0 & (1 << TriedEndpoints::bit(endpoint)) != 0
     }
 
     /// Returns the bit of an endpoint.
     pub(super) fn bit(endpoint: EndpointId) -> u64 {
-        endpoint.0 % Tried::BITS as u64
+        endpoint.0 % TriedEndpoints::BITS as u64
     }
 
     /// Returns whether the set is empty.
@@ -61,7 +61,7 @@ impl Tried {
 
 /// Rule that selects the endpoint of a call (`--endpoint-policy`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum EndpointPolicy {
     /// One random endpoint until it fails (E1).
     #[default]
     Random,
@@ -75,28 +75,32 @@ pub enum Policy {
     Leader,
 }
 
-impl Policy {
+impl EndpointPolicy {
     /// All policies with their names.
-    pub const ALL: [(&'static str, Policy); 5] = [
-        ("random", Policy::Random),
-        ("round-robin", Policy::RoundRobin),
-        ("weighted", Policy::Weighted),
-        ("least-loaded", Policy::LeastLoaded),
-        ("leader", Policy::Leader),
+    pub const ALL: [(&'static str, EndpointPolicy); 5] = [
+        ("random", EndpointPolicy::Random),
+        ("round-robin", EndpointPolicy::RoundRobin),
+        ("weighted", EndpointPolicy::Weighted),
+        ("least-loaded", EndpointPolicy::LeastLoaded),
+        ("leader", EndpointPolicy::Leader),
     ];
 
     /// Returns whether the policy selects an endpoint for each call, so that endpoints can be
     /// compared. Otherwise one endpoint serves all calls.
-    pub fn spreads(self) -> bool {
+    pub fn balances(self) -> bool {
         match self {
-            Policy::Random | Policy::Leader => false,
-            Policy::RoundRobin | Policy::Weighted | Policy::LeastLoaded => true,
+            EndpointPolicy::Random | EndpointPolicy::Leader => false,
+            EndpointPolicy::RoundRobin | EndpointPolicy::Weighted | EndpointPolicy::LeastLoaded => {
+                true
+            }
         }
     }
 
     /// Returns the name, as in the flag.
     pub fn name(self) -> &'static str {
-        let named = Policy::ALL.iter().find(|(_, policy)| *policy == self);
+        let named = EndpointPolicy::ALL
+            .iter()
+            .find(|(_, policy)| *policy == self);
         named.map_or("", |(name, _)| name)
     }
 }

@@ -21,7 +21,7 @@ use crate::wire::range::KeyRange;
 
 /// Key of a cached response.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Question {
+pub struct CacheKey {
     /// Number of the identity; 0 for none.
     pub identity: u64,
     /// Encoded request, without the `serializable` flag.
@@ -34,13 +34,13 @@ pub struct CachedResponse {
     /// Keys that the response covers.
     pub range: KeyRange,
     /// Explicit old revision of the request; `None` for the latest.
-    pub at: Option<i64>,
+    pub requested_revision: Option<i64>,
     /// Revision at which the response is true: the revision of its header.
     pub revision: i64,
     /// When the request was sent to etcd.
-    pub asked: Instant,
+    pub sent: Instant,
     /// Framed response of etcd.
-    pub answer: Bytes,
+    pub response: Bytes,
     /// For the owner of the floors: its count of raised floors when the entry was last found to be
     /// above [`ServeConditions::written`] and [`ServeConditions::uncertain`].
     pub checked: AtomicU64,
@@ -48,7 +48,7 @@ pub struct CachedResponse {
 
 /// Conditions under which an entry may be served to one client.
 #[derive(Debug, Clone, Copy)]
-pub struct Standard {
+pub struct ServeConditions {
     /// Current time.
     pub now: Instant,
     /// Maximum age of a response.
@@ -56,9 +56,9 @@ pub struct Standard {
     /// Highest revision of a known write to the range.
     pub written: Option<i64>,
     /// Responses to requests sent before this time are unusable: etcd may apply a write until then.
-    pub unsure: Option<Instant>,
+    pub uncertain: Option<Instant>,
     /// Highest revision that the client connection has received.
-    pub shown: i64,
+    pub connection_floor: i64,
     /// Proof by a watch on the range.
     pub proof: Option<Proof>,
 }
@@ -71,77 +71,77 @@ pub struct Proof {
     /// All events up to this revision have arrived.
     pub through: i64,
     /// When the barrier that proves it was sent.
-    pub asked: Instant,
+    pub sent: Instant,
 }
 
 /// Decision on an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheDecision {
     /// The response may be served.
-    Give {
+    Serve {
         /// Revision at which it is true.
         revision: i64,
         /// When its request, or the barrier of its proof, was sent.
-        asked: Instant,
+        sent: Instant,
     },
     /// etcd must be read.
-    Stale(Stale),
+    Stale(StaleReason),
 }
 
 /// Why a response may not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stale {
+pub enum StaleReason {
     /// Too old, and without a proof.
     Age,
     /// A later write touched the range.
     Written,
     /// A later write may have touched the range.
-    Unsure,
+    Uncertain,
     /// The client connection has received a higher revision.
-    Shown,
+    ConnectionFloor,
 }
 
 impl CachedResponse {
     /// Decides whether the response may be served.
-    pub fn judge(&self, standard: &Standard) -> CacheDecision {
+    pub fn decide(&self, conditions: &ServeConditions) -> CacheDecision {
         // The response for an old revision does not change.
-        if self.at.is_none() {
-            if standard
+        if self.requested_revision.is_none() {
+            if conditions
                 .written
                 .is_some_and(|written| self.revision < written)
             {
-                return CacheDecision::Stale(Stale::Written);
+                return CacheDecision::Stale(StaleReason::Written);
             }
-            if standard.unsure.is_some_and(|until| self.asked < until) {
-                return CacheDecision::Stale(Stale::Unsure);
+            if conditions.uncertain.is_some_and(|until| self.sent < until) {
+                return CacheDecision::Stale(StaleReason::Uncertain);
             }
         }
-        let proof = standard
-            .proof
-            .filter(|proof| self.at.is_none() && proof.from <= self.revision.saturating_add(1));
-        let asked = proof.map_or(self.asked, |proof| proof.asked.max(self.asked));
-        if standard.now.saturating_duration_since(asked) >= standard.max_age {
-            return CacheDecision::Stale(Stale::Age);
+        let proof = conditions.proof.filter(|proof| {
+            self.requested_revision.is_none() && proof.from <= self.revision.saturating_add(1)
+        });
+        let sent = proof.map_or(self.sent, |proof| proof.sent.max(self.sent));
+        if conditions.now.saturating_duration_since(sent) >= conditions.max_age {
+            return CacheDecision::Stale(StaleReason::Age);
         }
         let revision = match proof {
-            _ if self.revision >= standard.shown => self.revision,
+            _ if self.revision >= conditions.connection_floor => self.revision,
             // The response is true at every revision up to that of the watch.
-            Some(proof) if proof.through >= standard.shown => proof.through,
-            _ => return CacheDecision::Stale(Stale::Shown),
+            Some(proof) if proof.through >= conditions.connection_floor => proof.through,
+            _ => return CacheDecision::Stale(StaleReason::ConnectionFloor),
         };
-        CacheDecision::Give { revision, asked }
+        CacheDecision::Serve { revision, sent }
     }
 }
 
 /// One shard of the read cache.
 #[derive(Debug)]
 pub struct Cache {
-    slots: HashMap<Question, Slot, RandomState>,
+    slots: HashMap<CacheKey, Slot, RandomState>,
     /// Order of the CLOCK hand. The number is that of the slot.
-    order: VecDeque<(u64, Question)>,
+    order: VecDeque<(u64, CacheKey)>,
     last: u64,
     bytes: usize,
-    most: usize,
+    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -152,131 +152,139 @@ struct Slot {
     /// The entry was looked up since the clock hand passed.
     visited: bool,
     /// The response was looked up since it was stored.
-    asked: bool,
+    requested: bool,
     /// A caller refreshes the response.
-    renewing: bool,
+    refreshing: bool,
     proof: Option<Proof>,
-    heat: Popularity,
+    popularity: Popularity,
 }
 
 /// Result of a lookup.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundEntry {
     /// The response.
     pub entry: Arc<CachedResponse>,
     /// Its watch proof, if any.
     pub proof: Option<Proof>,
     /// This caller must refresh the response: it is in use, will expire soon and has no proof. One
     /// caller per stored response gets it.
-    pub renew: bool,
+    pub needs_refresh: bool,
     /// This caller must request a watch: the entry is popular and has no proof. One caller per
     /// interval gets it.
-    pub cover: bool,
+    pub needs_watch: bool,
 }
 
 impl Cache {
     /// Creates an empty shard for at most `max_bytes` bytes.
-    pub fn new(most: usize) -> Cache {
+    pub fn new(max_bytes: usize) -> Cache {
         Cache {
             slots: HashMap::default(),
             order: VecDeque::new(),
             last: 0,
             bytes: 0,
-            most,
+            max_bytes,
         }
     }
 
     /// Looks up an entry and counts the request.
     ///
     /// From the age of `refresh_age` on, one caller must refresh the entry.
-    pub fn look(&mut self, question: &Question, now: Instant, early: Duration) -> Option<Found> {
-        let slot = self.slots.get_mut(question)?;
+    pub fn lookup(
+        &mut self,
+        key: &CacheKey,
+        now: Instant,
+        refresh_age: Duration,
+    ) -> Option<FoundEntry> {
+        let slot = self.slots.get_mut(key)?;
         slot.visited = true;
-        let hot = slot.heat.ask(now);
-        let again = mem::replace(&mut slot.asked, true);
-        let age = now.saturating_duration_since(slot.entry.asked);
-        let renew = !slot.renewing && slot.proof.is_none() && again && age >= early;
-        slot.renewing |= renew;
+        let popular = slot.popularity.record_request(now);
+        let requested_before = mem::replace(&mut slot.requested, true);
+        let age = now.saturating_duration_since(slot.entry.sent);
+        let needs_refresh =
+            !slot.refreshing && slot.proof.is_none() && requested_before && age >= refresh_age;
+        slot.refreshing |= needs_refresh;
         // The response for an old revision does not change, so it needs no watch.
-        let cover = hot && slot.entry.at.is_none() && slot.proof.is_none() && slot.heat.tell();
-        Some(Found {
+        let needs_watch = popular
+            && slot.entry.requested_revision.is_none()
+            && slot.proof.is_none()
+            && slot.popularity.notify_once();
+        Some(FoundEntry {
             entry: slot.entry.clone(),
             proof: slot.proof,
-            renew,
-            cover,
+            needs_refresh,
+            needs_watch,
         })
     }
 
     /// Stores a response in the place of the previous one. Ignores a response that is older.
     ///
     /// Returns false if the response is too large.
-    pub fn store(&mut self, question: Question, entry: CachedResponse) -> bool {
-        let bytes = size(&question, &entry);
-        if bytes > self.most.min(limits::CACHE_ENTRY_BYTES) {
+    pub fn store(&mut self, key: CacheKey, entry: CachedResponse) -> bool {
+        let bytes = size(&key, &entry);
+        if bytes > self.max_bytes.min(limits::CACHE_ENTRY_BYTES) {
             return false;
         }
-        if let Some(slot) = self.slots.get_mut(&question) {
-            if (entry.revision, entry.asked) < (slot.entry.revision, slot.entry.asked) {
+        if let Some(slot) = self.slots.get_mut(&key) {
+            if (entry.revision, entry.sent) < (slot.entry.revision, slot.entry.sent) {
                 return true;
             }
-            slot.asked = false;
-            slot.renewing = false;
-            self.bytes = self.bytes + bytes - size(&question, &slot.entry);
+            slot.requested = false;
+            slot.refreshing = false;
+            self.bytes = self.bytes + bytes - size(&key, &slot.entry);
             slot.entry = Arc::new(entry);
         } else {
-            let asked = entry.asked;
+            let sent = entry.sent;
             self.last += 1;
-            self.order.push_back((self.last, question.clone()));
+            self.order.push_back((self.last, key.clone()));
             self.bytes += bytes;
             let slot = Slot {
                 entry: Arc::new(entry),
                 number: self.last,
                 visited: false,
-                asked: false,
-                renewing: false,
+                requested: false,
+                refreshing: false,
                 proof: None,
-                heat: Popularity::new(asked),
+                popularity: Popularity::new(sent),
             };
-            self.slots.insert(question, slot);
+            self.slots.insert(key, slot);
         }
         self.evict();
         true
     }
 
     /// Replaces a response with the same one at a later revision. Its age continues.
-    pub fn advance(&mut self, question: &Question, entry: CachedResponse) {
-        if let Some(slot) = self.slots.get_mut(question)
+    pub fn advance(&mut self, key: &CacheKey, entry: CachedResponse) {
+        if let Some(slot) = self.slots.get_mut(key)
             && slot.entry.revision < entry.revision
-            && slot.entry.asked == entry.asked
+            && slot.entry.sent == entry.sent
         {
-            self.bytes = self.bytes + size(question, &entry) - size(question, &slot.entry);
+            self.bytes = self.bytes + size(key, &entry) - size(key, &slot.entry);
             slot.entry = Arc::new(entry);
         }
     }
 
     /// Returns whether there is an entry.
-    pub fn has(&self, question: &Question) -> bool {
-        self.slots.contains_key(question)
+    pub fn contains(&self, key: &CacheKey) -> bool {
+        self.slots.contains_key(key)
     }
 
-    /// Sets or removes the watch proof of an entry. It also applies to later responses of the entry.
+    /// Sets or removes the watch proof of an entry. It also applies to later responses of the
+    /// entry.
     ///
     /// Returns false if there is no entry.
-    pub fn prove(&mut self, question: &Question, proof: Option<Proof>) -> bool {
-        let slot = self.slots.get_mut(question);
+    pub fn set_proof(&mut self, key: &CacheKey, proof: Option<Proof>) -> bool {
+        let slot = self.slots.get_mut(key);
         slot.map(|slot| slot.proof = proof).is_some()
     }
 
     /// Removes an entry.
-    pub fn remove(&mut self, question: &Question) {
-        if let Some(slot) = self.slots.remove(question) {
-            self.bytes -= size(question, &slot.entry);
+    pub fn remove(&mut self, key: &CacheKey) {
+        if let Some(slot) = self.slots.remove(key) {
+            self.bytes -= size(key, &slot.entry);
             if self.order.len() > 2 * self.slots.len() + 16 {
                 let slots = &self.slots;
-                self.order.retain(|(number, question)| {
-                    slots
-                        .get(question)
-                        .is_some_and(|slot| slot.number == *number)
+                self.order.retain(|(number, key)| {
+                    slots.get(key).is_some_and(|slot| slot.number == *number)
                 });
             }
         }
@@ -284,12 +292,14 @@ impl Cache {
 
     /// Removes all entries.
     pub fn clear(&mut self) {
-        *self = Cache::new(self.most);
+        *self = Cache::new(self.max_bytes);
     }
 
     /// Returns the lookups of an entry since the last call; `None` if there is no entry.
-    pub fn take_asked(&mut self, question: &Question) -> Option<u32> {
-        self.slots.get_mut(question).map(|slot| slot.heat.take())
+    pub fn take_request_count(&mut self, key: &CacheKey) -> Option<u32> {
+        self.slots
+            .get_mut(key)
+            .map(|slot| slot.popularity.take_count())
     }
 
     /// Returns the number of entries.
@@ -308,16 +318,16 @@ impl Cache {
     }
 
     fn evict(&mut self) {
-        while self.bytes > self.most
-            && let Some((number, question)) = self.order.pop_front()
+        while self.bytes > self.max_bytes
+            && let Some((number, key)) = self.order.pop_front()
         {
-            let Some(slot) = self.slots.get_mut(&question).filter(|s| s.number == number) else {
+            let Some(slot) = self.slots.get_mut(&key).filter(|s| s.number == number) else {
                 continue;
             };
             if mem::take(&mut slot.visited) {
-                self.order.push_back((number, question));
+                self.order.push_back((number, key));
             } else {
-                self.remove(&question);
+                self.remove(&key);
             }
         }
     }
@@ -325,73 +335,79 @@ impl Cache {
 
 /// Returns the approximate memory of an entry, in bytes: two handles of the key, the key's bytes
 /// once, the response, the range, and the tables.
-fn size(question: &Question, entry: &CachedResponse) -> usize {
+fn size(key: &CacheKey, entry: &CachedResponse) -> usize {
     let end = entry.range.end().map_or(0, Bytes::len);
-    let tables = 2 * size_of::<Question>() + size_of::<Slot>() + size_of::<CachedResponse>() + 64;
-    tables + question.message.len() + entry.answer.len() + entry.range.start().len() + end
+    let tables = 2 * size_of::<CacheKey>() + size_of::<Slot>() + size_of::<CachedResponse>() + 64;
+    tables + key.message.len() + entry.response.len() + entry.range.start().len() + end
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn question(n: u8) -> Question {
-        Question {
+    fn key(n: u8) -> CacheKey {
+        CacheKey {
             identity: 1,
             message: Bytes::from(vec![n]),
         }
     }
 
-    fn entry(revision: i64, asked: Instant) -> CachedResponse {
+    fn entry(revision: i64, sent: Instant) -> CachedResponse {
         CachedResponse {
             range: KeyRange::of("k".into(), Bytes::new()),
-            at: None,
+            requested_revision: None,
             revision,
-            asked,
-            answer: Bytes::from(vec![0; 100]),
+            sent,
+            response: Bytes::from(vec![0; 100]),
             checked: AtomicU64::new(0),
         }
     }
 
-    const EARLY: Duration = Duration::from_millis(750);
+    const REFRESH_AGE: Duration = Duration::from_millis(750);
 
     #[test]
     fn an_older_response_does_not_replace_a_newer_one() {
         let (mut cache, now) = (Cache::new(10_000), Instant::now());
-        cache.store(question(1), entry(5, now));
-        cache.store(question(1), entry(4, now + EARLY));
+        cache.store(key(1), entry(5, now));
+        cache.store(key(1), entry(4, now + REFRESH_AGE));
         assert_eq!(
-            cache.look(&question(1), now, EARLY).unwrap().entry.revision,
+            cache
+                .lookup(&key(1), now, REFRESH_AGE)
+                .unwrap()
+                .entry
+                .revision,
             5
         );
-        cache.store(question(1), entry(5, now + EARLY));
-        let found = cache.look(&question(1), now + EARLY, EARLY).unwrap();
-        assert_eq!(found.entry.asked, now + EARLY);
+        cache.store(key(1), entry(5, now + REFRESH_AGE));
+        let found = cache
+            .lookup(&key(1), now + REFRESH_AGE, REFRESH_AGE)
+            .unwrap();
+        assert_eq!(found.entry.sent, now + REFRESH_AGE);
     }
 
     #[test]
     fn requested_entries_stay_and_others_are_evicted() {
         let now = Instant::now();
-        let one = size(&question(0), &entry(5, now));
+        let one = size(&key(0), &entry(5, now));
         let mut cache = Cache::new(4 * one);
         for n in 0..4 {
-            cache.store(question(n), entry(5, now));
+            cache.store(key(n), entry(5, now));
         }
-        cache.look(&question(0), now, EARLY).unwrap();
+        cache.lookup(&key(0), now, REFRESH_AGE).unwrap();
         for n in 4..7 {
-            cache.store(question(n), entry(5, now));
+            cache.store(key(n), entry(5, now));
         }
         assert_eq!((cache.len(), cache.bytes()), (4, 4 * one));
-        assert!(cache.has(&question(0)));
-        assert!(!cache.has(&question(1)) && !cache.has(&question(2)));
-        (0..7).for_each(|n| cache.remove(&question(n)));
+        assert!(cache.contains(&key(0)));
+        assert!(!cache.contains(&key(1)) && !cache.contains(&key(2)));
+        (0..7).for_each(|n| cache.remove(&key(n)));
         assert_eq!((cache.len(), cache.bytes()), (0, 0));
         // A response that is larger than the shard is not stored.
         let large = CachedResponse {
-            answer: Bytes::from(vec![0; 4 * one]),
+            response: Bytes::from(vec![0; 4 * one]),
             ..entry(5, now)
         };
-        assert!(!cache.store(question(1), large));
+        assert!(!cache.store(key(1), large));
         assert_eq!(cache.bytes(), 0);
     }
 
@@ -399,11 +415,20 @@ mod tests {
     #[test]
     fn one_caller_refreshes_an_entry_before_it_expires() {
         let (mut cache, now) = (Cache::new(10_000), Instant::now());
-        cache.store(question(1), entry(5, now));
-        let late = now + EARLY;
-        let mut renew = |at| cache.look(&question(1), at, EARLY).unwrap().renew;
+        cache.store(key(1), entry(5, now));
+        let late = now + REFRESH_AGE;
+        let mut needs_refresh = |at| {
+            cache
+                .lookup(&key(1), at, REFRESH_AGE)
+                .unwrap()
+                .needs_refresh
+        };
         assert_eq!(
-            [renew(late), renew(late), renew(late)],
+            [
+                needs_refresh(late),
+                needs_refresh(late),
+                needs_refresh(late)
+            ],
             [false, true, false]
         );
     }
@@ -414,27 +439,27 @@ mod tests {
         let (mut cache, begin) = (Cache::new(10_000), Instant::now());
         let span = |cache: &mut Cache, n: u32| {
             let now = begin + limits::CACHE_HOT_INTERVAL * n;
-            let covers = (0..limits::CACHE_HOT_REQUESTS).filter(|each| {
-                cache.store(question(1), entry(i64::from(n * 100 + each), now));
-                cache.look(&question(1), now, EARLY).unwrap().cover
+            let watches = (0..limits::CACHE_HOT_REQUESTS).filter(|each| {
+                cache.store(key(1), entry(i64::from(n * 100 + each), now));
+                cache.lookup(&key(1), now, REFRESH_AGE).unwrap().needs_watch
             });
-            covers.count()
+            watches.count()
         };
-        let covers: Vec<usize> = (0..6).map(|n| span(&mut cache, n)).collect();
-        assert_eq!(covers, [0, 0, 0, 1, 1, 1]);
+        let watches: Vec<usize> = (0..6).map(|n| span(&mut cache, n)).collect();
+        assert_eq!(watches, [0, 0, 0, 1, 1, 1]);
         assert_eq!(
-            cache.take_asked(&question(1)),
+            cache.take_request_count(&key(1)),
             Some(6 * limits::CACHE_HOT_REQUESTS)
         );
         let proof = Proof {
             from: 1,
             through: 9,
-            asked: begin,
+            sent: begin,
         };
-        assert!(cache.prove(&question(1), Some(proof)));
+        assert!(cache.set_proof(&key(1), Some(proof)));
         assert_eq!(span(&mut cache, 6), 0);
-        assert!(!cache.prove(&question(2), Some(proof)));
-        assert_eq!(cache.take_asked(&question(2)), None);
+        assert!(!cache.set_proof(&key(2), Some(proof)));
+        assert_eq!(cache.take_request_count(&key(2)), None);
     }
 
     /// The response for an old revision does not change: floors and watches do not apply, age does.
@@ -442,31 +467,31 @@ mod tests {
     fn floors_do_not_apply_to_an_old_revision() {
         let now = Instant::now();
         let entry = CachedResponse {
-            at: Some(3),
+            requested_revision: Some(3),
             ..entry(5, now)
         };
-        let standard = Standard {
+        let conditions = ServeConditions {
             now,
             max_age: Duration::from_secs(1),
             written: Some(9),
-            unsure: Some(now + EARLY),
-            shown: 5,
+            uncertain: Some(now + REFRESH_AGE),
+            connection_floor: 5,
             proof: None,
         };
-        let give = CacheDecision::Give {
+        let serve = CacheDecision::Serve {
             revision: 5,
-            asked: now,
+            sent: now,
         };
-        assert_eq!(entry.judge(&standard), give);
-        let later = Standard {
-            now: now + standard.max_age,
+        assert_eq!(entry.decide(&conditions), serve);
+        let later = ServeConditions {
+            now: now + conditions.max_age,
             proof: Some(Proof {
                 from: 1,
                 through: 9,
-                asked: now + EARLY,
+                sent: now + REFRESH_AGE,
             }),
-            ..standard
+            ..conditions
         };
-        assert_eq!(entry.judge(&later), CacheDecision::Stale(Stale::Age));
+        assert_eq!(entry.decide(&later), CacheDecision::Stale(StaleReason::Age));
     }
 }

@@ -14,68 +14,68 @@ use foldhash::quality::RandomState;
 use crate::state_machine::reads::batching::Batching;
 
 /// Minimum number of clients that wait at once for batching to start.
-const MANY: usize = 16;
+const BATCHING_START: usize = 16;
 
-/// Maximum number of keys without a read in flight whose batching state is remembered.
-const MOST_IDLE: usize = 16;
+/// Maximum number of remembered batching states of keys without a read in flight.
+const MAX_IDLE_KEYS: usize = 16;
 
 /// How long the batching state of such a key is used after its last request.
-const IDLE: Duration = Duration::from_millis(200);
+const IDLE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Coalescing state of all keys. `R` is the shared state of the clients that wait for a read.
 #[derive(Debug)]
 pub struct Coalescing<K, R> {
     /// Keys with a read in flight, or with a recent large group of clients.
-    places: HashMap<K, Place<R>, RandomState>,
+    states: HashMap<K, KeyState<R>, RandomState>,
     /// Keys without a read in flight, the oldest first. Some may not be idle any longer.
     idle: VecDeque<K>,
 }
 
 /// State of a key: `None` until a client waits for the read in flight.
-type Place<R> = Option<Box<Queue<R>>>;
+type KeyState<R> = Option<Box<Queue<R>>>;
 
 #[derive(Debug)]
 struct Queue<R> {
     /// State that the clients waiting for the next read share.
     next: Option<R>,
     /// Number of clients that arrived for the next read.
-    came: usize,
+    arrived: usize,
     /// Recent clients; set once there were many.
-    crowd: Option<Batching>,
+    batching: Option<Batching>,
     /// When the last request arrived.
-    asked: Instant,
+    last_request: Instant,
     /// No read is in flight.
     idle: bool,
 }
 
 /// Decision on a read that arrives.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Asked<'a, R> {
+pub enum ArrivalAction<'a, R> {
     /// The client sends its own read now and reports its return with [`Coalescing::returned`].
-    Go,
+    Send,
     /// The client waits for the shared read.
     Wait(&'a mut R),
     /// The client waits for the shared read, and no read is in flight. The caller sends the shared
     /// read when this many clients wait, or after a pause. Until then it counts as in flight.
-    Gather(&'a mut R, usize),
+    Batch(&'a mut R, usize),
 }
 
 /// Decision on the clients that wait, when a read has returned.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Returned<R> {
+pub enum ReturnAction<R> {
     /// No client waits, and no read is in flight.
-    Nobody,
+    Idle,
     /// The caller sends the shared read now; it is in flight.
-    Go(R),
+    Send(R),
     /// As [`ArrivalAction::Batch`].
-    Gather(R, usize),
+    Batch(R, usize),
 }
 
 impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
     /// Creates the state with no read in flight.
     pub fn new() -> Coalescing<K, R> {
         Coalescing {
-            places: HashMap::default(),
+            states: HashMap::default(),
             idle: VecDeque::new(),
         }
     }
@@ -83,81 +83,81 @@ impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
     /// Handles a read that arrives from the client of this number.
     ///
     /// `next` creates the shared state if this client is the first that waits.
-    pub fn ask(
+    pub fn request(
         &mut self,
         key: K,
         client: u64,
         now: Instant,
         next: impl FnOnce() -> R,
-    ) -> Asked<'_, R> {
-        let queue = match self.places.entry(key) {
-            Entry::Vacant(place) => {
-                place.insert(None);
-                return Asked::Go;
+    ) -> ArrivalAction<'_, R> {
+        let queue = match self.states.entry(key) {
+            Entry::Vacant(state) => {
+                state.insert(None);
+                return ArrivalAction::Send;
             }
-            Entry::Occupied(place) => place
+            Entry::Occupied(state) => state
                 .into_mut()
                 .get_or_insert_with(|| Box::new(Queue::new(now))),
         };
         let idle = mem::take(&mut queue.idle);
-        let before = mem::replace(&mut queue.asked, now);
-        if idle && now.saturating_duration_since(before) > IDLE {
-            queue.crowd = None;
-            return Asked::Go;
+        let before = mem::replace(&mut queue.last_request, now);
+        if idle && now.saturating_duration_since(before) > IDLE_TIMEOUT {
+            queue.batching = None;
+            return ArrivalAction::Send;
         }
-        queue.came += 1;
-        let mut enough = 0;
-        if let Some(crowd) = &mut queue.crowd {
-            crowd.came(client);
-            enough = crowd.enough();
+        queue.arrived += 1;
+        let mut target = 0;
+        if let Some(batching) = &mut queue.batching {
+            batching.arrived(client);
+            target = batching.target();
         }
         let round = queue.next.get_or_insert_with(next);
         if idle {
-            return Asked::Gather(round, enough);
+            return ArrivalAction::Batch(round, target);
         }
-        Asked::Wait(round)
+        ArrivalAction::Wait(round)
     }
 
     /// Handles the return or loss of the read in flight, or the end of a batching pause.
     ///
     /// `may_batch` is false after a pause: the shared read is then sent.
-    pub fn returned(&mut self, key: &K, again: bool) -> Returned<R> {
+    pub fn returned(&mut self, key: &K, may_batch: bool) -> ReturnAction<R> {
         // Usually no client waits; then there is only one lookup.
-        let Some((key, place)) = self.places.remove_entry(key) else {
-            return Returned::Nobody;
+        let Some((key, state)) = self.states.remove_entry(key) else {
+            return ReturnAction::Idle;
         };
-        let Some(mut queue) = place else {
-            return Returned::Nobody;
+        let Some(mut queue) = state else {
+            return ReturnAction::Idle;
         };
-        let returned = queue.returned(again);
-        match (&returned, &queue.crowd) {
-            (Returned::Nobody, Some(crowd)) if crowd.is_large() => {
+        let returned = queue.returned(may_batch);
+        match (&returned, &queue.batching) {
+            (ReturnAction::Idle, Some(batching)) if batching.is_large() => {
                 queue.idle = true;
                 self.idle.push_back(key.clone());
-                self.places.insert(key, Some(queue));
+                self.states.insert(key, Some(queue));
                 self.forget_idle();
             }
-            (Returned::Nobody, _) => {}
-            _ => drop(self.places.insert(key, Some(queue))),
+            (ReturnAction::Idle, _) => {}
+            _ => drop(self.states.insert(key, Some(queue))),
         }
         returned
     }
 
     fn forget_idle(&mut self) {
-        while self.idle.len() > MOST_IDLE
+        while self.idle.len() > MAX_IDLE_KEYS
             && let Some(oldest) = self.idle.pop_front()
         {
-            let idle = self.places.get(&oldest).is_some_and(is_idle);
+            let idle = self.states.get(&oldest).is_some_and(is_idle);
             // The key may also be a newer item of the queue.
             if idle && !self.idle.contains(&oldest) {
-                self.places.remove(&oldest);
+                self.states.remove(&oldest);
             }
         }
     }
 
     /// Returns the number of reads in flight.
     pub fn len(&self) -> usize {
-        self.places.values().filter(|place| !is_idle(place)).count()
+        self.states.values().filter(|state| !is_idle(state)).count()
     }
 
     /// Returns whether no read is in flight.
@@ -166,39 +166,44 @@ impl<K: Hash + Eq + Clone, R: Clone> Coalescing<K, R> {
     }
 }
 
-fn is_idle<R>(place: &Place<R>) -> bool {
-    place.as_ref().is_some_and(|queue| queue.idle)
+fn is_idle<R>(state: &KeyState<R>) -> bool {
+    state.as_ref().is_some_and(|queue| queue.idle)
 }
 
 impl<R: Clone> Queue<R> {
     fn new(now: Instant) -> Queue<R> {
         Queue {
             next: None,
-            came: 0,
-            crowd: None,
-            asked: now,
+            arrived: 0,
+            batching: None,
+            last_request: now,
             idle: false,
         }
     }
 
-    fn returned(&mut self, again: bool) -> Returned<R> {
+    fn returned(&mut self, may_batch: bool) -> ReturnAction<R> {
         let Some(next) = &self.next else {
-            return Returned::Nobody;
+            return ReturnAction::Idle;
         };
-        if self.crowd.is_none() && self.came >= MANY {
-            self.crowd = Some(Batching::new());
+        if self.batching.is_none() && self.arrived >= BATCHING_START {
+            self.batching = Some(Batching::new());
         }
-        if again
-            && let Some(crowd) = self.crowd.as_ref().filter(|crowd| crowd.is_large())
-            && self.came < crowd.enough()
+        if may_batch
+            && let Some(batching) = self
+                .batching
+                .as_ref()
+                .filter(|batching| batching.is_large())
+            && self.arrived < batching.target()
         {
-            return Returned::Gather(next.clone(), crowd.enough());
+            return ReturnAction::Batch(next.clone(), batching.target());
         }
-        self.came = 0;
-        if let Some(crowd) = &mut self.crowd {
-            crowd.goes();
+        self.arrived = 0;
+        if let Some(batching) = &mut self.batching {
+            batching.round_sent();
         }
-        self.next.take().map_or(Returned::Nobody, Returned::Go)
+        self.next
+            .take()
+            .map_or(ReturnAction::Idle, ReturnAction::Send)
     }
 }
 
@@ -215,74 +220,86 @@ mod tests {
     type Round = Vec<u64>;
 
     /// Lets forty clients read in turns, so that their next read is batched. No read is in flight.
-    fn crowded(now: Instant) -> Coalescing<u8, Round> {
-        let mut sharing: Coalescing<u8, Round> = Coalescing::new();
-        assert_eq!(sharing.ask(0, 0, now, Vec::new), Asked::Go);
+    fn with_large_group(now: Instant) -> Coalescing<u8, Round> {
+        let mut coalescing: Coalescing<u8, Round> = Coalescing::new();
+        assert_eq!(coalescing.request(0, 0, now, Vec::new), ArrivalAction::Send);
         for _ in 0..2 {
             for client in 0..40 {
                 assert!(matches!(
-                    sharing.ask(0, client, now, Vec::new),
-                    Asked::Wait(_)
+                    coalescing.request(0, client, now, Vec::new),
+                    ArrivalAction::Wait(_)
                 ));
             }
-            assert!(matches!(sharing.returned(&0, true), Returned::Go(_)));
+            assert!(matches!(
+                coalescing.returned(&0, true),
+                ReturnAction::Send(_)
+            ));
         }
-        assert_eq!(sharing.returned(&0, true), Returned::Nobody);
-        assert!(sharing.is_empty());
-        sharing
+        assert_eq!(coalescing.returned(&0, true), ReturnAction::Idle);
+        assert!(coalescing.is_empty());
+        coalescing
     }
 
     #[test]
     fn a_large_group_waits_for_half_of_its_clients() {
         let now = Instant::now();
-        let mut sharing = crowded(now);
+        let mut coalescing = with_large_group(now);
         // No read is in flight, so the first client waits only for other clients.
-        match sharing.ask(0, 1, now, Vec::new) {
-            Asked::Gather(_, enough) => assert_eq!(enough, 20),
+        match coalescing.request(0, 1, now, Vec::new) {
+            ArrivalAction::Batch(_, target) => assert_eq!(target, 20),
             other => panic!("{other:?}"),
         }
-        assert_eq!(sharing.len(), 1);
+        assert_eq!(coalescing.len(), 1);
         for client in 2..10 {
             assert!(matches!(
-                sharing.ask(0, client, now, Vec::new),
-                Asked::Wait(_)
+                coalescing.request(0, client, now, Vec::new),
+                ArrivalAction::Wait(_)
             ));
         }
         // After the pause the read is sent, although few clients wait.
-        assert!(matches!(sharing.returned(&0, false), Returned::Go(_)));
-        // Batching also applies behind a read in flight.
-        assert!(matches!(sharing.ask(0, 11, now, Vec::new), Asked::Wait(_)));
         assert!(matches!(
-            sharing.returned(&0, true),
-            Returned::Gather(_, 20)
+            coalescing.returned(&0, false),
+            ReturnAction::Send(_)
+        ));
+        // Batching also applies behind a read in flight.
+        assert!(matches!(
+            coalescing.request(0, 11, now, Vec::new),
+            ArrivalAction::Wait(_)
+        ));
+        assert!(matches!(
+            coalescing.returned(&0, true),
+            ReturnAction::Batch(_, 20)
         ));
     }
 
     #[test]
     fn an_idle_group_is_forgotten_after_a_while() {
         let now = Instant::now();
-        let mut sharing = crowded(now);
-        let later = now + IDLE + Duration::from_millis(1);
-        assert_eq!(sharing.ask(0, 1, later, Vec::new), Asked::Go);
-        assert_eq!(sharing.returned(&0, true), Returned::Nobody);
-        assert!(sharing.places.is_empty());
+        let mut coalescing = with_large_group(now);
+        let later = now + IDLE_TIMEOUT + Duration::from_millis(1);
+        assert_eq!(
+            coalescing.request(0, 1, later, Vec::new),
+            ArrivalAction::Send
+        );
+        assert_eq!(coalescing.returned(&0, true), ReturnAction::Idle);
+        assert!(coalescing.states.is_empty());
     }
 
     #[test]
     fn the_number_of_idle_groups_is_bounded() {
         let now = Instant::now();
-        let mut sharing = crowded(now);
-        for key in 1..=MOST_IDLE as u8 {
-            let place = sharing.places[&0].as_ref().map(|queue| {
+        let mut coalescing = with_large_group(now);
+        for key in 1..=MAX_IDLE_KEYS as u8 {
+            let state = coalescing.states[&0].as_ref().map(|queue| {
                 Box::new(Queue {
-                    crowd: queue.crowd.clone(),
+                    batching: queue.batching.clone(),
                     ..Queue::new(now)
                 })
             });
-            sharing.places.insert(key, place);
-            assert_eq!(sharing.returned(&key, true), Returned::Nobody);
+            coalescing.states.insert(key, state);
+            assert_eq!(coalescing.returned(&key, true), ReturnAction::Idle);
         }
-        assert_eq!(sharing.places.len(), MOST_IDLE);
-        assert!(!sharing.places.contains_key(&0), "the oldest stayed");
+        assert_eq!(coalescing.states.len(), MAX_IDLE_KEYS);
+        assert!(!coalescing.states.contains_key(&0), "the oldest stayed");
     }
 }

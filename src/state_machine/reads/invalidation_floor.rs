@@ -3,10 +3,10 @@
 //! Values are revisions (a cached response about the range must be at least that new) or times (its
 //! request must have been sent later).
 //!
-//! The structure is a map from disjoint intervals to values: a treap whose nodes store the highest
-//! value of their subtree. Recording and querying cost the logarithm of its size. If it has too many
-//! intervals, or keys of too many bytes, the lower half of its values becomes one value for all
-//! keys. That value may be higher than necessary, never lower.
+//! The structure is a map from disjoint intervals to values: a treap in which each node stores the
+//! highest value of its subtree. Recording and querying cost the logarithm of its size. If it has
+//! too many intervals, or keys of too many bytes, the lower half of its values becomes one value
+//! for all keys. That value may be higher than necessary, never lower.
 
 use bytes::Bytes;
 
@@ -23,12 +23,12 @@ pub struct InvalidationFloors<T> {
     count: usize,
     /// Bytes of the keys in `nodes`.
     bytes: usize,
-    most_count: usize,
-    most_bytes: usize,
+    max_count: usize,
+    max_bytes: usize,
     /// Floor of every key.
     all: Option<T>,
     /// State of the generator of node priorities.
-    chance: u64,
+    seed: u64,
 }
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Node<T> {
     range: KeyRange,
     value: T,
     /// Highest value of this subtree.
-    most: T,
+    highest: T,
     priority: u64,
     left: u32,
     right: u32,
@@ -46,23 +46,23 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
     /// Creates an empty map, bounded in intervals and in bytes of keys.
     ///
     /// `seed` is a random number, so that no choice of keys makes the tree deep.
-    pub fn new(most_count: usize, most_bytes: usize, chance: u64) -> InvalidationFloors<T> {
+    pub fn new(max_count: usize, max_bytes: usize, seed: u64) -> InvalidationFloors<T> {
         InvalidationFloors {
             nodes: Vec::new(),
             free: Vec::new(),
             root: NONE,
             count: 0,
             bytes: 0,
-            most_count,
-            most_bytes,
+            max_count,
+            max_bytes,
             all: None,
-            chance: chance | 1,
+            seed: seed | 1,
         }
     }
 
     /// Returns the highest value recorded for any key of the range.
     pub fn highest(&self, range: &KeyRange) -> Option<T> {
-        self.all.max(self.within(self.root, range))
+        self.all.max(self.highest_overlapping(self.root, range))
     }
 
     /// Records a value for every key of the range.
@@ -75,13 +75,13 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         // All intervals inside become one, with the highest of their values.
         let value = match inside {
             NONE => value,
-            inside => value.max(self.nodes[inside as usize].most),
+            inside => value.max(self.nodes[inside as usize].highest),
         };
         self.discard(inside);
-        let node = self.place(range.clone(), value);
+        let node = self.insert_node(range.clone(), value);
         let root = self.merge(before, node);
         self.root = self.merge(root, after);
-        if self.count > self.most_count || self.bytes > self.most_bytes {
+        if self.count > self.max_count || self.bytes > self.max_bytes {
             self.collapse();
         }
     }
@@ -89,7 +89,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
     /// Records a value for every key.
     pub fn raise_all(&mut self, value: T) {
         self.all = self.all.max(Some(value));
-        if self.root != NONE && self.nodes[self.root as usize].most <= value {
+        if self.root != NONE && self.nodes[self.root as usize].highest <= value {
             self.discard(self.root);
             self.root = NONE;
         }
@@ -97,7 +97,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
 
     /// Forgets all values.
     pub fn clear(&mut self) {
-        *self = InvalidationFloors::new(self.most_count, self.most_bytes, self.chance);
+        *self = InvalidationFloors::new(self.max_count, self.max_bytes, self.seed);
     }
 
     /// Returns the number of intervals.
@@ -110,39 +110,46 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         self.count == 0
     }
 
-    fn within(&self, at: u32, range: &KeyRange) -> Option<T> {
+    fn highest_overlapping(&self, at: u32, range: &KeyRange) -> Option<T> {
         let node = self.nodes.get(at as usize)?;
         let ends_before = |end: Option<&Bytes>, start: &Bytes| end.is_some_and(|end| end <= start);
         if ends_before(node.range.end(), range.start()) {
-            return self.within(node.right, range);
+            return self.highest_overlapping(node.right, range);
         }
         if ends_before(range.end(), node.range.start()) {
-            return self.within(node.left, range);
+            return self.highest_overlapping(node.left, range);
         }
         // The node overlaps the range, and so do all nodes between it and the ends of the range.
-        let below = self.from(node.left, range.start());
-        let above = self.until(node.right, range.end());
+        let below = self.highest_from(node.left, range.start());
+        let above = self.highest_until(node.right, range.end());
         Some(node.value).max(below).max(above)
     }
 
     /// Returns the highest value of the intervals of a tree that extend beyond `start`.
-    fn from(&self, at: u32, start: &Bytes) -> Option<T> {
+    fn highest_from(&self, at: u32, start: &Bytes) -> Option<T> {
         let node = self.nodes.get(at as usize)?;
         if node.range.end().is_some_and(|end| end <= start) {
-            return self.from(node.right, start);
+            return self.highest_from(node.right, start);
         }
-        let right = self.nodes.get(node.right as usize).map(|right| right.most);
-        Some(node.value).max(right).max(self.from(node.left, start))
+        let right = self
+            .nodes
+            .get(node.right as usize)
+            .map(|right| right.highest);
+        Some(node.value)
+            .max(right)
+            .max(self.highest_from(node.left, start))
     }
 
     /// Returns the highest value of the intervals of a tree that begin before `end`.
-    fn until(&self, at: u32, end: Option<&Bytes>) -> Option<T> {
+    fn highest_until(&self, at: u32, end: Option<&Bytes>) -> Option<T> {
         let node = self.nodes.get(at as usize)?;
         if end.is_some_and(|end| end <= node.range.start()) {
-            return self.until(node.left, end);
+            return self.highest_until(node.left, end);
         }
-        let left = self.nodes.get(node.left as usize).map(|left| left.most);
-        Some(node.value).max(left).max(self.until(node.right, end))
+        let left = self.nodes.get(node.left as usize).map(|left| left.highest);
+        Some(node.value)
+            .max(left)
+            .max(self.highest_until(node.right, end))
     }
 
     /// Splits a tree at a key into the part before it and the rest. `None` is after all keys.
@@ -175,7 +182,7 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
         node.range = front;
         node.right = NONE;
         self.update(at);
-        let behind = self.place(behind, value);
+        let behind = self.insert_node(behind, value);
         (at, self.merge(behind, right))
     }
 
@@ -202,24 +209,24 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
 
     fn update(&mut self, at: u32) {
         let node = &self.nodes[at as usize];
-        let most = |at: u32| self.nodes.get(at as usize).map(|node| node.most);
-        let below = most(node.left).max(most(node.right));
+        let highest = |at: u32| self.nodes.get(at as usize).map(|node| node.highest);
+        let below = highest(node.left).max(highest(node.right));
         let value = node.value;
-        self.nodes[at as usize].most = below.map_or(value, |below| below.max(value));
+        self.nodes[at as usize].highest = below.map_or(value, |below| below.max(value));
     }
 
-    fn place(&mut self, range: KeyRange, value: T) -> u32 {
+    fn insert_node(&mut self, range: KeyRange, value: T) -> u32 {
         self.count += 1;
         self.bytes += size(&range);
         // xorshift: a state that is not 0 never becomes 0.
-        self.chance ^= self.chance << 13;
-        self.chance ^= self.chance >> 7;
-        self.chance ^= self.chance << 17;
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
         let node = Node {
             range,
             value,
-            most: value,
-            priority: self.chance,
+            highest: value,
+            priority: self.seed,
             left: NONE,
             right: NONE,
         };
@@ -254,16 +261,16 @@ impl<T: Copy + Ord> InvalidationFloors<T> {
 
     /// Replaces the lower half of the values with one value for all keys.
     fn collapse(&mut self) {
-        let mut kept = Vec::with_capacity(self.count);
-        self.collect(self.root, &mut kept);
-        let mut values: Vec<T> = kept.iter().map(|(_, value)| *value).collect();
+        let mut intervals = Vec::with_capacity(self.count);
+        self.collect(self.root, &mut intervals);
+        let mut values: Vec<T> = intervals.iter().map(|(_, value)| *value).collect();
         values.sort_unstable();
         let all = values[values.len() / 2];
         self.discard(self.root);
         self.root = NONE;
         self.all = self.all.max(Some(all));
-        for (range, value) in kept.into_iter().filter(|(_, value)| *value > all) {
-            let node = self.place(range, value);
+        for (range, value) in intervals.into_iter().filter(|(_, value)| *value > all) {
+            let node = self.insert_node(range, value);
             self.root = self.merge(self.root, node);
         }
     }
@@ -323,39 +330,39 @@ mod tests {
         /// Compared with one value per key, the result is never lower.
         #[test]
         fn is_never_below_a_recorded_value(
-            ops in prop::collection::vec(op(), 0..60), asked in range(), most in 4usize..100,
+            ops in prop::collection::vec(op(), 0..60), queried in range(), max_count in 4usize..100,
         ) {
             let keys = keys();
-            let mut floors = InvalidationFloors::new(most, 10_000, 7);
+            let mut floors = InvalidationFloors::new(max_count, 10_000, 7);
             let mut naive: Vec<Option<u32>> = vec![None; keys.len()];
             for op in &ops {
                 match op {
                     Op::Raise(range, value) => {
                         floors.raise(range, *value);
-                        for (key, noted) in keys.iter().zip(&mut naive) {
+                        for (key, recorded) in keys.iter().zip(&mut naive) {
                             if range.contains(key) {
-                                *noted = (*noted).max(Some(*value));
+                                *recorded = (*recorded).max(Some(*value));
                             }
                         }
                     }
                     Op::RaiseAll(value) => {
                         floors.raise_all(*value);
-                        naive.iter_mut().for_each(|noted| *noted = (*noted).max(Some(*value)));
+                        naive.iter_mut().for_each(|recorded| *recorded = (*recorded).max(Some(*value)));
                     }
                 }
-                prop_assert!(floors.len() <= most);
+                prop_assert!(floors.len() <= max_count);
             }
-            let noted = keys.iter().zip(&naive).filter(|(key, _)| asked.contains(key));
-            let highest = noted.map(|(_, value)| *value).max().flatten();
-            if !asked.is_empty() {
-                prop_assert!(floors.highest(&asked) >= highest);
+            let recorded = keys.iter().zip(&naive).filter(|(key, _)| queried.contains(key));
+            let highest = recorded.map(|(_, value)| *value).max().flatten();
+            if !queried.is_empty() {
+                prop_assert!(floors.highest(&queried) >= highest);
             }
         }
 
         /// Compared with one value per key, the result for single keys is equal.
         #[test]
         fn is_exact_for_single_keys(
-            writes in prop::collection::vec((0usize..86, 0u32..1000), 0..200), ask in 0usize..86,
+            writes in prop::collection::vec((0usize..86, 0u32..1000), 0..200), index in 0usize..86,
         ) {
             let keys = keys();
             let one = |n: usize| KeyRange::of(Bytes::from(keys[n].clone()), Bytes::new());
@@ -363,11 +370,11 @@ mod tests {
             for (key, value) in &writes {
                 floors.raise(&one(*key), *value);
             }
-            let of = writes.iter().filter(|(key, _)| *key == ask).map(|(_, value)| *value).max();
-            prop_assert_eq!(floors.highest(&one(ask)), of);
+            let of = writes.iter().filter(|(key, _)| *key == index).map(|(_, value)| *value).max();
+            prop_assert_eq!(floors.highest(&one(index)), of);
             let all = KeyRange::of(Bytes::from_static(&[0]), Bytes::from_static(&[0]));
-            let but_empty = writes.iter().filter(|(key, _)| *key != 0).map(|(_, v)| *v).max();
-            prop_assert_eq!(floors.highest(&all), but_empty);
+            let without_empty = writes.iter().filter(|(key, _)| *key != 0).map(|(_, v)| *v).max();
+            prop_assert_eq!(floors.highest(&all), without_empty);
         }
     }
 

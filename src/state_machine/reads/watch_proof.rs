@@ -14,17 +14,20 @@ pub struct WatchProof {
     range: KeyRange,
     /// First revision of its events, and the revision up to which they have arrived. `None` until
     /// the watch is live.
-    told: Option<(i64, i64)>,
+    progress: Option<(i64, i64)>,
 }
 
 /// Error: the watch has ended and proves nothing any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Over;
+pub struct WatchEnded;
 
 impl WatchProof {
     /// Creates the state of a watch on the keys of a response, before the watch is live.
     pub fn new(range: KeyRange) -> WatchProof {
-        WatchProof { range, told: None }
+        WatchProof {
+            range,
+            progress: None,
+        }
     }
 
     /// Returns the keys of the watch.
@@ -39,20 +42,20 @@ impl WatchProof {
     ///
     /// # Errors
     /// [`WatchEnded`] if the feed has ended.
-    pub fn told(&mut self, told: &FeedEvent) -> Result<(), Over> {
-        match told {
-            FeedEvent::Live { from, frontier, .. } => self.told = Some((*from, *frontier)),
+    pub fn apply(&mut self, event: &FeedEvent) -> Result<(), WatchEnded> {
+        match event {
+            FeedEvent::Live { from, frontier, .. } => self.progress = Some((*from, *frontier)),
             FeedEvent::Events(batch) => self.through(batch.frontier),
             FeedEvent::Frontier(revision) => self.through(*revision),
             FeedEvent::Compacted { .. } | FeedEvent::Refused(_) | FeedEvent::Lost(_) => {
-                return Err(Over);
+                return Err(WatchEnded);
             }
         }
         Ok(())
     }
 
     fn through(&mut self, revision: i64) {
-        if let Some((_, through)) = &mut self.told {
+        if let Some((_, through)) = &mut self.progress {
             *through = revision.max(*through);
         }
     }
@@ -68,12 +71,12 @@ impl WatchProof {
 
     /// Returns the proof by a barrier that was sent at `sent` and returned at `revision`; `None` if
     /// not all events up to that revision have arrived.
-    pub fn proof(&self, revision: i64, asked: Instant) -> Option<Proof> {
-        let (from, through) = self.told?;
+    pub fn proof(&self, revision: i64, sent: Instant) -> Option<Proof> {
+        let (from, through) = self.progress?;
         (through >= revision).then_some(Proof {
             from,
             through,
-            asked,
+            sent,
         })
     }
 }
@@ -94,7 +97,7 @@ mod tests {
         raft_term: 1,
     };
 
-    fn cover() -> WatchProof {
+    fn watch() -> WatchProof {
         WatchProof::new(KeyRange::of("b".into(), "d".into()))
     }
 
@@ -124,30 +127,30 @@ mod tests {
 
     #[test]
     fn proves_only_what_has_arrived() {
-        let (mut cover, now) = (cover(), Instant::now());
-        assert_eq!(cover.proof(5, now), None);
-        cover.told(&live(8, 9)).unwrap();
-        assert_eq!(cover.proof(10, now), None);
-        cover.told(&FeedEvent::Frontier(12)).unwrap();
-        let proof = cover.proof(10, now).unwrap();
-        assert_eq!((proof.from, proof.through, proof.asked), (8, 12, now));
+        let (mut watch, now) = (watch(), Instant::now());
+        assert_eq!(watch.proof(5, now), None);
+        watch.apply(&live(8, 9)).unwrap();
+        assert_eq!(watch.proof(10, now), None);
+        watch.apply(&FeedEvent::Frontier(12)).unwrap();
+        let proof = watch.proof(10, now).unwrap();
+        assert_eq!((proof.from, proof.through, proof.sent), (8, 12, now));
         // A late progress notification does not lower the revision.
-        cover.told(&FeedEvent::Frontier(11)).unwrap();
-        assert_eq!(cover.proof(12, now), Some(proof));
+        watch.apply(&FeedEvent::Frontier(11)).unwrap();
+        assert_eq!(watch.proof(12, now), Some(proof));
     }
 
     #[test]
     fn writes_are_those_within_the_range() {
-        let mut cover = cover();
-        cover.told(&live(1, 4)).unwrap();
+        let mut watch = watch();
+        watch.apply(&live(1, 4)).unwrap();
         let batch = batch(&[("a", 5), ("b", 5), ("c\0", 6), ("d", 7)]);
-        let writes: Vec<_> = cover
+        let writes: Vec<_> = watch
             .writes(&batch)
             .map(|(key, at)| (&key[..], at))
             .collect();
         assert_eq!(writes, [(&b"b"[..], 5), (&b"c\0"[..], 6)]);
-        cover.told(&FeedEvent::Events(Arc::new(batch))).unwrap();
-        assert!(cover.proof(7, Instant::now()).is_some());
+        watch.apply(&FeedEvent::Events(Arc::new(batch))).unwrap();
+        assert!(watch.proof(7, Instant::now()).is_some());
     }
 
     #[test]
@@ -161,7 +164,7 @@ mod tests {
             FeedEvent::Lost(Unavailable::NoLeader),
         ];
         for end in ends {
-            assert_eq!(cover().told(&end), Err(Over), "{end:?}");
+            assert_eq!(watch().apply(&end), Err(WatchEnded), "{end:?}");
         }
     }
 }
