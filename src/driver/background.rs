@@ -13,7 +13,7 @@ pub fn start(ctx: &Rc<WorkerContext>) {
     tokio::task::spawn_local(run_inbox(ctx.clone()));
     watch::tasks::begin(ctx);
     lease::tasks::begin(ctx);
-    fleet::tasks::begin(ctx);
+    fleet::tasks::start(ctx);
     // Worker 0 runs the tasks of which the process needs one.
     if ctx.worker == 0 {
         let options = ctx.pool.endpoints().options();
@@ -38,7 +38,7 @@ pub async fn wait_for_end(ctx: &Rc<WorkerContext>) {
 async fn run_outlier_detection(ctx: Rc<WorkerContext>) {
     loop {
         tokio::time::sleep(limits::OUTLIER_TICK).await;
-        ctx.pool.endpoints().look();
+        ctx.pool.endpoints().detect_outliers();
     }
 }
 

@@ -19,7 +19,7 @@ use crate::driver::relay;
 use crate::driver::state::identity::Credential;
 use crate::driver::state::reply;
 use crate::limits;
-use crate::upstream::attempt::{Answer, Rest};
+use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::{self, Reader};
 use crate::wire::namespace::{NamespaceAccess, only_asks};
 use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
@@ -148,7 +148,7 @@ fn lease_query(request: &[u8]) -> Option<LeaseTimeToLiveRequest> {
 }
 
 /// Decodes the keys of a complete response.
-fn keys(answer: Answer) -> Option<Vec<Bytes>> {
+fn keys(answer: BufferedResponse) -> Option<Vec<Bytes>> {
     if !matches!(answer.rest, Rest::End(_)) {
         return None;
     }

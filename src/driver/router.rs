@@ -1,4 +1,4 @@
-//! A call from its arrival to its end: admitted, given to its driver, counted.
+//! Call router: admits a call, gives it to its driver, and counts it until its end.
 
 use std::rc::Rc;
 
@@ -13,13 +13,14 @@ use crate::metrics::{CallMetrics, Limit};
 use crate::wire::method::{Kind, Method};
 use crate::wire::status::{Code, Status};
 
-/// Begins to serve a call, as a task of its own. Each way of serving is a future of its own size,
-/// which is what an open stream keeps, and boxed: the runtime copies what it is given several
-/// times, at the spawn and at the end. A block holds the call once, an `async fn` would hold it
-/// twice.
+/// Serves a call in a task of its own.
+///
+/// Each driver is a separate future, because an open stream occupies the memory of its future. The
+/// future is boxed, because the runtime copies it several times at spawn and at the end. An async
+/// block contains the call once; an `async fn` would contain it twice.
 pub fn spawn(mut call: Box<Call>) {
-    if call.ctx.shared.observer().is_some() {
-        observe(&mut call);
+    if call.ctx.process.observer().is_some() {
+        start_log(&mut call);
     }
     if call.is_unary_read() {
         tokio::task::spawn_local(Box::pin(async move {
@@ -30,7 +31,7 @@ pub fn spawn(mut call: Box<Call>) {
                 Ok(code) => code,
                 Err(received) => Box::pin(relay::serve(&mut call, received)).await,
             };
-            counted.ended(call.method, code);
+            counted.finish(call.method, code);
         }));
     } else if call.is_watch() {
         tokio::task::spawn_local(Box::pin(async move {
@@ -39,7 +40,7 @@ pub fn spawn(mut call: Box<Call>) {
             };
             let method = call.method;
             let code = watch::serve(call).await;
-            counted.ended(method, code);
+            counted.finish(method, code);
         }));
     } else if call.is_keep_alive() {
         tokio::task::spawn_local(Box::pin(async move {
@@ -48,25 +49,25 @@ pub fn spawn(mut call: Box<Call>) {
             };
             let method = call.method;
             let code = lease::serve(call).await;
-            counted.ended(method, code);
+            counted.finish(method, code);
         }));
     } else if call.is_health() {
-        // The unary ones are reads.
+        // Unary health calls are unary reads, served above.
         tokio::task::spawn_local(Box::pin(async move {
             let Some(counted) = admit(&mut call) else {
                 return;
             };
             let method = call.method;
-            let code = health::follow(call).await;
-            counted.ended(method, code);
+            let code = health::serve_watch(call).await;
+            counted.finish(method, code);
         }));
-    } else if namespaced::is_looked_at(&call) {
+    } else if namespaced::needs_inspection(&call) {
         tokio::task::spawn_local(Box::pin(async move {
             let Some(counted) = admit(&mut call) else {
                 return;
             };
             let code = namespaced::serve(&mut call).await;
-            counted.ended(call.method, code);
+            counted.finish(call.method, code);
         }));
     } else {
         tokio::task::spawn_local(Box::pin(async move {
@@ -74,55 +75,59 @@ pub fn spawn(mut call: Box<Call>) {
                 return;
             };
             let code = relay::serve(&mut call, Vec::new()).await;
-            counted.ended(call.method, code);
+            counted.finish(call.method, code);
         }));
     }
 }
 
-/// Notes what is to be told of a call.
+/// Starts the call log entry of a call.
 #[cold]
-fn observe(call: &mut Call) {
+fn start_log(call: &mut Call) {
     let Call {
-        ctx, peer, head, ..
+        ctx,
+        connection,
+        head,
+        ..
     } = call;
-    let observer = ctx.shared.observer();
-    let who = peer.who().cloned();
-    call.record =
-        observer.and_then(|observer| observer.begin(head.uri.path(), &mut head.headers, who));
+    let observer = ctx.process.observer();
+    let client_info = connection.client_info().cloned();
+    call.log = observer
+        .and_then(|observer| observer.begin(head.uri.path(), &mut head.headers, client_info));
 }
 
-/// Counts a call in, or refuses it.
+/// Counts a call and returns its guard, or refuses the call and returns `None`.
 fn admit(call: &mut Call) -> Option<OpenCall> {
     let counted = OpenCall::new(call);
-    counters(&call.ctx, call.method).started.inc();
-    let Some(status) = refusal(call, counted.began) else {
+    call_counters(&call.ctx, call.method).started.inc();
+    let Some(status) = refusal(call, counted.started) else {
         return Some(counted);
     };
     let code = reply::trailers_only(&mut call.respond, &status);
-    counted.ended(call.method, code);
+    counted.finish(call.method, code);
     None
 }
 
-fn counters<'a>(ctx: &'a WorkerContext, method: Option<&Method>) -> &'a CallMetrics {
-    let calls = &ctx.count().calls;
+fn call_counters<'a>(ctx: &'a WorkerContext, method: Option<&Method>) -> &'a CallMetrics {
+    let calls = &ctx.counters().calls;
     &calls[method.map_or(calls.len() - 1, |method| method.index)]
 }
 
 fn refusal(call: &Call, now: Instant) -> Option<Status> {
     if call.head.headers.len() > limits::HEADER_FIELDS {
-        call.ctx.count().hit(Limit::HeaderFields);
+        call.ctx.counters().limit_hit(Limit::HeaderFields);
         let text = format!("more than {} header fields", limits::HEADER_FIELDS);
         return Some(Status::new(Code::ResourceExhausted, text));
     }
-    // Over before it arrived: etcd would not serve it either, and a write is better not begun.
+    // The deadline passed before the call arrived. etcd would refuse it too, and a write must not
+    // start.
     if call.deadline.is_some_and(|at| at <= now) {
         return Some(reply::deadline_exceeded());
     }
-    if let Some(status) = namespaced::refused(call) {
+    if let Some(status) = namespaced::refusal(call) {
         return Some(status);
     }
     if call.ctx.open_calls.get() > limits::MAX_CALLS_PER_WORKER {
-        call.ctx.count().hit(Limit::Calls);
+        call.ctx.counters().limit_hit(Limit::Calls);
         return Some(Status::new(
             Code::ResourceExhausted,
             "etcd-edge: too many open calls",
@@ -131,35 +136,35 @@ fn refusal(call: &Call, now: Instant) -> Option<Status> {
     None
 }
 
-/// Counts a call as open while it lives.
+/// Counts a call as open until it is dropped.
 struct OpenCall {
     ctx: Rc<WorkerContext>,
-    record: Option<Rc<LoggedCall>>,
-    began: Instant,
+    log: Option<Rc<LoggedCall>>,
+    started: Instant,
 }
 
 impl OpenCall {
     fn new(call: &Call) -> OpenCall {
         let ctx = call.ctx.clone();
         ctx.open_calls.set(ctx.open_calls.get() + 1);
-        ctx.count().open_calls.inc();
+        ctx.counters().open_calls.inc();
         OpenCall {
             ctx,
-            record: call.record.clone(),
-            began: Instant::now(),
+            log: call.log.clone(),
+            started: Instant::now(),
         }
     }
 
-    fn ended(self, method: Option<&Method>, code: Code) {
-        let count = counters(&self.ctx, method);
-        count.handled[usize::from(code.as_u8())].inc();
+    fn finish(self, method: Option<&Method>, code: Code) {
+        let metrics = call_counters(&self.ctx, method);
+        metrics.handled[usize::from(code.as_u8())].inc();
         if method.is_some_and(|method| method.kind == Kind::Unary) {
-            count.took(self.began.elapsed());
+            metrics.observe_duration(self.started.elapsed());
         }
-        if let Some(record) = &self.record
-            && let Some(observer) = self.ctx.shared.observer()
+        if let Some(log) = &self.log
+            && let Some(observer) = self.ctx.process.observer()
         {
-            observer.end(record, code);
+            observer.end(log, code);
         }
     }
 }
@@ -167,6 +172,6 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         self.ctx.open_calls.set(self.ctx.open_calls.get() - 1);
-        self.ctx.count().open_calls.dec();
+        self.ctx.counters().open_calls.dec();
     }
 }

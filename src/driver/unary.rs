@@ -29,7 +29,7 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         Plan::Respond(answer) => {
             return Ok(Box::pin(send_unary_response(call, from_cache(answer))).await);
         }
-        Plan::HealthCheck => return Ok(Box::pin(health::check(call, request)).await),
+        Plan::HealthCheck => return Ok(Box::pin(health::serve_check(call, request)).await),
         Plan::Wait(wait) => return Ok(Box::pin(waiting::serve(call, request, wait)).await),
         Plan::Fetch(read) => (read, None),
         Plan::FetchInFlight(read, in_flight) => (Some(read), Some(in_flight)),

@@ -1,33 +1,33 @@
-//! Bytes of a client that wait here, at a cost near their number however they came (S1).
+//! Buffer of request chunks. Its memory use is close to the number of buffered bytes (S1).
 //!
-//! A chunk from the HTTP/2 layer keeps alive the whole buffer it was read into, and costs a handle:
-//! kept as they come, a request of one-byte frames costs thousands of times its size. So small
-//! chunks are copied together. The first of a call is kept as it is, since most have no other.
-//! How much may be kept is left to the caller.
+//! A chunk from the HTTP/2 layer keeps the whole buffer alive that it was read into, and it needs a
+//! handle. A request of one-byte frames, buffered as it arrives, would use thousands of times its
+//! size. Small chunks are therefore copied together. The first chunk of a call is not copied,
+//! because most calls have only one. The caller bounds the number of buffered bytes.
 
 use bytes::Bytes;
 
-/// Chunks of this size and more are kept as they are.
-const LARGE: usize = 4 * 1024;
+/// Chunks below this size, in bytes, are copied together.
+const COPY_BELOW: usize = 4 * 1024;
 
-/// Chunks in their order.
+/// Chunks in their order of arrival.
 #[derive(Debug, Default)]
 pub(in crate::driver) struct ChunkBuffer {
     chunks: Vec<Bytes>,
-    /// Small ones after the last of `chunks`, copied.
+    /// Copy of the small chunks that arrived after the last of `chunks`.
     small: Vec<u8>,
     bytes: usize,
 }
 
 impl ChunkBuffer {
-    /// Keeps one more.
+    /// Appends a chunk.
     pub(in crate::driver) fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
             return;
         }
         let first = self.bytes == 0;
         self.bytes += chunk.len();
-        if first || chunk.len() >= LARGE {
+        if first || chunk.len() >= COPY_BELOW {
             self.seal();
             self.chunks.push(chunk);
         } else {
@@ -35,18 +35,18 @@ impl ChunkBuffer {
         }
     }
 
-    /// Bytes in all.
+    /// Returns the number of buffered bytes.
     pub(in crate::driver) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// All of it, in order.
+    /// Returns all buffered bytes, in order.
     pub(in crate::driver) fn chunks(&mut self) -> &[Bytes] {
         self.seal();
         &self.chunks
     }
 
-    /// The same, to take away.
+    /// Returns all buffered bytes, in order, and consumes the buffer.
     pub(in crate::driver) fn into_chunks(mut self) -> Vec<Bytes> {
         self.seal();
         self.chunks
@@ -65,32 +65,32 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Nothing is lost or moved, whatever the sizes and however often it is looked at.
+        /// No byte is lost or moved, for any chunk sizes and any number of reads in between.
         #[test]
-        fn keeps_the_order(sizes in prop::collection::vec(
-            (prop_oneof![0usize..5, LARGE - 1..LARGE + 2], any::<bool>()), 0..40,
+        fn preserves_bytes_and_order(sizes in prop::collection::vec(
+            (prop_oneof![0usize..5, COPY_BELOW - 1..COPY_BELOW + 2], any::<bool>()), 0..40,
         )) {
-            let mut kept = ChunkBuffer::default();
+            let mut buffer = ChunkBuffer::default();
             let mut all = Vec::new();
-            for (n, (size, look)) in sizes.into_iter().enumerate() {
+            for (n, (size, read)) in sizes.into_iter().enumerate() {
                 let chunk = vec![n as u8; size];
                 all.extend_from_slice(&chunk);
-                kept.push(chunk.into());
-                if look {
-                    prop_assert_eq!(kept.chunks().concat(), &all[..]);
+                buffer.push(chunk.into());
+                if read {
+                    prop_assert_eq!(buffer.chunks().concat(), &all[..]);
                 }
             }
-            prop_assert_eq!(kept.bytes(), all.len());
-            prop_assert_eq!(kept.into_chunks().concat(), all);
+            prop_assert_eq!(buffer.bytes(), all.len());
+            prop_assert_eq!(buffer.into_chunks().concat(), all);
         }
     }
 
     #[test]
     fn one_byte_chunks_cost_one_handle() {
-        let mut kept = ChunkBuffer::default();
-        let buffer = Bytes::from(vec![1; 1000]);
-        (0..1000).for_each(|n| kept.push(buffer.slice(n..=n)));
-        kept.push(Bytes::new());
-        assert_eq!((kept.bytes(), kept.chunks().len()), (1000, 2));
+        let mut buffer = ChunkBuffer::default();
+        let source = Bytes::from(vec![1; 1000]);
+        (0..1000).for_each(|n| buffer.push(source.slice(n..=n)));
+        buffer.push(Bytes::new());
+        assert_eq!((buffer.bytes(), buffer.chunks().len()), (1000, 2));
     }
 }

@@ -1,4 +1,4 @@
-//! One call as it arrived: what it asks, what it may spend, and the two directions of its stream.
+//! One client call: its request head, deadline, log entry, and the two directions of its stream.
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,12 +10,12 @@ use h2::server::SendResponse;
 use http::{Request, request};
 use tokio::time::Instant;
 
-use crate::call_log::finished_call::Source;
+use crate::call_log::finished_call::ResponseSource;
 use crate::call_log::open_call::LoggedCall;
 use crate::driver::WorkerContext;
 use crate::driver::state::connection::ClientConnection;
 use crate::driver::state::identity::{Credential, Session};
-use crate::driver::state::interrupt::{Interrupted, bounded};
+use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::net::payload::Payload;
 use crate::net::timers::Timer;
@@ -24,44 +24,46 @@ use crate::wire::method::{self, Access, Kind, Method};
 use crate::wire::timeout;
 
 pub(super) mod chunk_buffer;
+pub(super) mod client_stream_task;
 pub(super) mod request_body;
 pub(super) mod stream_requests;
 
-/// Of reads.
+/// Path of reads.
 pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
 
-/// Of the list of members.
+/// Path of the member list.
 pub(super) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
-/// Of watches.
+/// Path of watch streams.
 pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// Of heartbeats.
+/// Path of lease heartbeats.
 pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
-/// The service that tells of health.
+/// gRPC service of health checks.
 const HEALTH: &str = "grpc.health.v1.Health";
 
 /// One call of a client.
 pub struct Call {
     pub(super) ctx: Rc<WorkerContext>,
-    pub(super) peer: Rc<ClientConnection>,
-    /// `None` for a method that is not known (P1).
+    pub(super) connection: Rc<ClientConnection>,
+    /// Method of the call, or `None` if the method is unknown (P1).
     pub(super) method: Option<&'static Method>,
     pub(super) head: request::Parts,
     pub(super) body: RecvStream,
     pub(super) respond: SendResponse<Payload>,
-    /// The client's, from its `grpc-timeout`.
+    /// Client deadline, from `grpc-timeout` (P3).
     pub(super) deadline: Option<Instant>,
-    /// What is noted of it, if it is to be told of.
-    pub(super) record: Option<Rc<LoggedCall>>,
+    /// Log entry of the call, if calls are logged or traced.
+    pub(super) log: Option<Rc<LoggedCall>>,
 }
 
 impl Call {
-    /// A request as it arrived. Boxed, since it is handed on a few times and is half a kilobyte.
+    /// Creates a call from a request head. The call is boxed, because it is moved several times and
+    /// has half a kilobyte.
     pub fn new(
         ctx: Rc<WorkerContext>,
-        peer: Rc<ClientConnection>,
+        connection: Rc<ClientConnection>,
         request: Request<RecvStream>,
         respond: SendResponse<Payload>,
     ) -> Box<Call> {
@@ -71,120 +73,123 @@ impl Call {
             .headers
             .get_all(metadata::GRPC_TIMEOUT)
             .iter()
-            // Of several the last counts, as at etcd.
+            // The last value counts, as at etcd.
             .next_back()
             .and_then(|v| timeout::parse(v.as_bytes()));
-        // A deadline that the clock cannot express is none.
+        // A deadline beyond the range of the clock is no deadline.
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         Box::new(Call {
             ctx,
-            peer,
+            connection,
             method,
             head,
             body,
             respond,
             deadline,
-            record: None,
+            log: None,
         })
     }
 
-    /// Time left of the client's deadline, as of now.
-    pub(super) fn left(&self) -> Option<Duration> {
+    /// Returns the time left until the client deadline.
+    pub(super) fn time_left(&self) -> Option<Duration> {
         self.deadline
             .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
-    /// Notes where its answer comes from.
-    pub(super) fn comes_from(&self, source: Source) {
-        if let Some(record) = &self.record {
-            record.comes_from(source);
+    /// Logs the source of the response: etcd, the cache, a shared read or the proxy.
+    pub(super) fn set_source(&self, source: ResponseSource) {
+        if let Some(log) = &self.log {
+            log.set_source(source);
         }
     }
 
-    /// All of a small answer, framed.
-    pub(super) fn answer(&mut self, answer: Bytes) {
-        if let Some(record) = &self.record {
-            record.sent(&answer);
+    /// Sends a small, framed response as a whole, and ends the call with status OK.
+    pub(super) fn send_response(&mut self, response: Bytes) {
+        if let Some(log) = &self.log {
+            log.count_sent(&response);
         }
-        reply::whole(&mut self.respond, answer);
+        reply::unary(&mut self.respond, response);
     }
 
-    /// A timer for its deadline.
-    pub(super) fn timer(&self) -> Timer {
+    /// Returns a timer for the client deadline.
+    pub(super) fn deadline_timer(&self) -> Timer {
         self.ctx.timers.at(self.deadline)
     }
 
-    /// One message in, one out.
+    /// Returns whether the method has one request message and one response message.
     pub(super) fn is_unary(&self) -> bool {
         self.method.is_some_and(|m| m.kind == Kind::Unary)
     }
 
-    /// The place of its method in tables, where it may have several messages.
-    pub(super) fn streamed(&self) -> Option<usize> {
+    /// Returns the index of a streaming method; `None` for unary and unknown methods.
+    pub(super) fn streaming_method(&self) -> Option<usize> {
         let method = self.method.filter(|m| m.kind != Kind::Unary);
         method.map(|m| m.index)
     }
 
-    /// One that etcd answers as soon as it can: not a lock, which waits for others, nor upkeep of the
-    /// store, which takes its time.
+    /// Returns whether etcd responds to the method without waiting. Excluded are locks, which wait
+    /// for other clients, and maintenance, which takes long. Latency samples of endpoints use this.
     pub(super) fn is_short(&self) -> bool {
         let is_short = |m: &Method| matches!(m.service, "etcdserverpb.KV" | "etcdserverpb.Lease");
         self.is_unary() && self.method.is_some_and(is_short)
     }
 
-    /// A stream of watches that may be shared.
+    /// Returns whether the call is a watch stream that may be shared.
     pub(super) fn is_watch(&self) -> bool {
-        self.is(WATCH) && !self.asks_for_bypass()
+        self.has_path(WATCH) && !self.requests_bypass()
     }
 
-    /// A read of keys that may be shared, or answered from what is kept.
+    /// Returns whether the call is a read of keys that may be shared or served from the cache.
     pub(super) fn is_range(&self) -> bool {
-        self.is(RANGE) && !self.asks_for_bypass()
+        self.has_path(RANGE) && !self.requests_bypass()
     }
 
-    /// A stream of heartbeats that may be shared.
+    /// Returns whether the call is a stream of lease heartbeats that may be shared.
     pub(super) fn is_keep_alive(&self) -> bool {
-        self.is(KEEP_ALIVE) && !self.asks_for_bypass()
+        self.has_path(KEEP_ALIVE) && !self.requests_bypass()
     }
 
-    /// A question for the proxy's own health.
+    /// Returns whether the call is a check of the proxy's own health.
     pub(super) fn is_health(&self) -> bool {
-        self.method.is_some_and(|m| m.service == HEALTH) && !self.asks_for_bypass()
+        self.method.is_some_and(|m| m.service == HEALTH) && !self.requests_bypass()
     }
 
-    fn is(&self, path: &str) -> bool {
+    fn has_path(&self, path: &str) -> bool {
         self.method.is_some_and(|m| m.path == path)
     }
 
-    /// The client wants to share nothing (W13).
-    fn asks_for_bypass(&self) -> bool {
+    /// Returns whether the client requests that nothing is shared (W13).
+    fn requests_bypass(&self) -> bool {
         let value = self.head.headers.get(metadata::BYPASS);
         value.is_some_and(|value| value == "1")
     }
 
-    /// Whose it is, for what it shares.
+    /// Opens a session of the call's identity, for streams that share upstream work.
     pub(super) fn session(&self) -> Session {
-        let credential = Credential::of(&self.head.headers);
-        self.ctx.shared.identities.session(credential)
+        let credential = Credential::from_headers(&self.head.headers);
+        self.ctx.process.identities.session(credential)
     }
 
-    /// May be sent twice, and its answer be held.
+    /// Returns whether the call may be sent more than once and its response may be buffered.
     pub(super) fn is_unary_read(&self) -> bool {
         self.method
             .is_some_and(|m| m.kind == Kind::Unary && m.access == Access::Read)
     }
 }
 
-/// Waits for something while the client may leave, its deadline pass, or, where the call has no end of
-/// its own, the process end.
-pub(super) async fn while_wanted<T>(
+/// Polls until the result is ready or the call is interrupted: the client leaves, its deadline
+/// passes, or the process shuts down. Shutdown interrupts only calls that are not unary (S2).
+///
+/// # Errors
+/// Returns the reason of the interruption.
+pub(super) async fn while_call_open<T>(
     call: &mut Call,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Result<T, Interrupted> {
     let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
-    let timer = call.timer();
+    let timer = call.deadline_timer();
     let respond = &mut call.respond;
-    bounded(timer, drain.as_ref(), |cx| {
+    until_interrupted(timer, drain.as_ref(), |cx| {
         if let Poll::Ready(value) = poll(cx) {
             return Poll::Ready(Ok(value));
         }

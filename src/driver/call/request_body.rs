@@ -20,14 +20,14 @@ use crate::wire::status::{Code, Status};
 pub(in crate::driver) enum RequestBody {
     /// The complete body.
     Complete(Vec<Bytes>),
-    /// The first chunks of a body that exceeds [`limits::GATHER_BYTES`]. Their flow-control window is
-    /// released.
+    /// The first chunks of a body that exceeds [`limits::REQUEST_BUFFER_BYTES`]. Their flow-control window
+    /// is released.
     Partial(Vec<Bytes>),
     /// The call has ended with this code.
     Ended(Code),
 }
 
-/// Reads the request body of a call, up to [`limits::GATHER_BYTES`].
+/// Reads the request body of a call, up to [`limits::REQUEST_BUFFER_BYTES`].
 pub(in crate::driver) async fn read_request_body(call: &mut Call) -> RequestBody {
     let mut reader = BodyReader::new(call.ctx.max.send);
     let result = match poll_fn(|cx| Poll::Ready(reader.poll(cx, &mut call.body))).await {
@@ -35,13 +35,17 @@ pub(in crate::driver) async fn read_request_body(call: &mut Call) -> RequestBody
         Poll::Pending => Box::pin(read_slowly(call, &mut reader)).await,
     };
     if let Some(log) = &call.log {
-        reader.buffer.chunks().iter().for_each(|c| log.received(c));
+        reader
+            .buffer
+            .chunks()
+            .iter()
+            .for_each(|c| log.count_received(c));
     }
     match result {
         Ok(()) => RequestBody::Complete(reader.buffer.into_chunks()),
         Err(BodyError::BufferFull) => RequestBody::Partial(reader.buffer.into_chunks()),
         Err(BodyError::TooLarge { len, max }) => {
-            call.ctx.counters().hit(Limit::SendBytes);
+            call.ctx.counters().limit_hit(Limit::SendBytes);
             let status = reply::send_too_large(len, max);
             RequestBody::Ended(reply::trailers_only(&mut call.respond, &status))
         }
@@ -60,7 +64,8 @@ struct BodyReader {
 }
 
 enum BodyError {
-    /// The body exceeds the buffer. The buffer contains the first chunks, and their window is released.
+    /// The body exceeds the buffer. The buffer contains the first chunks, and their window is
+    /// released.
     BufferFull,
     /// The message exceeds `--max-send-bytes` (P6).
     TooLarge {
@@ -79,11 +84,7 @@ impl BodyReader {
         }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        body: &mut RecvStream,
-    ) -> Poll<Result<(), BodyError>> {
+    fn poll(&mut self, cx: &mut Context<'_>, body: &mut RecvStream) -> Poll<Result<(), BodyError>> {
         loop {
             if self.buffer.bytes() > limits::REQUEST_BUFFER_BYTES {
                 // An error means that the stream is closed. The relay detects that.
@@ -119,7 +120,7 @@ async fn read_slowly(call: &mut Call, reader: &mut BodyReader) -> Result<(), Bod
         Ok(Err(Interrupted::Deadline)) => Err(BodyError::Refused(reply::deadline_exceeded())),
         Ok(Err(Interrupted::ClientGone | Interrupted::Drain)) => Err(BodyError::ClientGone),
         Err(_) => {
-            call.ctx.counters().hit(Limit::SlowRequest);
+            call.ctx.counters().limit_hit(Limit::SlowRequest);
             Err(BodyError::Refused(reply::slow_request()))
         }
     }

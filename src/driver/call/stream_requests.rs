@@ -1,5 +1,5 @@
-//! What a client asks on a stream that shares what goes to etcd, message by message, and why the
-//! stream is over when it is.
+//! Reader of the request messages of a client stream that shares upstream work, and the reasons why
+//! such a stream ends.
 
 use std::task::{Context, Poll};
 
@@ -16,179 +16,189 @@ use crate::net::timers::Timer;
 use crate::wire::frame::{FrameError, Reader};
 use crate::wire::status::{Code, Status};
 
-/// Why a stream is over.
-pub(in crate::driver) enum Over {
-    /// The client is gone.
-    Gone,
-    /// It is told so.
+/// Reason why a client stream ends.
+pub(in crate::driver) enum StreamEnd {
+    /// The client has reset the stream or closed the connection.
+    ClientGone,
+    /// The proxy ends the stream with this status.
     Status(Status),
 }
 
-/// The reading side of a client's stream.
+/// Request side of a client stream.
 ///
-/// The window is given back for what has been read as messages: what is kept of one that is not complete
-/// counts against the windows of its stream and connection, so that all that a client begins and does
-/// not finish is bounded by them (S1). A message that is larger than half a window is let in beyond it,
-/// [`limits::LARGE_REQUEST_BYTES`] of them on a worker.
-pub(in crate::driver) struct Requests {
+/// The reader releases flow-control window for the bytes of complete messages. The bytes of an
+/// incomplete message count against the windows of its stream and connection. These windows
+/// therefore bound all messages that a client starts and does not finish (S1). A message may exceed
+/// half of a window; the excess bytes of a worker are bounded by [`limits::LARGE_REQUEST_BYTES`].
+pub(in crate::driver) struct RequestReader {
     body: RecvStream,
-    messages: Messages,
+    messages: MessageReader,
     deadline: Timer,
     half_closed: bool,
-    /// Received, and not given back.
-    owed: usize,
-    /// Of a message that is larger than half a window.
-    large: MessageBudget,
+    /// Bytes received for which the flow-control window is not released yet.
+    unreleased: usize,
+    /// Bytes by which the incomplete message exceeds half a window.
+    budget: MessageBudget,
 }
 
-/// What comes next on a stream.
-pub(in crate::driver) enum Next {
-    /// A message's payload; it may share the buffer it came in.
+/// Next input of a client stream.
+pub(in crate::driver) enum StreamInput {
+    /// Payload of a message. It may share the buffer that it was read into.
     Message(Bytes),
-    /// Nothing more: half-close, which is no end (P4).
+    /// The client has half-closed the stream. The responses continue (P4).
     HalfClosed,
 }
 
-impl Requests {
-    /// Of a call of which these bytes have been received.
+impl RequestReader {
+    /// Creates the reader of a call. `messages` contains the bytes received so far.
     pub(in crate::driver) fn new(
         ctx: &WorkerContext,
         body: RecvStream,
-        messages: Messages,
+        messages: MessageReader,
         deadline: Timer,
-    ) -> Requests {
-        let large = MessageBudget::new(&ctx.large_requests);
-        Requests {
+    ) -> RequestReader {
+        let budget = MessageBudget::new(&ctx.large_requests);
+        RequestReader {
             body,
             messages,
             deadline,
             half_closed: false,
-            owed: 0,
-            large,
+            unreleased: 0,
+            budget,
         }
     }
 
-    /// The next message while `takes` says that one is wanted; half-close is told once. Whoever has
-    /// enough is read no further, so that HTTP/2 holds its client back (P2): then, and after the
-    /// half-close, only a reset ends the stream.
+    /// Polls for the next message. Reports the half-close once.
+    ///
+    /// If `wanted` is false, the reader reads nothing, so that HTTP/2 flow control stops the client
+    /// (P2). In that case, and after the half-close, only a reset ends the stream.
+    ///
+    /// # Errors
+    /// Returns the reason why the stream ends: a malformed or too large message, a truncated
+    /// message, too many large messages (S1), or a reset.
     pub(in crate::driver) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
         ctx: &WorkerContext,
         stream: &ClientStream,
-        takes: bool,
-    ) -> Poll<Result<Next, Over>> {
-        if self.half_closed || !takes {
+        wanted: bool,
+    ) -> Poll<Result<StreamInput, StreamEnd>> {
+        if self.half_closed || !wanted {
             self.messages.settle();
-            stream.waits(cx);
-            return stream.poll_reset(cx).map(|()| Err(Over::Gone));
+            stream.set_waker(cx);
+            return stream.poll_reset(cx).map(|()| Err(StreamEnd::ClientGone));
         }
         loop {
             match self.messages.next(ctx) {
                 Ok(Some(message)) => {
-                    stream.heard(ctx.count());
-                    return Poll::Ready(Ok(Next::Message(message)));
+                    stream.message_received(ctx.counters());
+                    return Poll::Ready(Ok(StreamInput::Message(message)));
                 }
                 Ok(None) => {}
-                Err(status) => return Poll::Ready(Err(Over::Status(status))),
+                Err(status) => return Poll::Ready(Err(StreamEnd::Status(status))),
             }
-            if let Err(status) = self.give_back(ctx) {
-                return Poll::Ready(Err(Over::Status(status)));
+            if let Err(status) = self.release_window(ctx) {
+                return Poll::Ready(Err(StreamEnd::Status(status)));
             }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(chunk))) => {
-                    self.owed += chunk.len();
+                    self.unreleased += chunk.len();
                     stream.received(&chunk);
                     self.messages.push(chunk);
                 }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Over::Gone)),
-                Poll::Ready(None) if self.messages.held() > 0 => {
-                    // As etcd says it.
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(StreamEnd::ClientGone)),
+                Poll::Ready(None) if self.messages.buffered() > 0 => {
+                    // Status of etcd for a truncated message.
                     let status = Status::new(Code::Internal, "unexpected EOF");
-                    return Poll::Ready(Err(Over::Status(status)));
+                    return Poll::Ready(Err(StreamEnd::Status(status)));
                 }
                 Poll::Ready(None) => {
                     self.half_closed = true;
-                    return Poll::Ready(Ok(Next::HalfClosed));
+                    return Poll::Ready(Ok(StreamInput::HalfClosed));
                 }
                 Poll::Pending => {
-                    stream.waits(cx);
+                    stream.set_waker(cx);
                     return Poll::Pending;
                 }
             }
         }
     }
 
-    /// All whole messages have been taken: gives back what they were.
-    fn give_back(&mut self, ctx: &WorkerContext) -> Result<(), Status> {
-        let held = self.messages.held();
-        let large = held.saturating_sub(limits::STREAM_WINDOW as usize / 2);
-        self.large.set(large);
-        if self.large.all() > limits::LARGE_REQUEST_BYTES {
-            ctx.count().hit(Limit::LargeRequests);
-            return Err(reply::too_many_large());
+    /// Releases the window of all complete messages; the caller has consumed them.
+    fn release_window(&mut self, ctx: &WorkerContext) -> Result<(), Status> {
+        let buffered = self.messages.buffered();
+        let excess = buffered.saturating_sub(limits::STREAM_WINDOW as usize / 2);
+        self.budget.set(excess);
+        if self.budget.worker_total() > limits::LARGE_REQUEST_BYTES {
+            ctx.counters().limit_hit(Limit::LargeRequests);
+            return Err(reply::too_many_large_requests());
         }
-        let keeps = (held - large).min(self.owed);
-        let back = self.owed - keeps;
-        if back > 0 {
-            self.owed = keeps;
-            // An error means that the stream is gone, which the next poll says.
-            let _ = self.body.flow_control().release_capacity(back);
+        let retained = (buffered - excess).min(self.unreleased);
+        let released = self.unreleased - retained;
+        if released > 0 {
+            self.unreleased = retained;
+            // An error means that the stream is closed. The next poll reports that.
+            let _ = self.body.flow_control().release_capacity(released);
         }
         Ok(())
     }
 
-    /// Ready when the client's deadline is over, or the process is to end (S2, P3).
-    pub(in crate::driver) fn poll_over(
+    /// Ready when the client deadline passes or the process shuts down (S2, P3).
+    pub(in crate::driver) fn poll_end(
         &mut self,
         cx: &mut Context<'_>,
         ctx: &WorkerContext,
-    ) -> Poll<Over> {
+    ) -> Poll<StreamEnd> {
         if ctx.drain.has_begun() {
-            return Poll::Ready(Over::Status(reply::shutting_down()));
+            return Poll::Ready(StreamEnd::Status(reply::shutting_down()));
         }
-        let over = self.deadline.poll(cx);
-        over.map(|()| Over::Status(reply::deadline_exceeded()))
+        let ended = self.deadline.poll(cx);
+        ended.map(|()| StreamEnd::Status(reply::deadline_exceeded()))
     }
 }
 
-/// Whole messages of a client, judged.
-pub(in crate::driver) struct Messages {
+/// Decoder of complete request messages.
+pub(in crate::driver) struct MessageReader {
     reader: Reader,
-    /// Of what, for the texts of errors.
-    what: &'static str,
+    /// Name of a message in error texts, such as "watch request".
+    noun: &'static str,
 }
 
-impl Messages {
-    /// None yet; of a call whose requests are called `what`, and have at most so many bytes.
-    pub(in crate::driver) fn new(max: u64, what: &'static str) -> Messages {
-        Messages {
+impl MessageReader {
+    /// Creates an empty decoder. `max` is the largest message in bytes; `noun` names a message in
+    /// error texts.
+    pub(in crate::driver) fn new(max: u64, noun: &'static str) -> MessageReader {
+        MessageReader {
             reader: Reader::new(max),
-            what,
+            noun,
         }
     }
 
-    /// Bytes that are here and are no whole message yet, or were not taken.
-    fn held(&self) -> usize {
+    /// Returns the bytes buffered of messages that are incomplete or not consumed.
+    fn buffered(&self) -> usize {
         self.reader.buffered()
     }
 
-    /// Nothing is taken for a while: what is here keeps no buffer alive that it came in.
+    /// Prepares for a long pause: buffered bytes no longer keep the buffer alive they were read
+    /// into.
     fn settle(&mut self) {
         self.reader.settle();
     }
 
-    /// More of the stream.
+    /// Appends received bytes.
     pub(in crate::driver) fn push(&mut self, chunk: Bytes) {
         self.reader.push(chunk);
     }
 
-    /// The payload of the next message that is whole.
+    /// Returns the payload of the next complete message, if there is one.
+    ///
+    /// # Errors
+    /// Returns a status if the message is too large, compressed, or has a malformed frame.
     pub(in crate::driver) fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, Status> {
         let message = match self.reader.next() {
             Ok(message) => message,
             Err(FrameError::TooLarge { len, max }) => {
-                ctx.count().hit(Limit::SendBytes);
+                ctx.counters().limit_hit(Limit::SendBytes);
                 return Err(reply::send_too_large(len, max));
             }
             Err(error) => {
@@ -200,25 +210,25 @@ impl Messages {
             return Ok(None);
         };
         if message.compressed {
-            let text = format!("etcd-edge: compressed {}s are not supported", self.what);
+            let text = format!("etcd-edge: compressed {}s are not supported", self.noun);
             return Err(Status::new(Code::Unimplemented, text));
         }
         Ok(Some(message.payload))
     }
 }
 
-/// What is told of a message that is none.
-pub(in crate::driver) fn malformed(what: &str, error: &prost::DecodeError) -> Status {
-    let text = format!("etcd-edge: malformed {what}: {error}");
+/// Returns the status for a payload that cannot be decoded; `noun` names the message.
+pub(in crate::driver) fn malformed(noun: &str, error: &prost::DecodeError) -> Status {
+    let text = format!("etcd-edge: malformed {noun}: {error}");
     Status::new(Code::InvalidArgument, text)
 }
 
-impl Over {
-    /// Ends the client's stream accordingly.
-    pub(in crate::driver) fn conclude(self, stream: &ClientStream) -> Code {
+impl StreamEnd {
+    /// Ends the client stream and returns its status code.
+    pub(in crate::driver) fn finish(self, stream: &ClientStream) -> Code {
         match self {
-            Over::Gone => Code::Cancelled,
-            Over::Status(status) => {
+            StreamEnd::ClientGone => Code::Cancelled,
+            StreamEnd::Status(status) => {
                 stream.end(&status);
                 status.code
             }

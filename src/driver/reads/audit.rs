@@ -15,7 +15,7 @@ use crate::driver::etcd::client as etcd_client;
 use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::reads::request::ReadRequest;
 use crate::limits;
-use crate::upstream::attempt::{Answer, Rest};
+use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::{self, Reader};
 use crate::wire::pb::etcdserverpb::RangeResponse;
 use crate::wire::status::Code;
@@ -44,7 +44,7 @@ async fn fetch_at_revision(
     ctx: &Rc<WorkerContext>,
     read: &ReadRequest,
     revision: i64,
-) -> Option<Answer> {
+) -> Option<BufferedResponse> {
     let head = etcd_client::request_head(RANGE, read.caller.credential.as_ref());
     let at = read.request.revision().unwrap_or(revision);
     let request = [frame::encode(&read.request.question_at(at))];
@@ -65,7 +65,7 @@ fn compare(
     read: &ReadRequest,
     revision: i64,
     returned: &Bytes,
-    current: &Answer,
+    current: &BufferedResponse,
 ) {
     let Some(current) = content(current.chunks.iter().cloned()) else {
         return;

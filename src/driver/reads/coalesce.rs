@@ -21,7 +21,7 @@ use crate::driver::reads::store::store_response;
 use crate::driver::state::reads::{CoalescingKey, SharedOutcome, SharedRead, SharedResponse};
 use crate::limits;
 use crate::state_machine::reads::coalescing::{ArrivalAction, ReturnAction};
-use crate::upstream::attempt::{Answer, Rest};
+use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::status::{Code, Status};
 use crate::wire::{frame, metadata};
 
@@ -290,7 +290,7 @@ async fn send_shared_read(ctx: Rc<WorkerContext>, key: CoalescingKey, shared_rea
 fn outcome(
     ctx: &WorkerContext,
     shared_read: &SharedRead,
-    answer: Result<Answer, Status>,
+    answer: Result<BufferedResponse, Status>,
 ) -> SharedOutcome {
     match answer {
         // The token may be the cause, and the other clients have tokens of their own (R4).
@@ -318,7 +318,7 @@ fn is_token_error(code: Code) -> bool {
 }
 
 /// Returns the response if it is buffered completely.
-fn buffered_response(answer: Answer) -> Option<SharedResponse> {
+fn buffered_response(answer: BufferedResponse) -> Option<SharedResponse> {
     match answer.rest {
         Rest::End(trailers) => Some(SharedResponse {
             status: answer.head.status,

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
-use crate::call_log::finished_call::Source;
+use crate::call_log::finished_call::ResponseSource;
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
 use crate::driver::reads::audit::audit;
@@ -17,7 +17,9 @@ use crate::driver::state::permission_cache::PermissionKey;
 use crate::driver::state::read_cache::NEVER_CHECKED;
 use crate::limits;
 use crate::metrics::ReadMetrics;
-use crate::state_machine::reads::cache::{CacheDecision, CachedResponse, FoundEntry, StaleReason, ServeConditions};
+use crate::state_machine::reads::cache::{
+    CacheDecision, CachedResponse, FoundEntry, ServeConditions, StaleReason,
+};
 use crate::state_machine::watch::hub::IdentityId;
 use crate::wire::response_header as wire_header;
 
@@ -69,7 +71,7 @@ pub(super) fn serve_cached(call: &mut Call, read: &ReadRequest) -> LookupResult 
     if let Some(permission) = missing_permission(&ctx, read) {
         return LookupResult::NeedsPermission(permission);
     }
-    metrics.gave(now.saturating_duration_since(started));
+    metrics.observe_hit(now.saturating_duration_since(started));
     call.connection
         .raise_revision_floor(&ctx.process.store_revision, revision);
     if found.needs_refresh {
@@ -85,7 +87,7 @@ pub(super) fn serve_cached(call: &mut Call, read: &ReadRequest) -> LookupResult 
     if answer.len() > limits::FREE_SEND_BYTES {
         return LookupResult::Large(answer);
     }
-    call.set_source(Source::Cache);
+    call.set_source(ResponseSource::Cache);
     call.send_response(answer);
     LookupResult::Sent
 }

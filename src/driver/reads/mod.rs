@@ -1,11 +1,19 @@
-//! Reads: answered from what is kept, or shared with others that ask the same, where that breaks no
-//! promise (R1 to R6); the rest goes its plain way.
+//! Read path: serves a read from the cache, shares it with identical reads, or sends it to etcd (R1
+//! to R6).
 //!
-//! `asking` says what a call asks and for whom, and `plan` what is to be done about it: `give` gives what
-//! is kept, `kept` keeps what comes back, `renew` asks anew in time, `audit` holds what was given against
-//! etcd, `rounds` lets those who ask the same
-//! share, `waiting` is the way of a read that is not plain. `writes` raises the floors. `answers` is what
-//! all workers keep together, `state` what one keeps.
+//! | module | purpose |
+//! |---|---|
+//! | `request` | a parsed read and its caller |
+//! | `plan` | decides how a read is served |
+//! | `lookup` | serves cache hits |
+//! | `store` | stores responses and permissions |
+//! | `refresh` | refreshes popular entries before they expire |
+//! | `audit` | compares cache hits with etcd |
+//! | `coalesce` | lets identical reads share one upstream read |
+//! | `waiting` | serves reads that wait |
+//!
+//! The cache itself is `state::read_cache`, shared by all workers. The state of one worker is
+//! `state::reads`. Writes invalidate the cache in `relay::cache_invalidation`.
 
 mod audit;
 mod coalesce;

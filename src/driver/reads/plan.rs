@@ -1,77 +1,81 @@
-//! What is to be done about a read.
+//! Decides how a read is served.
 
 use bytes::Bytes;
 
 use crate::driver::call::Call;
 use crate::driver::fleet;
-use crate::driver::reads::coalesce::{Admission, InFlight, Waiter, enter};
-use crate::driver::reads::lookup::{LookupResult, give};
+use crate::driver::reads::coalesce::{Admission, InFlight, Waiter, admit};
+use crate::driver::reads::lookup::{LookupResult, serve_cached};
 use crate::driver::reads::request::ReadRequest;
-use crate::driver::reads::store::may_read;
+use crate::driver::reads::store::is_permitted;
 use crate::driver::state::permission_cache::PermissionKey;
 use crate::wire::status::Code;
 
-/// What is done about a read.
+/// Way in which a read is served.
 pub(in crate::driver) enum Plan {
-    /// It was answered.
-    Given(Code),
-    /// This is its answer, whole and framed.
-    Here(Bytes),
-    /// It asks for the proxy's own health.
-    Health,
-    /// It goes to etcd now, on its own.
-    Plain(Option<ReadRequest>),
-    /// The same, and whoever asks the same meanwhile waits for it to come back.
-    Alone(ReadRequest, InFlight),
-    /// It is not plain: see [`waiting`](super::waiting).
-    Waits(Box<(ReadRequest, Wait)>),
+    /// The response has been sent, with this code.
+    Sent(Code),
+    /// The proxy itself has the response: complete and framed.
+    Respond(Bytes),
+    /// The call checks the proxy's own health.
+    HealthCheck,
+    /// The read goes to etcd and is not shared. `None` if the request is not a read of keys that
+    /// the proxy understands.
+    Fetch(Option<ReadRequest>),
+    /// The read goes to etcd, and identical reads wait until it returns.
+    FetchInFlight(ReadRequest, InFlight),
+    /// The read waits first: see [`waiting`](super::waiting).
+    Wait(Box<(ReadRequest, WaitFor)>),
 }
 
-/// What it waits for.
-pub(in crate::driver) enum Wait {
-    /// The next read of this.
-    Turn(Waiter),
-    /// Etcd's word that the client may be given what is kept.
-    Word(PermissionKey),
-    /// That the client has taken what came before: this is for it, and large.
+/// Event that a read waits for.
+pub(in crate::driver) enum WaitFor {
+    /// The return of the identical read that is in flight.
+    SharedRead(Waiter),
+    /// The permission of etcd to read the range, for a cache hit (R4).
+    Permission(PermissionKey),
+    /// Send capacity of the client, for this large cache hit.
     Client(Bytes),
 }
 
-/// What is to be done about a call's read, its request gathered.
+/// Decides how to serve a call's read; `request` is its complete body. Sends small cache hits
+/// itself.
 pub(in crate::driver) fn plan(call: &mut Call, request: &[Bytes]) -> Plan {
-    let Some(asking) = ReadRequest::of(call, request) else {
+    let Some(read) = ReadRequest::parse(call, request) else {
         if call.is_health() {
-            return Plan::Health;
+            return Plan::HealthCheck;
         }
-        return fleet::answer(call).map_or(Plan::Plain(None), Plan::Here);
+        return fleet::member_list_response(call).map_or(Plan::Fetch(None), Plan::Respond);
     };
-    let serializable = asking.asked.is_serializable();
+    let serializable = read.request.is_serializable();
     if serializable {
-        if !call.ctx.shared.answers.is_on() {
-            return Plan::Plain(Some(asking));
+        if !call.ctx.process.read_cache.is_on() {
+            return Plan::Fetch(Some(read));
         }
-        match give(call, &asking) {
-            LookupResult::Yes => return Plan::Given(Code::Ok),
-            LookupResult::Large(answer) => return waits(asking, Wait::Client(answer)),
-            LookupResult::IfMay(wish) => return waits(asking, Wait::Word(wish)),
-            LookupResult::No => {}
+        match serve_cached(call, &read) {
+            LookupResult::Sent => return Plan::Sent(Code::Ok),
+            LookupResult::Large(answer) => return wait(read, WaitFor::Client(answer)),
+            LookupResult::NeedsPermission(permission) => {
+                return wait(read, WaitFor::Permission(permission));
+            }
+            LookupResult::Miss => {}
         }
     }
-    if !may_share(call, &asking) {
-        return Plan::Plain(Some(asking));
+    if !may_join(call, &read) {
+        return Plan::Fetch(Some(read));
     }
-    match enter(&call.ctx, &asking, call.peer.number) {
-        Admission::Go(flight) => Plan::Alone(asking, flight),
-        Admission::Wait(ticket) => waits(asking, Wait::Turn(ticket)),
+    match admit(&call.ctx, &read, call.connection.number) {
+        Admission::Send(in_flight) => Plan::FetchInFlight(read, in_flight),
+        Admission::Wait(waiter) => wait(read, WaitFor::SharedRead(waiter)),
     }
 }
 
-fn waits(asking: ReadRequest, wait: Wait) -> Plan {
-    Plan::Waits(Box::new((asking, wait)))
+fn wait(read: ReadRequest, wait: WaitFor) -> Plan {
+    Plan::Wait(Box::new((read, wait)))
 }
 
-/// Whether what others read may be shown to the client: a token must have been taken for just this
-/// range lately (R4).
-fn may_share(call: &Call, asking: &ReadRequest) -> bool {
-    asking.asker.credential.is_none() || may_read(&call.ctx, &asking.wish())
+/// Returns whether the client may receive responses to reads of other clients. etcd must have
+/// accepted its token for exactly this range lately (R4).
+fn may_join(call: &Call, read: &ReadRequest) -> bool {
+    read.caller.credential.is_none() || is_permitted(&call.ctx, &read.permission_key())
 }

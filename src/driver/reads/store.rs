@@ -13,7 +13,7 @@ use crate::driver::state::permission_cache::PermissionKey;
 use crate::driver::state::read_cache::NEVER_CHECKED;
 use crate::limits;
 use crate::state_machine::reads::cache::CachedResponse;
-use crate::upstream::attempt::{Answer, Rest};
+use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::HEAD_LEN;
 use crate::wire::status::Code;
 use crate::wire::{method, response_header};
@@ -55,7 +55,7 @@ pub(super) fn record_permission(
 pub(in crate::driver) fn store_response(
     ctx: &Rc<WorkerContext>,
     read: &ReadRequest,
-    answer: &Answer,
+    answer: &BufferedResponse,
 ) -> bool {
     let read_cache = &ctx.process.read_cache;
     let has_token = read.caller.credential.is_some();
@@ -90,7 +90,7 @@ pub(in crate::driver) fn store_response(
 pub(in crate::driver) fn is_behind_connection(
     call: &Call,
     read: &ReadRequest,
-    answer: &Answer,
+    answer: &BufferedResponse,
 ) -> bool {
     let ctx = &call.ctx;
     if !ctx.process.read_cache.options().ordering || !read.request.is_serializable() {
@@ -110,7 +110,7 @@ pub(in crate::driver) fn is_behind_connection(
 
 /// Builds the cache entry of a response. Returns `None` if the response is incomplete or from
 /// another cluster.
-fn cache_entry(ctx: &WorkerContext, read: &ReadRequest, answer: &Answer) -> Option<CachedResponse> {
+fn cache_entry(ctx: &WorkerContext, read: &ReadRequest, answer: &BufferedResponse) -> Option<CachedResponse> {
     let Rest::End(_) = answer.rest else {
         return None;
     };

@@ -9,7 +9,7 @@ use std::slice;
 use bytes::Bytes;
 use http::Response;
 
-use crate::call_log::finished_call::Source;
+use crate::call_log::finished_call::ResponseSource;
 use crate::driver::WorkerContext;
 use crate::driver::call::{Call, while_call_open};
 use crate::driver::etcd::client as etcd_client;
@@ -27,8 +27,8 @@ use crate::driver::state::interrupt::Interrupted;
 use crate::driver::state::permission_cache::PermissionKey;
 use crate::driver::state::reads::SharedResponse;
 use crate::driver::state::reply;
-use crate::upstream::attempt::{Answer, Rest};
-use crate::upstream::conn::HeldResponse;
+use crate::upstream::attempt::{BufferedResponse, Rest};
+use crate::upstream::conn::BufferedBytes;
 use crate::wire::status::{Code, Status};
 
 /// Serves a waiting read to its end. Many reads may wait at once, so the later steps are boxed: the
@@ -41,7 +41,7 @@ pub(in crate::driver) async fn serve(
     let (read, wait) = *wait;
     match wait {
         WaitFor::Client(answer) => {
-            call.set_source(Source::Cache);
+            call.set_source(ResponseSource::Cache);
             Box::pin(send_unary_response(call, from_cache(answer))).await
         }
         WaitFor::Permission(permission) => {
@@ -87,7 +87,7 @@ async fn respond_shared(
     match &**answer {
         Ok(response) => {
             let answer = from_shared(response.clone());
-            call.set_source(Source::Shared);
+            call.set_source(ResponseSource::Shared);
             if is_behind_connection(call, read, &answer) {
                 return retry_stale(call, read, answer).await;
             }
@@ -103,7 +103,7 @@ async fn retry_lookup(call: &mut Call, request: &[Bytes], read: ReadRequest) -> 
     match serve_cached(call, &read) {
         LookupResult::Sent => Code::Ok,
         LookupResult::Large(answer) => {
-            call.set_source(Source::Cache);
+            call.set_source(ResponseSource::Cache);
             send_unary_response(call, from_cache(answer)).await
         }
         LookupResult::NeedsPermission(_) | LookupResult::Miss => {
@@ -156,7 +156,7 @@ pub(in crate::driver) async fn finish_fetch(
 pub(in crate::driver) async fn respond(
     call: &mut Call,
     read: Option<&ReadRequest>,
-    answer: Answer,
+    answer: BufferedResponse,
     in_flight: Option<InFlight>,
 ) -> Code {
     if let Some(read) = read {
@@ -175,7 +175,7 @@ pub(in crate::driver) async fn respond(
 
 /// Repeats a stale read as a linearizable read. Another member could be behind as well; a
 /// linearizable response is at least as new as every response before it (R5).
-async fn retry_stale(call: &mut Call, read: &ReadRequest, stale: Answer) -> Code {
+async fn retry_stale(call: &mut Call, read: &ReadRequest, stale: BufferedResponse) -> Code {
     let Some((read, request)) = read.linearizable(&call.ctx) else {
         return send_unary_response(call, stale).await;
     };
@@ -208,23 +208,23 @@ async fn query_permission(ctx: &Rc<WorkerContext>, permission: PermissionKey) ->
 }
 
 /// Converts a cached response into a response of etcd.
-pub(in crate::driver) fn from_cache(answer: Bytes) -> Answer {
-    Answer {
+pub(in crate::driver) fn from_cache(answer: Bytes) -> BufferedResponse {
+    BufferedResponse {
         head: reply::head().into_parts().0,
-        held: HeldResponse::kept(answer.len()),
+        buffered: BufferedBytes::uncounted(answer.len()),
         chunks: VecDeque::from([answer]),
         rest: Rest::End(Some(reply::ok_trailers())),
     }
 }
 
 /// Converts a shared response into a response of etcd.
-fn from_shared(response: SharedResponse) -> Answer {
+fn from_shared(response: SharedResponse) -> BufferedResponse {
     let mut head = Response::new(());
     *head.status_mut() = response.status;
     *head.headers_mut() = response.headers;
-    Answer {
+    BufferedResponse {
         head: head.into_parts().0,
-        held: HeldResponse::kept(response.chunks.iter().map(Bytes::len).sum()),
+        buffered: BufferedBytes::uncounted(response.chunks.iter().map(Bytes::len).sum()),
         chunks: response.chunks.into(),
         rest: Rest::End(response.trailers),
     }

@@ -1,5 +1,7 @@
-//! A write on its way, and the floors it raises for kept answers (R3): before its client is told that it
-//! is done, and when it is not known whether it is.
+//! Cache invalidation by writes that pass through the proxy (R3).
+//!
+//! A write raises the invalidation floors of the keys that it touches. It does so before its client
+//! receives the response. It also does so if the outcome of the write is unknown.
 
 use std::mem;
 use std::time::Instant;
@@ -13,63 +15,69 @@ use crate::wire::method::Method;
 use crate::wire::status::Code;
 use crate::wire::write_set::{Touched, WriteSet, ranges, writes};
 
-/// See the module.
+/// A write in progress: its client has not received the response yet.
 #[derive(Debug)]
-pub(in crate::driver) struct Write {
+pub(in crate::driver) struct PendingWrite {
     method: Option<&'static Method>,
-    writes: WriteSet,
-    /// Once it is known.
+    write_set: WriteSet,
+    /// Keys that the write touches. All keys until the request is known.
     touched: Touched,
     settled: bool,
 }
 
-impl Write {
-    /// `None`: it touches no key, or nothing is kept.
-    pub(in crate::driver) fn of(call: &Call) -> Option<Write> {
-        let writes = writes(call.method);
-        if writes == WriteSet::Nothing || !call.ctx.shared.answers.is_on() {
+impl PendingWrite {
+    /// Returns `None` if the call writes no key or the cache is off.
+    pub(in crate::driver) fn new(call: &Call) -> Option<PendingWrite> {
+        let write_set = writes(call.method);
+        if write_set == WriteSet::Nothing || !call.ctx.process.read_cache.is_on() {
             return None;
         }
-        Some(Write {
+        Some(PendingWrite {
             method: call.method,
-            writes,
+            write_set,
             touched: Touched::AllKeys,
             settled: false,
         })
     }
 
-    /// This has been sent, if it is still here.
-    pub(in crate::driver) fn learn(
+    /// Derives the touched keys from the sent request, if `sent` still has it.
+    pub(in crate::driver) fn set_touched(
         &mut self,
         ctx: &WorkerContext,
         sent: impl FnOnce() -> Option<Vec<Bytes>>,
     ) {
-        self.touched = match (self.writes, self.method) {
+        self.touched = match (self.write_set, self.method) {
             (WriteSet::Nothing, _) => Touched::Nothing,
             (WriteSet::Everything, _) => Touched::Everything,
-            // With nothing kept one floor for all does as well, and costs less.
-            (WriteSet::Request, Some(method)) if ctx.shared.answers.count() > 0 => {
-                let request = sent().and_then(whole);
+            // While the cache is empty, one floor for all keys is enough and costs less.
+            (WriteSet::Request, Some(method)) if ctx.process.read_cache.len() > 0 => {
+                let request = sent().and_then(single_message);
                 ranges(method, request.as_deref())
             }
             (WriteSet::AllKeys | WriteSet::Request, _) => Touched::AllKeys,
         };
     }
 
-    /// etcd answers, as of this revision if it says one; the client has not been told.
-    pub(in crate::driver) fn answered(&mut self, ctx: &WorkerContext, revision: Option<i64>) {
-        let answers = &ctx.shared.answers;
+    /// Raises the floors for a response of etcd at `revision`, if the response contains one. The
+    /// client has not received the response yet.
+    pub(in crate::driver) fn response_received(
+        &mut self,
+        ctx: &WorkerContext,
+        revision: Option<i64>,
+    ) {
+        let read_cache = &ctx.process.read_cache;
         match revision.filter(|revision| *revision > 0) {
-            Some(revision) => answers.wrote(&self.touched, revision),
-            None if self.touched == Touched::Everything => answers.drop_all(),
+            Some(revision) => read_cache.raise_written(&self.touched, revision),
+            None if self.touched == Touched::Everything => read_cache.flush(),
             None => return,
         }
         self.settled = true;
     }
 
-    /// etcd has ended the call with this code, and the client has not been told.
-    pub(in crate::driver) fn ended(&mut self, ctx: &WorkerContext, code: Code) {
-        // What it refuses for these reasons it has not done. It may have done what exceeds its space.
+    /// Handles the status of etcd. The client has not received it yet.
+    pub(in crate::driver) fn finished(&mut self, ctx: &WorkerContext, code: Code) {
+        // With these codes etcd has not applied the write. With RESOURCE_EXHAUSTED (the space
+        // quota) it may have applied it.
         let refused = matches!(
             code,
             Code::InvalidArgument
@@ -83,20 +91,22 @@ impl Write {
         if refused || code == Code::Ok && self.settled {
             self.settled = true;
         } else {
-            self.unsure(ctx);
+            self.outcome_unknown(ctx);
         }
     }
 
-    /// It is not known whether etcd has done it, or will.
-    pub(in crate::driver) fn unsure(&mut self, ctx: &WorkerContext) {
+    /// Raises the floors for a write that etcd may have applied or may still apply.
+    pub(in crate::driver) fn outcome_unknown(&mut self, ctx: &WorkerContext) {
         if !mem::replace(&mut self.settled, true) {
-            ctx.shared.answers.unsure(&self.touched, Instant::now());
+            ctx.process
+                .read_cache
+                .raise_uncertain(&self.touched, Instant::now());
         }
     }
 }
 
-/// The one message of a request.
-fn whole(sent: Vec<Bytes>) -> Option<Bytes> {
+/// Returns the single message of a unary request.
+fn single_message(sent: Vec<Bytes>) -> Option<Bytes> {
     let mut reader = Reader::new(u64::from(u32::MAX));
     sent.into_iter().for_each(|chunk| reader.push(chunk));
     let message = reader.next().ok()??;

@@ -13,7 +13,7 @@ use h2::RecvStream;
 use http::Response;
 use tokio::time::{Instant, sleep};
 
-use crate::call_log::finished_call::Source;
+use crate::call_log::finished_call::ResponseSource;
 use crate::driver::call::{Call, while_call_open};
 use crate::driver::relay::cache_invalidation::PendingWrite;
 use crate::driver::relay::request_stream::RequestStream;
@@ -23,7 +23,7 @@ use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::error::{Failure, Progress};
 use crate::limits;
-use crate::net::pump::End;
+use crate::net::pump::PumpEnd;
 use crate::state_machine::picker::TriedEndpoints;
 use crate::state_machine::retry::{RetryVerdict, Situation, verdict};
 use crate::upstream::attempt;
@@ -58,7 +58,7 @@ pub(super) async fn serve(call: &mut Call, received: Vec<Bytes>) -> Code {
         }
         Err(OpenError::Status(status)) => {
             // The contacted endpoint has sent no response.
-            call.set_source(Source::Proxy);
+            call.set_source(ResponseSource::Proxy);
             reply::trailers_only(&mut call.respond, &status)
         }
         Err(OpenError::ClientGone) => Code::Cancelled,
@@ -105,7 +105,7 @@ async fn open(
             read: false,
             replayable: request_stream.is_replayable(),
             answered: false,
-            untried_endpoint: call.ctx.pool.endpoints().other(tried).is_some(),
+            untried_endpoint: call.ctx.pool.endpoints().pick_other(tried).is_some(),
             requires_leader: attempt::wants_leader(&call.head.headers),
             time_left: Instant::now() < retry_until,
         };
@@ -146,7 +146,7 @@ async fn upstream_connection(
         if tried.is_empty() {
             pool.connection(retry_until).await.map(Some)
         } else {
-            Ok(pool.other(tried, retry_until).await)
+            Ok(pool.connection_to_other(tried, retry_until).await)
         }
     });
     let conn = Box::pin(while_call_open(call, |cx| dial.as_mut().poll(cx))).await?;
@@ -166,9 +166,9 @@ async fn attempt(
     };
     request_stream.start_attempt();
     if let Some(log) = &call.log {
-        log.comes_over(conn);
+        log.set_upstream(conn);
     }
-    let sample = call.is_short().then(|| CallSample::begin(conn)).flatten();
+    let sample = call.is_short().then(|| CallSample::start(conn)).flatten();
     let drain = (!call.is_unary()).then(|| call.ctx.drain.clone());
     let timer = call.deadline_timer();
     let Call { body, respond, .. } = call;
@@ -185,7 +185,7 @@ async fn attempt(
     .await?;
     if let (Some(sample), AttemptResult::Response(response)) = (sample, &result) {
         let status = response.as_ref().map(|r| Status::from_headers(r.headers()));
-        sample.ended(status.is_ok_and(|s| s.is_none_or(|s| s.code != Code::Unavailable)));
+        sample.finish(status.is_ok_and(|s| s.is_none_or(|s| s.code != Code::Unavailable)));
     }
     match result {
         AttemptResult::Response(Ok(response)) => Ok(Ok((opened_call, response))),
@@ -257,6 +257,6 @@ async fn relay_response(
 }
 
 enum RelayEnd {
-    Response(Result<End, ResponseStreamError>),
+    Response(Result<PumpEnd, ResponseStreamError>),
     Refused(Status),
 }

@@ -1,5 +1,5 @@
-//! The bytes of a call that have left for etcd, kept so that they can be sent once more when
-//! etcd provably did not process them (E2). Bounded per call and per worker (S1).
+//! Replay buffer: bytes of a call that were sent to etcd, for a second attempt if etcd provably did
+//! not process them (E2). Bounded per call and per worker (S1).
 
 use std::rc::Rc;
 
@@ -9,60 +9,62 @@ use crate::driver::WorkerContext;
 use crate::driver::call::chunk_buffer::ChunkBuffer;
 use crate::limits;
 
-/// What one call keeps. Forgets everything at once when a bound is met, or on [`ReplayBuffer::forget`].
+/// Replay buffer of one call.
+///
+/// It discards all bytes when a bound is exceeded, or on [`ReplayBuffer::discard`].
 pub(in crate::driver) struct ReplayBuffer {
     ctx: Rc<WorkerContext>,
-    kept: ChunkBuffer,
+    buffer: ChunkBuffer,
     complete: bool,
 }
 
 impl ReplayBuffer {
-    /// Empty, and so far complete.
+    /// Creates an empty, complete buffer.
     pub(in crate::driver) fn new(ctx: Rc<WorkerContext>) -> ReplayBuffer {
         ReplayBuffer {
             ctx,
-            kept: ChunkBuffer::default(),
+            buffer: ChunkBuffer::default(),
             complete: true,
         }
     }
 
-    /// Keeps a chunk that is about to leave.
-    pub(in crate::driver) fn keep(&mut self, chunk: &Bytes) {
+    /// Appends a chunk that is about to be sent.
+    pub(in crate::driver) fn push(&mut self, chunk: &Bytes) {
         if !self.complete {
             return;
         }
         let total = self.ctx.replay_bytes.get() + chunk.len();
-        let own = self.kept.bytes() + chunk.len();
+        let own = self.buffer.bytes() + chunk.len();
         if own > limits::REPLAY_BYTES || total > limits::REPLAY_BYTES_PER_WORKER {
-            self.forget();
+            self.discard();
             return;
         }
         self.ctx.replay_bytes.set(total);
-        self.kept.push(chunk.clone());
+        self.buffer.push(chunk.clone());
     }
 
-    /// Whether everything that has left is here.
+    /// Returns whether the buffer contains all bytes sent so far.
     pub(in crate::driver) fn is_complete(&self) -> bool {
         self.complete
     }
 
-    /// The chunks, in order.
+    /// Returns the buffered chunks, in order.
     pub(in crate::driver) fn chunks(&mut self) -> &[Bytes] {
-        self.kept.chunks()
+        self.buffer.chunks()
     }
 
-    /// The call can not be sent again any more.
-    pub(in crate::driver) fn forget(&mut self) {
+    /// Discards all bytes; the call cannot be sent again.
+    pub(in crate::driver) fn discard(&mut self) {
         self.complete = false;
-        let kept = std::mem::take(&mut self.kept);
+        let buffer = std::mem::take(&mut self.buffer);
         self.ctx
             .replay_bytes
-            .set(self.ctx.replay_bytes.get() - kept.bytes());
+            .set(self.ctx.replay_bytes.get() - buffer.bytes());
     }
 }
 
 impl Drop for ReplayBuffer {
     fn drop(&mut self) {
-        self.forget();
+        self.discard();
     }
 }

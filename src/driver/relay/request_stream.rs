@@ -1,5 +1,8 @@
-//! The direction towards etcd, over all attempts at a call: what was received before, then what
-//! arrives, kept as long as it may have to be sent again (E2), bounded in time for unary calls (S1).
+//! Relay direction towards etcd, over all attempts of a call.
+//!
+//! It first sends what was received before, then what arrives. It buffers sent bytes for a replay
+//! while the call may be sent again (E2). It bounds the time in which a unary request must arrive
+//! (S1).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,52 +22,52 @@ use crate::driver::state::message_budget::ConnectionBudget;
 use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
-use crate::net::pump::{End, Pump, PumpError};
+use crate::net::pump::{Pump, PumpEnd, PumpError};
 use crate::wire::frame::FrameError;
 use crate::wire::namespace::{Stream, StreamError};
 use crate::wire::status::{Code, Status};
 
-/// The direction's state.
+/// State of the direction towards etcd.
 pub(in crate::driver) struct RequestStream {
     ctx: Rc<WorkerContext>,
     pump: Pump,
-    /// Received and to be sent before anything else.
+    /// Chunks to send before new chunks are read.
     backlog: VecDeque<Bytes>,
-    /// The pump holds what was offered from the backlog.
+    /// The chunk in the pump is from the backlog.
     in_backlog: bool,
     replay: ReplayBuffer,
-    /// The client has half-closed.
+    /// The client has half-closed its stream.
     client_done: bool,
     state: RequestStreamState,
     /// Runs while a unary request is incomplete.
     timer: Option<Pin<Box<Sleep>>>,
     unary: bool,
-    /// Where a call may have several messages: whose they are, and those that have been counted.
+    /// For streaming methods: the index of the method and the number of messages counted so far.
     counted: Option<(usize, u64)>,
-    /// etcd may have processed it.
-    may_be_done: bool,
-    /// What is noted of the call.
-    record: Option<Rc<LoggedCall>>,
-    /// Of a method whose keys a namespace changes.
+    /// etcd may have processed the call.
+    may_be_processed: bool,
+    /// Log entry of the call.
+    log: Option<Rc<LoggedCall>>,
+    /// Key translation, for methods with keys in a namespace.
     translation: Option<Box<Translation>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RequestStreamState {
     Open,
-    /// END_STREAM has been sent, or etcd wants no more.
+    /// END_STREAM has been sent, or etcd reads no more.
     Over,
 }
 
-/// Why the call cannot go on.
+/// Reason why the call cannot continue.
 pub(in crate::driver) enum RequestStreamError {
     ClientGone,
     Refused(Status),
 }
 
 impl RequestStreamError {
-    /// What the client is told, if it is still there.
-    pub(in crate::driver) fn into_cut(self) -> Result<Status, Interrupted> {
+    /// Returns the status for the client, or an interruption if the client has left.
+    pub(in crate::driver) fn into_status(self) -> Result<Status, Interrupted> {
         match self {
             RequestStreamError::ClientGone => Err(Interrupted::ClientGone),
             RequestStreamError::Refused(status) => Ok(status),
@@ -73,10 +76,10 @@ impl RequestStreamError {
 }
 
 impl RequestStream {
-    /// For a call of which these bytes have been received.
+    /// Creates the direction for a call of which `received` has been read already.
     pub(in crate::driver) fn new(call: &Call, received: Vec<Bytes>) -> RequestStream {
         let mut replay = ReplayBuffer::new(call.ctx.clone());
-        received.iter().for_each(|chunk| replay.keep(chunk));
+        received.iter().for_each(|chunk| replay.push(chunk));
         RequestStream {
             ctx: call.ctx.clone(),
             pump: Pump::new(call.ctx.max.send),
@@ -87,33 +90,33 @@ impl RequestStream {
             state: RequestStreamState::Open,
             timer: None,
             unary: call.is_unary(),
-            counted: call.streamed().map(|method| (method, 0)),
-            may_be_done: false,
-            record: call.record.clone(),
-            translation: Translation::of(call),
+            counted: call.streaming_method().map(|method| (method, 0)),
+            may_be_processed: false,
+            log: call.log.clone(),
+            translation: Translation::new(call),
         }
     }
 
-    /// An attempt begins.
-    pub(in crate::driver) fn begins(&mut self) {
-        self.may_be_done = true;
+    /// Marks the call as possibly processed; an attempt starts.
+    pub(in crate::driver) fn start_attempt(&mut self) {
+        self.may_be_processed = true;
     }
 
-    /// etcd provably did not process it (E2).
-    pub(in crate::driver) fn is_undone(&mut self) {
-        self.may_be_done = false;
+    /// Marks the call as not processed: etcd provably did not process it (E2).
+    pub(in crate::driver) fn mark_unprocessed(&mut self) {
+        self.may_be_processed = false;
     }
 
-    /// Whether etcd may have processed what was sent.
-    pub(in crate::driver) fn may_be_done(&self) -> bool {
-        self.may_be_done
+    /// Returns whether etcd may have processed the sent messages.
+    pub(in crate::driver) fn may_be_processed(&self) -> bool {
+        self.may_be_processed
     }
 
-    /// Begins anew for another attempt; the replay is complete.
+    /// Starts over for another attempt. The replay buffer must be complete.
     pub(in crate::driver) fn rewind(&mut self, from: &mut RecvStream) {
         if !self.in_backlog {
-            // It leaves from the backlog now, where nothing is owed to the window any more. An
-            // error means that the stream is gone, which the next poll says.
+            // The unsent chunk is sent from the backlog now, so its window can be released. An
+            // error means that the stream is closed; the next poll reports that.
             let _ = from.flow_control().release_capacity(self.pump.unsent());
         }
         self.pump = Pump::new(self.ctx.max.send);
@@ -125,23 +128,23 @@ impl RequestStream {
         }
     }
 
-    /// Whether the call could be sent once more.
+    /// Returns whether the call could be sent again.
     pub(in crate::driver) fn is_replayable(&self) -> bool {
         self.replay.is_complete()
     }
 
-    /// All that has been sent, if it is still here.
-    pub(in crate::driver) fn sent(&mut self) -> Option<Vec<Bytes>> {
+    /// Returns all chunks sent, if the replay buffer is complete.
+    pub(in crate::driver) fn sent_chunks(&mut self) -> Option<Vec<Bytes>> {
         let complete = self.replay.is_complete();
         complete.then(|| self.replay.chunks().to_vec())
     }
 
-    /// The answer has begun: there is no other attempt.
-    pub(in crate::driver) fn forget(&mut self) {
-        self.replay.forget();
+    /// Discards the replay buffer: the response has started, so there is no other attempt.
+    pub(in crate::driver) fn discard_replay(&mut self) {
+        self.replay.discard();
     }
 
-    /// Moves what can be moved; ready with an error only.
+    /// Sends as much as possible. Ready only with an error.
     pub(in crate::driver) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -152,33 +155,33 @@ impl RequestStream {
             return Poll::Pending;
         }
         let polled = match self.translation.take() {
-            None => self.poll_pump(cx, from, to).map_err(Stop::Pump),
+            None => self.poll_pump(cx, from, to).map_err(SendError::Pump),
             Some(mut translation) => {
                 let polled = self.poll_translated(cx, from, to, &mut translation);
                 self.translation = Some(translation);
                 polled
             }
         };
-        self.count();
+        self.count_messages();
         match polled {
             Poll::Ready(Ok(())) => {
                 self.state = RequestStreamState::Over;
                 self.timer = None;
                 Poll::Pending
             }
-            // etcd has ended its side; its answer is on the way.
-            Poll::Ready(Err(Stop::Pump(PumpError::To))) => {
+            // etcd has ended its side. Its response will arrive.
+            Poll::Ready(Err(SendError::Pump(PumpError::SendClosed))) => {
                 self.state = RequestStreamState::Over;
                 Poll::Pending
             }
-            Poll::Ready(Err(Stop::Pump(PumpError::From(_)))) => {
+            Poll::Ready(Err(SendError::Pump(PumpError::Receive(_)))) => {
                 Poll::Ready(Err(RequestStreamError::ClientGone))
             }
-            Poll::Ready(Err(Stop::Refused(status))) => {
+            Poll::Ready(Err(SendError::Refused(status))) => {
                 Poll::Ready(Err(RequestStreamError::Refused(status)))
             }
-            Poll::Ready(Err(Stop::Pump(PumpError::TooLarge { len, max }))) => {
-                self.ctx.count().hit(Limit::SendBytes);
+            Poll::Ready(Err(SendError::Pump(PumpError::TooLarge { len, max }))) => {
+                self.ctx.counters().limit_hit(Limit::SendBytes);
                 Poll::Ready(Err(RequestStreamError::Refused(reply::send_too_large(
                     len, max,
                 ))))
@@ -188,16 +191,16 @@ impl RequestStream {
         }
     }
 
-    /// Counts messages of a stream that have come since. What is sent once more is not counted again.
-    fn count(&mut self) {
+    /// Counts messages that passed since the last call. Messages of a replay are not counted again.
+    fn count_messages(&mut self) {
         let Some((method, counted)) = &mut self.counted else {
             return;
         };
         let translated = self.translation.as_ref().map_or(0, |t| t.messages);
         let messages = self.pump.messages() + translated;
         if messages > *counted {
-            let count = &self.ctx.count().calls[*method];
-            count.received.add((messages - *counted) as usize);
+            let metrics = &self.ctx.counters().calls[*method];
+            metrics.received.add((messages - *counted) as usize);
             *counted = messages;
         }
     }
@@ -207,7 +210,7 @@ impl RequestStream {
             .timer
             .get_or_insert_with(|| Box::pin(sleep(limits::REQUEST_TIME)));
         ready!(timer.as_mut().poll(cx));
-        self.ctx.count().hit(Limit::SlowRequest);
+        self.ctx.counters().limit_hit(Limit::SlowRequest);
         Poll::Ready(Err(RequestStreamError::Refused(reply::slow_request())))
     }
 
@@ -229,46 +232,46 @@ impl RequestStream {
         }
         if self.client_done {
             to.send_data(Bytes::new(), true)
-                .map_err(|_| PumpError::To)?;
+                .map_err(|_| PumpError::SendClosed)?;
             return Poll::Ready(Ok(()));
         }
-        let (replay, record) = (&mut self.replay, &self.record);
+        let (replay, log) = (&mut self.replay, &self.log);
         let end = ready!(self.pump.poll(cx, from, to, |chunk, _| {
-            replay.keep(chunk);
-            note(record, chunk);
+            replay.push(chunk);
+            log_received(log, chunk);
         }))?;
         self.client_done = true;
         match end {
-            End::Passed => {}
-            // gRPC has no trailers from clients, and etcd's server ends the whole connection, with
-            // everybody's calls, when it meets some: they stop here.
-            End::Bare | End::Trailers(_) => to
+            PumpEnd::EndStreamSent => {}
+            // gRPC clients send no trailers. etcd's server closes the whole connection, with the
+            // calls of all clients, when it receives some. The proxy therefore drops them.
+            PumpEnd::NoTrailers | PumpEnd::Trailers(_) => to
                 .send_data(Bytes::new(), true)
-                .map_err(|_| PumpError::To)?,
+                .map_err(|_| PumpError::SendClosed)?,
         }
         Poll::Ready(Ok(()))
     }
 
-    /// The same where messages are translated, each when it is whole.
+    /// Sends translated messages, each as soon as it is complete.
     fn poll_translated(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut RecvStream,
         to: &mut SendStream<Bytes>,
         translation: &mut Translation,
-    ) -> Poll<Result<(), Stop>> {
+    ) -> Poll<Result<(), SendError>> {
         loop {
             let last = translation.is_empty() && self.backlog.is_empty() && from.is_end_stream();
             let ends = last && self.pump.unsent() > 0;
-            ready!(self.pump.poll_offered(cx, to, last)).map_err(Stop::Pump)?;
+            ready!(self.pump.poll_offered(cx, to, last)).map_err(SendError::Pump)?;
             if ends {
                 self.client_done = true;
                 return Poll::Ready(Ok(()));
             }
             if let Some(piece) = translation.next(&self.ctx).map_err(|status| {
-                // A message that left before this one may have been done (R3).
-                self.may_be_done &= self.pump.passed() > 0;
-                Stop::Refused(status)
+                // etcd may have applied a message that was sent before this one (R3).
+                self.may_be_processed &= self.pump.forwarded() > 0;
+                SendError::Refused(status)
             })? {
                 self.pump.offer(piece);
                 continue;
@@ -282,60 +285,60 @@ impl RequestStream {
             }
             match ready!(from.poll_data(cx)) {
                 Some(Ok(chunk)) => {
-                    // An error means that the stream is gone, which the next poll says.
+                    // An error means that the stream is closed. The next poll reports that.
                     let _ = from.flow_control().release_capacity(chunk.len());
-                    self.replay.keep(&chunk);
-                    note(&self.record, &chunk);
+                    self.replay.push(&chunk);
+                    log_received(&self.log, &chunk);
                     translation.push(chunk);
                 }
-                Some(Err(e)) => return Poll::Ready(Err(Stop::Pump(PumpError::From(e)))),
+                Some(Err(e)) => return Poll::Ready(Err(SendError::Pump(PumpError::Receive(e)))),
                 None => self.client_done = true,
             }
         }
     }
 }
 
-/// What arrived is noted, if the call is to be told of.
-fn note(record: &Option<Rc<LoggedCall>>, chunk: &Bytes) {
-    if let Some(record) = record {
-        record.received(chunk);
+/// Logs a received chunk.
+fn log_received(log: &Option<Rc<LoggedCall>>, chunk: &Bytes) {
+    if let Some(log) = log {
+        log.count_received(chunk);
     }
 }
 
-/// Why the direction stopped.
-enum Stop {
+/// Reason why sending stopped.
+enum SendError {
     Pump(PumpError),
     Refused(Status),
 }
 
-/// Messages on their way into the namespace.
+/// Translation of request messages: it adds the namespace prefix to their keys.
 struct Translation {
     stream: Stream,
-    /// Translated and not sent.
+    /// Translated bytes that are not sent yet.
     out: VecDeque<Bytes>,
-    /// How many have been.
+    /// Messages translated so far.
     messages: u64,
-    unfinished: ConnectionBudget,
+    budget: ConnectionBudget,
 }
 
 impl Translation {
-    fn of(call: &Call) -> Option<Box<Translation>> {
-        let gate = call.ctx.shared.gate()?;
-        let stream = gate.requests(call.method, call.ctx.max.send)?;
+    fn new(call: &Call) -> Option<Box<Translation>> {
+        let policy = call.ctx.process.namespace_policy()?;
+        let stream = policy.request_translation(call.method, call.ctx.max.send)?;
         Some(Box::new(Translation {
             stream,
             out: VecDeque::new(),
             messages: 0,
-            unfinished: ConnectionBudget::new(&call.peer, &call.ctx.large_requests),
+            budget: ConnectionBudget::new(&call.connection, &call.ctx.large_requests),
         }))
     }
 
-    /// Nothing has arrived.
+    /// Resets the translation for another attempt.
     fn rewind(&mut self) {
         self.stream.clear();
         self.out.clear();
         self.messages = 0;
-        self.unfinished.set(0);
+        self.budget.set(0);
     }
 
     fn is_empty(&self) -> bool {
@@ -346,7 +349,7 @@ impl Translation {
         self.stream.push(chunk);
     }
 
-    /// The next piece that may be sent.
+    /// Returns the next translated piece, if a message is complete.
     fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, Status> {
         while self.out.is_empty() {
             match self.stream.next() {
@@ -357,28 +360,28 @@ impl Translation {
                 Ok(None) => break,
                 Err(error) => {
                     if let StreamError::Frame(FrameError::TooLarge { .. }) = error {
-                        ctx.count().hit(Limit::SendBytes);
+                        ctx.counters().limit_hit(Limit::SendBytes);
                     }
                     return Err(error.status(self.stream.messages()));
                 }
             }
         }
-        self.unfinished.set(self.stream.held());
-        if self.unfinished.is_too_much() {
-            ctx.count().hit(Limit::LargeRequests);
-            return Err(reply::too_many_large());
+        self.budget.set(self.stream.held());
+        if self.budget.is_exceeded() {
+            ctx.counters().limit_hit(Limit::LargeRequests);
+            return Err(reply::too_many_large_requests());
         }
         Ok(self.out.pop_front())
     }
 
-    /// The client has said all; what is no whole message is not passed on.
-    fn end(&self, to: &mut SendStream<Bytes>) -> Result<(), Stop> {
+    /// Ends the request. A truncated message is an error and is not sent.
+    fn end(&self, to: &mut SendStream<Bytes>) -> Result<(), SendError> {
         if self.stream.held() > 0 {
-            // As etcd says it.
+            // Status of etcd for a truncated message.
             let status = Status::new(Code::Internal, "unexpected EOF");
-            return Err(Stop::Refused(status));
+            return Err(SendError::Refused(status));
         }
         to.send_data(Bytes::new(), true)
-            .map_err(|_| Stop::Pump(PumpError::To))
+            .map_err(|_| SendError::Pump(PumpError::SendClosed))
     }
 }

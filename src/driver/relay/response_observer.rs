@@ -1,5 +1,7 @@
-//! What is learned from answers as they pass, without changing or delaying them: how far the store
-//! has come, and whose a token is.
+//! Observer of relayed responses. It neither changes nor delays them.
+//!
+//! From response headers it learns the revision of the store. From Authenticate responses it learns
+//! the user of a token. It also reports the progress of a [`PendingWrite`].
 
 use std::cell::RefCell;
 
@@ -7,7 +9,7 @@ use bytes::Bytes;
 
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
-use crate::driver::relay::cache_invalidation::Write;
+use crate::driver::relay::cache_invalidation::PendingWrite;
 use crate::driver::state::connection::ClientConnection;
 use crate::wire::frame::{HEAD_LEN, Reader};
 use crate::wire::method::Method;
@@ -16,18 +18,19 @@ use crate::wire::status::Code;
 
 const AUTHENTICATE: &str = "Authenticate";
 
-/// What to look for in one call's answer.
+/// Observer of the response of one call.
 #[derive(Debug)]
 pub(in crate::driver) struct ResponseObserver {
     method: Option<&'static Method>,
-    /// Who asks for a token.
+    /// User of an Authenticate call.
     user: Option<Box<str>>,
-    /// What the call may have written.
-    write: RefCell<Option<Write>>,
+    /// Write of the call, if it may write.
+    write: RefCell<Option<PendingWrite>>,
 }
 
 impl ResponseObserver {
-    /// For a call of which this much has been sent, whole if it is one to log in.
+    /// Creates the observer of a call. `sent` returns the sent request; an Authenticate request is
+    /// needed as a whole.
     pub(in crate::driver) fn new(
         call: &Call,
         sent: impl FnOnce() -> Option<Vec<Bytes>>,
@@ -44,49 +47,52 @@ impl ResponseObserver {
         }
     }
 
-    /// The same, of a call that may write.
-    pub(in crate::driver) fn of_write(mut self, write: Option<Write>) -> ResponseObserver {
+    /// Adds the write of the call.
+    pub(in crate::driver) fn with_write(mut self, write: Option<PendingWrite>) -> ResponseObserver {
         self.write = RefCell::new(write);
         self
     }
 
-    /// etcd has ended the call with this code; the client has not been told.
-    pub(in crate::driver) fn ended(&self, ctx: &WorkerContext, code: Code) {
+    /// Reports the status code of etcd. The client has not received it yet.
+    pub(in crate::driver) fn finished(&self, ctx: &WorkerContext, code: Code) {
         if let Some(write) = &mut *self.write.borrow_mut() {
-            write.ended(ctx, code);
+            write.finished(ctx, code);
         }
     }
 
-    /// The call could not go on.
-    pub(in crate::driver) fn broke_off(&self, ctx: &WorkerContext) {
+    /// Reports that the call was interrupted, so its outcome is unknown.
+    pub(in crate::driver) fn aborted(&self, ctx: &WorkerContext) {
         if let Some(write) = &mut *self.write.borrow_mut() {
-            write.unsure(ctx);
+            write.outcome_unknown(ctx);
         }
     }
 
-    /// Looks at a chunk that begins a message.
-    pub(in crate::driver) fn see(
+    /// Reads a chunk that starts a message.
+    pub(in crate::driver) fn observe(
         &self,
         ctx: &WorkerContext,
-        peer: &ClientConnection,
+        connection: &ClientConnection,
         chunk: &[u8],
     ) {
-        let header = ctx.shared.known.see_answer(self.method, chunk);
+        let header = ctx
+            .process
+            .store_revision
+            .observe_response(self.method, chunk);
         if let Some(header) = header {
-            peer.show(&ctx.shared.known, header.revision);
+            connection.raise_revision_floor(&ctx.process.store_revision, header.revision);
         }
         if let Some(write) = &mut *self.write.borrow_mut() {
-            write.answered(ctx, header.map(|header| header.revision));
+            write.response_received(ctx, header.map(|header| header.revision));
         }
         if let Some(user) = &self.user
             && let Some(token) = token(chunk)
         {
-            ctx.shared.identities.learn(token, user);
+            ctx.process.identities.learn(token, user);
         }
     }
 }
 
-/// AuthenticateRequest { name = 1 }.
+/// Reads AuthenticateRequest { name = 1 }.
 fn user(request: Vec<Bytes>) -> Option<Box<str>> {
     let mut reader = Reader::new(u64::from(u32::MAX));
     request.into_iter().for_each(|chunk| reader.push(chunk));
@@ -97,7 +103,8 @@ fn user(request: Vec<Bytes>) -> Option<Box<str>> {
     text(&message.payload, 1).map(Into::into)
 }
 
-/// AuthenticateResponse { token = 2 }, if it is all there: far smaller than a frame, it is.
+/// Reads AuthenticateResponse { token = 2 } if the chunk contains the whole message. It does: the
+/// message is far smaller than an HTTP/2 frame.
 fn token(chunk: &[u8]) -> Option<&str> {
     let (head, message) = chunk.split_at_checked(HEAD_LEN)?;
     let len = u32::from_be_bytes(head[1..].try_into().ok()?);
@@ -107,10 +114,10 @@ fn token(chunk: &[u8]) -> Option<&str> {
 
 fn text(message: &[u8], number: u32) -> Option<&str> {
     let field = proto::find_last(message, number).ok()??;
-    let layout = field.wire_type == proto::WireType::Len;
+    let is_text_field = field.wire_type == proto::WireType::Len;
     std::str::from_utf8(field.value)
         .ok()
-        .filter(|text| layout && !text.is_empty())
+        .filter(|text| is_text_field && !text.is_empty())
 }
 
 #[cfg(test)]
@@ -119,15 +126,15 @@ mod tests {
     use crate::wire::frame;
 
     #[test]
-    fn a_login_is_read_off_both_sides() {
+    fn reads_user_and_token_of_an_authentication() {
         let request = frame::encode(b"\x0a\x03ann\x12\x02pw");
         let (first, rest) = (request.slice(..4), request.slice(4..));
         assert_eq!(user(vec![first, rest]).unwrap().as_ref(), "ann");
         assert_eq!(user(vec![request.slice(..9)]), None);
-        let answer = frame::encode(b"\x0a\x02\x18\x07\x12\x03tok");
-        assert_eq!(token(&answer), Some("tok"));
-        for cut in 0..answer.len() {
-            assert_eq!(token(&answer[..cut]), None);
+        let response = frame::encode(b"\x0a\x02\x18\x07\x12\x03tok");
+        assert_eq!(token(&response), Some("tok"));
+        for cut in 0..response.len() {
+            assert_eq!(token(&response[..cut]), None);
         }
     }
 }

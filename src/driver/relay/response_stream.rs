@@ -18,7 +18,7 @@ use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
-use crate::net::pump::{End, Pump, PumpError};
+use crate::net::pump::{Pump, PumpEnd, PumpError};
 use crate::net::timers::Timer;
 use crate::wire::frame::FrameError;
 use crate::wire::method::Method;
@@ -150,7 +150,7 @@ impl ResponseStream {
         cx: &mut Context<'_>,
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
-    ) -> Poll<Result<End, ResponseStreamError>> {
+    ) -> Poll<Result<PumpEnd, ResponseStreamError>> {
         let polled = self.poll_plain_or_translated(cx, from, to);
         self.count_messages();
         polled
@@ -173,7 +173,7 @@ impl ResponseStream {
         cx: &mut Context<'_>,
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
-    ) -> Poll<Result<End, ResponseStreamError>> {
+    ) -> Poll<Result<PumpEnd, ResponseStreamError>> {
         if let Some(mut translation) = self.translation.take() {
             let polled = self.poll_translated(cx, from, to, &mut translation);
             self.translation = Some(translation);
@@ -197,7 +197,7 @@ impl ResponseStream {
         from: &mut RecvStream,
         to: &mut SendStream<Payload>,
         translation: &mut Translation,
-    ) -> Poll<Result<End, ResponseStreamError>> {
+    ) -> Poll<Result<PumpEnd, ResponseStreamError>> {
         loop {
             let polled = self.pump.poll_offered(cx, to, false);
             // A large message is buffered completely even if its client reads well. The bytes above
@@ -220,15 +220,15 @@ impl ResponseStream {
                     translation.stream.push(chunk);
                 }
                 Some(Err(e)) => {
-                    return Poll::Ready(Err(ResponseStreamError::Pump(PumpError::From(e))));
+                    return Poll::Ready(Err(ResponseStreamError::Pump(PumpError::Receive(e))));
                 }
                 None => {
                     // The client receives no part of a truncated message. The status of etcd
                     // explains the truncation.
                     return Poll::Ready(match ready!(from.poll_trailers(cx)) {
-                        Ok(Some(trailers)) => Ok(End::Trailers(trailers)),
-                        Ok(None) => Ok(End::Bare),
-                        Err(e) => Err(ResponseStreamError::Pump(PumpError::From(e))),
+                        Ok(Some(trailers)) => Ok(PumpEnd::Trailers(trailers)),
+                        Ok(None) => Ok(PumpEnd::NoTrailers),
+                        Err(e) => Err(ResponseStreamError::Pump(PumpError::Receive(e))),
                     });
                 }
             }
@@ -259,7 +259,7 @@ impl ResponseStream {
         cx: &mut Context<'_>,
         mut waiting_bytes: impl FnMut() -> usize,
     ) -> Poll<Result<T, ResponseStreamError>> {
-        let passed = self.pump.passed();
+        let passed = self.pump.forwarded();
         if self
             .stall
             .as_ref()
@@ -282,7 +282,7 @@ impl ResponseStream {
                 None
             };
             if let Some(limit) = exceeded {
-                self.ctx.counters().hit(limit);
+                self.ctx.counters().limit_hit(limit);
                 return Poll::Ready(Err(ResponseStreamError::Limit));
             }
             ready!(stall.next_check.poll(cx));
@@ -297,7 +297,7 @@ impl ResponseStream {
 /// Logs a sent chunk.
 fn log_sent(log: &Option<Rc<LoggedCall>>, chunk: &Bytes) {
     if let Some(log) = log {
-        log.sent(chunk);
+        log.count_sent(chunk);
     }
 }
 
@@ -326,7 +326,7 @@ impl Translation {
         self.budget
             .set(buffered.saturating_sub(limits::RESPONSE_BUFFER_BYTES));
         if self.budget.worker_total() > limits::LARGE_RESPONSE_BYTES {
-            ctx.counters().hit(Limit::LargeResponses);
+            ctx.counters().limit_hit(Limit::LargeResponses);
             return Err(ResponseStreamError::Refused(
                 reply::too_many_large_responses(),
             ));

@@ -1,5 +1,5 @@
-//! The answer to a read on its way to the client: in one piece where it is small, with
-//! back-pressure where it is not, relayed where it was too large to hold.
+//! Response of a unary read on its way to the client: with one write if it is small, with
+//! back-pressure if it is large, and relayed if it was too large to buffer.
 
 use std::collections::VecDeque;
 use std::task::Poll;
@@ -9,43 +9,47 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Response, response};
 
 use crate::driver::call::Call;
-use crate::driver::relay::end_of_stream::{finish, stopped};
+use crate::driver::relay::end_of_stream::{abort_stream, finish_stream};
 use crate::driver::relay::response_observer::ResponseObserver;
-use crate::driver::relay::response_stream::{ResponseStream, Stopped};
-use crate::driver::state::interrupt::{Interrupted, bounded};
+use crate::driver::relay::response_stream::{ResponseStream, ResponseStreamError};
+use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::limits;
 use crate::net::payload::Payload;
-use crate::net::pump::End;
-use crate::upstream::attempt::{Answer, Rest};
+use crate::net::pump::PumpEnd;
+use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::status::Code;
 
-/// Sends an answer; says its code.
-pub(in crate::driver) async fn pass(call: &mut Call, answer: Answer) -> Code {
+/// Sends a response and returns its status code.
+pub(in crate::driver) async fn send_unary_response(
+    call: &mut Call,
+    answer: BufferedResponse,
+) -> Code {
     let code = answer.code();
-    if let (Some(record), Some(conn)) = (&call.record, answer.held.conn()) {
-        record.comes_over(conn);
+    if let (Some(log), Some(conn)) = (&call.log, answer.buffered.conn()) {
+        log.set_upstream(conn);
     }
     if let Some(first) = answer.chunks.front() {
-        let known = &call.ctx.shared.known;
-        if let Some(header) = known.see_answer(call.method, first) {
-            call.peer.show(known, header.revision);
+        let store_revision = &call.ctx.process.store_revision;
+        if let Some(header) = store_revision.observe_response(call.method, first) {
+            call.connection
+                .raise_revision_floor(store_revision, header.revision);
         }
     }
-    // Nothing this small needs a look at its messages' lengths.
-    let most = usize::try_from(call.ctx.max.recv).unwrap_or(usize::MAX);
-    let at_once = limits::FREE_SEND_BYTES.min(most);
+    // A response below both bounds needs no check of message lengths (P6).
+    let max = usize::try_from(call.ctx.max.recv).unwrap_or(usize::MAX);
+    let inline_max = limits::FREE_SEND_BYTES.min(max);
     match answer.rest {
-        Rest::End(trailers) if answer.held.bytes() <= at_once => {
-            pass_small(call, answer.head, answer.chunks, trailers);
+        Rest::End(trailers) if answer.buffered.bytes() <= inline_max => {
+            send_small(call, answer.head, answer.chunks, trailers);
             code
         }
-        _ => Box::pin(pass_large(call, answer, code)).await,
+        _ => Box::pin(send_large(call, answer, code)).await,
     }
 }
 
-/// Everything at once: it leaves with one write. Errors mean that the client is gone.
-fn pass_small(
+/// Sends a small response with one write. Errors mean that the client has left.
+fn send_small(
     call: &mut Call,
     head: response::Parts,
     chunks: VecDeque<Bytes>,
@@ -59,8 +63,8 @@ fn pass_small(
         return;
     };
     for chunk in chunks {
-        if let Some(record) = &call.record {
-            record.sent(&chunk);
+        if let Some(log) = &call.log {
+            log.count_sent(&chunk);
         }
         let _ = to.send_data(chunk.into(), false);
     }
@@ -71,51 +75,54 @@ fn pass_small(
     }
 }
 
-async fn pass_large(call: &mut Call, mut answer: Answer, code: Code) -> Code {
+async fn send_large(call: &mut Call, mut answer: BufferedResponse, code: Code) -> Code {
     let Ok(mut to) = call
         .respond
         .send_response(Response::from_parts(answer.head, ()), false)
     else {
         return Code::Cancelled;
     };
-    let lesson = ResponseObserver::new(call, || None);
-    let mut out = ResponseStream::new(call, true, lesson);
-    // What is whole has been translated.
+    let observer = ResponseObserver::new(call, || None);
+    let mut out = ResponseStream::new(call, true, observer);
+    // A complete response has been translated already.
     if let Rest::Stream { .. } = answer.rest {
-        out = out.translated(call.method);
-        out.take(&mut answer.chunks);
+        out = out.with_translation(call.method);
+        out.push_arrived(&mut answer.chunks);
     }
-    let pinned = match answer.rest {
-        Rest::End(_) => answer.held.bytes(),
+    let waiting_bytes = match answer.rest {
+        Rest::End(_) => answer.buffered.bytes(),
         Rest::Stream { .. } => limits::UPSTREAM_STREAM_WINDOW as usize,
     };
     for chunk in answer.chunks {
         if let Err(error) = out.offer(chunk) {
-            return stopped(call, &mut to, Stopped::Pump(error));
+            return abort_stream(call, &mut to, ResponseStreamError::Pump(error));
         }
-        let sent = bounded(call.timer(), None, |cx| {
-            if let Poll::Ready(sent) = out.poll_chunk(cx, &mut to, pinned) {
+        let sent = until_interrupted(call.deadline_timer(), None, |cx| {
+            if let Poll::Ready(sent) = out.poll_chunk(cx, &mut to, waiting_bytes) {
                 return Poll::Ready(Ok(sent));
             }
             to.poll_reset(cx).map(|_| Err(Interrupted::ClientGone))
         });
         match sent.await {
             Ok(Ok(())) => {}
-            Ok(Err(why)) => return stopped(call, &mut to, why),
-            Err(cut) => return reply::cut(&mut to, cut),
+            Ok(Err(error)) => return abort_stream(call, &mut to, error),
+            Err(interrupted) => return reply::interrupted(&mut to, interrupted),
         }
     }
-    let owed = answer.held.bytes();
-    // They have left.
-    drop(answer.held);
+    let unreleased = answer.buffered.bytes();
+    // The client has received the buffered chunks.
+    drop(answer.buffered);
     match answer.rest {
         Rest::End(trailers) => {
-            finish(&mut to, trailers.map_or(End::Bare, End::Trailers));
+            finish_stream(
+                &mut to,
+                trailers.map_or(PumpEnd::NoTrailers, PumpEnd::Trailers),
+            );
             code
         }
         Rest::Stream { mut body, guard } => {
-            // An error means that the stream is gone, which the relay finds out.
-            let _ = body.flow_control().release_capacity(owed);
+            // An error means that the stream is closed. The relay detects that.
+            let _ = body.flow_control().release_capacity(unreleased);
             let code = relay_rest(call, &mut body, &mut to, &mut out).await;
             drop(guard);
             code
@@ -129,15 +136,15 @@ async fn relay_rest(
     to: &mut SendStream<Payload>,
     out: &mut ResponseStream,
 ) -> Code {
-    let ended = bounded(call.timer(), None, |cx| {
+    let ended = until_interrupted(call.deadline_timer(), None, |cx| {
         if let Poll::Ready(ended) = out.poll(cx, body, to) {
             return Poll::Ready(Ok(ended));
         }
         to.poll_reset(cx).map(|_| Err(Interrupted::ClientGone))
     });
     match ended.await {
-        Ok(Ok(end)) => finish(to, end),
-        Ok(Err(why)) => stopped(call, to, why),
-        Err(cut) => reply::cut(to, cut),
+        Ok(Ok(end)) => finish_stream(to, end),
+        Ok(Err(error)) => abort_stream(call, to, error),
+        Err(interrupted) => reply::interrupted(to, interrupted),
     }
 }

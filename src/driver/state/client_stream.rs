@@ -1,7 +1,8 @@
-//! A client's stream that shares what goes to etcd with others: what it is sent, and its end.
+//! Client stream that shares upstream work with other streams: its response side and its end.
 //!
-//! One task reads what the client asks; what it is sent comes from wherever the answer arrives. What
-//! has not left is counted, since nothing holds back those who send (S1).
+//! One task reads the requests of the client. Responses are sent from the task that receives them
+//! from etcd. The stream counts bytes that have not left yet, because no back-pressure reaches the
+//! senders (S1).
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,33 +23,33 @@ use crate::metrics::WorkerMetrics;
 use crate::net::payload::{Payload, StreamQueue};
 use crate::wire::status::{Code, Status};
 
-/// See the module.
+/// Response side of a client stream.
 pub(in crate::driver) struct ClientStream {
     sender: RefCell<ResponseSender>,
     queue: Rc<StreamQueue>,
     session: Session,
     connection: Rc<ClientConnection>,
-    /// The place of its method in tables.
+    /// Index of the method in the metrics tables.
     method: Option<usize>,
-    /// It asked to be told when there is no leader (W12).
+    /// The client requires a leader: it gets an error when there is none (W12).
     requires_leader: bool,
-    /// What is noted of the call.
+    /// Log entry of the call.
     log: Option<Rc<LoggedCall>>,
-    /// How it was ended, if it was: the task that reads it is to go.
+    /// Code with which the stream ended. The task that reads requests must stop then.
     ended: Cell<Option<Code>>,
-    /// Of the task that reads it.
+    /// Waker of the task that reads requests.
     waker: Cell<Option<Waker>>,
 }
 
-/// Where its messages go. As at etcd the answer begins with the first of them: a stream that ends
-/// without any has its status in the head.
+/// Sender of responses. As at etcd, the response starts with the first message. A stream that ends
+/// without a message has its status in the response head.
 enum ResponseSender {
     NotStarted(SendResponse<Payload>),
     Started(SendStream<Payload>),
 }
 
 impl ResponseSender {
-    /// Begins the answer if it has not begun; `None` when the client is gone.
+    /// Starts the response if it has not started. Returns `None` if the client has left.
     fn start(&mut self) -> Option<&mut SendStream<Payload>> {
         if let ResponseSender::NotStarted(respond) = self {
             let mut head = Response::new(());
@@ -65,8 +66,8 @@ impl ResponseSender {
     }
 }
 
-/// Room of a new stream of a connection that has so many already: all together they stay near
-/// [`limits::MAX_STALLED_BYTES`].
+/// Returns the send capacity, in bytes, of a new stream on a connection with `streams` streams. The
+/// capacities of all streams of a connection stay near [`limits::MAX_STALLED_BYTES`] in total.
 pub(in crate::driver) fn send_capacity(streams: usize) -> usize {
     if streams < limits::FULL_CAPACITY_STREAMS {
         limits::STREAM_SEND_CAPACITY
@@ -76,7 +77,7 @@ pub(in crate::driver) fn send_capacity(streams: usize) -> usize {
 }
 
 impl ClientStream {
-    /// One that has been sent nothing.
+    /// Creates a stream; its response starts with the first message.
     pub(in crate::driver) fn new(
         respond: SendResponse<Payload>,
         queue: Rc<StreamQueue>,
@@ -99,37 +100,40 @@ impl ClientStream {
         }
     }
 
-    /// Whose it is.
+    /// Returns the session: the identity of the client and its token.
     pub(in crate::driver) fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Whether it asked to be told when there is no leader.
+    /// Returns whether the client requires a leader (W12).
     pub(in crate::driver) fn requires_leader(&self) -> bool {
         self.requires_leader
     }
 
-    /// Bytes of the client's.
+    /// Logs bytes received from the client.
     pub(in crate::driver) fn received(&self, chunk: &[u8]) {
         if let Some(log) = &self.log {
-            log.received(chunk);
+            log.count_received(chunk);
         }
     }
 
-    /// A message has come.
+    /// Counts a message received from the client.
     pub(in crate::driver) fn message_received(&self, counters: &WorkerMetrics) {
         if let Some(method) = self.method {
             counters.calls[method].received.inc();
         }
     }
 
-    /// Bytes that have not left.
+    /// Returns the bytes queued for the client.
     pub(in crate::driver) fn queued(&self) -> usize {
         self.queue.queued()
     }
 
-    /// Sends one message, which shows no more of the store than is known. What all streams of a connection keep together is bounded (S1): false when it
-    /// is too much, and the stream is reset.
+    /// Sends one message. The connection's revision floor rises to the revision of the store, which
+    /// no message exceeds.
+    ///
+    /// Returns false if the streams of the connection together queue too many bytes (S1); the
+    /// stream is reset then.
     #[must_use]
     pub(in crate::driver) fn send(
         &self,
@@ -137,22 +141,23 @@ impl ClientStream {
         counters: &WorkerMetrics,
         payload: Payload,
     ) -> bool {
-        self.connection.raise_revision_floor(store_revision, store_revision.revision());
+        self.connection
+            .raise_revision_floor(store_revision, store_revision.revision());
         if let Some(log) = &self.log {
-            log.sent_message(payload.remaining());
+            log.count_sent_message(payload.remaining());
         }
-        let payload = payload.counted(&self.queue);
+        let payload = payload.counted_in(&self.queue);
         let mut sender = self.sender.borrow_mut();
         let Some(stream) = sender.start() else {
-            // The client is gone, which its task finds out.
+            // The client has left, which the reading task detects.
             return true;
         };
-        // The same.
+        // An error means that the client has left.
         let _ = stream.send_data(payload, false);
         if let Some(method) = self.method {
             counters.calls[method].sent.inc();
         }
-        if self.queue.total() <= limits::MAX_STALLED_BYTES {
+        if self.queue.connection_queued() <= limits::MAX_STALLED_BYTES {
             return true;
         }
         stream.send_reset(h2::Reason::ENHANCE_YOUR_CALM);
@@ -161,7 +166,7 @@ impl ClientStream {
         false
     }
 
-    /// Ends it.
+    /// Ends the stream with a status.
     pub(in crate::driver) fn end(&self, status: &Status) {
         let code = match &mut *self.sender.borrow_mut() {
             ResponseSender::NotStarted(respond) => reply::trailers_only(respond, status),
@@ -171,24 +176,25 @@ impl ClientStream {
         self.wake();
     }
 
-    /// How it was ended, if it was.
+    /// Returns the code with which the stream ended, if it has ended.
     pub(in crate::driver) fn ended(&self) -> Option<Code> {
         self.ended.get()
     }
 
-    /// Wakes the task that reads it.
+    /// Wakes the task that reads requests.
     pub(in crate::driver) fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// The task that reads it waits.
+    /// Registers the waker of the task that reads requests.
     pub(in crate::driver) fn set_waker(&self, cx: &Context<'_>) {
         self.waker.set(Some(cx.waker().clone()));
     }
 
-    /// Ready when the client has reset it, or is gone. Only where it is not read: reading tells too.
+    /// Ready when the client has reset the stream or left. Needed only while nothing is read:
+    /// reading reports a reset too.
     pub(in crate::driver) fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut *self.sender.borrow_mut() {
             ResponseSender::NotStarted(respond) => respond.poll_reset(cx).map(|_| ()),

@@ -1,4 +1,4 @@
-//! What every call of one client connection shares.
+//! Client connection: state that all calls of one connection share.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -12,117 +12,134 @@ use crate::driver::state::store_revision::StoreRevision;
 use crate::limits;
 use crate::net::payload::{ConnectionQueue, SendNotifier};
 
-/// One client connection.
+/// State of one client connection.
 #[derive(Debug)]
 pub struct ClientConnection {
-    /// Its number on this worker.
+    /// Number of the connection on its worker.
     pub(in crate::driver) number: u64,
-    /// Bytes of its requests that are held until they are complete.
-    pub(in crate::driver) unfinished: Cell<usize>,
-    /// Bytes that wait here for it to read on.
+    /// Bytes of incomplete request messages buffered for translation (S1).
+    pub(in crate::driver) incomplete_bytes: Cell<usize>,
+    /// Bytes that wait because the client does not read (S1).
     pub(in crate::driver) stalled_bytes: Cell<usize>,
-    /// The same for its watch streams, of which it mostly has none.
-    watched: OnceCell<Rc<ConnectionQueue>>,
-    /// The same for its streams of heartbeats.
-    leased: OnceCell<Rc<ConnectionQueue>>,
-    /// Its streams that wait for changes of the proxy's health.
-    pub(in crate::driver) followers: Cell<usize>,
-    /// The highest revision it has been shown, and of which history (R5).
-    shown: Cell<(u64, i64)>,
-    /// Who it is, where that is told.
-    who: Option<Arc<ClientInfo>>,
-    /// Whose its last call with a token was.
-    login: RefCell<Option<(Credential, Arc<Identity>)>>,
+    /// Send queue of its watch streams, created on first use because most connections have none.
+    watch_queue: OnceCell<Rc<ConnectionQueue>>,
+    /// Send queue of its lease keepalive streams.
+    lease_queue: OnceCell<Rc<ConnectionQueue>>,
+    /// Open health watches.
+    pub(in crate::driver) health_subscribers: Cell<usize>,
+    /// History and highest revision that the client has seen (R5).
+    revision_floor: Cell<(u64, i64)>,
+    /// Identification of the client for the call log, if calls are logged.
+    client_info: Option<Arc<ClientInfo>>,
+    /// Token and identity of the latest call with a token.
+    last_identity: RefCell<Option<(Credential, Arc<Identity>)>>,
 }
 
-/// Who asks, for what is shared among all that are the same.
+/// Identity and token of a call. Responses are shared only among calls of the same identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::driver) struct Asker {
-    /// The identity's number; 0 is nobody's.
+pub(in crate::driver) struct Caller {
+    /// Number of the identity; 0 for calls without a token.
     pub(in crate::driver) identity: u64,
-    /// The client's own token.
+    /// Token of the client.
     pub(in crate::driver) credential: Option<Credential>,
 }
 
 impl ClientConnection {
-    /// A connection without a call, by its number on its worker.
-    pub(in crate::driver) fn new(number: u64, who: Option<Arc<ClientInfo>>) -> ClientConnection {
+    /// Creates a connection without calls, by its number on its worker.
+    pub(in crate::driver) fn new(
+        number: u64,
+        client_info: Option<Arc<ClientInfo>>,
+    ) -> ClientConnection {
         ClientConnection {
             number,
-            unfinished: Cell::new(0),
+            incomplete_bytes: Cell::new(0),
             stalled_bytes: Cell::new(0),
-            watched: OnceCell::new(),
-            leased: OnceCell::new(),
-            followers: Cell::new(0),
-            shown: Cell::new((0, 0)),
-            who,
-            login: RefCell::new(None),
+            watch_queue: OnceCell::new(),
+            lease_queue: OnceCell::new(),
+            health_subscribers: Cell::new(0),
+            revision_floor: Cell::new((0, 0)),
+            client_info,
+            last_identity: RefCell::new(None),
         }
     }
 
-    /// Who it is, where that is told.
-    pub(in crate::driver) fn who(&self) -> Option<&Arc<ClientInfo>> {
-        self.who.as_ref()
+    /// Returns the identification of the client for the call log.
+    pub(in crate::driver) fn client_info(&self) -> Option<&Arc<ClientInfo>> {
+        self.client_info.as_ref()
     }
 
-    /// Whether any call of the connection, whose driver holds this, is open: each holds it too.
+    /// Returns whether the connection has open calls. Its driver owns one reference, and each call
+    /// another.
     pub fn has_calls(self: &Rc<ClientConnection>) -> bool {
         Rc::strong_count(self) > 1
     }
 
-    pub(in crate::driver) fn watched(&self, board: &Rc<SendNotifier>) -> &Rc<ConnectionQueue> {
-        total(&self.watched, board)
+    pub(in crate::driver) fn watch_queue(
+        &self,
+        notifier: &Rc<SendNotifier>,
+    ) -> &Rc<ConnectionQueue> {
+        connection_queue(&self.watch_queue, notifier)
     }
 
-    pub(in crate::driver) fn leased(&self, board: &Rc<SendNotifier>) -> &Rc<ConnectionQueue> {
-        total(&self.leased, board)
+    pub(in crate::driver) fn lease_queue(
+        &self,
+        notifier: &Rc<SendNotifier>,
+    ) -> &Rc<ConnectionQueue> {
+        connection_queue(&self.lease_queue, notifier)
     }
 
-    /// It is shown this revision.
-    pub(in crate::driver) fn show(&self, known: &StoreRevision, revision: i64) {
-        let (history, shown) = self.shown.get();
-        if revision > shown || history != known.history() {
-            self.shown.set((known.history(), revision));
+    /// Records that the client sees `revision`.
+    pub(in crate::driver) fn raise_revision_floor(
+        &self,
+        store_revision: &StoreRevision,
+        revision: i64,
+    ) {
+        let (history, shown) = self.revision_floor.get();
+        if revision > shown || history != store_revision.history() {
+            self.revision_floor
+                .set((store_revision.history(), revision));
         }
     }
 
-    /// The highest revision it has been shown.
-    pub(in crate::driver) fn shown(&self, known: &StoreRevision) -> i64 {
-        match self.shown.get() {
-            (history, revision) if history == known.history() => revision,
+    /// Returns the highest revision that the client has seen, or 0 if the store's history was reset
+    /// since.
+    pub(in crate::driver) fn revision_floor(&self, store_revision: &StoreRevision) -> i64 {
+        match self.revision_floor.get() {
+            (history, revision) if history == store_revision.history() => revision,
             _ => 0,
         }
     }
 
-    /// Who makes a call with these headers.
-    pub(in crate::driver) fn asker(&self, identities: &Identities, headers: &HeaderMap) -> Asker {
-        let Some(credential) = Credential::of(headers) else {
-            return Asker {
+    /// Returns the caller of a call with these headers.
+    pub(in crate::driver) fn caller(&self, identities: &Identities, headers: &HeaderMap) -> Caller {
+        let Some(credential) = Credential::from_headers(headers) else {
+            return Caller {
                 identity: 0,
                 credential: None,
             };
         };
-        let mut login = self.login.borrow_mut();
-        // A client mostly has one token; looking whose it is takes a lock that all workers share.
-        let identity = match &*login {
-            Some((last, login)) if *last == credential => login.number(),
+        let mut last_identity = self.last_identity.borrow_mut();
+        // Most clients use one token. The lookup of an identity takes a lock that all workers
+        // share.
+        let identity = match &*last_identity {
+            Some((last, identity)) if *last == credential => identity.number(),
             _ => {
-                let found = identities.login(&credential);
+                let found = identities.identity_of(&credential);
                 let number = found.number();
-                *login = Some((credential.clone(), found));
+                *last_identity = Some((credential.clone(), found));
                 number
             }
         };
-        Asker {
+        Caller {
             identity,
             credential: Some(credential),
         }
     }
 }
 
-fn total<'a>(
-    of: &'a OnceCell<Rc<ConnectionQueue>>,
-    board: &Rc<SendNotifier>,
+fn connection_queue<'a>(
+    queue: &'a OnceCell<Rc<ConnectionQueue>>,
+    notifier: &Rc<SendNotifier>,
 ) -> &'a Rc<ConnectionQueue> {
-    of.get_or_init(|| ConnectionQueue::new(limits::MAX_STALLED_BYTES / 2, board.clone()))
+    queue.get_or_init(|| ConnectionQueue::new(limits::MAX_STALLED_BYTES / 2, notifier.clone()))
 }

@@ -1,4 +1,4 @@
-//! What is known of the fleet, for all workers: the answer to MemberList, and how this proxy stands.
+//! Fleet state for all workers: the MemberList response, and the registration of this proxy.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -13,57 +13,58 @@ use crate::metrics::FleetMetrics;
 use crate::wire::naming::{self, Registered};
 use crate::wire::range::KeyRange;
 
-/// What flags say of the fleet.
+/// Fleet settings from flags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FleetOptions {
-    /// Where clients find this proxy: `--advertise-client-url`. Empty: MemberList is etcd's own answer.
+    /// Address of this proxy for clients: `--advertise-client-url`. If empty, etcd answers
+    /// MemberList.
     pub advertise: String,
-    /// Where proxies register, if they do. Not without an address.
+    /// Registration settings; requires an address.
     pub resolver: Option<ResolverOptions>,
 }
 
-/// Where proxies register.
+/// Registration settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolverOptions {
-    /// `--resolver-prefix`; not empty.
+    /// Key prefix of registrations, not empty: `--resolver-prefix`.
     pub prefix: String,
-    /// `--resolver-ttl`, in whole seconds; at least one.
+    /// TTL of the registration lease, in whole seconds, at least one: `--resolver-ttl`.
     pub ttl: Duration,
 }
 
-/// What all workers share of the fleet.
+/// Fleet state of the process.
 #[derive(Debug)]
 pub struct Fleet {
-    /// This proxy; `None` when it has no address to tell.
+    /// This proxy, or `None` if it advertises no address.
     own: Option<Registered>,
     pub(in crate::driver) resolver: Option<Resolver>,
-    found: Mutex<Found>,
+    view: Mutex<FleetView>,
     pub(in crate::driver) metrics: Arc<FleetMetrics>,
 }
 
-/// Where this proxy is registered.
+/// Registration of this proxy in etcd.
 #[derive(Debug)]
 pub(in crate::driver) struct Resolver {
     pub(in crate::driver) options: ResolverOptions,
-    /// All keys of registered proxies.
+    /// Range of the keys of all registered proxies.
     pub(in crate::driver) range: KeyRange,
-    /// Of this proxy.
+    /// Key of this proxy.
     pub(in crate::driver) key: Bytes,
     pub(in crate::driver) value: Bytes,
 }
 
 #[derive(Debug)]
-struct Found {
-    /// Those that are registered, as far as is known.
+struct FleetView {
+    /// Registered proxies, as far as known.
     members: Vec<Registered>,
-    /// MemberList's answer, framed.
-    answer: Bytes,
-    /// The lease it is registered under, or why it is not.
-    standing: Result<i64, String>,
+    /// MemberList response, framed.
+    member_list: Bytes,
+    /// Lease of the registration, or the error that prevents it.
+    registration: Result<i64, String>,
 }
 
 impl Fleet {
-    /// What is known before anything is asked: this proxy. `host` is the name of its host.
+    /// Creates the state at start-up, which contains only this proxy. `host` is its host name.
     pub fn new(options: FleetOptions, host: String, metrics: Arc<FleetMetrics>) -> Fleet {
         let FleetOptions {
             advertise,
@@ -74,12 +75,12 @@ impl Fleet {
             name: host,
         };
         let resolver = resolver.map(|options| Resolver::new(options, &own));
-        metrics.show(resolver.is_some());
+        metrics.set_enabled(resolver.is_some());
         Fleet {
-            found: Mutex::new(Found {
+            view: Mutex::new(FleetView {
                 members: Vec::new(),
-                answer: naming::member_list([&own]),
-                standing: Err("not registered yet".to_owned()),
+                member_list: naming::member_list([&own]),
+                registration: Err("not registered yet".to_owned()),
             }),
             own: Some(own).filter(|own| !own.address.is_empty()),
             resolver,
@@ -87,58 +88,58 @@ impl Fleet {
         }
     }
 
-    /// MemberList's answer, framed; `None` where it is etcd's.
-    pub(in crate::driver) fn answer(&self) -> Option<Bytes> {
+    /// Returns the framed MemberList response, or `None` if etcd answers MemberList.
+    pub(in crate::driver) fn member_list(&self) -> Option<Bytes> {
         self.own.as_ref()?;
-        Some(self.found.lock().answer.clone())
+        Some(self.view.lock().member_list.clone())
     }
 
-    /// Why this proxy is not registered, where it should be.
-    pub fn trouble(&self) -> Option<String> {
+    /// Returns the error that prevents the registration, if this proxy should be registered.
+    pub fn registration_error(&self) -> Option<String> {
         self.resolver.as_ref()?;
-        self.found.lock().standing.clone().err()
+        self.view.lock().registration.clone().err()
     }
 
-    /// For people.
+    /// Returns the `fleet` object of the status page.
     pub fn status(&self) -> Value {
-        let found = self.found.lock();
+        let view = self.view.lock();
         let member = |each: &Registered| json!({"name": each.name, "client_url": each.address});
         json!({
             "advertise_client_url": self.own.as_ref().map(|own| &own.address),
             "resolver_prefix": self.resolver.as_ref().map(|resolver| &resolver.options.prefix),
-            "registered": self.resolver.as_ref().map(|_| found.standing.is_ok()),
-            "lease": found.standing.as_ref().ok().map(|lease| format!("{lease:x}")),
-            "error": self.resolver.as_ref().and(found.standing.as_ref().err()),
-            "members": found.members.iter().map(member).collect::<Vec<_>>(),
+            "registered": self.resolver.as_ref().map(|_| view.registration.is_ok()),
+            "lease": view.registration.as_ref().ok().map(|lease| format!("{lease:x}")),
+            "error": self.resolver.as_ref().and(view.registration.as_ref().err()),
+            "members": view.members.iter().map(member).collect::<Vec<_>>(),
         })
     }
 
-    /// How this proxy stands.
-    pub(in crate::driver) fn set_standing(&self, standing: Result<i64, &str>) {
-        self.metrics.set_registered(standing.is_ok());
-        let mut found = self.found.lock();
-        match (&found.standing, standing) {
+    /// Records the lease of the registration, or the error that prevents it.
+    pub(in crate::driver) fn set_registration(&self, registration: Result<i64, &str>) {
+        self.metrics.set_registered(registration.is_ok());
+        let mut view = self.view.lock();
+        match (&view.registration, registration) {
             (Ok(old), Ok(new)) if *old == new => {}
             (Err(old), Err(new)) if old == new => {}
-            (_, new) => found.standing = new.map_err(str::to_owned),
+            (_, new) => view.registration = new.map_err(str::to_owned),
         }
     }
 
-    /// Those that are registered, in their order. Where none is, this one is told of all the same: its
-    /// clients are to keep an address.
+    /// Replaces the registered proxies, in ascending order. If there is none, MemberList returns
+    /// this proxy, so that its clients keep an address.
     pub(in crate::driver) fn set_members(&self, members: Vec<Registered>) {
         self.metrics.set_members(members.len());
-        if self.found.lock().members == members {
+        if self.view.lock().members == members {
             return;
         }
-        let answer = match members.is_empty() {
+        let member_list = match members.is_empty() {
             true => naming::member_list(&self.own),
             false => naming::member_list(&members),
         };
         let before = {
-            let mut found = self.found.lock();
-            found.answer = answer;
-            std::mem::replace(&mut found.members, members.clone())
+            let mut view = self.view.lock();
+            view.member_list = member_list;
+            std::mem::replace(&mut view.members, members.clone())
         };
         for joined in members
             .iter()
@@ -161,61 +162,61 @@ impl Fleet {
 
 impl Resolver {
     fn new(options: ResolverOptions, own: &Registered) -> Resolver {
-        let folder = naming::folder(&options.prefix);
-        let mut end = folder.to_vec();
-        // A folder ends with a slash, so what follows its last key is the next character.
+        let directory = naming::folder(&options.prefix);
+        let mut end = directory.to_vec();
+        // The directory ends with a slash, so the range ends before the next character.
         if let Some(last) = end.last_mut() {
             *last += 1;
         }
         Resolver {
-            key: naming::key(&folder, &own.address),
+            key: naming::key(&directory, &own.address),
             value: own.value(),
-            range: KeyRange::between(folder, Some(end.into())),
+            range: KeyRange::between(directory, Some(end.into())),
             options,
         }
     }
 }
 
-/// What the two tasks tell each other, and the worker they run on.
+/// Messages between the two fleet tasks of a worker, and to the worker itself.
 #[derive(Debug, Default)]
-pub struct Tasks {
-    /// Whether this proxy's own key was there when it was looked at last.
+pub struct FleetTasks {
+    /// Whether the latest check found the key of this proxy.
     present: Cell<Option<bool>>,
-    seen: Notify,
-    /// The lease is still to be revoked at the end.
+    checked: Notify,
+    /// The registration lease must still be revoked before the worker ends.
     registering: Cell<bool>,
-    over: Notify,
+    ended: Notify,
 }
 
-impl Tasks {
-    /// The own key is there, or is not.
-    pub(in crate::driver) fn see(&self, present: bool) {
+impl FleetTasks {
+    /// Reports whether the key of this proxy exists.
+    pub(in crate::driver) fn report_key(&self, present: bool) {
         self.present.set(Some(present));
-        self.seen.notify_one();
+        self.checked.notify_one();
     }
 
-    /// Returns what is seen, each time that somebody has looked.
-    pub(in crate::driver) async fn seen(&self) -> bool {
+    /// Waits for the next report and returns it.
+    pub(in crate::driver) async fn key_presence(&self) -> bool {
         loop {
-            self.seen.notified().await;
+            self.checked.notified().await;
             if let Some(present) = self.present.take() {
                 return present;
             }
         }
     }
 
-    /// The registration has begun, or is over.
+    /// Records that the registration has started or has ended.
     pub(in crate::driver) fn set_registering(&self, registering: bool) {
         self.registering.set(registering);
         if !registering {
-            self.over.notify_one();
+            self.ended.notify_one();
         }
     }
 
-    /// Returns when the registration is over: some time after the word that the process is to end.
-    pub async fn ended(&self) {
+    /// Waits until the registration has ended, some time after shutdown begins.
+    pub async fn registration_ended(&self) {
         while self.registering.get() {
-            self.over.notified().await;
+            self.ended.notified().await;
         }
     }
 }
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_lie_under_the_prefix() {
+    fn keys_are_below_the_resolver_prefix() {
         let fleet = fleet("a:1", Some("p"));
         let resolver = fleet.resolver.as_ref().unwrap();
         assert_eq!(resolver.key, "p/a:1");
@@ -254,31 +255,31 @@ mod tests {
     }
 
     #[test]
-    fn it_tells_of_all_of_itself_or_of_nothing() {
-        assert_eq!(fleet("", None).answer(), None);
+    fn member_list_contains_registered_proxies_else_this_one() {
+        assert_eq!(fleet("", None).member_list(), None);
         let own = naming::member_list([&registered("a:1")]);
-        assert_eq!(fleet("a:1", None).answer(), Some(own.clone()));
+        assert_eq!(fleet("a:1", None).member_list(), Some(own.clone()));
         let fleet = fleet("a:1", Some("p"));
-        assert_eq!(fleet.answer(), Some(own.clone()));
+        assert_eq!(fleet.member_list(), Some(own.clone()));
         let others = [registered("b:1"), registered("c:1")];
         fleet.set_members(others.to_vec());
-        assert_eq!(fleet.answer(), Some(naming::member_list(&others)));
+        assert_eq!(fleet.member_list(), Some(naming::member_list(&others)));
         fleet.set_members(Vec::new());
-        assert_eq!(fleet.answer(), Some(own));
+        assert_eq!(fleet.member_list(), Some(own));
     }
 
     #[test]
-    fn trouble_is_only_where_it_should_be_registered() {
-        assert_eq!(fleet("a:1", None).trouble(), None);
+    fn registration_error_requires_a_resolver_prefix() {
+        assert_eq!(fleet("a:1", None).registration_error(), None);
         let fleet = fleet("a:1", Some("p"));
-        assert!(fleet.trouble().is_some());
-        fleet.set_standing(Ok(0x7b));
-        assert_eq!(fleet.trouble(), None);
+        assert!(fleet.registration_error().is_some());
+        fleet.set_registration(Ok(0x7b));
+        assert_eq!(fleet.registration_error(), None);
         assert_eq!(fleet.status()["lease"], "7b");
         assert_eq!(fleet.status()["error"], Value::Null);
-        fleet.set_standing(Err("no leader"));
-        assert_eq!(fleet.trouble().as_deref(), Some("no leader"));
+        fleet.set_registration(Err("no leader"));
+        assert_eq!(fleet.registration_error().as_deref(), Some("no leader"));
         assert_eq!(fleet.status()["registered"], false);
-        assert!(!fleet.metrics.is_registered() && fleet.metrics.is_shown());
+        assert!(!fleet.metrics.is_registered() && fleet.metrics.is_enabled());
     }
 }

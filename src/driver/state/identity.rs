@@ -1,9 +1,9 @@
-//! Whose call it is, for what several clients share (R4, W1).
+//! Identities: they decide which clients may share upstream work (R4, W1).
 //!
-//! A token is a credential of a user, and two tokens of one user may share. Which user a token stands
-//! for is learned from the Authenticate answers that pass through this process; a token that was got
-//! elsewhere is an identity of its own. What an identity may do is never concluded from its name: each
-//! client's own token is checked at etcd.
+//! A token is a credential of a user, and calls with two tokens of one user may share. The proxy
+//! learns the user of a token from Authenticate responses that pass through it. A token from
+//! elsewhere is an identity of its own. The proxy never derives permissions from an identity: etcd
+//! checks the token of each client.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -14,32 +14,33 @@ use parking_lot::Mutex;
 use crate::limits;
 use crate::wire::metadata::TOKEN;
 
-/// The metadata that carries a token, and its value.
+/// Token of a call, with the metadata key that carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::driver) struct Credential {
-    /// `token` or `authorization`.
+    /// Metadata key: `token` or `authorization`.
     pub(in crate::driver) name: HeaderName,
-    /// As the client sent it.
+    /// Metadata value, as the client sent it.
     pub(in crate::driver) value: HeaderValue,
 }
 
 impl Credential {
-    /// Of a call: the first `token`, else the first `authorization`, as etcd reads them.
-    pub(in crate::driver) fn of(headers: &HeaderMap) -> Option<Credential> {
+    /// Returns the credential of a call: the first `token`, else the first `authorization`, as etcd
+    /// does.
+    pub(in crate::driver) fn from_headers(headers: &HeaderMap) -> Option<Credential> {
         [TOKEN, header::AUTHORIZATION].into_iter().find_map(|name| {
             let value = headers.get(&name)?.clone();
             Some(Credential { name, value })
         })
     }
 
-    /// The token itself.
+    /// Returns the token without the `Bearer` prefix.
     fn token(&self) -> &[u8] {
         let value = self.value.as_bytes();
         value.strip_prefix(b"Bearer ").unwrap_or(value)
     }
 }
 
-/// Who is behind a credential, as far as it is known.
+/// Key of an identity: the user if known, else the token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum IdentityKey {
     Anonymous,
@@ -47,7 +48,7 @@ enum IdentityKey {
     Token(Credential),
 }
 
-/// One identity while somebody uses it.
+/// One identity, while it is in use.
 #[derive(Debug)]
 pub(in crate::driver) struct Identity {
     number: u64,
@@ -57,19 +58,19 @@ pub(in crate::driver) struct Identity {
 
 #[derive(Debug, Default)]
 struct Tokens {
-    /// How many sessions have each.
+    /// Number of open sessions per token.
     open: HashMap<Credential, usize>,
-    /// The one that came last.
+    /// Token of the latest session.
     latest: Option<Credential>,
 }
 
 impl Identity {
-    /// Tells it from every other of the process's life.
+    /// Returns the number of the identity, unique in the life of the process.
     pub(in crate::driver) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The user's name if it is known; for people.
+    /// Returns the name for the status page: the user if known.
     pub(in crate::driver) fn name(&self) -> &str {
         match &self.key {
             IdentityKey::Anonymous => "",
@@ -78,17 +79,18 @@ impl Identity {
         }
     }
 
-    /// etcd gave its tokens out through this process: they were good once.
+    /// Returns whether etcd issued the tokens through this process, so they have been valid.
     pub(in crate::driver) fn is_user(&self) -> bool {
         matches!(self.key, IdentityKey::User(_))
     }
 
-    /// Calls without a token.
+    /// Returns whether this is the identity of calls without a token.
     pub(in crate::driver) fn is_anonymous(&self) -> bool {
         self.key == IdentityKey::Anonymous
     }
 
-    /// Tokens of open sessions, at most `most`, the latest first. Empty for nobody.
+    /// Returns at most `max` tokens of open sessions, the latest first. Empty for the anonymous
+    /// identity.
     pub(in crate::driver) fn credentials(&self, max: usize) -> Vec<Credential> {
         let tokens = self.tokens.lock();
         let others = tokens.open.keys();
@@ -98,7 +100,7 @@ impl Identity {
     }
 }
 
-/// The use of an identity by one client's stream, with the client's own token.
+/// Use of an identity by one client stream, with the client's own token.
 #[derive(Debug)]
 pub(in crate::driver) struct Session {
     identity: Arc<Identity>,
@@ -112,15 +114,18 @@ impl Session {
             *tokens.open.entry(credential.clone()).or_default() += 1;
             tokens.latest = Some(credential.clone());
         }
-        Session { identity, credential }
+        Session {
+            identity,
+            credential,
+        }
     }
 
-    /// The identity.
+    /// Returns the identity.
     pub(in crate::driver) fn identity(&self) -> &Arc<Identity> {
         &self.identity
     }
 
-    /// The client's own token.
+    /// Returns the client's own token.
     pub(in crate::driver) fn credential(&self) -> Option<&Credential> {
         self.credential.as_ref()
     }
@@ -143,24 +148,24 @@ impl Drop for Session {
     }
 }
 
-/// Every identity in use, and what is known of tokens: one for the process. Its lock is taken when
-/// a user logs in and when a shared stream begins, not for each call.
+/// All identities in use, and the known users of tokens: one value per process. Its lock is taken
+/// when a user authenticates and when a shared stream starts, not for each call.
 #[derive(Debug, Default)]
 pub(in crate::driver) struct Identities(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     users: HashMap<Box<[u8]>, Box<str>>,
-    /// Tokens of `users` in the order they were learned.
+    /// Tokens of `users`, the oldest first.
     learned: VecDeque<Box<[u8]>>,
     identities: HashMap<IdentityKey, Weak<Identity>>,
-    /// Entries of `logins` that were alive at the last look.
+    /// Entries of `identities` that were in use at the latest sweep.
     live_identities: usize,
     last_number: u64,
 }
 
 impl Identities {
-    /// An Authenticate answer gave this user this token.
+    /// Records that an Authenticate response contained `token` for `user`.
     pub(in crate::driver) fn learn(&self, token: &str, user: &str) {
         if token.len() + user.len() > limits::KNOWN_TOKEN_BYTES {
             return;
@@ -180,17 +185,17 @@ impl Identities {
         }
     }
 
-    /// etcd no longer takes this token.
+    /// Forgets the user of a token that etcd no longer accepts.
     pub(in crate::driver) fn forget_token(&self, credential: &Credential) {
         self.0.lock().users.remove(credential.token());
     }
 
-    /// Whose a token is.
+    /// Returns the identity of a token.
     pub(in crate::driver) fn identity_of(&self, credential: &Credential) -> Arc<Identity> {
         self.0.lock().identity_of(Some(credential))
     }
 
-    /// Tokens of clients that use what is shared now, of any user, one each and at most `most`.
+    /// Returns at most `max` tokens of open sessions, one per identity.
     pub(in crate::driver) fn credentials(&self, max: usize) -> Vec<Credential> {
         let inner = self.0.lock();
         let identities = inner.identities.values().filter_map(Weak::upgrade);
@@ -200,7 +205,7 @@ impl Identities {
             .collect()
     }
 
-    /// Begins the use of an identity by a client with this credential.
+    /// Opens a session for a client with this credential.
     pub(in crate::driver) fn session(&self, credential: Option<Credential>) -> Session {
         let identity = self.0.lock().identity_of(credential.as_ref());
         Session::new(identity, credential)
@@ -227,7 +232,8 @@ impl Inner {
         });
         self.identities.insert(key, Arc::downgrade(&identity));
         if self.identities.len() > 2 * self.live_identities + 16 {
-            self.identities.retain(|_, identity| identity.strong_count() > 0);
+            self.identities
+                .retain(|_, identity| identity.strong_count() > 0);
             self.live_identities = self.identities.len();
         }
         identity
@@ -248,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_one_user_are_one_identity_and_unknown_ones_stand_alone() {
+    fn tokens_of_one_user_share_an_identity_and_unknown_tokens_do_not() {
         let identities = Identities::default();
         identities.learn("a1", "ann");
         identities.learn("a2", "ann");
@@ -271,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_learned_is_bounded() {
+    fn known_tokens_are_bounded() {
         let identities = Identities::default();
         for n in 0..limits::KNOWN_TOKENS + 5 {
             identities.learn(&format!("t{n}"), "ann");
@@ -282,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_offers_the_tokens_of_its_open_sessions() {
+    fn an_identity_returns_the_tokens_of_its_open_sessions() {
         let identities = Identities::default();
         identities.learn("a1", "ann");
         identities.learn("a2", "ann");
@@ -302,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_that_are_over_are_let_go() {
+    fn unused_identities_are_removed() {
         let identities = Identities::default();
         let values: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
         for value in &values {

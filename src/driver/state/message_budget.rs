@@ -1,4 +1,5 @@
-//! Messages that are held until they are complete, counted on their worker where they are large (S1).
+//! Budgets for messages that are buffered until they are complete (S1). Large ones count on their
+//! worker.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,31 +7,32 @@ use std::rc::Rc;
 use crate::driver::state::connection::ClientConnection;
 use crate::limits;
 
-/// Bytes of a message that is not complete.
+/// Bytes of an incomplete message.
 #[derive(Debug)]
 pub(in crate::driver) struct MessageBudget {
-    all: Rc<Cell<usize>>,
+    worker_total: Rc<Cell<usize>>,
     bytes: usize,
 }
 
 impl MessageBudget {
-    /// None yet; `all` is the worker's count.
-    pub(in crate::driver) fn new(all: &Rc<Cell<usize>>) -> MessageBudget {
+    /// Creates an empty budget; `worker_total` is the worker's count.
+    pub(in crate::driver) fn new(worker_total: &Rc<Cell<usize>>) -> MessageBudget {
         MessageBudget {
-            all: all.clone(),
+            worker_total: worker_total.clone(),
             bytes: 0,
         }
     }
 
-    /// So many now.
+    /// Sets the number of bytes.
     pub(in crate::driver) fn set(&mut self, bytes: usize) {
-        self.all.set(self.all.get() + bytes - self.bytes);
+        self.worker_total
+            .set(self.worker_total.get() + bytes - self.bytes);
         self.bytes = bytes;
     }
 
-    /// Of the whole worker.
-    pub(in crate::driver) fn all(&self) -> usize {
-        self.all.get()
+    /// Returns the total of the worker, in bytes.
+    pub(in crate::driver) fn worker_total(&self) -> usize {
+        self.worker_total.get()
     }
 }
 
@@ -40,47 +42,50 @@ impl Drop for MessageBudget {
     }
 }
 
-/// Bytes of a request that is not complete, of one connection. As many as without the translation would
-/// wait in its window are its own; only what it holds beyond them counts on the worker, so that who
-/// finishes nothing keeps out nobody who does.
+/// Bytes of an incomplete request, counted per connection.
+///
+/// A connection may buffer as many bytes as would wait in its window without the translation. Only
+/// the excess counts on the worker. A client that finishes no message therefore cannot block other
+/// clients.
 #[derive(Debug)]
 pub(in crate::driver) struct ConnectionBudget {
-    peer: Rc<ClientConnection>,
-    /// The worker's count.
-    all: Rc<Cell<usize>>,
+    connection: Rc<ClientConnection>,
+    /// Excess bytes of all connections of the worker.
+    worker_total: Rc<Cell<usize>>,
     bytes: usize,
 }
 
 impl ConnectionBudget {
-    /// None yet.
+    /// Creates an empty budget of a connection.
     pub(in crate::driver) fn new(
-        peer: &Rc<ClientConnection>,
-        all: &Rc<Cell<usize>>,
+        connection: &Rc<ClientConnection>,
+        worker_total: &Rc<Cell<usize>>,
     ) -> ConnectionBudget {
         ConnectionBudget {
-            peer: peer.clone(),
-            all: all.clone(),
+            connection: connection.clone(),
+            worker_total: worker_total.clone(),
             bytes: 0,
         }
     }
 
-    /// So many now.
+    /// Sets the number of bytes.
     pub(in crate::driver) fn set(&mut self, bytes: usize) {
-        let before = self.beyond();
-        let others = self.peer.unfinished.get() - self.bytes;
-        self.peer.unfinished.set(others + bytes);
+        let before = self.excess();
+        let others = self.connection.incomplete_bytes.get() - self.bytes;
+        self.connection.incomplete_bytes.set(others + bytes);
         self.bytes = bytes;
-        self.all.set(self.all.get() + self.beyond() - before);
+        self.worker_total
+            .set(self.worker_total.get() + self.excess() - before);
     }
 
-    /// The connection has more than its own, and the worker more than it takes.
-    pub(in crate::driver) fn is_too_much(&self) -> bool {
-        self.beyond() > 0 && self.all.get() > limits::LARGE_REQUEST_BYTES
+    /// Returns whether both the connection and the worker exceed their bounds.
+    pub(in crate::driver) fn is_exceeded(&self) -> bool {
+        self.excess() > 0 && self.worker_total.get() > limits::LARGE_REQUEST_BYTES
     }
 
-    fn beyond(&self) -> usize {
+    fn excess(&self) -> usize {
         let own = limits::CONNECTION_WINDOW as usize;
-        self.peer.unfinished.get().saturating_sub(own)
+        self.connection.incomplete_bytes.get().saturating_sub(own)
     }
 }
 
@@ -95,25 +100,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_holds_more_than_its_own_is_refused() {
-        let all = Rc::default();
-        let peers = [
+    fn only_a_connection_above_its_own_bound_exceeds_the_budget() {
+        let worker_total = Rc::default();
+        let connections = [
             Rc::new(ClientConnection::new(1, None)),
             Rc::new(ClientConnection::new(2, None)),
         ];
-        let mut hoard = ConnectionBudget::new(&peers[0], &all);
-        let mut more = ConnectionBudget::new(&peers[0], &all);
-        let mut other = ConnectionBudget::new(&peers[1], &all);
-        hoard.set(limits::LARGE_REQUEST_BYTES);
-        more.set(limits::CONNECTION_WINDOW as usize);
-        assert!(!hoard.is_too_much() && !more.is_too_much());
-        more.set(limits::CONNECTION_WINDOW as usize + 1);
-        assert!(hoard.is_too_much() && more.is_too_much());
+        let mut first = ConnectionBudget::new(&connections[0], &worker_total);
+        let mut second = ConnectionBudget::new(&connections[0], &worker_total);
+        let mut other = ConnectionBudget::new(&connections[1], &worker_total);
+        first.set(limits::LARGE_REQUEST_BYTES);
+        second.set(limits::CONNECTION_WINDOW as usize);
+        assert!(!first.is_exceeded() && !second.is_exceeded());
+        second.set(limits::CONNECTION_WINDOW as usize + 1);
+        assert!(first.is_exceeded() && second.is_exceeded());
         other.set(limits::CONNECTION_WINDOW as usize);
-        assert!(!other.is_too_much());
-        drop(hoard);
-        assert_eq!(all.get(), 1);
-        drop((more, other));
-        assert_eq!((all.get(), peers[0].unfinished.get()), (0, 0));
+        assert!(!other.is_exceeded());
+        drop(first);
+        assert_eq!(worker_total.get(), 1);
+        drop((second, other));
+        assert_eq!(
+            (worker_total.get(), connections[0].incomplete_bytes.get()),
+            (0, 0)
+        );
     }
 }

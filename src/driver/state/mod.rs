@@ -1,4 +1,5 @@
-//! Values that drivers share. No file in this folder names the worker's context.
+//! State that several drivers share. No file in this folder uses
+//! [`WorkerContext`](super::WorkerContext): the drivers are the layer above.
 
 pub(super) mod client_stream;
 pub mod connection;

@@ -1,4 +1,4 @@
-//! Which token may read which range, as far as etcd said so lately (R4).
+//! Permission cache: the ranges that etcd lately permitted each token to read (R4).
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -7,27 +7,29 @@ use crate::driver::state::identity::Credential;
 use crate::limits;
 use crate::wire::range::KeyRange;
 
-/// A token, or none, and exactly the range it wants to read.
+/// A token, or none, and the exact range that it reads.
 pub(in crate::driver) type PermissionKey = (Option<Credential>, KeyRange);
 
-/// Each until when it counts.
+/// Permissions with their expiry times.
 #[derive(Debug, Default)]
 pub(in crate::driver) struct PermissionCache {
     expiry: HashMap<PermissionKey, Instant>,
-    /// What `until` holds.
+    /// Memory use of `expiry`, in bytes.
     bytes: usize,
-    /// When it was last looked through for those that are over.
+    /// Time of the latest removal of expired permissions.
     swept: Option<Instant>,
 }
 
 impl PermissionCache {
-    /// Whether it was granted lately.
+    /// Returns whether etcd permitted the read and the permission has not expired.
     pub(in crate::driver) fn contains(&self, key: &PermissionKey, now: Instant) -> bool {
-        self.expiry.get(key).is_some_and(|expires_at| *expires_at > now)
+        self.expiry
+            .get(key)
+            .is_some_and(|expires_at| *expires_at > now)
     }
 
-    /// It was granted when etcd was asked. Keys are the client's choice, so it is their bytes that are
-    /// bounded (S1).
+    /// Inserts a permission that etcd granted at `now`. Clients choose the keys, so the cache
+    /// bounds their bytes (S1). If the cache is full, the permission is not inserted.
     pub(in crate::driver) fn insert(
         &mut self,
         key: PermissionKey,
@@ -48,20 +50,20 @@ impl PermissionCache {
         }
     }
 
-    /// Nothing counts any more that a token was granted.
+    /// Removes all permissions of a token.
     pub(in crate::driver) fn remove_token(&mut self, credential: &Credential) {
         self.expiry
             .retain(|(token, _), _| token.as_ref() != Some(credential));
         self.bytes = self.expiry.keys().map(size).sum();
     }
 
-    /// Nothing counts any more.
+    /// Removes all permissions.
     pub(in crate::driver) fn clear(&mut self) {
         *self = PermissionCache::default();
     }
 }
 
-/// What it holds in memory, in bytes.
+/// Returns the memory use of a permission, in bytes.
 fn size((credential, range): &PermissionKey) -> usize {
     let token = credential.as_ref().map_or(0, |c| c.value.len());
     let end = range.end().map_or(0, |end| end.len());
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn large_keys_do_not_pile_up() {
+    fn memory_of_large_keys_is_bounded() {
         let begun = Instant::now();
         let mut cache = PermissionCache::default();
         for n in 0..100 {
@@ -93,7 +95,7 @@ mod tests {
         let total: usize = cache.expiry.keys().map(size).sum();
         assert!(total == cache.bytes && total <= limits::PERMISSION_CACHE_BYTES);
         assert!(!cache.expiry.is_empty());
-        // What is over makes room.
+        // Expired permissions are removed to make space.
         let later = begun + limits::PERMISSION_TTL;
         insert(&mut cache, permission_key(100, 1 << 20), later);
         assert_eq!(cache.expiry.len(), 1);
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_renewed_counts_once() {
+    fn a_renewed_permission_counts_once() {
         let begun = Instant::now();
         let mut cache = PermissionCache::default();
         for _ in 0..3 {

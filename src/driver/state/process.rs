@@ -1,4 +1,4 @@
-//! What the services of all workers share, and the boxes for the mail between them.
+//! Process state: values that all workers share, and the inboxes of the workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,66 +17,69 @@ use crate::driver::state::namespace::NamespacePolicy;
 use crate::driver::state::read_cache::{ReadCache, ReadOptions};
 use crate::driver::state::store_revision::StoreRevision;
 use crate::limits;
-use crate::metrics::AnswerMetrics;
+use crate::metrics::CacheMetrics;
 use crate::state_machine::watch::hub::IdentityId;
 
-/// What flags say of watches.
+/// Watch settings from flags.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
-    /// Bytes of events kept for watches that are slow or late, over all workers.
+    /// Bytes of events buffered for slow or new client watchers, over all workers.
     pub log_bytes: usize,
-    /// Watches within these prefixes share nothing (W13).
+    /// Key prefixes for which watches are not shared (W13).
     pub bypass: Vec<Bytes>,
-    /// The size from which an answer is cut for a client that asked for parts, until etcd shows that
-    /// its own is smaller.
+    /// Size in bytes from which a response is fragmented, for clients that accept fragments. If
+    /// etcd proves to use a smaller size, that one applies.
     pub fragment_bytes: usize,
-    /// Time between two notices of one watch's progress (W7).
+    /// Time between two progress notifications of a watch (W7).
     pub progress_notify: Duration,
 }
 
-/// One for the process.
+/// State of the process, shared by all workers.
 #[derive(Debug)]
 pub struct ProcessState {
-    /// How far the store is known to have come.
+    /// Highest known revision of the store.
     pub(in crate::driver) store_revision: StoreRevision,
-    /// Whose tokens are whose.
+    /// Identities in use, and the users of tokens.
     pub(in crate::driver) identities: Identities,
-    /// Kept answers.
+    /// Cached responses.
     pub(in crate::driver) read_cache: ReadCache,
-    /// What all keys of clients begin with at etcd, if anything.
+    /// Namespace of all clients, if there is one.
     namespace_policy: Option<NamespacePolicy>,
-    /// Who is told of calls, if anybody.
+    /// Call log, if calls are logged or traced.
     observer: Option<Arc<Observer>>,
-    /// Proxies side by side.
+    /// State of the proxy fleet.
     pub(in crate::driver) fleet: Fleet,
-    /// How well etcd is.
+    /// Health of the proxy.
     pub(in crate::driver) health: Arc<Health>,
-    /// The size from which etcd cuts what it tells, as far as it has shown.
+    /// Size in bytes from which etcd fragments responses, as far as known.
     fragment_bytes: AtomicUsize,
-    /// When it was last found that no endpoint has a leader, if none was found since.
+    /// Time at which no endpoint had a leader, unless a leader was found since.
     leaderless: Mutex<Option<Instant>>,
     watch_options: WatchOptions,
     inboxes: Vec<Inbox>,
     started: Instant,
 }
 
-/// Where one worker gets its mail. Unbounded, and bounded all the same: what asks is bounded by open
-/// watches, and what tells of events by [`ProcessState::backlog`], at which reading from etcd stops.
+/// Inbox of one worker.
+///
+/// The channel is unbounded, but its content is bounded: requests by the number of open watches,
+/// and events by the backlog, at which the proxy stops reading from etcd
+/// ([`ProcessState::is_backed_up`]).
 #[derive(Debug)]
 struct Inbox {
     sender: UnboundedSender<WorkerMessage>,
     receiver: Mutex<Option<UnboundedReceiver<WorkerMessage>>>,
-    /// Bytes of events on their way.
+    /// Bytes of events in the channel.
     backlog: AtomicUsize,
 }
 
 impl ProcessState {
-    /// For so many workers.
+    /// Creates the state for a number of workers.
     pub fn new(
         workers: usize,
         watch_options: WatchOptions,
         reads: ReadOptions,
-        cache_metrics: Arc<AnswerMetrics>,
+        cache_metrics: Arc<CacheMetrics>,
         namespace_policy: Option<NamespacePolicy>,
         observer: Option<Arc<Observer>>,
         fleet: Fleet,
@@ -105,78 +108,79 @@ impl ProcessState {
         }
     }
 
-    /// How long the process has been there.
+    /// Returns the time since the process started.
     pub(in crate::driver) fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// The namespace, if there is one.
+    /// Returns the namespace policy, if there is a namespace.
     pub(in crate::driver) fn namespace_policy(&self) -> Option<&NamespacePolicy> {
         self.namespace_policy.as_ref()
     }
 
-    /// Who is told of calls, if anybody.
+    /// Returns the call log, if calls are logged or traced.
     pub(in crate::driver) fn observer(&self) -> Option<&Observer> {
         self.observer.as_deref()
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     pub(in crate::driver) fn workers(&self) -> usize {
         self.inboxes.len()
     }
 
-    /// What flags say of watches.
+    /// Returns the watch settings.
     pub(in crate::driver) fn watch_options(&self) -> &WatchOptions {
         &self.watch_options
     }
 
-    /// The size from which etcd cuts what it tells.
+    /// Returns the size in bytes from which etcd fragments responses.
     pub(in crate::driver) fn fragment_bytes(&self) -> usize {
         self.fragment_bytes.load(Ordering::Relaxed)
     }
 
-    /// etcd has cut what would have been of this size: its bound is not above it.
+    /// Records that etcd fragmented a response of this size, so its limit is not higher.
     pub(in crate::driver) fn observe_fragment(&self, bytes: usize) {
         self.fragment_bytes.fetch_min(bytes, Ordering::Relaxed);
     }
 
-    /// No endpoint has a leader, or one was found that has. Said at the beginning and the end of
-    /// watch streams to etcd, which are few.
+    /// Records whether an endpoint has a leader. Called when upstream watch streams start and end,
+    /// which is rare.
     pub(in crate::driver) fn set_leaderless(&self, leaderless: bool) {
         *self.leaderless.lock() = leaderless.then(Instant::now);
     }
 
-    /// Whether no endpoint has a leader as far as is known. Who finds that out looks again within
-    /// [`limits::LEADERLESS_TIME`]; when nobody looks any more, nothing is known.
+    /// Returns whether no endpoint has a leader, as far as known. The finding must be renewed
+    /// within [`limits::LEADERLESS_TIME`]. It expires after twice that time.
     pub(in crate::driver) fn is_leaderless(&self) -> bool {
         let since = *self.leaderless.lock();
         since.is_some_and(|since| since.elapsed() < 2 * limits::LEADERLESS_TIME)
     }
 
-    /// The worker that owns the shared line of an identity.
+    /// Returns the worker that owns the shared upstream link of an identity.
     pub(in crate::driver) fn owner(&self, identity: IdentityId) -> u32 {
-        // Identities are numbered as they come, so each worker gets its part. Below MAX_WORKERS.
+        // Identities are numbered in sequence, so each worker gets an equal part. Below
+        // MAX_WORKERS.
         (identity.0 % self.inboxes.len() as u64) as u32
     }
 
-    /// Sends mail to one worker.
+    /// Sends a message to one worker.
     pub(in crate::driver) fn send(&self, worker: u32, message: WorkerMessage) {
         let Some(to) = self.inboxes.get(worker as usize) else {
             return;
         };
         to.backlog.fetch_add(message.bytes(), Ordering::Relaxed);
-        // A worker that is gone has nobody left to tell.
+        // An error means that the worker has ended.
         let _ = to.sender.send(message);
     }
 
-    /// Sends mail to all workers.
+    /// Sends a message to every worker.
     pub(in crate::driver) fn broadcast(&self, message: impl Fn() -> WorkerMessage) {
         for worker in 0..self.inboxes.len() {
             self.send(worker as u32, message());
         }
     }
 
-    /// A worker's mail, for it to take once.
+    /// Returns the receiver of a worker's inbox, once.
     pub(in crate::driver) fn take_inbox(
         &self,
         worker: u32,
@@ -184,14 +188,15 @@ impl ProcessState {
         self.inboxes.get(worker as usize)?.receiver.lock().take()
     }
 
-    /// A worker has taken this out of its mail.
+    /// Subtracts a received message from the backlog.
     pub(in crate::driver) fn message_taken(&self, worker: u32, message: &WorkerMessage) {
         if let Some(to) = self.inboxes.get(worker as usize) {
             to.backlog.fetch_sub(message.bytes(), Ordering::Relaxed);
         }
     }
 
-    /// Whether some worker has more mail than it should have waiting: who brings more is to wait.
+    /// Returns whether the backlog of any worker exceeds [`limits::INBOX_EVENT_BYTES`]. The readers of
+    /// upstream streams then pause.
     pub(in crate::driver) fn is_backed_up(&self) -> bool {
         let backlog = |to: &Inbox| to.backlog.load(Ordering::Relaxed);
         self.inboxes

@@ -16,8 +16,8 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::limits;
-use crate::metrics::AnswerMetrics;
-use crate::state_machine::reads::cache::{Cache, CachedResponse, FoundEntry, Proof, CacheKey};
+use crate::metrics::CacheMetrics;
+use crate::state_machine::reads::cache::{Cache, CacheKey, CachedResponse, FoundEntry, Proof};
 use crate::state_machine::reads::invalidation_floor::InvalidationFloors;
 use crate::wire::range::KeyRange;
 use crate::wire::write_set::Touched;
@@ -49,7 +49,7 @@ pub(crate) struct ReadCache {
     raise_count: AtomicU64,
     /// Number of flushes. A response to a read that started before the latest flush is not stored.
     flush_count: AtomicU64,
-    metrics: Arc<AnswerMetrics>,
+    metrics: Arc<CacheMetrics>,
 }
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Floor {
 }
 
 impl ReadCache {
-    pub(crate) fn new(options: ReadOptions, metrics: Arc<AnswerMetrics>) -> ReadCache {
+    pub(crate) fn new(options: ReadOptions, metrics: Arc<CacheMetrics>) -> ReadCache {
         let bytes = options.cache_bytes / limits::CACHE_SHARDS;
         let shard = |_| CachePadded::new(Mutex::new(Cache::new(bytes)));
         ReadCache {
@@ -120,7 +120,9 @@ impl ReadCache {
     /// caller at a time gets it.
     pub(crate) fn lookup(&self, question: &CacheKey, now: Instant) -> Option<FoundEntry> {
         let refresh_age = self.options.max_age / 4 * 3;
-        self.shard(question).lock().lookup(question, now, refresh_age)
+        self.shard(question)
+            .lock()
+            .lookup(question, now, refresh_age)
     }
 
     /// Returns the floors of an entry. Returns no floor if none was raised since the entry was last

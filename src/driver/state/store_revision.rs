@@ -1,6 +1,8 @@
-//! How far this process knows the store to have come: the highest revision in any answer that passed
-//! through it. A watch that begins "now" begins behind it, so that its client is never told as news
-//! what it could have read before (W4).
+//! Highest known revision of the store: the maximum of the header revisions of all responses that
+//! passed through the process.
+//!
+//! A watch without a start revision starts after this revision. Its client therefore never receives
+//! an event that it could have read before (W4).
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
@@ -8,48 +10,50 @@ use crate::wire::method::Method;
 use crate::wire::response_header;
 use crate::wire::response_header::Header;
 
-/// One for the process. Read with every answer, written when the store has moved.
+/// Highest known revision, one value per process. Read for each response, written when the store
+/// advances.
 #[derive(Debug, Default)]
 pub(in crate::driver) struct StoreRevision {
     cluster_id: AtomicU64,
     member_id: AtomicU64,
     raft_term: AtomicU64,
     revision: AtomicI64,
-    /// How often history has been found to have gone back.
+    /// Number of resets of the store's history.
     history: AtomicU64,
 }
 
 impl StoreRevision {
-    /// The highest revision, and who told of it. All zero when nothing is known.
+    /// Returns the header with the highest revision, and the member that sent it. All zero if
+    /// unknown.
     pub(in crate::driver) fn header(&self) -> Header {
         Header {
             cluster_id: self.cluster_id.load(Ordering::Relaxed),
             member_id: self.member_id.load(Ordering::Relaxed),
-            // Whoever has been sent an answer by another worker must find its revision here: it was
-            // stored before that answer left, and a socket orders the two.
+            // A client with a response from another worker must find the revision of that response
+            // here. The revision is stored before the response leaves, and the socket orders both.
             revision: self.revision.load(Ordering::Acquire),
             raft_term: self.raft_term.load(Ordering::Relaxed),
         }
     }
 
-    /// The highest revision.
+    /// Returns the highest revision.
     pub(in crate::driver) fn revision(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// Which history it is: a revision of another one says nothing of this.
+    /// Returns the number of the history. Revisions of different histories are not comparable.
     pub(in crate::driver) fn history(&self) -> u64 {
         self.history.load(Ordering::Relaxed)
     }
 
-    /// Notes the header of an answer.
-    pub(in crate::driver) fn see(&self, header: &Header) {
-        // Many answers have none, or one without a revision: nothing to learn.
+    /// Updates the revision from a response header.
+    pub(in crate::driver) fn observe(&self, header: &Header) {
+        // Many responses have no header, or a header without a revision.
         if header.revision <= 0 || header.cluster_id == 0 {
             return;
         }
         if self.cluster(header.cluster_id) != header.cluster_id {
-            // Another cluster's: a watch stream will show it too, and there it is looked into.
+            // Another cluster. A watch stream will also report it and handle it.
             return;
         }
         if header.revision > self.revision.load(Ordering::Relaxed) {
@@ -59,7 +63,7 @@ impl StoreRevision {
         }
     }
 
-    /// The cluster; `first` when there was none yet.
+    /// Returns the cluster ID; sets it to `first` if it was unknown.
     fn cluster(&self, first: u64) -> u64 {
         match self.cluster_id.load(Ordering::Relaxed) {
             0 => self
@@ -70,19 +74,19 @@ impl StoreRevision {
         }
     }
 
-    /// Notes the header of the message that begins `bytes`, if the method's answers have one, and
-    /// gives it back.
-    pub(in crate::driver) fn see_answer(
+    /// Updates the revision from the message that starts `bytes`, if responses of the method have a
+    /// header. Returns the header.
+    pub(in crate::driver) fn observe_response(
         &self,
         method: Option<&Method>,
         bytes: &[u8],
     ) -> Option<Header> {
         let header = response_header::peek(method?, bytes)?;
-        self.see(&header);
+        self.observe(&header);
         Some(header)
     }
 
-    /// History has gone back, or the cluster is another one: what was known is void.
+    /// Replaces the revision, because the history was reset or the cluster is another one.
     pub(in crate::driver) fn reset(&self, header: &Header) {
         self.history.fetch_add(1, Ordering::Relaxed);
         self.cluster_id.store(header.cluster_id, Ordering::Relaxed);
@@ -106,17 +110,17 @@ mod tests {
     }
 
     #[test]
-    fn only_grows_and_only_within_one_cluster() {
-        let known = StoreRevision::default();
+    fn the_revision_only_grows_and_only_within_one_cluster() {
+        let store_revision = StoreRevision::default();
         for revision in [0, 5, 3, 9, 4] {
-            known.see(&header(1, revision));
+            store_revision.observe(&header(1, revision));
         }
-        assert_eq!(known.header(), header(1, 9));
-        known.see(&header(2, 50));
-        assert_eq!(known.header(), header(1, 9));
-        known.reset(&header(2, 4));
-        assert_eq!(known.header(), header(2, 4));
-        known.see(&header(2, 6));
-        assert_eq!(known.header().revision, 6);
+        assert_eq!(store_revision.header(), header(1, 9));
+        store_revision.observe(&header(2, 50));
+        assert_eq!(store_revision.header(), header(1, 9));
+        store_revision.reset(&header(2, 4));
+        assert_eq!(store_revision.header(), header(2, 4));
+        store_revision.observe(&header(2, 6));
+        assert_eq!(store_revision.header().revision, 6);
     }
 }
