@@ -40,7 +40,7 @@ async fn default_policy_uses_one_endpoint() {
         .map(|e| e["state"].to_string())
         .collect();
     states.sort();
-    assert_eq!(states, ["\"ready\"", "\"ready\"", "\"serves\""]);
+    assert_eq!(states, ["\"active\"", "\"ready\"", "\"ready\""]);
 }
 
 #[tokio::test]
