@@ -110,7 +110,11 @@ pub(in crate::driver) fn is_behind_connection(
 
 /// Builds the cache entry of a response. Returns `None` if the response is incomplete or from
 /// another cluster.
-fn cache_entry(ctx: &WorkerContext, read: &ReadRequest, answer: &BufferedResponse) -> Option<CachedResponse> {
+fn cache_entry(
+    ctx: &WorkerContext,
+    read: &ReadRequest,
+    answer: &BufferedResponse,
+) -> Option<CachedResponse> {
     let Rest::End(_) = answer.rest else {
         return None;
     };
