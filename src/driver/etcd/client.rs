@@ -12,7 +12,7 @@ use crate::driver::WorkerContext;
 use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::state::identity::Credential;
 use crate::limits;
-use crate::upstream::attempt::{self, Answer, Attempt};
+use crate::upstream::attempt::{self, BufferedResponse, Attempt};
 use crate::upstream::conn::Conn;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::request_op::Request as Op;
@@ -43,13 +43,13 @@ pub(in crate::driver) const INVALID_AUTH_TOKEN: &str = "etcdserver: invalid auth
 ///
 /// # Errors
 ///
-/// No endpoint responded. A refusal by etcd is an `Answer`.
+/// No endpoint responded. A refusal by etcd is a [`BufferedResponse`].
 pub(in crate::driver) async fn noop_txn(
     ctx: &Rc<WorkerContext>,
     credential: Option<&Credential>,
     ranges: &[KeyRange],
     serializable: bool,
-) -> Result<Answer, Status> {
+) -> Result<BufferedResponse, Status> {
     let read = |range: &KeyRange| RequestOp {
         request: Some(Op::RequestRange(RangeRequest {
             key: range.start().clone(),
@@ -79,13 +79,13 @@ pub(in crate::driver) fn own_credentials(
 ///
 /// # Errors
 ///
-/// No endpoint responded. An error of etcd is an `Answer`.
+/// No endpoint responded. An error of etcd is a [`BufferedResponse`].
 pub(in crate::driver) async fn unary(
     ctx: &Rc<WorkerContext>,
     path: &'static str,
     credential: Option<&Credential>,
     request: &[Bytes],
-) -> Result<Answer, Status> {
+) -> Result<BufferedResponse, Status> {
     let head = request_head(path, credential);
     let read = HedgedRead {
         ctx,
@@ -115,7 +115,7 @@ pub(in crate::driver) async fn member_status(
 ///
 /// The error status of etcd, or INTERNAL if the message is malformed.
 pub(in crate::driver) fn decode_response<M: Message + Default>(
-    response: &Answer,
+    response: &BufferedResponse,
 ) -> Result<M, Status> {
     if let Some(status) = response.status().filter(|status| status.code != Code::Ok) {
         return Err(status);

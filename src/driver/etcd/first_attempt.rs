@@ -18,7 +18,7 @@ use crate::driver::state::reply;
 use crate::error::Failure;
 use crate::limits;
 use crate::state_machine::picker::EndpointId;
-use crate::upstream::attempt::{Answer, Attempt};
+use crate::upstream::attempt::{BufferedResponse, Attempt};
 use crate::wire::status::{Code, Status};
 
 /// Ends a call that was interrupted. Returns its code.
@@ -33,7 +33,7 @@ pub(in crate::driver) fn end_interrupted(call: &mut Call, interrupted: Interrupt
 
 /// Result of one attempt on the selected endpoint.
 pub(in crate::driver) enum FirstAttempt {
-    Done(Answer),
+    Done(BufferedResponse),
     Interrupted(Interrupted),
     /// The read needs [`fetch_with_retries`].
     Incomplete(PriorAttempt),
@@ -57,7 +57,7 @@ pub(in crate::driver) async fn first_attempt(call: &mut Call, request: &[Bytes])
     }
 }
 
-fn failed(endpoint: EndpointId, result: Result<Answer, Failure>) -> FirstAttempt {
+fn failed(endpoint: EndpointId, result: Result<BufferedResponse, Failure>) -> FirstAttempt {
     FirstAttempt::Incomplete(PriorAttempt::Failed(endpoint, result))
 }
 
@@ -82,7 +82,7 @@ enum NoResponse {
 async fn wait_for_response(
     call: &mut Call,
     attempt: &mut Attempt,
-) -> Result<Result<Answer, Failure>, NoResponse> {
+) -> Result<Result<BufferedResponse, Failure>, NoResponse> {
     let silent_at = Instant::now() + limits::SILENT_READ;
     let (until, timed_out) = match call.deadline {
         Some(deadline) if deadline <= silent_at => {
@@ -113,7 +113,7 @@ pub(in crate::driver) async fn fetch_with_retries(
     call: &mut Call,
     request: &[Bytes],
     prior: PriorAttempt,
-) -> Result<Result<Answer, Status>, Interrupted> {
+) -> Result<Result<BufferedResponse, Status>, Interrupted> {
     let read = HedgedRead {
         ctx: &call.ctx,
         head: &call.head,

@@ -21,10 +21,10 @@ use crate::error::Failure;
 use crate::limits;
 use crate::state_machine::picker::{EndpointId, TriedEndpoints};
 use crate::state_machine::retry::{RetryVerdict, Situation, verdict};
-use crate::upstream::attempt::{self, Answer, Attempt};
+use crate::upstream::attempt::{self, BufferedResponse, Attempt};
 use crate::upstream::conn::Conn;
 use crate::upstream::failure;
-use crate::upstream::selection_history::SelectionReason;
+use crate::upstream::selection_history::EndpointFailure;
 use crate::wire::method;
 use crate::wire::namespace::Stream;
 use crate::wire::status::Status;
@@ -48,7 +48,7 @@ pub(in crate::driver) enum PriorAttempt {
     /// One attempt was sent and is silent.
     Silent(Attempt),
     /// The attempt on this endpoint failed, or etcd responded UNAVAILABLE.
-    Failed(EndpointId, Result<Answer, Failure>),
+    Failed(EndpointId, Result<BufferedResponse, Failure>),
 }
 
 fn translate(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
@@ -59,7 +59,7 @@ fn translate(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
 }
 
 /// A failure, and etcd's own response if that is the failure.
-type FailedAttempt = (Failure, Option<Answer>);
+type FailedAttempt = (Failure, Option<BufferedResponse>);
 
 impl HedgedRead<'_> {
     /// Sends one attempt over a connection.
@@ -94,7 +94,7 @@ impl HedgedRead<'_> {
     /// # Errors
     ///
     /// The status for the client if no endpoint responded within [`limits::WAIT_FOR_ENDPOINT`].
-    pub(in crate::driver) async fn fetch(&self, prior: PriorAttempt) -> Result<Answer, Status> {
+    pub(in crate::driver) async fn fetch(&self, prior: PriorAttempt) -> Result<BufferedResponse, Status> {
         // The caller enforces the client's deadline. If the read ended with it, the client would
         // get an error about a lost connection instead of DEADLINE_EXCEEDED (E6).
         let give_up_at = Instant::now() + limits::WAIT_FOR_ENDPOINT;
@@ -126,7 +126,7 @@ impl HedgedRead<'_> {
                     Ok(response) => (failure::unavailable(), Some(response)),
                     Err(failure) => (failure, None),
                 };
-                let untried_endpoint = endpoints.other(tried).is_some();
+                let untried_endpoint = endpoints.pick_other(tried).is_some();
                 let situation = self.situation(untried_endpoint, give_up_at);
                 match self.ctx.count_verdict(verdict(&failed.0, situation)) {
                     RetryVerdict::Return => return self.final_result(failed),
@@ -147,7 +147,7 @@ impl HedgedRead<'_> {
                     Err(failure) => return self.final_result(last.unwrap_or((failure, None))),
                 }
             } else {
-                self.ctx.pool.other(tried, give_up_at).await
+                self.ctx.pool.connection_to_other(tried, give_up_at).await
             };
             attempted = match conn {
                 Some(conn) => {
@@ -168,7 +168,7 @@ impl HedgedRead<'_> {
 
     /// Returns etcd's own response if there is one, even an error, or else the status of the
     /// failure.
-    fn final_result(&self, (failure, response): FailedAttempt) -> Result<Answer, Status> {
+    fn final_result(&self, (failure, response): FailedAttempt) -> Result<BufferedResponse, Status> {
         response.ok_or_else(|| reply::failure_status(&failure, self.deadline))
     }
 
@@ -189,7 +189,7 @@ impl HedgedRead<'_> {
         conn: &Rc<Conn>,
         tried: TriedEndpoints,
         give_up_at: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<BufferedResponse, Failure> {
         let mut first = self.send(conn)?;
         match timeout(limits::SILENT_READ, poll_fn(|cx| first.poll(cx))).await {
             Ok(result) => result,
@@ -203,7 +203,7 @@ impl HedgedRead<'_> {
         mut first: Attempt,
         tried: TriedEndpoints,
         give_up_at: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<BufferedResponse, Failure> {
         let in_flight = Cell::new(false);
         let mut second = pin!(self.second_attempt(tried, give_up_at, &in_flight));
         let mut second_finished = false;
@@ -221,7 +221,7 @@ impl HedgedRead<'_> {
                 second_finished = true;
                 if let Some(response) = result {
                     if first_failed.is_none() {
-                        first.outrun();
+                        first.supersede();
                         self.retire_if_silent(&first);
                     }
                     return Poll::Ready(Ok(response));
@@ -246,10 +246,10 @@ impl HedgedRead<'_> {
         mut tried: TriedEndpoints,
         give_up_at: Instant,
         in_flight: &Cell<bool>,
-    ) -> Option<Answer> {
+    ) -> Option<BufferedResponse> {
         let endpoints = self.ctx.pool.endpoints();
         while endpoints.is_any_untried(tried) && Instant::now() < give_up_at {
-            let Some(conn) = self.ctx.pool.other(tried, give_up_at).await else {
+            let Some(conn) = self.ctx.pool.connection_to_other(tried, give_up_at).await else {
                 // All other endpoints are in backoff after a failed dial, which may end.
                 sleep(limits::READ_ROUND_PAUSE).await;
                 continue;
@@ -268,7 +268,7 @@ impl HedgedRead<'_> {
         None
     }
 
-    /// Handles an attempt that another endpoint has outrun. If its connection was silent all the
+    /// Handles an attempt that another endpoint has superseded. If its connection was silent all the
     /// time, the endpoint is stalled (E5): it is deselected, and its connection accepts no more
     /// calls.
     fn retire_if_silent(&self, attempt: &Attempt) {
@@ -278,7 +278,7 @@ impl HedgedRead<'_> {
             self.ctx
                 .pool
                 .endpoints()
-                .failed(conn.endpoint(), conn.age(), SelectionReason::Silent);
+                .failed(conn.endpoint(), conn.age(), EndpointFailure::Silent);
         }
     }
 
@@ -290,6 +290,6 @@ impl HedgedRead<'_> {
         let failed = all.iter().map(|target| target.id);
         failed
             .filter(|e| tried.contains(*e) && *e != responded)
-            .for_each(|e| endpoints.failed(e, Duration::ZERO, SelectionReason::Unavailable));
+            .for_each(|e| endpoints.failed(e, Duration::ZERO, EndpointFailure::Unavailable));
     }
 }

@@ -24,7 +24,7 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
     loop {
         let leader = find_leader(&ctx).await;
         if let Some(leader) = leader {
-            endpoints.leads(leader);
+            endpoints.set_leader(leader);
         } else if !warned {
             warn!("no endpoint is the leader: using any endpoint");
         }
@@ -34,7 +34,7 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
             None => limits::LEADER_SEARCH_INTERVAL,
         };
         // Earlier if the selected endpoint fails.
-        let _ = timeout(pause, endpoints.lost()).await;
+        let _ = timeout(pause, endpoints.current_failed()).await;
     }
 }
 
@@ -42,7 +42,7 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
 async fn find_leader(ctx: &Rc<WorkerContext>) -> Option<EndpointId> {
     let endpoints = ctx.pool.endpoints();
     // Endpoints in backoff are not dialed.
-    let all = endpoints.standings();
+    let all = endpoints.endpoint_states();
     let usable = all
         .iter()
         .filter(|(_, standing)| *standing != EndpointState::Backoff);
@@ -60,7 +60,7 @@ async fn find_leader(ctx: &Rc<WorkerContext>) -> Option<EndpointId> {
 
 async fn is_leader(ctx: &Rc<WorkerContext>, endpoint: EndpointId) -> bool {
     let until = Instant::now() + limits::HEALTH_TIME;
-    let Some(conn) = ctx.pool.to(endpoint, until).await else {
+    let Some(conn) = ctx.pool.connection_to(endpoint, until).await else {
         return false;
     };
     for credential in etcd_client::own_credentials(ctx) {

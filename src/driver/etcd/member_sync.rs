@@ -70,7 +70,7 @@ async fn fetch_member_list(ctx: &Rc<WorkerContext>) -> Result<MemberList, String
                 continue;
             }
         };
-        let list = MemberList::of(&members);
+        let list = MemberList::from_members(&members);
         if list.endpoints.is_empty() {
             return Err("no member has a usable client URL".to_owned());
         }

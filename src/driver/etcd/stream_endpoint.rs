@@ -15,7 +15,7 @@ use crate::limits;
 use crate::state_machine::picker::{EndpointId, TriedEndpoints};
 use crate::upstream::attempt;
 use crate::upstream::conn::{Conn, OpenedCall};
-use crate::upstream::selection_history::SelectionReason;
+use crate::upstream::selection_history::EndpointFailure;
 use crate::wire::metadata;
 
 /// Selects endpoints for the successive streams of one upstream link or slot.
@@ -107,7 +107,7 @@ impl EndpointSelector {
                     Some((endpoint, _)) => self.tried.add(endpoint),
                     None => return Err(self.fail()),
                 }
-                if ctx.pool.endpoints().other(self.tried).is_none() {
+                if ctx.pool.endpoints().pick_other(self.tried).is_none() {
                     return Err(self.fail());
                 }
                 continue;
@@ -118,7 +118,7 @@ impl EndpointSelector {
                     Err(_) => return Err(self.fail()),
                 }
             } else {
-                match ctx.pool.other(self.tried, give_up_at).await {
+                match ctx.pool.connection_to_other(self.tried, give_up_at).await {
                     Some(conn) => conn,
                     None => {
                         // Start a new round.
@@ -175,7 +175,7 @@ impl EndpointSelector {
         {
             ctx.pool
                 .endpoints()
-                .failed(stalled, Duration::ZERO, SelectionReason::Silent);
+                .failed(stalled, Duration::ZERO, EndpointFailure::Silent);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::driver::state::identity::Credential;
 use crate::limits;
 use crate::state_machine::keepalive::{KeepaliveAction, KeepaliveOptions, KeepaliveState};
 use crate::upstream::conn::Conn;
-use crate::upstream::selection_history::SelectionReason;
+use crate::upstream::selection_history::EndpointFailure;
 
 /// The liveness check of one stream's connection.
 pub(in crate::driver) struct StreamLiveness {
@@ -62,7 +62,7 @@ impl StreamLiveness {
                 endpoints.failed(
                     self.conn.endpoint(),
                     self.conn.age(),
-                    SelectionReason::Silent,
+                    EndpointFailure::Silent,
                 );
                 true
             }

@@ -1,7 +1,8 @@
-//! Calls of the proxy's own that register it and tell it of others.
+//! Calls of the proxy itself to etcd for the fleet: registration, and the list of registered
+//! proxies.
 //!
-//! Each may be sent again, as reads are (`state_machine/fleet/registration.rs` says why), so each has a read's
-//! second chances.
+//! All of them can be repeated (see `state_machine/fleet/registration.rs`), so they are retried and
+//! hedged like reads.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -15,23 +16,24 @@ use crate::driver::WorkerContext;
 use crate::driver::etcd::client as etcd_client;
 use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::limits;
-use crate::upstream::attempt::{Answer, Rest};
+use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::{self, FrameError, HEAD_LEN, Reader};
 use crate::wire::status::{Code, Status};
 use crate::wire::{metadata, method};
 
-/// Asks, as nobody, within a time; of a stream of answers the first. It asks for a leader, so that the
-/// lack of one is said and not waited out.
+/// Sends a call without a credential and returns the first response message.
+///
+/// The call requires a leader, so etcd reports a missing leader immediately.
 ///
 /// # Errors
-/// etcd's own, or why there is no answer.
-pub(super) async fn call<Q: Message, A: Message + Default>(
+/// The status of etcd, or the reason for a missing response.
+pub(super) async fn call<Q: Message, R: Message + Default>(
     ctx: &Rc<WorkerContext>,
     path: &'static str,
     request: &Q,
-    within: Duration,
-) -> Result<A, Status> {
-    let until = Instant::now() + within;
+    time_limit: Duration,
+) -> Result<R, Status> {
+    let deadline = Instant::now() + time_limit;
     let mut head = etcd_client::request_head(path, None);
     head.headers
         .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
@@ -39,42 +41,43 @@ pub(super) async fn call<Q: Message, A: Message + Default>(
     let read = HedgedRead {
         ctx,
         head: &head,
-        deadline: Some(until),
+        deadline: Some(deadline),
         request: &request,
         raw_keys: false,
     };
-    let answered = async { message(ctx, path, read.fetch(PriorAttempt::NotSent).await?).await };
-    match timeout_at(until, answered).await {
-        Ok(answer) => answer,
-        Err(_) => Err(none(ctx, within)),
+    let response =
+        async { first_message(ctx, path, read.fetch(PriorAttempt::NotSent).await?).await };
+    match timeout_at(deadline, response).await {
+        Ok(response) => response,
+        Err(_) => Err(timeout_status(ctx, time_limit)),
     }
 }
 
-/// Why there was no answer.
-fn none(ctx: &WorkerContext, within: Duration) -> Status {
-    let why = match ctx.pool.ready() {
-        Some(_) => format!("no response from etcd within {within:?}"),
+/// Returns the status of a call without a response in time.
+fn timeout_status(ctx: &WorkerContext, time_limit: Duration) -> Status {
+    let reason = match ctx.pool.ready() {
+        Some(_) => format!("no response from etcd within {time_limit:?}"),
         None => "no endpoint reachable".to_owned(),
     };
-    Status::new(Code::DeadlineExceeded, why)
+    Status::new(Code::DeadlineExceeded, reason)
 }
 
-/// The first message of an answer.
-async fn message<A: Message + Default>(
+/// Returns the first message of a response.
+async fn first_message<R: Message + Default>(
     ctx: &WorkerContext,
     path: &str,
-    answer: Answer,
-) -> Result<A, Status> {
-    let nonsense = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
-    let most = limits::FLEET_RESPONSE_BYTES as u64;
-    let status = answer.status();
-    let mut chunks = Vec::from(answer.chunks);
-    if let Rest::Stream { mut body, guard } = answer.rest {
-        // An error means that the stream is gone, which the next poll says.
-        let mut bytes = answer.held.bytes();
+    response: BufferedResponse,
+) -> Result<R, Status> {
+    let internal = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
+    let max_bytes = limits::FLEET_RESPONSE_BYTES as u64;
+    let status = response.status();
+    let mut chunks = Vec::from(response.chunks);
+    if let Rest::Stream { mut body, guard } = response.rest {
+        // An error means that the stream is gone. The next poll reports it.
+        let mut bytes = response.buffered.bytes();
         let _ = body.flow_control().release_capacity(bytes);
         while let Some(chunk) = poll_fn(|cx| body.poll_data(cx)).await {
-            let chunk = chunk.map_err(|error| nonsense(&error))?;
+            let chunk = chunk.map_err(|error| internal(&error))?;
             let _ = body.flow_control().release_capacity(chunk.len());
             bytes += chunk.len();
             chunks.push(chunk);
@@ -83,26 +86,28 @@ async fn message<A: Message + Default>(
             }
         }
         drop(guard);
-        // What did not come whole came as etcd sent it (N1).
-        let gate = ctx.process.namespace_policy();
-        if let Some(stream) = gate.and_then(|gate| gate.response_translation(method::lookup(path), most)) {
+        // A response that arrives as a stream has not been translated yet (N1).
+        let policy = ctx.process.namespace_policy();
+        if let Some(stream) =
+            policy.and_then(|policy| policy.response_translation(method::lookup(path), max_bytes))
+        {
             let messages = stream.messages();
-            let shown = stream.whole(&chunks);
-            chunks = shown.map_err(|error| error.status(messages))?;
+            let translated = stream.whole(&chunks);
+            chunks = translated.map_err(|error| error.status(messages))?;
         }
     }
     if let Some(status) = status.filter(|status| status.code != Code::Ok) {
         return Err(status);
     }
-    let mut reader = Reader::new(most);
+    let mut reader = Reader::new(max_bytes);
     chunks.into_iter().for_each(|chunk| reader.push(chunk));
     match reader.next() {
-        Ok(Some(message)) => A::decode(message.payload).map_err(|error| nonsense(&error)),
-        Ok(None) => Err(nonsense(&"response without a message")),
+        Ok(Some(message)) => R::decode(message.payload).map_err(|error| internal(&error)),
+        Ok(None) => Err(internal(&"response without a message")),
         Err(FrameError::TooLarge { len, max }) => {
             let text = format!("response of {len} bytes exceeds the limit of {max} bytes");
             Err(Status::new(Code::ResourceExhausted, text))
         }
-        Err(error) => Err(nonsense(&error)),
+        Err(error) => Err(internal(&error)),
     }
 }

@@ -1,6 +1,8 @@
-//! Follows which proxies are registered: a read of the prefix, then a watch from there on. Whenever the
-//! watch is lost, and whatever of — its endpoint, a compaction, a store that was restored —, all begins
-//! anew: there is little to read.
+//! Watch of the registered proxies: reads the prefix, then watches it from the revision of the
+//! read.
+//!
+//! If the watch breaks for any reason (endpoint failure, compaction, restored store), the prefix is
+//! read again and a new watch is opened. The prefix is small.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -23,84 +25,87 @@ use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
 use crate::state_machine::fleet::members::{Members, PutOutcome};
 use crate::state_machine::picker::backoff;
-use crate::upstream::conn::OpenedCall as TakenCall;
+use crate::upstream::conn::OpenedCall;
 use crate::wire::pb::etcdserverpb::{RangeRequest, RangeResponse};
 use crate::wire::pb::mvccpb;
 use crate::wire::status::Code;
 use crate::wire::watch::{self, Event};
 
-/// Goes on for as long as the worker does.
+/// Runs until the worker ends.
 pub(super) async fn follow(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
-    let mut follower = Follower {
+    let mut watch = MemberWatch {
         ctx,
         resolver,
         members: Members::new(resolver.key.clone()),
-        road: EndpointSelector::default(),
-        nobody: ctx.process.identities.session(None),
+        endpoints: EndpointSelector::default(),
+        no_identity: ctx.process.identities.session(None),
         failures: 0,
     };
     loop {
-        let Err(error) = follower.once().await else {
+        let Err(error) = watch.watch_once().await else {
             continue;
         };
-        if follower.failures == 0 {
+        if watch.failures == 0 {
             tracing::warn!(error, "watch of registered proxies failed");
         } else {
             tracing::debug!(error, "watch of registered proxies still fails");
         }
         ctx.process.fleet.metrics.watch_failures.inc();
-        sleep(backoff(follower.failures, fastrand::u64(..))).await;
-        follower.failures = follower.failures.saturating_add(1);
+        sleep(backoff(watch.failures, fastrand::u64(..))).await;
+        watch.failures = watch.failures.saturating_add(1);
     }
 }
 
-struct Follower<'a> {
+struct MemberWatch<'a> {
     ctx: &'a Rc<WorkerContext>,
     resolver: &'a Resolver,
     members: Members,
-    road: EndpointSelector,
-    nobody: Session,
-    /// In a row.
+    endpoints: EndpointSelector,
+    no_identity: Session,
+    /// Consecutive failures.
     failures: u32,
 }
 
-/// What ended a watch that was well.
-struct Ended;
+/// End of a watch that had received a response.
+struct WatchEnded;
 
-impl Follower<'_> {
-    /// Reads and watches until the watch ends; an error when there was not even one.
-    async fn once(&mut self) -> Result<Ended, String> {
+impl MemberWatch<'_> {
+    /// Reads, then watches until the watch ends.
+    ///
+    /// # Errors
+    /// The read failed, or the watch ended before its first response.
+    async fn watch_once(&mut self) -> Result<WatchEnded, String> {
         let revision = self.read().await?;
-        let (taken, start) = (self.open(revision + 1).await?, Instant::now());
-        let mut alarm = LazyTimer::new();
-        let most = limits::FLEET_RESPONSE_BYTES as u64;
+        let (opened, start) = (self.open(revision + 1).await?, Instant::now());
+        let mut timer = LazyTimer::new();
+        let max_bytes = limits::FLEET_RESPONSE_BYTES as u64;
         let mut incoming = ResponseReader::new(
-            taken.response,
-            taken.guard,
-            most,
+            opened.response,
+            opened.guard,
+            max_bytes,
             WatchResponses::new(self.ctx),
         );
-        // Held for as long as the watch is wanted: dropping it would end the stream.
-        let _body = taken.body;
-        let mut pulse = StreamLiveness::new(incoming.conn().clone());
-        let mut heard = revision;
-        let mut answered = false;
+        // Dropping the body would end the stream.
+        let _body = opened.body;
+        let mut liveness = StreamLiveness::new(incoming.conn().clone());
+        let mut last_revision = revision;
+        let mut responded = false;
         let text = loop {
             let arrived = poll_fn(|cx| match incoming.poll(cx) {
                 Poll::Ready(arrived) => Poll::Ready(Some(arrived)),
-                Poll::Pending => alarm.poll(cx).map(|()| None),
+                Poll::Pending => timer.poll(cx).map(|()| None),
             })
             .await;
             match arrived {
-                None if !answered && start.elapsed() >= limits::WATCH_FIRST_RESPONSE_TIME => {
-                    self.road.stream_stalled();
+                None if !responded && start.elapsed() >= limits::WATCH_FIRST_RESPONSE_TIME => {
+                    self.endpoints.stream_stalled();
                     return Err("no response to a watch create request".to_owned());
                 }
-                // Told GOAWAY, or found to be stalled by others (E5) or here.
+                // The connection received GOAWAY, or a stall was detected here or elsewhere (E5).
                 None if incoming.is_retired() => break None,
                 None => {
-                    let owes = heard < self.ctx.process.store_revision.revision();
-                    if pulse.is_stalled(self.ctx, owes, || None) {
+                    let owes_response = last_revision < self.ctx.process.store_revision.revision();
+                    if liveness.is_stalled(self.ctx, owes_response, || None) {
                         break None;
                     }
                 }
@@ -109,70 +114,74 @@ impl Follower<'_> {
                     if responses.iter().any(|arrived| arrived.response.canceled) {
                         let reason = |a: &watch::Response| a.cancel_reason.clone();
                         let last = responses.last().map(|arrived| reason(&arrived.response));
-                        break last.filter(|_| !answered);
+                        break last.filter(|_| !responded);
                     }
-                    if !answered {
-                        answered = true;
-                        self.road.stream_responded(self.ctx);
+                    if !responded {
+                        responded = true;
+                        self.endpoints.stream_responded(self.ctx);
                         if std::mem::take(&mut self.failures) > 0 {
                             tracing::info!("watch of registered proxies resumed");
                         }
                     }
                     let revisions = responses.iter().map(|a| a.response.header.revision);
-                    heard = revisions.max().unwrap_or(0).max(heard);
+                    last_revision = revisions.max().unwrap_or(0).max(last_revision);
                     let events = responses.into_iter().flat_map(|a| a.response.events);
                     self.apply(events);
                     if self.members.needs_reread() {
-                        // Others have been left out for which there is room now.
+                        // The list has free places again for proxies that it omitted. Read again.
                         sleep(limits::FLEET_ABSENT_TIME).await;
-                        return Ok(Ended);
+                        return Ok(WatchEnded);
                     }
                 }
             }
         };
         let error = text.clone().unwrap_or_else(|| "stream lost".to_owned());
         tracing::debug!(error, "watch of registered proxies ended");
-        let lived = start.elapsed();
-        self.road
+        let lifetime = start.elapsed();
+        self.endpoints
             .stream_ended(UpstreamStreamEnd {
                 message: text,
-                lifetime: lived,
+                lifetime,
             })
             .await;
-        if answered { Ok(Ended) } else { Err(error) }
+        if responded {
+            Ok(WatchEnded)
+        } else {
+            Err(error)
+        }
     }
 
-    /// All that is there; says as of which revision.
+    /// Reads the prefix and publishes the list. Returns the revision of the read.
     async fn read(&mut self) -> Result<i64, String> {
-        // One more shows that there are more.
-        let most = limits::FLEET_MEMBERS + 1;
+        // One more than the limit, to detect that there are more.
+        let max_keys = limits::FLEET_MEMBERS + 1;
         let mut request = RangeRequest {
             key: self.resolver.range.start().clone(),
             range_end: self.resolver.range.range_end(),
-            limit: most as i64,
+            limit: max_keys as i64,
             ..RangeRequest::default()
         };
         let mut members = Members::new(self.resolver.key.clone());
-        let mut had = 0;
+        let mut found = 0;
         loop {
             let read = call::<_, RangeResponse>(self.ctx, RANGE, &request, limits::FLEET_CALL_TIME);
-            let answer = match read.await {
-                // Whoever writes here may write much: it is read in smaller pieces.
+            let response = match read.await {
+                // Values below the prefix may be large. Read fewer keys per request.
                 Err(status) if status.code == Code::ResourceExhausted && request.limit > 1 => {
                     request.limit /= 8;
                     request.limit = request.limit.max(1);
                     continue;
                 }
-                answer => answer.map_err(|status| status.message.into_owned())?,
+                response => response.map_err(|status| status.message.into_owned())?,
             };
-            // All pieces as of the first.
+            // All requests read at the revision of the first response.
             if request.revision == 0 {
-                request.revision = answer.header.map_or(0, |header| header.revision);
+                request.revision = response.header.map_or(0, |header| header.revision);
             }
-            answer.kvs.iter().for_each(|kv| put(&mut members, kv));
-            had += answer.kvs.len();
-            match answer.kvs.last() {
-                Some(last) if answer.more && had < most => {
+            response.kvs.iter().for_each(|kv| put(&mut members, kv));
+            found += response.kvs.len();
+            match response.kvs.last() {
+                Some(last) if response.more && found < max_keys => {
                     request.key = Bytes::from([&last.key[..], &[0]].concat());
                 }
                 _ => break,
@@ -183,22 +192,25 @@ impl Follower<'_> {
         Ok(request.revision)
     }
 
-    async fn open(&mut self, revision: i64) -> Result<TakenCall, String> {
+    async fn open(&mut self, revision: i64) -> Result<OpenedCall, String> {
         loop {
-            let way = self.road.select(self.ctx, self.nobody.identity()).await;
-            let way = way.map_err(|none| match none {
+            let selected = self
+                .endpoints
+                .select(self.ctx, self.no_identity.identity())
+                .await;
+            let selected = selected.map_err(|error| match error {
                 SelectError::Unavailable => "no endpoint reachable".to_owned(),
                 SelectError::NoLeader => "no endpoint has a leader".to_owned(),
             })?;
-            if let Some(mut taken) = way.open(WATCH) {
+            if let Some(mut opened) = selected.open(WATCH) {
                 let create = watch::request::create(&self.resolver.range, revision, false, 1);
-                let gate = self.ctx.process.namespace_policy();
-                let create = gate.map_or(create.clone(), |gate| gate.watch_request(&create));
-                if taken.body.send_data(create, false).is_ok() {
-                    return Ok(taken);
+                let policy = self.ctx.process.namespace_policy();
+                let create = policy.map_or(create.clone(), |policy| policy.watch_request(&create));
+                if opened.body.send_data(create, false).is_ok() {
+                    return Ok(opened);
                 }
             }
-            self.road.exclude_last();
+            self.endpoints.exclude_last();
         }
     }
 
@@ -210,7 +222,7 @@ impl Follower<'_> {
                 self.members.delete(&event.key);
                 continue;
             }
-            // An event without a key does not come this far.
+            // The reader rejects events without a key.
             if let Ok(Some(kv)) = mvccpb::Event::decode(event.encoded).map(|event| event.kv) {
                 put(&mut self.members, &kv);
             }
@@ -227,9 +239,9 @@ impl Follower<'_> {
 }
 
 fn put(members: &mut Members, kv: &mvccpb::KeyValue) {
-    let taken = members.put(&kv.key, &kv.value);
-    if taken != PutOutcome::Stored {
+    let outcome = members.put(&kv.key, &kv.value);
+    if outcome != PutOutcome::Stored {
         let key = kv.key.escape_ascii().to_string();
-        tracing::debug!(key, reason = ?taken, "registration ignored in MemberList");
+        tracing::debug!(key, reason = ?outcome, "registration ignored in MemberList");
     }
 }

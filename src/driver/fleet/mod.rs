@@ -1,9 +1,9 @@
-//! Proxies that find one another: this one registers under a prefix, follows who else is there, and
-//! answers MemberList with it.
+//! Fleet: this proxy registers in etcd, watches the other registered proxies, and responds to
+//! MemberList with them.
 //!
-//! `registration` and `members` are two tasks of one worker (`tasks`), with calls of their own (`calls`).
-//! What they find out is kept for all workers in `state`: the answer to MemberList is made when something
-//! changes, and given as it is (`answer`).
+//! `registration` and `members` are two tasks of one worker, started by `tasks`. They send their
+//! own requests through `calls`. The result is in `state::fleet` for all workers: the response to
+//! MemberList is encoded when the list changes, and `member_list` sends it unchanged.
 
 mod calls;
 mod member_list;
@@ -11,4 +11,4 @@ mod members;
 mod registration;
 pub(super) mod tasks;
 
-pub(super) use member_list::answer;
+pub(super) use member_list::member_list_response;

@@ -1,4 +1,4 @@
-//! Registers this proxy, and keeps it so: the steps that the machine wants, one after the other (N4).
+//! Registration of this proxy: runs the steps of its state machine one after the other (N4).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use crate::driver::WorkerContext;
 use crate::driver::call::KEEP_ALIVE;
 use crate::driver::fleet::calls::call;
 use crate::driver::state::fleet::Resolver;
-use crate::state_machine::fleet::registration::{RegistrationAction, StepOutcome, Registration, RegistrationStep, RegistrationEvent};
+use crate::state_machine::fleet::registration::{
+    Registration, RegistrationAction, RegistrationEvent, RegistrationStep, StepOutcome,
+};
 use crate::wire::pb::etcdserverpb::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseRevokeRequest, LeaseRevokeResponse, PutRequest, PutResponse,
@@ -21,12 +23,12 @@ const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
 const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 const PUT: &str = "/etcdserverpb.KV/Put";
 
-/// etcd's words for a lease that it does not know.
-const NOT_FOUND: &str = "etcdserver: requested lease not found";
-/// etcd's words for one that it was to grant and knows: an answer before this one was lost.
-const EXISTS: &str = "etcdserver: lease already exists";
+/// Error text of etcd for an unknown lease.
+const LEASE_NOT_FOUND: &str = "etcdserver: requested lease not found";
+/// Error text of etcd for a grant of an existing lease: the response to an earlier grant was lost.
+const LEASE_EXISTS: &str = "etcdserver: lease already exists";
 
-/// Goes on until the process is to end and the lease is revoked.
+/// Runs until the process drains and the lease is revoked.
 pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
     let fleet = &ctx.process.fleet;
     let mut machine = Registration::new(now());
@@ -36,7 +38,7 @@ pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
             draining = true;
             machine.drain();
         }
-        let next = machine.next_action(now(), chance());
+        let next = machine.next_action(now(), random());
         report(ctx, &mut machine);
         match next {
             RegistrationAction::Finished => return,
@@ -45,28 +47,28 @@ pub(super) async fn run(ctx: &Rc<WorkerContext>, resolver: &Resolver) {
                 () = ctx.drain.begun(), if !draining => {}
                 present = ctx.fleet.key_presence() => machine.observe_key(present, now()),
             },
-            RegistrationAction::Run(step, within) => {
+            RegistrationAction::Run(step, time_limit) => {
                 let outcome = tokio::select! {
-                    outcome = ask(ctx, resolver, step, within) => outcome,
-                    // What is under way is left to itself: a lease that is granted now ends unused.
+                    outcome = run_step(ctx, resolver, step, time_limit) => outcome,
+                    // A step in progress is cancelled. A lease that is granted now expires unused.
                     () = ctx.drain.begun(), if !draining => continue,
                 };
                 if let StepOutcome::Failed(error) = &outcome {
                     tracing::debug!(?step, error, "registration step failed");
                     fleet.metrics.failures.inc();
                 }
-                machine.finish_step(step, outcome, now(), chance());
+                machine.finish_step(step, outcome, now(), random());
                 report(ctx, &mut machine);
             }
         }
     }
 }
 
-/// Says to log, metrics and pages how it stands.
+/// Reports the registration to the log, the metrics and the status.
 fn report(ctx: &WorkerContext, machine: &mut Registration) {
     let fleet = &ctx.process.fleet;
-    let tell = machine.take_event();
-    match &tell {
+    let event = machine.take_event();
+    match &event {
         Some(RegistrationEvent::Registered(lease)) => {
             fleet.metrics.registrations.inc();
             tracing::info!(lease = format!("{lease:x}"), "registered");
@@ -79,27 +81,30 @@ fn report(ctx: &WorkerContext, machine: &mut Registration) {
         }
         None => {}
     }
-    let standing = match machine.is_registered() {
+    let status = match machine.is_registered() {
         true => Ok(machine.lease().unwrap_or_default()),
         false => Err(machine.reason()),
     };
-    fleet.set_registration(standing);
+    fleet.set_registration(status);
 }
 
-async fn ask(
+async fn run_step(
     ctx: &Rc<WorkerContext>,
     resolver: &Resolver,
     step: RegistrationStep,
-    within: Duration,
+    time_limit: Duration,
 ) -> StepOutcome {
     match step {
         RegistrationStep::Grant(id) => {
             let ttl = i64::try_from(resolver.options.ttl.as_secs()).unwrap_or(i64::MAX);
             let request = LeaseGrantRequest { id, ttl };
-            let granted = told::<_, LeaseGrantResponse>(ctx, GRANT, &request, within).await;
+            let granted =
+                call_etcd::<_, LeaseGrantResponse>(ctx, GRANT, &request, time_limit).await;
             match granted {
-                // Where an answer before this was lost, it is the time that was asked for.
-                Ok(granted) => StepOutcome::Done(seconds(granted.map_or(ttl, |granted| granted.ttl))),
+                // If the response to an earlier grant was lost, the TTL is the requested one.
+                Ok(granted) => {
+                    StepOutcome::Done(seconds(granted.map_or(ttl, |granted| granted.ttl)))
+                }
                 Err(outcome) => outcome,
             }
         }
@@ -110,11 +115,13 @@ async fn ask(
                 lease,
                 ..PutRequest::default()
             };
-            done(told::<_, PutResponse>(ctx, PUT, &request, within).await)
+            done(call_etcd::<_, PutResponse>(ctx, PUT, &request, time_limit).await)
         }
         RegistrationStep::Renew(id) => {
             let request = LeaseKeepAliveRequest { id };
-            match told::<_, LeaseKeepAliveResponse>(ctx, KEEP_ALIVE, &request, within).await {
+            match call_etcd::<_, LeaseKeepAliveResponse>(ctx, KEEP_ALIVE, &request, time_limit)
+                .await
+            {
                 Ok(Some(renewed)) if renewed.ttl > 0 => StepOutcome::Done(seconds(renewed.ttl)),
                 Ok(_) => StepOutcome::LeaseNotFound,
                 Err(outcome) => outcome,
@@ -122,28 +129,30 @@ async fn ask(
         }
         RegistrationStep::Revoke(id) => {
             let request = LeaseRevokeRequest { id };
-            done(told::<_, LeaseRevokeResponse>(ctx, REVOKE, &request, within).await)
+            done(call_etcd::<_, LeaseRevokeResponse>(ctx, REVOKE, &request, time_limit).await)
         }
     }
 }
 
-/// What etcd answers; nothing where it says that this was done before.
-async fn told<Q: Message, A: Message + Default>(
+/// Returns the response of etcd; `None` if etcd reports that an earlier attempt was executed.
+async fn call_etcd<Q: Message, R: Message + Default>(
     ctx: &Rc<WorkerContext>,
     path: &'static str,
     request: &Q,
-    within: Duration,
-) -> Result<Option<A>, StepOutcome> {
-    match call(ctx, path, request, within).await {
-        Ok(answer) => Ok(Some(answer)),
-        Err(Status { message, .. }) if message == NOT_FOUND => Err(StepOutcome::LeaseNotFound),
-        Err(Status { message, .. }) if message == EXISTS => Ok(None),
+    time_limit: Duration,
+) -> Result<Option<R>, StepOutcome> {
+    match call(ctx, path, request, time_limit).await {
+        Ok(response) => Ok(Some(response)),
+        Err(Status { message, .. }) if message == LEASE_NOT_FOUND => {
+            Err(StepOutcome::LeaseNotFound)
+        }
+        Err(Status { message, .. }) if message == LEASE_EXISTS => Ok(None),
         Err(Status { message, .. }) => Err(StepOutcome::Failed(message.into_owned())),
     }
 }
 
-fn done<A>(answer: Result<A, StepOutcome>) -> StepOutcome {
-    match answer {
+fn done<R>(response: Result<R, StepOutcome>) -> StepOutcome {
+    match response {
         Ok(_) => StepOutcome::Done(Duration::ZERO),
         Err(outcome) => outcome,
     }
@@ -157,6 +166,6 @@ fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-fn chance() -> u64 {
+fn random() -> u64 {
     fastrand::u64(..)
 }

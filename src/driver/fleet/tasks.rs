@@ -1,27 +1,27 @@
-//! What one worker does for the fleet.
+//! Background tasks of the fleet.
 
 use std::rc::Rc;
 
 use crate::driver::WorkerContext;
 use crate::driver::fleet::{members, registration};
 
-/// Begins both tasks, on one worker.
-pub(in crate::driver) fn begin(ctx: &Rc<WorkerContext>) {
-    if ctx.number() != 0 || ctx.shared.fleet.resolver.is_none() {
+/// Starts the registration and the watch of registered proxies, on worker 0 only.
+pub(in crate::driver) fn start(ctx: &Rc<WorkerContext>) {
+    if ctx.worker_number() != 0 || ctx.process.fleet.resolver.is_none() {
         return;
     }
     ctx.fleet.set_registering(true);
-    let of = ctx.clone();
+    let task_ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        if let Some(resolver) = &of.shared.fleet.resolver {
-            registration::run(&of, resolver).await;
+        if let Some(resolver) = &task_ctx.process.fleet.resolver {
+            registration::run(&task_ctx, resolver).await;
         }
-        of.fleet.set_registering(false);
+        task_ctx.fleet.set_registering(false);
     });
-    let of = ctx.clone();
+    let task_ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        if let Some(resolver) = &of.shared.fleet.resolver {
-            members::follow(&of, resolver).await;
+        if let Some(resolver) = &task_ctx.process.fleet.resolver {
+            members::follow(&task_ctx, resolver).await;
         }
     });
 }

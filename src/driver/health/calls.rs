@@ -1,5 +1,6 @@
-//! `grpc.health.v1` Check and List, answered here: whether calls are served, for balancers and for probes of
-//! Kubernetes. That etcd's members are well is for each of them to say, and no client of the proxy's asks it.
+//! `grpc.health.v1` Check and List, served by the proxy: whether it serves calls, for load
+//! balancers and Kubernetes probes. The health of single etcd members is not included: each member
+//! reports its own, and clients of the proxy do not need it.
 
 use std::pin::pin;
 
@@ -8,61 +9,61 @@ use bytes::Bytes;
 use crate::driver::call::stream_requests::{MessageReader, malformed};
 use crate::driver::call::{Call, while_call_open};
 use crate::driver::etcd::first_attempt::end_interrupted;
-use crate::driver::health::probes::read;
+use crate::driver::health::probes::check_etcd;
 use crate::driver::state::reply;
 use crate::limits;
 use crate::wire::health::{self, Asked, Serving};
 use crate::wire::status::{Code, Status};
 
-/// What its requests are called in errors.
-const WHAT: &str = "health request";
+/// Name of the request in errors.
+const REQUEST_NAME: &str = "health request";
 
-/// As Go's server says it.
-const UNKNOWN: &str = "unknown service";
+/// Error text of Go's health server.
+const UNKNOWN_SERVICE: &str = "unknown service";
 
-/// Serves Check or List, the request gathered.
-pub(in crate::driver) async fn check(call: &mut Call, request: Vec<Bytes>) -> Code {
-    let asked = match asked(call, request) {
-        Ok(Asked::Unknown) => Err(Status::new(Code::NotFound, UNKNOWN)),
-        asked => asked,
+/// Serves Check or List. `request` is the complete request.
+pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>) -> Code {
+    let service = match parse_request(call, request) {
+        Ok(Asked::Unknown) => Err(Status::new(Code::NotFound, UNKNOWN_SERVICE)),
+        service => service,
     };
-    let asked = match asked {
-        Ok(asked) => asked,
+    let service = match service {
+        Ok(service) => service,
         Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
-    let process = process(call);
+    let process = process_status(call);
     let is_list = call.method.is_some_and(|method| method.name == "List");
-    let calls = match asked {
+    let calls = match service {
         Asked::Calls | Asked::Unknown => {
             let ctx = call.ctx.clone();
-            let mut read = pin!(read(&ctx));
-            match while_call_open(call, |cx| read.as_mut().poll(cx)).await {
+            let mut check = pin!(check_etcd(&ctx));
+            match while_call_open(call, |cx| check.as_mut().poll(cx)).await {
                 Ok(Ok(())) => process,
                 Ok(Err(_)) => Serving::No,
-                Err(cut) => return end_interrupted(call, cut),
+                Err(interrupted) => return end_interrupted(call, interrupted),
             }
         }
         Asked::Process => process,
     };
-    let answer = match is_list {
+    let response = match is_list {
         true => health::list(calls, process),
         false => health::response(calls),
     };
-    call.send_response(answer);
+    call.send_response(response);
     Code::Ok
 }
 
-/// What a gathered request asks for. List asks for nothing, which is to ask for calls.
-pub(super) fn asked(call: &Call, request: Vec<Bytes>) -> Result<Asked, Status> {
-    let mut messages = MessageReader::new(limits::HEALTH_REQUEST_BYTES, WHAT);
+/// Parses a complete request. List requests are empty, which selects the service of calls.
+pub(super) fn parse_request(call: &Call, request: Vec<Bytes>) -> Result<Asked, Status> {
+    let mut messages = MessageReader::new(limits::HEALTH_REQUEST_BYTES, REQUEST_NAME);
     request.into_iter().for_each(|chunk| messages.push(chunk));
     let message = messages.next(&call.ctx)?;
     let message = message.ok_or_else(|| Status::new(Code::Internal, "unexpected EOF"))?;
-    health::asked(&message).map_err(|error| malformed(WHAT, &error))
+    health::asked(&message).map_err(|error| malformed(REQUEST_NAME, &error))
 }
 
-/// Whether the process takes calls: until it is to end (S2).
-fn process(call: &Call) -> Serving {
+/// Returns whether the process accepts calls: until the drain begins (S2).
+fn process_status(call: &Call) -> Serving {
     match call.ctx.drain.has_begun() {
         true => Serving::No,
         false => Serving::Yes,

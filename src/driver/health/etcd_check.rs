@@ -1,4 +1,4 @@
-//! Whether etcd answers, asked as its clients would: a linearizable read, and a watch.
+//! Health checks of etcd with requests that its clients send: a linearizable read and a watch.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -16,34 +16,34 @@ use crate::upstream::attempt;
 use crate::wire::frame;
 use crate::wire::status::{Code, Status};
 
-/// RangeRequest { key: "a" }, the key that etcd's own proxy asks for.
+/// RangeRequest { key: "a" }: the key that `etcd grpc-proxy` reads.
 const RANGE_A: &[u8] = &[0x0a, 1, b'a'];
 
 /// WatchRequest { create_request: { key: "a" } }.
 const WATCH_A: &[u8] = &[0x0a, 3, 0x0a, 1, b'a'];
 
-/// A linearizable read; on failure the reason. A refusal for lack of permission is an answer
-/// too: etcd is well.
+/// Sends a linearizable read and records the result for subscribers. A permission error is a
+/// success too: etcd works.
 pub(super) async fn read(ctx: Rc<WorkerContext>) -> CheckOutcome {
-    let outcome = ask(&ctx).await;
+    let outcome = send_read(&ctx).await;
     ctx.process.health.record_read(outcome.is_ok());
     outcome
 }
 
-async fn ask(ctx: &Rc<WorkerContext>) -> CheckOutcome {
-    let until = Instant::now() + limits::HEALTH_TIME;
+async fn send_read(ctx: &Rc<WorkerContext>) -> CheckOutcome {
+    let deadline = Instant::now() + limits::HEALTH_TIME;
     let head = etcd_client::request_head(RANGE, None);
     let request = [frame::encode(RANGE_A)];
     let read = HedgedRead {
         ctx,
         head: &head,
-        deadline: Some(until),
+        deadline: Some(deadline),
         request: &request,
         raw_keys: false,
     };
-    let answered = timeout_at(until, read.fetch(PriorAttempt::NotSent)).await;
-    let status = match answered {
-        Ok(Ok(answer)) => answer.status(),
+    let result = timeout_at(deadline, read.fetch(PriorAttempt::NotSent)).await;
+    let status = match result {
+        Ok(Ok(response)) => response.status(),
         Ok(Err(status)) => Some(status),
         Err(_) => Some(reply::deadline_exceeded()),
     };
@@ -54,21 +54,21 @@ async fn ask(ctx: &Rc<WorkerContext>) -> CheckOutcome {
     }
 }
 
-/// A watch whose creation is answered.
+/// Creates a watcher and waits for the first response.
 pub(super) async fn watch(ctx: Rc<WorkerContext>) -> CheckOutcome {
-    let until = Instant::now() + limits::HEALTH_TIME;
-    match timeout_at(until, created(&ctx, until)).await {
+    let deadline = Instant::now() + limits::HEALTH_TIME;
+    match timeout_at(deadline, create_watch(&ctx, deadline)).await {
         Ok(Some(())) => Ok(()),
         Ok(None) | Err(_) => Err("WATCH TIMEOUT".into()),
     }
 }
 
-async fn created(ctx: &Rc<WorkerContext>, until: Instant) -> Option<()> {
-    let conn = ctx.pool.connection(until).await.ok()?;
+async fn create_watch(ctx: &Rc<WorkerContext>, deadline: Instant) -> Option<()> {
+    let conn = ctx.pool.connection(deadline).await.ok()?;
     let head = attempt::head(conn.target(), &etcd_client::request_head(WATCH, None), None);
-    let mut taken = conn.open(head, false).ok()?;
-    taken.body.send_data(frame::encode(WATCH_A), false).ok()?;
-    let mut body = taken.response.await.ok()?.into_body();
+    let mut opened = conn.open(head, false).ok()?;
+    opened.body.send_data(frame::encode(WATCH_A), false).ok()?;
+    let mut body = opened.response.await.ok()?.into_body();
     let first = poll_fn(|cx| body.poll_data(cx)).await;
     matches!(first, Some(Ok(_))).then_some(())
 }

@@ -1,15 +1,18 @@
-//! The proxy's health, as its pages and `grpc.health.v1` tell it. Whoever asks, and on whichever worker,
-//! one read at a time goes to etcd, and what it says counts for a moment for all.
+//! Health of the proxy, for the admin interface and `grpc.health.v1`.
 //!
-//! `etcd` asks it, `state` is what is known and who waits to hear it, `probes` is how the others ask; `calls`
-//! answers gRPC and `follow` tells those who want to hear of changes.
+//! All health probes in the process share one in-flight read of etcd and its result, which stays
+//! valid for a short time.
+//!
+//! `etcd_check` sends the requests to etcd, `state::health` has the shared results and the
+//! subscribers, and `probes` runs the shared checks. `calls` serves Check and List, and
+//! `subscribers` serves Watch.
 
 mod calls;
 mod etcd_check;
 mod probes;
 mod subscribers;
 
-pub use crate::driver::state::health::Outcome;
-pub(super) use calls::check;
-pub use probes::{of_proxy, read};
-pub(super) use subscribers::follow;
+pub use crate::driver::state::health::CheckOutcome;
+pub(super) use calls::serve_check;
+pub use probes::{check_etcd, check_proxy};
+pub(super) use subscribers::serve_watch;

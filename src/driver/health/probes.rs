@@ -1,15 +1,18 @@
-//! What whoever wants to know how well the proxy is asks.
+//! Health checks behind `/health`, `/proxy/health` and `grpc.health.v1`.
 
 use std::rc::Rc;
 
 use crate::driver::WorkerContext;
 use crate::driver::health::etcd_check;
-use crate::driver::state::health::{Outcome, Question};
+use crate::driver::state::health::{CheckOutcome, SharedCheck};
 
-/// Whether a linearizable read is answered; on failure the reason.
-pub async fn read(ctx: &Rc<WorkerContext>) -> Outcome {
-    let health = &ctx.shared.health;
-    Question::ask(
+/// Checks etcd with a linearizable read.
+///
+/// # Errors
+/// The reason of the failure.
+pub async fn check_etcd(ctx: &Rc<WorkerContext>) -> CheckOutcome {
+    let health = &ctx.process.health;
+    SharedCheck::run(
         health,
         |health| &health.read,
         || etcd_check::read(ctx.clone()),
@@ -17,19 +20,22 @@ pub async fn read(ctx: &Rc<WorkerContext>) -> Outcome {
     .await
 }
 
-/// The proxy's own: the read, then a watch whose creation is answered, and that it is registered where it
-/// should be.
-pub async fn of_proxy(ctx: &Rc<WorkerContext>) -> Outcome {
-    read(ctx).await?;
-    let health = &ctx.shared.health;
-    Question::ask(
+/// Checks the proxy: the read of [`check_etcd`], then the creation of a watcher, then the
+/// registration if this proxy registers.
+///
+/// # Errors
+/// The reason of the first failure.
+pub async fn check_proxy(ctx: &Rc<WorkerContext>) -> CheckOutcome {
+    check_etcd(ctx).await?;
+    let health = &ctx.process.health;
+    SharedCheck::run(
         health,
         |health| &health.watch,
         || etcd_check::watch(ctx.clone()),
     )
     .await?;
-    match ctx.shared.fleet.trouble() {
-        Some(why) => Err(format!("REGISTRATION ERROR:{why}").into()),
+    match ctx.process.fleet.registration_error() {
+        Some(reason) => Err(format!("REGISTRATION ERROR:{reason}").into()),
         None => Ok(()),
     }
 }

@@ -1,7 +1,8 @@
-//! `grpc.health.v1` Watch, answered here: how what was asked for is, and each change of it.
+//! `grpc.health.v1` Watch, served by the proxy: sends the current status and each change of it.
 //!
-//! Thousands may wait: they hear of a change by one channel, and one task in the process looks at etcd for
-//! all of them, while there are any. A client that does not read is told the latest when it reads on.
+//! Thousands of streams may be open. One channel notifies them of changes, and one task in the
+//! process polls etcd while there are streams. A client that does not read receives only the latest
+//! status when it reads again.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,9 +17,9 @@ use crate::call_log::open_call::LoggedCall;
 use crate::driver::WorkerContext;
 use crate::driver::call::request_body::{RequestBody, read_request_body};
 use crate::driver::call::{Call, while_call_open};
-use crate::driver::health::calls::asked;
-use crate::driver::health::probes::read;
-use crate::driver::state::health::{HealthSubscriber, HealthPoller};
+use crate::driver::health::calls::parse_request;
+use crate::driver::health::probes::check_etcd;
+use crate::driver::state::health::{HealthPoller, HealthSubscriber};
 use crate::driver::state::interrupt::{Interrupted, until_interrupted};
 use crate::driver::state::reply;
 use crate::limits;
@@ -28,31 +29,32 @@ use crate::net::pump::Pump;
 use crate::wire::health::{Asked, Serving, response};
 use crate::wire::status::{Code, Status};
 
-/// Serves a call of Watch to its end.
-pub(in crate::driver) async fn follow(mut call: Box<Call>) -> Code {
+/// Serves a Watch call until its end.
+pub(in crate::driver) async fn serve_watch(mut call: Box<Call>) -> Code {
     let request = match read_request_body(&mut call).await {
         RequestBody::Complete(request) => request,
         RequestBody::Partial(received) => received,
         RequestBody::Ended(code) => return code,
     };
-    let asked = match asked(&call, request) {
-        Ok(asked) => asked,
+    let service = match parse_request(&call, request) {
+        Ok(service) => service,
         Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
     let method = call.streaming_method();
     if let Some(method) = method {
         call.ctx.counters().calls[method].received.inc();
     }
-    let Some(_follower) = HealthSubscriber::new(&call.ctx.process.health, &call.connection) else {
-        call.ctx.counters().hit(Limit::HealthWatches);
+    let Some(_subscriber) = HealthSubscriber::new(&call.ctx.process.health, &call.connection)
+    else {
+        call.ctx.counters().limit_hit(Limit::HealthWatches);
         let text = "etcd-edge: too many open health watches";
         let status = Status::new(Code::ResourceExhausted, text);
         return reply::trailers_only(&mut call.respond, &status);
     };
-    let mut serves = call.ctx.process.health.subscribe();
-    if asked == Asked::Calls {
-        look(&call.ctx);
-        if let Err(code) = first(&mut call, &mut serves).await {
+    let mut health = call.ctx.process.health.subscribe();
+    if service == Asked::Calls {
+        start_poller(&call.ctx);
+        if let Err(code) = wait_for_first_result(&mut call, &mut health).await {
             return code;
         }
     }
@@ -60,39 +62,46 @@ pub(in crate::driver) async fn follow(mut call: Box<Call>) -> Code {
         ctx,
         mut respond,
         deadline,
-        log: record,
+        log,
         ..
     } = *call;
-    let Ok(to) = respond.send_response(reply::head(), false) else {
+    let Ok(stream) = respond.send_response(reply::head(), false) else {
         return Code::Cancelled;
     };
     drop(respond);
-    let mut telling = Telling {
+    let mut watch = HealthWatch {
         ctx,
-        asked,
+        service,
         deadline,
-        to,
+        stream,
         method,
-        record,
+        log,
     };
-    telling.run(serves).await
+    watch.run(health).await
 }
 
-/// Waits until it is known whether calls are served. Ends the call where it is over before that.
-async fn first(call: &mut Call, serves: &mut Receiver<Option<bool>>) -> Result<(), Code> {
+/// Waits until the health of etcd is known.
+///
+/// # Errors
+/// The call ended before; the code of its end.
+async fn wait_for_first_result(
+    call: &mut Call,
+    health: &mut Receiver<Option<bool>>,
+) -> Result<(), Code> {
     let ctx = call.ctx.clone();
-    let mut known = pin!(async {
-        // What was known may be long ago, when somebody last asked.
-        let _ = read(&ctx).await;
-        while serves.borrow_and_update().is_none() {
-            // One failure is not enough to know, see `Steady`. The sender is everybody's.
-            let _ = serves.changed().await;
+    let mut first_result = pin!(async {
+        // The known health may be old: without probes, etcd is not checked.
+        let _ = check_etcd(&ctx).await;
+        while health.borrow_and_update().is_none() {
+            // A single failure is not enough, see `Steady`. The sender lives as long as the
+            // process.
+            let _ = health.changed().await;
         }
     });
-    match while_call_open(call, |cx| known.as_mut().poll(cx)).await {
+    match while_call_open(call, |cx| first_result.as_mut().poll(cx)).await {
         Ok(()) => Ok(()),
-        Err(cut) => {
-            let status = match cut {
+        Err(interrupted) => {
+            let status = match interrupted {
                 Interrupted::ClientGone => return Err(Code::Cancelled),
                 Interrupted::Deadline => reply::deadline_exceeded(),
                 Interrupted::Drain => reply::shutting_down(),
@@ -102,16 +111,16 @@ async fn first(call: &mut Call, serves: &mut Receiver<Option<bool>>) -> Result<(
     }
 }
 
-/// Sees to it that somebody looks at etcd while anybody waits for changes.
-fn look(ctx: &Rc<WorkerContext>) {
-    let Some(looker) = HealthPoller::new(&ctx.process.health) else {
+/// Starts the task that polls etcd, unless it runs already.
+fn start_poller(ctx: &Rc<WorkerContext>) {
+    let Some(poller) = HealthPoller::new(&ctx.process.health) else {
         return;
     };
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
-        while looker.should_continue() {
-            // What it finds is told by the channel. After one that failed the next says more.
-            let pause = match read(&ctx).await {
+        while poller.should_continue() {
+            // The check publishes its result. After a failure, the next check follows sooner.
+            let pause = match check_etcd(&ctx).await {
                 Ok(()) => limits::HEALTH_CHECK_INTERVAL,
                 Err(_) => limits::HEALTH_FAILURE_TTL,
             };
@@ -120,76 +129,76 @@ fn look(ctx: &Rc<WorkerContext>) {
     });
 }
 
-/// A client that is told.
-struct Telling {
+/// Stream of one client.
+struct HealthWatch {
     ctx: Rc<WorkerContext>,
-    asked: Asked,
+    service: Asked,
     deadline: Option<Instant>,
-    to: SendStream<Payload>,
-    /// The place of its method in tables.
+    stream: SendStream<Payload>,
+    /// Index of the method in the metrics.
     method: Option<usize>,
-    /// What is noted of the call.
-    record: Option<Rc<LoggedCall>>,
+    /// Record of the call, if it is logged.
+    log: Option<Rc<LoggedCall>>,
 }
 
-impl Telling {
-    async fn run(&mut self, mut serves: Receiver<Option<bool>>) -> Code {
+impl HealthWatch {
+    async fn run(&mut self, mut health: Receiver<Option<bool>>) -> Code {
         let drain = self.ctx.drain.clone();
         let mut pump = Pump::new(u64::MAX);
-        let mut said = None;
+        let mut last_sent = None;
         loop {
-            let now = self.serving(*serves.borrow_and_update());
-            if said != Some(now) {
-                said = Some(now);
-                pump.offer(self.word(now));
+            let now = self.serving(*health.borrow_and_update());
+            if last_sent != Some(now) {
+                last_sent = Some(now);
+                pump.offer(self.message(now));
             }
-            let mut changed = pin!(serves.changed());
-            let to = &mut self.to;
+            let mut changed = pin!(health.changed());
+            let stream = &mut self.stream;
             let timer = self.ctx.timers.at(self.deadline);
-            let waited = until_interrupted(timer, Some(&drain), |cx| {
-                if to.poll_reset(cx).is_ready() {
+            let result = until_interrupted(timer, Some(&drain), |cx| {
+                if stream.poll_reset(cx).is_ready() {
                     return Poll::Ready(Err(Interrupted::ClientGone));
                 }
-                if ready!(pump.poll_offered(cx, to, false)).is_err() {
+                if ready!(pump.poll_offered(cx, stream, false)).is_err() {
                     return Poll::Ready(Err(Interrupted::ClientGone));
                 }
                 changed.as_mut().poll(cx).map(|_| Ok(()))
             });
-            match waited.await {
+            match result.await {
                 Ok(()) => {}
-                Err(cut) => {
-                    let is_news = cut == Interrupted::Drain
-                        && !matches!(said, Some(Serving::Unknown | Serving::No));
-                    if is_news {
-                        // Balancers move on at this word already.
-                        let word = self.word(Serving::No);
-                        let _ = self.to.send_data(word.into(), false);
+                Err(interrupted) => {
+                    let must_announce = interrupted == Interrupted::Drain
+                        && !matches!(last_sent, Some(Serving::Unknown | Serving::No));
+                    if must_announce {
+                        // Load balancers stop sending calls at this status already.
+                        let message = self.message(Serving::No);
+                        let _ = self.stream.send_data(message.into(), false);
                     }
-                    return reply::interrupted(&mut self.to, cut);
+                    return reply::interrupted(&mut self.stream, interrupted);
                 }
             }
         }
     }
 
-    /// A message that is sent now.
-    fn word(&self, serving: Serving) -> Bytes {
-        let word = response(serving);
-        if let Some(record) = &self.record {
-            record.sent(&word);
+    /// Encodes a message and counts it as sent.
+    fn message(&self, serving: Serving) -> Bytes {
+        let message = response(serving);
+        if let Some(log) = &self.log {
+            log.count_sent(&message);
         }
         if let Some(method) = self.method {
             self.ctx.counters().calls[method].sent.inc();
         }
-        word
+        message
     }
 
-    fn serving(&self, serves: Option<bool>) -> Serving {
-        let is_up = match self.asked {
+    fn serving(&self, health: Option<bool>) -> Serving {
+        let is_healthy = match self.service {
             Asked::Unknown => return Serving::Unknown,
-            Asked::Calls => serves.unwrap_or(false),
+            Asked::Calls => health.unwrap_or(false),
             Asked::Process => true,
         };
-        match is_up && !self.ctx.drain.has_begun() {
+        match is_healthy && !self.ctx.drain.has_begun() {
             true => Serving::Yes,
             false => Serving::No,
         }

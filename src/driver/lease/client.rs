@@ -6,13 +6,11 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use crate::call_log::finished_call::Source;
+use crate::call_log::finished_call::ResponseSource;
 use crate::driver::WorkerContext;
-use crate::driver::call::stream_requests::{
-    MessageReader, RequestReader, StreamEnd, StreamInput, malformed,
-};
+use crate::driver::call::client_stream_task::{self, StreamHandler};
+use crate::driver::call::stream_requests::{MessageReader, RequestReader, StreamInput, malformed};
 use crate::driver::call::{Call, while_call_open};
 use crate::driver::lease::state::{Client, max_pending_heartbeats};
 use crate::driver::lease::token_check::check_token;
@@ -25,7 +23,7 @@ use crate::limits;
 use crate::net::payload::StreamQueue;
 use crate::upstream::attempt;
 use crate::wire::lease;
-use crate::wire::status::Code;
+use crate::wire::status::{Code, Status};
 
 /// Name of the request message in error texts.
 const MESSAGE_NAME: &str = "keep-alive request";
@@ -44,8 +42,8 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
             Err(code) => return code,
         },
     };
-    let mut stream = open(call, session);
-    std::future::poll_fn(|cx| stream.poll(cx)).await
+    let (handler, requests) = open(call, session);
+    client_stream_task::run(ctx, handler, requests).await
 }
 
 /// Checks the token of the session with etcd and returns the session to use.
@@ -69,16 +67,15 @@ async fn checked_session(
     Err(reply::trailers_only(&mut call.respond, &status))
 }
 
-/// The task that reads one client stream.
-struct ClientStreamTask {
+/// One client stream.
+struct HeartbeatStream {
     ctx: Rc<WorkerContext>,
     client: Rc<Client>,
-    requests: RequestReader,
 }
 
 /// Drops the parts of the call that only its start needs, and registers the stream with the hub.
-fn open(call: Box<Call>, session: Session) -> ClientStreamTask {
-    call.set_source(Source::Shared);
+fn open(call: Box<Call>, session: Session) -> (HeartbeatStream, RequestReader) {
+    call.set_source(ResponseSource::Shared);
     let deadline = call.deadline_timer();
     let method = call.streaming_method();
     let Call {
@@ -117,74 +114,42 @@ fn open(call: Box<Call>, session: Session) -> ClientStreamTask {
     ctx.counters().lease.streams.set(ctx.leases.streams());
     ctx.leases
         .push_input(&client, LeaseInputKind::Opened(connection_number));
-    ClientStreamTask {
-        requests: RequestReader::new(
-            &ctx,
-            body,
-            MessageReader::new(limits::KEEP_ALIVE_BYTES, MESSAGE_NAME),
-            deadline,
-        ),
-        client,
-        ctx,
-    }
+    let messages = MessageReader::new(limits::KEEP_ALIVE_BYTES, MESSAGE_NAME);
+    let requests = RequestReader::new(&ctx, body, messages, deadline);
+    (HeartbeatStream { ctx, client }, requests)
 }
 
-impl ClientStreamTask {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
-        let polled = self.poll_requests(cx);
-        if let Some(code) = self.client.stream.ended() {
-            self.close();
-            return Poll::Ready(code);
-        }
-        let end = match polled {
-            Poll::Ready(end) => end,
-            Poll::Pending => ready!(self.requests.poll_end(cx, &self.ctx)),
-        };
-        self.close();
-        Poll::Ready(end.finish(&self.client.stream))
+impl StreamHandler for HeartbeatStream {
+    fn stream(&self) -> &ClientStream {
+        &self.client.stream
     }
 
-    /// Removes the stream from the worker and from its hub.
-    fn close(&self) {
-        if self.ctx.leases.remove(self.client.id).is_some() {
-            self.ctx
-                .leases
-                .push_input(&self.client, LeaseInputKind::Closed);
-            self.ctx
-                .counters()
-                .lease
-                .streams
-                .set(self.ctx.leases.streams());
-        }
+    fn accepts_requests(&self) -> bool {
+        self.client.accepts_requests()
     }
 
-    /// Passes received requests to the hub. Ready when the stream ends.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
-        let ClientStreamTask {
-            ctx,
-            client,
-            requests,
-        } = self;
-        loop {
-            let accepts_requests = client.accepts_requests();
-            match ready!(requests.poll_next(cx, ctx, &client.stream, accepts_requests)) {
-                Ok(StreamInput::Message(message)) => match lease::lease(&message) {
-                    Ok(lease) => {
-                        client.pending.set(client.pending.get() + 1);
-                        client.active.set(true);
-                        ctx.counters().lease.received.inc();
-                        ctx.leases
-                            .push_input(client, LeaseInputKind::Heartbeat(lease));
-                    }
-                    Err(error) => {
-                        return Poll::Ready(StreamEnd::Status(malformed(MESSAGE_NAME, &error)));
-                    }
-                },
-                Ok(StreamInput::HalfClosed) => {
-                    ctx.leases.push_input(client, LeaseInputKind::HalfClosed)
-                }
-                Err(end) => return Poll::Ready(end),
+    fn handle(&self, input: StreamInput) -> Result<(), Status> {
+        let HeartbeatStream { ctx, client } = self;
+        let kind = match input {
+            StreamInput::Message(message) => {
+                let lease = lease::lease(&message);
+                let lease = lease.map_err(|error| malformed(MESSAGE_NAME, &error))?;
+                client.pending.set(client.pending.get() + 1);
+                client.active.set(true);
+                ctx.counters().lease.received.inc();
+                LeaseInputKind::Heartbeat(lease)
             }
+            StreamInput::HalfClosed => LeaseInputKind::HalfClosed,
+        };
+        ctx.leases.push_input(client, kind);
+        Ok(())
+    }
+
+    fn close(&self) {
+        let HeartbeatStream { ctx, client } = self;
+        if ctx.leases.remove(client.id).is_some() {
+            ctx.leases.push_input(client, LeaseInputKind::Closed);
+            ctx.counters().lease.streams.set(ctx.leases.streams());
         }
     }
 }

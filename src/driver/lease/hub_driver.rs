@@ -109,7 +109,7 @@ pub(super) fn deliver_output(ctx: &WorkerContext, output: LeaseOutput) {
                     .stream
                     .send(&ctx.process.store_revision, ctx.counters(), payload)
                 {
-                    ctx.counters().hit(Limit::StalledBytes);
+                    ctx.counters().limit_hit(Limit::StalledBytes);
                     return;
                 }
             }

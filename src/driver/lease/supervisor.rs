@@ -16,8 +16,8 @@ use crate::net::lazy_timer::LazyTimer;
 pub(super) async fn supervise(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
     let mut timer = LazyTimer::new();
     while !link.is_over() {
-        for slot in link.take_new_slots() {
-            tokio::task::spawn_local(drive(ctx.clone(), link.clone(), slot));
+        for (id, slot) in link.take_new_slots() {
+            tokio::task::spawn_local(drive(ctx.clone(), link.clone(), id, slot));
         }
         for lease in link.take_ttl_checks() {
             tokio::task::spawn_local(check_ttl(ctx.clone(), link.clone(), lease));

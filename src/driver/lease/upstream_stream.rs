@@ -2,33 +2,31 @@
 //! as long as the hub requires one.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
 use bytes::Bytes;
-use h2::RecvStream;
-use h2::client::ResponseFuture;
 use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::KEEP_ALIVE;
+use crate::driver::etcd::response_reader::{ResponseParser, ResponseReader};
 use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
 use crate::driver::lease::hub_driver::drive_hub;
-use crate::driver::lease::upstream_link::{StreamSlot, UpstreamLink};
+use crate::driver::lease::upstream_link::{Slot, UpstreamLink};
 use crate::driver::state::identity::Credential;
 use crate::driver::state::messages::{LeaseMessage, WorkerMessage};
 use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
 use crate::state_machine::lease::{ReconnectReason, Unavailable};
 use crate::state_machine::watch::hub::IdentityId;
-use crate::upstream::conn::{CallGuard, OpenedCall};
-use crate::wire::frame::Reader;
+use crate::upstream::conn::OpenedCall;
 use crate::wire::lease::Renewed;
 use crate::wire::status::{Code, Status};
 
 /// Drives a slot until the hub closes it.
-pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, slot: Rc<StreamSlot>) {
+pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, id: u64, slot: Rc<Slot>) {
     let mut selector = EndpointSelector::default();
     let mut last = None;
     while let Some((generation, because)) = slot.requested() {
@@ -36,7 +34,7 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, slot: 
             match because {
                 ReconnectReason::Token => selector.token_refused(),
                 ReconnectReason::Stalled => selector.stream_stalled(),
-                ReconnectReason::Elsewhere => selector.exclude_last(),
+                ReconnectReason::OtherEndpoint => selector.exclude_last(),
                 ReconnectReason::Needed | ReconnectReason::Lost => {}
             }
         }
@@ -49,6 +47,7 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>, slot: 
                 let stream = OpenStream {
                     ctx: &ctx,
                     link: &link,
+                    id,
                     slot: &slot,
                     generation,
                     credential,
@@ -93,7 +92,9 @@ async fn open(
 struct OpenStream<'a> {
     ctx: &'a Rc<WorkerContext>,
     link: &'a Rc<UpstreamLink>,
-    slot: &'a StreamSlot,
+    /// The number of the slot.
+    id: u64,
+    slot: &'a Slot,
     generation: u64,
     /// The token that opened the stream.
     credential: Option<Credential>,
@@ -109,6 +110,7 @@ impl OpenStream<'_> {
         let OpenStream {
             ctx,
             link,
+            id,
             slot,
             generation,
             ..
@@ -119,13 +121,11 @@ impl OpenStream<'_> {
             guard,
         } = call;
         let opened_at = Instant::now();
-        let mut reader = ResponseReader::new(response, guard, ctx.max.recv);
+        let mut reader = ResponseReader::new(response, guard, ctx.max.recv, LeaseResponses);
         let mut timer = LazyTimer::new();
         let mut responded = false;
-        slot.set_stream(body);
-        drive_hub(ctx, link, |hub, now| {
-            hub.connected(slot.id, generation, now)
-        });
+        slot.set_open(generation, body);
+        drive_hub(ctx, link, |hub, now| hub.connected(id, generation, now));
         let status = loop {
             if !slot.is_requested(generation) {
                 return None;
@@ -152,7 +152,7 @@ impl OpenStream<'_> {
                 }
                 Some(Err(status)) => break status,
                 // The connection got a GOAWAY or was found stalled by others (E5).
-                None if reader.guard.conn().is_retired() => break None,
+                None if reader.is_retired() => break None,
                 None => {}
             }
         };
@@ -164,7 +164,7 @@ impl OpenStream<'_> {
             self.ctx.process.store_revision.observe(&renewed.header);
         }
         drive_hub(self.ctx, self.link, |hub, now| {
-            let from = (self.slot.id, self.generation);
+            let from = (self.id, self.generation);
             for Renewed {
                 lease,
                 ttl,
@@ -202,7 +202,7 @@ impl OpenStream<'_> {
         let mut endpoint_blameless = true;
         if self.slot.is_requested(self.generation) {
             drive_hub(self.ctx, self.link, |hub, now| {
-                endpoint_blameless = hub.lost(self.slot.id, self.generation, reason, now);
+                endpoint_blameless = hub.lost(self.id, self.generation, reason, now);
             });
         }
         // After a refused token the next stream uses another. Without a token, every next stream
@@ -225,80 +225,16 @@ fn is_token_error(status: &Status) -> bool {
     }
 }
 
-/// Parses the responses of an upstream heartbeat stream.
-struct ResponseReader {
-    response: Option<ResponseFuture>,
-    body: Option<RecvStream>,
-    reader: Reader,
-    guard: CallGuard,
-}
+/// Parser of heartbeat responses.
+struct LeaseResponses;
 
-impl ResponseReader {
-    fn new(response: ResponseFuture, guard: CallGuard, max: u64) -> ResponseReader {
-        ResponseReader {
-            response: Some(response),
-            body: None,
-            reader: Reader::new(max),
-            guard,
-        }
-    }
+impl ResponseParser for LeaseResponses {
+    type Response = Renewed;
 
-    /// Returns the responses that have arrived, at least one.
-    ///
-    /// # Errors
-    ///
-    /// The stream has ended, with the status of etcd if there is one, or with the fault of a
-    /// malformed response.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<Renewed>, Option<Status>>> {
-        if let Some(response) = &mut self.response {
-            let response = ready!(Pin::new(response).poll(cx));
-            self.response = None;
-            let Ok(response) = response else {
-                return Poll::Ready(Err(None));
-            };
-            let (head, body) = response.into_parts();
-            if body.is_end_stream() {
-                return Poll::Ready(Err(Status::from_headers(&head.headers)));
-            }
-            self.body = Some(body);
-        }
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(Err(None));
-        };
-        let mut responses = Vec::new();
-        loop {
-            match body.poll_data(cx) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    // An error means that the stream has ended. The next poll reports it.
-                    let _ = body.flow_control().release_capacity(chunk.len());
-                    if let Err(malformed) = parse(&mut self.reader, chunk, &mut responses) {
-                        return Poll::Ready(Err(Some(malformed)));
-                    }
-                }
-                // Return the responses before the end of the stream.
-                Poll::Ready(_) | Poll::Pending if !responses.is_empty() => {
-                    return Poll::Ready(Ok(responses));
-                }
-                Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(None)),
-                Poll::Ready(None) => {
-                    let trailers = ready!(body.poll_trailers(cx));
-                    let status = trailers
-                        .ok()
-                        .flatten()
-                        .and_then(|t| Status::from_headers(&t));
-                    return Poll::Ready(Err(status));
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-}
+    // The receive window bounds the responses of one poll.
+    const BATCH: usize = usize::MAX;
 
-fn parse(reader: &mut Reader, chunk: Bytes, responses: &mut Vec<Renewed>) -> Result<(), Status> {
-    let malformed = |error: &dyn std::fmt::Display| Status::new(Code::Internal, error.to_string());
-    reader.push(chunk);
-    while let Some(message) = reader.next().map_err(|e| malformed(&e))? {
-        responses.push(Renewed::parse(&message.payload).map_err(|e| malformed(&e))?);
+    fn parse(&mut self, payload: Bytes) -> Result<Renewed, String> {
+        Renewed::parse(&payload).map_err(|error| error.to_string())
     }
-    Ok(())
 }

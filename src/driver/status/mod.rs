@@ -1,5 +1,5 @@
-//! What is served, for people: endpoints, ranges with their watchers, frontiers and lags, whose heartbeats
-//! share what, what is kept of reads, and which proxies there are, over all workers.
+//! Status of the proxy as JSON, over all workers: endpoints, watched ranges with their watchers,
+//! frontiers and lags, shared heartbeats, the read cache, and the fleet.
 
 mod totals;
 
@@ -16,11 +16,11 @@ use crate::driver::state::namespace::NamespacePolicy;
 use crate::metrics::{Counter, ReadMetrics};
 use crate::state_machine::picker::EndpointState;
 use crate::state_machine::watch::hub::FeedStatus;
-use crate::upstream::target::Target;
+use crate::upstream::target::EndpointTarget;
 
-/// Asks every worker; says what has come when the last has answered. The caller bounds the time. `most`
-/// is how many ranges are told of, those with the most watchers.
-pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
+/// Requests a report from every worker and returns the status when all have responded. The caller
+/// limits the time. If `max_ranges` is set, only the ranges with the most watchers are included.
+pub async fn status(ctx: &WorkerContext, max_ranges: Option<usize>) -> Value {
     let (sender, mut reports) = unbounded_channel();
     ctx.process
         .broadcast(|| WorkerMessage::Report(sender.clone()));
@@ -30,15 +30,15 @@ pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
         all.push(report);
     }
     all.sort_by_key(|report| report.worker);
-    let known = ctx.process.store_revision.header();
+    let store = ctx.process.store_revision.header();
     let workers: Vec<Value> = all.iter().map(worker).collect();
-    let (ranges, ranges_total) = ranges(&all, known.revision, most);
+    let (ranges, ranges_total) = ranges(&all, store.revision, max_ranges);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_ms": u64::try_from(ctx.process.uptime().as_millis()).unwrap_or(u64::MAX),
         "draining": ctx.drain.has_begun(),
-        "cluster_id": format!("{:x}", known.cluster_id),
-        "revision": known.revision,
+        "cluster_id": format!("{:x}", store.cluster_id),
+        "revision": store.revision,
         "namespace": ctx.process.namespace_policy().map(namespace),
         "policy": ctx.pool.endpoints().options().policy.name(),
         "endpoints": endpoints(ctx),
@@ -56,10 +56,10 @@ pub async fn status(ctx: &WorkerContext, most: Option<usize>) -> Value {
     })
 }
 
-fn namespace(gate: &NamespacePolicy) -> Value {
+fn namespace(policy: &NamespacePolicy) -> Value {
     json!({
-        "prefix": gate.namespace().prefix().escape_ascii().to_string(),
-        "refused_methods": gate.refused_methods().collect::<Vec<_>>(),
+        "prefix": policy.namespace().prefix().escape_ascii().to_string(),
+        "refused_methods": policy.refused_methods().collect::<Vec<_>>(),
     })
 }
 
@@ -77,9 +77,9 @@ fn worker(report: &WorkerReport) -> Value {
 }
 
 fn endpoints(ctx: &WorkerContext) -> Vec<Value> {
-    let all = ctx.pool.endpoints().standings();
-    let entry = |(target, standing): (Arc<Target>, EndpointState)| {
-        let (state, weight_percent) = match standing {
+    let all = ctx.pool.endpoints().endpoint_states();
+    let entry = |(target, endpoint_state): (Arc<EndpointTarget>, EndpointState)| {
+        let (state, weight_percent) = match endpoint_state {
             EndpointState::Active => ("active", 100),
             EndpointState::Balanced(tenths) => ("balanced", tenths * 10),
             EndpointState::Ready => ("ready", 0),
@@ -106,8 +106,8 @@ fn reads(ctx: &WorkerContext) -> Value {
         workers.map(|w| of(&w.reads).get()).sum::<u64>()
     };
     json!({
-        "entries": ctx.metrics.answers.count.get(),
-        "bytes": ctx.metrics.answers.bytes.get(),
+        "entries": ctx.metrics.cache.count.get(),
+        "bytes": ctx.metrics.cache.bytes.get(),
         "watch_backed_entries": sum(|reads| &reads.watch_backed),
         "hits": sum(|reads| &reads.hits),
         "misses": sum(|reads| &reads.misses),
@@ -123,19 +123,26 @@ fn lease(lease: &LeaseStatus) -> Value {
     })
 }
 
-/// What one s-watcher is for.
-type Watched<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, bool);
+/// Key of an upstream watcher: identity, start and end of the range, and `prev_kv`.
+type WatcherKey<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, bool);
 
-/// One entry for each range of an identity, or for the most watched, and how many there are. Its shared s-watcher is one, whatever the number of
-/// workers that are told by it; each that catches up is one of its own.
-fn ranges(reports: &[WorkerReport], known: i64, most: Option<usize>) -> (Vec<Value>, usize) {
-    let mut ranges: BTreeMap<Watched<'_>, Vec<&FeedStatus>> = BTreeMap::new();
+/// Returns one entry per range of an identity, at most `max_ranges`, and the total number of
+/// ranges.
+///
+/// The shared upstream watcher of a range counts once for all workers. Each upstream watcher that
+/// catches up counts on its own.
+fn ranges(
+    reports: &[WorkerReport],
+    revision: i64,
+    max_ranges: Option<usize>,
+) -> (Vec<Value>, usize) {
+    let mut ranges: BTreeMap<WatcherKey<'_>, Vec<&FeedStatus>> = BTreeMap::new();
     for (name, feed) in reports.iter().flat_map(|report| &report.watches.feeds) {
         let end = feed.range.end().map(|end| &end[..]);
-        let watched = (name.as_str(), &feed.range.start()[..], end, feed.prev_kv);
-        ranges.entry(watched).or_default().push(feed);
+        let key = (name.as_str(), &feed.range.start()[..], end, feed.prev_kv);
+        ranges.entry(key).or_default().push(feed);
     }
-    let entry = |((name, _, _, prev_kv), feeds): (Watched<'_>, Vec<&FeedStatus>)| {
+    let entry = |((name, _, _, prev_kv), feeds): (WatcherKey<'_>, Vec<&FeedStatus>)| {
         let catch_ups = feeds.iter().filter(|feed| feed.catch_up).count();
         let frontier = feeds.iter().filter_map(|feed| feed.frontier).min();
         let range = &feeds[0].range;
@@ -149,16 +156,16 @@ fn ranges(reports: &[WorkerReport], known: i64, most: Option<usize>) -> (Vec<Val
             "catch_ups": catch_ups,
             "slow_watchers": feeds.iter().map(|feed| feed.slow).sum::<usize>(),
             "frontier": frontier,
-            "lag": frontier.map(|frontier| (known - frontier).max(0)),
+            "lag": frontier.map(|frontier| (revision - frontier).max(0)),
         })
     };
     let total = ranges.len();
     let mut ranges: Vec<_> = ranges.into_iter().collect();
-    if let Some(most) = most {
+    if let Some(max_ranges) = max_ranges {
         let watchers =
             |feeds: &[&FeedStatus]| feeds.iter().map(|feed| feed.watchers).sum::<usize>();
         ranges.sort_by_key(|(_, feeds)| Reverse(watchers(feeds)));
-        ranges.truncate(most);
+        ranges.truncate(max_ranges);
     }
     (ranges.into_iter().map(entry).collect(), total)
 }

@@ -1,4 +1,4 @@
-//! Figures of the status over all workers: who is here now, and what was done since the start.
+//! Totals of the status over all workers: current gauges, and counts since the start.
 
 use std::time::UNIX_EPOCH;
 
@@ -6,20 +6,20 @@ use serde_json::{Value, json};
 
 use crate::driver::WorkerContext;
 use crate::metrics::{Counter, Limit, WorkerMetrics};
-use crate::upstream::selection_history::Selection;
+use crate::upstream::selection_history::SelectionChange;
 
 fn sum(ctx: &WorkerContext, of: impl Fn(&WorkerMetrics) -> &Counter) -> u64 {
-    // Gauges of workers too: each is at least 0.
+    // Gauges can be added too: the gauge of each worker is at least 0.
     ctx.metrics.workers().map(|worker| of(worker).get()).sum()
 }
 
-/// Clients here now, and all that came.
+/// Returns connections and calls of clients.
 pub(super) fn clients(ctx: &WorkerContext) -> Value {
     let calls = ctx.metrics.workers().flat_map(|worker| worker.calls.iter());
     let (mut started, mut failed) = (0, 0);
     for call in calls {
         started += call.started.get();
-        // But OK, and what clients gave up themselves.
+        // All codes except OK and CANCELLED.
         failed += call.handled[2..].iter().map(Counter::get).sum::<u64>();
     }
     json!({
@@ -34,7 +34,7 @@ pub(super) fn clients(ctx: &WorkerContext) -> Value {
     })
 }
 
-/// Watches of clients, and what they are at etcd.
+/// Returns client watchers and upstream watchers.
 pub(super) fn watches(ctx: &WorkerContext) -> Value {
     json!({
         "streams": sum(ctx, |w| &w.watch.streams),
@@ -48,7 +48,7 @@ pub(super) fn watches(ctx: &WorkerContext) -> Value {
     })
 }
 
-/// Heartbeats of clients, and what they are at etcd.
+/// Returns client heartbeats and upstream heartbeats.
 pub(super) fn heartbeats(ctx: &WorkerContext) -> Value {
     json!({
         "client_streams": sum(ctx, |w| &w.lease.streams),
@@ -58,7 +58,7 @@ pub(super) fn heartbeats(ctx: &WorkerContext) -> Value {
     })
 }
 
-/// How often each bound was met.
+/// Returns the number of hits per limit.
 pub(super) fn limits(ctx: &WorkerContext) -> Value {
     let hit = |(limit, name): (Limit, &'static str)| {
         let hits = sum(ctx, |w| &w.limits[limit as usize]);
@@ -70,16 +70,16 @@ pub(super) fn limits(ctx: &WorkerContext) -> Value {
     Value::Object(all.collect())
 }
 
-/// The last times that endpoints began or ceased to serve.
+/// Returns the latest changes of the selected endpoints.
 pub(super) fn endpoint_events(ctx: &WorkerContext) -> Vec<Value> {
-    let all = ctx.pool.endpoints().switches().into_iter();
-    all.map(|switch: Selection| {
-        let at = switch.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let all = ctx.pool.endpoints().selection_history().into_iter();
+    all.map(|change: SelectionChange| {
+        let at = change.at.duration_since(UNIX_EPOCH).unwrap_or_default();
         json!({
             "at_ms": u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
-            "endpoint": switch.endpoint,
-            "selected": switch.event.selects(),
-            "reason": switch.event.reason(),
+            "endpoint": change.endpoint,
+            "selected": change.event.starts_serving(),
+            "reason": change.event.reason(),
         })
     })
     .collect()

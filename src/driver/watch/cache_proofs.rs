@@ -170,7 +170,6 @@ fn request_barrier(ctx: &Rc<WorkerContext>, identity_id: IdentityId) {
                 link.with_trunk(outbox, |trunk| {
                     trunk.request_barrier(waiter(identity_id), now)
                 });
-                ctx.watches.inbox_ready.notify_one();
             }
             _ => {
                 ctx.watches

@@ -16,7 +16,7 @@ use crate::driver::state::permission_cache::PermissionKey;
 use crate::limits;
 use crate::state_machine::watch::Unavailable;
 use crate::state_machine::watch::hub::CheckResult;
-use crate::upstream::attempt::{self, Answer};
+use crate::upstream::attempt::{self, BufferedResponse};
 use crate::wire::frame::Reader;
 use crate::wire::range::KeyRange;
 use crate::wire::response_header::Header;
@@ -70,7 +70,7 @@ pub(super) async fn store_header(
     response_header(&response)
 }
 
-fn response_header(response: &Answer) -> Option<Header> {
+fn response_header(response: &BufferedResponse) -> Option<Header> {
     wire_header::peek(method::lookup(TXN)?, response.chunks.front()?)
 }
 

@@ -6,20 +6,17 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use prost::Message as _;
 use tokio::time::timeout;
 
-use crate::call_log::finished_call::Source;
+use crate::call_log::finished_call::ResponseSource;
 use crate::driver::call::Call;
-use crate::driver::call::stream_requests::{
-    MessageReader, RequestReader, StreamEnd, StreamInput, malformed,
-};
+use crate::driver::call::client_stream_task::{self, StreamHandler};
+use crate::driver::call::stream_requests::{MessageReader, RequestReader, StreamInput, malformed};
 use crate::driver::state::client_stream::{ClientStream, send_capacity};
 use crate::driver::state::reply;
-use crate::driver::watch::hub_driver::drive_hub;
 use crate::driver::watch::state::{Client, identity_id};
 use crate::driver::watch::{bypass, checks};
 use crate::driver::{WorkerContext, relay};
@@ -62,8 +59,9 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
         // reason to refuse the client.
         let _ = Box::pin(watches.header_fetched.get_or_try_init(|| query)).await;
     }
-    let mut stream = open(call, received);
-    poll_fn(|cx| stream.poll(cx)).await
+    let ctx = call.ctx.clone();
+    let (handler, requests) = open(call, received);
+    client_stream_task::run(ctx, handler, requests).await
 }
 
 /// Reads up to the first create request and returns its range; `received` gets every chunk read.
@@ -83,7 +81,7 @@ async fn read_first_create(
             // An error means that the stream has ended. The next poll reports it.
             let _ = call.body.flow_control().release_capacity(chunk.len());
             if let Some(record) = &call.log {
-                record.received(&chunk);
+                record.count_received(&chunk);
             }
             received.push(chunk.clone());
             messages.push(chunk);
@@ -106,17 +104,16 @@ async fn read_first_create(
     }
 }
 
-/// The task that reads one client stream.
-struct ClientStreamTask {
+/// One client stream.
+struct WatchStream {
     ctx: Rc<WorkerContext>,
     client: Rc<Client>,
     id: StreamId,
-    requests: RequestReader,
 }
 
 /// Drops the parts of the call that only its start needs, and registers the stream with the hub.
-fn open(call: Box<Call>, received: Vec<Bytes>) -> ClientStreamTask {
-    call.set_source(Source::Shared);
+fn open(call: Box<Call>, received: Vec<Bytes>) -> (WatchStream, RequestReader) {
+    call.set_source(ResponseSource::Shared);
     let deadline = call.deadline_timer();
     let method = call.streaming_method();
     let session = call.session();
@@ -132,10 +129,8 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> ClientStreamTask {
     let watches = &ctx.watches;
     let connection_queue = peer.watch_queue(watches.send_notifier()).clone();
     let send_capacity = send_capacity(Rc::strong_count(&connection_queue) - 1);
-    let id = watches
-        .hub
-        .borrow_mut()
-        .stream_opened(identity_id(session.identity()), send_capacity);
+    let id =
+        watches.with_hub(|hub| hub.stream_opened(identity_id(session.identity()), send_capacity));
     let token_accepted = session.identity().is_user();
     let stream_queue = StreamQueue::new(id.number(), send_capacity / 2, connection_queue);
     let wants_leader = attempt::wants_leader(&head.headers);
@@ -155,61 +150,34 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> ClientStreamTask {
     watches.insert(id, client.clone());
     let mut messages = MessageReader::new(ctx.max.send, MESSAGE_NAME);
     received.into_iter().for_each(|chunk| messages.push(chunk));
-    ClientStreamTask {
-        client,
-        id,
-        requests: RequestReader::new(&ctx, body, messages, deadline),
-        ctx,
+    let requests = RequestReader::new(&ctx, body, messages, deadline);
+    (WatchStream { ctx, client, id }, requests)
+}
+
+impl StreamHandler for WatchStream {
+    fn stream(&self) -> &ClientStream {
+        &self.client.stream
+    }
+
+    fn accepts_requests(&self) -> bool {
+        self.ctx.watches.hub.borrow().accepts_requests(self.id)
+    }
+
+    fn handle(&self, input: StreamInput) -> Result<(), Status> {
+        match input {
+            StreamInput::Message(message) => self.handle_request(message),
+            StreamInput::HalfClosed => Ok(()),
+        }
+    }
+
+    fn close(&self) {
+        if self.ctx.watches.remove(self.id).is_some() {
+            self.ctx.watches.with_hub(|hub| hub.stream_closed(self.id));
+        }
     }
 }
 
-impl ClientStreamTask {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Code> {
-        let polled = self.poll_requests(cx);
-        if let Some(code) = self.client.stream.ended() {
-            // The stream may have been ended without the hub, so the hub is notified here.
-            self.close();
-            return Poll::Ready(code);
-        }
-        let end = match polled {
-            Poll::Ready(end) => end,
-            Poll::Pending => ready!(self.requests.poll_end(cx, &self.ctx)),
-        };
-        self.close();
-        Poll::Ready(end.finish(&self.client.stream))
-    }
-
-    /// Removes the stream from the worker and from its hub.
-    fn close(&self) {
-        if self.ctx.watches.remove(self.id).is_some() {
-            self.ctx.watches.hub.borrow_mut().stream_closed(self.id);
-            drive_hub(&self.ctx);
-        }
-    }
-
-    /// Passes received requests to the hub. Ready when the stream ends.
-    fn poll_requests(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
-        let end = loop {
-            let accepts_requests = self.ctx.watches.hub.borrow().accepts_requests(self.id);
-            let stream = &self.client.stream;
-            match self
-                .requests
-                .poll_next(cx, &self.ctx, stream, accepts_requests)
-            {
-                Poll::Ready(Ok(StreamInput::Message(message))) => {
-                    if let Err(status) = self.handle_request(message) {
-                        break Poll::Ready(StreamEnd::Status(status));
-                    }
-                }
-                Poll::Ready(Ok(StreamInput::HalfClosed)) => {}
-                Poll::Ready(Err(end)) => break Poll::Ready(end),
-                Poll::Pending => break Poll::Pending,
-            }
-        };
-        drive_hub(&self.ctx);
-        end
-    }
-
+impl WatchStream {
     /// Passes one request to the hub.
     ///
     /// # Errors
@@ -217,16 +185,15 @@ impl ClientStreamTask {
     /// The message is malformed.
     fn handle_request(&self, message: Bytes) -> Result<(), Status> {
         let request = decode(message)?;
-        let mut hub = self.ctx.watches.hub.borrow_mut();
-        match request {
+        self.ctx.watches.with_hub(|hub| match request {
             Some(RequestUnion::CreateRequest(create)) => {
-                hub.create(self.id, without_buffer(create))
+                hub.create(self.id, without_buffer(create));
             }
             Some(RequestUnion::CancelRequest(cancel)) => hub.cancel(self.id, cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => hub.progress(self.id),
             // etcd ignores an empty request, too.
             None => {}
-        }
+        });
         Ok(())
     }
 }

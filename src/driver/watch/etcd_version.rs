@@ -11,7 +11,7 @@ use crate::driver::etcd::client as etcd_client;
 use crate::driver::state::identity::Credential;
 use crate::limits;
 use crate::upstream::conn::Conn;
-use crate::upstream::etcd_page;
+use crate::upstream::http1_client;
 
 /// Returns whether progress responses of the endpoint are reliable, or `None` if it does not
 /// respond.
@@ -69,7 +69,7 @@ async fn version_from_status(conn: &Rc<Conn>, credential: Option<&Credential>) -
 }
 
 async fn version_from_page(ctx: &Rc<WorkerContext>, conn: &Conn) -> Option<String> {
-    let page = etcd_page::fetch(ctx.pool.endpoints(), conn.target(), "/version").await;
+    let page = http1_client::fetch_page(ctx.pool.endpoints(), conn.target(), "/version").await;
     let page: Value = serde_json::from_slice(&page.ok()?.body).ok()?;
     page.get("etcdserver")?.as_str().map(str::to_owned)
 }

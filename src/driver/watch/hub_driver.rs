@@ -23,14 +23,10 @@ use crate::state_machine::watch::{FeedEvent, Unavailable};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
 
-/// Passes the inputs in the inbox to the hub and carries out its actions, until none is left.
-///
-/// An action may add inputs. A call from within an action returns at once, and the outer call continues.
-pub(in crate::driver) fn drive_hub(ctx: &Rc<WorkerContext>) {
+/// Passes the inputs in the inbox to the hub and carries out its actions, until none is left. An
+/// action may add inputs.
+pub(super) fn drive_hub(ctx: &Rc<WorkerContext>) {
     let watches = &ctx.watches;
-    if watches.running.replace(true) {
-        return;
-    }
     let mut hub = watches.hub.borrow_mut();
     hub.tick(Instant::now());
     report_store_revision(ctx, &mut hub);
@@ -52,7 +48,7 @@ pub(in crate::driver) fn drive_hub(ctx: &Rc<WorkerContext>) {
     let wake = hub.wake_at();
     update_metrics(ctx, &hub.stats());
     drop(hub);
-    watches.running.set(false);
+    watches.outbox.work_done();
     let armed = watches.wake_at.replace(wake);
     if wake.is_some_and(|wake| armed.is_none_or(|armed| wake < armed)) {
         watches.timer_changed.notify_one();
@@ -159,7 +155,7 @@ fn send(ctx: &Rc<WorkerContext>, stream: StreamId, message: Message) {
         .stream
         .send(&ctx.process.store_revision, ctx.counters(), payload)
     {
-        ctx.counters().hit(Limit::StalledBytes);
+        ctx.counters().limit_hit(Limit::StalledBytes);
     }
 }
 
@@ -211,7 +207,6 @@ fn check_permission(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, r
                 for check in checks {
                     finish_check(&ctx, check, result.clone());
                 }
-                ctx.watches.inbox_ready.notify_one();
             });
         }
     }

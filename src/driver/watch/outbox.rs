@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::driver::state::messages::{WatchMessage, WorkerMessage};
 use crate::driver::state::process::ProcessState;
 use crate::state_machine::watch::FeedEvent;
@@ -34,6 +36,10 @@ pub(super) struct Outbox {
     worker: u32,
     process: Arc<ProcessState>,
     inbox: RefCell<VecDeque<HubInput>>,
+    /// Whether the hub has work that [`drive_hub`](super::hub_driver::drive_hub) has not done.
+    pending: Cell<bool>,
+    /// Wakes the task that drives the hub.
+    ready: Notify,
     /// Upstream watchers of all links of this worker.
     upstream_watchers: Cell<usize>,
 }
@@ -45,18 +51,40 @@ impl Outbox {
             worker,
             process,
             inbox: RefCell::default(),
+            pending: Cell::new(false),
+            ready: Notify::new(),
             upstream_watchers: Cell::new(0),
         }
     }
 
-    /// Queues an input for [`drive_hub`](super::hub_driver::drive_hub).
+    /// Queues an input for the hub and wakes the task that drives the hub.
     pub(super) fn push(&self, input: HubInput) {
         self.inbox.borrow_mut().push_back(input);
+        self.notify();
     }
 
     /// Removes the oldest input.
     pub(super) fn pop(&self) -> Option<HubInput> {
         self.inbox.borrow_mut().pop_front()
+    }
+
+    /// Wakes the task that drives the hub, once until the hub has no work left.
+    pub(super) fn notify(&self) {
+        if !self.pending.replace(true) {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Waits until the hub has work.
+    pub(super) async fn ready(&self) {
+        while !self.pending.get() {
+            self.ready.notified().await;
+        }
+    }
+
+    /// Reports that the hub has no work left: the next input wakes the task again.
+    pub(super) fn work_done(&self) {
+        self.pending.set(false);
     }
 
     /// Sends an event to a feed, on any worker.

@@ -1,8 +1,8 @@
 //! Watch state of one worker: its hub, its client streams and the sources of its feeds.
 //!
 //! This file has values and their lookup; the other modules of this folder act on them. One thread
-//! owns everything here. Actions of the hub add inputs to the inbox instead of calling the hub:
-//! [`drive_hub`](super::hub_driver::drive_hub) repeats until the inbox is empty.
+//! owns everything here. Actions of the hub add inputs to the inbox instead of calling the hub.
+//! Each input wakes the one task that drives the hub ([`tasks`](super::tasks)).
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -54,10 +54,9 @@ pub(super) type ProgressSupport = HashMap<EndpointId, (bool, Instant)>;
 pub struct Watches {
     pub(super) worker: u32,
     pub(super) process: Arc<ProcessState>,
+    /// Inputs go through [`with_hub`](Watches::with_hub).
     pub(super) hub: RefCell<Hub>,
     pub(super) outbox: Outbox,
-    /// Whether [`drive_hub`](super::hub_driver::drive_hub) is running further up the call stack.
-    pub(super) running: Cell<bool>,
     /// The newest header that the hub has received.
     pub(super) reported_header: Cell<Header>,
     /// Indexed by [`StreamId::index`].
@@ -77,8 +76,6 @@ pub struct Watches {
     /// When the hub needs its next tick; [`tasks`](super::tasks) waits for this time.
     pub(super) wake_at: Cell<Option<Instant>>,
     pub(super) timer_changed: Notify,
-    /// Signals that the inbox has inputs.
-    pub(super) inbox_ready: Notify,
 }
 
 impl Watches {
@@ -97,7 +94,6 @@ impl Watches {
             outbox: Outbox::new(worker as u32, process.clone()),
             process,
             hub: RefCell::new(Hub::new(settings, Instant::now())),
-            running: Cell::new(false),
             reported_header: Cell::default(),
             clients: RefCell::default(),
             feeds: RefCell::default(),
@@ -110,8 +106,14 @@ impl Watches {
             send_notifier: Rc::default(),
             wake_at: Cell::new(None),
             timer_changed: Notify::new(),
-            inbox_ready: Notify::new(),
         }
+    }
+
+    /// Passes an input to the hub and wakes the task that carries out the resulting actions.
+    pub(super) fn with_hub<T>(&self, input: impl FnOnce(&mut Hub) -> T) -> T {
+        let result = input(&mut self.hub.borrow_mut());
+        self.outbox.notify();
+        result
     }
 
     /// Returns the notifier of bytes sent to clients.

@@ -20,10 +20,10 @@ pub(in crate::driver) fn begin(ctx: &Rc<WorkerContext>) {
     tokio::task::spawn_local(cache_proofs::run(ctx.clone()));
 }
 
-/// Runs the hub when links or checks have added inputs.
+/// Drives the hub whenever it has work. No other task drives it.
 async fn process_inbox(ctx: Rc<WorkerContext>) {
     loop {
-        ctx.watches.inbox_ready.notified().await;
+        ctx.watches.outbox.ready().await;
         drive_hub(&ctx);
     }
 }
@@ -33,12 +33,11 @@ async fn release_capacity(ctx: Rc<WorkerContext>) {
     let mut sent = Vec::new();
     loop {
         poll_fn(|cx| ctx.watches.send_notifier().poll(cx, &mut sent)).await;
-        let mut hub = ctx.watches.hub.borrow_mut();
-        for sent in sent.drain(..) {
-            hub.add_capacity(StreamId::from_number(sent.stream), sent.bytes);
-        }
-        drop(hub);
-        drive_hub(&ctx);
+        ctx.watches.with_hub(|hub| {
+            for sent in sent.drain(..) {
+                hub.add_capacity(StreamId::from_number(sent.stream), sent.bytes);
+            }
+        });
     }
 }
 
@@ -52,7 +51,7 @@ async fn run_timer(ctx: Rc<WorkerContext>) {
                 () = timer_changed => {}
                 () = sleep_until(at.into()) => {
                     ctx.watches.wake_at.set(None);
-                    drive_hub(&ctx);
+                    ctx.watches.outbox.notify();
                 }
             },
         }
@@ -64,5 +63,4 @@ async fn run_timer(ctx: Rc<WorkerContext>) {
 async fn drain(ctx: Rc<WorkerContext>) {
     ctx.drain.begun().await;
     end_streams(&ctx, |_| true, &reply::shutting_down());
-    drive_hub(&ctx);
 }

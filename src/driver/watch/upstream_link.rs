@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::SendStream;
-use tokio::sync::Notify;
 
+use crate::driver::etcd::stream_slot::StreamSlot;
 use crate::driver::state::identity::Identity;
 use crate::driver::state::process::ProcessState;
 use crate::driver::watch::outbox::Outbox;
@@ -25,17 +25,14 @@ pub(super) struct UpstreamLink {
     /// One range of the link, for linearizable reads that check the history of the store.
     pub(super) range: KeyRange,
     trunk: RefCell<Trunk>,
-    /// The stream that the trunk requires: its generation, and why it is needed.
-    requested: Cell<Option<(u64, ReconnectReason)>>,
-    /// The generation and the sending side of the open stream.
-    sending: RefCell<Option<(u64, SendStream<Bytes>)>>,
+    /// The stream that the trunk requires. The task of the link waits for its changes.
+    pub(super) slot: StreamSlot<ReconnectReason>,
     /// A check that must finish before more responses are read.
     history_check: Cell<Option<HistoryCheck>>,
     /// Upstream watchers of the trunk that the worker's sum includes.
     counted_watchers: Cell<usize>,
     /// Whether reading is suspended because the hub cannot accept events.
     paused: Cell<bool>,
-    changed: Notify,
     /// For the namespace: requests of the trunk have the keys of clients.
     process: Arc<ProcessState>,
 }
@@ -59,26 +56,23 @@ impl UpstreamLink {
             identity,
             range,
             trunk: RefCell::new(trunk),
-            requested: Cell::new(None),
-            sending: RefCell::new(None),
+            slot: StreamSlot::new(),
             history_check: Cell::new(None),
             counted_watchers: Cell::new(0),
             paused: Cell::new(false),
-            changed: Notify::new(),
             process,
         }
     }
 
-    /// Passes an input to the trunk and carries out the resulting actions. Its events wait in the
-    /// inbox of this worker or are messages to other workers; the caller has to run or notify the
-    /// hub.
+    /// Passes an input to the trunk and carries out the resulting actions. The outbox delivers its
+    /// events to the hubs.
     pub(super) fn with_trunk<T>(&self, outbox: &Outbox, input: impl FnOnce(&mut Trunk) -> T) -> T {
         let mut trunk = self.trunk.borrow_mut();
         let result = input(&mut trunk);
         let previous = self.counted_watchers.replace(trunk.watchers());
         outbox.update_watcher_count(previous, trunk.watchers());
         if trunk.watchers() == 0 {
-            self.changed.notify_one();
+            self.slot.notify();
             // Revision 0 proves nothing: the hub repeats the request at the next link of the
             // identity.
             for waiter in trunk.take_barrier_waiters() {
@@ -94,23 +88,18 @@ impl UpstreamLink {
     fn perform(&self, outbox: &Outbox, action: Action) {
         match action {
             Action::Connect { generation, reason } => {
-                self.requested.set(Some((generation, reason)));
-                self.changed.notify_one();
+                self.slot.request(Some((generation, reason)));
             }
-            Action::Disconnect { generation } => self.drop_stream(generation),
+            Action::Disconnect { generation } => self.slot.close(generation),
             Action::Send {
                 generation,
                 message,
             } => {
-                if let Some((open, stream)) = &mut *self.sending.borrow_mut()
-                    && *open == generation
-                {
-                    let message = match self.process.namespace_policy() {
+                if self.slot.is_open(generation) {
+                    self.slot.send(match self.process.namespace_policy() {
                         Some(namespace) => namespace.watch_request(&message),
                         None => message,
-                    };
-                    // An error means that the stream has ended. Its reader notices.
-                    let _ = stream.send_data(message, false);
+                    });
                 }
             }
             Action::Deliver { subscriber, event } => outbox.send_event(subscriber, event),
@@ -126,16 +115,6 @@ impl UpstreamLink {
         }
     }
 
-    fn drop_stream(&self, generation: u64) {
-        if self.requested.get().is_some_and(|(g, _)| g == generation) {
-            self.requested.set(None);
-        }
-        self.sending
-            .borrow_mut()
-            .take_if(|(open, _)| *open == generation);
-        self.changed.notify_one();
-    }
-
     /// Reports to the trunk that its stream is open. From here on the trunk sends on `stream`.
     pub(super) fn connected(
         &self,
@@ -144,7 +123,7 @@ impl UpstreamLink {
         stream: SendStream<Bytes>,
         progress: bool,
     ) {
-        *self.sending.borrow_mut() = Some((generation, stream));
+        self.slot.set_open(generation, stream);
         self.with_trunk(outbox, |trunk| {
             trunk.connected(generation, progress, Instant::now());
         });
@@ -152,35 +131,19 @@ impl UpstreamLink {
 
     /// Reports to the trunk that its stream has ended or could not be opened.
     pub(super) fn stream_lost(&self, outbox: &Outbox, generation: u64) {
-        self.drop_stream(generation);
+        self.slot.close(generation);
         self.with_trunk(outbox, |trunk| trunk.lost(generation));
     }
 
     /// Reports to the trunk that no endpoint can serve its stream.
     pub(super) fn stream_unavailable(&self, outbox: &Outbox, generation: u64, reason: Unavailable) {
-        self.drop_stream(generation);
+        self.slot.close(generation);
         self.with_trunk(outbox, |trunk| trunk.fail_feeds(reason));
-    }
-
-    /// Returns the stream that the trunk requires, and why it is needed.
-    pub(super) fn requested(&self) -> Option<(u64, ReconnectReason)> {
-        self.requested.get()
-    }
-
-    /// Returns whether the trunk still requires this stream.
-    pub(super) fn is_requested(&self, generation: u64) -> bool {
-        self.requested()
-            .is_some_and(|(current, _)| current == generation)
-    }
-
-    /// Waits until the state of the link changes.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
     }
 
     fn request_history_check(&self, check: HistoryCheck) {
         self.history_check.set(Some(check));
-        self.changed.notify_one();
+        self.slot.notify();
     }
 
     /// Takes the history check that must finish before more responses are read.
@@ -191,7 +154,7 @@ impl UpstreamLink {
     /// Suspends or resumes reading of the stream.
     pub(super) fn set_paused(&self, paused: bool) {
         self.paused.set(paused);
-        self.changed.notify_one();
+        self.slot.notify();
     }
 
     /// Returns whether reading is suspended because the hub cannot accept events.

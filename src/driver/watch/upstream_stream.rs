@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::WATCH;
+use crate::driver::etcd::response_reader::ResponseReader;
 use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
 use crate::driver::etcd::stream_liveness::StreamLiveness;
 use crate::driver::state::identity::Identity;
 use crate::driver::state::messages::{WatchMessage, WorkerMessage};
 use crate::driver::watch::state::identity_id;
 use crate::driver::watch::upstream_link::{HistoryCheck, UpstreamLink};
-use crate::driver::watch::upstream_response::{ReceivedResponse, ResponseReader};
+use crate::driver::watch::upstream_response::{ReceivedResponse, WatchResponses};
 use crate::driver::watch::{checks, etcd_version};
 use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
@@ -24,13 +25,14 @@ use crate::state_machine::watch::Unavailable;
 use crate::state_machine::watch::trunk::ReconnectReason;
 use crate::upstream::conn::OpenedCall;
 use crate::wire::response_header::Header;
+use crate::wire::status::Status;
 
 /// Drives a link until it has no feed left (W11).
 pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
     let mut selector = EndpointSelector::default();
     while !link.is_over() {
-        let Some((generation, reason)) = link.requested() else {
-            link.changed().await;
+        let Some((generation, reason)) = link.slot.requested() else {
+            link.slot.changed().await;
             continue;
         };
         if reason != ReconnectReason::Needed {
@@ -48,9 +50,8 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
         match opened {
             Ok(opened) => {
                 let end = read_stream(&ctx, &link, generation, opened, before, &mut selector).await;
-                if link.is_requested(generation) {
+                if link.slot.is_requested(generation) {
                     link.stream_lost(&ctx.watches.outbox, generation);
-                    ctx.watches.inbox_ready.notify_one();
                 }
                 if let Some(end) = end {
                     tracing::debug!(
@@ -70,7 +71,6 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
             }
             Err(SelectError::Unavailable) => {
                 link.stream_unavailable(&ctx.watches.outbox, generation, Unavailable::Unavailable);
-                ctx.watches.inbox_ready.notify_one();
             }
         }
     }
@@ -110,14 +110,14 @@ async fn open(
 
 /// Waits until the trunk no longer requires this stream.
 async fn replaced(link: &UpstreamLink, generation: u64) {
-    while link.is_requested(generation) && !link.is_over() {
-        link.changed().await;
+    while link.slot.is_requested(generation) && !link.is_over() {
+        link.slot.changed().await;
     }
 }
 
 /// An event that wakes the reader.
 enum Wakeup {
-    Responses(Result<Vec<ReceivedResponse>, Option<String>>),
+    Responses(Result<Vec<ReceivedResponse>, Option<Status>>),
     Timer,
     Changed,
 }
@@ -137,7 +137,7 @@ async fn read_stream(
         guard,
     } = opened.call;
     let opened_at = Instant::now();
-    let mut reader = ResponseReader::new(ctx, response, guard, ctx.max.recv);
+    let mut reader = ResponseReader::new(response, guard, ctx.max.recv, WatchResponses::new(ctx));
     let mut liveness = StreamLiveness::new(reader.conn().clone());
     let mut timer = LazyTimer::new();
     let mut responded = false;
@@ -149,8 +149,8 @@ async fn read_stream(
         body,
         opened.progress_supported,
     );
-    let message = loop {
-        if !link.is_requested(generation) || link.is_over() {
+    let status = loop {
+        if !link.slot.is_requested(generation) || link.is_over() {
             return None;
         }
         if let Some(check) = link.take_history_check() {
@@ -163,7 +163,7 @@ async fn read_stream(
         let next_check = Instant::now() + limits::WATCH_CHECK_INTERVAL;
         let wake = link.wake_at().filter(|_| !paused).map(Instant::from);
         timer.set(wake.map_or(next_check, |wake| wake.min(next_check)));
-        let mut changed = pin!(link.changed());
+        let mut changed = pin!(link.slot.changed());
         let wakeup = poll_fn(|cx| {
             if changed.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Wakeup::Changed);
@@ -187,16 +187,14 @@ async fn read_stream(
                     }
                 }
                 apply_responses(ctx, link, generation, responses);
-                ctx.watches.inbox_ready.notify_one();
             }
-            Wakeup::Responses(Err(message)) => break message,
+            Wakeup::Responses(Err(status)) => break status,
             Wakeup::Changed => {}
             Wakeup::Timer => {
                 if !paused {
                     link.with_trunk(&ctx.watches.outbox, |trunk| {
                         trunk.tick(Instant::now().into_std())
                     });
-                    ctx.watches.inbox_ready.notify_one();
                 }
                 // The connection got a GOAWAY or was found stalled by others (E5), or only this
                 // stream is silent.
@@ -216,7 +214,7 @@ async fn read_stream(
         }
     };
     Some(UpstreamStreamEnd {
-        message,
+        message: status.map(|status| status.message.into_owned()),
         lifetime: opened_at.elapsed(),
     })
 }
@@ -258,7 +256,7 @@ async fn verify_first_responses(
         generation,
         previous_revision: before.revision,
     };
-    check_history(ctx, link, check).await && link.is_requested(generation)
+    check_history(ctx, link, check).await && link.slot.is_requested(generation)
 }
 
 /// Passes responses to the trunk in the order of their arrival.
@@ -321,6 +319,5 @@ async fn check_history(
     ctx.process
         .broadcast(|| WorkerMessage::Watch(WatchMessage::Reset(current)));
     link.with_trunk(&ctx.watches.outbox, |trunk| trunk.history_reset(current));
-    ctx.watches.inbox_ready.notify_one();
     true
 }
