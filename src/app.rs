@@ -38,7 +38,7 @@ use crate::net::tls::reload;
 use crate::profile::heap;
 use crate::server::ListenerKind;
 use crate::server::accept::{self, ConnectionAcceptor};
-use crate::server::admin::router::Pages;
+use crate::server::admin::router::AdminRouter;
 use crate::server::http2::Http2Options;
 use crate::server::metrics_export::MetricsCollector;
 use crate::server::worker::{WorkerConfig, WorkerHandle, WorkerSender};
@@ -57,7 +57,7 @@ pub struct App {
     admin_listeners: Vec<AdminListener>,
     workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
-    sides: Vec<reload::Side>,
+    reloaders: Vec<reload::Reloader>,
     reload: Arc<Notify>,
     observer: Option<Arc<Observer>>,
     max_connections: usize,
@@ -81,7 +81,7 @@ impl App {
         let admin_listeners = admin_listeners.collect::<Result<Vec<_>, _>>()?;
         let metrics = metrics_reference::new_metrics(config.workers);
         let tls = certificates::load(config, &host(), &metrics.tls)?;
-        let observer = Observer::start(&config.observer, &host(), &metrics.records)?;
+        let observer = Observer::start(&config.observer, &host(), &metrics.call_log)?;
         let observer = observer.map(Arc::new);
         let keepalive = KeepaliveOptions {
             time: config.dial_keepalive_time,
@@ -97,21 +97,21 @@ impl App {
         );
         let endpoints = Arc::new(endpoints);
         let collector = MetricsCollector::new(metrics.clone(), endpoints.clone());
-        let pages = Pages::new(collector, config.enable_pprof)
+        let admin = AdminRouter::new(collector, config.enable_pprof)
             .map_err(|e| StartError::new("metrics", e))?;
         let worker_config = WorkerConfig {
             endpoints: endpoints.clone(),
             metrics: metrics.clone(),
-            shared: Arc::new(ProcessState::new(
+            process: Arc::new(ProcessState::new(
                 config.workers,
                 watch_options(config),
                 config.reads,
-                metrics.answers.clone(),
+                metrics.cache.clone(),
                 namespace_policy(config),
                 observer.clone(),
                 Fleet::new(config.fleet.clone(), host(), metrics.fleet.clone()),
             )),
-            pages: Arc::new(pages),
+            admin: Arc::new(admin),
             tls: tls.acceptor,
             max: MaxBytes {
                 send: config.max_send_bytes,
@@ -131,7 +131,7 @@ impl App {
             admin_listeners,
             workers,
             metrics,
-            sides: tls.sides,
+            reloaders: tls.reloaders,
             reload: Arc::new(Notify::new()),
             observer,
             max_connections,
@@ -170,31 +170,31 @@ impl App {
     /// # Errors
     /// The runtime cannot use a listener.
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
-        let inlets: Arc<[WorkerSender]> = self.workers.iter().map(WorkerHandle::inlet).collect();
-        let acceptor = |listener, door, most| {
+        let senders: Arc<[WorkerSender]> = self.workers.iter().map(WorkerHandle::sender).collect();
+        let acceptor = |listener, kind, max_connections| {
             TcpListener::from_std(listener).map(|listener| ConnectionAcceptor {
                 listener,
-                door,
-                workers: inlets.clone(),
-                most,
+                kind,
+                workers: senders.clone(),
+                max_connections,
                 metrics: self.metrics.clone(),
             })
         };
         let clients = acceptor(self.listener, ListenerKind::Clients, self.max_connections)?;
-        let mut pages = JoinSet::new();
-        let (close_pages, pages_close) = watch::channel(());
+        let mut admin_acceptors = JoinSet::new();
+        let (close_admin, admin_close) = watch::channel(());
         for listener in self.admin_listeners {
-            let door = ListenerKind::Pages { tls: listener.tls };
-            let acceptor = acceptor(listener.listener, door, limits::MAX_ADMIN_CONNECTIONS)?;
-            let mut closed = pages_close.clone();
-            pages.spawn(acceptor.accept(async move {
+            let kind = ListenerKind::Admin { tls: listener.tls };
+            let acceptor = acceptor(listener.listener, kind, limits::MAX_ADMIN_CONNECTIONS)?;
+            let mut closed = admin_close.clone();
+            admin_acceptors.spawn(acceptor.accept(async move {
                 // No value is ever sent. The loop ends when the sender is dropped.
                 while closed.changed().await.is_ok() {}
             }));
         }
-        let sides = std::mem::take(&mut self.sides);
+        let reloaders = std::mem::take(&mut self.reloaders);
         // Reloads continue during the drain: calls may still need a new connection to etcd.
-        let _reload = AbortOnDrop(tokio::spawn(reload::run(sides, self.reload.clone())));
+        let _reload = AbortOnDrop(tokio::spawn(reload::run(reloaders, self.reload.clone())));
         clients.accept(stop).await;
         self.workers.iter().for_each(WorkerHandle::drain);
         let all = async {
@@ -202,11 +202,11 @@ impl App {
                 worker.drained().await;
             }
             // The admin listeners close after the last client.
-            drop(close_pages);
-            while pages.join_next().await.is_some() {}
-            self.workers.iter().for_each(WorkerHandle::end);
+            drop(close_admin);
+            while admin_acceptors.join_next().await.is_some() {}
+            self.workers.iter().for_each(WorkerHandle::stop);
             for worker in &mut self.workers {
-                worker.ended().await;
+                worker.stopped().await;
             }
         };
         let drain_timeout = *self.drain_timeout.lock();
@@ -438,7 +438,7 @@ fn http2_options(config: &Config) -> Http2Options {
     let (time, timeout) = (config.client_ping_interval, config.client_ping_timeout);
     Http2Options {
         max_streams: config.max_concurrent_streams.min(limits::MAX_STREAMS),
-        least_ping: config.min_client_ping_interval,
+        min_ping_interval: config.min_client_ping_interval,
         keepalive: (!time.is_zero()).then(|| KeepaliveOptions {
             time: time.max(limits::MIN_CLIENT_PING),
             timeout: match timeout {

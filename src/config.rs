@@ -10,12 +10,12 @@ mod tls;
 
 use std::time::Duration;
 
-use crate::call_log::{CollectorUrl, ObserverOptions, SpanOptions, Target};
+use crate::call_log::{AccessLogTarget, CollectorUrl, ObserverOptions, SpanOptions};
 use crate::cli::flags::Settings;
 use crate::cli::usage::UsageError;
 use crate::driver::state::fleet::FleetOptions;
 use crate::driver::state::read_cache::ReadOptions;
-use crate::upstream::discovery::Discovery;
+use crate::upstream::discovery::DiscoveryOptions;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
 use crate::wire::trace::Sampler;
@@ -35,7 +35,7 @@ pub struct Config {
     /// `Plain` or `Tls`.
     pub endpoints: Vec<Endpoint>,
     /// The SRV query for endpoints. Its result replaces [`endpoints`](Config::endpoints).
-    pub discovery: Option<Discovery>,
+    pub discovery: Option<DiscoveryOptions>,
     /// Endpoint policy, weights, and synchronization with the member list.
     pub endpoint_options: EndpointOptions,
     /// TLS towards endpoints with the scheme `Tls`.
@@ -134,7 +134,7 @@ impl Config {
             listen_addr: settings.listen_addr,
             metrics_addr,
             endpoints,
-            discovery: (!settings.discovery_srv.is_empty()).then_some(Discovery {
+            discovery: (!settings.discovery_srv.is_empty()).then_some(DiscoveryOptions {
                 domain: settings.discovery_srv,
                 name: settings.discovery_srv_name,
                 insecure: settings.insecure_discovery,
@@ -189,10 +189,10 @@ impl Config {
     }
 }
 
-fn access_log(text: &str) -> Option<Target> {
+fn access_log(text: &str) -> Option<AccessLogTarget> {
     tls::path(text).map(|path| match text {
-        "-" => Target::Stdout,
-        _ => Target::File(path),
+        "-" => AccessLogTarget::Stdout,
+        _ => AccessLogTarget::File(path),
     })
 }
 

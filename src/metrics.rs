@@ -1,8 +1,8 @@
-//! What is counted.
+//! Metrics of the process.
 //!
-//! Each worker counts in a block of its own, so counting is a plain store to memory that no
-//! other core writes; a scrape adds the blocks up. Names that dashboards know from the Go proxy
-//! are kept, our own begin with `etcd_edge_`.
+//! Each worker writes its own block, so an update is a plain store to memory that no other core
+//! writes. A scrape adds the blocks. Metrics of `etcd grpc-proxy` have the names that its
+//! dashboards use; all others begin with `etcd_edge_`. `server::metrics_export` exports them.
 
 mod call_log;
 mod calls;
@@ -24,51 +24,51 @@ use std::sync::atomic::AtomicU64;
 use crossbeam_utils::CachePadded;
 
 pub use call_log::CallLogMetrics;
-pub use calls::{CODES, CallMetrics, FailedAttempts, LATENCIES, MethodLabels};
+pub use calls::{CODE_COUNT, CallMetrics, DURATION_BUCKETS, FailedAttempts, MethodLabels};
 pub use counter::{Counter, Gauge, SharedCounter};
 pub use endpoint::{EndpointCalls, EndpointList, EndpointMetrics, LATENCY_STEPS};
 pub use fleet::FleetMetrics;
 pub use histogram::Histogram;
 pub use lease::LeaseMetrics;
 pub use limit::Limit;
-pub use reads::{AGES, AnswerMetrics, ReadMetrics};
+pub use reads::{CACHE_AGE_BUCKETS, CacheMetrics, ReadMetrics};
 pub use tls::{TlsMetrics, TlsSide};
 pub use traffic::Traffic;
 pub use watch::WatchMetrics;
 pub use worker::WorkerMetrics;
 
-/// Everything that is counted in the process.
+/// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
     workers: Box<[CachePadded<WorkerMetrics>]>,
-    /// One per endpoint.
+    /// Metrics per endpoint.
     pub endpoints: Arc<EndpointList>,
-    /// Connections closed at accept because there were too many.
+    /// Client connections closed at accept because too many were open.
     pub connections_refused: SharedCounter,
-    /// Connections of `--metrics-addr` closed at accept because there were too many.
-    pub page_connections_refused: SharedCounter,
-    /// TLS on both sides.
+    /// Connections to `--metrics-addr` closed at accept because too many were open.
+    pub admin_connections_refused: SharedCounter,
+    /// TLS with clients and with etcd.
     pub tls: TlsMetrics,
-    /// Kept answers.
-    pub answers: Arc<AnswerMetrics>,
-    /// Calls that were to be told of.
-    pub records: CallLogMetrics,
-    /// The fleet.
+    /// Read cache.
+    pub cache: Arc<CacheMetrics>,
+    /// Call log and spans.
+    pub call_log: CallLogMetrics,
+    /// Fleet.
     pub fleet: Arc<FleetMetrics>,
-    /// The most that was shown.
+    /// Highest value exported as `etcd_grpc_proxy_events_coalescing_total`.
     pub(crate) events_coalescing: AtomicU64,
-    /// Of [`WorkerMetrics::calls`].
+    /// Labels for [`WorkerMetrics::calls`], by index.
     pub(crate) methods: Vec<MethodLabels>,
-    /// Of [`CallMetrics::handled`].
-    pub(crate) code_names: [&'static str; CODES],
+    /// Names for [`CallMetrics::handled`], by gRPC code.
+    pub(crate) code_names: [&'static str; CODE_COUNT],
 }
 
 impl Metrics {
-    /// Blocks for so many workers; a further method is added for those that are not known.
+    /// Creates one block per worker. Adds one method, the last, for calls of unknown methods.
     pub fn new(
         workers: usize,
         mut methods: Vec<MethodLabels>,
-        code_names: [&'static str; CODES],
+        code_names: [&'static str; CODE_COUNT],
     ) -> Metrics {
         methods.push(MethodLabels {
             unary: false,
@@ -80,7 +80,7 @@ impl Metrics {
             CachePadded::new(WorkerMetrics {
                 accepted: Counter::default(),
                 connections: Counter::default(),
-                page_connections: Counter::default(),
+                admin_connections: Counter::default(),
                 traffic: Traffic::default(),
                 handshake_failures: Counter::default(),
                 open_calls: Counter::default(),
@@ -98,10 +98,10 @@ impl Metrics {
             workers: (0..workers).map(|_| block()).collect(),
             endpoints: Arc::new(EndpointList::new(workers)),
             connections_refused: SharedCounter::default(),
-            page_connections_refused: SharedCounter::default(),
+            admin_connections_refused: SharedCounter::default(),
             tls: TlsMetrics::default(),
-            answers: Arc::default(),
-            records: CallLogMetrics::default(),
+            cache: Arc::default(),
+            call_log: CallLogMetrics::default(),
             fleet: Arc::default(),
             events_coalescing: AtomicU64::new(0),
             methods,
@@ -109,12 +109,15 @@ impl Metrics {
         }
     }
 
-    /// The blocks of all workers.
+    /// Returns the blocks of all workers.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerMetrics> {
         self.workers.iter().map(|block| &**block)
     }
 
-    /// The block of one worker.
+    /// Returns the block of one worker.
+    ///
+    /// # Panics
+    /// `worker` is not less than the number of workers.
     pub fn worker(&self, worker: usize) -> &WorkerMetrics {
         &self.workers[worker]
     }

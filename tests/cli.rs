@@ -12,14 +12,14 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etcd_edge::call_log::{CollectorUrl, ObserverOptions, SpanOptions, Target};
+use etcd_edge::call_log::{AccessLogTarget, CollectorUrl, ObserverOptions, SpanOptions};
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::{Config, MetricsAddr, ServerCertificate, ServerTls, UpstreamTls};
 use etcd_edge::driver::state::fleet::{FleetOptions, ResolverOptions};
 use etcd_edge::driver::state::read_cache::ReadOptions;
-use etcd_edge::net::tls::offer::Offer;
+use etcd_edge::net::tls::policy::TlsPolicy;
 use etcd_edge::state_machine::picker::EndpointPolicy;
-use etcd_edge::upstream::discovery::Discovery;
+use etcd_edge::upstream::discovery::DiscoveryOptions;
 use etcd_edge::upstream::endpoints::EndpointOptions;
 use etcd_edge::wire::trace::Sampler;
 
@@ -143,7 +143,7 @@ fn every_supported_flag_reaches_the_configuration() {
             pages("http://a:1", "a:1", false),
         ],
         endpoints: config.endpoints.clone(),
-        discovery: Some(Discovery {
+        discovery: Some(DiscoveryOptions {
             domain: "example.com".to_owned(),
             name: "blue".to_owned(),
             insecure: true,
@@ -166,7 +166,7 @@ fn every_supported_flag_reaches_the_configuration() {
             },
             trusted_ca_file: Some(PathBuf::from("tf")),
             client_crl_file: Some(PathBuf::from("rf")),
-            offer: Offer::new(
+            policy: TlsPolicy::new(
                 "",
                 "TLS1.2",
                 &["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256".to_owned()],
@@ -209,7 +209,7 @@ fn every_supported_flag_reaches_the_configuration() {
         observer: ObserverOptions {
             log: true,
             debug: true,
-            access_log: Some(Target::File(PathBuf::from("a.log"))),
+            access_log: Some(AccessLogTarget::File(PathBuf::from("a.log"))),
             spans: Some(SpanOptions {
                 collector: CollectorUrl::parse("http://o:4318").unwrap(),
                 sampler: Sampler::new(0.5),

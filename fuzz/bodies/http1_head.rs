@@ -11,9 +11,9 @@ use etcd_edge::driver::state::fleet::{Fleet, FleetOptions};
 use etcd_edge::driver::state::process::{ProcessState, WatchOptions};
 use etcd_edge::driver::state::read_cache::ReadOptions;
 use etcd_edge::driver::{MaxBytes, WorkerContext};
-use etcd_edge::metrics::{CODES, Metrics};
-use etcd_edge::net::stream::Stream;
-use etcd_edge::server::admin::router::Pages;
+use etcd_edge::metrics::{CODE_COUNT, Metrics};
+use etcd_edge::net::stream::ByteStream;
+use etcd_edge::server::admin::router::AdminRouter;
 use etcd_edge::server::http1;
 use etcd_edge::server::metrics_export::MetricsCollector;
 use etcd_edge::state_machine::keepalive::KeepaliveOptions;
@@ -57,7 +57,7 @@ async fn serve(server: StdStream) {
             audit: 0,
             ordering: false,
         },
-        metrics().answers.clone(),
+        metrics().cache.clone(),
         None,
         None,
         Fleet::new(
@@ -77,9 +77,9 @@ async fn serve(server: StdStream) {
         },
     ));
     let shown = MetricsCollector::new(metrics().clone(), endpoints().clone());
-    let pages = Arc::new(Pages::new(shown, false).unwrap());
-    let stream = Stream::Unix(UnixStream::from_std(server).unwrap());
-    let served = http1::serve(&ctx, &pages, stream);
+    let admin = Arc::new(AdminRouter::new(shown, false).unwrap());
+    let stream = ByteStream::Unix(UnixStream::from_std(server).unwrap());
+    let served = http1::serve(&ctx, &admin, stream);
     let ended = tokio::time::timeout(Duration::from_secs(2), served).await;
     // An error is the client's fault. A connection that does not end is the proxy's fault.
     assert!(ended.is_ok(), "the connection does not end");
@@ -112,7 +112,7 @@ thread_local! {
 
 fn metrics() -> &'static Arc<Metrics> {
     static METRICS: OnceLock<Arc<Metrics>> = OnceLock::new();
-    METRICS.get_or_init(|| Arc::new(Metrics::new(1, Vec::new(), ["code"; CODES])))
+    METRICS.get_or_init(|| Arc::new(Metrics::new(1, Vec::new(), ["code"; CODE_COUNT])))
 }
 
 fn endpoints() -> &'static Arc<Endpoints> {

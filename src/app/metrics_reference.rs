@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::metrics::{CODES, MethodLabels, Metrics};
+use crate::metrics::{CODE_COUNT, MethodLabels, Metrics};
 use crate::server::metrics_export::MetricsCollector;
 use crate::state_machine::keepalive::KeepaliveOptions;
 use crate::upstream::endpoint::Endpoint;
@@ -51,7 +51,7 @@ fn method_labels() -> Vec<MethodLabels> {
         .collect()
 }
 
-fn code_names() -> [&'static str; CODES] {
-    // CODES is 17, far below 256.
+fn code_names() -> [&'static str; CODE_COUNT] {
+    // CODE_COUNT is 17, far below 256.
     std::array::from_fn(|n| Code::from_u8(n as u8).as_str())
 }

@@ -1,4 +1,5 @@
-//! Where spans are sent to, and the way there: over the dialer and the TLS that this program has anyway.
+//! Address of the span collector, and an HTTP client for it that uses the dialer and TLS of this
+//! program.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,28 +12,30 @@ use tokio::time::timeout;
 
 use crate::error::StartError;
 use crate::limits;
-use crate::net::tls::client::{ClientFiles, ClientTls, Dialer, Trust};
+use crate::net::tls::client::{ClientFiles, ClientTls, CurrentClientTls, Trust};
 use crate::upstream::dial;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::http1_client::exchange;
 
-/// The port that OTLP over HTTP has, meant when an address names none.
+/// Default port: the port of OTLP over HTTP.
 const DEFAULT_PORT: u16 = 4318;
 
-/// Where a collector takes spans, below its address.
+/// Path of the trace endpoint, below the path of the collector.
 const TRACES: &str = "/v1/traces";
 
-/// A collector's address.
+/// Address of a collector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectorUrl {
     endpoint: Endpoint,
-    /// The whole address of what takes spans.
+    /// URL of the trace endpoint.
     url: String,
 }
 
 impl CollectorUrl {
-    /// Reads `http://host`, with a port or without, and a path below which it is, or without; the same
-    /// with `https://`.
+    /// Parses `http://HOST` or `https://HOST`, each with an optional port and base path.
+    ///
+    /// # Errors
+    /// The reason, for the message about the flag.
     pub fn parse(text: &str) -> Result<CollectorUrl, String> {
         let form = "must be http://HOST:PORT or https://HOST:PORT";
         let uri: Uri = text.parse().map_err(|_| form.to_owned())?;
@@ -53,35 +56,38 @@ impl CollectorUrl {
         Ok(CollectorUrl { endpoint, url })
     }
 
-    /// The whole address of what takes spans.
+    /// Returns the URL of the trace endpoint.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// How it is reached.
-    pub(super) fn client(&self) -> Result<Client, StartError> {
-        // It is no etcd: the certificates for etcd are neither shown to it nor trusted for it.
+    /// Creates a client of the collector.
+    ///
+    /// # Errors
+    /// The root certificates of the system cannot be loaded.
+    pub(super) fn client(&self) -> Result<CollectorClient, StartError> {
+        // The collector is not etcd, so the CA and the client certificate for etcd do not apply.
         let files = ClientFiles {
             trust: Trust::System,
             identity: None,
         };
         let tls = match self.endpoint.is_tls() {
-            true => Some(Dialer::load(files, Arc::default())?.0.current()),
+            true => Some(CurrentClientTls::load(files, Arc::default())?.0.current()),
             false => None,
         };
         let endpoint = self.endpoint.clone();
-        Ok(Client { endpoint, tls })
+        Ok(CollectorClient { endpoint, tls })
     }
 }
 
-/// Sends requests, each over a connection of its own: there is one a second at most.
+/// HTTP client of a collector. Each request uses a new connection: at most one per second is sent.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct CollectorClient {
     endpoint: Endpoint,
     tls: Option<Arc<ClientTls>>,
 }
 
-impl HttpClient for Client {
+impl HttpClient for CollectorClient {
     fn send_bytes<'a, 'b>(
         &'a self,
         request: Request<Bytes>,
@@ -106,7 +112,7 @@ mod tests {
     use super::CollectorUrl;
 
     #[test]
-    fn addresses_are_of_what_takes_spans() {
+    fn urls_end_with_the_path_of_traces() {
         for (text, url) in [
             ("http://a:1", "http://a:1/v1/traces"),
             ("http://a:1/", "http://a:1/v1/traces"),

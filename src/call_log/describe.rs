@@ -1,61 +1,62 @@
-//! What a request asks, in a few words for a log at debug level: keys and ranges, sizes of values and
-//! never values themselves. Only of the methods that the proxy itself understands.
+//! Short JSON description of a request, for the log at debug level: keys, ranges and sizes of
+//! values, but never values. Covers only methods that the proxy itself decodes.
 
 use std::fmt::Write;
 
 use crate::wire::json;
 use crate::wire::proto::{WireType, read_head, read_varint};
 
-/// Bytes of a key that are shown; what is longer ends with `…`.
+/// Maximum bytes of a key in the log. A longer key is cut and ends with `…`.
 const KEY_BYTES: usize = 128;
 
-/// One field that is shown: its number, its name, and how.
-type Shown = (u32, &'static str, As);
+/// Field of a message in the log: number, name and format.
+type LoggedField = (u32, &'static str, Format);
 
 #[derive(Clone, Copy)]
-enum As {
+enum Format {
     Key,
     Size,
     Number,
     Count,
 }
 
-use As::{Count, Key, Number, Size};
+use Format::{Count, Key, Number, Size};
 
-const RANGE: &[Shown] = &[
+const RANGE: &[LoggedField] = &[
     (1, "key", Key),
     (2, "range_end", Key),
     (3, "limit", Number),
     (4, "revision", Number),
     (7, "serializable", Number),
 ];
-const PUT: &[Shown] = &[
+const PUT: &[LoggedField] = &[
     (1, "key", Key),
     (2, "value_size", Size),
     (3, "lease", Number),
 ];
-const DELETE: &[Shown] = &[(1, "key", Key), (2, "range_end", Key)];
-const TXN: &[Shown] = &[
+const DELETE: &[LoggedField] = &[(1, "key", Key), (2, "range_end", Key)];
+const TXN: &[LoggedField] = &[
     (1, "compares", Count),
     (2, "success", Count),
     (3, "failure", Count),
 ];
-const WATCH: &[Shown] = &[
+const WATCH: &[LoggedField] = &[
     (1, "key", Key),
     (2, "range_end", Key),
     (3, "start_revision", Number),
 ];
-const LEASE: &[Shown] = &[(1, "lease", Number)];
+const LEASE: &[LoggedField] = &[(1, "lease", Number)];
 
-/// A message of this method as a JSON object; `None` for a method without a description. The message
-/// may be cut short: then it is what its beginning says.
+/// Returns a message of this method as a JSON object; `None` for a method without a description.
+/// `message` may be truncated: then only its complete fields and the start of the next are
+/// included.
 pub fn describe(path: &str, message: &[u8]) -> Option<String> {
-    let (message, shown) = match path {
+    let (message, fields_shown) = match path {
         "/etcdserverpb.KV/Range" => (message, RANGE),
         "/etcdserverpb.KV/Put" => (message, PUT),
         "/etcdserverpb.KV/DeleteRange" => (message, DELETE),
         "/etcdserverpb.KV/Txn" => (message, TXN),
-        // The first request of a stream, which creates a watch.
+        // The first request of the stream, which creates a watcher.
         "/etcdserverpb.Watch/Watch" => (fields(message).find(|f| f.number == 1)?.value, WATCH),
         "/etcdserverpb.Lease/LeaseKeepAlive" | "/etcdserverpb.Lease/LeaseRevoke" => {
             (message, LEASE)
@@ -63,7 +64,7 @@ pub fn describe(path: &str, message: &[u8]) -> Option<String> {
         _ => return None,
     };
     let mut out = String::from("{");
-    for (number, name, how) in shown {
+    for (number, name, format) in fields_shown {
         let mut count = 0u32;
         let mut last = None;
         for field in fields(message).filter(|field| field.number == *number) {
@@ -78,7 +79,7 @@ pub fn describe(path: &str, message: &[u8]) -> Option<String> {
         }
         // Writing to a String cannot fail.
         let _ = write!(out, "\"{name}\":");
-        let _ = match how {
+        let _ = match format {
             Key => json::string(&mut out, &key(&field)),
             Size => write!(out, "{}", field.len),
             Number => write!(out, "{}", field.number_value()),
@@ -89,12 +90,12 @@ pub fn describe(path: &str, message: &[u8]) -> Option<String> {
     Some(out)
 }
 
-/// A field, its value as far as it is here.
+/// Field of a message. `value` may be truncated.
 struct Field<'a> {
     number: u32,
     wire_type: WireType,
     value: &'a [u8],
-    /// Bytes that the value has.
+    /// Length of the complete value in bytes.
     len: u64,
 }
 
@@ -107,14 +108,14 @@ impl Field<'_> {
     }
 }
 
-/// The fields up to the end, or to where the message is cut or broken.
+/// Returns the fields up to the end of the message, or up to where it is truncated or malformed.
 fn fields(message: &[u8]) -> impl Iterator<Item = Field<'_>> {
     let mut rest = message;
     std::iter::from_fn(move || {
         let head = read_head(rest).ok()?;
         let from = rest.get(head.len..)?;
-        let here = usize::try_from(head.value_len).unwrap_or(usize::MAX);
-        let (value, after) = from.split_at(here.min(from.len()));
+        let available = usize::try_from(head.value_len).unwrap_or(usize::MAX);
+        let (value, after) = from.split_at(available.min(from.len()));
         rest = after;
         Some(Field {
             number: head.number,
@@ -126,9 +127,9 @@ fn fields(message: &[u8]) -> impl Iterator<Item = Field<'_>> {
 }
 
 fn key(field: &Field<'_>) -> String {
-    let here = &field.value[..field.value.len().min(KEY_BYTES)];
-    let mut text = String::from_utf8_lossy(here).into_owned();
-    if (here.len() as u64) < field.len {
+    let prefix = &field.value[..field.value.len().min(KEY_BYTES)];
+    let mut text = String::from_utf8_lossy(prefix).into_owned();
+    if (prefix.len() as u64) < field.len {
         text.push('…');
     }
     text
@@ -144,12 +145,12 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    fn told(path: &str, message: &impl Message) -> String {
+    fn described(path: &str, message: &impl Message) -> String {
         describe(path, &message.encode_to_vec()).unwrap()
     }
 
     #[test]
-    fn keys_and_sizes_are_told_and_no_value_is() {
+    fn keys_and_sizes_are_logged_but_no_values() {
         let range = RangeRequest {
             key: "a\"\n".into(),
             range_end: vec![0xff; 200].into(),
@@ -159,7 +160,7 @@ mod tests {
         };
         let end = "\u{fffd}".repeat(128);
         assert_eq!(
-            told("/etcdserverpb.KV/Range", &range),
+            described("/etcdserverpb.KV/Range", &range),
             format!(r#"{{"key":"a\"\n","range_end":"{end}…","limit":-1,"serializable":1}}"#)
         );
         let put = PutRequest {
@@ -169,7 +170,7 @@ mod tests {
             ..PutRequest::default()
         };
         let whole = r#"{"key":"k","value_size":5000,"lease":7}"#;
-        assert_eq!(told("/etcdserverpb.KV/Put", &put), whole);
+        assert_eq!(described("/etcdserverpb.KV/Put", &put), whole);
         let cut = &put.encode_to_vec()[..100];
         let cut = describe("/etcdserverpb.KV/Put", cut).unwrap();
         assert_eq!(cut, r#"{"key":"k","value_size":5000}"#);
@@ -179,7 +180,7 @@ mod tests {
             failure: vec![],
         };
         assert_eq!(
-            told("/etcdserverpb.KV/Txn", &txn),
+            described("/etcdserverpb.KV/Txn", &txn),
             r#"{"compares":2,"success":3}"#
         );
         let create = WatchCreateRequest {
@@ -191,7 +192,7 @@ mod tests {
             request_union: Some(RequestUnion::CreateRequest(create)),
         };
         assert_eq!(
-            told("/etcdserverpb.Watch/Watch", &watch),
+            described("/etcdserverpb.Watch/Watch", &watch),
             r#"{"key":"w","start_revision":9}"#
         );
         assert_eq!(
@@ -201,12 +202,12 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes give an object that is JSON.
+        /// Any bytes result in a JSON object.
         #[test]
-        fn takes_any_bytes(message in prop::collection::vec(any::<u8>(), 0..60), which in 0usize..5) {
+        fn any_bytes_result_in_json(message in prop::collection::vec(any::<u8>(), 0..60), which in 0usize..5) {
             let path = ["KV/Range", "KV/Put", "KV/Txn", "Watch/Watch", "Lease/LeaseKeepAlive"][which];
-            if let Some(told) = describe(&format!("/etcdserverpb.{path}"), &message) {
-                prop_assert!(serde_json::from_str::<serde_json::Value>(&told).unwrap().is_object());
+            if let Some(text) = describe(&format!("/etcdserverpb.{path}"), &message) {
+                prop_assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object());
             }
         }
     }

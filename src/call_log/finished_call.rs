@@ -1,4 +1,4 @@
-//! A call that is over, and what is told of it.
+//! Data of a finished call for the access log, the log and the spans.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,83 +7,83 @@ use std::time::{Duration, SystemTime};
 use crate::metrics::EndpointMetrics;
 use crate::wire::status::Code;
 
-/// Who is at the other end of a client connection.
+/// Client of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// Its address.
+    /// Address of the client.
     pub address: SocketAddr,
-    /// The Common Name of its certificate, if it showed one.
+    /// Common Name of the client certificate, if the client presented one.
     pub name: Option<String>,
 }
 
-/// Where an answer came from.
+/// Source of the response to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The proxy itself: an error of its own, or something it knows.
+pub enum ResponseSource {
+    /// The proxy: one of its own errors, or a response from its own state.
     Proxy,
-    /// etcd, for this call alone.
+    /// etcd, by a request for this call only.
     Etcd,
-    /// What was kept of an earlier answer.
+    /// A cached response.
     Cache,
-    /// What etcd is asked for several clients.
+    /// etcd, by a request shared by several clients.
     Shared,
 }
 
-impl Source {
-    /// The word in logs and spans.
+impl ResponseSource {
+    /// Returns the name in logs and spans.
     pub fn name(self) -> &'static str {
         match self {
-            Source::Proxy => "proxy",
-            Source::Etcd => "etcd",
-            Source::Cache => "cache",
-            Source::Shared => "shared",
+            ResponseSource::Proxy => "proxy",
+            ResponseSource::Etcd => "etcd",
+            ResponseSource::Cache => "cache",
+            ResponseSource::Shared => "shared",
         }
     }
 }
 
-/// What passes in one direction.
+/// Messages of a call in one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Messages that began.
+pub struct CallTraffic {
+    /// Number of messages, including a last incomplete one.
     pub messages: u64,
-    /// Their bytes, without what frames them.
+    /// Bytes of the messages, without gRPC framing.
     pub bytes: u64,
 }
 
-/// The span of a call that is recorded.
+/// Span ids of a sampled call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// Its own id; never 0.
+pub struct SpanIds {
+    /// Id of the span; never 0.
     pub id: u64,
-    /// The span that called, if any; never 0.
+    /// Id of the client's span, if any; never 0.
     pub parent: Option<u64>,
 }
 
-/// A call that is over.
+/// Finished call.
 #[derive(Debug)]
 pub struct FinishedCall {
-    /// When it arrived.
-    pub at: SystemTime,
-    /// From its arrival to the end of its answer.
-    pub took: Duration,
-    /// As `:path` has it, cut at [`limits::CALL_LOG_PATH_BYTES`].
+    /// Time of arrival.
+    pub arrived: SystemTime,
+    /// Time from arrival to the end of the response.
+    pub duration: Duration,
+    /// Value of `:path`, cut at `limits::CALL_LOG_PATH_BYTES`.
     pub path: Box<str>,
     /// The client.
-    pub who: Option<Arc<ClientInfo>>,
-    /// How it ended.
+    pub client: Option<Arc<ClientInfo>>,
+    /// gRPC status code.
     pub code: Code,
-    /// From the client.
-    pub received: Traffic,
-    /// To the client.
-    pub sent: Traffic,
-    /// Where the answer came from.
-    pub source: Source,
-    /// The endpoint that answered, where one did for this call.
+    /// Messages from the client.
+    pub received: CallTraffic,
+    /// Messages to the client.
+    pub sent: CallTraffic,
+    /// Source of the response.
+    pub source: ResponseSource,
+    /// The endpoint, if it responded to this call only.
     pub endpoint: Option<Arc<EndpointMetrics>>,
-    /// The trace it belongs to; never 0.
+    /// Trace id; never 0.
     pub trace: Option<u128>,
-    /// Its span, where it is recorded.
-    pub span: Option<Span>,
-    /// What it asked, as JSON; at debug level only.
-    pub asked: Option<String>,
+    /// Span ids, if the call is sampled.
+    pub span: Option<SpanIds>,
+    /// Description of the request as JSON; only at debug level.
+    pub request: Option<String>,
 }

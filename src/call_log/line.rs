@@ -1,4 +1,4 @@
-//! A call as a line of the access log.
+//! Format of the access log: one JSON line per call.
 
 use std::fmt::Write;
 use std::time::UNIX_EPOCH;
@@ -6,90 +6,90 @@ use std::time::UNIX_EPOCH;
 use crate::call_log::finished_call::FinishedCall;
 use crate::wire::json;
 
-/// Adds it, with the line's end.
-pub(super) fn write(out: &mut String, entry: &FinishedCall) {
+/// Appends the line of a call, with its newline.
+pub(super) fn write(out: &mut String, call: &FinishedCall) {
     // Writing to a String cannot fail.
-    let _ = try_write(out, entry);
+    let _ = try_write(out, call);
 }
 
-fn try_write(out: &mut String, entry: &FinishedCall) -> std::fmt::Result {
-    // A clock before 1970 shows as 1970.
-    let at = entry.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+fn try_write(out: &mut String, call: &FinishedCall) -> std::fmt::Result {
+    // A clock before 1970 is logged as 1970.
+    let at = call.arrived.duration_since(UNIX_EPOCH).unwrap_or_default();
     write!(out, r#"{{"ts":"{}","method":"#, json::timestamp(at))?;
-    json::string(out, &entry.path)?;
-    if let Some(who) = &entry.who {
-        write!(out, r#","client_address":"{}""#, who.address)?;
-        if let Some(name) = &who.name {
+    json::string(out, &call.path)?;
+    if let Some(client) = &call.client {
+        write!(out, r#","client_address":"{}""#, client.address)?;
+        if let Some(name) = &client.name {
             out.push_str(r#","client_name":"#);
             json::string(out, name)?;
         }
     }
-    let (received, sent) = (entry.received, entry.sent);
+    let (received, sent) = (call.received, call.sent);
     write!(
         out,
         r#","code":"{}","duration_ms":{:.3},"received_messages":{},"received_bytes":{},"sent_messages":{},"sent_bytes":{},"source":"{}""#,
-        entry.code.as_str(),
-        millis(entry),
+        call.code.as_str(),
+        duration_ms(call),
         received.messages,
         received.bytes,
         sent.messages,
         sent.bytes,
-        entry.source.name(),
+        call.source.name(),
     )?;
-    if let Some(endpoint) = &entry.endpoint {
+    if let Some(endpoint) = &call.endpoint {
         out.push_str(r#","endpoint":"#);
         json::string(out, &endpoint.name)?;
     }
-    if let Some(trace) = entry.trace {
+    if let Some(trace) = call.trace {
         write!(out, r#","trace_id":"{trace:032x}""#)?;
     }
-    if let Some(asked) = &entry.asked {
-        write!(out, r#","request":{asked}"#)?;
+    if let Some(request) = &call.request {
+        write!(out, r#","request":{request}"#)?;
     }
     out.write_str("}\n")
 }
 
-/// What it took, in milliseconds.
-pub(super) fn millis(entry: &FinishedCall) -> f64 {
-    entry.took.as_secs_f64() * 1e3
+/// Returns the duration of a call in milliseconds.
+pub(super) fn duration_ms(call: &FinishedCall) -> f64 {
+    call.duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]
 mod tests {
     use super::write;
-    use crate::call_log::finished_call::{ClientInfo, FinishedCall, Source, Traffic};
+    use crate::call_log::finished_call::{CallTraffic, ClientInfo, FinishedCall, ResponseSource};
     use crate::metrics::EndpointMetrics;
     use crate::wire::status::Code;
     use std::sync::Arc;
     use std::time::{Duration, UNIX_EPOCH};
 
-    fn entry() -> FinishedCall {
+    fn finished_call() -> FinishedCall {
         FinishedCall {
-            at: UNIX_EPOCH + Duration::from_micros(1_136_214_245_000_007),
-            took: Duration::from_micros(1500),
+            arrived: UNIX_EPOCH + Duration::from_micros(1_136_214_245_000_007),
+            duration: Duration::from_micros(1500),
             path: "/a.B/\"C\"".into(),
-            who: None,
+            client: None,
             code: Code::NotFound,
-            received: Traffic {
+            received: CallTraffic {
                 messages: 1,
                 bytes: 2,
             },
-            sent: Traffic {
+            sent: CallTraffic {
                 messages: 3,
                 bytes: 4,
             },
-            source: Source::Proxy,
+            source: ResponseSource::Proxy,
             endpoint: None,
             trace: None,
             span: None,
-            asked: None,
+            request: None,
         }
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_fields_are_omitted() {
         let mut out = String::new();
-        write(&mut out, &entry());
+        write(&mut out, &finished_call());
         assert_eq!(
             out,
             concat!(
@@ -102,21 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_one_line_of_json() {
-        let who = ClientInfo {
+    fn known_fields_form_one_line_of_json() {
+        let client = ClientInfo {
             address: "[::1]:7".parse().unwrap(),
             name: Some("a \"b\"\nc".to_owned()),
         };
-        let entry = FinishedCall {
-            who: Some(Arc::new(who)),
+        let call = FinishedCall {
+            client: Some(Arc::new(client)),
             endpoint: Some(Arc::new(EndpointMetrics::new("http://e:1".to_owned(), 0))),
-            source: Source::Etcd,
+            source: ResponseSource::Etcd,
             trace: Some(0xab),
-            asked: Some(r#"{"key":"k"}"#.to_owned()),
-            ..entry()
+            request: Some(r#"{"key":"k"}"#.to_owned()),
+            ..finished_call()
         };
         let mut out = String::new();
-        write(&mut out, &entry);
+        write(&mut out, &call);
         assert_eq!(out.matches('\n').count(), 1);
         let line: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(line["client_address"], "[::1]:7");

@@ -1,8 +1,9 @@
-//! What is told of each call once it is over: to the log, to an access log, to a collector of traces.
+//! Access log, call log and spans: one entry per finished call, for the log, a file or a collector.
 //!
-//! A call that is to be told of has a [`Record`], which notes on its way what was asked and answered; all
-//! others have none, and what would note it is one branch each. At the end it becomes an [`Entry`], and
-//! leaves the worker through queues that never block: what does not fit is counted and lost.
+//! An observed call has a `LoggedCall`, which counts its messages and records the source of the
+//! response. Other calls have none; the check costs one branch. At its end the call becomes a
+//! `FinishedCall` and leaves the worker through queues that never block: items beyond the capacity
+//! of a queue are dropped and counted.
 
 mod collector;
 pub mod describe;
@@ -17,4 +18,4 @@ mod writer;
 pub use collector::CollectorUrl;
 pub use observer::{Observer, ObserverOptions};
 pub use spans::SpanOptions;
-pub use writer::Target;
+pub use writer::AccessLogTarget;

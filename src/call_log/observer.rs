@@ -1,4 +1,4 @@
-//! Who is told of calls, for all workers.
+//! Observer of calls for all workers: starts the access log and the span export and feeds them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::call_log::finished_call::{ClientInfo, FinishedCall};
 use crate::call_log::open_call::LoggedCall;
-use crate::call_log::spans::{SpanOptions, Spans};
-use crate::call_log::writer::{AccessLog, Target};
+use crate::call_log::spans::{SpanExport, SpanOptions};
+use crate::call_log::writer::{AccessLog, AccessLogTarget};
 use crate::error::StartError;
 use crate::limits;
 use crate::metrics::CallLogMetrics;
@@ -17,36 +17,40 @@ use crate::wire::metadata;
 use crate::wire::status::Code;
 use crate::wire::trace::TraceParent;
 
-/// What is to be told, and where.
+/// Options of the observer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObserverOptions {
-    /// A line in the proxy's log for each call.
+    /// Writes one line per call to the log of the proxy.
     pub log: bool,
-    /// With what the call asked, keys included.
+    /// Adds a description of the request, including keys.
     pub debug: bool,
-    /// A line there for each call.
-    pub access_log: Option<Target>,
-    /// Spans of calls.
+    /// Writes one line per call to the access log.
+    pub access_log: Option<AccessLogTarget>,
+    /// Exports spans.
     pub spans: Option<SpanOptions>,
 }
 
-/// See the module.
+/// Observer of the calls of all workers.
 #[derive(Debug)]
 pub struct Observer {
-    journal: Option<AccessLog>,
-    spans: Option<Spans>,
+    access_log: Option<AccessLog>,
+    spans: Option<SpanExport>,
     debug: AtomicBool,
 }
 
 impl Observer {
-    /// Opens and starts what is needed; `None` when nothing is to be told.
+    /// Starts the access log and the span export. Returns `None` if neither is enabled.
+    ///
+    /// # Errors
+    /// The access log cannot be opened, a thread cannot be started, or the collector's TLS cannot
+    /// be loaded.
     pub fn start(
         options: &ObserverOptions,
         host: &str,
         metrics: &CallLogMetrics,
     ) -> Result<Option<Observer>, StartError> {
         let target = options.access_log.clone();
-        let journal = match target.is_some() || options.log {
+        let access_log = match target.is_some() || options.log {
             true => Some(AccessLog::start(
                 target,
                 options.log,
@@ -55,80 +59,82 @@ impl Observer {
             false => None,
         };
         let spans = options.spans.as_ref();
-        let spans = spans.map(|spans| Spans::start(spans, host, metrics.spans.clone()));
+        let spans = spans.map(|spans| SpanExport::start(spans, host, metrics.spans.clone()));
         let observer = Observer {
-            journal,
+            access_log,
             spans: spans.transpose()?,
             debug: AtomicBool::new(options.debug),
         };
-        let used = observer.journal.is_some() || observer.spans.is_some();
-        Ok(used.then_some(observer))
+        let enabled = observer.access_log.is_some() || observer.spans.is_some();
+        Ok(enabled.then_some(observer))
     }
 
-    /// A call begins: what is noted of it, if anything. One that is recorded is etcd's caller from here
-    /// on, wherever its own head goes there.
+    /// Starts to observe a call. Returns `None` if nothing is recorded.
+    ///
+    /// If the call is sampled, its span becomes the parent of etcd's span: `traceparent` in
+    /// `headers` is replaced before the request goes to etcd.
     pub fn begin(
         &self,
         path: &str,
         headers: &mut HeaderMap,
-        who: Option<Arc<ClientInfo>>,
+        client: Option<Arc<ClientInfo>>,
     ) -> Option<Rc<LoggedCall>> {
         let parent = headers.get(metadata::TRACE_PARENT);
         let parent = parent.and_then(|value| TraceParent::parse(value.as_bytes()));
         let spans = self.spans.as_ref();
-        let begun = spans.and_then(|spans| spans.begin(parent));
-        if self.journal.is_none() && begun.is_none() {
+        let traced = spans.and_then(|spans| spans.begin(parent));
+        if self.access_log.is_none() && traced.is_none() {
             return None;
         }
-        let debug = self.debug.load(Ordering::Relaxed) && self.journal.is_some();
-        let mut record = LoggedCall::new(path, who, debug);
-        record.trace = parent.map(|parent| parent.trace);
-        if let Some((trace, span)) = begun {
-            record.trace = Some(trace);
-            record.span = Some(span);
-            let ours = TraceParent {
+        let debug = self.debug.load(Ordering::Relaxed) && self.access_log.is_some();
+        let mut call = LoggedCall::new(path, client, debug);
+        call.trace = parent.map(|parent| parent.trace);
+        if let Some((trace, span)) = traced {
+            call.trace = Some(trace);
+            call.span = Some(span);
+            let own = TraceParent {
                 trace,
                 span: span.id,
                 sampled: true,
             };
-            let room = headers.len() < limits::HEADER_FIELDS;
-            if let Ok(value) = HeaderValue::try_from(ours.to_string())
-                && (room || parent.is_some())
+            let has_capacity = headers.len() < limits::HEADER_FIELDS;
+            if let Ok(value) = HeaderValue::try_from(own.to_string())
+                && (has_capacity || parent.is_some())
             {
                 headers.insert(metadata::TRACE_PARENT, value);
             }
         }
-        Some(Rc::new(record))
+        Some(Rc::new(call))
     }
 
-    /// A call is over.
-    pub fn end(&self, record: &LoggedCall, code: Code) {
-        let entry = Arc::new(record.ended(code));
-        self.tell(entry);
+    /// Publishes a call that has ended.
+    pub fn end(&self, call: &LoggedCall, code: Code) {
+        let finished = Arc::new(call.finish(code));
+        self.publish(finished);
     }
 
-    fn tell(&self, entry: Arc<FinishedCall>) {
-        if let Some(spans) = self.spans.as_ref().filter(|_| entry.span.is_some()) {
-            spans.tell(entry.clone());
+    fn publish(&self, call: Arc<FinishedCall>) {
+        if let Some(spans) = self.spans.as_ref().filter(|_| call.span.is_some()) {
+            spans.send(call.clone());
         }
-        if let Some(journal) = &self.journal {
-            journal.tell(entry);
+        if let Some(access_log) = &self.access_log {
+            access_log.send(call);
         }
     }
 
-    /// Whether it is told what calls ask, of those that begin from now on.
+    /// Sets whether later calls include a description of their request.
     pub fn set_debug(&self, debug: bool) {
         self.debug.store(debug, Ordering::Relaxed);
     }
 
-    /// The access log's file is opened anew, as after it was moved away.
+    /// Reopens the file of the access log, after a rotation.
     pub fn reopen(&self) {
-        self.journal.iter().for_each(AccessLog::reopen);
+        self.access_log.iter().for_each(AccessLog::reopen);
     }
 
-    /// Waits a moment until all that was told has left. Blocks: for the end of the process.
+    /// Blocks until all queued entries are written, for a limited time. For the end of the process.
     pub fn finish(&self) {
-        self.journal.iter().for_each(AccessLog::finish);
-        self.spans.iter().for_each(Spans::finish);
+        self.access_log.iter().for_each(AccessLog::finish);
+        self.spans.iter().for_each(SpanExport::finish);
     }
 }

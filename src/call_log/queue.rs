@@ -1,4 +1,5 @@
-//! A queue out of the workers that never blocks them: what does not fit is counted and lost.
+//! Queue from the workers to a thread. Workers never block: items beyond its capacity are dropped
+//! and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::limits;
 use crate::metrics::SharedCounter;
 
-/// The end that workers have.
+/// Sending side of the queue.
 #[derive(Debug, Clone)]
 pub(super) struct Queue<T> {
     to: SyncSender<T>,
@@ -20,62 +21,62 @@ impl<T> Queue<T> {
         Queue { to, dropped }
     }
 
-    /// Sends it, or counts it as lost.
+    /// Sends an item, or drops and counts it if the queue is full.
     pub(super) fn send(&self, item: T) {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.to.try_send(item) {
             self.dropped.inc();
         }
     }
 
-    /// Sends what only wakes the other end; one that has no room for it is awake.
-    pub(super) fn nudge(&self, item: T) {
+    /// Sends an item that only wakes the thread. If the queue is full, the thread is awake.
+    pub(super) fn wake(&self, item: T) {
         let _ = self.to.try_send(item);
     }
 }
 
-/// Says now and then that something goes wrong, not each time.
+/// Limits the rate of log messages about a growing count.
 #[derive(Debug)]
 pub(super) struct LogThrottle {
     last: Option<Instant>,
-    /// What was told the last time.
-    told: u64,
+    /// Count at the last message.
+    reported: u64,
 }
 
 impl LogThrottle {
     pub(super) fn new() -> LogThrottle {
         LogThrottle {
             last: None,
-            told: 0,
+            reported: 0,
         }
     }
 
-    /// How many more than were told of, when it is time to tell of them.
+    /// Returns the growth of `count` since the last message if a message is due.
     pub(super) fn due(&mut self, count: u64) -> Option<u64> {
-        let pause = limits::CALL_LOG_WARN_INTERVAL;
-        let is_time = self.last.is_none_or(|last| last.elapsed() >= pause);
-        if count == self.told || !is_time {
+        let interval = limits::CALL_LOG_WARN_INTERVAL;
+        let is_time = self.last.is_none_or(|last| last.elapsed() >= interval);
+        if count == self.reported || !is_time {
             return None;
         }
-        let more = count - self.told;
-        self.told = count;
+        let new = count - self.reported;
+        self.reported = count;
         self.last = Some(Instant::now());
-        Some(more)
+        Some(new)
     }
 }
 
-/// How long an end of the process waits for what is queued.
-pub(super) const FLUSH: Duration = limits::CALL_LOG_FLUSH_TIME;
+/// Maximum time that the end of the process waits for queued items.
+pub(super) const FLUSH_TIME: Duration = limits::CALL_LOG_FLUSH_TIME;
 
-/// A flag that one thread raises and another takes.
+/// Flag that one thread sets and another thread takes.
 #[derive(Debug, Default)]
 pub(super) struct QueueNotifier(AtomicBool);
 
 impl QueueNotifier {
-    pub(super) fn ring(&self) {
+    pub(super) fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether it was rung since the last time.
+    /// Returns whether the flag was set since the last call.
     pub(super) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Acquire)
     }

@@ -1,5 +1,7 @@
-//! Spans of calls, to a collector by OTLP over HTTP: gathered by a thread of its own, sent in batches.
-//! A collector that is slow or not there costs spans, which are counted, and no worker anything.
+//! Export of call spans to an OpenTelemetry collector by OTLP over HTTP.
+//!
+//! A thread of its own collects the spans and sends them in batches. If the collector is slow or
+//! unreachable, spans are dropped and counted. Workers are never delayed.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -17,53 +19,53 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
 use crate::call_log::collector::CollectorUrl;
-use crate::call_log::finished_call::{FinishedCall, Span};
-use crate::call_log::queue::{FLUSH, LogThrottle, Queue, QueueNotifier};
+use crate::call_log::finished_call::{FinishedCall, SpanIds};
+use crate::call_log::queue::{FLUSH_TIME, LogThrottle, Queue, QueueNotifier};
 use crate::error::StartError;
 use crate::limits;
 use crate::metrics::SharedCounter;
 use crate::wire::status::Code;
 use crate::wire::trace::{Sampler, TraceParent};
 
-/// Which spans, and where to.
+/// Options of the span export.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpanOptions {
-    /// Where to.
+    /// The collector that receives the spans.
     pub collector: CollectorUrl,
-    /// Which of the calls that belong to no trace.
+    /// Sampling of calls that belong to no trace.
     pub sampler: Sampler,
 }
 
-/// What etcd-edge is called where spans are looked at.
-const NAME: &str = "etcd-edge";
+/// Service name of the spans.
+const SERVICE_NAME: &str = "etcd-edge";
 
-/// The thread as the workers see it.
+/// Handle of the export thread, used by the workers.
 #[derive(Debug)]
-pub(super) struct Spans {
+pub(super) struct SpanExport {
     sampler: Sampler,
-    outlet: Queue<Word>,
+    queue: Queue<QueueItem>,
     end: Arc<QueueNotifier>,
     ended: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug)]
-enum Word {
+enum QueueItem {
     Call(Arc<FinishedCall>),
-    /// A bell was rung.
-    Look,
+    /// Wakes the thread, which then reads `end`.
+    Wake,
 }
 
-impl Spans {
+impl SpanExport {
     pub(super) fn start(
         options: &SpanOptions,
         host: &str,
         dropped: Arc<SharedCounter>,
-    ) -> Result<Spans, StartError> {
-        let (to, from) = sync_channel(limits::SPAN_QUEUE);
-        let (over, ended) = sync_channel(1);
+    ) -> Result<SpanExport, StartError> {
+        let (sender, receiver) = sync_channel(limits::SPAN_QUEUE);
+        let (report_end, ended) = sync_channel(1);
         let end = Arc::<QueueNotifier>::default();
-        let sender = Sender {
-            from,
+        let export_thread = ExportThread {
+            receiver,
             end: end.clone(),
             exporter: exporter(options, host)?,
             runtime: Builder::new_current_thread()
@@ -71,46 +73,46 @@ impl Spans {
                 .build()
                 .map_err(|e| StartError::new("--otlp-endpoint", e))?,
             dropped: dropped.clone(),
-            told: LogThrottle::new(),
+            drop_warning: LogThrottle::new(),
         };
         let run = move || {
-            sender.run();
-            // Nobody may be waiting.
-            let _ = over.send(());
+            export_thread.run();
+            // An error means that the handle has been dropped.
+            let _ = report_end.send(());
         };
         let thread = std::thread::Builder::new().name("otlp".to_owned());
         let spawned = thread.spawn(run);
         spawned.map_err(|e| StartError::new("cannot start the span export thread", e))?;
-        Ok(Spans {
+        Ok(SpanExport {
             sampler: options.sampler,
-            outlet: Queue::new(to, dropped),
+            queue: Queue::new(sender, dropped),
             end,
             ended: Mutex::new(ended),
         })
     }
 
-    /// The trace and the span of a call that is recorded.
-    pub(super) fn begin(&self, parent: Option<TraceParent>) -> Option<(u128, Span)> {
+    /// Returns trace and span ids for a new call; `None` if the call is not sampled.
+    pub(super) fn begin(&self, parent: Option<TraceParent>) -> Option<(u128, SpanIds)> {
         let trace = parent.map_or_else(|| fastrand::u128(1..), |parent| parent.trace);
-        let span = Span {
+        let span = SpanIds {
             id: fastrand::u64(1..),
             parent: parent.map(|parent| parent.span),
         };
-        let taken = self.sampler.takes(parent, trace);
-        taken.then_some((trace, span))
+        let sampled = self.sampler.takes(parent, trace);
+        sampled.then_some((trace, span))
     }
 
-    /// A call with a span is over.
-    pub(super) fn tell(&self, entry: Arc<FinishedCall>) {
-        self.outlet.send(Word::Call(entry));
+    /// Queues a finished call, which must have a span.
+    pub(super) fn send(&self, call: Arc<FinishedCall>) {
+        self.queue.send(QueueItem::Call(call));
     }
 
-    /// Returns when all spans have left, or the time for it is over.
+    /// Blocks until all queued spans are exported, at most [`FLUSH_TIME`].
     pub(super) fn finish(&self) {
-        self.end.ring();
-        self.outlet.nudge(Word::Look);
-        // An error means that it has ended, or that it takes too long: either way it is left.
-        let _ = self.ended.lock().recv_timeout(FLUSH);
+        self.end.set();
+        self.queue.wake(QueueItem::Wake);
+        // An error means that the thread has ended or takes too long. Either way, the wait ends.
+        let _ = self.ended.lock().recv_timeout(FLUSH_TIME);
     }
 }
 
@@ -125,10 +127,10 @@ fn exporter(
         .with_endpoint(collector.url())
         .with_timeout(limits::SPAN_EXPORT_TIME)
         .build();
-    let refuse = |why| StartError::new(format!("--otlp-endpoint={}", collector.url()), why);
+    let refuse = |reason| StartError::new(format!("--otlp-endpoint={}", collector.url()), reason);
     let mut exporter = exporter.map_err(refuse)?;
     let resource = Resource::builder_empty().with_attributes([
-        KeyValue::new("service.name", NAME),
+        KeyValue::new("service.name", SERVICE_NAME),
         KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("host.name", host.to_owned()),
     ]);
@@ -136,32 +138,32 @@ fn exporter(
     Ok(exporter)
 }
 
-/// The thread's own side.
-struct Sender {
-    from: Receiver<Word>,
+/// The export thread.
+struct ExportThread {
+    receiver: Receiver<QueueItem>,
     end: Arc<QueueNotifier>,
     exporter: opentelemetry_otlp::SpanExporter,
     runtime: Runtime,
     dropped: Arc<SharedCounter>,
-    told: LogThrottle,
+    drop_warning: LogThrottle,
 }
 
-impl Sender {
+impl ExportThread {
     fn run(mut self) {
-        let scope = InstrumentationScope::builder(NAME).build();
-        let mut ends = false;
-        while let Some(first) = self.first(ends) {
+        let scope = InstrumentationScope::builder(SERVICE_NAME).build();
+        let mut ending = false;
+        while let Some(first) = self.next(ending) {
             let mut batch = Vec::new();
             batch.extend(span(first, &scope));
             let until = Instant::now() + limits::SPAN_BATCH_TIME;
             while batch.len() < limits::SPAN_BATCH {
-                ends |= self.end.take();
-                let left = match ends {
+                ending |= self.end.take();
+                let timeout = match ending {
                     true => Duration::ZERO,
                     false => until.saturating_duration_since(Instant::now()),
                 };
-                match self.from.recv_timeout(left) {
-                    Ok(word) => batch.extend(span(word, &scope)),
+                match self.receiver.recv_timeout(timeout) {
+                    Ok(item) => batch.extend(span(item, &scope)),
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
             }
@@ -169,10 +171,10 @@ impl Sender {
         }
     }
 
-    fn first(&self, ends: bool) -> Option<Word> {
-        match ends {
-            true => self.from.try_recv().ok(),
-            false => self.from.recv().ok(),
+    fn next(&self, ending: bool) -> Option<QueueItem> {
+        match ending {
+            true => self.receiver.try_recv().ok(),
+            false => self.receiver.recv().ok(),
         }
     }
 
@@ -185,7 +187,7 @@ impl Sender {
         if exported.is_err() {
             (0..count).for_each(|_| self.dropped.inc());
         }
-        if let Some(dropped) = self.told.due(self.dropped.get()) {
+        if let Some(dropped) = self.drop_warning.due(self.dropped.get()) {
             let error = exported.err().map(|error| error.to_string());
             warn!(
                 dropped,
@@ -195,31 +197,35 @@ impl Sender {
     }
 }
 
-/// A call as a span, by the conventions for gRPC.
-fn span(word: Word, scope: &InstrumentationScope) -> Option<SpanData> {
-    let Word::Call(entry) = word else {
+/// Converts a call to a span with the semantic conventions for gRPC. Returns `None` for
+/// [`QueueItem::Wake`].
+fn span(item: QueueItem, scope: &InstrumentationScope) -> Option<SpanData> {
+    let QueueItem::Call(call) = item else {
         return None;
     };
-    let (trace, span) = (entry.trace?, entry.span?);
-    // `package.Service/Method`.
-    let name = entry.path.trim_start_matches('/').to_owned();
+    let (trace, span) = (call.trace?, call.span?);
+    // The name is `package.Service/Method`.
+    let name = call.path.trim_start_matches('/').to_owned();
     let (service, method) = name.rsplit_once('/').unwrap_or(("", &name));
-    let code = entry.code;
+    let code = call.code;
     let mut attributes = vec![
         KeyValue::new("rpc.system", "grpc"),
         KeyValue::new("rpc.service", service.to_owned()),
         KeyValue::new("rpc.method", method.to_owned()),
         KeyValue::new("rpc.grpc.status_code", i64::from(code.as_u8())),
-        KeyValue::new("etcd_edge.source", entry.source.name()),
+        KeyValue::new("etcd_edge.source", call.source.name()),
     ];
-    if let Some(who) = &entry.who {
+    if let Some(client) = &call.client {
         attributes.push(KeyValue::new(
             "client.address",
-            who.address.ip().to_string(),
+            client.address.ip().to_string(),
         ));
-        attributes.push(KeyValue::new("client.port", i64::from(who.address.port())));
+        attributes.push(KeyValue::new(
+            "client.port",
+            i64::from(client.address.port()),
+        ));
     }
-    if let Some(endpoint) = &entry.endpoint {
+    if let Some(endpoint) = &call.endpoint {
         attributes.push(KeyValue::new("etcd_edge.endpoint", endpoint.name.clone()));
     }
     let context = SpanContext::new(
@@ -235,13 +241,13 @@ fn span(word: Word, scope: &InstrumentationScope) -> Option<SpanData> {
         parent_span_is_remote: span.parent.is_some(),
         span_kind: SpanKind::Server,
         name: name.into(),
-        start_time: entry.at,
-        end_time: entry.at + entry.took,
+        start_time: call.arrived,
+        end_time: call.arrived + call.duration,
         attributes,
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
         links: SpanLinks::default(),
-        status: if is_servers_fault(code) {
+        status: if is_server_error(code) {
             Status::error(code.as_str())
         } else {
             Status::Unset
@@ -250,8 +256,8 @@ fn span(word: Word, scope: &InstrumentationScope) -> Option<SpanData> {
     })
 }
 
-/// The codes that the conventions count as errors of a server.
-fn is_servers_fault(code: Code) -> bool {
+/// Returns whether the conventions treat the code as an error of the server.
+fn is_server_error(code: Code) -> bool {
     matches!(
         code,
         Code::Unknown

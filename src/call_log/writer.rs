@@ -1,5 +1,5 @@
-//! The thread that tells of calls: lines in an access log, lines in the proxy's own log. Whoever reads
-//! those slowly slows this thread, and no worker.
+//! Access log thread: writes lines to the access log and to the log of the proxy. A slow file or
+//! pipe delays only this thread, never a worker.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,176 +13,176 @@ use tracing::{info, warn};
 
 use crate::call_log::finished_call::FinishedCall;
 use crate::call_log::line;
-use crate::call_log::queue::{FLUSH, LogThrottle, Queue, QueueNotifier};
+use crate::call_log::queue::{FLUSH_TIME, LogThrottle, Queue, QueueNotifier};
 use crate::error::StartError;
 use crate::limits;
 use crate::metrics::SharedCounter;
 
-/// Where the access log goes.
+/// Target of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Appended to, made if it is not there.
+pub enum AccessLogTarget {
+    /// A file. Created if missing; lines are appended.
     File(PathBuf),
-    /// `-`.
+    /// Standard output (`-`).
     Stdout,
 }
 
-impl Target {
+impl AccessLogTarget {
     fn open(&self) -> io::Result<Box<dyn Write + Send>> {
         Ok(match self {
-            Target::File(path) => Box::new(open(path)?),
-            Target::Stdout => Box::new(io::stdout()),
+            AccessLogTarget::File(path) => Box::new(open(path)?),
+            AccessLogTarget::Stdout => Box::new(io::stdout()),
         })
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Who called what from where is not for everybody's eyes.
+    // Client addresses and methods are confidential, so other users cannot read the file.
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640).open(path)
 }
 
-/// The thread as the workers see it.
+/// Handle of the access log thread, used by the workers.
 #[derive(Debug)]
 pub(super) struct AccessLog {
-    outlet: Queue<Word>,
-    bells: Arc<Bells>,
+    queue: Queue<QueueItem>,
+    signals: Arc<Signals>,
     ended: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug)]
-enum Word {
+enum QueueItem {
     Call(Arc<FinishedCall>),
-    /// A bell was rung.
-    Look,
+    /// Wakes the thread, which then reads its [`Signals`].
+    Wake,
 }
 
 #[derive(Debug, Default)]
-struct Bells {
+struct Signals {
     reopen: QueueNotifier,
     end: QueueNotifier,
 }
 
 impl AccessLog {
-    /// Opens the access log, if there is to be one, and starts; with `log` it writes to the proxy's log
-    /// too.
+    /// Opens the access log, if there is a target, and starts the thread. With `log`, the thread
+    /// also writes to the log of the proxy.
     pub(super) fn start(
-        target: Option<Target>,
+        target: Option<AccessLogTarget>,
         log: bool,
         dropped: Arc<SharedCounter>,
     ) -> Result<AccessLog, StartError> {
         let file = match &target {
             None => None,
             Some(target) => Some(target.open().map_err(|error| match target {
-                Target::File(path) => StartError::file("--access-log", path, error),
-                Target::Stdout => StartError::new("--access-log=-", error),
+                AccessLogTarget::File(path) => StartError::file("--access-log", path, error),
+                AccessLogTarget::Stdout => StartError::new("--access-log=-", error),
             })?),
         };
-        let (to, from) = sync_channel(limits::CALL_LOG_QUEUE);
-        let (over, ended) = sync_channel(1);
-        let bells = Arc::<Bells>::default();
+        let (sender, receiver) = sync_channel(limits::CALL_LOG_QUEUE);
+        let (report_end, ended) = sync_channel(1);
+        let signals = Arc::<Signals>::default();
         let writer = Writer {
-            from,
-            bells: bells.clone(),
+            receiver,
+            signals: signals.clone(),
             target,
             file,
             log,
             dropped: dropped.clone(),
             lines: String::new(),
             count: 0,
-            told_lost: LogThrottle::new(),
-            told_failed: LogThrottle::new(),
+            dropped_warning: LogThrottle::new(),
+            failure_warning: LogThrottle::new(),
             failures: 0,
         };
         let run = move || {
             writer.run();
-            // Nobody may be waiting.
-            let _ = over.send(());
+            // An error means that the handle has been dropped.
+            let _ = report_end.send(());
         };
         let thread = std::thread::Builder::new().name("access-log".to_owned());
         let spawned = thread.spawn(run);
         spawned.map_err(|e| StartError::new("cannot start the access log thread", e))?;
         Ok(AccessLog {
-            outlet: Queue::new(to, dropped),
-            bells,
+            queue: Queue::new(sender, dropped),
+            signals,
             ended: Mutex::new(ended),
         })
     }
 
-    /// Tells of a call.
-    pub(super) fn tell(&self, entry: Arc<FinishedCall>) {
-        self.outlet.send(Word::Call(entry));
+    /// Queues a finished call.
+    pub(super) fn send(&self, call: Arc<FinishedCall>) {
+        self.queue.send(QueueItem::Call(call));
     }
 
-    /// The file is opened anew: what was there may have been moved away.
+    /// Reopens the file, because log rotation may have renamed it.
     pub(super) fn reopen(&self) {
-        self.bells.reopen.ring();
-        self.outlet.nudge(Word::Look);
+        self.signals.reopen.set();
+        self.queue.wake(QueueItem::Wake);
     }
 
-    /// Returns when all that was told of is written, or the time for it is over.
+    /// Blocks until all queued calls are written, at most [`FLUSH_TIME`].
     pub(super) fn finish(&self) {
-        self.bells.end.ring();
-        self.outlet.nudge(Word::Look);
-        // An error means that it has ended, or that it takes too long: either way it is left.
-        let _ = self.ended.lock().recv_timeout(FLUSH);
+        self.signals.end.set();
+        self.queue.wake(QueueItem::Wake);
+        // An error means that the thread has ended or takes too long. Either way, the wait ends.
+        let _ = self.ended.lock().recv_timeout(FLUSH_TIME);
     }
 }
 
-/// The thread's own side.
+/// The access log thread.
 struct Writer {
-    from: Receiver<Word>,
-    bells: Arc<Bells>,
-    target: Option<Target>,
+    receiver: Receiver<QueueItem>,
+    signals: Arc<Signals>,
+    target: Option<AccessLogTarget>,
     file: Option<Box<dyn Write + Send>>,
     log: bool,
     dropped: Arc<SharedCounter>,
-    /// To be written next, and how many they are.
+    /// Lines of the next write, and their number.
     lines: String,
     count: u64,
-    told_lost: LogThrottle,
-    told_failed: LogThrottle,
+    dropped_warning: LogThrottle,
+    failure_warning: LogThrottle,
     failures: u64,
 }
 
 impl Writer {
     fn run(mut self) {
-        let mut ends = false;
-        while let Some(word) = self.next(ends) {
-            self.take(word);
-            // What else is here leaves in the same write.
+        let mut ending = false;
+        while let Some(item) = self.next(ending) {
+            self.process(item);
+            // One write contains all calls that are queued now.
             while self.lines.len() < limits::CALL_LOG_BATCH_BYTES
-                && let Ok(word) = self.from.try_recv()
+                && let Ok(item) = self.receiver.try_recv()
             {
-                self.take(word);
+                self.process(item);
             }
-            if self.bells.reopen.take() {
+            if self.signals.reopen.take() {
                 self.reopen();
             }
             self.write();
-            if let Some(dropped) = self.told_lost.due(self.dropped.get()) {
+            if let Some(dropped) = self.dropped_warning.due(self.dropped.get()) {
                 warn!(dropped, "access log queue full: dropping lines");
             }
-            ends |= self.bells.end.take();
+            ending |= self.signals.end.take();
         }
     }
 
-    fn next(&self, ends: bool) -> Option<Word> {
-        match ends {
-            true => self.from.try_recv().ok(),
-            false => self.from.recv().ok(),
+    fn next(&self, ending: bool) -> Option<QueueItem> {
+        match ending {
+            true => self.receiver.try_recv().ok(),
+            false => self.receiver.recv().ok(),
         }
     }
 
-    fn take(&mut self, word: Word) {
-        let Word::Call(entry) = word else {
+    fn process(&mut self, item: QueueItem) {
+        let QueueItem::Call(call) = item else {
             return;
         };
         if self.log {
-            log(&entry);
+            log_call(&call);
         }
         if self.file.is_some() {
-            line::write(&mut self.lines, &entry);
+            line::write(&mut self.lines, &call);
             self.count += 1;
         }
     }
@@ -197,7 +197,7 @@ impl Writer {
         if let Err(error) = written {
             (0..self.count).for_each(|_| self.dropped.inc());
             self.failures += 1;
-            if self.told_failed.due(self.failures).is_some() {
+            if self.failure_warning.due(self.failures).is_some() {
                 warn!(%error, "access log write failed");
             }
         }
@@ -206,10 +206,10 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        let Some(Target::File(path)) = &self.target else {
+        let Some(AccessLogTarget::File(path)) = &self.target else {
             return;
         };
-        // What was told of before belongs to the old one.
+        // Earlier calls belong to the old file.
         let path = path.clone();
         self.write();
         match open(&path) {
@@ -224,24 +224,30 @@ impl Writer {
     }
 }
 
-/// A call as a line of the proxy's log.
-fn log(entry: &FinishedCall) {
-    let address = entry.who.as_ref().map(|who| who.address.to_string());
-    let trace = entry.trace.map(|trace| format!("{trace:032x}"));
+/// Writes a call to the log of the proxy.
+fn log_call(call: &FinishedCall) {
+    let address = call
+        .client
+        .as_ref()
+        .map(|client| client.address.to_string());
+    let trace = call.trace.map(|trace| format!("{trace:032x}"));
     info!(
-        method = &*entry.path,
+        method = &*call.path,
         client_address = address,
-        client_name = entry.who.as_ref().and_then(|who| who.name.as_deref()),
-        code = entry.code.as_str(),
-        duration_ms = line::millis(entry),
-        received_messages = entry.received.messages,
-        received_bytes = entry.received.bytes,
-        sent_messages = entry.sent.messages,
-        sent_bytes = entry.sent.bytes,
-        source = entry.source.name(),
-        endpoint = entry.endpoint.as_ref().map(|endpoint| &endpoint.name[..]),
+        client_name = call
+            .client
+            .as_ref()
+            .and_then(|client| client.name.as_deref()),
+        code = call.code.as_str(),
+        duration_ms = line::duration_ms(call),
+        received_messages = call.received.messages,
+        received_bytes = call.received.bytes,
+        sent_messages = call.sent.messages,
+        sent_bytes = call.sent.bytes,
+        source = call.source.name(),
+        endpoint = call.endpoint.as_ref().map(|endpoint| &endpoint.name[..]),
         trace_id = trace,
-        request = entry.asked.as_deref(),
+        request = call.request.as_deref(),
         "finished call"
     );
 }

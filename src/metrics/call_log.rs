@@ -1,14 +1,14 @@
-//! Calls that are told to a log or a collector.
+//! Metrics of the call log.
 
 use std::sync::Arc;
 
 use super::counter::SharedCounter;
 
-/// What was to be told of calls and could not be.
+/// Entries of the call log that were dropped.
 #[derive(Debug, Default)]
 pub struct CallLogMetrics {
-    /// Lines of calls that were lost.
+    /// Dropped access log lines.
     pub lines: Arc<SharedCounter>,
-    /// Spans that were lost.
+    /// Dropped spans.
     pub spans: Arc<SharedCounter>,
 }

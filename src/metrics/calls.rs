@@ -1,62 +1,62 @@
-//! Clients' calls by method and code.
+//! Metrics of client calls by method and code.
 
 use std::time::Duration;
 
 use super::counter::Counter;
 use super::histogram::Histogram;
 
-/// gRPC status codes, 0 to 16.
-pub const CODES: usize = 17;
+/// Number of gRPC status codes: 0 to 16.
+pub const CODE_COUNT: usize = 17;
 
-/// One method on one worker.
+/// Metrics of one method on one worker.
 #[derive(Debug, Default)]
 pub struct CallMetrics {
-    /// Calls that arrived.
+    /// Calls started.
     pub started: Counter,
-    /// Calls that ended, by gRPC code.
-    pub handled: [Counter; CODES],
-    /// Messages from clients, where a call may have several.
+    /// Calls ended, by gRPC code.
+    pub handled: [Counter; CODE_COUNT],
+    /// Messages received from clients. Not counted for unary calls.
     pub received: Counter,
-    /// Messages to clients, where a call may have several.
+    /// Messages sent to clients. Not counted for unary calls.
     pub sent: Counter,
-    /// From the arrival of a unary call to its end, told apart by [`LATENCIES`].
-    pub took: Histogram<{ LATENCIES.len() }>,
+    /// Duration of unary calls from arrival to end, with the bounds [`DURATION_BUCKETS`].
+    pub duration: Histogram<{ DURATION_BUCKETS.len() }>,
 }
 
 impl CallMetrics {
-    /// A unary call has ended that took so long.
-    pub fn took(&self, duration: Duration) {
-        self.took.add(&LATENCIES, duration);
+    /// Records the duration of a unary call.
+    pub fn observe_duration(&self, duration: Duration) {
+        self.duration.observe(&DURATION_BUCKETS, duration);
     }
 }
 
-/// The bounds of the latencies that are told apart, in microseconds: from what a read from the cache takes
-/// to what only a lock or the upkeep of a store does.
-pub const LATENCIES: [u64; 16] = [
+/// Bucket bounds of call durations, in microseconds: from a read served by the cache to a call that
+/// waits for a lock or for maintenance of the store.
+pub const DURATION_BUCKETS: [u64; 16] = [
     100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// What was made of attempts that failed, on one worker.
+/// Failed attempts of one worker, by outcome.
 #[derive(Debug, Default)]
 pub struct FailedAttempts {
-    /// Sent again at once.
+    /// Retried immediately.
     pub retried: Counter,
-    /// Sent again after a pause.
+    /// Retried after a backoff.
     pub retried_after_backoff: Counter,
-    /// The client's turn.
+    /// Error returned to the client.
     pub returned: Counter,
 }
 
-/// The labels of one method.
+/// Labels of one method.
 #[derive(Debug, Clone, Copy)]
 pub struct MethodLabels {
-    /// One message each way.
+    /// The method has one request and one response message.
     pub unary: bool,
-    /// As go-grpc names it: `unary`, `bidi_stream`, …
+    /// Type in the terms of go-grpc-prometheus: `unary`, `bidi_stream`, …
     pub kind: &'static str,
-    /// The service with its package.
+    /// Service name with its package.
     pub service: &'static str,
-    /// The method's own name.
+    /// Method name without the service.
     pub method: &'static str,
 }

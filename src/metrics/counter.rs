@@ -1,68 +1,68 @@
-//! Counters and gauges: plain numbers, written without a lock.
+//! Counters and gauges without locks.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// A counter with one writing thread, or a gauge of one.
+/// Counter or gauge that only one thread writes.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more. For the owning thread only: not an atomic addition.
+    /// Adds one. Only for the owning thread: the addition is not atomic.
     pub fn inc(&self) {
         self.0.store(self.get().wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// One less, for gauges. For the owning thread only.
+    /// Subtracts one, for gauges. Only for the owning thread.
     pub fn dec(&self) {
         self.0.store(self.get().wrapping_sub(1), Ordering::Relaxed);
     }
 
-    /// So many more. For the owning thread only.
+    /// Adds `more`. Only for the owning thread.
     pub fn add(&self, more: usize) {
         self.0
             .store(self.get().wrapping_add(more as u64), Ordering::Relaxed);
     }
 
-    /// What is counted elsewhere. For the owning thread only.
+    /// Sets a value that is counted elsewhere. Only for the owning thread.
     pub fn set(&self, value: impl TryInto<u64>) {
         let value = value.try_into().unwrap_or(u64::MAX);
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A counter that any thread may raise; for what is rare.
+/// Counter that any thread may increment. For rare events.
 #[derive(Debug, Default)]
 pub struct SharedCounter(AtomicU64);
 
 impl SharedCounter {
-    /// One more.
+    /// Adds one.
     pub fn inc(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A gauge that several threads move.
+/// Gauge that several threads change.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicUsize);
 
 impl Gauge {
-    /// What was of one size is of another.
+    /// Changes the share of one item from `from` to `to`.
     pub fn change(&self, from: usize, to: usize) {
-        // Wraps, and wraps back.
+        // The difference wraps, and so does the sum.
         self.0.fetch_add(to.wrapping_sub(from), Ordering::Relaxed);
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

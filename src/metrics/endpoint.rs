@@ -1,4 +1,4 @@
-//! What is counted of each endpoint.
+//! Metrics of endpoints.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 use super::counter::{Counter, SharedCounter};
 use super::traffic::Traffic;
 
-/// One endpoint, counted by whichever worker sees it.
+/// Metrics of one endpoint.
 #[derive(Debug)]
 pub struct EndpointMetrics {
-    /// The endpoint as logs show it.
+    /// Name of the endpoint in logs and labels.
     pub name: String,
-    /// Times it was picked to serve.
+    /// Times the endpoint was picked to receive all calls.
     pub picked: SharedCounter,
-    /// Connections that came up.
+    /// Connections established.
     pub connects: SharedCounter,
-    /// Dials and connections that failed.
+    /// Failed dials and lost connections.
     pub failures: SharedCounter,
-    /// Times it was left out for doing worse than the others.
+    /// Times outlier detection ejected the endpoint.
     pub ejections: SharedCounter,
     workers: Box<[CachePadded<EndpointCalls>]>,
 }
@@ -27,27 +27,28 @@ pub struct EndpointMetrics {
 /// Calls of one worker to one endpoint.
 #[derive(Debug, Default)]
 pub struct EndpointCalls {
-    /// Calls that were sent, of the proxy's own too.
+    /// Calls sent, including those of the proxy itself.
     pub requests: Counter,
-    /// Connections open now.
+    /// Open connections.
     pub connections: Counter,
-    /// Streams open now.
+    /// Open HTTP/2 streams.
     pub streams: Counter,
-    /// HTTP/2, as it is inside TLS.
+    /// HTTP/2 bytes inside TLS.
     pub traffic: Traffic,
-    /// Where endpoints share calls: unary calls open now.
-    pub open: Counter,
-    /// Those answered, by their latency; the steps are the picker's.
-    pub answered: [Counter; LATENCY_STEPS],
-    /// Those that failed by the endpoint's doing.
+    /// Open unary calls. Counted only if calls are balanced over endpoints.
+    pub open_unary: Counter,
+    /// Unary calls with a response, by latency step of the picker. Counted only if calls are
+    /// balanced.
+    pub latencies: [Counter; LATENCY_STEPS],
+    /// Unary calls that failed because of the endpoint. Counted only if calls are balanced.
     pub failed: Counter,
 }
 
-/// Latencies that are told apart.
+/// Number of latency steps.
 pub const LATENCY_STEPS: usize = 24;
 
 impl EndpointMetrics {
-    /// All at zero, counted by so many workers.
+    /// Creates metrics at zero for this number of workers.
     pub fn new(name: String, workers: usize) -> EndpointMetrics {
         EndpointMetrics {
             name,
@@ -59,18 +60,18 @@ impl EndpointMetrics {
         }
     }
 
-    /// What this worker counts.
+    /// Returns the counters of one worker.
     pub fn worker(&self, worker: usize) -> &EndpointCalls {
         &self.workers[worker]
     }
 
-    /// What each worker counts.
+    /// Returns the counters of all workers.
     pub fn workers(&self) -> impl Iterator<Item = &EndpointCalls> {
         self.workers.iter().map(|calls| &**calls)
     }
 }
 
-/// The endpoints that are in the list now, in the order they came.
+/// Metrics of the current endpoints, in the order of their addition.
 #[derive(Debug)]
 pub struct EndpointList {
     all: Mutex<Vec<Arc<EndpointMetrics>>>,
@@ -78,7 +79,7 @@ pub struct EndpointList {
 }
 
 impl EndpointList {
-    /// Empty, for so many workers.
+    /// Creates an empty list for this number of workers.
     pub fn new(workers: usize) -> EndpointList {
         EndpointList {
             all: Mutex::default(),
@@ -86,19 +87,19 @@ impl EndpointList {
         }
     }
 
-    /// One has come.
+    /// Adds an endpoint.
     pub fn add(&self, name: String) -> Arc<EndpointMetrics> {
         let endpoint = Arc::new(EndpointMetrics::new(name, self.workers));
         self.all.lock().push(endpoint.clone());
         endpoint
     }
 
-    /// One has gone, and is shown no more.
+    /// Removes an endpoint, which ends its export.
     pub fn remove(&self, endpoint: &Arc<EndpointMetrics>) {
         self.all.lock().retain(|e| !Arc::ptr_eq(e, endpoint));
     }
 
-    /// Those that are there.
+    /// Returns the current endpoints.
     pub fn all(&self) -> Vec<Arc<EndpointMetrics>> {
         self.all.lock().clone()
     }

@@ -1,51 +1,51 @@
-//! Proxies side by side.
+//! Metrics of the fleet.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::counter::SharedCounter;
 
-/// The fleet, where this proxy registers.
+/// Metrics of the fleet, exported if this proxy registers.
 #[derive(Debug, Default)]
 pub struct FleetMetrics {
-    /// It does.
-    shown: AtomicBool,
+    /// This proxy registers, so the metrics are exported.
+    enabled: AtomicBool,
     registered: AtomicBool,
     members: AtomicUsize,
-    /// Times it was registered.
+    /// Registrations of this proxy.
     pub registrations: SharedCounter,
-    /// Steps of its registration that failed.
+    /// Failed registration steps.
     pub failures: SharedCounter,
-    /// Times that others could not be followed.
+    /// Failures of the watch of registered proxies.
     pub watch_failures: SharedCounter,
 }
 
 impl FleetMetrics {
-    /// Whether any of this is to be shown.
-    pub fn show(&self, shown: bool) {
-        self.shown.store(shown, Ordering::Relaxed);
+    /// Sets whether the metrics are exported.
+    pub fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Whether any of this is to be shown.
-    pub fn is_shown(&self) -> bool {
-        self.shown.load(Ordering::Relaxed)
+    /// Returns whether the metrics are exported.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
     }
 
-    /// Whether this proxy is registered now.
+    /// Sets whether this proxy is registered.
     pub fn set_registered(&self, registered: bool) {
         self.registered.store(registered, Ordering::Relaxed);
     }
 
-    /// Whether this proxy is registered now.
+    /// Returns whether this proxy is registered.
     pub fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Relaxed)
     }
 
-    /// Proxies that are registered, as far as is known.
+    /// Sets the number of registered proxies that this proxy knows.
     pub fn set_members(&self, members: usize) {
         self.members.store(members, Ordering::Relaxed);
     }
 
-    /// Proxies that are registered, as far as is known.
+    /// Returns the number of registered proxies that this proxy knows.
     pub fn members(&self) -> usize {
         self.members.load(Ordering::Relaxed)
     }

@@ -1,51 +1,53 @@
-//! Durations told apart by bounds, for histograms.
+//! Histograms of durations.
 
 use std::time::Duration;
 
 use super::counter::Counter;
 
-/// How often durations fell between which of `N` bounds. Whoever adds and whoever shows name the same
-/// bounds, in microseconds and growing.
+/// Histogram of durations with `N` bounds. The bounds are not stored: all users pass the same
+/// bounds, in microseconds and increasing.
 #[derive(Debug)]
 pub struct Histogram<const N: usize> {
-    steps: [Counter; N],
-    beyond: Counter,
-    /// In microseconds.
+    buckets: [Counter; N],
+    /// Durations above the last bound.
+    overflow: Counter,
+    /// Sum of all durations, in microseconds.
     sum: Counter,
 }
 
 impl<const N: usize> Default for Histogram<N> {
     fn default() -> Histogram<N> {
         Histogram {
-            steps: std::array::from_fn(|_| Counter::default()),
-            beyond: Counter::default(),
+            buckets: std::array::from_fn(|_| Counter::default()),
+            overflow: Counter::default(),
             sum: Counter::default(),
         }
     }
 }
 
 impl<const N: usize> Histogram<N> {
-    /// One more. For the owning thread only.
-    pub fn add(&self, bounds: &[u64; N], duration: Duration) {
+    /// Records a duration. Only for the owning thread.
+    pub fn observe(&self, bounds: &[u64; N], duration: Duration) {
         let micros = micros(duration);
-        let place = bounds.partition_point(|bound| *bound < micros);
-        self.steps.get(place).unwrap_or(&self.beyond).inc();
+        let bucket = bounds.partition_point(|bound| *bound < micros);
+        self.buckets.get(bucket).unwrap_or(&self.overflow).inc();
         self.sum.set(self.sum.get().wrapping_add(micros));
     }
 
-    /// How many fell up to each bound and above the one before, and how many beyond the last.
+    /// Returns the number of durations per bucket, not cumulative. The last bucket is above all
+    /// bounds.
     pub fn counts(&self) -> impl Iterator<Item = u64> {
-        let all = self.steps.iter().chain([&self.beyond]);
+        let all = self.buckets.iter().chain([&self.overflow]);
         all.map(Counter::get)
     }
 
-    /// Of all of them, in microseconds.
+    /// Returns the sum of all durations, in microseconds.
     pub fn sum(&self) -> u64 {
         self.sum.get()
     }
 }
 
-/// Without the wide arithmetic of `as_micros`.
+/// Converts to microseconds. Avoids the 128-bit arithmetic of `as_micros`.
 fn micros(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000);
     seconds.saturating_add(duration.subsec_micros().into())
@@ -57,17 +59,17 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_bound_belongs_to_what_is_below_it() {
+    fn upper_bounds_are_inclusive() {
         let bounds = [10, 1_000, 2_000_000];
-        let spread = Histogram::default();
+        let histogram = Histogram::default();
         for micros in [0, 10, 11, 1_000, 1_001, 2_000_000, 2_000_001] {
-            spread.add(&bounds, Duration::from_micros(micros));
+            histogram.observe(&bounds, Duration::from_micros(micros));
         }
-        // What is below a microsecond is left out.
-        spread.add(&bounds, Duration::from_nanos(10_999));
-        assert_eq!(spread.counts().collect::<Vec<_>>(), [3, 2, 2, 1]);
-        assert_eq!(spread.sum(), 4_002_033);
-        spread.add(&bounds, Duration::MAX);
-        assert_eq!(spread.counts().last(), Some(2));
+        // Fractions of a microsecond are cut off.
+        histogram.observe(&bounds, Duration::from_nanos(10_999));
+        assert_eq!(histogram.counts().collect::<Vec<_>>(), [3, 2, 2, 1]);
+        assert_eq!(histogram.sum(), 4_002_033);
+        histogram.observe(&bounds, Duration::MAX);
+        assert_eq!(histogram.counts().last(), Some(2));
     }
 }

@@ -1,24 +1,24 @@
-//! Leases.
+//! Metrics of leases.
 
 use super::counter::Counter;
 
-/// Heartbeats of one worker: of its clients, and of the lines that it owns.
+/// Heartbeats of one worker: those of its clients, and those of the upstream links that it owns.
 #[derive(Debug, Default)]
 pub struct LeaseMetrics {
-    /// Clients' streams now.
+    /// Open client streams.
     pub streams: Counter,
-    /// Streams to etcd now.
+    /// Open upstream streams.
     pub upstream: Counter,
-    /// Heartbeats from clients.
+    /// Heartbeats received from clients.
     pub received: Counter,
-    /// Heartbeats to etcd.
+    /// Heartbeats sent to etcd.
     pub sent: Counter,
-    /// Heartbeats of clients that shared one to etcd with an earlier one.
+    /// Client heartbeats that shared the upstream heartbeat of an earlier one.
     pub merged: Counter,
     /// Heartbeats sent to etcd again.
     pub resent: Counter,
-    /// Answers that a lease is no more.
+    /// Responses for expired leases (TTL 0).
     pub expired: Counter,
-    /// Heartbeats that were put aside since they blocked others.
+    /// Heartbeats isolated because they blocked others.
     pub isolated: Counter,
 }

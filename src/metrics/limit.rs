@@ -1,38 +1,38 @@
-//! The bounds of `limits.rs` that are counted when somebody meets them.
+//! Limits of `limits.rs` with counted hits.
 
-/// A bound that a client met; the name is a label.
+/// Limit that a client exceeded. Exported as a label value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Stream resets per second.
     Resets,
-    /// Frames that carry no call, per second.
+    /// Frames per second that belong to no call.
     ControlFrames,
-    /// Pings more often than allowed.
+    /// Rate of pings.
     Pings,
-    /// Fields in a header list.
+    /// Fields of a header list.
     HeaderFields,
-    /// Calls open on a worker.
+    /// Open calls of a worker.
     Calls,
-    /// A message towards etcd.
+    /// Bytes of a message to etcd.
     SendBytes,
-    /// A message from etcd.
+    /// Bytes of a message from etcd.
     RecvBytes,
-    /// A unary request that did not arrive in time.
+    /// Time until a unary request is complete.
     SlowRequest,
-    /// A unary answer that was not read in time.
+    /// Time until the client has read a unary response.
     SlowReader,
-    /// Bytes that wait for one connection which is not read.
+    /// Bytes buffered for one connection that is not read.
     StalledBytes,
-    /// Large messages of streams that are not complete.
+    /// Incomplete large request messages.
     LargeRequests,
-    /// Large answers that are not complete.
+    /// Incomplete large response messages.
     LargeResponses,
-    /// Streams that wait for changes of the proxy's health.
+    /// Streams that watch the health of the proxy.
     HealthWatches,
 }
 
 impl Limit {
-    /// Every bound with its name.
+    /// Every limit with its label value.
     pub const ALL: [(Limit, &'static str); 13] = [
         (Limit::Resets, "resets"),
         (Limit::ControlFrames, "control_frames"),

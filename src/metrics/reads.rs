@@ -1,63 +1,64 @@
-//! Reads that are shared, and answers that are kept.
+//! Metrics of shared reads and of the read cache.
 
 use std::time::Duration;
 
 use super::counter::{Counter, Gauge, SharedCounter};
 use super::histogram::Histogram;
 
-/// Reads of one worker.
+/// Metrics of reads of one worker.
 #[derive(Debug, Default)]
 pub struct ReadMetrics {
-    /// Linearizable reads that were answered by one that several shared.
+    /// Linearizable reads served by an upstream read shared with other clients.
     pub shared: Counter,
-    /// Serializable reads that were answered from what is kept.
+    /// Serializable reads served from the cache.
     pub hits: Counter,
-    /// Those that were not, though they might have been.
+    /// Cacheable serializable reads sent to etcd.
     pub misses: Counter,
-    /// Of them: what was kept was too old.
+    /// Cached responses not served because they had expired.
     pub expired: Counter,
-    /// Something was written since.
+    /// Cached responses not served because a write changed the range.
     pub written: Counter,
-    /// A write may have been done since.
+    /// Cached responses not served because a write with an unknown result may have changed the
+    /// range.
     pub write_uncertain: Counter,
-    /// The client had been shown more.
+    /// Cached responses not served because the connection had seen a newer revision.
     pub connection_floor: Counter,
-    /// Reads for answers that were soon to be too old.
+    /// Reads that refreshed a cached response before it expired.
     pub refreshes: Counter,
-    /// Serializable reads that were asked again, since etcd's answer was older than what the client had
-    /// been shown.
+    /// Serializable reads repeated because the response of etcd was older than a revision that the
+    /// connection had seen.
     pub stale_retried: Counter,
-    /// Answers that a watch proves right.
+    /// Watch-backed entries.
     pub watch_backed: Counter,
-    /// Ages of the answers that were given, told apart by [`AGES`].
-    pub ages: Histogram<{ AGES.len() }>,
-    /// Answers that were held against etcd after they were given.
+    /// Age of cached responses when served, with the bounds [`CACHE_AGE_BUCKETS`].
+    pub ages: Histogram<{ CACHE_AGE_BUCKETS.len() }>,
+    /// Cached responses compared with etcd after they were served (`--cache-audit`).
     pub audits: Counter,
-    /// Of them: those that differed.
+    /// Audited responses that differed from the response of etcd.
     pub audit_mismatches: Counter,
 }
 
-/// The bounds of the ages that are told apart, in microseconds; what is older comes after the last.
-pub const AGES: [u64; 11] = [
+/// Bucket bounds of the age of cached responses, in microseconds.
+pub const CACHE_AGE_BUCKETS: [u64; 11] = [
     1_000, 5_000, 10_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000,
 ];
 
 impl ReadMetrics {
-    /// An answer was given that was so old.
-    pub fn gave(&self, age: Duration) {
+    /// Records a cache hit with the age of the response.
+    pub fn observe_hit(&self, age: Duration) {
         self.hits.inc();
-        self.ages.add(&AGES, age);
+        self.ages.observe(&CACHE_AGE_BUCKETS, age);
     }
 }
 
-/// Kept answers, of all workers.
+/// Metrics of the read cache, for all workers.
 #[derive(Debug, Default)]
-pub struct AnswerMetrics {
-    /// How many there are.
+pub struct CacheMetrics {
+    /// Number of cached responses.
     pub count: Gauge,
-    /// What they hold in memory, in bytes.
+    /// Memory of the cached responses, in bytes.
     pub bytes: Gauge,
-    /// Times all of them were dropped.
+    /// Times the whole cache was dropped.
     pub flushes: SharedCounter,
 }

@@ -1,93 +1,95 @@
-//! TLS on both sides: handshakes, and files that change.
+//! Metrics of TLS on both sides: handshakes and reloads of files.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::counter::SharedCounter;
 
-/// Both sides.
+/// Metrics of both sides.
 #[derive(Debug, Default)]
 pub struct TlsMetrics {
-    /// Towards clients.
+    /// TLS with clients.
     pub clients: Arc<TlsSide>,
-    /// Towards etcd.
+    /// TLS with etcd.
     pub etcd: Arc<TlsSide>,
 }
 
-/// One side. Counted by any thread: a handshake costs far more.
+/// Metrics of one side. Any thread may count: a handshake costs far more than an atomic addition.
 #[derive(Debug, Default)]
 pub struct TlsSide {
-    shown: AtomicBool,
-    /// Handshakes that were done.
-    pub done: SharedCounter,
-    /// Handshakes that came to nothing.
-    pub failed: SharedCounter,
-    /// Times that changed files were taken.
+    enabled: AtomicBool,
+    /// Completed handshakes.
+    pub handshakes: SharedCounter,
+    /// Failed or abandoned handshakes.
+    pub handshake_failures: SharedCounter,
+    /// Reloads of changed files.
     pub reloads: SharedCounter,
-    /// Times that changed files could not be used.
+    /// Failed reloads of changed files.
     pub reload_failures: SharedCounter,
-    /// The files as they are now cannot be used.
-    stale: AtomicBool,
-    /// When the certificate ends, in seconds since 1970; 0 where there is none.
+    /// The files on disk cannot be loaded.
+    files_unusable: AtomicBool,
+    /// Expiry time of the certificate, in seconds since 1970; 0 without a certificate.
     not_after: AtomicU64,
 }
 
 impl TlsSide {
-    /// This side has TLS, and shows a certificate that ends then, if it shows any.
-    pub fn shows(&self, not_after: Option<u64>) {
+    /// Enables the export of this side. `not_after` is the expiry time of the presented certificate
+    /// in seconds since 1970, or `None` without a certificate.
+    pub fn enable(&self, not_after: Option<u64>) {
         self.not_after
             .store(not_after.unwrap_or(0), Ordering::Relaxed);
-        self.shown.store(true, Ordering::Relaxed);
+        self.enabled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether this side has TLS.
-    pub fn is_shown(&self) -> bool {
-        self.shown.load(Ordering::Relaxed)
+    /// Returns whether this side has TLS.
+    pub fn is_enabled(&self) -> bool {
+        self.enabled.load(Ordering::Relaxed)
     }
 
-    /// When its certificate ends, in seconds since 1970.
+    /// Returns the expiry time of the certificate, in seconds since 1970.
     pub fn not_after(&self) -> Option<u64> {
         let seconds = self.not_after.load(Ordering::Relaxed);
         (seconds > 0).then_some(seconds)
     }
 
-    /// Whether the files that are there now cannot be used.
-    pub fn set_stale(&self, stale: bool) {
-        self.stale.store(stale, Ordering::Relaxed);
+    /// Sets whether the files on disk cannot be loaded.
+    pub fn set_files_unusable(&self, files_unusable: bool) {
+        self.files_unusable.store(files_unusable, Ordering::Relaxed);
     }
 
-    /// See [`TlsSide::set_stale`].
-    pub fn is_stale(&self) -> bool {
-        self.stale.load(Ordering::Relaxed)
+    /// Returns whether the files on disk could not be loaded at the last check.
+    pub fn has_unusable_files(&self) -> bool {
+        self.files_unusable.load(Ordering::Relaxed)
     }
 
-    /// A handshake begins.
-    pub fn handshake(&self) -> Handshake<'_> {
+    /// Starts to measure a handshake.
+    pub fn begin_handshake(&self) -> Handshake<'_> {
         Handshake {
             side: self,
-            done: false,
+            completed: false,
         }
     }
 }
 
-/// A handshake, which has failed unless it is said to be done: who waits for it may give up.
+/// Handshake in progress. It counts as failed if it is dropped before [`Handshake::complete`],
+/// because the task that waits for it may be cancelled.
 pub struct Handshake<'a> {
     side: &'a TlsSide,
-    done: bool,
+    completed: bool,
 }
 
 impl Handshake<'_> {
-    /// It is done.
-    pub fn done(mut self) {
-        self.done = true;
+    /// Counts the handshake as completed.
+    pub fn complete(mut self) {
+        self.completed = true;
     }
 }
 
 impl Drop for Handshake<'_> {
     fn drop(&mut self) {
-        let count = match self.done {
-            true => &self.side.done,
-            false => &self.side.failed,
+        let count = match self.completed {
+            true => &self.side.handshakes,
+            false => &self.side.handshake_failures,
         };
         count.inc();
     }

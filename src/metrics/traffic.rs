@@ -1,4 +1,4 @@
-//! Bytes that moved over connections.
+//! Bytes received and sent over connections.
 
 use std::sync::Arc;
 
@@ -6,34 +6,34 @@ use crossbeam_utils::CachePadded;
 
 use super::counter::Counter;
 
-/// What one worker has moved over its connections to one side. Connections share it, and may outlive
-/// whatever else is counted of their side.
+/// Bytes that one worker received and sent over its connections on one side. The connections share
+/// it, and may live longer than the other metrics of their side.
 #[derive(Debug, Clone, Default)]
-pub struct Traffic(Arc<CachePadded<Moved>>);
+pub struct Traffic(Arc<CachePadded<TrafficCounters>>);
 
 #[derive(Debug, Default)]
-struct Moved {
+struct TrafficCounters {
     received: Counter,
     sent: Counter,
 }
 
 impl Traffic {
-    /// So many bytes have come. For the owning thread only.
-    pub fn came(&self, bytes: usize) {
+    /// Adds received bytes. Only for the owning thread.
+    pub fn add_received(&self, bytes: usize) {
         self.0.received.add(bytes);
     }
 
-    /// So many bytes have left. For the owning thread only.
-    pub fn left(&self, bytes: usize) {
+    /// Adds sent bytes. Only for the owning thread.
+    pub fn add_sent(&self, bytes: usize) {
         self.0.sent.add(bytes);
     }
 
-    /// Bytes that have come.
+    /// Returns the number of received bytes.
     pub fn received(&self) -> u64 {
         self.0.received.get()
     }
 
-    /// Bytes that have left.
+    /// Returns the number of sent bytes.
     pub fn sent(&self) -> u64 {
         self.0.sent.get()
     }

@@ -1,32 +1,32 @@
-//! Watches.
+//! Metrics of watches.
 
 use super::counter::Counter;
 
-/// Watches on one worker. c-watchers are the clients', s-watchers those at etcd.
+/// Metrics of watches of one worker.
 #[derive(Debug, Default)]
 pub struct WatchMetrics {
-    /// Watch streams of clients open now.
+    /// Open client watch streams.
     pub streams: Counter,
-    /// c-watchers now.
+    /// Client watchers.
     pub client_watchers: Counter,
-    /// s-watchers now, those that catch up included.
+    /// Upstream watchers, including those that catch up.
     pub upstream_watchers: Counter,
-    /// s-watchers now that catch up.
+    /// Upstream watchers that catch up.
     pub catch_ups: Counter,
-    /// c-watchers now whose clients do not read on.
+    /// Client watchers of clients that do not read their events.
     pub slow: Counter,
-    /// Bytes of events kept.
+    /// Bytes of buffered events.
     pub log_bytes: Counter,
-    /// c-watchers that were served by an s-watcher that was there.
+    /// Client watchers served by an upstream watcher that already existed.
     pub joined: Counter,
-    /// s-watchers that were opened to catch up.
+    /// Upstream watchers created to catch up.
     pub catch_ups_opened: Counter,
-    /// Streams to etcd opened in the place of lost ones.
+    /// Upstream streams that replaced a lost one.
     pub resumes: Counter,
-    /// Events from etcd.
+    /// Events received from etcd.
     pub events_received: Counter,
-    /// Events to clients.
+    /// Events sent to clients.
     pub events_sent: Counter,
-    /// Times the store's history was found to have gone back.
+    /// Times the revision history of etcd went backwards.
     pub history_resets: Counter,
 }

@@ -1,4 +1,4 @@
-//! What one worker counts.
+//! Metrics of one worker.
 
 use super::calls::{CallMetrics, FailedAttempts};
 use super::counter::Counter;
@@ -8,24 +8,24 @@ use super::reads::ReadMetrics;
 use super::traffic::Traffic;
 use super::watch::WatchMetrics;
 
-/// The block of one worker.
+/// Metrics block of one worker.
 #[derive(Debug)]
 pub struct WorkerMetrics {
     /// Client connections accepted.
     pub accepted: Counter,
-    /// Client connections open now.
+    /// Open client connections.
     pub connections: Counter,
-    /// Connections of `--metrics-addr` open now.
-    pub page_connections: Counter,
-    /// HTTP/2 with clients, as it is inside TLS.
+    /// Open connections to `--metrics-addr`.
+    pub admin_connections: Counter,
+    /// HTTP/2 bytes of client connections, inside TLS.
     pub traffic: Traffic,
-    /// Connections that ended before their first request: TLS failures, timeouts, noise.
+    /// Connections that ended before their first request: TLS failures, timeouts, other protocols.
     pub handshake_failures: Counter,
-    /// Calls open now.
+    /// Open calls.
     pub open_calls: Counter,
-    /// Attempts at a call beyond its first.
+    /// Attempts of calls beyond the first attempt of each call.
     pub retries: Counter,
-    /// Attempts that failed.
+    /// Failed attempts.
     pub failed_attempts: FailedAttempts,
     /// Watches.
     pub watch: WatchMetrics,
@@ -33,17 +33,17 @@ pub struct WorkerMetrics {
     pub lease: LeaseMetrics,
     /// Reads.
     pub reads: ReadMetrics,
-    /// Silent reads that were also sent to another endpoint.
+    /// Reads without a response in time that were also sent to another endpoint.
     pub hedged_reads: Counter,
-    /// By [`Limit`].
+    /// Limit hits, by [`Limit`].
     pub limits: [Counter; Limit::ALL.len()],
-    /// By method; the last is for methods that are not known.
+    /// Calls by method; the last entry counts unknown methods.
     pub calls: Box<[CallMetrics]>,
 }
 
 impl WorkerMetrics {
-    /// A client met this bound.
-    pub fn hit(&self, limit: Limit) {
+    /// Counts a hit of a limit.
+    pub fn limit_hit(&self, limit: Limit) {
         self.limits[limit as usize].inc();
     }
 }

@@ -1,4 +1,4 @@
-//! The listener, and which worker gets a connection.
+//! Listening sockets, and the distribution of accepted connections over the workers.
 
 use std::future::Future;
 use std::io;
@@ -16,11 +16,15 @@ use crate::metrics::Metrics;
 use crate::server::ListenerKind;
 use crate::server::worker::WorkerSender;
 
-/// Connections the kernel keeps for us before they are accepted; it caps this at its own limit.
+/// Connections that the kernel may queue before they are accepted. The kernel applies its own
+/// limit.
 const BACKLOG: i32 = 4096;
 
-/// A listening socket on `host:port`; a name is resolved, an empty host means every address.
-/// The port can be bound again at once after a stop.
+/// Opens a listening socket on `host:port`. A host name is resolved; an empty host means all
+/// addresses. The port can be bound again immediately after the process ends.
+///
+/// # Errors
+/// The address is invalid, or none of its addresses can be bound.
 pub fn listen(address: &str) -> io::Result<StdListener> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
     for address in candidates(address)? {
@@ -37,7 +41,7 @@ fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
         let port: u16 = port
             .parse()
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "bad port"))?;
-        // The first listens on both families where the kernel has IPv6.
+        // The first address covers IPv4 and IPv6 if the kernel supports IPv6.
         return Ok(vec![
             SocketAddr::from(([0; 16], port)),
             SocketAddr::from(([0; 4], port)),
@@ -62,70 +66,75 @@ fn bind(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// One listener, and where its connections go.
+/// Accepts the connections of one listener and sends them to the workers.
 pub struct ConnectionAcceptor {
-    /// It listens.
+    /// The listening socket.
     pub listener: TcpListener,
-    /// What is served to who comes through it.
-    pub door: ListenerKind,
-    /// Every worker.
+    /// Kind of the listener.
+    pub kind: ListenerKind,
+    /// All workers.
     pub workers: Arc<[WorkerSender]>,
-    /// Connections that all listeners of this kind may have open.
-    pub most: usize,
-    /// Everything that is counted.
+    /// Maximum open connections of all listeners of this kind.
+    pub max_connections: usize,
+    /// Metrics of the process.
     pub metrics: Arc<Metrics>,
 }
 
 impl ConnectionAcceptor {
-    /// Accepts until `closes` returns, and then closes the listener; what the kernel has already accepted
-    /// for us is taken all the same, so that nobody who is through the handshake is reset (S2).
-    pub async fn accept(self, closes: impl Future<Output = ()>) {
-        let mut closes = pin!(closes);
+    /// Accepts connections until `close` returns, then closes the listener.
+    ///
+    /// Connections that the kernel has already accepted are served too, so no client is reset after
+    /// its TCP handshake (S2).
+    pub async fn accept(self, close: impl Future<Output = ()>) {
+        let mut close = pin!(close);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
-                () = closes.as_mut() => break,
+                () = close.as_mut() => break,
             };
             match accepted {
-                Ok((socket, _)) => self.hand_over(socket),
+                Ok((socket, _)) => self.dispatch(socket),
                 Err(error) => {
-                    // Out of descriptors, most likely: spinning would not bring any back.
+                    // Most likely the process has no free file descriptor. An immediate retry would
+                    // spin.
                     warn!(%error, "accept failed");
                     tokio::select! {
                         () = tokio::time::sleep(Duration::from_millis(50)) => {}
-                        () = closes.as_mut() => break,
+                        () = close.as_mut() => break,
                     }
                 }
             }
         }
-        let rest = || tokio::time::timeout(Duration::from_millis(1), self.listener.accept());
-        while let Ok(Ok((socket, _))) = rest().await {
-            self.hand_over(socket);
+        let accept_pending =
+            || tokio::time::timeout(Duration::from_millis(1), self.listener.accept());
+        while let Ok(Ok((socket, _))) = accept_pending().await {
+            self.dispatch(socket);
         }
     }
 
-    /// To the worker that has the fewest.
-    fn hand_over(&self, socket: TcpStream) {
-        let open: usize = self.workers.iter().map(|w| w.open(self.door)).sum();
-        let busy =
-            |worker: &&WorkerSender| (worker.open(self.door), worker.open(ListenerKind::Clients));
-        let least = self.workers.iter().min_by_key(busy);
-        let (Some(worker), true) = (least, open < self.most) else {
-            match self.door {
+    /// Sends a connection to the worker with the fewest connections.
+    fn dispatch(&self, socket: TcpStream) {
+        let open: usize = self.workers.iter().map(|w| w.open(self.kind)).sum();
+        let load =
+            |worker: &&WorkerSender| (worker.open(self.kind), worker.open(ListenerKind::Clients));
+        let least_loaded = self.workers.iter().min_by_key(load);
+        let (Some(worker), true) = (least_loaded, open < self.max_connections) else {
+            match self.kind {
                 ListenerKind::Clients => self.metrics.connections_refused.inc(),
-                ListenerKind::Pages { .. } => self.metrics.page_connections_refused.inc(),
+                ListenerKind::Admin { .. } => self.metrics.admin_connections_refused.inc(),
             }
             return;
         };
-        let given = prepare(&socket).and_then(|()| worker.give(socket.into_std()?, self.door));
-        if let Err(error) = given {
-            // The client is gone again, or the worker is at its end; either way nobody waits.
+        let sent = set_socket_options(&socket)
+            .and_then(|()| worker.send_connection(socket.into_std()?, self.kind));
+        if let Err(error) = sent {
+            // The client is gone, or the worker has stopped. No client waits for this connection.
             warn!(%error, "connection dropped at accept");
         }
     }
 }
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
+fn set_socket_options(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let kernel = SockRef::from(socket);
     kernel.set_tcp_user_timeout(Some(limits::STALLED_SOCKET_TIME))?;

@@ -1,6 +1,7 @@
-//! Whether the client of an idle connection is still there: it is pinged after a time of silence, and
-//! given up when nothing comes back in time. When to look is the machine's to say, so that an idle
-//! connection costs a few looks in all that time, and an open one nothing per frame.
+//! Keepalive of client connections: pings an idle connection and closes it if no response arrives.
+//!
+//! The state machine decides when to check next, so an idle connection costs only a few checks, and
+//! a busy connection costs nothing per frame.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,32 +14,32 @@ use crate::net::io::{Batched, Flusher};
 use crate::net::payload::Payload;
 use crate::state_machine::keepalive::{KeepaliveAction, KeepaliveOptions, KeepaliveState};
 
-/// The client's silence, and the pings.
-pub(super) struct Idle {
-    silence: KeepaliveState,
-    /// There once the first ping was sent: most connections never come to it.
-    pings: Option<PingPong>,
-    /// The timer knows whom to wake, which it is told at most once per look: this is polled with every
-    /// call, and by the same task.
-    waits: bool,
+/// Keepalive of one client connection.
+pub(super) struct ClientKeepalive {
+    state: KeepaliveState,
+    /// Created with the first ping, because most connections never need one.
+    ping_pong: Option<PingPong>,
+    /// The timer has the waker of the connection's task. It is registered at most once per check,
+    /// because each poll of the connection polls the keepalive, from the same task.
+    timer_registered: bool,
 }
 
-impl Idle {
-    /// For a connection that is up now.
-    pub(super) fn new(keepalive: KeepaliveOptions, flusher: &Flusher) -> Idle {
-        Idle {
-            silence: KeepaliveState::new(keepalive, flusher.reads(), Instant::now().into_std()),
-            pings: None,
-            waits: false,
+impl ClientKeepalive {
+    /// Starts the keepalive of a connection that opens now.
+    pub(super) fn new(keepalive: KeepaliveOptions, flusher: &Flusher) -> ClientKeepalive {
+        ClientKeepalive {
+            state: KeepaliveState::new(keepalive, flusher.reads(), Instant::now().into_std()),
+            ping_pong: None,
+            timer_registered: false,
         }
     }
 
-    /// When to look first.
-    pub(super) fn first_look(&self) -> Instant {
-        self.silence.next_check(Instant::now().into_std()).into()
+    /// Returns the time of the first check.
+    pub(super) fn first_check(&self) -> Instant {
+        self.state.next_check(Instant::now().into_std()).into()
     }
 
-    /// Looks when it is time; ready when the client is gone.
+    /// Checks the connection when the timer expires. Ready when the client is gone.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -46,30 +47,30 @@ impl Idle {
         h2: &mut Connection<Batched, Payload>,
         flusher: &Flusher,
     ) -> Poll<()> {
-        if self.waits && !timer.is_elapsed() {
+        if self.timer_registered && !timer.is_elapsed() {
             return Poll::Pending;
         }
-        if let Some(pings) = &mut self.pings {
-            // Takes the answer, so that the next ping can be sent.
-            let _ = pings.poll_pong(cx);
+        if let Some(ping_pong) = &mut self.ping_pong {
+            // Consumes the response, so that the next ping can be sent.
+            let _ = ping_pong.poll_pong(cx);
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now().into_std();
-            match self.silence.check(flusher.reads(), 0, now) {
+            match self.state.check(flusher.reads(), 0, now) {
                 KeepaliveAction::Fine => {}
                 KeepaliveAction::Ping => {
-                    self.pings = self.pings.take().or_else(|| h2.ping_pong());
-                    if let Some(pings) = &mut self.pings {
-                        // An error means that the last ping is still unanswered.
-                        let _ = pings.send_ping(Ping::opaque());
+                    self.ping_pong = self.ping_pong.take().or_else(|| h2.ping_pong());
+                    if let Some(ping_pong) = &mut self.ping_pong {
+                        // An error means that the last ping has no response yet.
+                        let _ = ping_pong.send_ping(Ping::opaque());
                     }
                     cx.waker().wake_by_ref();
                 }
                 KeepaliveAction::Dead => return Poll::Ready(()),
             }
-            timer.as_mut().reset(self.silence.next_check(now).into());
+            timer.as_mut().reset(self.state.next_check(now).into());
         }
-        self.waits = true;
+        self.timer_registered = true;
         Poll::Pending
     }
 }

@@ -1,5 +1,5 @@
-//! One client connection: TLS if configured, then HTTP/2 or HTTP/1.1, told apart by ALPN or by
-//! the first bytes. All of it within [`limits::HANDSHAKE_TIME`] up to the first request.
+//! One client connection: TLS if configured, then HTTP/2 or HTTP/1.1, detected by ALPN or by the
+//! first bytes. The first request must arrive within [`limits::HANDSHAKE_TIME`].
 
 use std::io;
 use std::rc::Rc;
@@ -14,76 +14,93 @@ use tracing::field::display;
 use crate::call_log::finished_call::ClientInfo;
 use crate::driver::WorkerContext;
 use crate::limits;
-use crate::net::sniff::{ENOUGH, Protocol, sniff};
-use crate::net::stream::Stream;
+use crate::net::sniff::{Protocol, SNIFF_BYTES, sniff};
+use crate::net::stream::ByteStream;
 use crate::net::tls::server::Acceptor;
-use crate::server::admin::router::Pages;
-use crate::server::handshake_timeout::in_time;
-use crate::server::http2::{Http2Options, Serving};
+use crate::server::admin::router::AdminRouter;
+use crate::server::handshake_timeout::with_handshake_timeout;
+use crate::server::http2::{Http2Options, RequestContext};
 use crate::server::{ListenerKind, http1, http2};
 
-/// What all client connections of one worker share.
-pub(super) struct Clients {
+/// State shared by all client connections of one worker.
+pub(super) struct ConnectionContext {
     pub(super) ctx: Rc<WorkerContext>,
-    pub(super) pages: Arc<Pages>,
-    /// TLS towards clients, if any.
+    pub(super) admin: Arc<AdminRouter>,
+    /// Client TLS, if configured.
     pub(super) tls: Option<Arc<Acceptor>>,
     pub(super) http2: Http2Options,
 }
 
-/// Serves the connection to its end.
-pub(super) async fn serve(clients: Rc<Clients>, door: ListenerKind, socket: TcpStream) {
-    let until = Instant::now() + limits::HANDSHAKE_TIME;
-    // An error means that the client is gone, which the handshake finds out.
-    let peer = socket.peer_addr().ok();
-    let ended = match in_time(&clients.ctx, until, open(&clients, door, socket)).await {
+/// Serves a connection until its end.
+pub(super) async fn serve(
+    context: Rc<ConnectionContext>,
+    listener: ListenerKind,
+    socket: TcpStream,
+) {
+    let deadline = Instant::now() + limits::HANDSHAKE_TIME;
+    // An error means that the client is gone. The handshake detects that too.
+    let client_address = socket.peer_addr().ok();
+    let ended = match with_handshake_timeout(
+        &context.ctx,
+        deadline,
+        open(&context, listener, socket),
+    )
+    .await
+    {
         Ok((Protocol::Http2, stream)) => {
-            let told = peer.filter(|_| clients.ctx.asks_who());
-            let who = told.map(|address| {
+            let logged_address = client_address.filter(|_| context.ctx.needs_client_info());
+            let client_info = logged_address.map(|address| {
                 let name = stream.client_name();
                 Arc::new(ClientInfo { address, name })
             });
-            let by = Serving {
-                ctx: &clients.ctx,
-                pages: &clients.pages,
-                door,
-                peer,
+            let request_context = RequestContext {
+                ctx: &context.ctx,
+                admin: &context.admin,
+                listener,
+                client_address,
             };
-            http2::serve(by, &clients.http2, stream, who, until).await
+            http2::serve(
+                request_context,
+                &context.http2,
+                stream,
+                client_info,
+                deadline,
+            )
+            .await
         }
         Ok((Protocol::Http1, stream)) => {
-            // Boxed: few connections are of this kind, and all would keep the room for it.
-            Box::pin(http1::serve(&clients.ctx, &clients.pages, stream)).await
+            // Boxed: HTTP/1.1 is rare, and every connection would reserve the memory of the future.
+            Box::pin(http1::serve(&context.ctx, &context.admin, stream)).await
         }
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
-        clients.ctx.count().handshake_failures.inc();
-        let client_address = peer.map(display);
+        context.ctx.counters().handshake_failures.inc();
+        let client_address = client_address.map(display);
         debug!(client_address, %error, "client connection closed before its first request");
     }
 }
 
 async fn open(
-    clients: &Clients,
-    door: ListenerKind,
+    context: &ConnectionContext,
+    listener: ListenerKind,
     socket: TcpStream,
-) -> io::Result<(Protocol, Stream)> {
-    let plain = door == ListenerKind::Pages { tls: false };
-    let Some(tls) = clients.tls.as_ref().filter(|_| !plain) else {
-        return Ok((first_bytes(&socket).await?, Stream::Tcp(socket)));
+) -> io::Result<(Protocol, ByteStream)> {
+    let plain = listener == ListenerKind::Admin { tls: false };
+    let Some(tls) = context.tls.as_ref().filter(|_| !plain) else {
+        return Ok((first_bytes(&socket).await?, ByteStream::Tcp(socket)));
     };
     let stream = tls.accept(socket).await?;
-    // No ALPN means HTTP/1.1, as everywhere.
+    // Without ALPN, the protocol is HTTP/1.1, as usual for TLS servers.
     let protocol = match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    Ok((protocol, Stream::TlsServer(Box::new(stream))))
+    Ok((protocol, ByteStream::TlsServer(Box::new(stream))))
 }
 
 async fn first_bytes(socket: &TcpStream) -> io::Result<Protocol> {
-    let mut first = [0; ENOUGH];
+    let mut first = [0; SNIFF_BYTES];
     let mut pause = Duration::from_millis(5);
     loop {
         let n = socket.peek(&mut first).await?;
@@ -93,8 +110,9 @@ async fn first_bytes(socket: &TcpStream) -> io::Result<Protocol> {
         if let Some(protocol) = sniff(&first[..n]) {
             return Ok(protocol);
         }
-        // A preface in pieces. What was peeked at is still there, so peeking again at once would
-        // spin, and thousands that never go on are not to cost more than a few looks each (S1).
+        // Only a part of the preface has arrived. An immediate second peek would spin, because the
+        // peeked bytes stay in the socket. The pause doubles, so that thousands of clients that
+        // never continue cost only a few peeks each (S1).
         sleep(pause).await;
         pause *= 2;
     }

@@ -1,4 +1,4 @@
-//! The time a connection has before its first request. What is done in it is left to the callers.
+//! Time limit of a connection up to its first request.
 
 use std::future::Future;
 use std::io;
@@ -9,13 +9,17 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::driver::WorkerContext;
 use crate::limits;
 
-/// What comes before the first request, up to its time limit; at a drain, who has not come so far
-/// is not waited for (S2). Boxed: a connection keeps the room for it to its end, however long that
-/// is after the opening.
-pub(super) fn in_time<'a, T: 'a>(
+/// Runs the part of a connection before its first request until `deadline`.
+///
+/// At a drain, a connection that has not completed this part has [`limits::CLOSE_TIME`] left (S2).
+/// The future is boxed: otherwise a connection would reserve its memory until the connection ends.
+///
+/// # Errors
+/// The error of `handshake`, or a time-out.
+pub(super) fn with_handshake_timeout<'a, T: 'a>(
     ctx: &'a WorkerContext,
-    until: Instant,
-    opening: impl Future<Output = io::Result<T>> + 'a,
+    deadline: Instant,
+    handshake: impl Future<Output = io::Result<T>> + 'a,
 ) -> Pin<Box<dyn Future<Output = io::Result<T>> + 'a>> {
     let drained = async {
         ctx.drain.begun().await;
@@ -23,7 +27,7 @@ pub(super) fn in_time<'a, T: 'a>(
     };
     Box::pin(async move {
         tokio::select! {
-            opened = timeout_at(until, opening) => opened?,
+            finished = timeout_at(deadline, handshake) => finished?,
             () = drained => Err(io::ErrorKind::TimedOut.into()),
         }
     })

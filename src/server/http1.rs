@@ -1,4 +1,4 @@
-//! HTTP/1.1 towards one client: pages only.
+//! HTTP/1.1 server side of a connection. It serves admin requests only.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -18,25 +18,32 @@ use tokio::time::timeout;
 
 use crate::driver::WorkerContext;
 use crate::limits;
-use crate::net::stream::Stream;
-use crate::server::admin::router::Pages;
+use crate::net::stream::ByteStream;
+use crate::server::admin::router::AdminRouter;
 
-/// Serves the connection to its end; an error if it broke or was no HTTP/1.1.
-pub async fn serve(ctx: &Rc<WorkerContext>, pages: &Arc<Pages>, stream: Stream) -> io::Result<()> {
-    let making = Rc::new(Cell::new(false));
+/// Serves a connection until its end.
+///
+/// # Errors
+/// The connection broke, or the client does not use HTTP/1.1.
+pub async fn serve(
+    ctx: &Rc<WorkerContext>,
+    admin: &Arc<AdminRouter>,
+    stream: ByteStream,
+) -> io::Result<()> {
+    let responding = Rc::new(Cell::new(false));
     let service = service_fn(|request: Request<Incoming>| {
-        let (ctx, pages, making) = (ctx.clone(), pages.clone(), making.clone());
+        let (ctx, admin, responding) = (ctx.clone(), admin.clone(), responding.clone());
         async move {
-            making.set(true);
-            let page = pages.answer(&ctx, request.method(), request.uri()).await;
-            making.set(false);
-            Ok::<Response<Full<Bytes>>, Infallible>(page.map(Full::new))
+            responding.set(true);
+            let response = admin.respond(&ctx, request.method(), request.uri()).await;
+            responding.set(false);
+            Ok::<Response<Full<Bytes>>, Infallible>(response.map(Full::new))
         }
     });
-    // Who comes while the process drains has one request answered.
-    let late = ctx.drain.has_begun();
+    // A client that connects during the drain receives one response.
+    let started_in_drain = ctx.drain.has_begun();
     let connection = http1::Builder::new()
-        .keep_alive(!late)
+        .keep_alive(!started_in_drain)
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HANDSHAKE_TIME)
         .max_buf_size(limits::ADMIN_HEAD_BYTES)
@@ -47,15 +54,15 @@ pub async fn serve(ctx: &Rc<WorkerContext>, pages: &Arc<Pages>, stream: Stream) 
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = drain.begun() => {
-            // It would end one that has not asked for anything yet.
-            if !late {
+            // A graceful shutdown would close a connection that has not sent its request yet.
+            if !started_in_drain {
                 connection.as_mut().graceful_shutdown();
             }
             loop {
-                // A request is answered; half of one is not waited for (S2).
+                // A complete request receives its response. An incomplete one is dropped (S2).
                 match timeout(limits::CLOSE_TIME, connection.as_mut()).await {
                     Ok(ended) => break ended,
-                    Err(_) if making.get() => {}
+                    Err(_) if responding.get() => {}
                     Err(_) => break Ok(()),
                 }
             }

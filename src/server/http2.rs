@@ -1,5 +1,7 @@
-//! HTTP/2 towards one client: accepts streams, writes batches, watches for floods, for pings that come
-//! too often and for clients that are gone, drains.
+//! HTTP/2 server side of a client connection.
+//!
+//! Accepts streams, writes in batches, drains, and closes connections of clients that flood, ping
+//! too often or are gone.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -28,51 +30,54 @@ use crate::metrics::Limit;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
-use crate::net::stream::Stream;
+use crate::net::stream::ByteStream;
 use crate::server::ListenerKind;
-use crate::server::admin::router::Pages;
-use crate::server::client_keepalive::Idle;
-use crate::server::handshake_timeout::in_time;
+use crate::server::admin::router::AdminRouter;
+use crate::server::client_keepalive::ClientKeepalive;
+use crate::server::handshake_timeout::with_handshake_timeout;
 use crate::state_machine::flood::{Flood, FloodGuard};
 use crate::state_machine::keepalive::KeepaliveOptions;
 use crate::state_machine::ping_strikes::PingStrikes;
 use crate::upstream::attempt::is_grpc;
 use crate::wire::heads;
 
-/// What a client that pings too often is told besides the code; gRPC clients know it.
+/// GOAWAY debug data for a client that pings too often. gRPC clients recognize it.
 const TOO_MANY_PINGS: &[u8] = b"too_many_pings";
 
-/// What holds for every client connection.
+/// Options of all HTTP/2 client connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Http2Options {
-    /// Streams it may have open.
+    /// Maximum open streams per connection.
     pub max_streams: u32,
-    /// Least time between two pings of the client. Zero: any.
-    pub least_ping: Duration,
-    /// When the client is pinged, and given up; `None`: never.
+    /// Minimum time between two pings of a client. Zero allows any rate.
+    pub min_ping_interval: Duration,
+    /// When to ping the client and when to close the connection; `None` disables keepalive.
     pub keepalive: Option<KeepaliveOptions>,
 }
 
-/// What a connection's requests are served by.
+/// Everything that serves the requests of one connection.
 #[derive(Clone, Copy)]
-pub(super) struct Serving<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) ctx: &'a Rc<WorkerContext>,
-    pub(super) pages: &'a Arc<Pages>,
-    pub(super) door: ListenerKind,
-    /// Of whom, for the log.
-    pub(super) peer: Option<SocketAddr>,
+    pub(super) admin: &'a Arc<AdminRouter>,
+    pub(super) listener: ListenerKind,
+    /// Address of the client, for the log.
+    pub(super) client_address: Option<SocketAddr>,
 }
 
-/// Serves the connection; an error only if it fails before `until` without a preface.
+/// Serves a connection until its end.
+///
+/// # Errors
+/// The connection failed before the HTTP/2 preface, or the preface did not arrive by `deadline`.
 pub(super) async fn serve(
-    by: Serving<'_>,
+    context: RequestContext<'_>,
     options: &Http2Options,
-    stream: Stream,
-    who: Option<Arc<ClientInfo>>,
-    until: Instant,
+    stream: ByteStream,
+    client_info: Option<Arc<ClientInfo>>,
+    deadline: Instant,
 ) -> io::Result<()> {
-    let ctx = by.ctx;
-    let strikes = PingStrikes::new(options.least_ping);
+    let ctx = context.ctx;
+    let strikes = PingStrikes::new(options.min_ping_interval);
     let mut guard = FloodGuard::new(std::time::Instant::now());
     if strikes.is_enabled() {
         guard = guard.hearing_pings();
@@ -83,13 +88,21 @@ pub(super) async fn serve(
         let handshake = builder.handshake::<_, Payload>(io).await;
         handshake.map_err(io::Error::other)
     };
-    let mut connection = in_time(ctx, until, handshake).await?;
-    let idle = options
+    let mut connection = with_handshake_timeout(ctx, deadline, handshake).await?;
+    let keepalive = options
         .keepalive
-        .map(|keepalive| Idle::new(keepalive, &flusher));
-    let peer = ctx.new_connection(who);
-    drive(by, peer, &mut connection, &flusher, strikes, idle).await;
-    // Its streams end at once.
+        .map(|options| ClientKeepalive::new(options, &flusher));
+    let client = ctx.new_connection(client_info);
+    drive(
+        context,
+        client,
+        &mut connection,
+        &flusher,
+        strikes,
+        keepalive,
+    )
+    .await;
+    // Ends all its streams.
     drop(connection);
     flusher.linger(limits::CLOSE_TIME).await;
     Ok(())
@@ -111,38 +124,41 @@ fn builder(max_streams: u32) -> server::Builder {
     builder
 }
 
-/// By reference: by value the connection would be kept twice.
+/// Runs a connection until its end. Takes `h2` by reference: by value, the future would contain the
+/// connection twice.
 async fn drive(
-    by: Serving<'_>,
-    peer: Rc<ClientConnection>,
+    context: RequestContext<'_>,
+    client: Rc<ClientConnection>,
     h2: &mut Connection<Batched, Payload>,
     flusher: &Flusher,
     mut strikes: PingStrikes,
-    mut idle: Option<Idle>,
+    mut keepalive: Option<ClientKeepalive>,
 ) {
-    let ctx = by.ctx;
-    let open_pages = Rc::new(Cell::new(0));
+    let ctx = context.ctx;
+    let open_requests = Rc::new(Cell::new(0));
     let mut last_stream = 0;
-    let mut draining = pin!(ctx.drain.begun());
-    let mut drains = false;
-    // Set when the connection is to end whether its client goes along or not.
-    let mut goodbye = false;
-    // When it does, or when to look whether the client is still there.
-    let first_look = idle.as_ref().map_or_else(Instant::now, Idle::first_look);
-    let mut timer = pin!(sleep_until(first_look));
+    let mut drain = pin!(ctx.drain.begun());
+    let mut is_draining = false;
+    // The connection ends at the timer, with or without the client's cooperation.
+    let mut closing = false;
+    // Time of the forced end if `closing`, else of the next keepalive check.
+    let first_check = keepalive
+        .as_ref()
+        .map_or_else(Instant::now, ClientKeepalive::first_check);
+    let mut timer = pin!(sleep_until(first_check));
     poll_fn(|cx| {
-        if !drains && draining.as_mut().poll(cx).is_ready() {
-            drains = true;
+        if !is_draining && drain.as_mut().poll(cx).is_ready() {
+            is_draining = true;
             h2.graceful_shutdown();
         }
         loop {
             match h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     last_stream = respond.stream_id().as_u32();
-                    accept(by, &peer, &open_pages, request, respond);
+                    accept(context, &client, &open_requests, request, respond);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    let client_address = by.peer.map(display);
+                    let client_address = context.client_address.map(display);
                     debug!(client_address, %error, "client connection lost");
                     return Poll::Ready(());
                 }
@@ -151,46 +167,46 @@ async fn drive(
             }
         }
         if let Some(flood) = flusher.take_flood() {
-            ctx.counters().hit(match flood {
+            ctx.counters().limit_hit(match flood {
                 Flood::Resets => Limit::Resets,
                 Flood::Control => Limit::ControlFrames,
             });
             warn!(
-                client_address = by.peer.map(display),
+                client_address = context.client_address.map(display),
                 limit = flood.name(),
                 "client connection closed: flood limit exceeded"
             );
             h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-            goodbye = true;
-            let until = Instant::now() + limits::CLOSE_TIME;
-            timer.as_mut().reset(until);
+            closing = true;
+            let deadline = Instant::now() + limits::CLOSE_TIME;
+            timer.as_mut().reset(deadline);
             cx.waker().wake_by_ref();
         }
-        if let Some(heard) = flusher.take_pings() {
+        if let Some(pings) = flusher.take_pings() {
             let now = Instant::now().into_std();
-            let calls_open = peer.has_calls() || Rc::strong_count(&open_pages) > 1;
-            if strikes.record(heard, calls_open, now) {
-                ctx.counters().hit(Limit::Pings);
-                let client_address = by.peer.map(display);
+            let calls_open = client.has_calls() || Rc::strong_count(&open_requests) > 1;
+            if strikes.record(pings, calls_open, now) {
+                ctx.counters().limit_hit(Limit::Pings);
+                let client_address = context.client_address.map(display);
                 debug!(client_address, "client connection closed: too many pings");
-                // The HTTP/2 library cannot tell the reason, by which gRPC clients know to ping less.
+                // h2 cannot send debug data, which makes gRPC clients ping less often.
                 let code = Reason::ENHANCE_YOUR_CALM.into();
                 flusher.add_frame(&heads::go_away(last_stream, code, TOO_MANY_PINGS));
                 return Poll::Ready(());
             }
         }
         if let Poll::Ready(Err(error)) = flusher.poll_flush(cx) {
-            let client_address = by.peer.map(display);
+            let client_address = context.client_address.map(display);
             debug!(client_address, %error, "client connection lost");
             return Poll::Ready(());
         }
-        match &mut idle {
-            _ if goodbye => timer.as_mut().poll(cx),
+        match &mut keepalive {
+            _ if closing => timer.as_mut().poll(cx),
             None => Poll::Pending,
-            Some(idle) => {
-                let gone = idle.poll(cx, timer.as_mut(), h2, flusher);
-                gone.map(|()| {
-                    let client_address = by.peer.map(display);
+            Some(keepalive) => {
+                let timed_out = keepalive.poll(cx, timer.as_mut(), h2, flusher);
+                timed_out.map(|()| {
+                    let client_address = context.client_address.map(display);
                     debug!(
                         client_address,
                         "client connection closed: keepalive ping timed out"
@@ -202,85 +218,93 @@ async fn drive(
     .await;
 }
 
-/// Whatever is no call is a page.
+/// Starts a gRPC call, or responds to an admin request if the request is no call.
 fn accept(
-    by: Serving<'_>,
-    peer: &Rc<ClientConnection>,
-    open_pages: &Rc<Cell<usize>>,
+    context: RequestContext<'_>,
+    client: &Rc<ClientConnection>,
+    open_requests: &Rc<Cell<usize>>,
     request: Request<RecvStream>,
     mut respond: SendResponse<Payload>,
 ) {
     let is_call = request.method() == Method::POST && is_grpc(request.headers());
-    if is_call && by.door == ListenerKind::Clients {
-        let call = Call::new(by.ctx.clone(), peer.clone(), request, respond);
+    if is_call && context.listener == ListenerKind::Clients {
+        let call = Call::new(context.ctx.clone(), client.clone(), request, respond);
         router::spawn(call);
         return;
     }
-    let (ctx, pages, open_pages) = (by.ctx.clone(), by.pages.clone(), open_pages.clone());
+    let (ctx, admin, open_requests) = (
+        context.ctx.clone(),
+        context.admin.clone(),
+        open_requests.clone(),
+    );
     tokio::task::spawn_local(async move {
-        // Counted here and not before: the tasks of pages that were given up ahead of this request
-        // are woken by that, and have their turn before this one.
-        let Some(open) = OpenPage::new(&open_pages) else {
-            let mut busy = Response::new(());
-            *busy.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        // Counted in the task, not before: a reset wakes the tasks of admin requests that the
+        // client cancelled earlier, and they run before this one.
+        let Some(open) = AdminRequestGuard::new(&open_requests) else {
+            let mut unavailable = Response::new(());
+            *unavailable.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             // An error means that the client is gone.
-            let _ = respond.send_response(busy, true);
+            let _ = respond.send_response(unavailable, true);
             return;
         };
-        // Dropping the body tells the client that it is not read.
+        // Dropping the body signals the client that the proxy does not read it.
         let (head, _) = request.into_parts();
-        let page = pages.answer(&ctx, &head.method, &head.uri);
-        if let Some(page) = unless_reset(&mut respond, page).await {
-            // Who does not read it has it cut off, as any unary answer.
-            let sent = send_page(respond, page, head.method == Method::HEAD);
+        let response = admin.respond(&ctx, &head.method, &head.uri);
+        if let Some(response) = unless_reset(&mut respond, response).await {
+            // A client that does not read the response is cut off, as for unary responses.
+            let sent = send_response(respond, response, head.method == Method::HEAD);
             let _ = timeout(limits::STALLED_READER_TIME, sent).await;
         }
         drop(open);
     });
 }
 
-/// `None` when the client no longer wants it.
+/// Returns the response; `None` if the client resets the stream before.
 async fn unless_reset<T>(
     respond: &mut SendResponse<Payload>,
-    made: impl Future<Output = T>,
+    response: impl Future<Output = T>,
 ) -> Option<T> {
-    let mut made = pin!(made);
-    poll_fn(|cx| match made.as_mut().poll(cx) {
-        Poll::Ready(made) => Poll::Ready(Some(made)),
+    let mut response = pin!(response);
+    poll_fn(|cx| match response.as_mut().poll(cx) {
+        Poll::Ready(response) => Poll::Ready(Some(response)),
         Poll::Pending => respond.poll_reset(cx).map(|_| None),
     })
     .await
 }
 
-/// Errors mean that the client is gone.
-async fn send_page(mut respond: SendResponse<Payload>, page: Response<Bytes>, head_only: bool) {
-    let (head, body) = page.into_parts();
+/// Sends a response. Errors are ignored: they mean that the client is gone.
+async fn send_response(
+    mut respond: SendResponse<Payload>,
+    response: Response<Bytes>,
+    head_only: bool,
+) {
+    let (head, body) = response.into_parts();
     let empty = head_only || body.is_empty();
-    let Ok(mut to) = respond.send_response(Response::from_parts(head, ()), empty) else {
+    let Ok(mut stream) = respond.send_response(Response::from_parts(head, ()), empty) else {
         return;
     };
     if !empty {
         let mut pump = Pump::new(u64::MAX);
         pump.offer(body);
-        let _ = poll_fn(|cx| pump.poll_offered(cx, &mut to, true)).await;
+        let _ = poll_fn(|cx| pump.poll_offered(cx, &mut stream, true)).await;
     }
 }
 
-/// Counts as a page of its connection while it lives.
-struct OpenPage(Rc<Cell<usize>>);
+/// Counts an admin request of its connection until it is dropped.
+struct AdminRequestGuard(Rc<Cell<usize>>);
 
-impl OpenPage {
-    /// `None` when the connection has enough of them.
-    fn new(open: &Rc<Cell<usize>>) -> Option<OpenPage> {
+impl AdminRequestGuard {
+    /// Returns `None` if the connection has [`limits::MAX_ADMIN_REQUESTS`] open.
+    fn new(open: &Rc<Cell<usize>>) -> Option<AdminRequestGuard> {
         if open.get() >= limits::MAX_ADMIN_REQUESTS {
             return None;
         }
         open.set(open.get() + 1);
-        Some(OpenPage(open.clone()))
+        Some(AdminRequestGuard(open.clone()))
     }
 }
 
-impl Drop for OpenPage {
+impl Drop for AdminRequestGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }

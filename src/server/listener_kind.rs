@@ -1,13 +1,13 @@
-//! Which listener a connection came through, and so what it is served.
+//! Kind of a listener: which requests its connections may send, and whether they use TLS.
 
-/// See the module.
+/// Kind of the listener that accepted a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerKind {
-    /// `--listen-addr`: calls and pages, under TLS if there is any towards clients.
+    /// `--listen-addr`: gRPC calls and admin requests, with TLS if client TLS is configured.
     Clients,
-    /// `--metrics-addr`: pages only.
-    Pages {
-        /// Under the same TLS.
+    /// `--metrics-addr`: admin requests only.
+    Admin {
+        /// Uses the TLS configuration of the client listener.
         tls: bool,
     },
 }

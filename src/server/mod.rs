@@ -1,5 +1,5 @@
-//! Clients: accepting them, finding out what they speak, and handing each call to its service.
-//! Knows nothing of flags.
+//! Client side of the proxy: accepts connections, detects their protocol, and passes each call to
+//! the driver. Does not depend on command-line flags.
 
 pub mod accept;
 pub mod admin;

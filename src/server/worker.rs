@@ -1,5 +1,6 @@
-//! One worker: an OS thread with a runtime of its own, its clients, and its pool upstream.
-//! A connection lives and dies on one worker, so nothing on a call's path crosses threads.
+//! Worker: an OS thread with its own runtime, client connections and upstream pool.
+//!
+//! A connection stays on one worker, so the path of a call crosses no threads.
 
 use std::io;
 use std::net::TcpStream as StdStream;
@@ -18,80 +19,83 @@ use crate::driver::{MaxBytes, WorkerContext, background};
 use crate::metrics::Metrics;
 use crate::net::tls::server::Acceptor;
 use crate::server::ListenerKind;
-use crate::server::admin::router::Pages;
-use crate::server::connection::{self, Clients};
+use crate::server::admin::router::AdminRouter;
+use crate::server::connection::{self, ConnectionContext};
 use crate::server::http2::Http2Options;
 use crate::upstream::endpoints::Endpoints;
 use crate::upstream::pool::Pool;
 
-/// What every worker is made of.
+/// Configuration of every worker.
 #[derive(Clone)]
 pub struct WorkerConfig {
-    /// Endpoints, shared by all.
+    /// Endpoints, shared by all workers.
     pub endpoints: Arc<Endpoints>,
-    /// Counters, a block each.
+    /// Metrics of the process; each worker writes its own block.
     pub metrics: Arc<Metrics>,
-    /// What the services of all workers share.
-    pub shared: Arc<ProcessState>,
-    /// HTTP pages.
-    pub pages: Arc<Pages>,
-    /// TLS towards clients, if any.
+    /// Driver state that all workers share.
+    pub process: Arc<ProcessState>,
+    /// Router of admin requests.
+    pub admin: Arc<AdminRouter>,
+    /// Client TLS, if configured.
     pub tls: Option<Arc<Acceptor>>,
-    /// Largest messages.
+    /// Maximum sizes of messages.
     pub max: MaxBytes,
-    /// What holds for clients' HTTP/2 connections.
+    /// Options of HTTP/2 connections with clients.
     pub http2: Http2Options,
 }
 
-/// A running worker.
+/// Handle of a running worker.
 pub struct WorkerHandle {
-    inlet: WorkerSender,
+    sender: WorkerSender,
     thread: Option<JoinHandle<()>>,
     drained: Option<oneshot::Receiver<()>>,
-    done: Option<oneshot::Receiver<()>>,
+    stopped: Option<oneshot::Receiver<()>>,
 }
 
-/// A worker as listeners see it.
+/// Sends connections to a worker.
 #[derive(Clone)]
 pub struct WorkerSender {
-    messages: UnboundedSender<Message>,
-    open: Arc<Open>,
+    commands: UnboundedSender<WorkerCommand>,
+    open: Arc<ConnectionCounts>,
 }
 
-/// Connections that a worker has, those on their way to it included.
+/// Numbers of open connections of a worker, including connections still in its inbox.
 #[derive(Debug, Default)]
-struct Open {
+struct ConnectionCounts {
     clients: AtomicUsize,
-    pages: AtomicUsize,
+    admin: AtomicUsize,
 }
 
-impl Open {
-    fn through(&self, door: ListenerKind) -> &AtomicUsize {
-        match door {
+impl ConnectionCounts {
+    fn count(&self, kind: ListenerKind) -> &AtomicUsize {
+        match kind {
             ListenerKind::Clients => &self.clients,
-            ListenerKind::Pages { .. } => &self.pages,
+            ListenerKind::Admin { .. } => &self.admin,
         }
     }
 }
 
-enum Message {
+enum WorkerCommand {
     Connection(StdStream, ListenerKind),
     Drain,
-    End,
+    Stop,
 }
 
 impl WorkerSender {
-    /// Connections it has that came through such a door.
-    pub fn open(&self, door: ListenerKind) -> usize {
-        self.open.through(door).load(Ordering::Relaxed)
+    /// Returns the number of open connections from listeners of this kind.
+    pub fn open(&self, kind: ListenerKind) -> usize {
+        self.open.count(kind).load(Ordering::Relaxed)
     }
 
-    /// Hands it a connection.
-    pub fn give(&self, socket: StdStream, door: ListenerKind) -> io::Result<()> {
-        let open = self.open.through(door);
+    /// Sends a connection to the worker.
+    ///
+    /// # Errors
+    /// The worker has stopped.
+    pub fn send_connection(&self, socket: StdStream, kind: ListenerKind) -> io::Result<()> {
+        let open = self.open.count(kind);
         open.fetch_add(1, Ordering::Relaxed);
-        let message = Message::Connection(socket, door);
-        self.messages.send(message).map_err(|_| {
+        let command = WorkerCommand::Connection(socket, kind);
+        self.commands.send(command).map_err(|_| {
             open.fetch_sub(1, Ordering::Relaxed);
             io::Error::other("the worker has stopped")
         })
@@ -100,59 +104,62 @@ impl WorkerSender {
 
 impl WorkerHandle {
     /// Starts worker number `number`.
-    pub fn start(number: usize, plan: WorkerConfig) -> io::Result<WorkerHandle> {
-        // Unbounded, and bounded all the same: the acceptor counts what it hands over.
-        let (messages, inbox) = unbounded_channel();
-        let open = Arc::new(Open::default());
-        let (is_drained, drained) = oneshot::channel();
-        let (finished, done) = oneshot::channel();
-        let opened = open.clone();
+    ///
+    /// # Errors
+    /// The thread cannot be created.
+    pub fn start(number: usize, config: WorkerConfig) -> io::Result<WorkerHandle> {
+        // The channel needs no bound: the acceptor limits the number of open connections.
+        let (commands, inbox) = unbounded_channel();
+        let open = Arc::new(ConnectionCounts::default());
+        let (report_drained, drained) = oneshot::channel();
+        let (report_stopped, stopped) = oneshot::channel();
+        let worker_open = open.clone();
         let runtime = Builder::new_current_thread();
         let thread = std::thread::Builder::new()
             .name(format!("worker-{number}"))
             .spawn(move || {
-                run(runtime, number, plan, inbox, opened, is_drained);
-                // Nobody may be waiting any more.
-                let _ = finished.send(());
+                run(runtime, number, config, inbox, worker_open, report_drained);
+                // An error means that the handle has been dropped.
+                let _ = report_stopped.send(());
             })?;
         Ok(WorkerHandle {
-            inlet: WorkerSender { messages, open },
+            sender: WorkerSender { commands, open },
             thread: Some(thread),
             drained: Some(drained),
-            done: Some(done),
+            stopped: Some(stopped),
         })
     }
 
-    /// It for listeners.
-    pub fn inlet(&self) -> WorkerSender {
-        self.inlet.clone()
+    /// Returns a sender of connections to this worker.
+    pub fn sender(&self) -> WorkerSender {
+        self.sender.clone()
     }
 
-    /// Asks it to finish what clients have open (S2).
+    /// Starts the drain: the worker finishes the open calls of its clients (S2).
     pub fn drain(&self) {
         // A worker that has stopped has nothing to drain.
-        let _ = self.inlet.messages.send(Message::Drain);
+        let _ = self.sender.commands.send(WorkerCommand::Drain);
     }
 
-    /// Returns when it has been told to drain and has no client any more.
+    /// Returns when the worker is draining and has no client connection left.
     pub async fn drained(&mut self) {
         if let Some(drained) = self.drained.take() {
-            // An error means that the thread is gone, with all it had.
+            // An error means that the thread has ended, and all its connections with it.
             let _ = drained.await;
         }
     }
 
-    /// Asks it to end with the last connection it has.
-    pub fn end(&self) {
-        // It may have stopped.
-        let _ = self.inlet.messages.send(Message::End);
+    /// Stops the worker as soon as its last connection has ended.
+    pub fn stop(&self) {
+        // An error means that the worker has stopped already.
+        let _ = self.sender.commands.send(WorkerCommand::Stop);
     }
 
-    /// Returns when it has ended.
-    pub async fn ended(&mut self) {
-        if let Some(done) = self.done.take() {
-            // An error means that the thread is gone, which is an end too.
-            let _ = done.await;
+    /// Returns when the thread of the worker has ended.
+    pub async fn stopped(&mut self) {
+        if let Some(stopped) = self.stopped.take() {
+            // An error means that the thread has ended.
+            let _ = stopped.await;
         }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -165,10 +172,10 @@ impl WorkerHandle {
 fn run(
     mut runtime: Builder,
     number: usize,
-    plan: WorkerConfig,
-    inbox: UnboundedReceiver<Message>,
-    open: Arc<Open>,
-    is_drained: oneshot::Sender<()>,
+    config: WorkerConfig,
+    inbox: UnboundedReceiver<WorkerCommand>,
+    open: Arc<ConnectionCounts>,
+    report_drained: oneshot::Sender<()>,
 ) {
     let runtime = match runtime.enable_all().build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
@@ -177,91 +184,96 @@ fn run(
             return;
         }
     };
-    runtime.block_on(serve(number, plan, inbox, open, is_drained));
+    runtime.block_on(serve(number, config, inbox, open, report_drained));
 }
 
 async fn serve(
     number: usize,
-    plan: WorkerConfig,
-    mut inbox: UnboundedReceiver<Message>,
-    open: Arc<Open>,
-    is_drained: oneshot::Sender<()>,
+    config: WorkerConfig,
+    mut inbox: UnboundedReceiver<WorkerCommand>,
+    open: Arc<ConnectionCounts>,
+    report_drained: oneshot::Sender<()>,
 ) {
-    let pool = Pool::new(plan.endpoints, number);
+    let pool = Pool::new(config.endpoints, number);
     let ctx = Rc::new(WorkerContext::new(
         pool,
-        plan.metrics,
-        plan.shared,
+        config.metrics,
+        config.process,
         number,
-        plan.max,
+        config.max,
     ));
-    let clients = Clients {
+    let clients = ConnectionContext {
         ctx,
-        pages: plan.pages,
-        tls: plan.tls,
-        http2: plan.http2,
+        admin: config.admin,
+        tls: config.tls,
+        http2: config.http2,
     };
     let worker = Rc::new(Worker {
         clients: Rc::new(clients),
         open,
         closed: Notify::new(),
     });
-    tokio::task::spawn_local(worker.clients.ctx.pool.clone().keep_house());
+    tokio::task::spawn_local(worker.clients.ctx.pool.clone().maintain());
     tokio::task::spawn_local(worker.clients.ctx.timers.clone().run());
-    background::begin(&worker.clients.ctx);
-    while let Some(Message::Connection(socket, door)) = inbox.recv().await {
-        worker.clone().take(socket, door);
+    background::start(&worker.clients.ctx);
+    while let Some(WorkerCommand::Connection(socket, kind)) = inbox.recv().await {
+        worker.clone().serve_connection(socket, kind);
     }
     worker.clients.ctx.drain.begin();
-    worker.finish(&mut inbox, is_drained).await;
-    background::end(&worker.clients.ctx).await;
+    worker.finish(&mut inbox, report_drained).await;
+    background::wait_for_end(&worker.clients.ctx).await;
     worker.clients.ctx.pool.close();
 }
 
 struct Worker {
-    clients: Rc<Clients>,
-    open: Arc<Open>,
+    clients: Rc<ConnectionContext>,
+    open: Arc<ConnectionCounts>,
     closed: Notify,
 }
 
 impl Worker {
-    /// Until nobody is here and nobody comes. Who asks for pages comes to the last: whether this process
-    /// is well is asked for as long as clients are here.
+    /// Serves the drain: returns when [`WorkerCommand::Stop`] has arrived and no connection is
+    /// open.
+    ///
+    /// The worker accepts admin connections until then, because health is probed as long as clients
+    /// are connected.
     async fn finish(
         self: &Rc<Self>,
-        inbox: &mut UnboundedReceiver<Message>,
-        is_drained: oneshot::Sender<()>,
+        inbox: &mut UnboundedReceiver<WorkerCommand>,
+        report_drained: oneshot::Sender<()>,
     ) {
-        let mut is_drained = Some(is_drained);
-        let mut ends = false;
+        let mut report_drained = Some(report_drained);
+        let mut stopping = false;
         loop {
             let clients = self.open.clients.load(Ordering::Relaxed);
             if clients == 0
-                && let Some(is_drained) = is_drained.take()
+                && let Some(report_drained) = report_drained.take()
             {
-                // Nobody may be waiting any more.
-                let _ = is_drained.send(());
+                // An error means that the handle has been dropped.
+                let _ = report_drained.send(());
             }
-            if ends && clients + self.open.pages.load(Ordering::Relaxed) == 0 {
+            if stopping && clients + self.open.admin.load(Ordering::Relaxed) == 0 {
                 return;
             }
             tokio::select! {
-                message = inbox.recv(), if !ends => match message {
-                    Some(Message::Connection(socket, door)) => self.clone().take(socket, door),
-                    Some(Message::Drain) => {}
-                    Some(Message::End) | None => ends = true,
+                command = inbox.recv(), if !stopping => match command {
+                    Some(WorkerCommand::Connection(socket, kind)) => {
+                        self.clone().serve_connection(socket, kind);
+                    }
+                    Some(WorkerCommand::Drain) => {}
+                    Some(WorkerCommand::Stop) | None => stopping = true,
                 },
                 () = self.closed.notified() => {}
             }
         }
     }
 
-    fn take(self: Rc<Self>, socket: StdStream, door: ListenerKind) {
-        let open = OpenConnection::new(self.clone(), door);
+    fn serve_connection(self: Rc<Self>, socket: StdStream, kind: ListenerKind) {
+        let open = ConnectionGuard::new(self.clone(), kind);
         match TcpStream::from_std(socket) {
             Ok(socket) => {
                 tokio::task::spawn_local(async move {
-                    connection::serve(self.clients.clone(), door, socket).await;
+                    connection::serve(self.clients.clone(), kind, socket).await;
                     drop(open);
                 });
             }
@@ -270,34 +282,35 @@ impl Worker {
     }
 }
 
-/// Counts as an open connection while it lives; the acceptor has counted it in `open`.
-struct OpenConnection {
+/// Counts an open connection in the metrics. Removes it from the metrics and from
+/// [`ConnectionCounts`] when dropped; [`WorkerSender`] has added it there.
+struct ConnectionGuard {
     worker: Rc<Worker>,
-    door: ListenerKind,
+    kind: ListenerKind,
 }
 
-impl OpenConnection {
-    fn new(worker: Rc<Worker>, door: ListenerKind) -> OpenConnection {
-        let count = worker.clients.ctx.count();
-        match door {
+impl ConnectionGuard {
+    fn new(worker: Rc<Worker>, kind: ListenerKind) -> ConnectionGuard {
+        let counters = worker.clients.ctx.counters();
+        match kind {
             ListenerKind::Clients => {
-                count.accepted.inc();
-                count.connections.inc();
+                counters.accepted.inc();
+                counters.connections.inc();
             }
-            ListenerKind::Pages { .. } => count.page_connections.inc(),
+            ListenerKind::Admin { .. } => counters.admin_connections.inc(),
         }
-        OpenConnection { worker, door }
+        ConnectionGuard { worker, kind }
     }
 }
 
-impl Drop for OpenConnection {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        let count = self.worker.clients.ctx.count();
-        match self.door {
-            ListenerKind::Clients => count.connections.dec(),
-            ListenerKind::Pages { .. } => count.page_connections.dec(),
+        let counters = self.worker.clients.ctx.counters();
+        match self.kind {
+            ListenerKind::Clients => counters.connections.dec(),
+            ListenerKind::Admin { .. } => counters.admin_connections.dec(),
         }
-        let open = self.worker.open.through(self.door);
+        let open = self.worker.open.count(self.kind);
         open.fetch_sub(1, Ordering::Relaxed);
         self.worker.closed.notify_one();
     }

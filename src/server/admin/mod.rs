@@ -1,4 +1,4 @@
-//! HTTP pages: routing, responses, the status page and profiles.
+//! Admin requests: routing, responses, the status page and profiles.
 
 pub(super) mod pprof;
 pub(super) mod response;

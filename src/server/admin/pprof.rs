@@ -1,5 +1,5 @@
-//! The pages under `/debug/pprof/`, where `--enable-pprof` says that they are there: as Go's programs have
-//! them, as far as they make sense here.
+//! Profiles below `/debug/pprof/`, enabled by `--enable-pprof`. Paths and formats are those of Go's
+//! `net/http/pprof`; profiles without a meaning in Rust are missing.
 
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -14,11 +14,11 @@ use crate::driver::WorkerContext;
 use crate::limits;
 use crate::profile::cpu::CpuProfiler;
 use crate::profile::{ProfileKind, heap, run_on_thread};
-use crate::server::admin::response::{made, moved, not_found, plain, value};
+use crate::server::admin::response::{not_found, plain, query_value, redirect, response};
 
-const FOLDER: &str = "/debug/pprof/";
-/// As it is typed by who forgets that it is a folder: Go's programs send them there.
-const BARE: &str = "/debug/pprof";
+const ROOT: &str = "/debug/pprof/";
+/// The path without its final slash. Redirects to [`ROOT`], as in Go.
+const ROOT_WITHOUT_SLASH: &str = "/debug/pprof";
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROFILE: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -35,109 +35,113 @@ const INDEX: &str = "<!doctype html>
 <p>Read the profiles with <code>go tool pprof URL</code>.
 ";
 
-/// Whether a path is one of these pages', whether there is one or not.
-pub(in crate::server) fn is_one(path: &str) -> bool {
-    path.starts_with(FOLDER) || path == BARE
+/// Returns whether a path belongs to the profiles, whether or not a profile exists there.
+pub(in crate::server) fn is_pprof_path(path: &str) -> bool {
+    path.starts_with(ROOT) || path == ROOT_WITHOUT_SLASH
 }
 
-/// The page at such a path.
-pub(in crate::server) async fn answer(
+/// Returns the response for a path of [`is_pprof_path`].
+pub(in crate::server) async fn respond(
     ctx: &Rc<WorkerContext>,
     path: &str,
     query: &str,
 ) -> Response<Bytes> {
-    if path == BARE {
-        return moved(FOLDER);
+    if path == ROOT_WITHOUT_SLASH {
+        return redirect(ROOT);
     }
-    match path.strip_prefix(FOLDER) {
-        Some("") => made(StatusCode::OK, HTML, Bytes::from_static(INDEX.as_bytes())),
-        Some("profile") => cpu(ctx, query).await,
-        Some("heap") => memory(ProfileKind::InUse, "heap").await,
-        Some("allocs") => memory(ProfileKind::Allocated, "allocs").await,
+    match path.strip_prefix(ROOT) {
+        Some("") => response(StatusCode::OK, HTML, Bytes::from_static(INDEX.as_bytes())),
+        Some("profile") => cpu_profile(ctx, query).await,
+        Some("heap") => heap_profile(ProfileKind::InUse, "heap").await,
+        Some("allocs") => heap_profile(ProfileKind::Allocated, "allocs").await,
         Some("cmdline") => cmdline(),
         _ => not_found(),
     }
 }
 
-/// With a NUL between arguments, as Go has it.
+/// Returns the command line. A NUL separates the arguments, as in Go.
 fn cmdline() -> Response<Bytes> {
     let arguments: Vec<_> = std::env::args_os().collect();
-    let arguments: Vec<&[u8]> = arguments.iter().map(|each| each.as_bytes()).collect();
-    let mut page = plain(StatusCode::OK, "");
-    *page.body_mut() = arguments.join(&0).into();
-    page
+    let arguments: Vec<&[u8]> = arguments
+        .iter()
+        .map(|argument| argument.as_bytes())
+        .collect();
+    let mut response = plain(StatusCode::OK, "");
+    *response.body_mut() = arguments.join(&0).into();
+    response
 }
 
-async fn cpu(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
+async fn cpu_profile(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
     let Some(time) = seconds(query) else {
-        let most = limits::PROFILE_TIME.as_secs();
-        let text = format!("seconds: must be a whole number from 1 to {most}\n");
+        let max = limits::PROFILE_TIME.as_secs();
+        let text = format!("seconds: must be a whole number from 1 to {max}\n");
         return plain(StatusCode::BAD_REQUEST, &text);
     };
     let Some(profiler) = CpuProfiler::begin() else {
-        return failed("a CPU profile is already in progress");
+        return unavailable("a CPU profile is already in progress");
     };
-    let mut taken = match run_on_thread(move |wanted| profiler.record(time, wanted)) {
-        Ok(taken) => taken,
-        Err(error) => return failed(&error.to_string()),
+    let mut profile = match run_on_thread(move |is_wanted| profiler.record(time, is_wanted)) {
+        Ok(profile) => profile,
+        Err(error) => return unavailable(&error.to_string()),
     };
-    // One that ends with the process holds up its end no longer than others (S2): to close is to have it
-    // end, with what it has.
-    let taken = tokio::select! {
-        taken = &mut taken => taken.ok(),
+    // A CPU profile does not delay the end of the process (S2). Closing the channel ends the
+    // recording.
+    let recorded = tokio::select! {
+        profile = &mut profile => profile.ok(),
         () = ctx.drain.begun() => {
-            taken.close();
+            profile.close();
             None
         }
     };
-    match taken {
+    match recorded {
         Some(Ok(profile)) => download(profile, "profile"),
-        Some(Err(error)) => failed(&error.to_string()),
-        None => failed("etcd-edge is shutting down"),
+        Some(Err(error)) => unavailable(&error.to_string()),
+        None => unavailable("etcd-edge is shutting down"),
     }
 }
 
-/// One profile of memory is made at a time: each takes a thread, and all the names of the program.
-static MAKING: Semaphore = Semaphore::const_new(1);
+/// Limits heap profiles to one at a time: each needs a thread and the symbols of the program.
+static HEAP_PROFILE: Semaphore = Semaphore::const_new(1);
 
-async fn memory(kind: ProfileKind, name: &str) -> Response<Bytes> {
-    // It is never closed, so there is one to be had in the end.
-    let turn = MAKING.acquire().await.ok();
-    let made: std::io::Result<Receiver<Vec<u8>>> = run_on_thread(move |_| {
-        // Who asked may leave; the thread is there until it is done.
-        let _turn = turn;
+async fn heap_profile(kind: ProfileKind, name: &str) -> Response<Bytes> {
+    // The semaphore is never closed, so the result is always a permit.
+    let permit = HEAP_PROFILE.acquire().await.ok();
+    let started: std::io::Result<Receiver<Vec<u8>>> = run_on_thread(move |_| {
+        // The thread ends later than a request that is cancelled, so it owns the permit.
+        let _permit = permit;
         heap::profile(kind)
     });
-    match made {
-        Ok(made) => match made.await {
+    match started {
+        Ok(profile) => match profile.await {
             Ok(profile) => download(profile, name),
-            Err(_) => failed("profiling failed"),
+            Err(_) => unavailable("profiling failed"),
         },
-        Err(error) => failed(&error.to_string()),
+        Err(error) => unavailable(&error.to_string()),
     }
 }
 
-/// How long a profile is asked to take; `None` for what is no time to take.
+/// Returns the duration requested by a query; `None` if it is invalid.
 fn seconds(query: &str) -> Option<Duration> {
-    let Some(seconds) = value(query, "seconds") else {
+    let Some(seconds) = query_value(query, "seconds") else {
         return Some(limits::PROFILE_DEFAULT_TIME);
     };
     let time = Duration::from_secs(seconds.parse().ok()?);
     (!time.is_zero() && time <= limits::PROFILE_TIME).then_some(time)
 }
 
-fn failed(why: &str) -> Response<Bytes> {
-    plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{why}\n"))
+fn unavailable(reason: &str) -> Response<Bytes> {
+    plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{reason}\n"))
 }
 
 fn download(profile: Vec<u8>, name: &str) -> Response<Bytes> {
-    let mut page = made(StatusCode::OK, PROFILE, profile.into());
-    // The names are these here, which are header values.
+    let mut response = response(StatusCode::OK, PROFILE, profile.into());
+    // Both names are valid header values.
     if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
-        page.headers_mut()
+        response
+            .headers_mut()
             .insert(header::CONTENT_DISPOSITION, value);
     }
-    page
+    response
 }
 
 #[cfg(test)]
@@ -145,13 +149,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_profile_of_memory_is_made_at_a_time() {
-        let turn = MAKING.acquire().await.unwrap();
-        let mut waits = tokio::spawn(memory(ProfileKind::InUse, "heap"));
-        let early = tokio::time::timeout(Duration::from_millis(200), &mut waits).await;
-        assert!(early.is_err(), "made beside another");
-        drop(turn);
-        assert_eq!(waits.await.unwrap().status(), StatusCode::OK);
+    async fn heap_profiles_are_created_one_at_a_time() {
+        let permit = HEAP_PROFILE.acquire().await.unwrap();
+        let mut waiting = tokio::spawn(heap_profile(ProfileKind::InUse, "heap"));
+        let early = tokio::time::timeout(Duration::from_millis(200), &mut waiting).await;
+        assert!(early.is_err(), "two heap profiles at once");
+        drop(permit);
+        assert_eq!(waiting.await.unwrap().status(), StatusCode::OK);
     }
 
     #[test]

@@ -1,42 +1,46 @@
-//! A page that is made: a status, a kind and a body.
+//! Constructors of admin responses, and a reader of query parameters.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// There is nothing at this path, in the words of Go's server.
+/// Returns 404 with the text of Go's HTTP server.
 pub(in crate::server) fn not_found() -> Response<Bytes> {
     plain(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
-/// The page is at another path.
-pub(in crate::server) fn moved(to: &'static str) -> Response<Bytes> {
-    let mut page = plain(StatusCode::MOVED_PERMANENTLY, "");
-    page.headers_mut()
+/// Returns a permanent redirect to the path `to`.
+pub(in crate::server) fn redirect(to: &'static str) -> Response<Bytes> {
+    let mut response = plain(StatusCode::MOVED_PERMANENTLY, "");
+    response
+        .headers_mut()
         .insert(header::LOCATION, HeaderValue::from_static(to));
-    page
+    response
 }
 
-/// Plain text.
+/// Returns a response of plain text.
 pub(in crate::server) fn plain(status: StatusCode, text: &str) -> Response<Bytes> {
-    made(status, TEXT, Bytes::copy_from_slice(text.as_bytes()))
+    response(status, TEXT, Bytes::copy_from_slice(text.as_bytes()))
 }
 
-/// Anything.
-pub(in crate::server) fn made(
+/// Returns a response with any content type.
+pub(in crate::server) fn response(
     status: StatusCode,
-    kind: HeaderValue,
+    content_type: HeaderValue,
     body: Bytes,
 ) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
     response
 }
 
-/// What the query of an address says of a name first. Names and values here are plain words.
-pub(in crate::server) fn value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+/// Returns the first value of the query parameter `name`. Does not decode percent-encoding: names
+/// and values of the admin interface contain no such characters.
+pub(in crate::server) fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(each, _)| *each == name)?;
     Some(value)

@@ -1,5 +1,5 @@
-//! The HTTP pages, the same over HTTP/1.1 and HTTP/2: health and metrics, of etcd and of the
-//! proxy itself.
+//! Router of admin requests over HTTP/1.1 and HTTP/2: health and metrics of etcd and of the
+//! proxy, status, and profiles.
 
 use std::rc::Rc;
 
@@ -13,33 +13,43 @@ use crate::driver::health::CheckOutcome;
 use crate::driver::status::status;
 use crate::driver::{WorkerContext, health};
 use crate::limits;
-use crate::server::admin::response::{made, moved, not_found, plain, value};
+use crate::server::admin::response::{not_found, plain, query_value, redirect, response};
 use crate::server::admin::{pprof, status_page};
 use crate::server::metrics_export::MetricsCollector;
-use crate::upstream::etcd_page;
+use crate::upstream::http1_client;
 
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Makes pages.
-pub struct Pages {
+/// Responds to admin requests.
+pub struct AdminRouter {
     registry: Registry,
-    /// Those of profiles are there too.
-    profiles: bool,
+    /// Serves the profiles (`--enable-pprof`).
+    pprof_enabled: bool,
 }
 
-impl Pages {
-    /// Pages that show these metrics and those of the process, and `profiles` if they may.
-    pub fn new(metrics: MetricsCollector, profiles: bool) -> Result<Pages, prometheus::Error> {
+impl AdminRouter {
+    /// Creates a router that exports `metrics` and the metrics of the process, and serves profiles
+    /// if `pprof_enabled`.
+    ///
+    /// # Errors
+    /// A metric is registered twice.
+    pub fn new(
+        metrics: MetricsCollector,
+        pprof_enabled: bool,
+    ) -> Result<AdminRouter, prometheus::Error> {
         let registry = Registry::new();
         registry.register(Box::new(metrics))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process))?;
-        Ok(Pages { registry, profiles })
+        Ok(AdminRouter {
+            registry,
+            pprof_enabled,
+        })
     }
 
-    /// The page at a path.
-    pub async fn answer(
+    /// Returns the response to a request.
+    pub async fn respond(
         &self,
         ctx: &Rc<WorkerContext>,
         method: &Method,
@@ -47,60 +57,60 @@ impl Pages {
     ) -> Response<Bytes> {
         let path = uri.path();
         match path {
-            // Metrics are shown to any method, as etcd does.
+            // Like etcd, the proxy serves metrics to any method.
             "/health" | "/proxy/health" | "/proxy/status" | "/proxy/" | "/proxy"
                 if method != Method::GET =>
             {
-                only_get()
+                method_not_allowed()
             }
-            "/health" => health_page(health::read(ctx).await),
-            "/proxy/health" => health_page(health::of_proxy(ctx).await),
-            "/proxy/status" => status_page(ctx, uri.query().unwrap_or_default()).await,
-            "/proxy/" => status_page::page(),
-            "/proxy" => moved("/proxy/"),
+            "/health" => health_response(health::check_etcd(ctx).await),
+            "/proxy/health" => health_response(health::check_proxy(ctx).await),
+            "/proxy/status" => status_json(ctx, uri.query().unwrap_or_default()).await,
+            "/proxy/" => status_page::status_page(),
+            "/proxy" => redirect("/proxy/"),
             "/metrics" => member_metrics(ctx).await,
-            "/proxy/metrics" => self.own_metrics(),
-            _ if self.profiles && pprof::is_one(path) => match *method == Method::GET {
-                true => pprof::answer(ctx, path, uri.query().unwrap_or_default()).await,
-                false => only_get(),
+            "/proxy/metrics" => self.proxy_metrics(),
+            _ if self.pprof_enabled && pprof::is_pprof_path(path) => match *method == Method::GET {
+                true => pprof::respond(ctx, path, uri.query().unwrap_or_default()).await,
+                false => method_not_allowed(),
             },
             _ => not_found(),
         }
     }
 
-    fn own_metrics(&self) -> Response<Bytes> {
+    fn proxy_metrics(&self) -> Response<Bytes> {
         let mut text = Vec::new();
         match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
-            Ok(()) => made(StatusCode::OK, METRICS, text.into()),
+            Ok(()) => response(StatusCode::OK, METRICS, text.into()),
             Err(e) => plain(StatusCode::INTERNAL_SERVER_ERROR, &format!("{e}\n")),
         }
     }
 }
 
-fn only_get() -> Response<Bytes> {
+fn method_not_allowed() -> Response<Bytes> {
     let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
     let headers = page.headers_mut();
     headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
     page
 }
 
-fn health_page(health: CheckOutcome) -> Response<Bytes> {
+fn health_response(health: CheckOutcome) -> Response<Bytes> {
     let body = |health: &str, reason: &str| json!({"health": health, "reason": reason});
-    // With the end of line that Go's proxy has behind one and not behind the other.
+    // etcd grpc-proxy ends only the failure response with a newline.
     match &health {
-        Ok(()) => made(StatusCode::OK, JSON, body("true", "").to_string().into()),
+        Ok(()) => response(StatusCode::OK, JSON, body("true", "").to_string().into()),
         Err(reason) => {
             let body = format!("{}\n", body("false", reason));
-            made(StatusCode::SERVICE_UNAVAILABLE, JSON, body.into())
+            response(StatusCode::SERVICE_UNAVAILABLE, JSON, body.into())
         }
     }
 }
 
-/// With `ranges=N` only the N ranges that are watched most.
-async fn status_page(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
-    let ranges = value(query, "ranges").and_then(|most| most.parse().ok());
+/// Returns `/proxy/status`. With `ranges=N`, only the N ranges with the most watchers are included.
+async fn status_json(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
+    let ranges = query_value(query, "ranges").and_then(|max| max.parse().ok());
     match timeout(limits::ADMIN_RESPONSE_TIME, status(ctx, ranges)).await {
-        Ok(status) => made(StatusCode::OK, JSON, format!("{status:#}\n").into()),
+        Ok(status) => response(StatusCode::OK, JSON, format!("{status:#}\n").into()),
         Err(_) => plain(
             StatusCode::SERVICE_UNAVAILABLE,
             "a worker did not respond in time\n",
@@ -108,7 +118,7 @@ async fn status_page(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
     }
 }
 
-/// The page of the endpoint that serves, or of another if that one cannot be reached.
+/// Returns `/metrics` of the selected endpoint, or of the next endpoint if a request fails.
 async fn member_metrics(ctx: &Rc<WorkerContext>) -> Response<Bytes> {
     let endpoints = ctx.pool.endpoints();
     let mut all = endpoints.all();
@@ -119,13 +129,13 @@ async fn member_metrics(ctx: &Rc<WorkerContext>) -> Response<Bytes> {
     for target in all {
         let fetched = timeout(
             limits::ADMIN_RESPONSE_TIME,
-            etcd_page::fetch(endpoints, &target, "/metrics"),
+            http1_client::fetch_page(endpoints, &target, "/metrics"),
         )
         .await;
         match fetched {
             Ok(Ok(page)) => {
-                let kind = page.content_type.unwrap_or(METRICS);
-                return made(page.status, kind, page.body);
+                let content_type = page.content_type.unwrap_or(METRICS);
+                return response(page.status, content_type, page.body);
             }
             Ok(Err(e)) => failed += &format!("{}: {e}\n", target.endpoint),
             Err(_) => failed += &format!("{}: timed out\n", target.endpoint),

@@ -1,6 +1,7 @@
-//! The status as a page for people at `/proxy/`: one file that shows what `/proxy/status` says, and reads
-//! nothing else. What it shows is text to it whatever it is; where that failed, its policy would still let no
-//! script run but its own and nothing be asked of anybody but this proxy.
+//! Status page at `/proxy/`: one HTML file that displays `/proxy/status` and requests nothing else.
+//!
+//! The script inserts all values as text, never as markup. If that failed, the content security
+//! policy would still allow only the script of the file itself, and requests only to this proxy.
 
 use std::sync::LazyLock;
 
@@ -9,20 +10,20 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::server::admin::response::made;
+use crate::server::admin::response::response;
 
-const PAGE: &str = include_str!("status.html");
+const HTML_FILE: &str = include_str!("status.html");
 
-const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// What the page may do, and who may do what with it.
+/// Response headers that restrict the page and its use by other sites.
 static HEADERS: LazyLock<[(HeaderName, String); 5]> = LazyLock::new(|| {
-    let (style, script) = (inside("style"), inside("script"));
+    let (style, script) = (content_of("style"), content_of("script"));
     let policy = format!(
         "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'",
-        hash(style),
-        hash(script)
+        csp_hash(style),
+        csp_hash(script)
     );
     [
         (header::CONTENT_SECURITY_POLICY, policy),
@@ -33,27 +34,31 @@ static HEADERS: LazyLock<[(HeaderName, String); 5]> = LazyLock::new(|| {
     ]
 });
 
-/// The page.
-pub(in crate::server) fn page() -> Response<Bytes> {
-    let mut page = made(StatusCode::OK, HTML, Bytes::from_static(PAGE.as_bytes()));
+/// Returns the page with its security headers.
+pub(in crate::server) fn status_page() -> Response<Bytes> {
+    let mut response = response(
+        StatusCode::OK,
+        CONTENT_TYPE,
+        Bytes::from_static(HTML_FILE.as_bytes()),
+    );
     for (name, value) in &*HEADERS {
-        // They are written here, of printable characters.
+        // The values above contain only printable characters.
         if let Ok(value) = HeaderValue::from_str(value) {
-            page.headers_mut().insert(name.clone(), value);
+            response.headers_mut().insert(name.clone(), value);
         }
     }
-    page
+    response
 }
 
-/// What stands between the tags of the page's only element of this kind.
-fn inside(tag: &str) -> &'static str {
-    let begun = PAGE.split_once(&format!("<{tag}>"));
-    let ended = begun.and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
-    ended.map_or("", |(inside, _)| inside)
+/// Returns the text between the tags of the page's only element `tag`.
+fn content_of(tag: &str) -> &'static str {
+    let after_start = HTML_FILE.split_once(&format!("<{tag}>"));
+    let content = after_start.and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
+    content.map_or("", |(content, _)| content)
 }
 
-/// As a policy names what may be used.
-fn hash(text: &str) -> String {
+/// Returns the hash source of an inline style or script for a content security policy.
+fn csp_hash(text: &str) -> String {
     let digest = digest(&SHA256, text.as_bytes());
     format!("'sha256-{}'", BASE64_STANDARD.encode(digest))
 }
@@ -63,10 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_one_file_and_makes_no_markup() {
+    fn page_is_one_file_and_creates_no_markup() {
         for tag in ["style", "script"] {
-            assert!(inside(tag).len() > 1_000, "{tag}");
-            assert_eq!(PAGE.matches(&format!("<{tag}")).count(), 1, "{tag}");
+            assert!(content_of(tag).len() > 1_000, "{tag}");
+            assert_eq!(HTML_FILE.matches(&format!("<{tag}")).count(), 1, "{tag}");
         }
         let markup = [
             "innerHTML",
@@ -76,8 +81,8 @@ mod tests {
             "eval(",
             "Function(",
         ];
-        // A style or a handler in an attribute would not be taken either.
-        let elsewhere = [
+        // The policy would also block styles and handlers in attributes.
+        let attributes = [
             " style=",
             " onclick=",
             " onload=",
@@ -85,11 +90,11 @@ mod tests {
             "@import",
             "url(",
         ];
-        for word in markup.into_iter().chain(elsewhere) {
-            assert!(!PAGE.contains(word), "{word}");
+        for text in markup.into_iter().chain(attributes) {
+            assert!(!HTML_FILE.contains(text), "{text}");
         }
-        // The one address is the name of a kind of element.
-        assert_eq!(PAGE.matches("://").count(), 1);
-        assert_eq!(page().headers().len(), 6);
+        // The only URL is an XML namespace.
+        assert_eq!(HTML_FILE.matches("://").count(), 1);
+        assert_eq!(status_page().headers().len(), 6);
     }
 }

@@ -1,7 +1,7 @@
-//! The program itself.
+//! Metrics of the build and of the worker threads.
 
 use super::MetricsCollector;
-use super::family::{Family, alone, gauge};
+use super::family::{Family, gauge, single};
 
 impl MetricsCollector {
     pub(super) fn build(&self) -> Vec<Family> {
@@ -17,7 +17,7 @@ impl MetricsCollector {
                 "etcd_edge_workers",
                 "Worker threads.",
                 &[],
-                alone(self.metrics.workers().count() as u64),
+                single(self.metrics.workers().count() as u64),
             ),
         ]
     }

@@ -1,10 +1,11 @@
-//! Clients' calls by method and code, as go-grpc shows them, and what became of them.
+//! Metrics of calls by method and code, in the format of go-grpc-prometheus, and of limits and
+//! retries.
 
 use super::MetricsCollector;
 use super::family::{Family, HistogramSample, Sample, counter, gauge, histogram};
-use crate::metrics::{CallMetrics, Counter, LATENCIES, Limit, MethodLabels, WorkerMetrics};
+use crate::metrics::{CallMetrics, Counter, DURATION_BUCKETS, Limit, MethodLabels, WorkerMetrics};
 
-/// In the order of go-grpc.
+/// Labels of a call, in the order of go-grpc-prometheus.
 const CALL: &[&str] = &["grpc_method", "grpc_service", "grpc_type"];
 
 impl MetricsCollector {
@@ -52,20 +53,20 @@ impl MetricsCollector {
                 "etcd_edge_call_duration_seconds",
                 "Duration of unary calls, from arrival to end, with any code.",
                 &["grpc_method", "grpc_service"],
-                &LATENCIES,
-                self.took(),
+                &DURATION_BUCKETS,
+                self.durations(),
             ),
             gauge(
                 "etcd_edge_open_calls",
                 "Open calls, streams included.",
                 &[],
-                self.plain(|w| &w.open_calls),
+                self.worker_sum(|w| &w.open_calls),
             ),
             counter(
                 "etcd_edge_retries_total",
                 "Attempts to send a call to etcd, beyond the first attempt of each call.",
                 &[],
-                self.plain(|w| &w.retries),
+                self.worker_sum(|w| &w.retries),
             ),
             counter(
                 "etcd_edge_failed_attempts_total",
@@ -83,7 +84,7 @@ impl MetricsCollector {
                 "etcd_edge_hedged_reads_total",
                 "Reads without a response in time that were also sent to another endpoint.",
                 &[],
-                self.plain(|w| &w.hedged_reads),
+                self.worker_sum(|w| &w.hedged_reads),
             ),
             counter(
                 "etcd_edge_limit_hits_total",
@@ -93,20 +94,23 @@ impl MetricsCollector {
             ),
             counter(
                 "etcd_edge_telemetry_dropped_total",
-                "Calls whose access log line or span was dropped.",
+                "Access log lines and spans that were dropped, by kind.",
                 &["kind"],
                 vec![
                     (
                         vec!["log_line".into()],
-                        self.metrics.records.lines.get() as f64,
+                        self.metrics.call_log.lines.get() as f64,
                     ),
-                    (vec!["span".into()], self.metrics.records.spans.get() as f64),
+                    (
+                        vec!["span".into()],
+                        self.metrics.call_log.spans.get() as f64,
+                    ),
                 ],
             ),
         ]
     }
 
-    /// Only methods that were called, as go-grpc shows them.
+    /// Returns the methods called at least once. Others are not exported, as in go-grpc-prometheus.
     fn called(&self) -> impl Iterator<Item = (usize, &MethodLabels)> {
         let methods = self.metrics.methods.iter().enumerate();
         methods.filter(|(n, _)| self.sum(|w| w.calls[*n].started.get()) > 0)
@@ -135,11 +139,11 @@ impl MetricsCollector {
         samples
     }
 
-    fn took(&self) -> Vec<(Vec<String>, HistogramSample)> {
+    fn durations(&self) -> Vec<(Vec<String>, HistogramSample)> {
         let unary = self.called().filter(|(_, labels)| labels.unary);
         let sample = |(n, labels): (usize, &MethodLabels)| {
             let names = vec![labels.method.to_owned(), labels.service.to_owned()];
-            (names, self.fallen(|w| &w.calls[n].took))
+            (names, self.histogram_sample(|w| &w.calls[n].duration))
         };
         unary.map(sample).collect()
     }

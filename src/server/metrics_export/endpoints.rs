@@ -1,4 +1,4 @@
-//! The endpoints.
+//! Metrics of the endpoints.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::family::{Family, Sample, counter, gauge};
 use crate::metrics::{EndpointCalls, EndpointMetrics};
 use crate::state_machine::picker::EndpointState;
 
-/// What an endpoint may be, each with its name.
+/// Label values of the state of an endpoint.
 const STATES: [&str; 5] = ["active", "balanced", "ready", "backoff", "ejected"];
 
 const ENDPOINT: &[&str] = &["endpoint"];
@@ -90,20 +90,20 @@ impl MetricsCollector {
         ]
     }
 
-    /// Each endpoint in each state: 1 in its own, else 0.
+    /// Returns one sample per endpoint and state: 1 for the current state, else 0.
     fn states(&self) -> Vec<Sample> {
         let mut samples = Vec::new();
-        for (target, standing) in self.endpoints.standings() {
-            let own = match standing {
+        for (target, state) in self.endpoints.endpoint_states() {
+            let current = match state {
                 EndpointState::Active => 0,
                 EndpointState::Balanced(_) => 1,
                 EndpointState::Ready => 2,
                 EndpointState::Backoff => 3,
                 EndpointState::Ejected => 4,
             };
-            for (n, state) in STATES.iter().enumerate() {
-                let labels = vec![target.metrics.name.clone(), (*state).to_owned()];
-                samples.push((labels, f64::from(u8::from(n == own))));
+            for (n, name) in STATES.iter().enumerate() {
+                let labels = vec![target.metrics.name.clone(), (*name).to_owned()];
+                samples.push((labels, f64::from(u8::from(n == current))));
             }
         }
         samples

@@ -1,13 +1,14 @@
-//! Families as they are described and counted, and in the form of the `prometheus` crate.
+//! Metric families: name, help, labels and samples, converted to the types of the `prometheus`
+//! crate.
 
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-/// Values of a family's labels, and the value they stand for.
+/// Label values and the value of one series.
 pub(super) type Sample = (Vec<String>, f64);
 
-/// Counters and gauges of one name.
+/// All series of one metric name.
 pub(super) struct Family {
     name: &'static str,
     help: &'static str,
@@ -21,14 +22,15 @@ enum Values {
     Histogram(&'static [u64], Vec<(Vec<String>, HistogramSample)>),
 }
 
-/// What fell between the bounds of a histogram, in its order, and beyond the last of them; and the sum.
-/// Bounds and sum are microseconds.
+/// Values of one histogram series.
 pub(super) struct HistogramSample {
+    /// Number of observations per bucket, not cumulative; the last is above all bounds.
     pub(super) counts: Vec<u64>,
+    /// Sum of the observations, in microseconds.
     pub(super) sum: u64,
 }
 
-/// One that only grows.
+/// Creates a family of counters.
 pub(super) fn counter(
     name: &'static str,
     help: &'static str,
@@ -43,7 +45,7 @@ pub(super) fn counter(
     }
 }
 
-/// One that goes up and down.
+/// Creates a family of gauges.
 pub(super) fn gauge(
     name: &'static str,
     help: &'static str,
@@ -58,7 +60,7 @@ pub(super) fn gauge(
     }
 }
 
-/// Durations by bounds in microseconds, shown in seconds.
+/// Creates a family of duration histograms. `bounds` are in microseconds; the export is in seconds.
 pub(super) fn histogram(
     name: &'static str,
     help: &'static str,
@@ -74,14 +76,14 @@ pub(super) fn histogram(
     }
 }
 
-/// A single value without labels.
-pub(super) fn alone(value: u64) -> Vec<Sample> {
+/// Returns a single sample without labels.
+pub(super) fn single(value: u64) -> Vec<Sample> {
     vec![(Vec::new(), value as f64)]
 }
 
 impl Family {
-    /// A line of a table in Markdown: name, type, labels, meaning.
-    pub(super) fn line(&self) -> String {
+    /// Returns a row of a Markdown table: name, type, labels, meaning.
+    pub(super) fn markdown_row(&self) -> String {
         let kind = match self.values {
             Values::Counter(_) => "counter",
             Values::Gauge(_) => "gauge",
@@ -92,8 +94,8 @@ impl Family {
         format!("| `{}` | {kind} | {labels} | {} |\n", self.name, self.help)
     }
 
-    /// What a scrape is shown; nothing without a sample.
-    pub(super) fn shown(self) -> Option<MetricFamily> {
+    /// Converts the family for a scrape. Returns `None` if it has no sample.
+    pub(super) fn into_proto(self) -> Option<MetricFamily> {
         let (kind, metrics) = match self.values {
             Values::Counter(samples) => (
                 MetricType::COUNTER,
@@ -113,8 +115,8 @@ impl Family {
             ),
             Values::Histogram(bounds, samples) => (
                 MetricType::HISTOGRAM,
-                metrics(self.labels, samples, |metric, fallen| {
-                    metric.set_histogram(filled(bounds, &fallen));
+                metrics(self.labels, samples, |metric, sample| {
+                    metric.set_histogram(to_proto(bounds, &sample));
                 }),
             ),
         };
@@ -151,24 +153,24 @@ fn metrics<T>(
     samples.into_iter().map(metric).collect()
 }
 
-fn filled(bounds: &[u64], fallen: &HistogramSample) -> Histogram {
+fn to_proto(bounds: &[u64], sample: &HistogramSample) -> Histogram {
     let mut histogram = Histogram::default();
     let mut count = 0;
-    let bucket = |(bound, fell): (&u64, &u64)| {
-        count += fell;
+    let bucket = |(bound, in_bucket): (&u64, &u64)| {
+        count += in_bucket;
         let mut bucket = Bucket::default();
         bucket.set_cumulative_count(count);
         bucket.set_upper_bound(seconds(*bound));
         bucket
     };
-    let buckets = bounds.iter().zip(&fallen.counts).map(bucket).collect();
+    let buckets = bounds.iter().zip(&sample.counts).map(bucket).collect();
     histogram.set_bucket(buckets);
-    histogram.set_sample_count(fallen.counts.iter().sum());
-    histogram.set_sample_sum(seconds(fallen.sum));
+    histogram.set_sample_count(sample.counts.iter().sum());
+    histogram.set_sample_sum(seconds(sample.sum));
     histogram
 }
 
-/// Microseconds in seconds. Exact up to 2^53, as everywhere in Prometheus.
+/// Converts microseconds to seconds. Exact up to 2^53, like all Prometheus values.
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }

@@ -1,4 +1,4 @@
-//! How what is counted is shown to Prometheus, and described to people.
+//! Export of the metrics: to Prometheus, and as the reference page of the documentation.
 
 mod build;
 mod calls;
@@ -21,7 +21,7 @@ use crate::metrics::{Counter, Histogram, Metrics, WorkerMetrics};
 use crate::upstream::endpoints::Endpoints;
 use family::{Family, HistogramSample, Sample};
 
-/// Lets a registry of the `prometheus` crate collect the blocks.
+/// Collector of all metrics for a registry of the `prometheus` crate.
 #[derive(Clone)]
 pub struct MetricsCollector {
     metrics: Arc<Metrics>,
@@ -34,44 +34,45 @@ impl Collector for MetricsCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let parts = self.parts().into_iter();
-        parts
+        let sections = self.sections().into_iter();
+        sections
             .flat_map(|(_, families)| families)
-            .filter_map(Family::shown)
+            .filter_map(Family::into_proto)
             .collect()
     }
 }
 
 impl MetricsCollector {
-    /// Of these counters, and of how these endpoints are.
+    /// Creates a collector of `metrics` and of the states of `endpoints`.
     pub fn new(metrics: Arc<Metrics>, endpoints: Arc<Endpoints>) -> MetricsCollector {
         MetricsCollector { metrics, endpoints }
     }
 
-    /// Every family in Markdown, under headings. What is shown only where it is used is there all the same.
+    /// Returns the reference of all metrics in Markdown, one section per area. It includes metrics
+    /// that are exported only if their feature is configured.
     pub fn reference(&self) -> String {
         let mut text = String::new();
-        let mut part = |title: &str, lines: String| {
+        let mut section = |title: &str, rows: String| {
             let head = "| name | type | labels | meaning |\n|---|---|---|---|\n";
-            text += &format!("\n## {title}\n\n{head}{lines}");
+            text += &format!("\n## {title}\n\n{head}{rows}");
         };
-        for (title, families) in self.parts() {
-            part(title, families.iter().map(Family::line).collect());
+        for (title, families) in self.sections() {
+            section(title, families.iter().map(Family::markdown_row).collect());
         }
         let process = ProcessCollector::for_self().collect();
-        let line = |family: &MetricFamily| {
+        let row = |family: &MetricFamily| {
             let kind = match family.get_field_type() {
                 MetricType::COUNTER => "counter",
                 _ => "gauge",
             };
             format!("| `{}` | {kind} | | {} |\n", family.name(), family.help())
         };
-        part("Process", process.iter().map(line).collect());
+        section("Process", process.iter().map(row).collect());
         text
     }
 
-    /// Everything, under headings.
-    fn parts(&self) -> [(&'static str, Vec<Family>); 9] {
+    /// Returns all metrics with the titles of their sections.
+    fn sections(&self) -> [(&'static str, Vec<Family>); 9] {
         [
             ("Calls", self.calls()),
             ("Client connections", self.connections()),
@@ -89,20 +90,20 @@ impl MetricsCollector {
         self.metrics.workers().map(of).fold(0, u64::wrapping_add)
     }
 
-    fn plain(&self, of: fn(&WorkerMetrics) -> &Counter) -> Vec<Sample> {
-        family::alone(self.sum(|w| of(w).get()))
+    fn worker_sum(&self, of: fn(&WorkerMetrics) -> &Counter) -> Vec<Sample> {
+        family::single(self.sum(|w| of(w).get()))
     }
 
-    fn fallen<const N: usize>(
+    fn histogram_sample<const N: usize>(
         &self,
         of: impl Fn(&WorkerMetrics) -> &Histogram<N>,
     ) -> HistogramSample {
         let mut counts = vec![0; N + 1];
         let mut sum = 0;
-        for spread in self.metrics.workers().map(&of) {
-            let all = counts.iter_mut().zip(spread.counts());
+        for histogram in self.metrics.workers().map(&of) {
+            let all = counts.iter_mut().zip(histogram.counts());
             all.for_each(|(sum, count): (&mut u64, u64)| *sum = sum.wrapping_add(count));
-            sum = spread.sum().wrapping_add(sum);
+            sum = histogram.sum().wrapping_add(sum);
         }
         HistogramSample { counts, sum }
     }

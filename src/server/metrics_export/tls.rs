@@ -1,4 +1,4 @@
-//! TLS on both sides, where there is any.
+//! Metrics of TLS, for each side on which TLS is configured.
 
 use std::sync::Arc;
 
@@ -13,24 +13,24 @@ impl MetricsCollector {
         let tls = &self.metrics.tls;
         let sides = [("clients", &tls.clients), ("etcd", &tls.etcd)];
         let per_side = |of: fn(&TlsSide) -> Option<u64>| -> Vec<Sample> {
-            let shown = sides.iter().filter(|(_, side)| side.is_shown());
+            let enabled = sides.iter().filter(|(_, side)| side.is_enabled());
             let sample = |(name, side): &(&str, &Arc<TlsSide>)| {
                 Some((vec![(*name).to_owned()], of(side)? as f64))
             };
-            shown.filter_map(sample).collect()
+            enabled.filter_map(sample).collect()
         };
         vec![
             counter(
                 "etcd_edge_tls_handshakes_total",
                 "Completed TLS handshakes with clients and with etcd.",
                 SIDE,
-                per_side(|side| Some(side.done.get())),
+                per_side(|side| Some(side.handshakes.get())),
             ),
             counter(
                 "etcd_edge_tls_handshake_failures_total",
                 "Failed or abandoned TLS handshakes.",
                 SIDE,
-                per_side(|side| Some(side.failed.get())),
+                per_side(|side| Some(side.handshake_failures.get())),
             ),
             counter(
                 "etcd_edge_tls_reloads_total",
@@ -48,7 +48,7 @@ impl MetricsCollector {
                 "etcd_edge_tls_files_unusable",
                 "1 if the TLS files on disk could not be loaded at the last check, else 0.",
                 SIDE,
-                per_side(|side| Some(side.is_stale().into())),
+                per_side(|side| Some(side.has_unusable_files().into())),
             ),
             gauge(
                 "etcd_edge_tls_certificate_not_after_timestamp_seconds",
