@@ -1,7 +1,7 @@
 //! Fuzz body for protocol detection. The result equals a plain comparison with the HTTP/2 preface,
 //! and more bytes never change it.
 
-use etcd_edge::net::sniff::{ENOUGH, Protocol, sniff};
+use etcd_edge::net::sniff::{Protocol, SNIFF_BYTES, sniff};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -16,13 +16,13 @@ pub(crate) fn run(data: &[u8]) {
         }
         decided = result;
     }
-    if data.len() >= ENOUGH {
+    if data.len() >= SNIFF_BYTES {
         assert!(decided.is_some(), "enough bytes and no result");
     }
 }
 
 fn expected(first: &[u8]) -> Option<Protocol> {
-    let head = &PREFACE[..ENOUGH];
+    let head = &PREFACE[..SNIFF_BYTES];
     if first.starts_with(head) {
         Some(Protocol::Http2)
     } else if head.starts_with(first) {

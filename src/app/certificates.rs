@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::config::{Config, ServerCertificate, ServerTls, UpstreamTls};
 use crate::error::StartError;
 use crate::metrics::{TlsMetrics, TlsSide};
-use crate::net::tls::client::{ClientFiles, Dialer, Trust};
-use crate::net::tls::reload::Side;
+use crate::net::tls::client::{ClientFiles, CurrentClientTls, Trust};
+use crate::net::tls::reload::Reloader;
 use crate::net::tls::server::{Acceptor, ServerFiles};
-use crate::net::tls::{File, generated};
+use crate::net::tls::{FlagFile, generated};
 use crate::upstream::endpoint::Endpoint;
 
 /// The TLS state at start, and the files that reload it.
@@ -17,9 +17,9 @@ pub(super) struct Tls {
     /// TLS towards clients. `None`: plaintext.
     pub(super) acceptor: Option<Arc<Acceptor>>,
     /// TLS towards etcd. `None`: no option requires it.
-    pub(super) dialer: Option<Arc<Dialer>>,
+    pub(super) dialer: Option<Arc<CurrentClientTls>>,
     /// The files of both sides, for reloads.
-    pub(super) sides: Vec<Side>,
+    pub(super) reloaders: Vec<Reloader>,
 }
 
 /// Reads all files. Generates the certificate of `--auto-tls` for `host` if it does not exist.
@@ -27,23 +27,24 @@ pub(super) struct Tls {
 /// # Errors
 /// A file cannot be read, is invalid, or cannot be generated.
 pub(super) fn load(config: &Config, host: &str, counts: &TlsMetrics) -> Result<Tls, StartError> {
-    let mut sides = Vec::new();
+    let mut reloaders = Vec::new();
     let mut acceptor = None;
     if let Some(tls) = &config.server_tls {
         let (cert, key) = certificate(config, &tls.certificate, host)?;
-        let (made, side) = Acceptor::load(server_files(tls, cert, key), counts.clients.clone())?;
+        let (made, reloader) =
+            Acceptor::load(server_files(tls, cert, key), counts.clients.clone())?;
         acceptor = Some(made);
-        sides.push(side);
+        reloaders.push(reloader);
     }
     let mut dialer = None;
-    if let Some((made, side)) = load_dialer(config, counts.etcd.clone())? {
+    if let Some((made, reloader)) = load_dialer(config, counts.etcd.clone())? {
         dialer = Some(made);
-        sides.push(side);
+        reloaders.push(reloader);
     }
     Ok(Tls {
         acceptor,
         dialer,
-        sides,
+        reloaders,
     })
 }
 
@@ -63,8 +64,8 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
                 (cert, key, true)
             }
             ServerCertificate::Generated { folder, .. } => {
-                let (cert, key) = generated::in_folder(folder);
-                (cert, key, generated::are_there(folder)?)
+                let (cert, key) = generated::file_paths(folder);
+                (cert, key, generated::files_exist(folder)?)
             }
         };
         server_files(tls, cert, key).check(exists)?;
@@ -76,31 +77,34 @@ fn certificate(
     config: &Config,
     certificate: &ServerCertificate,
     host: &str,
-) -> Result<(File, File), StartError> {
+) -> Result<(FlagFile, FlagFile), StartError> {
     match certificate {
         ServerCertificate::Files {
             cert_file,
             key_file,
         } => Ok(file_pair(cert_file, key_file)),
         ServerCertificate::Generated { folder, years } => {
-            generated::files(folder, &certificate_names(config, host), *years)
+            generated::load_or_generate(folder, &certificate_names(config, host), *years)
         }
     }
 }
 
-fn file_pair(cert: &Path, key: &Path) -> (File, File) {
-    (File::new("--cert-file", cert), File::new("--key-file", key))
+fn file_pair(cert: &Path, key: &Path) -> (FlagFile, FlagFile) {
+    (
+        FlagFile::new("--cert-file", cert),
+        FlagFile::new("--key-file", key),
+    )
 }
 
-fn server_files(tls: &ServerTls, cert: File, key: File) -> ServerFiles {
+fn server_files(tls: &ServerTls, cert: FlagFile, key: FlagFile) -> ServerFiles {
     let ca = tls.trusted_ca_file.as_deref();
     let crl = tls.client_crl_file.as_deref();
     ServerFiles {
         cert,
         key,
-        client_ca: ca.map(|path| File::new("--trusted-ca-file", path)),
-        client_crl: crl.map(|path| File::new("--client-crl-file", path)),
-        offer: tls.offer.clone(),
+        client_ca: ca.map(|path| FlagFile::new("--trusted-ca-file", path)),
+        client_crl: crl.map(|path| FlagFile::new("--client-crl-file", path)),
+        policy: tls.policy.clone(),
     }
 }
 
@@ -136,7 +140,7 @@ fn certificate_names(config: &Config, host: &str) -> Vec<String> {
 fn load_dialer(
     config: &Config,
     counts: Arc<TlsSide>,
-) -> Result<Option<(Arc<Dialer>, Side)>, StartError> {
+) -> Result<Option<(Arc<CurrentClientTls>, Reloader)>, StartError> {
     let files = &config.upstream_tls;
     let needed = config.endpoints.iter().any(Endpoint::is_tls);
     // The files of a flag are checked even if no endpoint uses them yet: members with TLS may be
@@ -146,15 +150,17 @@ fn load_dialer(
         return Ok(None);
     }
     let trust = match &files.cacert {
-        _ if files.insecure_skip_verify => Trust::Anything,
-        Some(path) => Trust::Ca(File::new("--cacert", path)),
+        _ if files.insecure_skip_verify => Trust::AnyCertificate,
+        Some(path) => Trust::Ca(FlagFile::new("--cacert", path)),
         None => Trust::System,
     };
     let identity = match (&files.cert, &files.key) {
-        (Some(cert), Some(key)) => Some((File::new("--cert", cert), File::new("--key", key))),
+        (Some(cert), Some(key)) => {
+            Some((FlagFile::new("--cert", cert), FlagFile::new("--key", key)))
+        }
         _ => None,
     };
-    let dialer = Dialer::load(ClientFiles { trust, identity }, counts);
+    let dialer = CurrentClientTls::load(ClientFiles { trust, identity }, counts);
     if needed || configured {
         return dialer.map(Some);
     }

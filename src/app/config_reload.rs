@@ -120,7 +120,7 @@ impl ConfigReloader {
         *self.targets.drain_timeout.lock() = new.drain_timeout;
         let weights = &new.endpoint_options.weights;
         if *weights != self.config.endpoint_options.weights {
-            self.targets.endpoints.weigh(weights.clone());
+            self.targets.endpoints.set_weights(weights.clone());
         }
         // A list from the member list of the cluster stays, unless the configured one has changed.
         if !same_endpoints(&new.endpoints, &self.config.endpoints) {

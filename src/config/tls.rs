@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::flags::Settings;
 use crate::cli::usage::UsageError;
-use crate::net::tls::offer::Offer;
+use crate::net::tls::policy::TlsPolicy;
 
 /// TLS options towards etcd. The paths are as configured, and not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub struct ServerTls {
     /// Revocation list for client certificates. Present only with the CA bundle.
     pub client_crl_file: Option<PathBuf>,
     /// TLS versions and cipher suites.
-    pub offer: Offer,
+    pub policy: TlsPolicy,
 }
 
 /// The source of the certificate for clients.
@@ -84,7 +84,7 @@ pub(super) fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, Usage
         ("key-file", &settings.key_file),
     )?;
     let (min, max) = (&settings.tls_min_version.0, &settings.tls_max_version.0);
-    let offer = Offer::new(min, max, &settings.listen_cipher_suites)
+    let policy = TlsPolicy::new(min, max, &settings.listen_cipher_suites)
         .map_err(|refused| UsageError::value(refused.flag, &refused.value, refused.reason))?;
     let years = settings.self_signed_cert_validity;
     if settings.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
@@ -126,7 +126,7 @@ pub(super) fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, Usage
         certificate,
         trusted_ca_file,
         client_crl_file,
-        offer,
+        policy,
     }))
 }
 

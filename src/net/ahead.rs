@@ -1,5 +1,6 @@
-//! Bytes read from a socket before they are asked for, in buffers that a worker's connections share.
-//! When it is right to read ahead is left to the caller.
+//! Reads ahead from a socket into buffers that the connections of a worker share.
+//!
+//! The caller decides when reading ahead is useful.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,23 +10,26 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::limits;
-use crate::net::stream::Stream;
+use crate::net::stream::ByteStream;
 
 thread_local! {
     static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Bytes that were read before `h2` asked for them, in a buffer of the worker's.
+/// Bytes that were read before `h2` requested them, in a buffer of the worker.
 pub(super) struct Ahead {
-    /// Of [`limits::READ_AHEAD_BYTES`]; empty only once it was given back.
+    /// Buffer of [`limits::READ_AHEAD_BYTES`]. Empty only after it was returned to the worker.
     buffer: Box<[u8]>,
     from: usize,
     to: usize,
 }
 
 impl Ahead {
-    /// What the socket has, into a buffer that goes back at once if that is nothing yet.
-    pub(super) fn poll_read(cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<Ahead>> {
+    /// Reads the available bytes of the socket. The buffer is returned at once if there are none.
+    pub(super) fn poll_read(
+        cx: &mut Context<'_>,
+        stream: &mut ByteStream,
+    ) -> Poll<io::Result<Ahead>> {
         let buffer = SPARE.with_borrow_mut(Vec::pop);
         let mut ahead = Ahead {
             buffer: buffer.unwrap_or_else(|| vec![0; limits::READ_AHEAD_BYTES].into()),
@@ -38,12 +42,12 @@ impl Ahead {
         Poll::Ready(Ok(ahead))
     }
 
-    /// What is left.
+    /// Returns the bytes that are not read yet.
     pub(super) fn rest(&self) -> &[u8] {
         &self.buffer[self.from..self.to]
     }
 
-    /// Hands on what there is room for; true when nothing is left.
+    /// Moves as many bytes to `buf` as it can take. Returns true if none is left.
     pub(super) fn move_to(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let n = self.rest().len().min(buf.remaining());
         buf.put_slice(&self.rest()[..n]);

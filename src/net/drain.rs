@@ -1,11 +1,11 @@
-//! The word that goes to every connection and open stream when the process is to end (S2).
+//! Signal that the process drains: every connection and open stream of a worker ends (S2).
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
 
-/// One worker's copy of the word. Cloning shares it.
+/// The drain signal of one worker. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Drain(Rc<Inner>);
 
@@ -16,18 +16,18 @@ struct Inner {
 }
 
 impl Drain {
-    /// Says the word; once is enough.
+    /// Starts the drain. Further calls have no effect.
     pub fn begin(&self) {
         self.0.begun.set(true);
         self.0.notify.notify_waiters();
     }
 
-    /// Whether it was said.
+    /// Reports whether the drain has started.
     pub fn has_begun(&self) -> bool {
         self.0.begun.get()
     }
 
-    /// Returns when it is said, at once if it was.
+    /// Returns when the drain starts, at once if it has started.
     pub async fn begun(&self) {
         let notified = self.0.notify.notified();
         if !self.has_begun() {

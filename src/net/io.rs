@@ -1,17 +1,18 @@
-//! Batched io below HTTP/2: many frames, one system call.
+//! Batched reads and writes below HTTP/2: many frames with one system call.
 //!
-//! The `h2` crate flushes after nearly every frame of some size. [`Batched`] takes those writes
-//! into one buffer and answers every flush with "done"; the connection's driver calls
+//! The `h2` crate flushes after nearly every frame of some size. [`Batched`] collects these writes
+//! in one buffer and reports every flush as complete. The driver of the connection calls
 //! [`Flusher::poll_flush`] when the connection has nothing more to do, and only then the socket is
-//! written. A buffer is borrowed from the worker while it holds something, so an idle
-//! connection holds none.
+//! written. The buffer is borrowed from the worker while it contains bytes, so an idle connection
+//! has none.
 //!
-//! Reading, the crate asks for 8 KiB at a time, so that a large message would cost two system calls a
-//! frame. Once a read has filled all the room there was, the next takes what the socket has, up to
-//! [`limits::READ_AHEAD_BYTES`], into a buffer of the worker's, and the crate is served from there.
+//! The crate reads 8 KiB at a time, so a large message would cost two system calls a frame. If a
+//! read fills its whole buffer, the next read takes all available bytes of the socket, up to
+//! [`limits::READ_AHEAD_BYTES`], into a buffer of the worker. The crate then reads from this
+//! buffer.
 //!
-//! It also sees every byte that arrives, which is where floods are counted (S1), pings are heard, and
-//! where a silent peer shows (E5).
+//! All received bytes pass this module. Therefore it also counts floods (S1), observes pings, and
+//! detects a silent remote side (E5).
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -28,7 +29,7 @@ use tokio::time::timeout;
 use crate::limits;
 use crate::metrics::Traffic;
 use crate::net::ahead::Ahead;
-use crate::net::stream::Stream;
+use crate::net::stream::ByteStream;
 use crate::state_machine::flood::{Flood, FloodGuard};
 use crate::state_machine::ping_strikes::ReceivedPings;
 
@@ -39,38 +40,43 @@ thread_local! {
 /// The side of a connection that the `h2` crate reads and writes.
 pub struct Batched(Rc<Shared>);
 
-/// The side of a connection that its driver holds.
+/// The side of a connection that its driver uses.
 #[derive(Clone)]
 pub struct Flusher(Rc<Shared>);
 
 struct Shared {
     inner: RefCell<Inner>,
-    /// Reads that brought bytes; wraps.
+    /// Number of reads that returned bytes. Wraps.
     reads: Cell<u64>,
     flood: Cell<Option<Flood>>,
     traffic: Traffic,
 }
 
 struct Inner {
-    stream: Stream,
-    /// Read from the socket and not yet by `h2`; mostly nothing.
+    stream: ByteStream,
+    /// Bytes read from the socket and not yet by `h2`. Usually `None`.
     ahead: Option<Ahead>,
-    /// The last read left no room: more is likely to be there.
+    /// The last read filled its buffer, so more bytes are likely to be available.
     reads_ahead: bool,
     out: Vec<u8>,
     /// Bytes of `out` already written to the socket.
     written: usize,
-    /// The stream took bytes that it may still hold: TLS encrypts more than the socket takes.
+    /// The stream has taken bytes that it may still buffer: TLS encrypts more than the socket
+    /// takes.
     unflushed: bool,
-    /// Bytes read and thrown away at the end.
+    /// Bytes read and discarded while the connection lingers, in bytes.
     lingered: usize,
     guard: Option<FloodGuard>,
     first_read: Option<Waker>,
 }
 
-/// Splits a connected socket into the side for `h2` and the side for the driver. With a guard,
-/// frames are counted against its limits; bytes are counted as traffic.
-pub fn batched(stream: Stream, guard: Option<FloodGuard>, traffic: Traffic) -> (Batched, Flusher) {
+/// Splits a connected socket into the side for `h2` and the side for the driver. A guard counts the
+/// frames against its limits. Bytes are counted in `traffic`.
+pub fn batched(
+    stream: ByteStream,
+    guard: Option<FloodGuard>,
+    traffic: Traffic,
+) -> (Batched, Flusher) {
     let shared = Rc::new(Shared {
         inner: RefCell::new(Inner {
             stream,
@@ -91,7 +97,7 @@ pub fn batched(stream: Stream, guard: Option<FloodGuard>, traffic: Traffic) -> (
 }
 
 impl Flusher {
-    /// Writes what was collected. `Pending` means the socket is full and the task will be woken.
+    /// Writes the collected bytes. `Pending`: the socket is full, and the task will be woken.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.inner.borrow_mut();
         if inner.out.is_empty() && !inner.unflushed {
@@ -103,11 +109,12 @@ impl Flusher {
         Poll::Ready(Ok(()))
     }
 
-    /// Closes in good order, for a side that ends a connection first: what was sent last, a GOAWAY
-    /// mostly, must reach a peer that is still sending. Closing a socket with unread bytes resets
-    /// it and throws away what the peer has not received; so they are read, for `limit` at most.
+    /// Closes the connection in order, for the side that ends it first. The last bytes sent,
+    /// usually a GOAWAY, must reach the remote side even if it is still sending. Closing a socket
+    /// with unread bytes resets the connection and discards bytes that the remote side has not
+    /// received. Therefore the unread bytes are read, for at most `limit`.
     pub async fn linger(&self, limit: Duration) {
-        // Either way the socket is closed next.
+        // The socket is closed next in either case.
         let _ = timeout(
             limit,
             poll_fn(|cx| self.0.inner.borrow_mut().poll_linger(cx)),
@@ -115,12 +122,13 @@ impl Flusher {
         .await;
     }
 
-    /// How often bytes have arrived: unchanged between two looks means the peer was silent.
+    /// Returns the number of reads that returned bytes. If it is unchanged between two checks, the
+    /// remote side was silent.
     pub fn reads(&self) -> u64 {
         self.0.reads.get()
     }
 
-    /// Ready as soon as the first byte has arrived.
+    /// Ready when the first byte has arrived.
     pub fn poll_first_read(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.0.reads.get() > 0 {
             return Poll::Ready(());
@@ -129,13 +137,13 @@ impl Flusher {
         Poll::Pending
     }
 
-    /// The pings of this client since the last time, where the guard hears them.
+    /// Returns the pings of this client since the last call, if the guard counts pings.
     pub fn take_pings(&self) -> Option<ReceivedPings> {
         self.0.inner.borrow_mut().guard.as_mut()?.take_pings()
     }
 
-    /// Adds a frame to what is collected, behind all that `h2` has written. Left out where that ends
-    /// within a frame, which happens with a client that does not read.
+    /// Adds a frame behind all bytes that `h2` has written. Skips it if those bytes end within a
+    /// frame, which happens with a client that does not read.
     pub fn add_frame(&self, frame: &[u8]) {
         let inner = &mut *self.0.inner.borrow_mut();
         let guard = inner.guard.as_ref();
@@ -144,16 +152,16 @@ impl Flusher {
         }
     }
 
-    /// The limit this client went over, once.
+    /// Returns the limit that this client has exceeded, once.
     pub fn take_flood(&self) -> Option<Flood> {
         self.0.flood.take()
     }
 }
 
 impl Inner {
-    /// Ready when the peer has closed too, or is gone. Beyond what a peer may have on its way
-    /// nothing is read any more, and the socket stays as it is until the time is over: a close
-    /// would throw away what the peer has not read yet, the GOAWAY with it.
+    /// Ready when the remote side has closed the connection too. After [`limits::LINGER_BYTES`],
+    /// nothing more is read, and the socket stays open until the time limit of the caller. A close
+    /// would discard bytes that the remote side has not read yet, with the GOAWAY.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_drain(cx))?;
         ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
@@ -169,7 +177,7 @@ impl Inner {
         Poll::Pending
     }
 
-    /// Reads for `h2`, from what was read ahead if there is any.
+    /// Reads for `h2`, from the bytes that were read ahead if there are any.
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.ahead.is_none() {
             if !self.reads_ahead || buf.remaining() >= limits::READ_AHEAD_BYTES {
@@ -181,10 +189,10 @@ impl Inner {
             self.reads_ahead = ahead.rest().len() == limits::READ_AHEAD_BYTES;
             self.ahead = Some(ahead);
         }
-        // Counted as a read of the socket is: `h2` reads on for as long as it is given something, and
-        // only the end of its task's turn lets others take what has arrived (S1).
+        // Counted like a read of the socket. `h2` reads on while bytes are available, and only the
+        // end of the turn of its task lets other tasks handle what they have received (S1).
         let turn = ready!(coop::poll_proceed(cx));
-        // Nothing in it is the end of the stream.
+        // An empty buffer means the end of the stream.
         self.ahead.take_if(|ahead| ahead.move_to(buf));
         turn.made_progress();
         Poll::Ready(Ok(()))
@@ -213,7 +221,7 @@ fn borrow() -> Vec<u8> {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
-/// Makes room in powers of two: a full batch is then in a buffer that is kept.
+/// Reserves space in powers of two, so the buffer of a full batch is small enough to be reused.
 fn grow(out: &mut Vec<u8>, more: usize) {
     let wanted = out.len() + more;
     if wanted > out.capacity() {
@@ -247,7 +255,7 @@ impl AsyncRead for Batched {
             return Poll::Ready(Ok(()));
         }
         shared.reads.set(shared.reads.get().wrapping_add(1));
-        shared.traffic.came(arrived.len());
+        shared.traffic.add_received(arrived.len());
         if let Some(waker) = inner.first_read.take() {
             waker.wake();
         }
@@ -278,14 +286,14 @@ impl AsyncWrite for Batched {
         let taken = buf.len().min(limits::BATCH_BYTES - inner.out.len());
         grow(&mut inner.out, taken);
         inner.out.extend_from_slice(&buf[..taken]);
-        shared.traffic.left(taken);
+        shared.traffic.add_sent(taken);
         if let Some(guard) = &mut inner.guard {
             guard.sent(&buf[..taken]);
         }
         Poll::Ready(Ok(taken))
     }
 
-    /// Nothing: the driver decides when the socket is written.
+    /// Does nothing: the driver decides when the socket is written.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -303,12 +311,12 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
-    /// Every byte arrives once and in order, whatever the pieces it is asked for in, and the end
-    /// after the last; much is read ahead, and nothing is kept once it has been taken.
+    /// Every byte arrives once and in order, for every read size, and the end follows the last
+    /// byte. Bytes are read ahead, and the buffer is returned after its last byte.
     #[tokio::test]
     async fn reads_ahead_and_loses_nothing() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, _flusher) = batched(Stream::Unix(ours), None, Traffic::default());
+        let (mut io, _flusher) = batched(ByteStream::Unix(ours), None, Traffic::default());
         let sent: Vec<u8> = (0..500_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let copy = sent.clone();
         let writer = async move { theirs.write_all(&copy).await.unwrap() };
@@ -329,11 +337,11 @@ mod tests {
         tokio::join!(writer, reader);
     }
 
-    /// However large a piece it is given, a batch ends at its bound and its buffer is kept.
+    /// A batch ends at its limit, however large a write is, and its buffer is reused.
     #[tokio::test]
     async fn a_batch_has_a_bound() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, flusher) = batched(Stream::Unix(ours), None, Traffic::default());
+        let (mut io, flusher) = batched(ByteStream::Unix(ours), None, Traffic::default());
         let sent: Vec<u8> = (0..400_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let writer = async {
             let mut rest = &sent[..];

@@ -1,4 +1,4 @@
-//! A timer that is set anew with nearly everything that happens, mostly to a later time.
+//! Timer for a deadline that changes with nearly every event, mostly to a later time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,28 +6,28 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// It rings at least as often: so that nearly no setting is to an earlier time.
-const AT_LATEST: Duration = Duration::from_secs(1);
+/// Maximum time until the timer fires, so that nearly no call of `set` is to an earlier time.
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
-/// One timer, registered anew only when it must be earlier: a later one looks again when it fires.
-/// Rings once a second where it is not set.
+/// A timer that is registered with the runtime again only if it must fire earlier. A later deadline
+/// is checked when the timer fires. Without a deadline it fires once a second.
 pub(crate) struct LazyTimer {
     sleep: Pin<Box<Sleep>>,
-    /// When it is wanted.
+    /// Deadline.
     at: Instant,
 }
 
 impl LazyTimer {
-    /// Rings in a second.
+    /// Creates a timer that fires in one second.
     pub(crate) fn new() -> LazyTimer {
-        let at = Instant::now() + AT_LATEST;
+        let at = Instant::now() + MAX_DELAY;
         LazyTimer {
             sleep: Box::pin(sleep_until(at)),
             at,
         }
     }
 
-    /// Sets it, whatever it was set to.
+    /// Replaces the deadline.
     pub(crate) fn set(&mut self, at: Instant) {
         self.at = at;
         if at < self.sleep.deadline() {
@@ -35,16 +35,16 @@ impl LazyTimer {
         }
     }
 
-    /// Ready when it rings.
+    /// Ready when the timer fires.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             ready!(self.sleep.as_mut().poll(cx));
-            let wanted = self.at;
-            if Instant::now() >= wanted {
-                self.sleep.as_mut().reset(Instant::now() + AT_LATEST);
+            let at = self.at;
+            if Instant::now() >= at {
+                self.sleep.as_mut().reset(Instant::now() + MAX_DELAY);
                 return Poll::Ready(());
             }
-            self.sleep.as_mut().reset(wanted);
+            self.sleep.as_mut().reset(at);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sockets, TLS, HTTP/2 connections and relaying with back-pressure. Knows nothing of etcd.
+//! Sockets, TLS, byte streams, timers, and relaying with back-pressure. Knows nothing of etcd.
 
 pub mod drain;
 pub mod io;

@@ -1,5 +1,8 @@
-//! What a DATA frame towards a client carries: a few bytes of its own in front of bytes it may
-//! share with other streams, sent as one without a copy (W9, S1: counted until they have left).
+//! Payload of DATA frames towards clients, and the count of queued bytes (W9, S1).
+//!
+//! A [`Payload`] is a short head of its own and a tail that streams may share. Both are sent as one
+//! frame without a copy. Its bytes count as queued until they are sent. A [`SendNotifier`] reports
+//! which streams have sent how many bytes.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -9,26 +12,26 @@ use bytes::{Buf, Bytes};
 
 use crate::limits;
 
-/// Bytes that fit in front of a tail.
+/// Maximum bytes of the head of a payload.
 pub const HEAD_BYTES: usize = 22;
 
-/// A head, a tail, and who is told when they have left.
+/// A head and a tail, and the queue that counts their bytes.
 #[derive(Debug, Default)]
 pub struct Payload {
     head: [u8; HEAD_BYTES],
     /// Bytes of `head` in use.
     len: u8,
-    /// Bytes of `head` that have been taken.
+    /// Bytes of `head` that have been read.
     taken: u8,
     tail: Bytes,
     queued: Option<Queued>,
 }
 
 impl Payload {
-    /// A head of at most [`HEAD_BYTES`], and what follows it.
+    /// Creates a payload of a head of at most [`HEAD_BYTES`] and a tail.
     ///
     /// # Panics
-    /// When the head is longer.
+    /// The head is longer.
     pub fn new(head: &[u8], tail: Bytes) -> Payload {
         let mut payload = Payload::from(tail);
         payload.head[..head.len()].copy_from_slice(head);
@@ -36,12 +39,12 @@ impl Payload {
         payload
     }
 
-    /// Counts it at an account until it has left or is dropped unsent.
-    pub fn counted(mut self, account: &Rc<StreamQueue>) -> Payload {
+    /// Counts the bytes in a queue until the payload is sent, or dropped unsent.
+    pub fn counted_in(mut self, queue: &Rc<StreamQueue>) -> Payload {
         let bytes = self.remaining();
-        account.add(bytes);
+        queue.add(bytes);
         self.queued = Some(Queued {
-            account: account.clone(),
+            queue: queue.clone(),
             bytes,
         });
         self
@@ -71,100 +74,101 @@ impl Buf for Payload {
 
     fn advance(&mut self, count: usize) {
         let head = count.min(usize::from(self.len - self.taken));
-        // At most HEAD_BYTES.
+        // At max_queued HEAD_BYTES.
         self.taken += head as u8;
         self.tail.advance(count - head);
     }
 }
 
-/// Bytes at an account while it lives.
+/// Bytes that count in a queue while this value lives.
 #[derive(Debug)]
 struct Queued {
-    account: Rc<StreamQueue>,
+    queue: Rc<StreamQueue>,
     bytes: usize,
 }
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        self.account.left(self.bytes);
+        self.queue.sent(self.bytes);
     }
 }
 
-/// What one stream has queued towards its client.
+/// Bytes that one client stream has queued.
 #[derive(Debug)]
 pub struct StreamQueue {
     stream: u64,
-    /// What left is told when it comes to so much.
+    /// Minimum bytes of one report.
     step: usize,
     queued: Cell<usize>,
-    /// Has left and was not told yet.
-    left: Cell<usize>,
-    total: Rc<ConnectionQueue>,
+    /// Bytes that are sent and not reported yet.
+    unreported: Cell<usize>,
+    connection: Rc<ConnectionQueue>,
 }
 
-/// What all streams of one connection have queued.
+/// Bytes that all client streams of one connection have queued.
 #[derive(Debug)]
 pub struct ConnectionQueue {
     queued: Cell<usize>,
-    /// Nothing is told while more is queued.
-    most: usize,
-    /// What is told then.
-    held: RefCell<Vec<Left>>,
-    board: Rc<SendNotifier>,
+    /// Reports are delayed while more bytes than this are queued.
+    max_queued: usize,
+    /// Reports that are delayed.
+    delayed: RefCell<Vec<SentBytes>>,
+    notifier: Rc<SendNotifier>,
 }
 
-/// So many bytes of a stream have left.
+/// Report that a client stream has sent bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
-    /// As its account names it.
+pub struct SentBytes {
+    /// Number of the stream, as in [`StreamQueue::new`].
     pub stream: u64,
-    /// Since it was last told.
+    /// Bytes sent since the last report of the stream.
     pub bytes: usize,
 }
 
-/// Where it is told what has left: one per worker.
+/// Collects the reports of one worker.
 #[derive(Debug, Default)]
 pub struct SendNotifier {
-    left: RefCell<Vec<Left>>,
+    sent: RefCell<Vec<SentBytes>>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl StreamQueue {
-    /// For a stream by this name. What leaves is told in steps of `step` bytes and more.
-    pub fn new(stream: u64, step: usize, total: Rc<ConnectionQueue>) -> Rc<StreamQueue> {
+    /// Creates the queue of a client stream. Sent bytes are reported in steps of at least `step`
+    /// bytes.
+    pub fn new(stream: u64, step: usize, connection: Rc<ConnectionQueue>) -> Rc<StreamQueue> {
         Rc::new(StreamQueue {
             stream,
             step,
             queued: Cell::new(0),
-            left: Cell::new(0),
-            total,
+            unreported: Cell::new(0),
+            connection,
         })
     }
 
-    /// Bytes queued.
+    /// Returns the bytes queued on this stream.
     pub fn queued(&self) -> usize {
         self.queued.get()
     }
 
-    /// Bytes queued on the stream's connection, with what each message costs.
-    pub fn total(&self) -> usize {
-        self.total.queued.get()
+    /// Returns the bytes queued on the connection, with [`limits::MESSAGE_COST`] for each message.
+    pub fn connection_queued(&self) -> usize {
+        self.connection.queued.get()
     }
 
     fn add(&self, bytes: usize) {
         self.queued.set(self.queued.get() + bytes);
-        let total = &self.total.queued;
+        let total = &self.connection.queued;
         total.set(total.get() + bytes + limits::MESSAGE_COST);
     }
 
-    /// Runs within the HTTP/2 layer: it may note, and nothing else.
-    fn left(&self, bytes: usize) {
+    /// Called within the HTTP/2 layer, so it only updates counters and stores reports.
+    fn sent(&self, bytes: usize) {
         self.queued.set(self.queued.get() - bytes);
-        self.total.left(bytes);
-        self.left.set(self.left.get() + bytes);
-        if self.left.get() >= self.step {
-            let bytes = self.left.replace(0);
-            self.total.tell(Left {
+        self.connection.sent(bytes);
+        self.unreported.set(self.unreported.get() + bytes);
+        if self.unreported.get() >= self.step {
+            let bytes = self.unreported.replace(0);
+            self.connection.report(SentBytes {
                 stream: self.stream,
                 bytes,
             });
@@ -173,50 +177,51 @@ impl StreamQueue {
 }
 
 impl ConnectionQueue {
-    /// For one connection: while more than `most` bytes are queued on it, none of its streams is
-    /// told that it has room again.
-    pub fn new(most: usize, board: Rc<SendNotifier>) -> Rc<ConnectionQueue> {
+    /// Creates the queue of one connection. While more than `max_queued` bytes are queued on it,
+    /// the reports of all its streams are delayed.
+    pub fn new(max_queued: usize, notifier: Rc<SendNotifier>) -> Rc<ConnectionQueue> {
         Rc::new(ConnectionQueue {
             queued: Cell::new(0),
-            most,
-            held: RefCell::default(),
-            board,
+            max_queued,
+            delayed: RefCell::default(),
+            notifier,
         })
     }
 
-    fn left(&self, bytes: usize) {
+    fn sent(&self, bytes: usize) {
         let queued = self.queued.get() - bytes - limits::MESSAGE_COST;
         self.queued.set(queued);
-        if queued <= self.most {
-            self.held
+        if queued <= self.max_queued {
+            self.delayed
                 .borrow_mut()
                 .drain(..)
-                .for_each(|left| self.board.note(left));
+                .for_each(|sent| self.notifier.add(sent));
         }
     }
 
-    fn tell(&self, left: Left) {
-        if self.queued.get() <= self.most {
-            self.board.note(left);
+    /// Reports sent bytes now, or later if too many bytes are queued.
+    fn report(&self, sent: SentBytes) {
+        if self.queued.get() <= self.max_queued {
+            self.notifier.add(sent);
         } else {
-            self.held.borrow_mut().push(left);
+            self.delayed.borrow_mut().push(sent);
         }
     }
 }
 
 impl SendNotifier {
-    /// Ready with what was noted, in `left`, which is empty before.
-    pub fn poll(&self, cx: &mut Context<'_>, left: &mut Vec<Left>) -> Poll<()> {
-        std::mem::swap(left, &mut self.left.borrow_mut());
-        if left.is_empty() {
+    /// Moves the collected reports to `sent`, which must be empty. Pending if there are none.
+    pub fn poll(&self, cx: &mut Context<'_>, sent: &mut Vec<SentBytes>) -> Poll<()> {
+        std::mem::swap(sent, &mut self.sent.borrow_mut());
+        if sent.is_empty() {
             *self.waker.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
         }
         Poll::Ready(())
     }
 
-    fn note(&self, left: Left) {
-        self.left.borrow_mut().push(left);
+    fn add(&self, sent: SentBytes) {
+        self.sent.borrow_mut().push(sent);
         let waker = self.waker.borrow_mut().take();
         if let Some(waker) = waker {
             waker.wake();
@@ -229,14 +234,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn noted(board: &SendNotifier) -> Vec<(u64, usize)> {
-        let mut left = Vec::new();
-        let _ = board.poll(&mut Context::from_waker(Waker::noop()), &mut left);
-        left.iter().map(|left| (left.stream, left.bytes)).collect()
+    fn reported(notifier: &SendNotifier) -> Vec<(u64, usize)> {
+        let mut sent = Vec::new();
+        let _ = notifier.poll(&mut Context::from_waker(Waker::noop()), &mut sent);
+        sent.iter().map(|sent| (sent.stream, sent.bytes)).collect()
     }
 
     proptest! {
-        /// However it is taken, it is the head and then the tail.
+        /// The bytes are those of the head and then the tail, for every sequence of reads.
         #[test]
         fn reads_head_then_tail(
             head in prop::collection::vec(any::<u8>(), 0..=HEAD_BYTES),
@@ -259,36 +264,36 @@ mod tests {
     }
 
     #[test]
-    fn what_has_left_is_told_in_steps() {
-        let board = Rc::new(SendNotifier::default());
-        let account = StreamQueue::new(7, 4, ConnectionQueue::new(10_000, board.clone()));
-        let send = |n: usize| Payload::from(Bytes::from(vec![0; n])).counted(&account);
+    fn sent_bytes_are_reported_in_steps() {
+        let notifier = Rc::new(SendNotifier::default());
+        let queue = StreamQueue::new(7, 4, ConnectionQueue::new(10_000, notifier.clone()));
+        let send = |n: usize| Payload::from(Bytes::from(vec![0; n])).counted_in(&queue);
         let (first, second, third) = (send(3), send(4), send(2));
-        assert_eq!(account.queued(), 9);
-        assert_eq!(account.total(), 9 + 3 * limits::MESSAGE_COST);
+        assert_eq!(queue.queued(), 9);
+        assert_eq!(queue.connection_queued(), 9 + 3 * limits::MESSAGE_COST);
         drop(first);
-        assert_eq!(noted(&board), []);
+        assert_eq!(reported(&notifier), []);
         drop(third);
-        assert_eq!(noted(&board), [(7, 5)]);
+        assert_eq!(reported(&notifier), [(7, 5)]);
         drop(second);
-        assert_eq!(noted(&board), [(7, 4)]);
-        assert_eq!((account.queued(), account.total()), (0, 0));
+        assert_eq!(reported(&notifier), [(7, 4)]);
+        assert_eq!((queue.queued(), queue.connection_queued()), (0, 0));
     }
 
     #[test]
-    fn a_full_connection_holds_back_all_its_streams() {
-        let board = Rc::new(SendNotifier::default());
-        let total = ConnectionQueue::new(10 + limits::MESSAGE_COST, board.clone());
+    fn a_full_connection_delays_the_reports_of_all_streams() {
+        let notifier = Rc::new(SendNotifier::default());
+        let total = ConnectionQueue::new(10 + limits::MESSAGE_COST, notifier.clone());
         let full = StreamQueue::new(1, 5, total.clone());
         let other = StreamQueue::new(2, 5, total.clone());
-        let send = |account, n: usize| Payload::from(Bytes::from(vec![0; n])).counted(account);
+        let send = |queue, n: usize| Payload::from(Bytes::from(vec![0; n])).counted_in(queue);
         let (first, second) = (send(&full, 11), send(&other, 6));
         drop(second);
         assert_eq!(
-            (noted(&board), other.total()),
+            (reported(&notifier), other.connection_queued()),
             (vec![], 11 + limits::MESSAGE_COST)
         );
         drop(first);
-        assert_eq!(noted(&board), [(2, 6), (1, 11)]);
+        assert_eq!(reported(&notifier), [(2, 6), (1, 11)]);
     }
 }

@@ -1,26 +1,27 @@
-//! Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes of a plain connection.
+//! Distinguishes HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes of a plain
+//! connection.
 
 /// The HTTP/2 client preface.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Bytes after which the answer is certain: no HTTP/1.1 request begins with `PRI * HTTP/2`.
-pub const ENOUGH: usize = 12;
+/// Number of bytes that decide the protocol: no HTTP/1.1 request begins with `PRI * HTTP/2`.
+pub const SNIFF_BYTES: usize = 12;
 
-/// What a connection speaks.
+/// Protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/2: gRPC, and pages.
+    /// HTTP/2, for gRPC and pages.
     Http2,
-    /// HTTP/1.1: pages.
+    /// HTTP/1.1, for pages.
     Http1,
 }
 
-/// The protocol that these first bytes show; `None` while they could still become either.
+/// Returns the protocol that the first bytes show. `None`: both are still possible.
 pub fn sniff(first: &[u8]) -> Option<Protocol> {
-    let seen = first.len().min(ENOUGH);
+    let seen = first.len().min(SNIFF_BYTES);
     if first[..seen] != PREFACE[..seen] {
         Some(Protocol::Http1)
-    } else if seen == ENOUGH {
+    } else if seen == SNIFF_BYTES {
         Some(Protocol::Http2)
     } else {
         None
@@ -42,7 +43,7 @@ mod tests {
     #[test]
     fn undecided_only_while_the_preface_is_incomplete() {
         for cut in 0..PREFACE.len() {
-            let expected = (cut >= ENOUGH).then_some(Protocol::Http2);
+            let expected = (cut >= SNIFF_BYTES).then_some(Protocol::Http2);
             assert_eq!(sniff(&PREFACE[..cut]), expected);
         }
     }

@@ -1,4 +1,4 @@
-//! A connected byte stream of one of the kinds we speak over.
+//! A connected byte stream over TCP or a Unix socket, plain or with TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -9,75 +9,75 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::net::tls::certificate;
 
-/// TCP or a Unix socket, plain or under TLS. TLS state is large, hence boxed.
+/// A connected byte stream. The TLS variants are boxed because their state is large.
 #[derive(Debug)]
-pub enum Stream {
+pub enum ByteStream {
     /// Plain TCP.
     Tcp(TcpStream),
     /// A plain Unix socket.
     Unix(UnixStream),
-    /// TLS, this side the server.
+    /// TLS over TCP, with this side as the server.
     TlsServer(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// TLS over TCP, this side the client.
+    /// TLS over TCP, with this side as the client.
     TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// TLS over a Unix socket, this side the client.
+    /// TLS over a Unix socket, with this side as the client.
     TlsUnix(Box<tokio_rustls::client::TlsStream<UnixStream>>),
 }
 
-impl Stream {
-    /// Reads and writes go to the socket as they are.
+impl ByteStream {
+    /// Reports whether the stream has no TLS: reads and writes use the socket directly.
     pub fn is_plain(&self) -> bool {
-        matches!(self, Stream::Tcp(_) | Stream::Unix(_))
+        matches!(self, ByteStream::Tcp(_) | ByteStream::Unix(_))
     }
 
-    /// The Common Name of the client's certificate, if it showed one that has one.
+    /// Returns the Common Name of the client certificate, if there is one.
     pub fn client_name(&self) -> Option<String> {
-        let Stream::TlsServer(stream) = self else {
+        let ByteStream::TlsServer(stream) = self else {
             return None;
         };
-        let shown = stream.get_ref().1.peer_certificates()?.first()?;
-        certificate::common_name(shown)
+        let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+        certificate::common_name(certificate)
             .ok()
             .filter(|name| !name.is_empty())
     }
 }
 
-macro_rules! each {
+macro_rules! with_inner {
     ($stream:expr, $inner:ident => $call:expr) => {
         match $stream.get_mut() {
-            Stream::Tcp($inner) => $call,
-            Stream::Unix($inner) => $call,
-            Stream::TlsServer($inner) => $call,
-            Stream::TlsClient($inner) => $call,
-            Stream::TlsUnix($inner) => $call,
+            ByteStream::Tcp($inner) => $call,
+            ByteStream::Unix($inner) => $call,
+            ByteStream::TlsServer($inner) => $call,
+            ByteStream::TlsClient($inner) => $call,
+            ByteStream::TlsUnix($inner) => $call,
         }
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for ByteStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        each!(self, inner => Pin::new(inner).poll_read(cx, buf))
+        with_inner!(self, inner => Pin::new(inner).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for ByteStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        each!(self, inner => Pin::new(inner).poll_write(cx, buf))
+        with_inner!(self, inner => Pin::new(inner).poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, inner => Pin::new(inner).poll_flush(cx))
+        with_inner!(self, inner => Pin::new(inner).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, inner => Pin::new(inner).poll_shutdown(cx))
+        with_inner!(self, inner => Pin::new(inner).poll_shutdown(cx))
     }
 }

@@ -1,8 +1,8 @@
-//! Coarse timers for calls: one tick for all calls of a worker.
+//! Coarse timers for calls, with one tick for all calls of a worker.
 //!
-//! A timer of the runtime that is due before all others costs a system call to register, and a
-//! call's deadline nearly always is. These cost a few stores. They are late by up to
-//! [`limits::TICK`], never early. While no call waits, nothing ticks.
+//! A runtime timer that is due before all others costs a system call to register, and the deadline
+//! of a call nearly always is. These timers cost a few stores. They fire up to [`limits::TICK`]
+//! late, never early. Without a waiting call, there is no tick.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::limits;
 use crate::state_machine::timer_wheel::{TimerKey, TimerWheel};
 
-/// One worker's timers. Cloning shares them.
+/// The timers of one worker. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Timers(Rc<Inner>);
 
@@ -22,27 +22,27 @@ pub struct Timers(Rc<Inner>);
 struct Inner {
     start: Instant,
     wheel: RefCell<TimerWheel<Waker>>,
-    /// The wheel is no longer empty.
-    first: Notify,
+    /// Notified when the first timer is added to an empty wheel.
+    non_empty: Notify,
 }
 
 impl Timers {
-    /// None yet.
+    /// Creates an empty set of timers.
     pub fn new() -> Timers {
         let wheel = RefCell::new(TimerWheel::new(0));
         Timers(Rc::new(Inner {
             start: Instant::now(),
             wheel,
-            first: Notify::new(),
+            non_empty: Notify::new(),
         }))
     }
 
-    /// Makes them fire; a task of the worker, without end.
+    /// Fires the timers. A task of the worker that never ends.
     pub async fn run(self) {
         let mut fired = Vec::new();
         loop {
             if self.0.wheel.borrow().is_empty() {
-                self.0.first.notified().await;
+                self.0.non_empty.notified().await;
             }
             sleep(limits::TICK).await;
             let now = self.tick(Instant::now());
@@ -50,12 +50,12 @@ impl Timers {
                 .wheel
                 .borrow_mut()
                 .advance(now, |waker| fired.push(waker));
-            // After the borrow: waking may drop a task, and with it its timers.
+            // Wakers run after the borrow: a waker may drop a task and its timers.
             fired.drain(..).for_each(Waker::wake);
         }
     }
 
-    /// A timer for `at`; `None` never fires.
+    /// Creates a timer that fires at `at`, or never for `None`.
     pub fn at(&self, at: Option<Instant>) -> Timer {
         Timer {
             timers: self.clone(),
@@ -64,7 +64,7 @@ impl Timers {
         }
     }
 
-    /// The last whole tick at an instant.
+    /// Returns the last complete tick at an instant.
     fn tick(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.0.start);
         let ticks = since.as_nanos() / limits::TICK.as_nanos();
@@ -78,7 +78,7 @@ impl Default for Timers {
     }
 }
 
-/// One timer; dropping it costs nothing more.
+/// One timer. A drop removes it without further cost.
 #[derive(Debug)]
 pub struct Timer {
     timers: Timers,
@@ -87,7 +87,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// Ready once its time has come.
+    /// Ready when the timer has fired.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else {
             return Poll::Pending;
@@ -104,12 +104,12 @@ impl Timer {
             };
         }
         if wheel.is_empty() {
-            inner.first.notify_one();
-            // Nobody advanced an empty wheel.
+            inner.non_empty.notify_one();
+            // An empty wheel was not advanced.
             let now = self.timers.tick(Instant::now());
             wheel.advance(now, drop);
         }
-        // The tick after the one that `at` lies in: never early.
+        // The tick after the tick of `at`, so the timer is never early.
         let due = self.timers.tick(at).saturating_add(1);
         self.key = Some(wheel.insert(due, cx.waker().clone()));
         Poll::Pending

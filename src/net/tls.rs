@@ -1,23 +1,28 @@
-//! TLS material from files, for both sides, and its renewal while connections go on (S3).
+//! TLS configurations towards clients and towards etcd, and their reload while connections stay
+//! open (S3).
 //!
-//! Errors name the flag and the path. Each side has what it uses in one shared pointer: a handshake
-//! takes what is there when it begins, without a lock; files that change are looked at by
-//! [`reload`], made into something new as a whole, and put there only if they are good.
+//! Each side has its current configuration behind one shared pointer. A handshake takes the
+//! configuration that is current when the handshake begins, without a lock. [`reload`] checks
+//! changed files, builds a complete new configuration from them, and replaces the pointer only if
+//! the files are valid. Errors name the flag and the path.
 //!
-//! Resumed sessions skip the check of a certificate, so what was trusted once could be trusted for
-//! good. New material begins without sessions; and a session that is resumed is checked again.
+//! A resumed session skips the check of the certificate, so a certificate that was trusted once
+//! could stay trusted for ever. Therefore a new configuration starts without sessions, and the
+//! certificate of a resumed session is checked again.
 
 pub(super) mod certificate;
 pub mod client;
+mod file_watch;
 mod files;
 pub mod generated;
-pub mod offer;
+mod material;
+pub mod policy;
 pub mod reload;
 pub mod server;
-mod watch;
 
-pub use files::File;
+pub use files::FlagFile;
 
-/// ALPN names, ours in order of preference.
+/// ALPN protocol name of HTTP/2, which both sides prefer.
 const H2: &[u8] = b"h2";
+/// ALPN protocol name of HTTP/1.1.
 const HTTP_1_1: &[u8] = b"http/1.1";

@@ -1,35 +1,35 @@
-//! How busy this worker's thread is.
+//! Measures how busy the thread of a worker is.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
-/// It is looked at no more often than this.
-const LOOK: Duration = Duration::from_millis(20);
+/// Minimum time between two samples.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The share of its time that a worker has lately been at work, as its runtime counts it.
+/// Busy share of the recent time of a worker, as its runtime measures it.
 #[derive(Debug)]
 pub struct WorkerLoad {
-    looked: Cell<Option<(Instant, Duration)>>,
+    last_sample: Cell<Option<(Instant, Duration)>>,
     percent: Cell<u32>,
 }
 
 impl WorkerLoad {
-    /// Not known yet, which is none.
+    /// Creates a measurement without samples, which reports 0 percent.
     pub fn new() -> WorkerLoad {
         WorkerLoad {
-            looked: Cell::new(None),
+            last_sample: Cell::new(None),
             percent: Cell::new(0),
         }
     }
 
-    /// In percent, of the time between the last two looks: a few hundredths of a second if they were not
-    /// far apart. To be called within a `current_thread` runtime.
+    /// Returns the busy share in percent between the last two samples, which are some tens of
+    /// milliseconds apart under load. Must be called within a `current_thread` runtime.
     pub fn percent(&self) -> u32 {
         let now = Instant::now();
-        let before = self.looked.get();
-        if before.is_some_and(|(at, _)| now.saturating_duration_since(at) < LOOK) {
+        let before = self.last_sample.get();
+        if before.is_some_and(|(at, _)| now.saturating_duration_since(at) < SAMPLE_INTERVAL) {
             return self.percent.get();
         }
         let busy = Handle::current().metrics().worker_total_busy_duration(0);
@@ -39,7 +39,7 @@ impl WorkerLoad {
             self.percent
                 .set(u32::try_from(share).unwrap_or(100).min(100));
         }
-        self.looked.set(Some((now, busy)));
+        self.last_sample.set(Some((now, busy)));
         self.percent.get()
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_works_is_busy_and_who_sleeps_is_not() {
+    fn a_spinning_worker_is_busy_and_a_sleeping_worker_is_not() {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -64,15 +64,16 @@ mod tests {
             let load = WorkerLoad::new();
             assert_eq!(load.percent(), 0);
             let (mut most, mut least) = (0, 100);
-            // How much of its time it gets is the machine's to say, so not the first time counts.
+            // The machine decides how much CPU time the test gets, so the first sample may not
+            // count.
             while most < 60 || least > 40 {
-                tokio::time::sleep(2 * LOOK).await;
+                tokio::time::sleep(2 * SAMPLE_INTERVAL).await;
                 least = least.min(load.percent());
                 let began = Instant::now();
-                while began.elapsed() < 2 * LOOK {
+                while began.elapsed() < 2 * SAMPLE_INTERVAL {
                     std::hint::spin_loop();
                 }
-                // Counted when the worker comes to rest.
+                // The runtime counts the busy time when the worker becomes idle.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 most = most.max(load.percent());
             }

@@ -1,8 +1,8 @@
-//! One attempt at a call: the request's head as it goes to an endpoint, and, for reads, the
-//! request sent whole and the answer held until it is complete or too large to hold.
+//! One attempt at a call on one endpoint: the head of the request, and for reads the complete
+//! request and the response, which is buffered until it is complete or too large.
 //!
-//! Whether there is another attempt is decided elsewhere. Dropping an attempt cancels it at
-//! etcd at once (P3).
+//! The caller decides about another attempt. Dropping an attempt cancels the call at etcd at once
+//! (P3).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -19,17 +19,21 @@ use http::{HeaderMap, HeaderValue, Request, header, request, response};
 use crate::error::Failure;
 use crate::state_machine::picker::EndpointId;
 use crate::upstream::call_sample::CallSample;
-use crate::upstream::conn::{CallGuard, Conn, HeldResponse, OpenedCall};
+use crate::upstream::conn::{BufferedBytes, CallGuard, Conn, OpenedCall};
 use crate::upstream::failure;
-use crate::upstream::target::Target;
+use crate::upstream::target::EndpointTarget;
 use crate::wire::metadata;
 use crate::wire::namespace::Stream;
 use crate::wire::status::{Code, Status};
 use crate::wire::timeout;
 
-/// The request's head for an endpoint: path and metadata as the client sent them, our own
-/// authority, and what is left of the client's deadline (P3, P5).
-pub fn head(target: &Target, client: &request::Parts, left: Option<Duration>) -> Request<()> {
+/// Creates the head of a request for an endpoint: path and metadata of the client, the authority of
+/// the endpoint, and the time `left` until the deadline of the client (P3, P5).
+pub fn head(
+    target: &EndpointTarget,
+    client: &request::Parts,
+    left: Option<Duration>,
+) -> Request<()> {
     let mut request = Request::new(());
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(target.scheme.clone());
@@ -49,54 +53,54 @@ pub fn head(target: &Target, client: &request::Parts, left: Option<Duration>) ->
     request
 }
 
-/// The deadline is enforced here to the microsecond. etcd gets a millisecond more, for two
-/// reasons: its DEADLINE_EXCEEDED before the client's own would be an invented one (E6), and
-/// equal values repeat, which header compression likes.
+/// Rounds the deadline for etcd up by a millisecond. The proxy enforces the exact deadline itself.
+/// A DEADLINE_EXCEEDED of etcd before the deadline of the client would be an invented one (E6).
+/// Also, equal values repeat more often, so header compression works better.
 fn rounded_up(left: Duration) -> Duration {
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis.saturating_add(1))
 }
 
-/// The answer to a read.
-pub struct Answer {
-    /// Status line and headers.
+/// The response to a read, buffered as far as it has arrived.
+pub struct BufferedResponse {
+    /// Status and headers.
     pub head: response::Parts,
-    /// What arrived so far, in order.
+    /// Buffered bytes, in order.
     pub chunks: VecDeque<Bytes>,
-    /// Bytes in the chunks; when a stream follows, its window is still owed them.
-    pub held: HeldResponse,
-    /// How it goes on.
+    /// Number of bytes in `chunks`. If a stream follows, its window is not yet released for them.
+    pub buffered: BufferedBytes,
+    /// The part that follows `chunks`.
     pub rest: Rest,
 }
 
-/// What follows an answer's chunks.
+/// The part of a response that follows the buffered bytes.
 pub enum Rest {
-    /// The end, with trailers if etcd sent any.
+    /// The end, with the trailers of etcd if there are any.
     End(Option<HeaderMap>),
-    /// More than is held.
+    /// More bytes than the proxy buffers.
     Stream {
-        /// What is still to come.
+        /// Stream of the bytes that follow.
         body: RecvStream,
-        /// The call is still open.
+        /// Counts the call as open.
         guard: CallGuard,
     },
 }
 
-impl Answer {
-    /// The gRPC status, if it is known by now: from the trailers, or from the headers of an
-    /// answer without a message.
+impl BufferedResponse {
+    /// Returns the gRPC status if it is known: from the trailers, or from the headers of a response
+    /// without a message.
     pub fn status(&self) -> Option<Status> {
         self.trailers().and_then(Status::from_headers)
     }
 
-    /// The same without its text; UNKNOWN while it is not known.
+    /// Returns the gRPC status code, or UNKNOWN if it is not known.
     pub fn code(&self) -> Code {
         let value = self.trailers().and_then(|t| t.get(metadata::GRPC_STATUS));
         value.map_or(Code::Unknown, |v| Code::from_bytes(v.as_bytes()))
     }
 
-    /// A whole answer as a client may be shown it.
-    fn translated(mut self, translation: Stream) -> Answer {
+    /// Translates a complete response from etcd keys to client keys.
+    fn translated(mut self, translation: Stream) -> BufferedResponse {
         let messages = translation.messages();
         match translation.whole(&self.chunks) {
             Ok(chunks) => self.chunks = chunks.into(),
@@ -118,89 +122,94 @@ impl Answer {
         }
     }
 
-    /// Whether etcd itself said UNAVAILABLE, and nothing else.
+    /// Reports whether etcd itself returned UNAVAILABLE, without a message.
     pub fn is_unavailable(&self) -> bool {
         self.chunks.is_empty() && self.code() == Code::Unavailable
     }
 }
 
-/// A read on its way.
+/// A read that waits for its response.
 pub struct Attempt {
     state: State,
     guard: CallGuard,
-    measure: Option<CallSample>,
-    /// Arrivals of bytes on the connection when the attempt began.
+    sample: Option<CallSample>,
+    /// Number of reads of the connection when the attempt started.
     reads_before: u64,
-    /// Of what is held whole, before anybody is shown it.
+    /// Translates a complete response.
     translation: Option<Stream>,
 }
 
 enum State {
     Waiting(ResponseFuture),
-    Holding {
+    Buffering {
         head: response::Parts,
         body: RecvStream,
         chunks: VecDeque<Bytes>,
-        held: HeldResponse,
+        buffered: BufferedBytes,
     },
     Done,
 }
 
 impl Attempt {
-    /// Sends the whole request, which is at most [`crate::limits::REQUEST_BUFFER_BYTES`]. With a translation the
-    /// answer comes translated if it comes whole; one with more to come is as etcd sent it.
-    pub fn send(mut taken: OpenedCall, request: &[Bytes], translation: Option<Stream>) -> Attempt {
-        let reads_before = taken.guard.conn().reads();
-        let measure = CallSample::begin(taken.guard.conn());
+    /// Sends a complete request of at most [`crate::limits::REQUEST_BUFFER_BYTES`]. A `translation`
+    /// applies to a complete response. A response that is too large to buffer is returned as etcd
+    /// sends it.
+    pub fn send(mut call: OpenedCall, request: &[Bytes], translation: Option<Stream>) -> Attempt {
+        let reads_before = call.guard.conn().reads();
+        let sample = CallSample::start(call.guard.conn());
         let last = request.len().saturating_sub(1);
         for (n, chunk) in request.iter().enumerate() {
-            // An error means that the stream is gone; the response future says why.
-            if taken.body.send_data(chunk.clone(), n == last).is_err() {
+            // An error means that the stream has ended. The response future returns the reason.
+            if call.body.send_data(chunk.clone(), n == last).is_err() {
                 break;
             }
         }
         if request.is_empty() {
-            let _ = taken.body.send_data(Bytes::new(), true);
+            let _ = call.body.send_data(Bytes::new(), true);
         }
         Attempt {
-            state: State::Waiting(taken.response),
-            guard: taken.guard,
-            measure,
+            state: State::Waiting(call.response),
+            guard: call.guard,
+            sample,
             reads_before,
             translation,
         }
     }
 
-    /// The endpoint it went to.
+    /// Returns the endpoint of the attempt.
     pub fn endpoint(&self) -> EndpointId {
         self.guard.conn().endpoint()
     }
 
-    /// Nothing at all has arrived on the connection since the attempt began.
+    /// Reports whether nothing has arrived on the connection since the attempt started.
     pub fn connection_is_silent(&self) -> bool {
         self.guard.conn().reads() == self.reads_before
     }
 
-    /// The connection it went over.
+    /// Returns the connection of the attempt.
     pub fn conn(&self) -> &Rc<Conn> {
         self.guard.conn()
     }
 
-    /// Another endpoint has answered in its place.
-    pub fn outrun(&mut self) {
-        self.measure.take().into_iter().for_each(CallSample::failed);
+    /// Records that another endpoint has responded first, which counts as a failure of this one.
+    pub fn supersede(&mut self) {
+        self.sample.take().into_iter().for_each(CallSample::failed);
     }
 
-    /// The answer, complete or too large to hold.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
-        let ended = ready!(self.poll_end(cx));
-        if let Some(measure) = self.measure.take() {
-            measure.ended(ended.as_ref().is_ok_and(|answer| !answer.is_unavailable()));
+    /// Returns the response when it is complete or too large to buffer.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<BufferedResponse, Failure>> {
+        let result = ready!(self.poll_response(cx));
+        if let Some(sample) = self.sample.take() {
+            sample.finish(
+                result
+                    .as_ref()
+                    .is_ok_and(|response| !response.is_unavailable()),
+            );
         }
-        Poll::Ready(ended)
+        Poll::Ready(result)
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answer, Failure>> {
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<BufferedResponse, Failure>> {
         loop {
             match &mut self.state {
                 State::Waiting(response) => {
@@ -210,22 +219,25 @@ impl Attempt {
                         Err(e) => return Poll::Ready(Err(failure::from_h2(&e))),
                     };
                     let chunks = VecDeque::new();
-                    self.state = State::Holding {
+                    self.state = State::Buffering {
                         head,
                         body,
                         chunks,
-                        held: HeldResponse::new(self.guard.conn().clone()),
+                        buffered: BufferedBytes::new(self.guard.conn().clone()),
                     };
                 }
-                State::Holding {
-                    body, chunks, held, ..
+                State::Buffering {
+                    body,
+                    chunks,
+                    buffered,
+                    ..
                 } => {
-                    if held.is_too_much() {
+                    if buffered.is_over_limit() {
                         return Poll::Ready(Ok(self.finish(None)));
                     }
                     match ready!(body.poll_data(cx)) {
                         Some(Ok(chunk)) => {
-                            held.add(chunk.len());
+                            buffered.add(chunk.len());
                             chunks.push_back(chunk);
                         }
                         Some(Err(e)) => return Poll::Ready(Err(failure::from_h2(&e))),
@@ -242,14 +254,14 @@ impl Attempt {
         }
     }
 
-    /// The answer with its end, or with its stream when the end has not come.
-    fn finish(&mut self, end: Option<Option<HeaderMap>>) -> Answer {
+    /// Creates the response: with its `end`, or with its stream if the end has not arrived.
+    fn finish(&mut self, end: Option<Option<HeaderMap>>) -> BufferedResponse {
         match std::mem::replace(&mut self.state, State::Done) {
-            State::Holding {
+            State::Buffering {
                 head,
                 body,
                 chunks,
-                held,
+                buffered,
             } => {
                 let rest = match end {
                     Some(trailers) => Rest::End(trailers),
@@ -258,32 +270,32 @@ impl Attempt {
                         guard: self.guard.clone(),
                     },
                 };
-                let answer = Answer {
+                let response = BufferedResponse {
                     head,
                     chunks,
-                    held,
+                    buffered,
                     rest,
                 };
-                match (&answer.rest, self.translation.take()) {
-                    (Rest::End(_), Some(translation)) => answer.translated(translation),
-                    _ => answer,
+                match (&response.rest, self.translation.take()) {
+                    (Rest::End(_), Some(translation)) => response.translated(translation),
+                    _ => response,
                 }
             }
             State::Waiting(_) | State::Done => {
-                unreachable!("called from `Holding` only, and `Done` stands after it")
+                unreachable!("called in the state `Buffering` only, and `Done` follows it")
             }
         }
     }
 }
 
-/// Whether a client asked for an error when its endpoint knows no leader (`hasleader`).
-pub fn wants_leader(headers: &HeaderMap) -> bool {
+/// Reports whether the client requires an error if the endpoint knows no leader (`hasleader`).
+pub fn requires_leader(headers: &HeaderMap) -> bool {
     headers
         .get(metadata::HAS_LEADER)
         .is_some_and(|v| v == "true")
 }
 
-/// Whether the body of a request is gRPC's.
+/// Reports whether the content type of a request is gRPC.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"application/grpc"))

@@ -1,5 +1,6 @@
-//! How one unary call went, for comparing endpoints that share calls. Where one endpoint serves all,
-//! nothing is measured and nothing is paid.
+//! Outcome and latency of one unary call, which outlier detection compares between endpoints.
+//!
+//! Without a balancing policy, nothing is measured and there is no cost.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -7,43 +8,47 @@ use std::time::Instant;
 use crate::state_machine::picker::latency_step;
 use crate::upstream::conn::Conn;
 
-/// A call that counts as open at its endpoint while this lives. One that ends without a word (its
-/// client left) says nothing of the endpoint.
+/// A unary call that counts as open at its endpoint while this value lives. A drop without a result
+/// means that the client has left, which does not count for or against the endpoint.
 pub struct CallSample {
     conn: Rc<Conn>,
-    begun: Instant,
+    started: Instant,
 }
 
 impl CallSample {
-    /// Of a call that begins now on this connection; `None` where nothing is compared.
-    pub fn begin(conn: &Rc<Conn>) -> Option<CallSample> {
+    /// Starts to measure a call on this connection. `None`: endpoints are not compared.
+    pub fn start(conn: &Rc<Conn>) -> Option<CallSample> {
         conn.target().compared.then(|| {
-            conn.calls().open.inc();
+            conn.calls().open_unary.inc();
             CallSample {
                 conn: conn.clone(),
-                begun: Instant::now(),
+                started: Instant::now(),
             }
         })
     }
 
-    /// It was answered, if only with a refusal.
-    pub fn answered(self) {
-        self.conn.calls().answered[latency_step(self.begun.elapsed())].inc();
+    /// Records the latency of a response, which may be an error.
+    pub fn responded(self) {
+        self.conn.calls().latencies[latency_step(self.started.elapsed())].inc();
     }
 
-    /// It failed by what is the endpoint's doing, or another one answered in its place.
+    /// Records a failure of the endpoint, or that another endpoint responded first.
     pub fn failed(self) {
         self.conn.calls().failed.inc();
     }
 
-    /// One or the other.
-    pub fn ended(self, well: bool) {
-        if well { self.answered() } else { self.failed() }
+    /// Records a response or a failure.
+    pub fn finish(self, succeeded: bool) {
+        if succeeded {
+            self.responded()
+        } else {
+            self.failed()
+        }
     }
 }
 
 impl Drop for CallSample {
     fn drop(&mut self) {
-        self.conn.calls().open.dec();
+        self.conn.calls().open_unary.dec();
     }
 }

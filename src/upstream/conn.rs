@@ -1,8 +1,8 @@
 //! One HTTP/2 connection to etcd and the task that drives it.
 //!
-//! A connection serves one worker. It takes calls until it is retired: told GOAWAY, near the
-//! end of its stream ids, stalled, or no longer needed. Its open calls go on to their end, and
-//! the connection closes with the last of them.
+//! A connection belongs to one worker. It accepts calls until it is retired: after a GOAWAY, near
+//! the end of its stream ids, when it stalls, or when it is not needed any more. Open calls of a
+//! retired connection continue, and the connection closes after the last of them.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -23,38 +23,39 @@ use crate::error::Failure;
 use crate::limits;
 use crate::metrics::EndpointCalls;
 use crate::net::io::{Batched, Flusher, batched};
-use crate::net::stream::Stream;
+use crate::net::stream::ByteStream;
 use crate::state_machine::keepalive::{KeepaliveAction, KeepaliveOptions, KeepaliveState};
 use crate::state_machine::picker::EndpointId;
 use crate::upstream::failure;
-use crate::upstream::target::Target;
+use crate::upstream::target::EndpointTarget;
 
-/// A connection as its callers see it.
+/// A connection to an endpoint, as its callers use it.
 pub struct Conn {
-    target: Arc<Target>,
+    target: Arc<EndpointTarget>,
     worker: usize,
-    /// `None` once retired: with the last handle gone the connection ends by itself.
+    /// `None` if retired. The connection ends when the last clone of the handle is dropped.
     send: RefCell<Option<SendRequest<Bytes>>>,
     flusher: Flusher,
-    born: Instant,
+    connected_at: Instant,
     open: Cell<usize>,
-    /// Calls the peer allows at once, as of the last look: asking at each call would cost a lock.
-    most_calls: Cell<usize>,
-    /// Bytes of answers that are held here.
-    held: Cell<usize>,
+    /// Maximum concurrent calls of the remote side, at the last check. Reading it at each call
+    /// would cost a lock.
+    max_calls: Cell<usize>,
+    /// Bytes of responses that are buffered.
+    buffered_bytes: Cell<usize>,
 }
 
-/// A call that a connection has taken.
+/// A call that a connection has accepted.
 pub struct OpenedCall {
-    /// The answer to come.
+    /// Future of the response.
     pub response: ResponseFuture,
-    /// Where the request's body goes.
+    /// Stream for the body of the request.
     pub body: SendStream<Bytes>,
-    /// Keeps the count of open calls.
+    /// Counts the call as open.
     pub guard: CallGuard,
 }
 
-/// Counts as one open call of its connection while it lives.
+/// Counts as one open call of its connection while this value lives.
 pub struct CallGuard(Rc<Conn>);
 
 impl CallGuard {
@@ -64,65 +65,71 @@ impl CallGuard {
         CallGuard(conn)
     }
 
-    /// The connection that took the call.
+    /// Returns the connection of the call.
     pub fn conn(&self) -> &Rc<Conn> {
         &self.0
     }
 }
 
-/// Bytes of an answer that are held, counted at the connection they came over while it lives.
-pub struct HeldResponse {
-    /// `None` for an answer that did not come from etcd just now.
+/// Buffered bytes of a response. They count at the connection of the response while this value
+/// lives.
+pub struct BufferedBytes {
+    /// `None` for a response that did not just arrive from etcd.
     conn: Option<Rc<Conn>>,
     bytes: usize,
 }
 
-impl HeldResponse {
-    /// None yet.
-    pub fn new(conn: Rc<Conn>) -> HeldResponse {
-        HeldResponse {
+impl BufferedBytes {
+    /// Creates a count of zero bytes for a response of this connection.
+    pub fn new(conn: Rc<Conn>) -> BufferedBytes {
+        BufferedBytes {
             conn: Some(conn),
             bytes: 0,
         }
     }
 
-    /// Bytes that are kept here anyway.
-    pub fn kept(bytes: usize) -> HeldResponse {
-        HeldResponse { conn: None, bytes }
+    /// Creates a count for bytes that a cache or another call already has in memory.
+    pub fn uncounted(bytes: usize) -> BufferedBytes {
+        BufferedBytes { conn: None, bytes }
     }
 
-    /// Where they came from just now.
+    /// Returns the connection of the response. `None`: the response did not just arrive from etcd.
     pub fn conn(&self) -> Option<&Rc<Conn>> {
         self.conn.as_ref()
     }
 
-    /// So many more.
+    /// Adds bytes to the count.
     pub fn add(&mut self, bytes: usize) {
         self.bytes += bytes;
         if let Some(conn) = &self.conn {
-            conn.held.set(conn.held.get() + bytes);
+            conn.buffered_bytes.set(conn.buffered_bytes.get() + bytes);
         }
     }
 
-    /// How many.
+    /// Returns the number of bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether this answer, or all of the connection together, are more than may be held. Small
-    /// answers are not asked: they cost less than their calls.
-    pub fn is_too_much(&self) -> bool {
-        let all = self.conn.as_ref().map_or(0, |conn| conn.held.get());
+    /// Reports whether this response, or all responses of the connection, exceed the limit of
+    /// buffered bytes. The limit of the connection does not apply to small responses: they cost
+    /// less than their calls.
+    pub fn is_over_limit(&self) -> bool {
+        let total = self
+            .conn
+            .as_ref()
+            .map_or(0, |conn| conn.buffered_bytes.get());
         self.bytes > limits::RESPONSE_BUFFER_BYTES
             || self.bytes > limits::FREE_SEND_BYTES
-                && all > limits::RESPONSE_BUFFER_BYTES_PER_CONNECTION
+                && total > limits::RESPONSE_BUFFER_BYTES_PER_CONNECTION
     }
 }
 
-impl Drop for HeldResponse {
+impl Drop for BufferedBytes {
     fn drop(&mut self) {
         if let Some(conn) = &self.conn {
-            conn.held.set(conn.held.get() - self.bytes);
+            conn.buffered_bytes
+                .set(conn.buffered_bytes.get() - self.bytes);
         }
     }
 }
@@ -140,24 +147,28 @@ impl Drop for CallGuard {
     }
 }
 
-/// Why a connection ended.
+/// Reason for the end of a connection.
 #[derive(Debug)]
-pub enum Ended {
-    /// This side let it go, or etcd closed it in good order.
+pub enum ConnectionEnd {
+    /// This side closed it, or etcd closed it in order.
     Closed,
-    /// It broke, or did not answer a ping.
+    /// It broke, or a ping was not answered.
     Lost(String),
 }
 
 impl Conn {
-    /// HTTP/2 over a stream that `worker` has connected to `target`: ready when etcd's preface has arrived, since a stopped
-    /// etcd still accepts connections. The returned future drives it and says how it ended.
+    /// Starts HTTP/2 over a stream that `worker` has connected to `target`. Returns when the
+    /// preface of etcd has arrived, because a stopped etcd still accepts connections. The returned
+    /// future drives the connection and returns the reason for its end.
+    ///
+    /// # Errors
+    /// The connection ended before the preface.
     pub async fn handshake(
-        target: Arc<Target>,
+        target: Arc<EndpointTarget>,
         worker: usize,
-        stream: Stream,
+        stream: ByteStream,
         keepalive: KeepaliveOptions,
-    ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
+    ) -> io::Result<(Rc<Conn>, impl Future<Output = ConnectionEnd> + use<>)> {
         let calls = target.metrics.worker(worker);
         let (io, flusher) = batched(stream, None, calls.traffic.clone());
         let (send, mut h2) = builder()
@@ -167,11 +178,11 @@ impl Conn {
         let pings = h2.ping_pong();
         poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut h2).poll(cx) {
-                let why = ended.err().map_or_else(
+                let reason = ended.err().map_or_else(
                     || "closed before any HTTP/2 frame: does the endpoint require TLS?".to_owned(),
                     |e| e.to_string(),
                 );
-                return Poll::Ready(Err(io::Error::other(why)));
+                return Poll::Ready(Err(io::Error::other(reason)));
             }
             if let Poll::Ready(Err(e)) = flusher.poll_flush(cx) {
                 return Poll::Ready(Err(e));
@@ -185,75 +196,78 @@ impl Conn {
             worker,
             send: RefCell::new(Some(send)),
             flusher,
-            born: now,
+            connected_at: now,
             open: Cell::new(0),
-            // The peer's first bytes have arrived, and its settings come first.
-            most_calls: Cell::new(h2.max_concurrent_send_streams()),
-            held: Cell::new(0),
+            // The first bytes of the remote side have arrived, and its SETTINGS frame is first.
+            max_calls: Cell::new(h2.max_concurrent_send_streams()),
+            buffered_bytes: Cell::new(0),
         });
         conn.calls().connections.inc();
         let driver = drive(conn.clone(), h2, pings, keepalive);
         Ok((conn, driver))
     }
 
-    /// The endpoint's id.
+    /// Returns the id of the endpoint.
     pub fn endpoint(&self) -> EndpointId {
         self.target.id
     }
 
-    /// The endpoint.
-    pub fn target(&self) -> &Target {
+    /// Returns the endpoint with its addressing and metrics.
+    pub fn target(&self) -> &EndpointTarget {
         &self.target
     }
 
-    /// What this worker counts of it.
+    /// Returns the metrics of the endpoint that this worker counts.
     pub fn calls(&self) -> &EndpointCalls {
         self.target.metrics.worker(self.worker)
     }
 
-    /// How long it has been up.
+    /// Returns the time since the connection was established.
     pub fn age(&self) -> Duration {
-        self.born.elapsed()
+        self.connected_at.elapsed()
     }
 
-    /// Calls open now.
+    /// Returns the number of open calls.
     pub fn open_calls(&self) -> usize {
         self.open.get()
     }
 
-    /// Whether it takes one more call now: beyond the peer's limit it would only wait for another
-    /// to end, which a watch never does.
+    /// Reports whether the connection accepts one more call now. A call above the limit of the
+    /// remote side would wait for the end of another call, and a watch never ends.
     pub fn takes_calls(&self) -> bool {
-        !self.is_retired() && self.open.get() < self.most_calls.get()
+        !self.is_retired() && self.open.get() < self.max_calls.get()
     }
 
-    /// Whether it was retired.
+    /// Reports whether the connection is retired.
     pub fn is_retired(&self) -> bool {
         self.send.borrow().is_none()
     }
 
-    /// Takes no more calls; open ones go on.
+    /// Retires the connection: it accepts no more calls, and open calls continue.
     pub fn retire(&self) {
         drop(self.send.borrow_mut().take());
     }
 
-    /// Grows with every arrival of bytes.
+    /// Returns the number of reads that returned bytes. Wraps.
     pub fn reads(&self) -> u64 {
         self.flusher.reads()
     }
 
-    /// Hands a request to the connection. On failure nothing of it has been sent, and the
-    /// connection is retired.
+    /// Opens a call. `end`: the request has no body.
+    ///
+    /// # Errors
+    /// The connection is retired, or it rejected the call. Then nothing of the call has been sent,
+    /// and the connection is retired.
     pub fn open(self: &Rc<Self>, request: Request<()>, end: bool) -> Result<OpenedCall, Failure> {
-        // A handle of its own per call: the crate then queues a call above the peer's stream
-        // limit instead of refusing it.
+        // Each call has its own handle. Then the crate queues a call above the stream limit of the
+        // remote side instead of rejecting it.
         let handle = self.send.borrow().clone();
         let Some(mut handle) = handle else {
             return Err(failure::retired());
         };
         let (response, body) = handle.send_request(request, end).map_err(|e| {
             self.retire();
-            failure::not_taken(&e)
+            failure::not_accepted(&e)
         })?;
         self.calls().requests.inc();
         if body.stream_id().as_u32() >= limits::LAST_STREAM_ID {
@@ -281,11 +295,12 @@ fn builder() -> h2::client::Builder {
         .initial_connection_window_size(limits::UPSTREAM_CONNECTION_WINDOW)
         .max_header_list_size(limits::HEADER_LIST_BYTES)
         .max_send_buffer_size(limits::SEND_BUFFER_BYTES)
-        // etcd is trusted not to flood, and its answers look like one to the defaults.
+        // etcd is trusted not to flood, and the default budget would take its responses for a
+        // flood.
         .data_frame_budget(usize::MAX)
         .max_concurrent_reset_streams(limits::RESET_MEMORY)
         .reset_stream_duration(limits::RESET_MEMORY_TIME)
-        // Clients' cancels must never add up to a GOAWAY that ends everybody's calls.
+        // Cancelled calls of clients must never cause a GOAWAY that ends all other calls.
         .max_local_error_reset_streams(None);
     builder
 }
@@ -295,31 +310,31 @@ async fn drive(
     mut h2: h2::client::Connection<Batched, Bytes>,
     mut pings: Option<PingPong>,
     keepalive: KeepaliveOptions,
-) -> Ended {
-    let mut silence = KeepaliveState::new(keepalive, conn.reads(), conn.born.into_std());
-    let next = |silence: &KeepaliveState, now: Instant| {
-        let next: Instant = silence.next_check(now.into_std()).into();
+) -> ConnectionEnd {
+    let mut state = KeepaliveState::new(keepalive, conn.reads(), conn.connected_at.into_std());
+    let next = |state: &KeepaliveState, now: Instant| {
+        let next: Instant = state.next_check(now.into_std()).into();
         next.min(now + limits::UPSTREAM_CHECK_INTERVAL)
     };
-    let mut look = pin!(sleep_until(next(&silence, conn.born)));
+    let mut next_check = pin!(sleep_until(next(&state, conn.connected_at)));
     poll_fn(move |cx| {
         if let Poll::Ready(ended) = Pin::new(&mut h2).poll(cx) {
-            // Whatever is still collected (a GOAWAY) is written by the shutdown in `h2`.
+            // The shutdown in `h2` writes the bytes that are still collected, such as a GOAWAY.
             return Poll::Ready(match ended {
-                Ok(()) => Ended::Closed,
+                Ok(()) => ConnectionEnd::Closed,
                 Err(e) if e.is_go_away() && e.reason() == Some(h2::Reason::NO_ERROR) => {
-                    Ended::Closed
+                    ConnectionEnd::Closed
                 }
-                Err(e) => Ended::Lost(e.to_string()),
+                Err(e) => ConnectionEnd::Lost(e.to_string()),
             });
         }
         if let Poll::Ready(Err(e)) = conn.flusher.poll_flush(cx) {
-            return Poll::Ready(Ended::Lost(e.to_string()));
+            return Poll::Ready(ConnectionEnd::Lost(e.to_string()));
         }
-        while look.as_mut().poll(cx).is_ready() {
+        while next_check.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            conn.most_calls.set(h2.max_concurrent_send_streams());
-            match silence.check(conn.reads(), conn.open_calls(), now.into_std()) {
+            conn.max_calls.set(h2.max_concurrent_send_streams());
+            match state.check(conn.reads(), conn.open_calls(), now.into_std()) {
                 KeepaliveAction::Fine => {}
                 KeepaliveAction::Ping => {
                     if let Some(pings) = &mut pings {
@@ -330,13 +345,13 @@ async fn drive(
                 }
                 KeepaliveAction::Dead => {
                     conn.retire();
-                    return Poll::Ready(Ended::Lost("keepalive ping timed out".to_owned()));
+                    return Poll::Ready(ConnectionEnd::Lost("keepalive ping timed out".to_owned()));
                 }
             }
-            look.as_mut().reset(next(&silence, now));
+            next_check.as_mut().reset(next(&state, now));
         }
         if let Some(pings) = &mut pings {
-            // Takes the answer, so that the next ping can be sent.
+            // Takes the response, so that the next ping can be sent.
             let _ = pings.poll_pong(cx);
         }
         Poll::Pending

@@ -1,5 +1,7 @@
-//! One dial: name lookup, connect, TLS. Names are resolved anew each time and every address is
-//! tried (E1); the whole is bounded by the caller.
+//! Establishes one connection to an endpoint: name lookup, connect, TLS.
+//!
+//! Names are resolved at each dial, and every address is tried (E1). The caller limits the total
+//! time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,42 +15,46 @@ use tokio_rustls::TlsConnector;
 
 use crate::limits;
 use crate::metrics::TlsSide;
-use crate::net::stream::Stream;
+use crate::net::stream::ByteStream;
 use crate::upstream::endpoint::{Address, Endpoint};
 
-/// A connected stream to the endpoint, under TLS if `tls` is given, with what is counted of it.
+/// Connects to an endpoint. `tls` is the configuration and the metrics of TLS, or `None` for
+/// plaintext.
+///
+/// # Errors
+/// No address accepts a connection, or the TLS handshake failed.
 pub async fn connect(
     endpoint: &Endpoint,
     tls: Option<(&Arc<ClientConfig>, &TlsSide)>,
-) -> io::Result<Stream> {
+) -> io::Result<ByteStream> {
     match &endpoint.address {
         Address::Unix(path) => {
             let unix = UnixStream::connect(path).await?;
             match tls {
-                None => Ok(Stream::Unix(unix)),
+                None => Ok(ByteStream::Unix(unix)),
                 Some((config, side)) => {
                     let name = server_name("localhost")?;
-                    let handshake = side.handshake();
+                    let handshake = side.begin_handshake();
                     let tls = TlsConnector::from(config.clone())
                         .connect(name, unix)
                         .await?;
-                    handshake.done();
-                    Ok(Stream::TlsUnix(Box::new(tls)))
+                    handshake.complete();
+                    Ok(ByteStream::TlsUnix(Box::new(tls)))
                 }
             }
         }
         Address::Tcp { host, port } => {
             let tcp = connect_tcp(host, *port).await?;
             match tls {
-                None => Ok(Stream::Tcp(tcp)),
+                None => Ok(ByteStream::Tcp(tcp)),
                 Some((config, side)) => {
                     let name = server_name(host)?;
-                    let handshake = side.handshake();
+                    let handshake = side.begin_handshake();
                     let tls = TlsConnector::from(config.clone())
                         .connect(name, tcp)
                         .await?;
-                    handshake.done();
-                    Ok(Stream::TlsClient(Box::new(tls)))
+                    handshake.complete();
+                    Ok(ByteStream::TlsClient(Box::new(tls)))
                 }
             }
         }
@@ -57,28 +63,28 @@ pub async fn connect(
 
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
-    // One that accepts and then says nothing uses up the caller's time: always first, it would
-    // keep the others from ever being tried.
+    // A host that accepts and then never responds uses all the time of the caller. If it were
+    // always first, the other addresses would never be tried.
     fastrand::shuffle(&mut addresses);
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-    // A single address may use the caller's whole time.
-    let share = if addresses.len() == 1 {
+    let mut last_error = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    // A single address may use all the time of the caller.
+    let time_limit = if addresses.len() == 1 {
         limits::DIAL_TIME
     } else {
         limits::DIAL_ADDRESS_TIME
     };
     for address in addresses {
-        match timeout(share, TcpStream::connect(address)).await {
+        match timeout(time_limit, TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
-                // Frames are batched above; waiting for more in the kernel only adds delay.
+                // Frames are batched above. A delay in the kernel would only add latency.
                 tcp.set_nodelay(true)?;
                 return Ok(tcp);
             }
-            Ok(Err(e)) => last = e,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+            Ok(Err(e)) => last_error = e,
+            Err(_) => last_error = io::ErrorKind::TimedOut.into(),
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
 fn server_name(host: &str) -> io::Result<ServerName<'static>> {

@@ -1,8 +1,8 @@
-//! Endpoints from SRV records (`--discovery-srv`), asked for once, at start.
+//! Finds endpoints by DNS SRV records (`--discovery-srv`), once at start.
 //!
-//! `_etcd-client-ssl._tcp.DOMAIN` names endpoints that speak TLS, `_etcd-client._tcp.DOMAIN` those that
-//! do not; with a service name both end in `-NAME`. One of the two need not be there. Names of hosts
-//! are left to the dial, as those that an operator writes.
+//! `_etcd-client-ssl._tcp.DOMAIN` lists endpoints with TLS, `_etcd-client._tcp.DOMAIN` endpoints
+//! without TLS. With a service name, `-NAME` follows `_etcd-client-ssl` and `_etcd-client`. One of
+//! the two records may be missing. Host names are resolved at each dial, as in `--endpoints`.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,26 +18,28 @@ use tracing::{info, warn};
 use crate::limits;
 use crate::upstream::endpoint::{Address, Endpoint, Scheme};
 
-/// What to ask for.
+/// Settings of the discovery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Discovery {
-    /// The domain; not empty.
+pub struct DiscoveryOptions {
+    /// Domain. Not empty.
     pub domain: String,
-    /// The service name suffix; empty: none.
+    /// Service name, or empty for none.
     pub name: String,
-    /// Take endpoints without TLS too.
+    /// Also use endpoints without TLS.
     pub insecure: bool,
 }
 
-/// The endpoints that the records name, those with TLS first. What is not to be used is left out with
-/// a line in the log, so there may be none.
+/// Returns the endpoints of the records, those with TLS first. Logs and skips records that cannot
+/// be used, so the list may be empty. `resolv_conf` is a file in the format of `/etc/resolv.conf`.
 ///
 /// # Errors
-/// Neither kind of record could be had, or `resolv_conf`, a file of the form of `/etc/resolv.conf`,
-/// could not be read.
-pub async fn discover(ask: &Discovery, resolv_conf: &Path) -> Result<Vec<Endpoint>, String> {
+/// Neither of the two records was found, or `resolv_conf` could not be read.
+pub async fn discover(
+    options: &DiscoveryOptions,
+    resolv_conf: &Path,
+) -> Result<Vec<Endpoint>, String> {
     let resolver = resolver(resolv_conf).map_err(|e| format!("{}: {e}", resolv_conf.display()))?;
-    let names = [true, false].map(|tls| ask.record(tls));
+    let names = [true, false].map(|tls| options.record_name(tls));
     let both = async { tokio::join!(srv(&resolver, &names[0]), srv(&resolver, &names[1])) };
     let (secure, plain) = timeout(limits::DISCOVERY_TIME, both)
         .await
@@ -52,7 +54,7 @@ pub async fn discover(ask: &Discovery, resolv_conf: &Path) -> Result<Vec<Endpoin
                 warn!(target = %record.target, port = record.port, "SRV record ignored: not a valid endpoint");
                 continue;
             };
-            if scheme == Scheme::Plain && !ask.insecure {
+            if scheme == Scheme::Plain && !options.insecure {
                 warn!(%endpoint, "SRV record ignored: no TLS, and --insecure-discovery is not set");
             } else {
                 info!(%endpoint, "endpoint discovered");
@@ -63,15 +65,16 @@ pub async fn discover(ask: &Discovery, resolv_conf: &Path) -> Result<Vec<Endpoin
     Ok(endpoints)
 }
 
-impl Discovery {
-    /// The name of the records.
-    fn record(&self, tls: bool) -> String {
+impl DiscoveryOptions {
+    /// Returns the name of the records with or without TLS.
+    fn record_name(&self, tls: bool) -> String {
         let ssl = if tls { "-ssl" } else { "" };
         let dash = if self.name.is_empty() { "" } else { "-" };
         format!("_etcd-client{ssl}{dash}{}._tcp.{}", self.name, self.domain)
     }
 }
 
+/// Looks up SRV records and sorts them by priority.
 async fn srv(resolver: &TokioResolver, name: &str) -> Result<Vec<SRV>, String> {
     let found = resolver.srv_lookup(name).await;
     let found = found.map_err(|error| match error.is_no_records_found() {
@@ -90,7 +93,8 @@ async fn srv(resolver: &TokioResolver, name: &str) -> Result<Vec<SRV>, String> {
     Ok(records)
 }
 
-/// `None` for a record that says that there is no such service, or nothing that can be dialed.
+/// Converts a record to an endpoint. `None`: the record means that there is no such service, or its
+/// target cannot be dialed.
 fn endpoint(scheme: Scheme, record: &SRV) -> Option<Endpoint> {
     let host = record.target.to_ascii();
     let host = host.strip_suffix('.').unwrap_or(&host);
@@ -117,8 +121,9 @@ fn resolver(resolv_conf: &Path) -> Result<TokioResolver, String> {
         .map_err(|error| error.to_string())
 }
 
-/// The name servers of a `resolv.conf`, and all else of it with one in their place. A server may stand
-/// as `[ADDRESS]:PORT` too, as some systems have it; where there is none, it is this machine.
+/// Splits `resolv.conf` into its name servers and the other lines, with one placeholder name
+/// server. Also accepts the form `[ADDRESS]:PORT` that some systems use. Without a name server, the
+/// local host is used.
 fn name_servers(text: &str) -> (Vec<NameServerConfig>, String) {
     let mut servers = Vec::new();
     let mut rest = String::from("nameserver 127.0.0.1\n");
@@ -144,10 +149,10 @@ fn name_server(text: &str) -> Option<NameServerConfig> {
         Some((address, port)) => (address, Some(port.parse().ok()?)),
         None => (text, None),
     };
-    // A zone means something to sockets only.
+    // A zone has a meaning for sockets only.
     let address = address.split('%').next().unwrap_or(address);
     let mut server = NameServerConfig::udp_and_tcp(address.parse::<IpAddr>().ok()?);
-    // What one does not know another may.
+    // Another name server may know a name that this one does not know.
     server.trust_negative_responses = false;
     if let Some(port) = port {
         server.connections.iter_mut().for_each(|c| c.port = port);
@@ -161,21 +166,30 @@ mod tests {
     use hickory_resolver::proto::rr::Name;
 
     #[test]
-    fn records_are_asked_for_as_etcd_names_them() {
-        let mut ask = Discovery {
+    fn record_names_are_those_of_etcd() {
+        let mut options = DiscoveryOptions {
             domain: "example.com".to_owned(),
             name: String::new(),
             insecure: false,
         };
-        assert_eq!(ask.record(true), "_etcd-client-ssl._tcp.example.com");
-        assert_eq!(ask.record(false), "_etcd-client._tcp.example.com");
-        ask.name = "blue".to_owned();
-        assert_eq!(ask.record(true), "_etcd-client-ssl-blue._tcp.example.com");
-        assert_eq!(ask.record(false), "_etcd-client-blue._tcp.example.com");
+        assert_eq!(
+            options.record_name(true),
+            "_etcd-client-ssl._tcp.example.com"
+        );
+        assert_eq!(options.record_name(false), "_etcd-client._tcp.example.com");
+        options.name = "blue".to_owned();
+        assert_eq!(
+            options.record_name(true),
+            "_etcd-client-ssl-blue._tcp.example.com"
+        );
+        assert_eq!(
+            options.record_name(false),
+            "_etcd-client-blue._tcp.example.com"
+        );
     }
 
     #[test]
-    fn a_record_is_an_endpoint_or_says_that_there_is_none() {
+    fn records_without_a_target_or_port_are_no_endpoints() {
         let named = |target: &str, port| {
             let target = Name::from_ascii(target).unwrap();
             let found = endpoint(Scheme::Tls, &SRV::new(0, 0, port, target));
@@ -189,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_stand_with_and_without_a_port() {
+    fn name_servers_have_an_optional_port() {
         let text = "# ours\nsearch a.example b.example\nnameserver 10.0.0.1\n\
                     nameserver [127.0.0.1]:8600\nnameserver [::1]:53\nnameserver fe80::1%eth0\n\
                     nameserver what\noptions ndots:2\n";

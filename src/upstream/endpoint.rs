@@ -1,43 +1,43 @@
-//! Where etcd is: the address of one member as an operator writes it.
+//! Address of one etcd endpoint, as an operator writes it.
 //!
-//! Pure text handling: no name is resolved and nothing is dialled here. What is parsed here prints
-//! back ([`Endpoint`]'s `Display`) as text that parses to the same endpoint.
+//! Pure text parsing: no name is resolved and no address is dialed. The `Display` form of an
+//! [`Endpoint`] parses to the same endpoint.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-/// etcd's client port, meant when an endpoint names none.
+/// Client port of etcd, for endpoints without a port.
 pub const DEFAULT_PORT: u16 = 2379;
 
-/// One etcd endpoint: how to speak to it and where it listens.
+/// One etcd endpoint: scheme and address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Plaintext or TLS, as far as the text said.
+    /// Plaintext, TLS, or not specified.
     pub scheme: Scheme,
-    /// Where to connect to.
+    /// Address to connect to.
     pub address: Address,
 }
 
 /// Whether a connection is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// `http://`: plaintext, whatever certificates are configured.
+    /// `http://`: plaintext, even if certificates are configured.
     Plain,
     /// `https://` or `unixs://`: TLS.
     Tls,
-    /// No scheme, or `unix://`: TLS exactly when a client TLS flag is given; see
-    /// [`Endpoint::with_default_tls`].
+    /// No scheme, or `unix://`: TLS if a client TLS flag is set
+    /// ([`Endpoint::with_default_tls`]).
     Unspecified,
 }
 
-/// Where an endpoint listens.
+/// Address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// A TCP port. `host` is a name or an address literal, an IPv6 one without brackets and
-    /// possibly with a zone (`fe80::1%eth0`).
+    /// A TCP port. `host` is a name or an IP address. An IPv6 address has no brackets and may have
+    /// a zone (`fe80::1%eth0`).
     Tcp {
-        /// Name or address, resolved anew at each dial.
+        /// Name or address. A name is resolved at each dial.
         host: String,
         /// 1 to 65535.
         port: u16,
@@ -46,29 +46,32 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Why a text is no endpoint. Its `Display` is half a sentence to follow the offending text.
+/// Reason why a text is not an endpoint. Its `Display` is half a sentence that follows the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointError {
     /// No text, or no host before the port.
     NoHost,
-    /// A scheme other than the four known.
+    /// A scheme other than the four known ones.
     UnknownScheme,
-    /// A character that no host name or address has.
+    /// A character that is not valid in a host name or address.
     BadHost,
-    /// In brackets but not an IPv6 address, or a bracket without its partner.
+    /// No IPv6 address in brackets, or an unpaired bracket.
     BadIpv6,
-    /// Not a number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     BadPort,
-    /// Something after the port but a single `/`: a path, a query, a fragment.
+    /// A path other than `/`, a query, or a fragment after the port.
     HasPath,
     /// `unix://` without a path, or a path with a control character.
     BadSocketPath,
 }
 
 impl Endpoint {
-    /// Reads `host`, `host:port`, `[v6]`, `[v6]:port`, each also after `http://` or `https://` and
-    /// with a trailing `/`, and `unix://path` or `unixs://path`. An IPv6 address without brackets
-    /// is a host without port.
+    /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`, each optionally after `http://` or
+    /// `https://` and with a trailing `/`. Also parses `unix://path` and `unixs://path`. An IPv6
+    /// address without brackets is a host without a port.
+    ///
+    /// # Errors
+    /// The text has none of these forms.
     pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
         let Some((scheme, rest)) = text.split_once("://") else {
             return tcp(Scheme::Unspecified, text);
@@ -82,7 +85,8 @@ impl Endpoint {
         }
     }
 
-    /// Settles an unspecified scheme: TLS if `tls`, else plaintext. A scheme that was written stays.
+    /// Replaces an unspecified scheme with TLS if `tls`, else with plaintext. Other schemes are
+    /// unchanged.
     pub fn with_default_tls(mut self, tls: bool) -> Endpoint {
         if self.scheme == Scheme::Unspecified {
             self.scheme = if tls { Scheme::Tls } else { Scheme::Plain };
@@ -90,8 +94,8 @@ impl Endpoint {
         self
     }
 
-    /// What goes into `:authority`: `host:port`, or `localhost` for a unix socket. The zone of an
-    /// IPv6 address means something on this machine only and is left out.
+    /// Returns the value of `:authority`: `host:port`, or `localhost` for a Unix socket. The zone
+    /// of an IPv6 address is omitted, because it has a meaning on this machine only.
     pub fn authority(&self) -> String {
         match &self.address {
             Address::Tcp { host, port } => {
@@ -104,7 +108,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether connections to it are to be encrypted.
+    /// Reports whether connections to the endpoint use TLS.
     pub fn is_tls(&self) -> bool {
         self.scheme == Scheme::Tls
     }
@@ -168,7 +172,7 @@ fn unix(scheme: Scheme, path: &str) -> Result<Endpoint, EndpointError> {
     Ok(Endpoint { scheme, address })
 }
 
-/// Splits off the port, if any, and checks the host.
+/// Splits a text into the host and the port, if any, and checks the host.
 fn split_host_port(text: &str) -> Result<(&str, Option<&str>), EndpointError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(EndpointError::BadIpv6)?;
@@ -197,8 +201,8 @@ fn split_host_port(text: &str) -> Result<(&str, Option<&str>), EndpointError> {
     Ok((host, port))
 }
 
-/// Whether a text can stand for a host before a port: a name, an IPv4 address, or an IPv6 address in
-/// brackets.
+/// Reports whether a text is valid as a host before a port: a name, an IPv4 address, or an IPv6
+/// address in brackets.
 pub(crate) fn is_host(text: &str) -> bool {
     match text
         .strip_prefix('[')
@@ -214,15 +218,15 @@ fn is_ipv6(text: &str) -> bool {
     address.parse::<Ipv6Addr>().is_ok() && is_name(zone)
 }
 
-/// A name or an IPv4 address. Narrower than a URI's host: what resolvers know, with the underscore
-/// of container names.
+/// Reports whether a text is a name or an IPv4 address. Stricter than the host of a URI: the
+/// characters that resolvers accept, and the underscore of container names.
 fn is_name(text: &str) -> bool {
     let is_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
     !text.is_empty() && text.chars().all(is_char)
 }
 
 fn parse_port(digits: &str) -> Result<u16, EndpointError> {
-    // `u16::from_str` alone would take a leading `+`.
+    // `u16::from_str` alone would accept a leading `+`.
     if !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(EndpointError::BadPort);
     }
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn every_form_is_parsed() {
         use Scheme::{Plain, Tls, Unspecified};
         for (text, expected) in [
             ("etcd", tcp(Unspecified, "etcd", 2379)),
@@ -291,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused_with_its_reason() {
+    fn invalid_text_is_rejected_with_its_reason() {
         use EndpointError::{
             BadHost, BadIpv6, BadPort, BadSocketPath, HasPath, NoHost, UnknownScheme,
         };
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn prints_as_text_that_means_the_same() {
+    fn display_form_parses_to_the_same_endpoint() {
         for (text, printed) in [
             ("etcd", "etcd:2379"),
             ("http://::1", "http://[::1]:2379"),
@@ -361,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn authority_is_fit_for_a_request() {
+    fn authority_is_valid_in_a_request() {
         for (text, expected) in [
             ("etcd", "etcd:2379"),
             ("[::1]:5", "[::1]:5"),

@@ -1,8 +1,8 @@
-//! What all workers share about endpoints: the list, the picker, and the endpoint that serves, which
-//! the per-call path reads without a lock.
+//! Endpoint state that all workers share: the list, the picker, and the serving endpoint, which
+//! each call reads without a lock.
 //!
-//! The list may change while calls are open. Workers are told and let connections to what went come to
-//! their end ([`Pool`](super::pool::Pool)).
+//! The list may change while calls are open. Each worker is notified, and its connections to
+//! removed endpoints close after their last call ([`Pool`](super::pool::Pool)).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,41 +14,45 @@ use tracing::{info, warn};
 
 use crate::limits;
 use crate::metrics::{EndpointList, EndpointMetrics};
-use crate::net::tls::client::{ClientTls, Dialer};
+use crate::net::tls::client::{ClientTls, CurrentClientTls};
 use crate::state_machine::keepalive::KeepaliveOptions;
-use crate::state_machine::picker::{EndpointId, Pick, Picker, EndpointPolicy, CallOutcomes, Share, EndpointState, TriedEndpoints};
+use crate::state_machine::picker::{
+    CallOutcomes, EndpointId, EndpointPolicy, EndpointState, Pick, Picker, Share, TriedEndpoints,
+};
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::selection_history::{Event, Selection, SelectionHistory, SelectionReason};
-use crate::upstream::target::Target;
+use crate::upstream::selection_history::{
+    EndpointFailure, SelectionChange, SelectionEvent, SelectionHistory,
+};
+use crate::upstream::target::EndpointTarget;
 
-/// No endpoint's number.
-const NONE: u64 = u64::MAX;
+/// Value of [`Endpoints::current`] if no endpoint serves.
+const NO_ENDPOINT: u64 = u64::MAX;
 
-/// What flags say of endpoints beyond where they are.
+/// Endpoint settings other than the addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EndpointOptions {
-    /// How often the list is taken from the cluster's members, at least [`limits::MIN_SYNC_INTERVAL`]; zero:
-    /// never.
+    /// Interval at which the list is replaced by the members of the cluster, at least
+    /// [`limits::MIN_SYNC_INTERVAL`]. Zero: never.
     pub sync: Duration,
-    /// Which endpoint a call goes to.
+    /// Policy that selects the endpoint of a call.
     pub policy: EndpointPolicy,
-    /// Weights, from 1 on, of endpoints by their `host:port`. Who is not here has 1. Others may come
-    /// ([`Endpoints::weigh`]).
+    /// Weights of endpoints, by `host:port`, at least 1. Other endpoints have the weight 1. A
+    /// reload may replace the weights ([`Endpoints::set_weights`]).
     pub weights: Vec<(String, u32)>,
 }
 
-/// See the head of the file.
+/// The endpoint list, the picker and the settings of connections to etcd.
 pub struct Endpoints {
     state: Mutex<State>,
-    /// The serving endpoint's number, or [`NONE`]: the picker's answer without its lock.
+    /// Number of the serving endpoint, or [`NO_ENDPOINT`]. A copy that is read without the lock.
     current: AtomicU64,
-    /// Told when the list has changed.
+    /// Notified when the list has changed.
     changes: watch::Sender<()>,
-    /// Grows with each change of who takes calls, where calls are spread.
+    /// Incremented with each change of `State::shares`.
     version: AtomicU64,
-    /// Woken when the endpoint that serves has failed.
-    lost: Notify,
-    tls: Option<Arc<Dialer>>,
+    /// Notified when the serving endpoint has failed.
+    current_failed: Notify,
+    tls: Option<Arc<CurrentClientTls>>,
     keepalive: KeepaliveOptions,
     options: EndpointOptions,
     metrics: Arc<EndpointList>,
@@ -57,28 +61,31 @@ pub struct Endpoints {
 #[derive(Default)]
 struct State {
     picker: Picker,
-    /// In the order they came. Never empty.
-    targets: Vec<Arc<Target>>,
-    /// As in [`EndpointOptions`].
+    /// In the order in which they were added. Never empty.
+    targets: Vec<Arc<EndpointTarget>>,
+    /// As in [`EndpointOptions::weights`].
     weights: Vec<(String, u32)>,
-    /// Who takes calls, as workers were told last.
+    /// Endpoints that take calls under a balancing policy, as last reported to workers.
     shares: Vec<Share>,
-    /// What has been seen of each, as of the last look.
-    seen: Vec<(EndpointId, CallOutcomes)>,
-    switches: SelectionHistory,
+    /// Total call outcomes of each endpoint at the last call of [`Endpoints::detect_outliers`].
+    last_outcomes: Vec<(EndpointId, CallOutcomes)>,
+    history: SelectionHistory,
 }
 
 impl State {
-    fn note(&mut self, endpoint: EndpointId, event: Event) {
+    fn record(&mut self, endpoint: EndpointId, event: SelectionEvent) {
         if let Some(target) = self.targets.iter().find(|t| t.id == endpoint) {
-            self.switches.note(&target.metrics.name, event);
+            self.history.record(&target.metrics.name, event);
         }
     }
 
-    /// Whether calls go to it now.
+    /// Reports whether calls go to the endpoint now.
     fn serves(&self, endpoint: EndpointId) -> bool {
-        let standing = self.picker.state(endpoint, Instant::now());
-        matches!(standing, Some(EndpointState::Active | EndpointState::Balanced(_)))
+        let endpoint_state = self.picker.state(endpoint, Instant::now());
+        matches!(
+            endpoint_state,
+            Some(EndpointState::Active | EndpointState::Balanced(_))
+        )
     }
 }
 
@@ -92,10 +99,13 @@ impl State {
 }
 
 impl Endpoints {
-    /// `list` is not empty; `tls` is there if any of it needs it.
+    /// Creates the state for `list`. `tls` is required if an endpoint of the list uses TLS.
+    ///
+    /// # Panics
+    /// The list is empty.
     pub fn new(
         list: Vec<Endpoint>,
-        tls: Option<Arc<Dialer>>,
+        tls: Option<Arc<CurrentClientTls>>,
         keepalive: KeepaliveOptions,
         options: EndpointOptions,
         metrics: Arc<EndpointList>,
@@ -114,10 +124,10 @@ impl Endpoints {
                 weights: options.weights.clone(),
                 ..State::default()
             }),
-            current: AtomicU64::new(NONE),
+            current: AtomicU64::new(NO_ENDPOINT),
             changes: watch::Sender::new(()),
             version: AtomicU64::new(0),
-            lost: Notify::new(),
+            current_failed: Notify::new(),
             tls,
             keepalive,
             options,
@@ -126,65 +136,68 @@ impl Endpoints {
         let mut state = endpoints.state.lock();
         list.into_iter()
             .for_each(|endpoint| endpoints.add(&mut state, endpoint));
-        endpoints.show(&mut state);
+        endpoints.publish(&mut state);
         drop(state);
         endpoints
     }
 
-    /// Every endpoint of the list, in the order they came.
-    pub fn all(&self) -> Vec<Arc<Target>> {
+    /// Returns all endpoints in the order in which they were added.
+    pub fn all(&self) -> Vec<Arc<EndpointTarget>> {
         self.state.lock().targets.clone()
     }
 
-    /// The endpoint of an id, while it is in the list.
-    pub fn get(&self, endpoint: EndpointId) -> Option<Arc<Target>> {
+    /// Returns the endpoint with this id if it is in the list.
+    pub fn get(&self, endpoint: EndpointId) -> Option<Arc<EndpointTarget>> {
         let state = self.state.lock();
         let target = state.targets.iter().find(|t| t.id == endpoint);
         target.cloned()
     }
 
-    /// TLS for one connection to an endpoint that wants it.
+    /// Returns the TLS configurations for a connection to an endpoint. `None`: the endpoint uses
+    /// plaintext.
     pub fn tls(&self, endpoint: &Endpoint) -> Option<Arc<ClientTls>> {
-        let dialer = self.tls.as_ref().filter(|_| endpoint.is_tls());
-        dialer.map(|dialer| dialer.current())
+        let tls = self.tls.as_ref().filter(|_| endpoint.is_tls());
+        tls.map(|tls| tls.current())
     }
 
-    /// When connections to endpoints are pinged.
+    /// Returns the ping settings of connections to endpoints.
     pub fn keepalive(&self) -> KeepaliveOptions {
         self.keepalive
     }
 
-    /// What flags say.
+    /// Returns the endpoint settings.
     pub fn options(&self) -> &EndpointOptions {
         &self.options
     }
 
-    /// Told each time the list has changed.
+    /// Returns a receiver that is notified of each change of the list.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 
-    /// The list is this from now on; endpoints that are in both stay what they are, with their
-    /// connections. An empty list changes nothing. Each one that came or went is named in the log.
-    /// Gives back what is left out: what wants TLS where there is none towards etcd, and what is too
-    /// much.
+    /// Replaces the list. Endpoints that are in both lists keep their id, state and connections. An
+    /// empty list changes nothing. Logs each added or removed endpoint.
+    ///
+    /// Returns the endpoints that are ignored: those with TLS if there is no TLS towards etcd, and
+    /// those above [`limits::MAX_ENDPOINTS`].
     pub fn replace(&self, list: Vec<Endpoint>) -> Vec<Endpoint> {
         let usable = |endpoint: &Endpoint| !endpoint.is_tls() || self.tls.is_some();
-        let (mut wanted, mut left_out): (Vec<Endpoint>, Vec<Endpoint>) =
+        let (mut wanted, mut ignored): (Vec<Endpoint>, Vec<Endpoint>) =
             list.into_iter().partition(usable);
-        left_out.extend(wanted.drain(wanted.len().min(limits::MAX_ENDPOINTS)..));
+        ignored.extend(wanted.drain(wanted.len().min(limits::MAX_ENDPOINTS)..));
         if wanted.is_empty() {
-            return left_out;
+            return ignored;
         }
         let mut changed = false;
         let state = &mut *self.state.lock();
         let before = state.targets.clone();
-        // Those that went first: there may be no room for both.
-        let (mut went, mut last) = (Vec::new(), None);
+        // Endpoints are removed first, because the list may have no space for old and new
+        // endpoints.
+        let (mut removed, mut last) = (Vec::new(), None);
         for target in before.iter().filter(|t| !wanted.contains(&t.endpoint)) {
             if state.targets.len() > 1 {
                 self.remove(state, target);
-                went.push(target);
+                removed.push(target);
             } else {
                 last = Some(target);
             }
@@ -196,36 +209,37 @@ impl Endpoints {
                 changed = true;
             }
         }
-        // It made way for none before one had come, so that there was one at any time.
+        // The last old endpoint is removed after the first new one is added: the list is never
+        // empty.
         if let Some(target) = last {
             self.remove(state, target);
-            went.push(target);
+            removed.push(target);
         }
-        for target in &went {
+        for target in &removed {
             info!(endpoint = %target.endpoint, "endpoint removed");
         }
-        if changed || !went.is_empty() {
-            self.show(state);
-            // Nobody may be there to be told.
+        if changed || !removed.is_empty() {
+            self.publish(state);
+            // An error means that there is no receiver.
             let _ = self.changes.send(());
         }
-        left_out
+        ignored
     }
 
-    /// The weights are these from now on.
-    pub fn weigh(&self, weights: Vec<(String, u32)>) {
+    /// Replaces the weights of all endpoints.
+    pub fn set_weights(&self, weights: Vec<(String, u32)>) {
         let state = &mut *self.state.lock();
         state.weights = weights;
         for target in &state.targets {
             let weight = state.weight(&target.endpoint);
             state.picker.set_weight(target.id, weight);
         }
-        self.show(state);
+        self.publish(state);
     }
 
-    fn remove(&self, state: &mut State, target: &Target) {
+    fn remove(&self, state: &mut State, target: &EndpointTarget) {
         if state.serves(target.id) {
-            state.note(target.id, Event::Removed);
+            state.record(target.id, SelectionEvent::Removed);
         }
         state.targets.retain(|t| t.id != target.id);
         state.picker.remove(target.id);
@@ -240,11 +254,12 @@ impl Endpoints {
             return;
         };
         let metrics = self.metrics.add(endpoint.to_string());
-        let target = Target::new(id, endpoint, self.options.policy.balances(), metrics);
+        let target = EndpointTarget::new(id, endpoint, self.options.policy.balances(), metrics);
         state.targets.push(Arc::new(target));
     }
 
-    /// The endpoint that serves, picking one if need be; or when one may be dialed again.
+    /// Returns the serving endpoint, and picks one if none serves. If all endpoints are in backoff,
+    /// returns the time of the next dial.
     pub fn pick(&self) -> Pick {
         let state = &mut *self.state.lock();
         let before = state.picker.current();
@@ -253,26 +268,27 @@ impl Endpoints {
             && before.is_none()
             && !self.options.policy.balances()
         {
-            self.show(state);
+            self.publish(state);
             if let Some(target) = state.targets.iter().find(|t| t.id == endpoint) {
                 target.metrics.picked.inc();
                 info!(endpoint = %target.endpoint, "endpoint picked");
             }
-            state.note(endpoint, Event::Picked);
+            state.record(endpoint, SelectionEvent::Picked);
         }
         pick
     }
 
-    /// The endpoint that serves, if one was picked and has not failed.
+    /// Returns the serving endpoint, if one is picked and has not failed.
     pub fn current(&self) -> Option<EndpointId> {
         let number = self.current.load(Ordering::Relaxed);
-        (number != NONE).then(|| EndpointId::from_number(number))
+        (number != NO_ENDPOINT).then(|| EndpointId::from_number(number))
     }
 
-    /// An endpoint for a second try: the one that serves, if it was not tried.
-    pub fn other(&self, tried: TriedEndpoints) -> Option<EndpointId> {
-        // Where none serves just now, one is picked first: else each call that comes this way would
-        // settle somewhere else.
+    /// Returns an endpoint for another attempt: the serving endpoint if it was not tried yet, else
+    /// any.
+    pub fn pick_other(&self, tried: TriedEndpoints) -> Option<EndpointId> {
+        // If no endpoint serves, one is picked first. Otherwise each call here would choose a
+        // different endpoint.
         if !self.options.policy.balances() {
             self.pick();
         }
@@ -280,111 +296,119 @@ impl Endpoints {
         picker.pick_other(Instant::now(), tried, fastrand::u64(..))
     }
 
-    /// Whether there is an endpoint that was not tried, even if it rests.
+    /// Reports whether an endpoint was not tried yet, even if it is in backoff.
     pub fn is_any_untried(&self, tried: TriedEndpoints) -> bool {
         let state = self.state.lock();
         state.targets.iter().any(|t| !tried.contains(t.id))
     }
 
-    /// The endpoint failed so after its connection had lived this long.
-    pub fn failed(&self, endpoint: EndpointId, lived: Duration, why: SelectionReason) {
+    /// Records a failure of an endpoint. `age` is the age of its connection at that time.
+    pub fn failed(&self, endpoint: EndpointId, age: Duration, failure: EndpointFailure) {
         let state = &mut *self.state.lock();
         if state.serves(endpoint) {
-            state.note(endpoint, Event::Failed(why));
+            state.record(endpoint, SelectionEvent::Failed(failure));
         }
         let (now, chance) = (Instant::now(), fastrand::u64(..));
         let served = state.picker.current() == Some(endpoint);
-        state.picker.failed(endpoint, lived, now, chance);
-        self.show(state);
+        state.picker.failed(endpoint, age, now, chance);
+        self.publish(state);
         if served {
-            self.lost.notify_one();
+            self.current_failed.notify_one();
         }
         if let Some(target) = state.targets.iter().find(|t| t.id == endpoint) {
             target.metrics.failures.inc();
         }
     }
 
-    /// A connection to the endpoint is up.
-    pub fn connected(&self, target: &Target) {
+    /// Records that a connection to the endpoint is established.
+    pub fn connected(&self, target: &EndpointTarget) {
         let state = &mut *self.state.lock();
         let served = state.serves(target.id);
         state.picker.connected(target.id, Instant::now());
         if !served && state.serves(target.id) {
-            state.note(target.id, Event::Returned);
+            state.record(target.id, SelectionEvent::Returned);
         }
-        self.show(state);
+        self.publish(state);
         target.metrics.connects.inc();
     }
 
-    /// The endpoint's member leads.
-    pub fn leads(&self, endpoint: EndpointId) {
+    /// Records that the member of the endpoint is the leader.
+    pub fn set_leader(&self, endpoint: EndpointId) {
         let state = &mut *self.state.lock();
         let before = state.picker.current();
         state.picker.set_leader(endpoint, Instant::now());
-        self.show(state);
+        self.publish(state);
         if state.picker.current() != before
             && let Some(target) = state.targets.iter().find(|t| t.id == endpoint)
         {
             target.metrics.picked.inc();
             info!(endpoint = %target.endpoint, "endpoint picked: its member is the leader");
-            state.note(endpoint, Event::Leads);
+            state.record(endpoint, SelectionEvent::PickedLeader);
         }
     }
 
-    /// Returns when the endpoint that serves has failed, at once if it has since this was last asked.
-    pub async fn lost(&self) {
-        self.lost.notified().await;
+    /// Returns when the serving endpoint fails, at once if it has failed since the last call.
+    pub async fn current_failed(&self) {
+        self.current_failed.notified().await;
     }
 
-    /// Compares endpoints that share calls; to be called at every [`limits::OUTLIER_TICK`].
-    pub fn look(&self) {
+    /// Compares the endpoints of a balancing policy and ejects an outlier. Must be called once per
+    /// [`limits::OUTLIER_TICK`].
+    pub fn detect_outliers(&self) {
         let state = &mut *self.state.lock();
-        let all = state.targets.iter().map(|t| (t.id, seen(&t.metrics)));
+        let all = state.targets.iter().map(|t| (t.id, outcomes(&t.metrics)));
         let all: Vec<(EndpointId, CallOutcomes)> = all.collect();
-        let late = all.iter().map(|(id, seen)| {
-            let before = state.seen.iter().find(|(before, _)| before == id);
-            (*id, before.map_or(*seen, |(_, before)| seen.since(before)))
+        let recent = all.iter().map(|(id, outcomes)| {
+            let before = state.last_outcomes.iter().find(|(before, _)| before == id);
+            (
+                *id,
+                before.map_or(*outcomes, |(_, before)| outcomes.since(before)),
+            )
         });
-        let late: Vec<(EndpointId, CallOutcomes)> = late.collect();
-        let out = state.picker.record_tick(&late, Instant::now());
-        state.seen = all;
-        if let Some((id, cause)) = out
+        let recent: Vec<(EndpointId, CallOutcomes)> = recent.collect();
+        let ejected = state.picker.record_tick(&recent, Instant::now());
+        state.last_outcomes = all;
+        if let Some((id, cause)) = ejected
             && let Some(target) = state.targets.iter().find(|t| t.id == id)
         {
             target.metrics.ejections.inc();
             let (endpoint, reason) = (&target.endpoint, cause.name());
             warn!(%endpoint, reason, "endpoint ejected by outlier detection");
-            state.note(id, Event::Ejected(reason));
+            state.record(id, SelectionEvent::Ejected(reason));
         }
-        self.show(state);
+        self.publish(state);
     }
 
-    /// Grows each time [`Endpoints::shares`] says something else.
+    /// Returns a number that changes with each change of [`Endpoints::shares`].
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// Who takes calls now, where calls are spread.
+    /// Returns the endpoints that take calls under a balancing policy, with their weights.
     pub fn shares(&self) -> Vec<Share> {
         self.state.lock().shares.clone()
     }
 
-    /// Every endpoint and how it is, for people.
-    pub fn standings(&self) -> Vec<(Arc<Target>, EndpointState)> {
+    /// Returns every endpoint and its state, for the status page and metrics.
+    pub fn endpoint_states(&self) -> Vec<(Arc<EndpointTarget>, EndpointState)> {
         let state = self.state.lock();
         let now = Instant::now();
-        let standing = |t: &Arc<Target>| Some((t.clone(), state.picker.state(t.id, now)?));
-        state.targets.iter().filter_map(standing).collect()
+        let endpoint_state =
+            |t: &Arc<EndpointTarget>| Some((t.clone(), state.picker.state(t.id, now)?));
+        state.targets.iter().filter_map(endpoint_state).collect()
     }
 
-    /// The last times that endpoints began or ceased to serve, the last one first.
-    pub fn switches(&self) -> Vec<Selection> {
-        self.state.lock().switches.all()
+    /// Returns the last selection changes, the newest first.
+    pub fn selection_history(&self) -> Vec<SelectionChange> {
+        self.state.lock().history.all()
     }
 
-    /// Shows the per-call path what the picker says.
-    fn show(&self, state: &mut State) {
-        let number = state.picker.current().map_or(NONE, EndpointId::number);
+    /// Copies the state of the picker to the fields that calls read without the lock.
+    fn publish(&self, state: &mut State) {
+        let number = state
+            .picker
+            .current()
+            .map_or(NO_ENDPOINT, EndpointId::number);
         self.current.store(number, Ordering::Relaxed);
         if self.options.policy.balances() {
             let shares = state.picker.shares(Instant::now());
@@ -396,16 +420,16 @@ impl Endpoints {
     }
 }
 
-/// All that workers have counted of an endpoint.
-fn seen(metrics: &EndpointMetrics) -> CallOutcomes {
-    let mut seen = CallOutcomes::default();
+/// Returns the sum of the call outcomes that all workers have counted for an endpoint.
+fn outcomes(metrics: &EndpointMetrics) -> CallOutcomes {
+    let mut outcomes = CallOutcomes::default();
     for worker in metrics.workers() {
-        let steps = seen.answered.iter_mut().zip(&worker.answered);
+        let steps = outcomes.answered.iter_mut().zip(&worker.latencies);
         steps.for_each(|(sum, count)| *sum = sum.wrapping_add(count.get()));
-        seen.failed = seen.failed.wrapping_add(worker.failed.get());
-        seen.open = seen.open.wrapping_add(worker.open.get());
+        outcomes.failed = outcomes.failed.wrapping_add(worker.failed.get());
+        outcomes.open = outcomes.open.wrapping_add(worker.open_unary.get());
     }
-    seen
+    outcomes
 }
 
 #[cfg(test)]
@@ -433,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_is_who_it_was_and_who_goes_is_shown_no_more() {
+    fn endpoints_in_both_lists_are_unchanged_and_removed_ones_disappear() {
         let endpoints = endpoints(&["a:1", "b:1", "c:1"]);
         let mut changes = endpoints.changes();
         let Pick::Use(serves) = endpoints.pick() else {
@@ -452,13 +476,13 @@ mod tests {
         assert_eq!(counted, named(&endpoints));
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        // The same again is no change.
+        // The same list again is no change.
         endpoints.replace(list);
         assert!(!changes.has_changed().unwrap());
     }
 
     #[test]
-    fn weights_that_change_count_for_who_is_here_and_who_comes() {
+    fn new_weights_apply_to_present_and_to_added_endpoints() {
         let keepalive = KeepaliveOptions {
             time: Duration::ZERO,
             timeout: Duration::from_secs(20),
@@ -481,7 +505,7 @@ mod tests {
         };
         assert_eq!(weights(), [20, 10]);
         let version = endpoints.version();
-        endpoints.weigh(vec![("b:1".to_owned(), 3), ("c:1".to_owned(), 5)]);
+        endpoints.set_weights(vec![("b:1".to_owned(), 3), ("c:1".to_owned(), 5)]);
         assert_eq!(weights(), [10, 30]);
         assert_ne!(endpoints.version(), version);
         endpoints.replace(["a:1", "b:1", "c:1"].map(endpoint).to_vec());
@@ -489,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_never_empty_and_all_of_it_may_change() {
+    fn the_list_is_never_empty_and_may_be_replaced_completely() {
         let endpoints = endpoints(&["a:1", "b:1"]);
         assert_eq!(endpoints.replace(Vec::new()), []);
         let secure = vec![endpoint("https://a:2")];
@@ -500,8 +524,8 @@ mod tests {
         all.sort();
         assert_eq!(all, ["http://x:1", "http://y:1"]);
         let many = (1..400).map(|port| endpoint(&format!("m:{port}")));
-        let left_out = endpoints.replace(many.collect());
-        assert_eq!(left_out.len(), 399 - limits::MAX_ENDPOINTS);
+        let ignored = endpoints.replace(many.collect());
+        assert_eq!(ignored.len(), 399 - limits::MAX_ENDPOINTS);
         assert!(!endpoints.all().is_empty());
     }
 }

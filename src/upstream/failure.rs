@@ -1,13 +1,13 @@
-//! From what the HTTP/2 layer says to what it means for a call, and to what the client is told.
+//! Converts HTTP/2 errors to call failures, and call failures to the status for the client.
 
 use crate::error::{Failure, Fault, Progress};
 use crate::wire::status::{Code, Status, code_for_h2_reason};
 
-/// The failure behind an error of a stream that was handed to a connection.
+/// Returns the failure for an error of an open stream.
 pub fn from_h2(error: &h2::Error) -> Failure {
     let reason = error.reason();
     if error.is_remote() && error.is_go_away() {
-        // Only streams above the last id of a GOAWAY fail with it.
+        // A GOAWAY fails only the streams above its last stream id.
         return refused("the endpoint is going away", reason);
     }
     if error.is_remote() && error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM) {
@@ -27,8 +27,8 @@ pub fn from_h2(error: &h2::Error) -> Failure {
     }
 }
 
-/// The failure of a call that a connection did not even take.
-pub fn not_taken(error: &h2::Error) -> Failure {
+/// Returns the failure of a call that a connection did not accept. Nothing was sent.
+pub fn not_accepted(error: &h2::Error) -> Failure {
     Failure {
         progress: Progress::Unsent,
         fault: Fault::ConnectionLost,
@@ -36,7 +36,7 @@ pub fn not_taken(error: &h2::Error) -> Failure {
     }
 }
 
-/// etcd's own UNAVAILABLE.
+/// Returns the failure for an UNAVAILABLE that etcd itself returned.
 pub fn unavailable() -> Failure {
     Failure {
         progress: Progress::Sent,
@@ -45,8 +45,8 @@ pub fn unavailable() -> Failure {
     }
 }
 
-/// What the client is told (P6). UNAVAILABLE for all that concerns connections; a reset keeps
-/// its meaning, except that CANCELLED is never made up (E6).
+/// Returns the status for the client (P6). Failures of connections are UNAVAILABLE. A reset keeps
+/// its meaning, but CANCELLED is never invented (E6).
 pub fn status(failure: &Failure) -> Status {
     let code = match failure.fault {
         Fault::NoEndpoint | Fault::ConnectionLost | Fault::Unavailable => Code::Unavailable,
@@ -64,8 +64,8 @@ fn refused(detail: &'static str, reason: Option<h2::Reason>) -> Failure {
     }
 }
 
-/// A request that may not leave for etcd.
-pub fn kept(status: Status) -> Failure {
+/// Returns the failure of a request that the proxy rejects. Nothing was sent.
+pub fn rejected(status: Status) -> Failure {
     Failure {
         progress: Progress::Unsent,
         fault: Fault::Rejected(status.code.as_u8()),
@@ -73,7 +73,7 @@ pub fn kept(status: Status) -> Failure {
     }
 }
 
-/// The connection was retired between the pick and the call.
+/// Returns the failure of a call on a connection that was retired just before. Nothing was sent.
 pub fn retired() -> Failure {
     Failure {
         progress: Progress::Unsent,

@@ -1,35 +1,34 @@
-//! The endpoints that a cluster's member list names: every client URL of every member that serves
-//! clients.
+//! Endpoints of a member list of etcd: every client URL of every member that serves clients.
 
 use crate::upstream::endpoint::Endpoint;
 use crate::wire::pb::etcdserverpb::Member;
 
-/// What a member list says.
+/// Endpoints of a member list.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MemberList {
-    /// Each once, in the order of the members, every scheme `Plain` or `Tls`.
+    /// Each endpoint once, in the order of the members. Every scheme is `Plain` or `Tls`.
     pub endpoints: Vec<Endpoint>,
-    /// Client URLs that name no endpoint.
+    /// Client URLs that are not valid endpoints.
     pub unusable: Vec<String>,
 }
 
 impl MemberList {
-    /// Of these members. One that has not started has no name yet, and a learner serves few calls:
-    /// both are left out.
-    pub fn of(members: &[Member]) -> MemberList {
-        let mut roster = MemberList::default();
+    /// Collects the endpoints of the members. A member without a name has not started, and a
+    /// learner serves few calls: both are skipped.
+    pub fn from_members(members: &[Member]) -> MemberList {
+        let mut list = MemberList::default();
         let serving = members
             .iter()
             .filter(|member| !member.name.is_empty() && !member.is_learner);
         for url in serving.flat_map(|member| &member.client_urls) {
-            // etcd's URLs say which sockets speak TLS.
+            // The scheme of a client URL shows whether the socket uses TLS.
             match Endpoint::parse(url).map(|e| e.with_default_tls(false)) {
-                Ok(endpoint) if roster.endpoints.contains(&endpoint) => {}
-                Ok(endpoint) => roster.endpoints.push(endpoint),
-                Err(_) => roster.unusable.push(url.clone()),
+                Ok(endpoint) if list.endpoints.contains(&endpoint) => {}
+                Ok(endpoint) => list.endpoints.push(endpoint),
+                Err(_) => list.unusable.push(url.clone()),
             }
         }
-        roster
+        list
     }
 }
 
@@ -47,8 +46,8 @@ mod tests {
     }
 
     #[test]
-    fn members_that_serve_are_listed_with_all_their_urls() {
-        let roster = MemberList::of(&[
+    fn serving_members_are_listed_with_all_their_urls() {
+        let list = MemberList::from_members(&[
             member(
                 "a",
                 &["http://10.0.0.1:2379", "https://a.example:2379"],
@@ -60,7 +59,7 @@ mod tests {
             member("e", &[], false),
             member("f", &["ftp://10.0.0.9", "http://10.0.0.4:2379/v3"], false),
         ]);
-        let endpoints: Vec<String> = roster.endpoints.iter().map(ToString::to_string).collect();
+        let endpoints: Vec<String> = list.endpoints.iter().map(ToString::to_string).collect();
         assert_eq!(
             endpoints,
             [
@@ -69,10 +68,7 @@ mod tests {
                 "unix:///run/etcd"
             ]
         );
-        assert_eq!(
-            roster.unusable,
-            ["ftp://10.0.0.9", "http://10.0.0.4:2379/v3"]
-        );
-        assert_eq!(MemberList::of(&[]), MemberList::default());
+        assert_eq!(list.unusable, ["ftp://10.0.0.9", "http://10.0.0.4:2379/v3"]);
+        assert_eq!(MemberList::from_members(&[]), MemberList::default());
     }
 }

@@ -1,5 +1,7 @@
-//! Calls to etcd: endpoints, dialing, connections, and one open call with its failure.
-//! Knows nothing of what a call is for.
+//! Connections and calls to etcd: endpoints, dialing, connection pools, and single calls with their
+//! failures.
+//!
+//! The purpose of a call is left to the drivers.
 
 pub mod attempt;
 pub mod call_sample;
@@ -8,7 +10,6 @@ pub mod dial;
 pub mod discovery;
 pub mod endpoint;
 pub mod endpoints;
-pub mod etcd_page;
 pub mod failure;
 pub mod http1_client;
 pub mod member_list;

@@ -1,8 +1,8 @@
-//! One worker's connections to etcd.
+//! The connections of one worker to etcd.
 //!
-//! Dials at most once at a time per endpoint, however many calls wait, and no connection crosses
-//! threads. Connections to an endpoint that is in the list no more take no further calls, and close
-//! with the last one they have.
+//! Per endpoint there is at most one dial at a time, however many calls wait for it. A connection
+//! is used by one thread only. Connections to an endpoint that was removed from the list accept no
+//! more calls, and close after their last open call.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,39 +17,39 @@ use tracing::warn;
 use crate::error::Failure;
 use crate::limits;
 use crate::state_machine::picker::{Balancer, EndpointId, Pick, TriedEndpoints};
-use crate::upstream::conn::{Conn, Ended};
+use crate::upstream::conn::{Conn, ConnectionEnd};
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
-use crate::upstream::selection_history::SelectionReason;
-use crate::upstream::target::Target;
+use crate::upstream::selection_history::EndpointFailure;
+use crate::upstream::target::EndpointTarget;
 
-/// See the head of the file.
+/// The connections of one worker, by endpoint.
 pub struct Pool {
     endpoints: Arc<Endpoints>,
-    /// By the places of their endpoints.
+    /// Indexed by [`EndpointId::index`].
     slots: RefCell<Vec<Option<Slot>>>,
-    /// A dial ended, this way or that.
+    /// Notified when a dial has ended, or the list has changed.
     changed: Notify,
-    /// Where calls are spread: this worker's turns, and the version of what they are by.
-    spread: Option<RefCell<(u64, Balancer)>>,
-    /// The number of the worker, for what is counted.
+    /// Under a balancing policy: the balancer of this worker, and the version of its shares.
+    balancer: Option<RefCell<(u64, Balancer)>>,
+    /// Number of the worker, for metrics.
     worker: usize,
 }
 
 struct Slot {
-    target: Arc<Target>,
+    target: Arc<EndpointTarget>,
     conns: Vec<Rc<Conn>>,
     dialing: bool,
 }
 
 impl Pool {
-    /// An empty pool. Nothing is dialed before the first call.
+    /// Creates an empty pool. No endpoint is dialed before the first call.
     pub fn new(endpoints: Arc<Endpoints>, worker: usize) -> Rc<Pool> {
         let policy = endpoints.options().policy;
-        // Below the first version.
-        let spread = || RefCell::new((0, Balancer::new(policy)));
+        // Version 0 is lower than the first version of the shares.
+        let balancer = || RefCell::new((0, Balancer::new(policy)));
         Rc::new(Pool {
-            spread: policy.balances().then(spread),
+            balancer: policy.balances().then(balancer),
             endpoints,
             slots: RefCell::default(),
             changed: Notify::new(),
@@ -57,42 +57,46 @@ impl Pool {
         })
     }
 
-    /// What all workers share.
+    /// Returns the endpoint state that all workers share.
     pub fn endpoints(&self) -> &Arc<Endpoints> {
         &self.endpoints
     }
 
-    /// A connection to the serving endpoint, or where calls are spread, to the one whose turn it is, if
-    /// it is up: the per-call path.
+    /// Returns an established connection for a call, without waiting: to the serving endpoint, or
+    /// under a balancing policy to the next endpoint in turn. Used by every call.
     pub fn ready(self: &Rc<Self>) -> Option<Rc<Conn>> {
         match self.endpoints.current() {
-            Some(current) => self.up(current),
-            None => self.turn(),
+            Some(current) => self.usable_connection(current),
+            None => self.next_balanced(),
         }
     }
 
-    /// A connection to the endpoint whose turn it is of those that are up. The others that should take
-    /// calls are dialed meanwhile.
-    fn turn(self: &Rc<Self>) -> Option<Rc<Conn>> {
-        let (version, spread) = &mut *self.spread.as_ref()?.borrow_mut();
+    /// Returns a connection to the next endpoint in turn, among those with a connection. Dials the
+    /// other endpoints that take calls.
+    fn next_balanced(self: &Rc<Self>) -> Option<Rc<Conn>> {
+        let (version, balancer) = &mut *self.balancer.as_ref()?.borrow_mut();
         let now = self.endpoints.version();
         if *version != now {
             *version = now;
-            spread.set_shares(&self.endpoints.shares());
+            balancer.set_shares(&self.endpoints.shares());
         }
-        let chosen = spread.choose(|endpoint| {
-            let conn = self.up(endpoint)?;
-            Some(conn.calls().open.get())
+        let chosen = balancer.choose(|endpoint| {
+            let conn = self.usable_connection(endpoint)?;
+            Some(conn.calls().open_unary.get())
         });
-        for endpoint in spread.endpoints() {
-            if self.up(endpoint).is_none() {
+        for endpoint in balancer.endpoints() {
+            if self.usable_connection(endpoint).is_none() {
                 self.dial(endpoint);
             }
         }
-        self.up(chosen?)
+        self.usable_connection(chosen?)
     }
 
-    /// A connection to the serving endpoint, dialed if need be; waits until then at most (E4).
+    /// Returns a connection to the serving endpoint, which is dialed if necessary. Waits at most
+    /// until `until` (E4).
+    ///
+    /// # Errors
+    /// No connection was established in time.
     pub async fn connection(self: &Rc<Self>, until: Instant) -> Result<Rc<Conn>, Failure> {
         loop {
             if let Some(conn) = self.ready() {
@@ -101,7 +105,7 @@ impl Pool {
             let changed = self.changed.notified();
             match self.endpoints.pick() {
                 Pick::Use(endpoint) => {
-                    if let Some(conn) = self.up(endpoint) {
+                    if let Some(conn) = self.usable_connection(endpoint) {
                         return Ok(conn);
                     }
                     self.dial(endpoint);
@@ -115,44 +119,52 @@ impl Pool {
         }
     }
 
-    /// A connection to an endpoint that is none of `tried`, dialed if need be; `None` when
-    /// there is no such endpoint or its dial fails.
-    pub async fn other(self: &Rc<Self>, tried: TriedEndpoints, until: Instant) -> Option<Rc<Conn>> {
-        let endpoint = self.endpoints.other(tried)?;
-        self.to(endpoint, until).await
+    /// Returns a connection to an endpoint that is not in `tried`, which is dialed if necessary.
+    /// `None`: there is no such endpoint, or its dial failed.
+    pub async fn connection_to_other(
+        self: &Rc<Self>,
+        tried: TriedEndpoints,
+        until: Instant,
+    ) -> Option<Rc<Conn>> {
+        let endpoint = self.endpoints.pick_other(tried)?;
+        self.connection_to(endpoint, until).await
     }
 
-    /// A connection to this endpoint, dialed if need be; `None` when the dial fails, or the endpoint
-    /// is in the list no more.
-    pub async fn to(self: &Rc<Self>, endpoint: EndpointId, until: Instant) -> Option<Rc<Conn>> {
-        if self.up(endpoint).is_none() {
+    /// Returns a connection to this endpoint, which is dialed if necessary. `None`: the dial
+    /// failed, or the endpoint is not in the list any more.
+    pub async fn connection_to(
+        self: &Rc<Self>,
+        endpoint: EndpointId,
+        until: Instant,
+    ) -> Option<Rc<Conn>> {
+        if self.usable_connection(endpoint).is_none() {
             self.dial(endpoint);
         }
-        while self.up(endpoint).is_none() && self.is_dialing(endpoint) {
+        while self.usable_connection(endpoint).is_none() && self.is_dialing(endpoint) {
             let changed = self.changed.notified();
             timeout_at(until, changed).await.ok()?;
         }
-        self.up(endpoint)
+        self.usable_connection(endpoint)
     }
 
-    /// Retires every connection; open calls go on.
+    /// Retires every connection. Open calls continue.
     pub fn close(&self) {
-        self.slots.borrow_mut().drain(..).for_each(Slot::end);
+        self.slots.borrow_mut().drain(..).for_each(Slot::retire);
     }
 
-    /// Closes connections that nobody needs any more: to endpoints that do not serve, or are in the
-    /// list no more.
-    pub async fn keep_house(self: Rc<Self>) {
+    /// Closes connections that are not needed any more: to endpoints that do not serve, or that
+    /// were removed from the list. A task of the worker that never ends.
+    pub async fn maintain(self: Rc<Self>) {
         let mut changes = self.endpoints.changes();
         loop {
-            let look = timeout(limits::UPSTREAM_CHECK_INTERVAL, changes.changed()).await;
-            if look.is_ok() {
-                self.leave_those_that_went();
+            let change = timeout(limits::UPSTREAM_CHECK_INTERVAL, changes.changed()).await;
+            if change.is_ok() {
+                self.drop_removed_endpoints();
                 continue;
             }
             let current = self.endpoints.current();
             for slot in self.slots.borrow_mut().iter_mut().flatten() {
-                if current != Some(slot.target.id) && self.spread.is_none() {
+                if current != Some(slot.target.id) && self.balancer.is_none() {
                     let idle = slot.conns.iter().filter(|c| c.open_calls() == 0);
                     idle.for_each(|c| c.retire());
                 }
@@ -161,20 +173,21 @@ impl Pool {
         }
     }
 
-    fn leave_those_that_went(&self) {
+    fn drop_removed_endpoints(&self) {
         let list = self.endpoints.all();
-        for place in self.slots.borrow_mut().iter_mut() {
-            let went = |slot: &mut Slot| !list.iter().any(|target| target.id == slot.target.id);
-            Slot::end(place.take_if(went));
+        for entry in self.slots.borrow_mut().iter_mut() {
+            let is_removed =
+                |slot: &mut Slot| !list.iter().any(|target| target.id == slot.target.id);
+            Slot::retire(entry.take_if(is_removed));
         }
-        // Whoever waits for one of them is to look again.
+        // Calls that wait for a removed endpoint have to try another one.
         self.changed.notify_waiters();
     }
 
-    fn up(&self, endpoint: EndpointId) -> Option<Rc<Conn>> {
+    fn usable_connection(&self, endpoint: EndpointId) -> Option<Rc<Conn>> {
         let slots = self.slots.borrow();
         let slot = slots.get(endpoint.index())?.as_ref()?;
-        // Another one may have its place.
+        // Another endpoint may use the same index.
         slot.usable().filter(|_| slot.target.id == endpoint)
     }
 
@@ -189,7 +202,7 @@ impl Pool {
         (slot.target.id == endpoint).then(|| f(slot))
     }
 
-    /// Begins a dial unless one is under way, or the endpoint is in the list no more.
+    /// Starts a dial, unless one is running or the endpoint is not in the list any more.
     fn dial(self: &Rc<Self>, endpoint: EndpointId) {
         if self.is_dialing(endpoint) {
             return;
@@ -198,37 +211,37 @@ impl Pool {
             return;
         };
         let mut slots = self.slots.borrow_mut();
-        let place = endpoint.index();
-        if slots.len() <= place {
-            slots.resize_with(place + 1, || None);
+        let index = endpoint.index();
+        if slots.len() <= index {
+            slots.resize_with(index + 1, || None);
         }
-        let slot = match slots[place].take() {
+        let slot = match slots[index].take() {
             Some(slot) if slot.target.id == endpoint => Some(slot),
             old => {
-                Slot::end(old);
+                Slot::retire(old);
                 None
             }
         };
-        let slot = slots[place].insert(slot.unwrap_or_else(|| Slot::new(target.clone())));
+        let slot = slots[index].insert(slot.unwrap_or_else(|| Slot::new(target.clone())));
         slot.dialing = true;
         slot.conns.retain(|conn| !conn.is_retired());
         tokio::task::spawn_local(self.clone().run(target));
     }
 
-    /// A connection's whole life.
-    async fn run(self: Rc<Self>, target: Arc<Target>) {
+    /// Dials an endpoint and drives the connection to its end.
+    async fn run(self: Rc<Self>, target: Arc<EndpointTarget>) {
         let id = target.id;
         let dialed = timeout(limits::DIAL_TIME, self.establish(&target)).await;
         let dialed = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let made = dialed.as_ref().ok().map(|(conn, _)| conn.clone());
+        let new_conn = dialed.as_ref().ok().map(|(conn, _)| conn.clone());
         let is_wanted = self.with_slot(id, |slot| {
             slot.dialing = false;
-            slot.conns.extend(made);
+            slot.conns.extend(new_conn);
         });
         match dialed {
             Err(error) => {
                 self.endpoints
-                    .failed(id, Duration::ZERO, SelectionReason::Unreachable);
+                    .failed(id, Duration::ZERO, EndpointFailure::Unreachable);
                 let endpoint = &target.endpoint;
                 warn!(%endpoint, %error, "endpoint unreachable");
                 self.changed.notify_waiters();
@@ -242,8 +255,8 @@ impl Pool {
                 let ended = driver.await;
                 conn.retire();
                 self.with_slot(id, |slot| slot.conns.retain(|c| !Rc::ptr_eq(c, &conn)));
-                if let Ended::Lost(error) = ended {
-                    self.endpoints.failed(id, conn.age(), SelectionReason::Lost);
+                if let ConnectionEnd::Lost(error) = ended {
+                    self.endpoints.failed(id, conn.age(), EndpointFailure::Lost);
                     let endpoint = &target.endpoint;
                     warn!(%endpoint, error, "connection to endpoint lost");
                 }
@@ -253,8 +266,8 @@ impl Pool {
 
     async fn establish(
         &self,
-        target: &Arc<Target>,
-    ) -> io::Result<(Rc<Conn>, impl Future<Output = Ended> + use<>)> {
+        target: &Arc<EndpointTarget>,
+    ) -> io::Result<(Rc<Conn>, impl Future<Output = ConnectionEnd> + use<>)> {
         let endpoint = &target.endpoint;
         let tls = self.endpoints.tls(endpoint);
         let stream =
@@ -265,7 +278,7 @@ impl Pool {
 }
 
 impl Slot {
-    fn new(target: Arc<Target>) -> Slot {
+    fn new(target: Arc<EndpointTarget>) -> Slot {
         Slot {
             target,
             conns: Vec::new(),
@@ -277,8 +290,8 @@ impl Slot {
         self.conns.iter().find(|conn| conn.takes_calls()).cloned()
     }
 
-    /// Retires its connections; open calls go on.
-    fn end(slot: Option<Slot>) {
+    /// Retires the connections of a slot. Open calls continue.
+    fn retire(slot: Option<Slot>) {
         let conns = slot.into_iter().flat_map(|slot| slot.conns);
         conns.for_each(|conn| conn.retire());
     }

@@ -1,92 +1,95 @@
-//! The last times that endpoints began to serve, or ceased to: for people who look at what happened.
+//! History of endpoints that started or stopped to serve, for the status page.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::limits;
 
-/// What an endpoint did.
+/// Change of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum SelectionEvent {
     /// It was picked to serve.
     Picked,
-    /// It was picked, since its member leads.
-    Leads,
-    /// It shares calls again.
+    /// It was picked because its member is the leader.
+    PickedLeader,
+    /// It takes a share of the calls again.
     Returned,
     /// It has failed.
-    Failed(SelectionReason),
-    /// It shares no calls for a while, for doing worse than the others: in so far.
+    Failed(EndpointFailure),
+    /// Outlier detection ejected it for a while, for this reason.
     Ejected(&'static str),
-    /// It is in the list no more.
+    /// It was removed from the list.
     Removed,
 }
 
-/// How it failed.
+/// Reason why an endpoint failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SelectionReason {
-    /// No connection came up.
+pub enum EndpointFailure {
+    /// No connection could be established.
     Unreachable,
-    /// Its connection broke, or answered no pings.
+    /// Its connection broke, or did not answer a ping.
     Lost,
-    /// It was silent while another answered, or while it owed something.
+    /// It was silent while another endpoint responded, or while a response was due.
     Silent,
-    /// It said UNAVAILABLE while another answered.
+    /// It returned UNAVAILABLE while another endpoint responded.
     Unavailable,
 }
 
-impl Event {
-    /// Whether it serves from then on.
-    pub fn selects(self) -> bool {
-        matches!(self, Event::Picked | Event::Leads | Event::Returned)
+impl SelectionEvent {
+    /// Reports whether the endpoint serves after this change.
+    pub fn starts_serving(self) -> bool {
+        matches!(
+            self,
+            SelectionEvent::Picked | SelectionEvent::PickedLeader | SelectionEvent::Returned
+        )
     }
 
-    /// For people.
+    /// Returns the reason as text for the status page.
     pub fn reason(self) -> &'static str {
         match self {
-            Event::Picked => "picked",
-            Event::Leads => "member is the leader",
-            Event::Returned => "reachable again",
-            Event::Failed(SelectionReason::Unreachable) => "unreachable",
-            Event::Failed(SelectionReason::Lost) => "connection lost",
-            Event::Failed(SelectionReason::Silent) => "no response",
-            Event::Failed(SelectionReason::Unavailable) => "returned UNAVAILABLE",
-            Event::Ejected(cause) => cause,
-            Event::Removed => "removed from the endpoint list",
+            SelectionEvent::Picked => "picked",
+            SelectionEvent::PickedLeader => "member is the leader",
+            SelectionEvent::Returned => "reachable again",
+            SelectionEvent::Failed(EndpointFailure::Unreachable) => "unreachable",
+            SelectionEvent::Failed(EndpointFailure::Lost) => "connection lost",
+            SelectionEvent::Failed(EndpointFailure::Silent) => "no response",
+            SelectionEvent::Failed(EndpointFailure::Unavailable) => "returned UNAVAILABLE",
+            SelectionEvent::Ejected(cause) => cause,
+            SelectionEvent::Removed => "removed from the endpoint list",
         }
     }
 }
 
-/// One time.
+/// One entry of the history.
 #[derive(Debug, Clone)]
-pub struct Selection {
-    /// When.
+pub struct SelectionChange {
+    /// Time of the change.
     pub at: SystemTime,
-    /// Which endpoint, as logs show it.
+    /// Endpoint, as in log messages.
     pub endpoint: String,
-    /// What it did.
-    pub event: Event,
+    /// Change of the endpoint.
+    pub event: SelectionEvent,
 }
 
-/// The last [`limits::SELECTION_HISTORY`] of them.
+/// The last [`limits::SELECTION_HISTORY`] changes.
 #[derive(Debug, Default)]
-pub(super) struct SelectionHistory(VecDeque<Selection>);
+pub(super) struct SelectionHistory(VecDeque<SelectionChange>);
 
 impl SelectionHistory {
-    /// One more.
-    pub(super) fn note(&mut self, endpoint: &str, event: Event) {
+    /// Adds a change, and drops the oldest one if the history is full.
+    pub(super) fn record(&mut self, endpoint: &str, event: SelectionEvent) {
         if self.0.len() == limits::SELECTION_HISTORY {
             self.0.pop_front();
         }
-        self.0.push_back(Selection {
+        self.0.push_back(SelectionChange {
             at: SystemTime::now(),
             endpoint: endpoint.to_owned(),
             event,
         });
     }
 
-    /// All, the last one first.
-    pub(super) fn all(&self) -> Vec<Selection> {
+    /// Returns all changes, the newest first.
+    pub(super) fn all(&self) -> Vec<SelectionChange> {
         self.0.iter().rev().cloned().collect()
     }
 }
@@ -96,12 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_ones_are_kept_the_newest_first() {
-        let mut switches = SelectionHistory::default();
+    fn last_changes_are_returned_newest_first() {
+        let mut history = SelectionHistory::default();
         for n in 0..limits::SELECTION_HISTORY + 3 {
-            switches.note(&n.to_string(), Event::Picked);
+            history.record(&n.to_string(), SelectionEvent::Picked);
         }
-        let all = switches.all();
+        let all = history.all();
         assert_eq!(all.len(), limits::SELECTION_HISTORY);
         assert_eq!(all[0].endpoint, (limits::SELECTION_HISTORY + 2).to_string());
         assert_eq!(all.last().unwrap().endpoint, "3");

@@ -1,5 +1,5 @@
-//! One endpoint of the list with all that is settled once: how its requests are addressed, and what
-//! is counted of it. Shared by workers and connections, and there until the last connection ends.
+//! An endpoint of the list with its id, its addressing and its metrics. Workers and connections
+//! share it, and it lives until its last connection ends.
 
 use std::sync::Arc;
 
@@ -9,39 +9,39 @@ use crate::metrics::EndpointMetrics;
 use crate::state_machine::picker::EndpointId;
 use crate::upstream::endpoint::{Endpoint, Scheme};
 
-/// See the head of the file.
+/// An endpoint of the list, and the values that are computed once for it.
 #[derive(Debug)]
-pub struct Target {
-    /// Its id in the list.
+pub struct EndpointTarget {
+    /// Id in the list.
     pub id: EndpointId,
-    /// Where it is.
+    /// Scheme and address.
     pub endpoint: Endpoint,
     /// `:scheme` of requests to it.
     pub scheme: UriScheme,
     /// `:authority` of requests to it.
     pub authority: Authority,
-    /// It is compared with the others, so its calls are measured.
+    /// Whether outlier detection compares the endpoint with others, so its calls are measured.
     pub compared: bool,
-    /// What is counted of it.
+    /// Metrics of the endpoint.
     pub metrics: Arc<EndpointMetrics>,
 }
 
-impl Target {
-    /// For an endpoint that has come to the list.
+impl EndpointTarget {
+    /// Creates the target of an endpoint that is added to the list.
     pub fn new(
         id: EndpointId,
         endpoint: Endpoint,
         compared: bool,
         metrics: Arc<EndpointMetrics>,
-    ) -> Target {
+    ) -> EndpointTarget {
         let scheme = match endpoint.scheme {
             Scheme::Tls => UriScheme::HTTPS,
             Scheme::Plain | Scheme::Unspecified => UriScheme::HTTP,
         };
-        // A host that a resolver takes and HTTP does not is shown as what HTTP allows.
+        // A host that a resolver accepts and HTTP does not is replaced with a valid name.
         let authority = Authority::try_from(endpoint.authority())
             .unwrap_or_else(|_| Authority::from_static("etcd"));
-        Target {
+        EndpointTarget {
             id,
             endpoint,
             scheme,

@@ -12,7 +12,7 @@ use crate::driver::WorkerContext;
 use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::state::identity::Credential;
 use crate::limits;
-use crate::upstream::attempt::{self, BufferedResponse, Attempt};
+use crate::upstream::attempt::{self, Attempt, BufferedResponse};
 use crate::upstream::conn::Conn;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::request_op::Request as Op;

@@ -18,7 +18,7 @@ use crate::driver::state::reply;
 use crate::error::Failure;
 use crate::limits;
 use crate::state_machine::picker::EndpointId;
-use crate::upstream::attempt::{BufferedResponse, Attempt};
+use crate::upstream::attempt::{Attempt, BufferedResponse};
 use crate::wire::status::{Code, Status};
 
 /// Ends a call that was interrupted. Returns its code.

@@ -21,7 +21,7 @@ use crate::error::Failure;
 use crate::limits;
 use crate::state_machine::picker::{EndpointId, TriedEndpoints};
 use crate::state_machine::retry::{RetryVerdict, Situation, verdict};
-use crate::upstream::attempt::{self, BufferedResponse, Attempt};
+use crate::upstream::attempt::{self, Attempt, BufferedResponse};
 use crate::upstream::conn::Conn;
 use crate::upstream::failure;
 use crate::upstream::selection_history::EndpointFailure;
@@ -55,7 +55,7 @@ fn translate(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
     let messages = stream.messages();
     stream
         .whole(request)
-        .map_err(|error| failure::kept(error.status(messages)))
+        .map_err(|error| failure::rejected(error.status(messages)))
 }
 
 /// A failure, and etcd's own response if that is the failure.
@@ -94,7 +94,10 @@ impl HedgedRead<'_> {
     /// # Errors
     ///
     /// The status for the client if no endpoint responded within [`limits::WAIT_FOR_ENDPOINT`].
-    pub(in crate::driver) async fn fetch(&self, prior: PriorAttempt) -> Result<BufferedResponse, Status> {
+    pub(in crate::driver) async fn fetch(
+        &self,
+        prior: PriorAttempt,
+    ) -> Result<BufferedResponse, Status> {
         // The caller enforces the client's deadline. If the read ended with it, the client would
         // get an error about a lost connection instead of DEADLINE_EXCEEDED (E6).
         let give_up_at = Instant::now() + limits::WAIT_FOR_ENDPOINT;
@@ -178,7 +181,7 @@ impl HedgedRead<'_> {
             replayable: true,
             answered: false,
             untried_endpoint,
-            requires_leader: attempt::wants_leader(&self.head.headers),
+            requires_leader: attempt::requires_leader(&self.head.headers),
             time_left: Instant::now() < give_up_at,
         }
     }

@@ -30,7 +30,7 @@ const MESSAGE_NAME: &str = "keep-alive request";
 
 /// Serves a client heartbeat stream until it ends. Returns the code that the call ended with.
 pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
-    if attempt::wants_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
+    if attempt::requires_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
         return reply::trailers_only(&mut call.respond, &reply::no_leader());
     }
     let session = call.session();
@@ -92,7 +92,7 @@ fn open(call: Box<Call>, session: Session) -> (HeartbeatStream, RequestReader) {
     let id = ctx.leases.next_id();
     let send_capacity = send_capacity(streams);
     let stream_queue = StreamQueue::new(id, send_capacity / 2, connection_queue);
-    let wants_leader = attempt::wants_leader(&head.headers);
+    let wants_leader = attempt::requires_leader(&head.headers);
     let connection_number = peer.number;
     let client = Rc::new(Client {
         stream: ClientStream::new(
@@ -132,7 +132,7 @@ impl StreamHandler for HeartbeatStream {
         let HeartbeatStream { ctx, client } = self;
         let kind = match input {
             StreamInput::Message(message) => {
-                let lease = lease::lease(&message);
+                let lease = lease::parse_lease_id(&message);
                 let lease = lease.map_err(|error| malformed(MESSAGE_NAME, &error))?;
                 client.pending.set(client.pending.get() + 1);
                 client.active.set(true);

@@ -53,7 +53,7 @@ impl ReadRequest {
             caller: call
                 .connection
                 .caller(&call.ctx.process.identities, &call.head.headers),
-            requires_leader: attempt::wants_leader(&call.head.headers),
+            requires_leader: attempt::requires_leader(&call.head.headers),
             started: Instant::now(),
             flush_count: call.ctx.process.read_cache.flush_count(),
             question: OnceCell::new(),

@@ -106,7 +106,7 @@ async fn open(
             replayable: request_stream.is_replayable(),
             answered: false,
             untried_endpoint: call.ctx.pool.endpoints().pick_other(tried).is_some(),
-            requires_leader: attempt::wants_leader(&call.head.headers),
+            requires_leader: attempt::requires_leader(&call.head.headers),
             time_left: Instant::now() < retry_until,
         };
         match call.ctx.count_verdict(verdict(&failure, situation)) {

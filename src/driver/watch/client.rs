@@ -46,7 +46,7 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
             Err(status) => return reply::trailers_only(&mut call.respond, &status),
         }
     }
-    if attempt::wants_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
+    if attempt::requires_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
         return reply::trailers_only(&mut call.respond, &reply::no_leader());
     }
     let watches = &call.ctx.watches;
@@ -133,7 +133,7 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> (WatchStream, RequestReader) {
         watches.with_hub(|hub| hub.stream_opened(identity_id(session.identity()), send_capacity));
     let token_accepted = session.identity().is_user();
     let stream_queue = StreamQueue::new(id.number(), send_capacity / 2, connection_queue);
-    let wants_leader = attempt::wants_leader(&head.headers);
+    let wants_leader = attempt::requires_leader(&head.headers);
     let client = Rc::new(Client {
         stream: ClientStream::new(
             respond,

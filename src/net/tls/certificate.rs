@@ -1,5 +1,5 @@
-//! What a handshake does not ask of a certificate: its Common Name, its serial number, and which
-//! serial numbers are revoked.
+//! Certificate fields that a TLS handshake does not check: the Common Name, the serial number, and
+//! the expiry. Also revocation lists, which are compared by serial number.
 
 use std::collections::HashSet;
 
@@ -7,33 +7,38 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-/// The first byte of anything in DER that is worth reading.
+/// First byte of each DER structure that is parsed here.
 const SEQUENCE: u8 = 0x30;
 
-/// The Common Name; empty when there is none.
+/// Returns the Common Name, or an empty text if the certificate has none. Several names are joined
+/// with spaces.
 pub(in crate::net) fn common_name(certificate: &CertificateDer<'_>) -> Result<String, String> {
     let parsed = parse(certificate)?;
     let names = parsed.subject().iter_common_name();
-    // One that is no text is a name all the same.
+    // A name that is not text is still a name.
     let names = names.map(|name| name.as_str().unwrap_or("not UTF-8"));
     Ok(names.collect::<Vec<_>>().join(" "))
 }
 
-/// When it ends, in seconds since 1970; `None` if it cannot be read, or ended before that.
+/// Returns the expiry in seconds since 1970. `None`: the certificate cannot be parsed, or it
+/// expired before 1970.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
     let parsed = parse(certificate).ok()?;
     u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
-/// Serial numbers that are on a list.
+/// The serial numbers of one or more revocation lists.
 #[derive(Debug, Default)]
-pub(super) struct Revoked(HashSet<Box<[u8]>>);
+pub(super) struct RevokedSerials(HashSet<Box<[u8]>>);
 
-impl Revoked {
-    /// One list in DER, or one or more in PEM. Who signed a list, and until when it holds, is not
-    /// asked: the operator put it there, and a list that is late is better than none.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Revoked, String> {
-        let mut revoked = Revoked::default();
+impl RevokedSerials {
+    /// Parses one list in DER, or one or more lists in PEM. Signatures and expiry of the lists are
+    /// not checked: the operator has chosen the file, and an expired list is better than none.
+    ///
+    /// # Errors
+    /// The bytes contain no list, or a malformed list.
+    pub(super) fn parse(bytes: &[u8]) -> Result<RevokedSerials, String> {
+        let mut revoked = RevokedSerials::default();
         if bytes.first() == Some(&SEQUENCE) && revoked.add(bytes).is_ok() {
             return Ok(revoked);
         }
@@ -48,21 +53,24 @@ impl Revoked {
         }
     }
 
-    /// Whether the certificate is on a list. One that cannot be read is as good as revoked.
-    pub(super) fn has(&self, certificate: &CertificateDer<'_>) -> bool {
-        parse(certificate).map_or(true, |parsed| self.0.contains(plain(parsed.raw_serial())))
+    /// Reports whether a certificate is revoked. A certificate that cannot be parsed counts as
+    /// revoked.
+    pub(super) fn contains(&self, certificate: &CertificateDer<'_>) -> bool {
+        parse(certificate).map_or(true, |parsed| {
+            self.0.contains(without_leading_zeros(parsed.raw_serial()))
+        })
     }
 
     fn add(&mut self, der: &[u8]) -> Result<(), String> {
-        let unread =
+        let malformed =
             |e: &dyn std::fmt::Display| format!("malformed certificate revocation list: {e}");
-        let (rest, list) = CertificateRevocationList::from_der(der).map_err(|e| unread(&e))?;
+        let (rest, list) = CertificateRevocationList::from_der(der).map_err(|e| malformed(&e))?;
         if !rest.is_empty() {
-            return Err(unread(&"trailing bytes"));
+            return Err(malformed(&"trailing bytes"));
         }
         let serials = list.iter_revoked_certificates();
         self.0
-            .extend(serials.map(|each| plain(each.raw_serial()).into()));
+            .extend(serials.map(|each| without_leading_zeros(each.raw_serial()).into()));
         Ok(())
     }
 }
@@ -74,15 +82,15 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
         .map_err(|e| e.to_string())
 }
 
-/// Without the zeros before it, which some put there and some do not.
-fn plain(serial: &[u8]) -> &[u8] {
+/// Removes leading zeros: some issuers write them and some do not.
+fn without_leading_zeros(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     &serial[zeros..]
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Revoked, common_name, plain};
+    use super::{RevokedSerials, common_name, without_leading_zeros};
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
         DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
@@ -134,29 +142,30 @@ mod tests {
         let issuer = issuer();
         let high = [0xff; 20];
         let (one, two) = (list(&issuer, &[&[7], &high]), list(&issuer, &[&[1, 0]]));
-        let has =
-            |revoked: &Revoked, serial: &[u8]| revoked.has(certificate(&issuer, "a", serial).der());
+        let has = |revoked: &RevokedSerials, serial: &[u8]| {
+            revoked.contains(certificate(&issuer, "a", serial).der())
+        };
         let pem = one.pem().unwrap();
         for bytes in [one.der().to_vec(), pem.clone().into_bytes()] {
-            let revoked = Revoked::parse(&bytes).unwrap();
+            let revoked = RevokedSerials::parse(&bytes).unwrap();
             assert!(has(&revoked, &[7]) && has(&revoked, &high));
             assert!(!has(&revoked, &[8]) && !has(&revoked, &[7, 0]) && !has(&revoked, &[1, 0]));
         }
-        // Several lists, as authorities have one each, and text between them.
+        // Several lists in one file, one per CA, with text between them.
         let both = format!(
             "0 is how this text begins\n{pem}\nand\n{}",
             two.pem().unwrap()
         );
-        let revoked = Revoked::parse(both.as_bytes()).unwrap();
+        let revoked = RevokedSerials::parse(both.as_bytes()).unwrap();
         assert!(has(&revoked, &[7]) && has(&revoked, &[1, 0]) && !has(&revoked, &[1]));
-        let none = Revoked::parse(list(&issuer, &[]).der()).unwrap();
+        let none = RevokedSerials::parse(list(&issuer, &[]).der()).unwrap();
         assert!(!has(&none, &[7]));
-        let broken = b"what is no certificate".to_vec().into();
-        assert!(none.has(&broken));
+        let broken = b"not a certificate".to_vec().into();
+        assert!(none.contains(&broken));
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn invalid_lists_are_rejected() {
         let issuer = issuer();
         let der = list(&issuer, &[&[7]]).der().to_vec();
         let pem = list(&issuer, &[&[7]]).pem().unwrap();
@@ -171,7 +180,7 @@ mod tests {
             issuer.der(),
             cut.as_bytes(),
         ] {
-            assert!(Revoked::parse(bytes).is_err(), "{bytes:?}");
+            assert!(RevokedSerials::parse(bytes).is_err(), "{bytes:?}");
         }
     }
 
@@ -187,7 +196,7 @@ mod tests {
 
     #[test]
     fn serials_are_compared_as_numbers() {
-        assert_eq!(plain(&[0, 0, 7, 0]), [7, 0]);
-        assert_eq!(plain(&[0]), [0u8; 0]);
+        assert_eq!(without_leading_zeros(&[0, 0, 7, 0]), [7, 0]);
+        assert_eq!(without_leading_zeros(&[0]), [0u8; 0]);
     }
 }

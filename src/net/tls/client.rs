@@ -1,4 +1,5 @@
-//! TLS towards etcd: how its certificate is checked, and which one is shown to it.
+//! TLS towards etcd: how the certificate of etcd is verified, and which certificate the proxy
+//! presents.
 
 use std::sync::Arc;
 
@@ -9,80 +10,93 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certificate::common_name;
-use super::files::{Contents, File, pair_error};
-use super::reload::Side;
+use super::files::{FileContents, FlagFile, pair_error};
+use super::material::{self, TlsMaterial};
+use super::reload::Reloader;
 use super::{H2, HTTP_1_1};
 use crate::error::StartError;
 use crate::metrics::TlsSide;
 
-/// What it is made of.
+/// Files and settings of the TLS configurations towards etcd.
 #[derive(Debug, Clone)]
 pub struct ClientFiles {
-    /// How etcd's certificate is checked.
+    /// How the certificate of etcd is verified.
     pub trust: Trust,
-    /// Certificate and key to show, if any.
-    pub identity: Option<(File, File)>,
+    /// Certificate and key that the proxy presents, if any.
+    pub identity: Option<(FlagFile, FlagFile)>,
 }
 
-/// How etcd's certificate is checked.
+/// How the certificate of etcd is verified.
 #[derive(Debug, Clone)]
 pub enum Trust {
-    /// Signed by one of these.
-    Ca(File),
-    /// Signed by a root of this system.
+    /// Signed by a CA of this file.
+    Ca(FlagFile),
+    /// Signed by a root CA of the operating system.
     System,
-    /// Not at all.
-    Anything,
+    /// Any certificate is accepted.
+    AnyCertificate,
 }
 
-/// Client configurations for HTTP/2 calls and for HTTP/1.1 pages.
+/// TLS configurations for HTTP/2 calls and for HTTP/1.1 requests, built from one reading of the
+/// files.
 #[derive(Debug)]
 pub struct ClientTls {
     /// Offers `h2`.
     pub calls: Arc<ClientConfig>,
     /// Offers `http/1.1`.
     pub pages: Arc<ClientConfig>,
-    /// What is counted of connections that are made with it.
+    /// Metrics of the connections that use these configurations.
     pub counts: Arc<TlsSide>,
 }
 
-/// The configurations in force. Shared by all workers.
+/// The current TLS configurations towards etcd. Shared by all workers.
 #[derive(Debug)]
-pub struct Dialer {
+pub struct CurrentClientTls {
     current: Arc<ArcSwap<ClientTls>>,
 }
 
-impl Dialer {
-    /// Reads the files; what happens is counted. The side is for [`reload`](super::reload::run).
+impl CurrentClientTls {
+    /// Reads the files. `counts` are the metrics of the side. The [`Reloader`] is for
+    /// [`reload::run`](super::reload::run).
+    ///
+    /// # Errors
+    /// A file could not be read, or its content is invalid.
     pub fn load(
         files: ClientFiles,
         counts: Arc<TlsSide>,
-    ) -> Result<(Arc<Dialer>, Side), StartError> {
-        let shown = counts.clone();
-        let (current, side) = Side::begin("etcd", files.all(), counts, move |contents| {
-            files.make(contents, &shown)
-        })?;
-        Ok((Arc::new(Dialer { current }), side))
+    ) -> Result<(Arc<CurrentClientTls>, Reloader), StartError> {
+        let (current, reloader) = material::load(files, counts)?;
+        Ok((Arc::new(CurrentClientTls { current }), reloader))
     }
 
-    /// For one connection.
+    /// Returns the configurations for a new connection.
     pub fn current(&self) -> Arc<ClientTls> {
         self.current.load_full()
     }
 }
 
-impl ClientFiles {
-    fn all(&self) -> Vec<File> {
+impl TlsMaterial for ClientFiles {
+    const SIDE: &'static str = "etcd";
+    type Config = ClientTls;
+
+    fn files(&self) -> Vec<FlagFile> {
         let ca = match &self.trust {
             Trust::Ca(file) => Some(file),
-            Trust::System | Trust::Anything => None,
+            Trust::System | Trust::AnyCertificate => None,
         };
         let identity = self.identity.iter().flat_map(|(cert, key)| [cert, key]);
         ca.into_iter().chain(identity).cloned().collect()
     }
 
-    /// What the contents come to; the side is told of the certificate.
-    fn make(&self, contents: &Contents, side: &Arc<TlsSide>) -> Result<ClientTls, StartError> {
+    fn certificate(&self) -> Option<&FlagFile> {
+        self.identity.as_ref().map(|(cert, _)| cert)
+    }
+
+    fn build(
+        &self,
+        contents: &FileContents,
+        counts: &Arc<TlsSide>,
+    ) -> Result<ClientTls, StartError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -90,16 +104,16 @@ impl ClientFiles {
         let builder = match &self.trust {
             Trust::Ca(file) => builder.with_root_certificates(contents.roots(file)?),
             Trust::System => builder.with_root_certificates(system_roots()),
-            Trust::Anything => builder
+            Trust::AnyCertificate => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(TrustAnything(provider))),
+                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider))),
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
                 let chain = contents.certificates(cert)?;
                 let private = contents.private_key(key)?;
-                nameless(cert, &chain)?;
+                reject_common_name(cert, &chain)?;
                 builder
                     .with_client_auth_cert(chain, private)
                     .map_err(|e| pair_error(cert, key, &e))?
@@ -109,19 +123,18 @@ impl ClientFiles {
         let pages = Arc::new(config.clone());
         config.alpn_protocols = vec![H2.to_vec()];
         let calls = Arc::new(config);
-        let cert = self.identity.as_ref().map(|(cert, _)| cert);
-        side.shows(cert.and_then(|cert| contents.not_after(cert)));
         Ok(ClientTls {
             calls,
             pages,
-            counts: side.clone(),
+            counts: counts.clone(),
         })
     }
 }
 
-/// etcd would take the name as the user of every client that comes through here.
-fn nameless(file: &File, chain: &[CertificateDer<'_>]) -> Result<(), StartError> {
-    // There is a first: a file without a certificate has been refused.
+/// Rejects a certificate with a Common Name: etcd would use the name as the user of every client of
+/// this proxy.
+fn reject_common_name(file: &FlagFile, chain: &[CertificateDer<'_>]) -> Result<(), StartError> {
+    // The chain is not empty: a file without a certificate has been rejected.
     let name = chain.first().map_or(Ok(String::new()), common_name);
     match name.map_err(|e| file.error(e))? {
         name if name.is_empty() => Ok(()),
@@ -129,19 +142,20 @@ fn nameless(file: &File, chain: &[CertificateDer<'_>]) -> Result<(), StartError>
     }
 }
 
-/// Unreadable roots are skipped, as everywhere; with none left every handshake fails and says so.
+/// Returns the root CAs of the operating system. Unreadable roots are skipped, as in other
+/// programs. Without any root, every handshake fails with an error that names the cause.
 fn system_roots() -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     store
 }
 
-/// `--insecure-skip-tls-verify`: any certificate will do. Signatures are still checked, so the
-/// peer at least holds the key of what it shows.
+/// Verifier of `--insecure-skip-tls-verify`, which accepts any certificate. Signatures are still
+/// checked, so the server owns the key of the certificate that it presents.
 #[derive(Debug)]
-struct TrustAnything(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for TrustAnything {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

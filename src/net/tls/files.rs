@@ -1,4 +1,5 @@
-//! PEM files, read whole and taken apart. What is made of a set of files is made of one reading.
+//! Reads and parses PEM files. A configuration is built from one reading of all its files, so all
+//! its parts belong to the same state of the file system.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,62 +14,66 @@ use super::certificate::not_after;
 use crate::error::StartError;
 use crate::limits;
 
-/// A file and the flag that named it.
+/// A file, and the flag that names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct File {
+pub struct FlagFile {
     /// The flag, with its dashes.
     pub flag: &'static str,
-    /// Its value.
+    /// The value of the flag.
     pub path: PathBuf,
 }
 
-impl File {
-    /// See the fields.
-    pub fn new(flag: &'static str, path: &Path) -> File {
-        File {
+impl FlagFile {
+    /// Names `path` as the value of `flag`. Does not read the file.
+    pub fn new(flag: &'static str, path: &Path) -> FlagFile {
+        FlagFile {
             flag,
             path: path.to_owned(),
         }
     }
 
-    /// What is wrong with it.
-    pub(super) fn error(&self, why: impl std::fmt::Display) -> StartError {
-        StartError::file(self.flag, &self.path, why)
+    /// Returns an error that names the flag and the path.
+    pub(super) fn error(&self, reason: impl std::fmt::Display) -> StartError {
+        StartError::file(self.flag, &self.path, reason)
     }
 }
 
-/// What files held when they were read, or why they could not be.
+/// The contents of several files at one time: for each file its bytes or the error of the read.
 #[derive(Debug, Hash)]
-pub(super) struct Contents(Vec<(PathBuf, Result<Vec<u8>, String>)>);
+pub(super) struct FileContents(Vec<(PathBuf, Result<Vec<u8>, String>)>);
 
-impl Contents {
-    pub(super) fn read<'a>(files: impl IntoIterator<Item = &'a File>) -> Contents {
-        let read = |file: &File| (file.path.clone(), bytes(&file.path));
-        Contents(files.into_iter().map(read).collect())
+impl FileContents {
+    /// Reads all files. A file that cannot be read is an error when it is used.
+    pub(super) fn read<'a>(files: impl IntoIterator<Item = &'a FlagFile>) -> FileContents {
+        let read = |file: &FlagFile| (file.path.clone(), read_limited(&file.path));
+        FileContents(files.into_iter().map(read).collect())
     }
 
-    /// Equal for equal contents, and else different.
+    /// Returns a hash of the contents and of the errors: equal for equal contents.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Of a file that was among those read.
-    pub(super) fn of(&self, file: &File) -> Result<&[u8], StartError> {
+    /// Returns the bytes of a file that was among those read.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub(super) fn bytes(&self, file: &FlagFile) -> Result<&[u8], StartError> {
         match self.0.iter().find(|(path, _)| *path == file.path) {
             Some((_, Ok(bytes))) => Ok(bytes),
-            Some((_, Err(why))) => Err(file.error(why)),
+            Some((_, Err(reason))) => Err(file.error(reason)),
             None => Err(file.error("cannot be read")),
         }
     }
 
-    /// A chain, the certificate itself first.
+    /// Returns the certificate chain of a file, the leaf certificate first. Never empty.
     pub(super) fn certificates(
         &self,
-        file: &File,
+        file: &FlagFile,
     ) -> Result<Vec<CertificateDer<'static>>, StartError> {
-        let read = CertificateDer::pem_slice_iter(self.of(file)?)
+        let read = CertificateDer::pem_slice_iter(self.bytes(file)?)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|e| file.error(e))?;
         if read.is_empty() {
@@ -77,18 +82,21 @@ impl Contents {
         Ok(read)
     }
 
-    /// When the certificate ends, in seconds since 1970, as far as can be told.
-    pub(super) fn not_after(&self, file: &File) -> Option<u64> {
+    /// Returns the expiry of the first certificate in seconds since 1970. `None`: it is unknown.
+    pub(super) fn not_after(&self, file: &FlagFile) -> Option<u64> {
         not_after(self.certificates(file).ok()?.first()?)
     }
 
-    /// Of PKCS #8, PKCS #1 or SEC 1.
-    pub(super) fn private_key(&self, file: &File) -> Result<PrivateKeyDer<'static>, StartError> {
-        PrivateKeyDer::from_pem_slice(self.of(file)?).map_err(|e| file.error(e))
+    /// Returns the private key of a file, in PKCS #8, PKCS #1 or SEC 1 form.
+    pub(super) fn private_key(
+        &self,
+        file: &FlagFile,
+    ) -> Result<PrivateKeyDer<'static>, StartError> {
+        PrivateKeyDer::from_pem_slice(self.bytes(file)?).map_err(|e| file.error(e))
     }
 
-    /// A bundle of authorities.
-    pub(super) fn roots(&self, file: &File) -> Result<RootCertStore, StartError> {
+    /// Returns the certificates of a CA bundle.
+    pub(super) fn roots(&self, file: &FlagFile) -> Result<RootCertStore, StartError> {
         let mut store = RootCertStore::empty();
         for certificate in self.certificates(file)? {
             store.add(certificate).map_err(|e| file.error(e))?;
@@ -97,20 +105,21 @@ impl Contents {
     }
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    let most = limits::TLS_FILE_BYTES;
+/// Reads a file of at most [`limits::TLS_FILE_BYTES`].
+fn read_limited(path: &Path) -> Result<Vec<u8>, String> {
+    let max = limits::TLS_FILE_BYTES;
     let mut read = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(most + 1).read_to_end(&mut read))
+        .and_then(|file| file.take(max + 1).read_to_end(&mut read))
         .map_err(|error| error.to_string())?;
-    if read.len() as u64 > most {
-        return Err(format!("larger than {most} bytes"));
+    if read.len() as u64 > max {
+        return Err(format!("larger than {max} bytes"));
     }
     Ok(read)
 }
 
-/// What a certificate and a key have that do not go together.
-pub(super) fn pair_error(cert: &File, key: &File, error: &rustls::Error) -> StartError {
+/// Returns the error for a certificate and a key that cannot be used together.
+pub(super) fn pair_error(cert: &FlagFile, key: &FlagFile, error: &rustls::Error) -> StartError {
     match error {
         rustls::Error::InconsistentKeys(_) => cert.error(format_args!(
             "does not match the certificate of {}={}",

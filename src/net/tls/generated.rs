@@ -1,4 +1,4 @@
-//! The certificate of `--auto-tls`: made once, kept in a folder, and used again from there.
+//! The certificate of `--auto-tls`, which the proxy generates once and stores in a folder.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -10,28 +10,35 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpos
 use rcgen::{IsCa, KeyUsagePurpose};
 use tracing::info;
 
-use super::files::File;
+use super::files::FlagFile;
 use crate::error::StartError;
 
-/// Blames what is wrong with the folder.
+/// Flag that errors of the folder name.
 const FLAG: &str = "--data-dir";
-/// A year, as Go's proxy has it.
+/// Validity of one year, 365 days as in `etcd grpc-proxy`.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// The clocks of clients may be behind this one.
-const CLOCKS: Duration = Duration::from_secs(60 * 60);
+/// The validity starts this much before now, because the clocks of clients may be behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(60 * 60);
 
-/// Certificate and key in `folder`, which are made if they are not there: for `names`, valid for
-/// so many `years`, at most 1000. Those that are there are taken as they are.
-pub fn files(folder: &Path, names: &[String], years: u32) -> Result<(File, File), StartError> {
-    let (cert, key) = in_folder(folder);
-    if are_there(folder)? {
+/// Returns the certificate and the key in `folder`. If both exist, they are used unchanged.
+/// Otherwise both are generated: for `names`, valid for `years`, at most 1000.
+///
+/// # Errors
+/// A file cannot be written, or `names` has an invalid name.
+pub fn load_or_generate(
+    folder: &Path,
+    names: &[String],
+    years: u32,
+) -> Result<(FlagFile, FlagFile), StartError> {
+    let (cert, key) = file_paths(folder);
+    if files_exist(folder)? {
         return Ok((cert, key));
     }
     let (cert_pem, key_pem) =
         generate(names, years).map_err(|e| StartError::new("--auto-tls", e))?;
-    let all = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    all.map_err(|e| StartError::file(FLAG, folder, e))?;
-    // The key first: a certificate tells that both are whole.
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    created.map_err(|e| StartError::file(FLAG, folder, e))?;
+    // The key is written first, so a certificate shows that both files are complete.
     for (file, text, mode) in [(&key, key_pem, 0o600), (&cert, cert_pem, 0o644)] {
         write(&file.path, &text, mode).map_err(|e| file.error(e))?;
     }
@@ -44,17 +51,20 @@ pub fn files(folder: &Path, names: &[String], years: u32) -> Result<(File, File)
     Ok((cert, key))
 }
 
-/// Certificate and key of `folder`, there or not.
-pub fn in_folder(folder: &Path) -> (File, File) {
-    let file = |name: &str| File::new(FLAG, &folder.join(name));
+/// Returns the paths of the certificate and the key in `folder`. They may not exist.
+pub fn file_paths(folder: &Path) -> (FlagFile, FlagFile) {
+    let file = |name: &str| FlagFile::new(FLAG, &folder.join(name));
     (file("cert.pem"), file("key.pem"))
 }
 
-/// Whether both are there, so that none will be made.
-pub fn are_there(folder: &Path) -> Result<bool, StartError> {
-    let (cert, key) = in_folder(folder);
-    let is_there = |file: &File| file.path.try_exists().map_err(|e| file.error(e));
-    Ok(is_there(&cert)? && is_there(&key)?)
+/// Reports whether both files exist, so that none will be generated.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn files_exist(folder: &Path) -> Result<bool, StartError> {
+    let (cert, key) = file_paths(folder);
+    let exists = |file: &FlagFile| file.path.try_exists().map_err(|e| file.error(e));
+    Ok(exists(&cert)? && exists(&key)?)
 }
 
 fn generate(names: &[String], years: u32) -> Result<(String, String), rcgen::Error> {
@@ -63,7 +73,7 @@ fn generate(names: &[String], years: u32) -> Result<(String, String), rcgen::Err
     let names = &mut params.distinguished_name;
     names.push(DnType::OrganizationName, "etcd-edge");
     let now = SystemTime::now();
-    params.not_before = (now - CLOCKS).into();
+    params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + YEAR * years).into();
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![
@@ -76,13 +86,13 @@ fn generate(names: &[String], years: u32) -> Result<(String, String), rcgen::Err
     Ok((cert.pem(), key.serialize_pem()))
 }
 
-/// As a whole or not at all, and never readable by others than `mode` says.
+/// Writes a file atomically, with the permissions `mode` from the start.
 fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(format!(".{}", std::process::id()));
-    let part = PathBuf::from(part);
-    // One that a process left which had this id would keep its own mode.
-    match fs::remove_file(&part) {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    // A file of an earlier process with the same id would keep its own permissions.
+    match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -91,26 +101,26 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(&part)?;
+        .open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&part, path)
+    fs::rename(&temporary, path)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::files;
+    use super::load_or_generate;
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
     use std::os::unix::fs::PermissionsExt;
     use x509_parser::prelude::{FromDer, X509Certificate};
 
     #[test]
-    fn a_certificate_is_made_once() {
+    fn certificate_is_generated_once() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("data/fixtures/proxy");
         let names = ["localhost", "127.0.0.1", "::1", "a.example"].map(str::to_owned);
-        let (cert, key) = files(&folder, &names, 3).unwrap();
+        let (cert, key) = load_or_generate(&folder, &names, 3).unwrap();
         let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&key.path), mode(&folder)), (0o600, 0o700));
         assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
@@ -122,19 +132,19 @@ mod tests {
         let shown = parsed.subject_alternative_name().unwrap().unwrap();
         assert_eq!(shown.value.general_names.len(), 4);
         let before = std::fs::read(&cert.path).unwrap();
-        files(&folder, &names, 3).unwrap();
+        load_or_generate(&folder, &names, 3).unwrap();
         assert_eq!(std::fs::read(&cert.path).unwrap(), before);
-        // One alone is of no use.
+        // A certificate without its key is useless, so both are generated again.
         std::fs::remove_file(&key.path).unwrap();
-        files(&folder, &names, 3).unwrap();
+        load_or_generate(&folder, &names, 3).unwrap();
         assert_ne!(std::fs::read(&cert.path).unwrap(), before);
     }
 
     #[test]
-    fn a_folder_that_cannot_be_is_named() {
+    fn error_names_the_folder() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
-        let error = files(&dir.path().join("file/proxy"), &[], 1).unwrap_err();
+        let error = load_or_generate(&dir.path().join("file/proxy"), &[], 1).unwrap_err();
         let error = error.to_string();
         assert!(
             error.starts_with("--data-dir=") && error.contains("file/proxy"),
@@ -143,8 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_years_can_be_told() {
+    fn validity_of_a_thousand_years_is_possible() {
         let dir = tempfile::tempdir().unwrap();
-        files(dir.path(), &["localhost".to_owned()], 1000).unwrap();
+        load_or_generate(dir.path(), &["localhost".to_owned()], 1000).unwrap();
     }
 }

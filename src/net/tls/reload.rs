@@ -1,8 +1,9 @@
-//! Files that change while the process runs (S3).
+//! Reloads TLS files that change while the process runs (S3).
 //!
-//! A change is noticed by the system's word where it gives one, and by looking now and then where
-//! it does not; somebody may also ask. Files of a set are written one after the other, so what is
-//! wrong just after a change is looked at again before it is called wrong, which is done once.
+//! The operating system reports changes if it can. In addition, the files are checked at a fixed
+//! interval, and on request. The files of a set are written one after the other. Therefore contents
+//! that are invalid just after a change are checked once more before they are reported as invalid.
+//! Each invalid state is reported once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,214 +14,227 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::files::{Contents, File};
-use super::watch::Watch;
+use super::file_watch::FileWatch;
+use super::files::{FileContents, FlagFile};
 use crate::error::StartError;
 use crate::limits;
 use crate::metrics::TlsSide;
 
-/// One side's files, and what is done with new contents.
-pub struct Side {
+/// The files of one side, and the function that applies new contents.
+pub struct Reloader {
     name: &'static str,
-    files: Vec<File>,
+    files: Vec<FlagFile>,
     counts: Arc<TlsSide>,
-    renew: Renew,
-    /// Fingerprint of the contents that were taken, or called wrong, last.
+    apply: ApplyContents,
+    /// Fingerprint of the contents that were last applied or reported as invalid.
     settled: u64,
-    /// The settled contents are wrong.
-    wrong: bool,
-    /// Fingerprint of contents that were wrong at the last look, and may be half of a change.
-    suspect: Option<u64>,
+    /// The settled contents are invalid.
+    invalid: bool,
+    /// Fingerprint of contents that were invalid at the last check and may be half of a change.
+    unconfirmed: Option<u64>,
 }
 
-type Renew = Box<dyn Fn(&Contents) -> Result<(), StartError> + Send>;
+type ApplyContents = Box<dyn Fn(&FileContents) -> Result<(), StartError> + Send>;
 
-/// What a look came to.
+/// Result of one check of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// Nothing to do.
-    Same,
-    /// New contents are in force.
-    Renewed,
-    /// To be looked at again soon.
+enum ReloadOutcome {
+    /// There is nothing to do.
+    Unchanged,
+    /// The new contents are in use.
+    Reloaded,
+    /// The contents are invalid. They are checked again soon.
     Unsettled,
-    /// Called wrong, this time.
-    Wrong,
+    /// The contents are invalid, and this check has reported it.
+    Invalid,
 }
 
-impl Side {
-    /// What is made of the files, now and whenever they have changed.
-    pub(super) fn begin<T: Send + Sync + 'static>(
+impl Reloader {
+    /// Builds the first value from the files, and prepares to build it again after each change.
+    /// `name` is the name of the side in log messages. Returns a pointer to the current value.
+    ///
+    /// # Errors
+    /// The error of `build`.
+    pub(super) fn new<T: Send + Sync + 'static>(
         name: &'static str,
-        files: Vec<File>,
+        files: Vec<FlagFile>,
         counts: Arc<TlsSide>,
-        make: impl Fn(&Contents) -> Result<T, StartError> + Send + 'static,
-    ) -> Result<(Arc<ArcSwap<T>>, Side), StartError> {
-        let contents = Contents::read(&files);
-        let current = Arc::new(ArcSwap::from_pointee(make(&contents)?));
+        build: impl Fn(&FileContents) -> Result<T, StartError> + Send + 'static,
+    ) -> Result<(Arc<ArcSwap<T>>, Reloader), StartError> {
+        let contents = FileContents::read(&files);
+        let current = Arc::new(ArcSwap::from_pointee(build(&contents)?));
         let shared = current.clone();
-        let renew = move |contents: &Contents| {
-            shared.store(Arc::new(make(contents)?));
+        let apply = move |contents: &FileContents| {
+            shared.store(Arc::new(build(contents)?));
             Ok(())
         };
-        let side = Side {
+        let reloader = Reloader {
             name,
             files,
             counts,
-            renew: Box::new(renew),
+            apply: Box::new(apply),
             settled: contents.fingerprint(),
-            wrong: false,
-            suspect: None,
+            invalid: false,
+            unconfirmed: None,
         };
-        Ok((current, side))
+        Ok((current, reloader))
     }
 
-    /// Reads the files. `asked`: by somebody who wants an answer now, and whose files are complete.
-    fn look(&mut self, asked: bool) -> Look {
-        let contents = Contents::read(&self.files);
-        let print = contents.fingerprint();
-        if print == self.settled && !(asked && self.wrong) {
-            self.suspect = None;
-            return Look::Same;
+    /// Reads the files and applies them if they have changed. `requested`: an operator has
+    /// requested the check. Then the files are complete, and an invalid state is reported at once
+    /// and again.
+    fn check(&mut self, requested: bool) -> ReloadOutcome {
+        let contents = FileContents::read(&self.files);
+        let fingerprint = contents.fingerprint();
+        if fingerprint == self.settled && !(requested && self.invalid) {
+            self.unconfirmed = None;
+            return ReloadOutcome::Unchanged;
         }
-        match (self.renew)(&contents) {
+        match (self.apply)(&contents) {
             Ok(()) => {
-                (self.settled, self.wrong, self.suspect) = (print, false, None);
+                (self.settled, self.invalid, self.unconfirmed) = (fingerprint, false, None);
                 self.counts.reloads.inc();
-                self.counts.set_stale(false);
+                self.counts.set_files_unusable(false);
                 info!(side = self.name, "TLS files reloaded");
-                Look::Renewed
+                ReloadOutcome::Reloaded
             }
-            Err(_) if !asked && self.suspect != Some(print) => {
-                self.suspect = Some(print);
-                Look::Unsettled
+            Err(_) if !requested && self.unconfirmed != Some(fingerprint) => {
+                self.unconfirmed = Some(fingerprint);
+                ReloadOutcome::Unsettled
             }
             Err(error) => {
-                (self.settled, self.wrong, self.suspect) = (print, true, None);
+                (self.settled, self.invalid, self.unconfirmed) = (fingerprint, true, None);
                 self.counts.reload_failures.inc();
-                self.counts.set_stale(true);
+                self.counts.set_files_unusable(true);
                 warn!(
                     side = self.name,
                     %error,
                     "TLS files changed but cannot be loaded: keeping the previous ones"
                 );
-                Look::Wrong
+                ReloadOutcome::Invalid
             }
         }
     }
 }
 
-/// Keeps all sides up to date until dropped. Whoever notifies `asked` has all files looked at, and
-/// told about in the log whatever comes of it.
-pub async fn run(mut sides: Vec<Side>, asked: Arc<Notify>) {
-    let mut ask = false;
-    while sides.is_empty() {
-        asked.notified().await;
+/// Reloads the files of all sides until the future is dropped. A notification of `requests` checks
+/// all files at once and logs the result in any case.
+pub async fn run(mut reloaders: Vec<Reloader>, requests: Arc<Notify>) {
+    let mut requested = false;
+    while reloaders.is_empty() {
+        requests.notified().await;
         info!("no TLS files to reload");
     }
     loop {
-        // Files may be where reading takes its time, and connections are accepted on this thread.
-        let looked = spawn_blocking(move || {
-            // Watched before they are read: what changes in between is noticed.
-            let paths = sides.iter().flat_map(|side| &side.files);
-            let watch = Watch::on(paths.map(|file| file.path.as_path()));
-            let looks: Vec<_> = sides.iter_mut().map(|side| side.look(ask)).collect();
-            (sides, watch, looks)
+        // A read may block, for example on a network file system. This thread accepts connections.
+        let check = spawn_blocking(move || {
+            // The watch starts before the read, so it reports a change in between.
+            let paths = reloaders.iter().flat_map(|reloader| &reloader.files);
+            let watch = FileWatch::new(paths.map(|file| file.path.as_path()));
+            let outcomes: Vec<_> = reloaders
+                .iter_mut()
+                .map(|reloader| reloader.check(requested))
+                .collect();
+            (reloaders, watch, outcomes)
         });
-        let Ok((same, watch, looks)) = looked.await else {
-            // Only at the end of the runtime, or by a panic, which is in the log.
+        let Ok((returned, watch, outcomes)) = check.await else {
+            // The runtime ends, or the check has panicked, which is in the log.
             return;
         };
-        sides = same;
-        if ask && looks.iter().all(|look| *look == Look::Same) {
+        reloaders = returned;
+        if requested
+            && outcomes
+                .iter()
+                .all(|each| *each == ReloadOutcome::Unchanged)
+        {
             info!("TLS files unchanged");
         }
-        let pause = match looks.contains(&Look::Unsettled) {
+        let pause = match outcomes.contains(&ReloadOutcome::Unsettled) {
             true => limits::TLS_REPORT_DELAY,
             false => limits::TLS_POLL_INTERVAL,
         };
-        ask = wait(watch, &asked, pause).await;
+        requested = wait(watch, &requests, pause).await;
     }
 }
 
-/// Until there is something to look at; whether somebody asked.
-async fn wait(watch: Watch, asked: &Notify, pause: Duration) -> bool {
+/// Waits until the next check is due. Returns true if it was requested.
+async fn wait(watch: FileWatch, requests: &Notify, pause: Duration) -> bool {
     tokio::select! {
-        () = asked.notified() => return true,
+        () = requests.notified() => return true,
         () = sleep(pause) => return false,
         () = watch.changed() => {}
     }
-    // More files of the same change are on their way.
+    // More files of the same change may follow.
     tokio::select! {
-        () = asked.notified() => true,
+        () = requests.notified() => true,
         () = sleep(limits::TLS_SETTLE_TIME) => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Contents, File, Look, Side};
+    use super::{FileContents, FlagFile, ReloadOutcome, Reloader};
     use crate::error::StartError;
     use crate::metrics::TlsSide;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn what_is_wrong_is_looked_at_twice_and_told_once() {
+    fn invalid_files_are_checked_twice_and_reported_once() {
         let dir = tempfile::tempdir().unwrap();
-        let file = File::new("--cert", &dir.path().join("cert"));
+        let file = FlagFile::new("--cert", &dir.path().join("cert"));
         let write = |text: &str| std::fs::write(&file.path, text).unwrap();
         write("good");
-        let taken = Arc::new(AtomicUsize::new(0));
-        let make = {
-            let (file, taken) = (file.clone(), taken.clone());
-            move |contents: &Contents| {
-                let text = contents.of(&file)?.to_vec();
+        let applied = Arc::new(AtomicUsize::new(0));
+        let build = {
+            let (file, applied) = (file.clone(), applied.clone());
+            move |contents: &FileContents| {
+                let text = contents.bytes(&file)?.to_vec();
                 if !text.starts_with(b"good") {
                     return Err(StartError::new("cert", "bad"));
                 }
-                taken.fetch_add(1, Ordering::Relaxed);
+                applied.fetch_add(1, Ordering::Relaxed);
                 Ok(text)
             }
         };
         let files = vec![file.clone()];
         let counts = Arc::new(TlsSide::default());
-        let (current, mut side) = Side::begin("test", files, counts.clone(), make).unwrap();
-        assert_eq!(side.look(false), Look::Same);
-        assert_eq!(side.look(true), Look::Same);
+        let (current, mut reloader) = Reloader::new("test", files, counts.clone(), build).unwrap();
+        assert_eq!(reloader.check(false), ReloadOutcome::Unchanged);
+        assert_eq!(reloader.check(true), ReloadOutcome::Unchanged);
         write("good 2");
-        assert_eq!(side.look(false), Look::Renewed);
-        assert_eq!(side.look(false), Look::Same);
-        // Half of a change, and then the whole.
+        assert_eq!(reloader.check(false), ReloadOutcome::Reloaded);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unchanged);
+        // Half of a change, then the complete change.
         write("b");
-        assert_eq!(side.look(false), Look::Unsettled);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unsettled);
         write("ba");
-        assert_eq!(side.look(false), Look::Unsettled);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unsettled);
         write("good 3");
-        assert_eq!(side.look(false), Look::Renewed);
-        assert!(!counts.is_stale());
-        // Wrong for good.
+        assert_eq!(reloader.check(false), ReloadOutcome::Reloaded);
+        assert!(!counts.has_unusable_files());
+        // Invalid in two checks.
         write("bad");
-        assert_eq!(side.look(false), Look::Unsettled);
-        assert_eq!(side.look(false), Look::Wrong);
-        assert_eq!(side.look(false), Look::Same);
-        // Who asks is told again, and at once.
-        assert_eq!(side.look(true), Look::Wrong);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unsettled);
+        assert_eq!(reloader.check(false), ReloadOutcome::Invalid);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unchanged);
+        // A requested check reports at once and again.
+        assert_eq!(reloader.check(true), ReloadOutcome::Invalid);
         write("worse");
-        assert_eq!(side.look(true), Look::Wrong);
-        assert_eq!(side.look(false), Look::Same);
-        // A file that is not there is wrong too, in its own way.
+        assert_eq!(reloader.check(true), ReloadOutcome::Invalid);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unchanged);
+        // A missing file is another invalid state.
         std::fs::remove_file(&file.path).unwrap();
-        assert_eq!(side.look(false), Look::Unsettled);
-        assert_eq!(side.look(false), Look::Wrong);
-        assert_eq!(side.look(false), Look::Same);
-        assert_eq!(taken.load(Ordering::Relaxed), 3);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unsettled);
+        assert_eq!(reloader.check(false), ReloadOutcome::Invalid);
+        assert_eq!(reloader.check(false), ReloadOutcome::Unchanged);
+        assert_eq!(applied.load(Ordering::Relaxed), 3);
         assert_eq!(current.load()[..], *b"good 3");
-        assert!(counts.is_stale());
-        // What was in force all the time is taken like anything new.
+        assert!(counts.has_unusable_files());
+        // The contents in use are applied like new ones.
         write("good 3");
-        assert_eq!(side.look(false), Look::Renewed);
-        assert!(!counts.is_stale());
+        assert_eq!(reloader.check(false), ReloadOutcome::Reloaded);
+        assert!(!counts.has_unusable_files());
         assert_eq!((counts.reloads.get(), counts.reload_failures.get()), (3, 4));
     }
 }

@@ -1,4 +1,5 @@
-//! TLS towards clients: what is shown to them, and which of their certificates are let in.
+//! TLS towards clients: which certificate the proxy presents, and which client certificates it
+//! accepts.
 
 use std::io;
 use std::sync::Arc;
@@ -16,80 +17,84 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::certificate::Revoked;
-use super::files::{Contents, File, pair_error};
-use super::offer::Offer;
-use super::reload::Side;
+use super::certificate::RevokedSerials;
+use super::files::{FileContents, FlagFile, pair_error};
+use super::material::{self, TlsMaterial};
+use super::policy::TlsPolicy;
+use super::reload::Reloader;
 use super::{H2, HTTP_1_1};
 use crate::error::StartError;
 use crate::metrics::TlsSide;
 
-/// What it is made of.
+/// Files and settings of the TLS configuration towards clients.
 #[derive(Debug, Clone)]
 pub struct ServerFiles {
-    /// Certificate chain to present.
-    pub cert: File,
-    /// Its private key.
-    pub key: File,
-    /// With it, a certificate that this bundle signed is required of clients.
-    pub client_ca: Option<File>,
-    /// Serial numbers that are refused all the same.
-    pub client_crl: Option<File>,
-    /// Versions and suites.
-    pub offer: Offer,
+    /// Certificate chain that the proxy presents.
+    pub cert: FlagFile,
+    /// Private key of the certificate.
+    pub key: FlagFile,
+    /// CA bundle of client certificates. If set, each client must present a certificate that a CA
+    /// of this bundle has signed.
+    pub client_ca: Option<FlagFile>,
+    /// Revocation lists: client certificates with these serial numbers are rejected.
+    pub client_crl: Option<FlagFile>,
+    /// TLS versions and cipher suites.
+    pub policy: TlsPolicy,
 }
 
-/// Makes TLS of accepted sockets. Shared by all workers.
+/// Performs TLS handshakes on accepted sockets. Shared by all workers.
 #[derive(Debug)]
 pub struct Acceptor {
     current: Arc<ArcSwap<LoadedConfig>>,
     counts: Arc<TlsSide>,
 }
 
-/// What one reading of the files came to.
+/// The configuration that is built from one reading of the files.
 #[derive(Debug)]
-struct LoadedConfig {
+pub(super) struct LoadedConfig {
     config: Arc<ServerConfig>,
-    /// Who gets in; everybody when there is none.
+    /// Verifier of client certificates. `None`: no certificate is required.
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Acceptor {
-    /// Reads the files; what happens is counted. The side is for [`reload`](super::reload::run).
+    /// Reads the files. `counts` are the metrics of the side. The [`Reloader`] is for
+    /// [`reload::run`](super::reload::run).
+    ///
+    /// # Errors
+    /// A file could not be read, or its content is invalid.
     pub fn load(
         files: ServerFiles,
         counts: Arc<TlsSide>,
-    ) -> Result<(Arc<Acceptor>, Side), StartError> {
-        let shown = counts.clone();
-        let made = Side::begin("clients", files.all(), counts.clone(), move |contents| {
-            let door = files.make(contents)?;
-            shown.shows(contents.not_after(&files.cert));
-            Ok(door)
-        });
-        let (current, side) = made?;
-        Ok((Arc::new(Acceptor { current, counts }), side))
+    ) -> Result<(Arc<Acceptor>, Reloader), StartError> {
+        let (current, reloader) = material::load(files, counts.clone())?;
+        Ok((Arc::new(Acceptor { current, counts }), reloader))
     }
 
-    /// The handshake. Nobody is let in whom what is in force at its end would refuse.
+    /// Performs the handshake. Rejects a client that the configuration at the end of the handshake
+    /// rejects.
+    ///
+    /// # Errors
+    /// The handshake failed, or the client certificate is rejected.
     pub async fn accept(&self, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let handshake = self.counts.handshake();
-        let door = self.current.load_full();
-        let stream = TlsAcceptor::from(door.config.clone())
+        let handshake = self.counts.begin_handshake();
+        let loaded = self.current.load_full();
+        let stream = TlsAcceptor::from(loaded.config.clone())
             .accept(socket)
             .await?;
         let connection = stream.get_ref().1;
         let now = self.current.load();
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        if resumed || !Arc::ptr_eq(&door, &now) {
+        if resumed || !Arc::ptr_eq(&loaded, &now) {
             now.check(connection)?;
         }
-        handshake.done();
+        handshake.complete();
         Ok(stream)
     }
 }
 
 impl LoadedConfig {
-    /// As a full handshake would check it.
+    /// Verifies the client certificate of a connection in the same way as a full handshake.
     fn check(&self, connection: &ServerConnection) -> io::Result<()> {
         let Some(verifier) = &self.verifier else {
             return Ok(());
@@ -106,45 +111,43 @@ impl LoadedConfig {
 }
 
 impl ServerFiles {
-    fn all(&self) -> Vec<File> {
-        let always = [&self.cert, &self.key];
-        let asked = [&self.client_ca, &self.client_crl].into_iter().flatten();
-        always.into_iter().chain(asked).cloned().collect()
-    }
-
-    /// Whether these files could be used: without the certificate, where that is yet to be made.
-    pub fn check(&self, certificate: bool) -> Result<(), StartError> {
-        let contents = Contents::read(&self.all());
-        match certificate {
-            true => self.make(&contents).map(drop),
+    /// Checks that a configuration can be built from the files. `with_certificate` is false if the
+    /// certificate is not generated yet. Then only the files for client certificates are checked.
+    ///
+    /// # Errors
+    /// A file cannot be read, or its content is invalid.
+    pub fn check(&self, with_certificate: bool) -> Result<(), StartError> {
+        let contents = FileContents::read(&self.files());
+        match with_certificate {
+            true => self.configure(&contents).map(drop),
             false => self.verifier(&contents).map(drop),
         }
     }
 
-    /// Who gets in; everybody when there is none.
+    /// Returns the verifier of client certificates. `None`: no certificate is required.
     fn verifier(
         &self,
-        contents: &Contents,
+        contents: &FileContents,
     ) -> Result<Option<Arc<dyn ClientCertVerifier>>, StartError> {
         let Some(ca) = &self.client_ca else {
             return Ok(None);
         };
         let roots = Arc::new(contents.roots(ca)?);
-        let trusted = WebPkiClientVerifier::builder_with_provider(roots, self.offer.provider())
+        let trusted = WebPkiClientVerifier::builder_with_provider(roots, self.policy.provider())
             .build()
             .map_err(|e| ca.error(e))?;
         Ok(Some(match &self.client_crl {
             None => trusted,
-            Some(crl) => Arc::new(Unrevoked {
-                revoked: Revoked::parse(contents.of(crl)?).map_err(|e| crl.error(e))?,
+            Some(crl) => Arc::new(RevocationVerifier {
+                revoked: RevokedSerials::parse(contents.bytes(crl)?).map_err(|e| crl.error(e))?,
                 trusted,
             }),
         }))
     }
 
-    fn make(&self, contents: &Contents) -> Result<LoadedConfig, StartError> {
-        let builder = ServerConfig::builder_with_provider(self.offer.provider())
-            .with_protocol_versions(&self.offer.versions())
+    fn configure(&self, contents: &FileContents) -> Result<LoadedConfig, StartError> {
+        let builder = ServerConfig::builder_with_provider(self.policy.provider())
+            .with_protocol_versions(&self.policy.versions())
             .map_err(|e| StartError::new("TLS", e))?;
         let verifier = self.verifier(contents)?;
         let builder = match &verifier {
@@ -161,15 +164,35 @@ impl ServerFiles {
     }
 }
 
-/// Trusts whom another trusts, unless a certificate of the chain is on a list. A serial number on
-/// it is refused whoever issued it, as Go's proxy does.
-#[derive(Debug)]
-struct Unrevoked {
-    trusted: Arc<dyn ClientCertVerifier>,
-    revoked: Revoked,
+impl TlsMaterial for ServerFiles {
+    const SIDE: &'static str = "clients";
+    type Config = LoadedConfig;
+
+    fn files(&self) -> Vec<FlagFile> {
+        let required = [&self.cert, &self.key];
+        let optional = [&self.client_ca, &self.client_crl].into_iter().flatten();
+        required.into_iter().chain(optional).cloned().collect()
+    }
+
+    fn certificate(&self) -> Option<&FlagFile> {
+        Some(&self.cert)
+    }
+
+    fn build(&self, contents: &FileContents, _: &Arc<TlsSide>) -> Result<LoadedConfig, StartError> {
+        self.configure(contents)
+    }
 }
 
-impl ClientCertVerifier for Unrevoked {
+/// Verifier that accepts the certificates that `trusted` accepts, unless a serial number of the
+/// chain is on a revocation list. The issuer of the list is not compared: a serial number is
+/// rejected for every issuer, as `etcd grpc-proxy` does.
+#[derive(Debug)]
+struct RevocationVerifier {
+    trusted: Arc<dyn ClientCertVerifier>,
+    revoked: RevokedSerials,
+}
+
+impl ClientCertVerifier for RevocationVerifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -180,7 +203,7 @@ impl ClientCertVerifier for Unrevoked {
             .trusted
             .verify_client_cert(end_entity, intermediates, now)?;
         let mut chain = [end_entity].into_iter().chain(intermediates);
-        match chain.any(|certificate| self.revoked.has(certificate)) {
+        match chain.any(|certificate| self.revoked.contains(certificate)) {
             true => Err(CertificateError::Revoked.into()),
             false => Ok(verified),
         }
@@ -215,7 +238,9 @@ impl ClientCertVerifier for Unrevoked {
 
 #[cfg(test)]
 mod tests {
-    use super::{Acceptor, Contents, File, LoadedConfig, Offer, ServerFiles};
+    use super::{
+        Acceptor, FileContents, FlagFile, LoadedConfig, ServerFiles, TlsMaterial, TlsPolicy,
+    };
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls::{ClientConfig, HandshakeKind, RootCertStore};
     use rustls_pki_types::pem::PemObject;
@@ -231,7 +256,7 @@ mod tests {
     fn issuer(name: &str) -> Issuer {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Authorities of one name would be taken for one that has two keys.
+        // Two CAs with one name would count as one CA with two keys.
         params.distinguished_name.push(DnType::CommonName, name);
         CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
     }
@@ -242,7 +267,8 @@ mod tests {
         path
     }
 
-    /// One connection, to the end of its handshake on both sides.
+    /// Connects once. Returns whether the server accepted the client, and the kind of handshake at
+    /// the client.
     async fn connect(
         acceptor: &Arc<Acceptor>,
         client: &Arc<ClientConfig>,
@@ -252,22 +278,22 @@ mod tests {
         let (socket, accepted) = tokio::join!(socket, listener.accept());
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(client.clone());
-        let (there, here) = tokio::join!(
+        let (server, client_stream) = tokio::join!(
             acceptor.accept(accepted.unwrap().0),
             connector.connect(name, socket.unwrap())
         );
-        let good = there.is_ok();
-        drop(there);
-        let Ok(mut here) = here else {
-            return (good, None);
+        let accepted = server.is_ok();
+        drop(server);
+        let Ok(mut client_stream) = client_stream else {
+            return (accepted, None);
         };
-        // Tickets come behind the handshake.
-        let _ = here.read(&mut [0]).await;
-        (good, here.get_ref().1.handshake_kind())
+        // Session tickets follow the handshake.
+        let _ = client_stream.read(&mut [0]).await;
+        (accepted, client_stream.get_ref().1.handshake_kind())
     }
 
     #[tokio::test]
-    async fn a_session_that_is_resumed_is_checked_again() {
+    async fn a_resumed_session_is_checked_again() {
         let dir = tempfile::tempdir().unwrap();
         let (ours, other) = (issuer("ours"), issuer("other"));
         let leaf = |name: &str| {
@@ -276,23 +302,25 @@ mod tests {
             (cert.signed_by(&key, &ours).unwrap(), key)
         };
         let ((cert, key), (client_cert, client_key)) = (leaf("localhost"), leaf("client"));
-        let flag = |name, path: PathBuf| File::new(name, &path);
+        let flag = |name, path: PathBuf| FlagFile::new(name, &path);
         let ca = flag("--trusted-ca-file", file(dir.path(), "ca", ours.pem()));
         let files = ServerFiles {
             cert: flag("--cert-file", file(dir.path(), "cert", cert.pem())),
             key: flag("--key-file", file(dir.path(), "key", key.serialize_pem())),
             client_ca: Some(ca),
             client_crl: None,
-            offer: Offer::default(),
+            policy: TlsPolicy::default(),
         };
-        let of_other = ServerFiles {
+        let other_files = ServerFiles {
             client_ca: Some(flag(
                 "--trusted-ca-file",
                 file(dir.path(), "other", other.pem()),
             )),
             ..files.clone()
         };
-        let other = of_other.make(&Contents::read(&of_other.all())).unwrap();
+        let other = other_files
+            .configure(&FileContents::read(&other_files.files()))
+            .unwrap();
         for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
             let (acceptor, _) = Acceptor::load(files.clone(), Arc::default()).unwrap();
             let mut roots = RootCertStore::empty();
@@ -309,19 +337,21 @@ mod tests {
             let resumed = (true, Some(HandshakeKind::Resumed));
             assert_eq!(connect(&acceptor, &client).await, full);
             assert_eq!(connect(&acceptor, &client).await, resumed);
-            // The session is still known, but who had it is trusted no longer.
-            let door = acceptor.current.load_full();
+            // The session is still valid, but its certificate is no longer trusted.
+            let loaded = acceptor.current.load_full();
             acceptor.current.store(Arc::new(LoadedConfig {
-                config: door.config.clone(),
+                config: loaded.config.clone(),
                 verifier: other.verifier.clone(),
             }));
-            let (good, kind) = connect(&acceptor, &client).await;
-            assert_eq!((good, kind), (false, Some(HandshakeKind::Resumed)));
-            // What is made of changed files knows no session of before.
-            acceptor.current.store(door);
+            let (accepted, kind) = connect(&acceptor, &client).await;
+            assert_eq!((accepted, kind), (false, Some(HandshakeKind::Resumed)));
+            // A new configuration knows no earlier session.
+            acceptor.current.store(loaded);
             assert!(connect(&acceptor, &client).await.0);
-            let anew = files.make(&Contents::read(&files.all())).unwrap();
-            acceptor.current.store(Arc::new(anew));
+            let reloaded = files
+                .configure(&FileContents::read(&files.files()))
+                .unwrap();
+            acceptor.current.store(Arc::new(reloaded));
             assert_eq!(connect(&acceptor, &client).await, full);
         }
     }

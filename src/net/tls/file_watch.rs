@@ -1,33 +1,38 @@
-//! The system's word that files may have changed: contents, or what a path leads to. Secrets are
-//! mounted as links to a folder that is swapped as a whole, so every link on the way is watched.
-//! Where the system gives no word, none is given here.
+//! Reports file changes that the operating system notices (inotify), so that TLS files are reloaded
+//! without delay.
+//!
+//! Secrets are mounted as symbolic links to a directory that is replaced as a whole. Therefore each
+//! symbolic link on the way to a file is watched as well. On systems without inotify, no change is
+//! reported.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
-/// Links on the way of one path that are followed; the kernel follows as many.
-const MOST_LINKS: usize = 40;
+/// Maximum symbolic links of one path that are followed, as in the kernel.
+const MAX_LINKS: usize = 40;
 
-/// Folders, and the names in them that matter.
-type Places = HashMap<PathBuf, HashSet<OsString>>;
+/// Directories, and the names in each that are watched.
+type WatchedNames = HashMap<PathBuf, HashSet<OsString>>;
 
-/// Where a change may change what a path leads to: the file's own name, and that of each link.
-fn places<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Places {
-    let mut places = Places::new();
+/// Returns the names to watch: a change of one of them may change the file behind a path. These are
+/// the file itself and each symbolic link on the way.
+fn watched_names<'a>(paths: impl IntoIterator<Item = &'a Path>) -> WatchedNames {
+    let mut watched = WatchedNames::new();
     for path in paths {
-        // Without a current folder a relative path leads nowhere.
+        // Without a current directory, a relative path has no target.
         if let Ok(path) = std::path::absolute(path) {
-            follow(&path, &mut places);
+            follow(&path, &mut watched);
         }
     }
-    places
+    watched
 }
 
-fn follow(path: &Path, places: &mut Places) {
+/// Adds the names of one absolute path to `watched`.
+fn follow(path: &Path, watched: &mut WatchedNames) {
     let mut folder = PathBuf::new();
-    // The steps to go, the next one last.
+    // Components that are left, the next one last.
     let mut steps = reversed(path);
     let mut links = 0;
     while let Some(step) = steps.pop() {
@@ -45,13 +50,13 @@ fn follow(path: &Path, places: &mut Places) {
         };
         let here = folder.join(name);
         let target = std::fs::read_link(&here).ok();
-        // What is missing may come.
+        // A missing file may be created.
         if target.is_some() || steps.is_empty() || !here.exists() {
-            let names = places.entry(folder.clone()).or_default();
+            let names = watched.entry(folder.clone()).or_default();
             names.insert(name.to_owned());
         }
         match target {
-            Some(target) if links < MOST_LINKS => {
+            Some(target) if links < MAX_LINKS => {
                 links += 1;
                 steps.extend(reversed(&target));
             }
@@ -70,7 +75,7 @@ fn reversed(path: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::Watch;
+pub(super) use linux::FileWatch;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -85,23 +90,23 @@ mod linux {
     use inotify::{EventMask, EventOwned, Inotify, WatchDescriptor, WatchMask};
     use tracing::debug;
 
-    /// Room for some dozen events at once.
+    /// Size of the event buffer, for some dozen events.
     const EVENTS_BYTES: usize = 4096;
 
-    /// Watches until dropped.
-    pub(in crate::net::tls) struct Watch {
-        /// None where the system has no more to give; then only looking helps.
+    /// Watches files until it is dropped.
+    pub(in crate::net::tls) struct FileWatch {
+        /// `None`: the system has no more inotify instances, so changes are found by polling only.
         inotify: Option<Inotify>,
         names: HashMap<WatchDescriptor, HashSet<OsString>>,
     }
 
-    impl Watch {
-        /// From now on. Folders that are not there are left out.
-        pub(in crate::net::tls) fn on<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Watch {
+    impl FileWatch {
+        /// Starts to watch the files. Missing directories are skipped.
+        pub(in crate::net::tls) fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> FileWatch {
             let mut names = HashMap::new();
-            let places = super::places(paths);
-            if places.is_empty() {
-                return Watch {
+            let watched = super::watched_names(paths);
+            if watched.is_empty() {
+                return FileWatch {
                     inotify: None,
                     names,
                 };
@@ -121,44 +126,46 @@ mod linux {
                 | WatchMask::DELETE
                 | WatchMask::DELETE_SELF
                 | WatchMask::MOVE_SELF;
-            for (folder, wanted) in places {
+            for (folder, wanted) in watched {
                 let added = watches.clone().map(|mut all| all.add(&folder, changes));
                 if let Some(Ok(watch)) = added {
-                    // Two ways may lead to one folder.
+                    // Two paths may lead to one directory.
                     names
                         .entry(watch)
                         .or_insert_with(HashSet::new)
                         .extend(wanted);
                 }
             }
-            Watch { inotify, names }
+            FileWatch { inotify, names }
         }
 
-        /// Returns when something may have changed since [`Watch::on`].
+        /// Returns when a file may have changed since [`FileWatch::new`].
         pub(in crate::net::tls) async fn changed(self) {
             let Some(inotify) = self.inotify else {
                 return pending().await;
             };
             let mut events = match inotify.into_event_stream([0; EVENTS_BYTES]) {
                 Ok(events) => events,
-                Err(error) => return unheard(&error).await,
+                Err(error) => return wait_forever(&error).await,
             };
             loop {
                 match poll_fn(|cx| Pin::new(&mut events).poll_next(cx)).await {
                     Some(Ok(event)) if matters(&self.names, &event) => return,
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return unheard(&error).await,
+                    Some(Err(error)) => return wait_forever(&error).await,
                     None => return pending().await,
                 }
             }
         }
     }
 
-    async fn unheard(error: &io::Error) {
+    /// Logs the error and never returns.
+    async fn wait_forever(error: &io::Error) {
         debug!(%error, "file watch failed");
         pending().await
     }
 
+    /// Reports whether an event concerns a watched name, or a directory as a whole.
     fn matters(names: &HashMap<WatchDescriptor, HashSet<OsString>>, event: &EventOwned) -> bool {
         let whole = EventMask::Q_OVERFLOW
             | EventMask::DELETE_SELF
@@ -173,13 +180,13 @@ mod linux {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) struct Watch;
+pub(super) struct FileWatch;
 
 #[cfg(not(target_os = "linux"))]
-impl Watch {
-    pub(super) fn on<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Watch {
-        drop(places(paths));
-        Watch
+impl FileWatch {
+    pub(super) fn new<'a>(paths: impl IntoIterator<Item = &'a Path>) -> FileWatch {
+        drop(watched_names(paths));
+        FileWatch
     }
 
     pub(super) async fn changed(self) {
@@ -189,13 +196,13 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
-    use super::{Places, places};
+    use super::{WatchedNames, watched_names};
     use std::collections::HashSet;
     use std::ffi::OsString;
     use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    fn names(all: &Places, folder: &Path) -> HashSet<OsString> {
+    fn names(all: &WatchedNames, folder: &Path) -> HashSet<OsString> {
         all.get(folder).cloned().unwrap_or_default()
     }
 
@@ -204,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_link_on_the_way_is_a_place() {
+    fn every_symbolic_link_is_watched() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let (mount, first) = (root.join("mount"), root.join("mount/..one"));
@@ -213,29 +220,29 @@ mod tests {
         symlink("..one", mount.join("..data")).unwrap();
         symlink("..data/tls.crt", mount.join("tls.crt")).unwrap();
         symlink(&mount, root.join("way")).unwrap();
-        let all = places([&*root.join("way/../way/tls.crt")]);
-        // Beside what the test's own folder may be behind.
+        let all = watched_names([&*root.join("way/../way/tls.crt")]);
+        // The path of the temporary directory may have more symbolic links.
         assert_eq!(names(&all, &root), set(&["way"]));
         assert_eq!(names(&all, &mount), set(&["tls.crt", "..data"]));
         assert_eq!(names(&all, &first), set(&["tls.crt"]));
     }
 
     #[test]
-    fn what_is_not_there_may_come_and_circles_end() {
+    fn missing_files_are_watched_and_link_cycles_end() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
-        let all = places([&*root.join("a/b")]);
+        let all = watched_names([&*root.join("a/b")]);
         assert_eq!(names(&all, &root), set(&["a"]));
         symlink("y", root.join("x")).unwrap();
         symlink("x", root.join("y")).unwrap();
-        let all = places([&*root.join("x")]);
+        let all = watched_names([&*root.join("x")]);
         assert_eq!(names(&all, &root), set(&["x", "y"]));
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn changes_are_told_and_others_files_are_not() {
-        use super::Watch;
+    async fn changes_of_watched_files_are_reported() {
+        use super::FileWatch;
         use std::time::Duration;
         use tokio::time::timeout;
 
@@ -243,27 +250,27 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         let file = root.join("cert");
         std::fs::write(&file, "1").unwrap();
-        let told = async |watch: Watch, wait| {
+        let reported = async |watch: FileWatch, wait| {
             let changed = timeout(Duration::from_millis(wait), watch.changed());
             changed.await.is_ok()
         };
-        let watch = Watch::on([&*file]);
+        let watch = FileWatch::new([&*file]);
         std::fs::write(root.join("other"), "1").unwrap();
         std::fs::read(&file).unwrap();
-        assert!(!told(watch, 50).await);
-        let watch = Watch::on([&*file]);
+        assert!(!reported(watch, 50).await);
+        let watch = FileWatch::new([&*file]);
         std::fs::write(root.join("new"), "2").unwrap();
         std::fs::rename(root.join("new"), &file).unwrap();
-        assert!(told(watch, 5000).await);
-        let watch = Watch::on([&*file]);
+        assert!(reported(watch, 5000).await);
+        let watch = FileWatch::new([&*file]);
         std::fs::write(&file, "3").unwrap();
-        assert!(told(watch, 5000).await);
-        let watch = Watch::on([&*file]);
+        assert!(reported(watch, 5000).await);
+        let watch = FileWatch::new([&*file]);
         std::fs::remove_file(&file).unwrap();
-        assert!(told(watch, 5000).await);
-        let watch = Watch::on([&*file]);
+        assert!(reported(watch, 5000).await);
+        let watch = FileWatch::new([&*file]);
         std::fs::write(&file, "4").unwrap();
-        assert!(told(watch, 5000).await);
-        assert!(!told(Watch::on([]), 20).await);
+        assert!(reported(watch, 5000).await);
+        assert!(!reported(FileWatch::new([]), 20).await);
     }
 }

@@ -1,5 +1,4 @@
-//! What is offered to clients: TLS versions and cipher suites, by the names that Go and IANA have
-//! for them. Pure.
+//! The TLS versions and cipher suites that clients may use, by the names of Go and IANA. Pure.
 
 use std::sync::Arc;
 
@@ -7,30 +6,30 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, ProtocolVersion, SupportedProtocolVersion};
 
-/// Versions and suites to serve. The default is all there are.
+/// Accepted TLS versions and cipher suites. By default, all that are supported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Suites of TLS 1.2; without any the version is not spoken.
+pub struct TlsPolicy {
+    /// Cipher suites of TLS 1.2. If empty, TLS 1.2 is disabled.
     tls12: Vec<CipherSuite>,
-    /// Whether TLS 1.3 is spoken, with all its suites: nobody can choose among those.
+    /// Whether TLS 1.3 is enabled. Its cipher suites are not configurable.
     tls13: bool,
 }
 
-/// Which flag asks for what cannot be, and why.
+/// A flag value that cannot be applied, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Without its dashes.
+pub struct PolicyError {
+    /// The flag, without its dashes.
     pub flag: &'static str,
-    /// What it was given.
+    /// The value of the flag.
     pub value: String,
-    /// Half a sentence.
+    /// Reason, as half a sentence.
     pub reason: String,
 }
 
-/// Go's names of the newer version; the older one is the least there is.
-const NEWEST: &str = "TLS1.3";
+/// Name of TLS 1.3 in the flags of Go. The other accepted name is that of the minimum version.
+const TLS13_NAME: &str = "TLS1.3";
 
-/// The older names that two suites have.
+/// Older names of two cipher suites.
 const ALIASES: [(&str, &str); 2] = [
     (
         "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305",
@@ -46,8 +45,8 @@ const BROKEN: &str = "insecure cipher, not supported";
 const NO_SECRECY: &str = "no forward secrecy, not supported";
 const CBC: &str = "CBC cipher suites are not supported";
 
-/// What Go has and this program has not.
-const NOT_OFFERED: [(&str, &str); 14] = [
+/// Cipher suites that Go supports and this program does not, and the reason.
+const NOT_SUPPORTED: [(&str, &str); 14] = [
     ("TLS_RSA_WITH_RC4_128_SHA", BROKEN),
     ("TLS_RSA_WITH_3DES_EDE_CBC_SHA", BROKEN),
     ("TLS_RSA_WITH_AES_128_CBC_SHA", NO_SECRECY),
@@ -64,43 +63,46 @@ const NOT_OFFERED: [(&str, &str); 14] = [
     ("TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA", CBC),
 ];
 
-/// The same with a longer hash.
-const NOT_OFFERED_SHA256: [&str; 2] = [
+/// CBC cipher suites with a longer hash, not supported either.
+const NOT_SUPPORTED_SHA256: [&str; 2] = [
     "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
 ];
 
-impl Default for Offer {
-    fn default() -> Offer {
-        Offer {
+impl Default for TlsPolicy {
+    fn default() -> TlsPolicy {
+        TlsPolicy {
             tls12: suites_of(ProtocolVersion::TLSv1_2).collect(),
             tls13: true,
         }
     }
 }
 
-impl Offer {
-    /// From `--tls-min-version`, `--tls-max-version` and `--listen-cipher-suites`. Versions are
-    /// `TLS1.2`, `TLS1.3` or nothing, which is no bound.
-    pub fn new(min: &str, max: &str, names: &[String]) -> Result<Offer, Refused> {
+impl TlsPolicy {
+    /// Creates a policy from `--tls-min-version`, `--tls-max-version` and `--listen-cipher-suites`.
+    /// A version is `TLS1.2`, `TLS1.3`, or empty for no bound.
+    ///
+    /// # Errors
+    /// The flags contradict each other, or a cipher suite is unknown or not supported.
+    pub fn new(min: &str, max: &str, names: &[String]) -> Result<TlsPolicy, PolicyError> {
         let refuse = |flag, value: &str, reason: &str| {
-            Err(Refused {
+            Err(PolicyError {
                 flag,
                 value: value.to_owned(),
                 reason: reason.to_owned(),
             })
         };
-        // The names sort as the versions do; an empty maximum is no bound.
+        // The names sort like the versions. An empty maximum is no bound.
         if !max.is_empty() && min > max {
             let reason = format!("above --tls-max-version={max}");
             return refuse("tls-min-version", min, &reason);
         }
         let suites = "listen-cipher-suites";
-        if min == NEWEST && !names.is_empty() {
+        if min == TLS13_NAME && !names.is_empty() {
             let reason = "TLS 1.3 cipher suites are not configurable";
             return refuse(suites, &names.join(","), reason);
         }
-        let all = Offer::default();
+        let all = TlsPolicy::default();
         let mut chosen = Vec::new();
         for name in names {
             match suite(name) {
@@ -108,8 +110,8 @@ impl Offer {
                 Err(reason) => return refuse(suites, name, reason),
             }
         }
-        let tls13 = max.is_empty() || max == NEWEST;
-        let tls12 = match (min == NEWEST, names.is_empty()) {
+        let tls13 = max.is_empty() || max == TLS13_NAME;
+        let tls12 = match (min == TLS13_NAME, names.is_empty()) {
             (true, _) => Vec::new(),
             (false, true) => all.tls12,
             (false, false) => {
@@ -121,20 +123,20 @@ impl Offer {
             let reason = format!("none is a TLS 1.2 suite, and --tls-max-version={max}");
             return refuse(suites, &names.join(","), &reason);
         }
-        Ok(Offer { tls12, tls13 })
+        Ok(TlsPolicy { tls12, tls13 })
     }
 
-    /// The cryptography that has the suites offered, and no others.
+    /// Returns the crypto provider with only the accepted cipher suites.
     pub(super) fn provider(&self) -> Arc<CryptoProvider> {
         let mut provider = aws_lc_rs::default_provider();
         provider.cipher_suites.retain(|suite| {
-            let newest = suite.version().version == ProtocolVersion::TLSv1_3;
-            newest && self.tls13 || self.tls12.contains(&suite.suite())
+            let tls13 = suite.version().version == ProtocolVersion::TLSv1_3;
+            tls13 && self.tls13 || self.tls12.contains(&suite.suite())
         });
         Arc::new(provider)
     }
 
-    /// The versions offered; never none.
+    /// Returns the accepted versions, the newest first. Never empty.
     pub(super) fn versions(&self) -> Vec<&'static SupportedProtocolVersion> {
         let tls13 = self.tls13.then_some(&TLS13);
         let tls12 = (!self.tls12.is_empty()).then_some(&TLS12);
@@ -148,7 +150,7 @@ fn suites_of(version: ProtocolVersion) -> impl Iterator<Item = CipherSuite> {
         .map(|suite| suite.suite())
 }
 
-/// The suite of a name, or why there is none.
+/// Returns the cipher suite with this name, or the reason why there is none.
 fn suite(name: &str) -> Result<CipherSuite, &'static str> {
     let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
     let full = alias.map_or(name, |(_, full)| full);
@@ -156,40 +158,40 @@ fn suite(name: &str) -> Result<CipherSuite, &'static str> {
     if let Some(found) = suites_of(ProtocolVersion::TLSv1_2).find(named) {
         return Ok(found);
     }
-    // What IANA calls TLS_AES_128_GCM_SHA256 is TLS13_AES_128_GCM_SHA256 here.
-    let newest = full.strip_prefix("TLS_").unwrap_or_default();
+    // The IANA name TLS_AES_128_GCM_SHA256 is TLS13_AES_128_GCM_SHA256 in rustls.
+    let tls13 = full.strip_prefix("TLS_").unwrap_or_default();
     let named = |suite: &CipherSuite| {
-        suite.as_str().and_then(|own| own.strip_prefix("TLS13_")) == Some(newest)
+        suite.as_str().and_then(|own| own.strip_prefix("TLS13_")) == Some(tls13)
     };
     if let Some(found) = suites_of(ProtocolVersion::TLSv1_3).find(named) {
         return Ok(found);
     }
-    if NOT_OFFERED_SHA256.contains(&name) {
+    if NOT_SUPPORTED_SHA256.contains(&name) {
         return Err(CBC);
     }
-    let known = NOT_OFFERED.iter().find(|(known, _)| *known == name);
+    let known = NOT_SUPPORTED.iter().find(|(known, _)| *known == name);
     Err(known.map_or("unknown cipher suite", |(_, why)| why))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ALIASES, NOT_OFFERED, NOT_OFFERED_SHA256, Offer, Refused, suite};
+    use super::{ALIASES, NOT_SUPPORTED, NOT_SUPPORTED_SHA256, PolicyError, TlsPolicy, suite};
     use rustls::{CipherSuite, ProtocolVersion};
 
-    fn offer(min: &str, max: &str, names: &[&str]) -> Result<Offer, Refused> {
+    fn policy(min: &str, max: &str, names: &[&str]) -> Result<TlsPolicy, PolicyError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        Offer::new(min, max, &names)
+        TlsPolicy::new(min, max, &names)
     }
 
-    fn versions(offer: &Offer) -> Vec<ProtocolVersion> {
-        offer.versions().iter().map(|each| each.version).collect()
+    fn versions(policy: &TlsPolicy) -> Vec<ProtocolVersion> {
+        policy.versions().iter().map(|each| each.version).collect()
     }
 
     const OLD: &str = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
     const NEW: &str = "TLS_AES_128_GCM_SHA256";
 
     #[test]
-    fn versions_are_a_range() {
+    fn minimum_and_maximum_version_form_a_range() {
         const V2: ProtocolVersion = ProtocolVersion::TLSv1_2;
         const V3: ProtocolVersion = ProtocolVersion::TLSv1_3;
         for (min, max, expected) in [
@@ -201,11 +203,11 @@ mod tests {
             ("TLS1.3", "", &[V3]),
             ("TLS1.3", "TLS1.3", &[V3]),
         ] {
-            let offer = offer(min, max, &[]).unwrap();
-            assert_eq!(versions(&offer), expected, "{min}..{max}");
+            let policy = policy(min, max, &[]).unwrap();
+            assert_eq!(versions(&policy), expected, "{min}..{max}");
             let spoken =
                 |suite: &&rustls::SupportedCipherSuite| expected.contains(&suite.version().version);
-            let provider = offer.provider();
+            let provider = policy.provider();
             assert_eq!(
                 provider.cipher_suites.iter().filter(spoken).count(),
                 provider.cipher_suites.len()
@@ -215,33 +217,33 @@ mod tests {
                 3 * (expected.len() + usize::from(expected.contains(&V2)))
             );
         }
-        let refused = offer("TLS1.3", "TLS1.2", &[]).unwrap_err();
+        let refused = policy("TLS1.3", "TLS1.2", &[]).unwrap_err();
         assert_eq!(refused.flag, "tls-min-version");
         assert_eq!(refused.reason, "above --tls-max-version=TLS1.2");
     }
 
     #[test]
-    fn suites_are_those_of_the_list() {
-        let one = offer("TLS1.2", "", &[OLD, NEW, OLD]).unwrap();
+    fn only_listed_suites_are_accepted() {
+        let one = policy("TLS1.2", "", &[OLD, NEW, OLD]).unwrap();
         assert_eq!(
             one.tls12,
             [CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
         );
         assert_eq!(one.provider().cipher_suites.len(), 4);
-        // With none of TLS 1.2 that version has nothing to speak with.
-        let none = offer("", "", &[NEW]).unwrap();
+        // Without a cipher suite of TLS 1.2, that version is disabled.
+        let none = policy("", "", &[NEW]).unwrap();
         assert_eq!(versions(&none), [ProtocolVersion::TLSv1_3]);
-        let refused = offer("", "TLS1.2", &[NEW]).unwrap_err();
+        let refused = policy("", "TLS1.2", &[NEW]).unwrap_err();
         assert_eq!(refused.flag, "listen-cipher-suites");
         assert!(refused.reason.contains("TLS1.2"), "{}", refused.reason);
         for max in ["", "TLS1.3"] {
-            let refused = offer("TLS1.3", max, &[OLD]).unwrap_err();
+            let refused = policy("TLS1.3", max, &[OLD]).unwrap_err();
             assert_eq!(refused.flag, "listen-cipher-suites");
         }
     }
 
     #[test]
-    fn every_name_of_go_is_known() {
+    fn every_suite_name_of_go_is_known() {
         for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
             for own in super::suites_of(version) {
                 let name = own.as_str().unwrap().replace("TLS13_", "TLS_");
@@ -252,10 +254,10 @@ mod tests {
             assert_eq!(suite(alias), suite(full));
             assert!(suite(alias).is_ok());
         }
-        for name in NOT_OFFERED
+        for name in NOT_SUPPORTED
             .map(|(name, _)| name)
             .iter()
-            .chain(&NOT_OFFERED_SHA256)
+            .chain(&NOT_SUPPORTED_SHA256)
         {
             assert!(
                 suite(name).unwrap_err().ends_with("not supported"),
