@@ -302,6 +302,10 @@ pub const PROFILE_COLLECT_INTERVAL: Duration = Duration::from_millis(100);
 /// lost.
 pub const PROFILE_SLOTS: usize = 1_024;
 
+/// Maximum bytes of the stack of a thread that a CPU sample copies, from the innermost frame. Outer
+/// frames of a deeper stack are missing in the profile.
+pub const PROFILE_STACK_BYTES: usize = 64 * 1024;
+
 /// Maximum frames of a stack in a profile. The innermost frames are recorded.
 pub const PROFILE_DEPTH: usize = 64;
 

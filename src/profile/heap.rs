@@ -270,10 +270,12 @@ pub fn profile(kind: ProfileKind) -> Vec<u8> {
         let table = TABLE.lock();
         table.as_ref().map(Table::samples).unwrap_or_default()
     };
-    let samples = samples.into_iter().map(|(frames, values)| proto::Sample {
-        frames: frames.to_vec(),
-        values: values.map(|value| value as i64).to_vec(),
-    });
+    let samples = samples
+        .into_iter()
+        .map(|(frames, values)| proto::StackSample {
+            frames: frames.to_vec(),
+            values: values.map(|value| value as i64).to_vec(),
+        });
     let mut profile = proto::Profile::new(kind, limits::HEAP_RATE as i64);
     samples.for_each(|sample| profile.add(&sample));
     profile.encode()

@@ -1,8 +1,8 @@
 //! Profiles of the running program in the format of `go tool pprof`.
 //!
-//! - `cpu`: samples of CPU time.
-//! - `heap`: sampled allocations.
-//! - `stacks`: the stack walk for both.
+//! - `cpu`: samples of CPU time. `sampler` records them in a signal handler, `registers` names the
+//!   registers of a sample, `unwind` walks its stack.
+//! - `heap`: sampled allocations. `stacks` walks the stack of the allocating thread.
 //! - `symbols`: function, file and line of an address.
 //! - `proto`: encoding of a profile.
 //!
@@ -13,8 +13,11 @@
 pub mod cpu;
 pub mod heap;
 mod proto;
+mod registers;
+mod sampler;
 mod stacks;
 mod symbols;
+mod unwind;
 
 pub use proto::ProfileKind;
 

@@ -51,7 +51,7 @@ impl ProfileKind {
 
 /// A stack with its values.
 #[derive(Debug)]
-pub(super) struct Sample {
+pub(super) struct StackSample {
     /// Addresses, innermost first.
     pub(super) frames: Vec<usize>,
     /// The values of the [`ProfileKind`], in its order.
@@ -65,8 +65,7 @@ pub(super) struct Profile {
     functions: HashMap<(String, String), u64>,
     /// By address: the id of the location, and the name of its outermost function.
     locations: HashMap<(usize, AddressKind), (u64, String)>,
-    /// The kind of the address of the innermost frame.
-    innermost: AddressKind,
+    kind: ProfileKind,
 }
 
 /// The id of the only mapping, which declares that all symbols are resolved.
@@ -81,10 +80,7 @@ impl Profile {
             strings: HashMap::new(),
             functions: HashMap::new(),
             locations: HashMap::new(),
-            innermost: match kind {
-                ProfileKind::Cpu => AddressKind::Interrupted,
-                ProfileKind::InUse | ProfileKind::Allocated => AddressKind::Return,
-            },
+            kind,
         };
         // The first string must be empty.
         profile.string("");
@@ -113,17 +109,23 @@ impl Profile {
         self.message.duration_nanos = nanos(time);
     }
 
-    /// Adds a sample, without the frames of the profiler itself.
-    pub(super) fn add(&mut self, sample: &Sample) {
-        let frames = sample.frames.iter();
-        let mut located: Vec<u64> = frames
-            .map(|at| self.location(*at, AddressKind::Return))
-            .collect();
-        let named = |at: &usize| &self.locations[&(*at, AddressKind::Return)].1[..];
-        let own = symbols::profiler_frames(&sample.frames.iter().map(named).collect::<Vec<_>>());
-        if let Some(innermost) = sample.frames.get(own) {
-            located[own] = self.location(*innermost, self.innermost);
-        }
+    /// Adds a sample. Samples of memory lose the frames of the profiler itself.
+    pub(super) fn add(&mut self, sample: &StackSample) {
+        let kind = |index| match (self.kind, index) {
+            (ProfileKind::Cpu, 0) => AddressKind::Interrupted,
+            _ => AddressKind::Return,
+        };
+        let frames = sample.frames.iter().enumerate();
+        let frames: Vec<_> = frames.map(|(index, at)| (*at, kind(index))).collect();
+        let located = frames.iter().map(|(at, kind)| self.location(*at, *kind));
+        let located: Vec<u64> = located.collect();
+        let own = match self.kind {
+            ProfileKind::Cpu => 0,
+            ProfileKind::InUse | ProfileKind::Allocated => {
+                let names = frames.iter().map(|frame| &self.locations[frame].1[..]);
+                symbols::profiler_frames(&names.collect::<Vec<_>>())
+            }
+        };
         self.message.sample.push(pb::Sample {
             location_id: located.into_iter().skip(own).collect(),
             value: sample.values.clone(),

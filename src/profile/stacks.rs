@@ -1,4 +1,10 @@
-//! The stack walk: the return addresses of the open function calls of the current thread.
+//! The stack walk of the memory profiler: return addresses of the function calls of the current
+//! thread.
+//!
+//! The walk is not async-signal-safe: it may take the lock of the dynamic loader. The allocator
+//! calls it outside of signal handlers, with sampling paused, so an allocation by the walk does
+//! not recurse. The lock is recursive, so that an allocation in a callback of the loader can be
+//! sampled.
 
 use crate::limits;
 
@@ -18,7 +24,7 @@ pub(super) fn walk(mut store: impl FnMut(usize, usize)) -> usize {
     };
     #[expect(
         unsafe_code,
-        reason = "the lock that it omits protects a Windows library; a stack walk on Unix shares no \
+        reason = "the lock that it omits protects a Windows library; a walk on Unix shares no \
                   state, and symbolization holds that lock"
     )]
     unsafe {

@@ -82,30 +82,22 @@ fn module(file: &str) -> Option<String> {
     Some(all.join("::").replace('-', "_"))
 }
 
-/// Name prefixes of the functions of the profiler.
-const PROFILER: [&str; 5] = [
+/// Name prefixes of the functions that record an allocation.
+const PROFILER: [&str; 4] = [
     "backtrace::",
     "etcd_edge::profile::stacks::",
     "etcd_edge::profile::heap::",
-    "etcd_edge::profile::cpu::record_sample",
     "<etcd_edge::profile::heap::",
 ];
 
-/// Part of the names of the functions that dispatch a signal.
-const SIGNAL_DISPATCH: &str = "signal_hook_registry::";
-
-/// Returns the number of innermost frames that belong to the profiler. `names` are the names of the
-/// outermost function of each frame, innermost frame first.
+/// Returns the number of innermost frames that belong to the memory profiler. `names` are the names
+/// of the outermost function of each frame, innermost frame first.
 pub(super) fn profiler_frames(names: &[&str]) -> usize {
-    let is_profiler = |name: &&str| {
-        PROFILER.iter().any(|prefix| name.starts_with(prefix)) || name.contains(SIGNAL_DISPATCH)
-    };
-    let Some(last) = names.iter().rposition(is_profiler) else {
-        return 0;
-    };
-    // The caller of a signal handler is the signal frame of libc, with or without a name.
-    let is_signal = names[last].contains(SIGNAL_DISPATCH);
-    last + 1 + usize::from(is_signal)
+    let is_profiler = |name: &&str| PROFILER.iter().any(|prefix| name.starts_with(prefix));
+    names
+        .iter()
+        .rposition(is_profiler)
+        .map_or(0, |last| last + 1)
 }
 
 #[cfg(test)]
@@ -144,15 +136,6 @@ mod tests {
         assert_eq!(
             profiler_frames(&["backtrace::trace", profiler, "alloc::alloc", "main"]),
             2
-        );
-        let signal = [
-            "etcd_edge::profile::cpu::record_sample",
-            "signal_hook_registry::handler",
-            "__restore_rt",
-        ];
-        assert_eq!(
-            profiler_frames(&[&signal[..], &["poll", "main"]].concat()),
-            3
         );
         let outer = [
             "poll",

@@ -91,7 +91,7 @@ async fn go_tool_reads_cpu_and_heap_profiles() {
         assert!(top.contains(name), "{name}:\n{top}");
     }
     for own in [
-        "signal_hook_registry::",
+        "etcd_edge::profile::sampler::record_sample",
         "etcd_edge::profile::stacks",
         "trace_unsynchronized",
     ] {
