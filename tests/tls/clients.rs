@@ -94,9 +94,9 @@ fn unusable_revocation_list_stops_the_start() {
     );
     for (path, error) in [
         (&none, "No such file"),
-        (&empty, "no certificate revocation list"),
-        (&garbage, "no certificate revocation list"),
-        (&tls.ca, "no certificate revocation list"),
+        (&empty, "the file contains no certificate revocation list"),
+        (&garbage, "malformed certificate revocation list"),
+        (&tls.ca, "the file contains no certificate revocation list"),
     ] {
         let mut flags = cluster.proxy_flags();
         flags.extend(super::server_flags(&tls.server));
