@@ -86,9 +86,9 @@ fn grpc_proxy(args: &[String], read: ReadFile<'_>) -> Result<Parsed, UsageError>
         None => Err(UsageError::new(
             "grpc-proxy: missing command: try grpc-proxy start",
         )),
-        Some((word, rest)) if word == "start" => start(rest, read),
-        Some((word, rest)) if is_help(word) => print(help::grpc_proxy(), rest),
-        Some((word, _)) => Err(no_command(&format!("grpc-proxy {word}"))),
+        Some((name, rest)) if name == "start" => start(rest, read),
+        Some((name, rest)) if is_help(name) => print(help::grpc_proxy(), rest),
+        Some((name, _)) => Err(no_command(&format!("grpc-proxy {name}"))),
     }
 }
 

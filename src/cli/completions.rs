@@ -1,6 +1,6 @@
 //! Completion scripts for bash, zsh and fish, generated from the tables of commands and flags.
 //!
-//! No script needs another package of its shell. bash splits a word at an equals sign, so its
+//! No script needs another package of its shell. bash splits an argument at an equals sign, so its
 //! script handles both forms of a flag with a value.
 
 use crate::cli::commands::{COMMANDS, Command, SHELLS};
@@ -21,7 +21,9 @@ fn values(flag: &Flag) -> Values {
     match flag.placeholder {
         None => Values::Words(vec!["true", "false"]),
         Some("VERSION") => Values::Words(vec!["TLS1.2", "TLS1.3"]),
-        Some("POLICY") => Values::Words(EndpointPolicy::ALL.iter().map(|(name, _)| *name).collect()),
+        Some("POLICY") => {
+            Values::Words(EndpointPolicy::ALL.iter().map(|(name, _)| *name).collect())
+        }
         Some("PATH") => Values::Path,
         Some(_) => Values::Any,
     }
@@ -59,7 +61,7 @@ fn first_words() -> Vec<(&'static str, &'static str)> {
     words
 }
 
-/// Returns the commands of one word that accept the flags.
+/// Returns the commands with a single name that accept the flags.
 fn with_flags() -> Vec<&'static str> {
     let commands = COMMANDS.iter().filter(|command| command.takes_flags());
     let words = commands.map(|command| command.words);
@@ -78,7 +80,7 @@ pub(crate) fn bash() -> String {
             Values::Path => "paths=1".to_owned(),
             Values::Any => "return".to_owned(),
         };
-        // Without an equals sign a boolean has no value, and the next word is another flag.
+        // Without an equals sign a boolean has no value, and the next argument is another flag.
         let then = match flag.placeholder {
             None => format!("if [[ $equals ]]; then {then}; else flag=''; fi"),
             Some(_) => then,
@@ -177,8 +179,8 @@ pub(crate) fn zsh() -> String {
         );
     }
     let mut commands = String::new();
-    for (word, purpose) in first_words() {
-        commands.push_str(&format!("        '{word}:{}'\n", quoted(purpose)));
+    for (name, purpose) in first_words() {
+        commands.push_str(&format!("        '{name}:{}'\n", quoted(purpose)));
     }
     format!(
         "\
@@ -231,10 +233,10 @@ pub(crate) fn fish() -> String {
         "# fish completion for etcd-edge; printed by `etcd-edge completions fish`.\n\
          complete -c etcd-edge -f\n",
     );
-    for (word, purpose) in first_words() {
+    for (name, purpose) in first_words() {
         let purpose = quoted(purpose);
         lines.push_str(&format!(
-            "complete -c etcd-edge -n __fish_use_subcommand -a {word} -d '{purpose}'\n"
+            "complete -c etcd-edge -n __fish_use_subcommand -a {name} -d '{purpose}'\n"
         ));
     }
     let seen = "__fish_seen_subcommand_from";

@@ -120,7 +120,7 @@ flag_table! {
     /// etcd endpoints: host, host:port, http://, https://, unix:// or unixs://; the default port is
     /// 2379; without a scheme, TLS is used if a flag for TLS to etcd is set
     endpoints: Vec<String> ["ENDPOINT,..."] = "127.0.0.1:2379";
-    /// domain whose SRV records _etcd-client-ssl._tcp and _etcd-client._tcp list the endpoints,
+    /// domain with the SRV records _etcd-client-ssl._tcp and _etcd-client._tcp of the endpoints,
     /// resolved at start; usable records replace --endpoints
     discovery_srv: String ["DOMAIN"] = "";
     /// service name suffix in the SRV query: _etcd-client-ssl-NAME._tcp
@@ -163,7 +163,7 @@ flag_table! {
     key_file: String ["PATH"] = "";
     /// CA bundle; if set, clients must present a certificate signed by one of these CAs
     trusted_ca_file: String ["PATH"] = "";
-    /// certificate revocation list (PEM or DER): client certificates whose serial number is on it
+    /// certificate revocation list (PEM or DER): client certificates with a serial number on it
     /// are rejected
     client_crl_file: String ["PATH"] = "";
     /// serve TLS with a generated certificate, unless --cert-file is set
@@ -200,7 +200,7 @@ flag_table! {
     /// memory for events buffered for slow and late watchers, in bytes, over all ranges; 0: the
     /// default
     watch_log_bytes: u64 = "16777216";
-    /// key prefixes that watch sharing skips: a watch stream whose first watch is below one of them
+    /// key prefixes that watch sharing skips: a watch stream with its first watch below one of them
     /// is forwarded to etcd unchanged
     watch_bypass: Vec<String> ["PREFIX,..."] = "";
     /// interval between progress notifications of watches that request them, at least 100ms; 0: the

@@ -13,7 +13,7 @@ impl Settings {
         path.map(Path::new)
     }
 
-    /// Returns the names of the flags whose values differ.
+    /// Returns the names of the flags with different values.
     pub fn changed(&self, new: &Settings) -> Vec<&'static str> {
         let changed = FLAGS.iter().filter(|flag| (flag.differs)(self, new));
         changed.map(|flag| flag.name).collect()
