@@ -18,7 +18,7 @@ use crate::driver::state::read_cache::ReadOptions;
 use crate::upstream::discovery::DiscoveryOptions;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
-use crate::wire::trace::Sampler;
+use crate::wire::trace::TraceSampler;
 
 pub use listen_addr::MetricsAddr;
 pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
@@ -204,7 +204,7 @@ fn spans(endpoint: &str, ratio: f64) -> Result<Option<SpanOptions>, UsageError> 
     let refuse = |reason| UsageError::value("otlp-endpoint", endpoint, reason);
     Ok(Some(SpanOptions {
         collector: collector.map_err(refuse)?,
-        sampler: Sampler::new(ratio),
+        sampler: TraceSampler::new(ratio),
     }))
 }
 

@@ -21,7 +21,7 @@ use etcd_edge::net::tls::policy::TlsPolicy;
 use etcd_edge::state_machine::picker::EndpointPolicy;
 use etcd_edge::upstream::discovery::DiscoveryOptions;
 use etcd_edge::upstream::endpoints::EndpointOptions;
-use etcd_edge::wire::trace::Sampler;
+use etcd_edge::wire::trace::TraceSampler;
 
 /// Splits a command line at blanks and parses it.
 fn parse(line: &str) -> Result<Parsed, String> {
@@ -212,7 +212,7 @@ fn every_supported_flag_reaches_the_configuration() {
             access_log: Some(AccessLogTarget::File(PathBuf::from("a.log"))),
             spans: Some(SpanOptions {
                 collector: CollectorUrl::parse("http://o:4318").unwrap(),
-                sampler: Sampler::new(0.5),
+                sampler: TraceSampler::new(0.5),
             }),
         },
         enable_pprof: false,

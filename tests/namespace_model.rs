@@ -8,7 +8,7 @@ use proptest::option;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use prost::Message;
 
-use etcd_edge::wire::namespace::{Answer, Request};
+use etcd_edge::wire::namespace::{RequestType, ResponseType};
 use etcd_edge::wire::pb::etcdserverpb as pb;
 use etcd_edge::wire::pb::etcdserverpb::{compare, request_op, response_op, watch_request};
 use etcd_edge::wire::pb::mvccpb::{Event, KeyValue};
@@ -29,14 +29,14 @@ proptest! {
     fn transactions_are_translated_at_every_depth(
         txn in txn(key().boxed()), prefix in prefix(), cut in any::<u8>(),
     ) {
-        assert!(check_request(Request::Txn, prefix, &txn.encode_to_vec(), cut));
+        assert!(check_request(RequestType::Txn, prefix, &txn.encode_to_vec(), cut));
     }
 
     #[test]
     fn txn_with_an_empty_key_anywhere_is_rejected(
         txn in txn(text().boxed()), prefix in prefix(), cut in any::<u8>(),
     ) {
-        let passes = check_request(Request::Txn, prefix, &txn.encode_to_vec(), cut);
+        let passes = check_request(RequestType::Txn, prefix, &txn.encode_to_vec(), cut);
         assert_eq!(passes, !lacks_key(&txn));
     }
 
@@ -46,17 +46,17 @@ proptest! {
     ) {
         let has_key = !range.key.is_empty();
         let message = range.encode_to_vec();
-        assert_eq!(check_request(Request::Range, prefix, &message, cut), has_key);
+        assert_eq!(check_request(RequestType::Range, prefix, &message, cut), has_key);
         let delete = delete(&range).encode_to_vec();
-        assert_eq!(check_request(Request::DeleteRange, prefix, &delete, cut), has_key);
+        assert_eq!(check_request(RequestType::DeleteRange, prefix, &delete, cut), has_key);
         let has_key = !put.key.is_empty();
         let message = put.encode_to_vec();
-        assert_eq!(check_request(Request::Put, prefix, &message, cut), has_key);
+        assert_eq!(check_request(RequestType::Put, prefix, &message, cut), has_key);
     }
 
     #[test]
     fn watches_are_translated(watch in watch(), prefix in prefix(), cut in any::<u8>()) {
-        assert!(check_request(Request::Watch, prefix, &watch.encode_to_vec(), cut));
+        assert!(check_request(RequestType::Watch, prefix, &watch.encode_to_vec(), cut));
     }
 
     #[test]
@@ -66,11 +66,11 @@ proptest! {
         let LeaderKey { name, key, lease, .. } = leader.clone();
         let has_key = !key.is_empty();
         let campaign = Campaign { name, lease, value: value.clone() }.encode_to_vec();
-        assert!(check_request(Request::Name, prefix, &campaign, cut));
+        assert!(check_request(RequestType::Name, prefix, &campaign, cut));
         let unlock = Unlock { key }.encode_to_vec();
-        assert_eq!(check_request(Request::Unlock, prefix, &unlock, cut), has_key);
+        assert_eq!(check_request(RequestType::Unlock, prefix, &unlock, cut), has_key);
         let leading = Proclaim { leader: Some(leader), value }.encode_to_vec();
-        assert_eq!(check_request(Request::Leading, prefix, &leading, cut), has_key);
+        assert_eq!(check_request(RequestType::LeaderKey, prefix, &leading, cut), has_key);
     }
 
     #[test]
@@ -80,20 +80,20 @@ proptest! {
         for op in &txn.responses {
             match &op.response {
                 Some(response_op::Response::ResponseRange(range)) => {
-                    check_visible(Answer::Range, prefix, range, cut);
+                    check_visible(ResponseType::Range, prefix, range, cut);
                     let stream = pb::RangeStreamResponse { range_response: Some(range.clone()) };
-                    check_visible(Answer::RangeStream, prefix, &stream, cut);
+                    check_visible(ResponseType::RangeStream, prefix, &stream, cut);
                 }
                 Some(response_op::Response::ResponsePut(put)) => {
-                    check_visible(Answer::Put, prefix, put, cut);
+                    check_visible(ResponseType::Put, prefix, put, cut);
                 }
                 Some(response_op::Response::ResponseDeleteRange(delete)) => {
-                    check_visible(Answer::DeleteRange, prefix, delete, cut);
+                    check_visible(ResponseType::DeleteRange, prefix, delete, cut);
                 }
                 _ => {}
             }
         }
-        check_visible(Answer::Txn, prefix, &txn, cut);
+        check_visible(ResponseType::Txn, prefix, &txn, cut);
     }
 
     #[test]
@@ -110,13 +110,13 @@ proptest! {
             events: events.into_iter().map(event).collect(),
             ..pb::WatchResponse::default()
         };
-        check_visible(Answer::Watch, prefix, &watch, cut);
+        check_visible(ResponseType::Watch, prefix, &watch, cut);
         let lease = pb::LeaseTimeToLiveResponse { header, keys, ..Default::default() };
-        check_visible(Answer::LeaseTimeToLive, prefix, &lease, cut);
-        check_visible(Answer::Leader, prefix, &Leader { header, kv }, cut);
-        check_visible(Answer::Lock, prefix, &Locked { header, key: leader.key.clone() }, cut);
+        check_visible(ResponseType::LeaseTimeToLive, prefix, &lease, cut);
+        check_visible(ResponseType::Leader, prefix, &Leader { header, kv }, cut);
+        check_visible(ResponseType::Lock, prefix, &Locked { header, key: leader.key.clone() }, cut);
         let campaigned = Campaigned { header, leader: Some(leader) };
-        check_visible(Answer::Campaign, prefix, &campaigned, cut);
+        check_visible(ResponseType::Campaign, prefix, &campaigned, cut);
     }
 
     #[test]

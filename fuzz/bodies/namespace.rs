@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use etcd_edge::wire::namespace::{Answer, Namespace, Refusal, Request};
+use etcd_edge::wire::namespace::{Namespace, RequestType, ResponseType, TranslationError};
 use etcd_edge::wire::pb::etcdserverpb as pb;
 use etcd_edge::wire::pb::etcdserverpb::{request_op, response_op, watch_request};
 use etcd_edge::wire::pb::mvccpb::KeyValue;
@@ -26,29 +26,29 @@ pub(crate) const PREFIXES: [&[u8]; 8] = [
 ];
 
 /// All request shapes.
-pub(crate) const REQUEST_SHAPES: [Request; 8] = [
-    Request::Txn,
-    Request::Watch,
-    Request::Range,
-    Request::Put,
-    Request::DeleteRange,
-    Request::Name,
-    Request::Unlock,
-    Request::Leading,
+pub(crate) const REQUEST_SHAPES: [RequestType; 8] = [
+    RequestType::Txn,
+    RequestType::Watch,
+    RequestType::Range,
+    RequestType::Put,
+    RequestType::DeleteRange,
+    RequestType::Name,
+    RequestType::Unlock,
+    RequestType::LeaderKey,
 ];
 
 /// All response shapes.
-pub(crate) const RESPONSE_SHAPES: [Answer; 10] = [
-    Answer::Txn,
-    Answer::Watch,
-    Answer::Range,
-    Answer::RangeStream,
-    Answer::Put,
-    Answer::DeleteRange,
-    Answer::LeaseTimeToLive,
-    Answer::Lock,
-    Answer::Campaign,
-    Answer::Leader,
+pub(crate) const RESPONSE_SHAPES: [ResponseType; 10] = [
+    ResponseType::Txn,
+    ResponseType::Watch,
+    ResponseType::Range,
+    ResponseType::RangeStream,
+    ResponseType::Put,
+    ResponseType::DeleteRange,
+    ResponseType::LeaseTimeToLive,
+    ResponseType::Lock,
+    ResponseType::Campaign,
+    ResponseType::Leader,
 ];
 
 /// The first bytes select the prefix, the shape, and how to cut the rest, which is the message.
@@ -70,52 +70,57 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 /// Checks a request and reports whether it passes.
-pub(crate) fn check_request(shape: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+pub(crate) fn check_request(shape: RequestType, prefix: &[u8], message: &[u8], cut: u8) -> bool {
     let check = match shape {
-        Request::Range => request::<pb::RangeRequest, AnyRange>,
-        Request::Put => request::<pb::PutRequest, AnyPut>,
-        Request::DeleteRange => request::<pb::DeleteRangeRequest, AnyRange>,
-        Request::Txn => request::<pb::TxnRequest, AnyTxn>,
-        Request::Watch => request::<pb::WatchRequest, AnyWatch>,
-        Request::Name => request::<Campaign, AnyPut>,
-        Request::Unlock => request::<Unlock, AnyPut>,
-        Request::Leading => request::<Proclaim, AnyLeading>,
+        RequestType::Range => request::<pb::RangeRequest, AnyRange>,
+        RequestType::Put => request::<pb::PutRequest, AnyPut>,
+        RequestType::DeleteRange => request::<pb::DeleteRangeRequest, AnyRange>,
+        RequestType::Txn => request::<pb::TxnRequest, AnyTxn>,
+        RequestType::Watch => request::<pb::WatchRequest, AnyWatch>,
+        RequestType::Name => request::<Campaign, AnyPut>,
+        RequestType::Unlock => request::<Unlock, AnyPut>,
+        RequestType::LeaderKey => request::<Proclaim, AnyLeading>,
     };
     check(shape, prefix, message, cut)
 }
 
 /// Checks a response and reports whether it passes.
-pub(crate) fn check_response(shape: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+pub(crate) fn check_response(shape: ResponseType, prefix: &[u8], message: &[u8], cut: u8) -> bool {
     let check = match shape {
-        Answer::Range => answer::<pb::RangeResponse>,
-        Answer::RangeStream => answer::<pb::RangeStreamResponse>,
-        Answer::Put => answer::<pb::PutResponse>,
-        Answer::DeleteRange => answer::<pb::DeleteRangeResponse>,
-        Answer::Txn => answer::<pb::TxnResponse>,
-        Answer::Watch => answer::<pb::WatchResponse>,
-        Answer::LeaseTimeToLive => answer::<pb::LeaseTimeToLiveResponse>,
-        Answer::Lock => answer::<Locked>,
-        Answer::Campaign => answer::<Campaigned>,
-        Answer::Leader => answer::<Leader>,
+        ResponseType::Range => answer::<pb::RangeResponse>,
+        ResponseType::RangeStream => answer::<pb::RangeStreamResponse>,
+        ResponseType::Put => answer::<pb::PutResponse>,
+        ResponseType::DeleteRange => answer::<pb::DeleteRangeResponse>,
+        ResponseType::Txn => answer::<pb::TxnResponse>,
+        ResponseType::Watch => answer::<pb::WatchResponse>,
+        ResponseType::LeaseTimeToLive => answer::<pb::LeaseTimeToLiveResponse>,
+        ResponseType::Lock => answer::<Locked>,
+        ResponseType::Campaign => answer::<Campaigned>,
+        ResponseType::Leader => answer::<Leader>,
     };
     check(shape, prefix, message, cut)
 }
 
 /// Checks that a message stored under the prefix is shown to the client without it.
-pub(crate) fn check_visible<M: Keyed>(shape: Answer, prefix: &[u8], shown: &M, cut: u8) {
+pub(crate) fn check_visible<M: Keyed>(shape: ResponseType, prefix: &[u8], shown: &M, cut: u8) {
     let mut stored = shown.clone();
     stored.visit(&mut |place| match place {
         Place::Key(text) | Place::Name(text) => text.splice_front(prefix),
         Place::WatchKey(_) | Place::End(_) => panic!("no response has one"),
     });
     let seen = pieces(&stored.encode_to_vec(), cut);
-    let seen = Namespace::new(prefix).unwrap().answer(shape, &seen);
+    let seen = Namespace::new(prefix).unwrap().response(shape, &seen);
     stored.remove_hidden(prefix);
     stored.visit(&mut |place| place.restore(prefix));
     assert_eq!(decode::<M>(&seen.unwrap()).unwrap(), stored);
 }
 
-fn request<M: Keyed, A: Confined>(shape: Request, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+fn request<M: Keyed, A: Confined>(
+    shape: RequestType,
+    prefix: &[u8],
+    message: &[u8],
+    cut: u8,
+) -> bool {
     let namespace = Namespace::new(prefix).unwrap();
     let whole = namespace.request(shape, &pieces(message, 255));
     let stored = namespace.request(shape, &pieces(message, cut));
@@ -156,13 +161,13 @@ fn request<M: Keyed, A: Confined>(shape: Request, prefix: &[u8], message: &[u8],
     true
 }
 
-fn answer<M: Keyed>(shape: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bool {
+fn answer<M: Keyed>(shape: ResponseType, prefix: &[u8], message: &[u8], cut: u8) -> bool {
     if let Ok(shown) = M::decode(message) {
         check_visible(shape, prefix, &shown, cut);
     }
     let namespace = Namespace::new(prefix).unwrap();
-    let whole = namespace.answer(shape, &pieces(message, 255));
-    let shown = namespace.answer(shape, &pieces(message, cut));
+    let whole = namespace.response(shape, &pieces(message, 255));
+    let shown = namespace.response(shape, &pieces(message, cut));
     let shown = match (whole, shown) {
         (Ok(whole), Ok(shown)) => {
             assert_eq!(whole.concat(), shown.concat());
@@ -185,7 +190,7 @@ fn answer<M: Keyed>(shape: Answer, prefix: &[u8], message: &[u8], cut: u8) -> bo
     true
 }
 
-fn check_refused(refusal: &Refusal) {
+fn check_refused(refusal: &TranslationError) {
     let status = refusal.status();
     let own = status.message.starts_with("etcd-edge: ");
     match status.code {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use etcd_edge::wire::pb::{etcdserverpb as pb, mvccpb};
 use etcd_edge::wire::range::KeyRange;
 use etcd_edge::wire::response_header::Header;
-use etcd_edge::wire::watch::answer::{self, Cut, Head};
+use etcd_edge::wire::watch::response::{self, EventFilter, ResponseHead};
 use etcd_edge::wire::watch::{Event, Response, WatchError};
 use prost::Message;
 
@@ -22,7 +22,7 @@ pub(crate) fn check(data: &[u8], draw: u8) -> bool {
         (Ok(response), Ok(decoded)) => {
             check_read(&response, &decoded);
             check_written(&response, &decoded);
-            check_cut(&response, &decoded, draw);
+            check_filter(&response, &decoded, draw);
             true
         }
         (Ok(_), Err(error)) => panic!("only the decoder rejects: {error}"),
@@ -42,13 +42,13 @@ fn check_rejected(error: WatchError, decoded: &pb::WatchResponse) {
             assert!(matches!(error.to_string().as_str(), text if text.contains("wire type")))
         }
         // The decoder merges duplicates and truncates the number to 32 bits.
-        WatchError::Twice(_) | WatchError::Kind(_) => {}
-        WatchError::Order => {
+        WatchError::Duplicate(_) | WatchError::EventType(_) => {}
+        WatchError::RevisionOrder => {
             let revisions = decoded.events.iter().map(revision);
             let revisions: Vec<i64> = std::iter::once(1).chain(revisions).collect();
             assert!(!revisions.is_sorted());
         }
-        WatchError::Layout(_) | WatchError::Text => panic!("only the walker rejects: {error}"),
+        WatchError::WireType(_) | WatchError::Utf8 => panic!("only the walker rejects: {error}"),
     }
 }
 
@@ -81,26 +81,30 @@ fn check_written(response: &Response, decoded: &pb::WatchResponse) {
         header: Some(decoded.header.unwrap_or_default()),
         ..decoded.clone()
     };
-    assert_eq!(unframe(&answer::encode(response)), expected);
+    assert_eq!(unframe(&response::encode(response)), expected);
 }
 
-fn check_cut(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
+fn check_filter(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
     let key = response.events.first().map(|event| event.key.clone());
     let range = match draw % 4 {
         0 => KeyRange::of(key.unwrap_or_default(), Bytes::new()),
         1 => KeyRange::of(key.unwrap_or_default(), Bytes::from_static(&[0])),
         _ => KeyRange::of(Bytes::new(), Bytes::from_static(&[0])),
     };
-    let cut = Cut {
+    let filter = EventFilter {
         range,
         puts: draw & 4 == 0,
         deletes: draw & 8 == 0,
         prev_kv: draw & 16 == 0,
     };
     let visible = |(event, decoded): (&Event, &mvccpb::Event)| {
-        let shown = if event.delete { cut.deletes } else { cut.puts };
-        (shown && cut.range.contains(&event.key)).then(|| mvccpb::Event {
-            prev_kv: decoded.prev_kv.clone().filter(|_| cut.prev_kv),
+        let shown = if event.delete {
+            filter.deletes
+        } else {
+            filter.puts
+        };
+        (shown && filter.range.contains(&event.key)).then(|| mvccpb::Event {
+            prev_kv: decoded.prev_kv.clone().filter(|_| filter.prev_kv),
             ..decoded.clone()
         })
     };
@@ -117,14 +121,14 @@ fn check_cut(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
         ..pb::WatchResponse::default()
     };
 
-    let tail = answer::tail(&response.header, &response.events, &cut);
+    let tail = response::tail(&response.header, &response.events, &filter);
     assert_eq!(tail.is_none(), expected.events.is_empty());
     if let Some(tail) = &tail {
         assert_eq!(join(response.watch_id, false, tail), expected);
     }
 
     let max = usize::from(draw) * 2;
-    let parts = answer::parts(&response.header, &response.events, &cut, max);
+    let parts = response::fragments(&response.header, &response.events, &filter, max);
     assert_eq!(parts.is_empty(), tail.is_none());
     let mut joined = Vec::new();
     for (n, part) in parts.iter().enumerate() {
@@ -145,7 +149,7 @@ fn check_cut(response: &Response, decoded: &pb::WatchResponse, draw: u8) {
 
 /// Joins head and tail as a client receives them.
 fn join(watch_id: i64, fragment: bool, tail: &[u8]) -> pb::WatchResponse {
-    let head = Head::new(watch_id, fragment, tail.len());
+    let head = ResponseHead::new(watch_id, fragment, tail.len());
     unframe(&[&head[..], tail].concat())
 }
 

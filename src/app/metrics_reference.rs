@@ -8,7 +8,7 @@ use crate::server::metrics_export::MetricsCollector;
 use crate::state_machine::keepalive::KeepaliveOptions;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::{EndpointOptions, Endpoints};
-use crate::wire::method::{self, Kind};
+use crate::wire::method::{self, MethodKind};
 use crate::wire::status::Code;
 
 /// Returns the metrics of a new process with this number of workers.
@@ -35,15 +35,15 @@ pub fn reference() -> String {
 /// Returns the labels of every method.
 fn method_labels() -> Vec<MethodLabels> {
     let kind = |kind| match kind {
-        Kind::Unary => "unary",
-        Kind::ServerStream => "server_stream",
-        Kind::ClientStream => "client_stream",
-        Kind::BidiStream => "bidi_stream",
+        MethodKind::Unary => "unary",
+        MethodKind::ServerStream => "server_stream",
+        MethodKind::ClientStream => "client_stream",
+        MethodKind::BidiStream => "bidi_stream",
     };
     method::all()
         .iter()
         .map(|m| MethodLabels {
-            unary: m.kind == Kind::Unary,
+            unary: m.kind == MethodKind::Unary,
             kind: kind(m.kind),
             service: m.service,
             method: m.name,

@@ -25,7 +25,7 @@ use crate::error::StartError;
 use crate::limits;
 use crate::metrics::SharedCounter;
 use crate::wire::status::Code;
-use crate::wire::trace::{Sampler, TraceParent};
+use crate::wire::trace::{TraceParent, TraceSampler};
 
 /// Options of the span export.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct SpanOptions {
     /// The collector that receives the spans.
     pub collector: CollectorUrl,
     /// Sampling of calls that belong to no trace.
-    pub sampler: Sampler,
+    pub sampler: TraceSampler,
 }
 
 /// Service name of the spans.
@@ -42,7 +42,7 @@ const SERVICE_NAME: &str = "etcd-edge";
 /// Handle of the export thread, used by the workers.
 #[derive(Debug)]
 pub(super) struct SpanExport {
-    sampler: Sampler,
+    sampler: TraceSampler,
     queue: Queue<QueueItem>,
     end: Arc<QueueNotifier>,
     ended: Mutex<Receiver<()>>,
@@ -98,7 +98,7 @@ impl SpanExport {
             id: fastrand::u64(1..),
             parent: parent.map(|parent| parent.span),
         };
-        let sampled = self.sampler.takes(parent, trace);
+        let sampled = self.sampler.should_sample(parent, trace);
         sampled.then_some((trace, span))
     }
 

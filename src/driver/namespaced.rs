@@ -21,7 +21,7 @@ use crate::driver::state::reply;
 use crate::limits;
 use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::{self, Reader};
-use crate::wire::namespace::{NamespaceAccess, only_asks};
+use crate::wire::namespace::{NamespaceAccess, is_alarm_get};
 use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
 use crate::wire::proto;
 use crate::wire::status::{Code, Status};
@@ -35,7 +35,7 @@ const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 /// may be served, possibly after inspection by [`serve`].
 pub(super) fn refusal(call: &Call) -> Option<Status> {
     let policy = call.ctx.process.namespace_policy()?;
-    let closed = policy.access(call.method) == NamespaceAccess::Closed;
+    let closed = policy.access(call.method) == NamespaceAccess::Denied;
     closed.then(|| policy.refusal_status(call.head.uri.path(), ""))
 }
 
@@ -45,7 +45,7 @@ pub(super) fn needs_inspection(call: &Call) -> bool {
     let access = policy.map(|policy| policy.access(call.method));
     matches!(
         access,
-        Some(NamespaceAccess::Asking | NamespaceAccess::Lease)
+        Some(NamespaceAccess::ReadOnly | NamespaceAccess::LeaseChecked)
     )
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn serve(call: &mut Call) -> Code {
         _ => return refuse(call, ": malformed request"),
     };
     let detail = if call.method.is_some_and(|method| method.name == ALARM) {
-        (!only_asks(&message)).then_some(": only GET is allowed")
+        (!is_alarm_get(&message)).then_some(": only GET is allowed")
     } else {
         match lease_is_inside(call, &message).await {
             Ok(true) => None,

@@ -10,7 +10,7 @@ use crate::driver::state::reply;
 use crate::driver::{WorkerContext, health, lease, namespaced, relay, unary, watch};
 use crate::limits;
 use crate::metrics::{CallMetrics, Limit};
-use crate::wire::method::{Kind, Method};
+use crate::wire::method::{Method, MethodKind};
 use crate::wire::status::{Code, Status};
 
 /// Serves a call in a task of its own.
@@ -158,7 +158,7 @@ impl OpenCall {
     fn finish(self, method: Option<&Method>, code: Code) {
         let metrics = call_counters(&self.ctx, method);
         metrics.handled[usize::from(code.as_u8())].inc();
-        if method.is_some_and(|method| method.kind == Kind::Unary) {
+        if method.is_some_and(|method| method.kind == MethodKind::Unary) {
             metrics.observe_duration(self.started.elapsed());
         }
         if let Some(log) = &self.log

@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::ping_strikes::ReceivedPings;
 use super::token_bucket::TokenBucket;
 use crate::limits;
-use crate::wire::heads::{DATA, HEADERS, Head, Heads, PING, RST_STREAM, WINDOW_UPDATE};
+use crate::wire::heads::{DATA, FrameHead, HEADERS, HeadScanner, PING, RST_STREAM, WINDOW_UPDATE};
 
 /// Rate that a client exceeded. Its name is a metric label and a log field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Flood {
 /// Position in the byte stream of one connection, and its two token buckets.
 #[derive(Debug)]
 pub struct FloodGuard {
-    heads: Heads,
+    heads: HeadScanner,
     resets: TokenBucket,
     control: TokenBucket,
     /// Bytes sent that do not explain a received frame yet.
@@ -47,7 +47,7 @@ pub struct FloodGuard {
 /// Received pings, and what was sent between them.
 #[derive(Debug)]
 struct Pings {
-    ours: Heads,
+    ours: HeadScanner,
     /// Headers or data of a call were sent since the last ping.
     answered: bool,
     heard: ReceivedPings,
@@ -57,7 +57,7 @@ impl FloodGuard {
     /// Creates a guard for a connection before its first byte, which starts the HTTP/2 preface.
     pub fn new(now: Instant) -> FloodGuard {
         FloodGuard {
-            heads: Heads::of_client(),
+            heads: HeadScanner::of_client(),
             resets: TokenBucket::new(limits::RESET_BURST, limits::RESETS_PER_SECOND, now),
             control: TokenBucket::new(limits::CONTROL_BURST, limits::CONTROL_PER_SECOND, now),
             sent: 0,
@@ -68,7 +68,7 @@ impl FloodGuard {
     /// Counts pings as well, for [`FloodGuard::take_pings`].
     pub fn hearing_pings(mut self) -> FloodGuard {
         self.pings = Some(Pings {
-            ours: Heads::of_server(),
+            ours: HeadScanner::of_server(),
             answered: false,
             heard: ReceivedPings::default(),
         });
@@ -83,7 +83,7 @@ impl FloodGuard {
     /// Returns whether the bytes sent so far are known to end at a frame boundary.
     pub fn is_between_frames(&self) -> bool {
         let ours = self.pings.as_ref().map(|pings| &pings.ours);
-        ours.is_some_and(Heads::at_boundary)
+        ours.is_some_and(HeadScanner::at_boundary)
     }
 
     /// Records bytes that were sent to the client.
@@ -107,8 +107,8 @@ impl FloodGuard {
         Ok(())
     }
 
-    fn count(&mut self, head: Head, now: &impl Fn() -> Instant) -> Result<(), Flood> {
-        if head.asks()
+    fn count(&mut self, head: FrameHead, now: &impl Fn() -> Instant) -> Result<(), Flood> {
+        if head.is_ping_request()
             && let Some(pings) = &mut self.pings
         {
             pings.heard.record(std::mem::take(&mut pings.answered));

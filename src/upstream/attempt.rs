@@ -23,7 +23,7 @@ use crate::upstream::conn::{BufferedBytes, CallGuard, Conn, OpenedCall};
 use crate::upstream::failure;
 use crate::upstream::target::EndpointTarget;
 use crate::wire::metadata;
-use crate::wire::namespace::Stream;
+use crate::wire::namespace::StreamTranslator;
 use crate::wire::status::{Code, Status};
 use crate::wire::timeout;
 
@@ -100,13 +100,13 @@ impl BufferedResponse {
     }
 
     /// Translates a complete response from etcd keys to client keys.
-    fn translated(mut self, translation: Stream) -> BufferedResponse {
-        let messages = translation.messages();
-        match translation.whole(&self.chunks) {
+    fn translated(mut self, translation: StreamTranslator) -> BufferedResponse {
+        let message_type = translation.message_type();
+        match translation.translate_all(&self.chunks) {
             Ok(chunks) => self.chunks = chunks.into(),
             Err(error) => {
                 let headers = &mut self.head.headers;
-                error.status(messages).write(headers);
+                error.status(message_type).write(headers);
                 self.chunks.clear();
                 self.rest = Rest::End(None);
             }
@@ -136,7 +136,7 @@ pub struct Attempt {
     /// Number of reads of the connection when the attempt started.
     reads_before: u64,
     /// Translates a complete response.
-    translation: Option<Stream>,
+    translation: Option<StreamTranslator>,
 }
 
 enum State {
@@ -154,7 +154,11 @@ impl Attempt {
     /// Sends a complete request of at most [`crate::limits::REQUEST_BUFFER_BYTES`]. A `translation`
     /// applies to a complete response. A response that is too large to buffer is returned as etcd
     /// sends it.
-    pub fn send(mut call: OpenedCall, request: &[Bytes], translation: Option<Stream>) -> Attempt {
+    pub fn send(
+        mut call: OpenedCall,
+        request: &[Bytes],
+        translation: Option<StreamTranslator>,
+    ) -> Attempt {
         let reads_before = call.guard.conn().reads();
         let sample = CallSample::start(call.guard.conn());
         let last = request.len().saturating_sub(1);

@@ -1,31 +1,31 @@
-//! gRPC message framing: one byte compressed flag, four bytes big-endian length, the payload.
+//! gRPC message framing: one byte compressed flag, four bytes big-endian length, then the payload.
 //!
-//! Two readers of the same format. [`Scanner`] only follows where messages begin and end, for bytes
-//! that are forwarded as they are (P1); [`Reader`] collects whole messages, for methods that are
-//! intercepted. Both accept the stream split at any byte, judge a head as soon as it shows a fault,
-//! and keep answering with that fault, since nothing after a broken head has a meaning.
+//! Two readers of the format. [`Scanner`] only tracks message boundaries, for bytes that are
+//! forwarded unchanged (P1). [`Reader`] assembles whole messages, for intercepted methods. Both
+//! accept input split at any byte and reject a head as soon as its bytes are invalid. After that
+//! they return the same error again, since the bytes after a broken head have no meaning.
 //!
-//! Left to others: what a fault is told to the client as (P6), decompression, the limits' values.
+//! Not here: the status that an error becomes (P6), decompression, and the values of the limits.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-/// Length of a message's head in bytes: the flag and the length.
+/// Length of a message's head in bytes: flag and length.
 pub const HEAD_LEN: usize = 5;
 
-/// Largest first reservation for a message that comes in pieces, in bytes. A head may announce
-/// 4 GiB and send nothing more, so room is made as bytes arrive (S1).
+/// Maximum first allocation for a message that arrives in pieces, in bytes. A head may announce 4
+/// GiB without sending them, so the buffer grows as bytes arrive (S1).
 const FIRST_RESERVE: usize = 64 * 1024;
 
-/// What is wrong with a stream of messages.
+/// Error for a malformed stream of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// A head announces more bytes than allowed.
+    /// A head announces more bytes than the limit.
     TooLarge {
-        /// The announced payload length in bytes.
+        /// Announced payload length in bytes.
         len: u64,
-        /// The limit in bytes.
+        /// Limit in bytes.
         max: u64,
     },
     /// The compressed flag is neither 0 nor 1.
@@ -46,37 +46,38 @@ impl std::fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// Follows message boundaries in a byte stream split anywhere, without buffering.
+/// Tracks message boundaries in a byte stream, without buffering.
 #[derive(Debug)]
 pub struct Scanner {
     max: u64,
     head: Head,
-    /// Payload bytes still to come of the message whose head is complete.
-    left: u32,
+    /// Missing payload bytes of the message with a complete head.
+    missing: u32,
     failed: Option<FrameError>,
 }
 
 impl Scanner {
-    /// A scanner at the start of a stream; `max` is the largest payload allowed, in bytes.
+    /// Creates a scanner for the start of a stream. `max` is the payload limit in bytes.
     pub fn new(max: u64) -> Self {
         Self {
             max,
             head: Head::default(),
-            left: 0,
+            missing: 0,
             failed: None,
         }
     }
 
-    /// Takes the next bytes of the stream; returns how many messages started in them.
+    /// Processes the next bytes of the stream and returns the number of messages that started in
+    /// them.
     ///
-    /// A message starts with the *last* byte of its head: a head split over several calls is
-    /// counted once, by the call that completes it, and a message without payload starts and ends
-    /// there.
+    /// A message starts with the *last* byte of its head. If a head is split over several calls,
+    /// the call that completes it counts the message. A message without payload starts and ends at
+    /// that byte.
     ///
     /// # Errors
-    /// [`FrameError::BadFlag`] with the head's first byte, [`FrameError::TooLarge`] with its last.
-    /// Messages of the same call before the faulty head are not reported. Every later call returns
-    /// the same error.
+    /// [`FrameError::BadFlag`] at the first byte of a head, [`FrameError::TooLarge`] at its last.
+    /// The call does not report messages before the invalid head. Every later call returns the same
+    /// error.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<u32, FrameError> {
         if let Some(error) = self.failed {
             return Err(error);
@@ -84,9 +85,9 @@ impl Scanner {
         let mut rest = bytes;
         let mut started = 0;
         loop {
-            let skip = rest.len().min(self.left as usize);
-            // No truncation: `skip` is at most `left`, which is a u32.
-            self.left -= skip as u32;
+            let skip = rest.len().min(self.missing as usize);
+            // No truncation: `skip` is at most `left`, a u32.
+            self.missing -= skip as u32;
             rest = &rest[skip..];
             if rest.is_empty() {
                 return Ok(started);
@@ -95,7 +96,7 @@ impl Scanner {
                 Ok(None) => return Ok(started),
                 Ok(Some((_, len))) => {
                     started += 1;
-                    self.left = len;
+                    self.missing = len;
                     self.head = Head::default();
                 }
                 Err(error) => {
@@ -106,15 +107,15 @@ impl Scanner {
         }
     }
 
-    /// True between messages, at the start of the stream included; false after an error.
+    /// Returns whether the position is between messages or at the start. False after an error.
     pub fn at_boundary(&self) -> bool {
-        self.left == 0 && self.head.filled == 0 && self.failed.is_none()
+        self.missing == 0 && self.head.filled == 0 && self.failed.is_none()
     }
 
-    /// Judges the end of the stream.
+    /// Checks that the stream may end here.
     ///
     /// # Errors
-    /// The error [`Scanner::feed`] has returned, else [`FrameError::Truncated`] inside a message.
+    /// The error that [`Scanner::feed`] returned, else [`FrameError::Truncated`] inside a message.
     pub fn finish(&self) -> Result<(), FrameError> {
         match self.failed {
             Some(error) => Err(error),
@@ -127,31 +128,31 @@ impl Scanner {
 /// One whole message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The payload is compressed by the algorithm that `grpc-encoding` names.
+    /// Whether the payload is compressed with the algorithm in `grpc-encoding`.
     pub compressed: bool,
-    /// The payload as sent. It may share, and so keep alive, the chunk it came in.
+    /// The payload as sent. It may share memory with the chunk that contained it.
     pub payload: Bytes,
 }
 
-/// Collects whole messages from chunks, without a copy when a payload lies within one chunk.
+/// Assembles whole messages from chunks. A payload within one chunk is not copied.
 ///
-/// After each [`Reader::push`] call [`Reader::next`] until it returns `None`: by then every chunk
-/// is let go and only the bytes of the unfinished message are kept, in room of their own. So many
+/// Call [`Reader::next`] after each [`Reader::push`] until it returns `None`. The reader has then
+/// released every chunk, and its own buffer contains the bytes of the unfinished message. So many
 /// tiny chunks neither pin their read buffers nor cost a handle each (S1).
 #[derive(Debug)]
 pub struct Reader {
     max: u64,
     chunks: VecDeque<Bytes>,
     head: Head,
-    /// Compressed flag and length of the message whose head is complete.
+    /// Compressed flag and length of the message with a complete head.
     current: Option<(bool, u32)>,
-    /// Payload bytes of `current` that came in earlier chunks.
+    /// Payload bytes of `current` from earlier chunks.
     partial: Vec<u8>,
     failed: Option<FrameError>,
 }
 
 impl Reader {
-    /// A reader at the start of a stream; `max` is the largest payload allowed, in bytes.
+    /// Creates a reader for the start of a stream. `max` is the payload limit in bytes.
     pub fn new(max: u64) -> Self {
         Self {
             max,
@@ -170,11 +171,11 @@ impl Reader {
         }
     }
 
-    /// The next whole message, or `None` until more bytes are pushed.
+    /// Returns the next whole message, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// [`FrameError::BadFlag`] with a head's first byte, [`FrameError::TooLarge`] with its last.
-    /// What was held is let go, and every later call returns the same error.
+    /// [`FrameError::BadFlag`] at the first byte of a head, [`FrameError::TooLarge`] at its last.
+    /// The reader then drops its chunks, and every later call returns the same error.
     #[expect(
         clippy::should_implement_trait,
         reason = "not an iterator: None is not the end"
@@ -191,10 +192,11 @@ impl Reader {
         result
     }
 
-    /// Judges the end of the stream. To be called when [`Reader::next`] has returned `None`.
+    /// Checks that the stream may end here. Call it after [`Reader::next`] has returned `None`.
     ///
     /// # Errors
-    /// The error [`Reader::next`] has returned, else [`FrameError::Truncated`] when bytes are held.
+    /// The error that [`Reader::next`] returned, else [`FrameError::Truncated`] if bytes are
+    /// buffered.
     pub fn finish(&self) -> Result<(), FrameError> {
         match self.failed {
             Some(error) => Err(error),
@@ -203,8 +205,9 @@ impl Reader {
         }
     }
 
-    /// Copies what is held in chunks into one of its own: they may keep alive the buffers they came in.
-    pub fn settle(&mut self) {
+    /// Copies the buffered chunks into one new chunk, so that they no longer pin their read
+    /// buffers.
+    pub fn compact(&mut self) {
         if self.chunks.is_empty() {
             return;
         }
@@ -215,7 +218,7 @@ impl Reader {
         self.chunks.push_back(own.into());
     }
 
-    /// Bytes held: pushed and not yet returned in a message, heads included.
+    /// Returns the bytes that were pushed and not yet returned in a message, heads included.
     pub fn buffered(&self) -> usize {
         let chunks: usize = self.chunks.iter().map(Bytes::len).sum();
         let head = if self.current.is_some() {
@@ -254,13 +257,13 @@ impl Reader {
                 }));
             }
             let piece = front.split_to(front.len().min(missing));
-            make_room(&mut self.partial, piece.len(), len);
+            reserve_partial(&mut self.partial, piece.len(), len);
             self.partial.extend_from_slice(&piece);
             self.drop_empty_front();
         }
     }
 
-    /// Completes the head from the chunks.
+    /// Reads from the chunks until the head is complete or no chunk is left.
     fn read_head(&mut self) -> Result<Option<(bool, u32)>, FrameError> {
         while self.current.is_none() {
             let Some(front) = self.chunks.front_mut() else {
@@ -285,17 +288,17 @@ impl Reader {
     }
 }
 
-/// A message's head for a payload of `len` bytes.
+/// Encodes the head of a message with a payload of `len` bytes.
 pub fn head(compressed: bool, len: u32) -> [u8; HEAD_LEN] {
     let [a, b, c, d] = len.to_be_bytes();
     [u8::from(compressed), a, b, c, d]
 }
 
-/// Head and payload of an uncompressed message, in one piece.
+/// Encodes an uncompressed message, head and payload in one buffer.
 ///
 /// # Panics
-/// For a payload of 4 GiB or more, which the format cannot say; every message made here is bounded
-/// far below by the size limits (S1).
+/// If the payload has 4 GiB or more, which the format cannot express. The size limits keep every
+/// message of the proxy far below (S1).
 pub fn encode(payload: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(HEAD_LEN + payload.len());
     out.extend_from_slice(&head(false, checked_len(payload.len())));
@@ -303,10 +306,10 @@ pub fn encode(payload: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
-/// Head and payload of an uncompressed protobuf message, in one piece.
+/// Encodes an uncompressed protobuf message, head and payload in one buffer.
 ///
 /// # Panics
-/// As [`encode`].
+/// Like [`encode`].
 pub fn encode_message<M: prost::Message>(m: &M) -> Bytes {
     let len = m.encoded_len();
     let mut out = Vec::with_capacity(HEAD_LEN + len);
@@ -316,13 +319,13 @@ pub fn encode_message<M: prost::Message>(m: &M) -> Bytes {
 }
 
 fn checked_len(len: usize) -> u32 {
-    // Cannot fail for the proxy's own messages: the size limits are at most 2 GiB.
-    u32::try_from(len).expect("a message is shorter than 4 GiB")
+    // Cannot fail for messages of the proxy: the size limits are at most 2 GiB.
+    u32::try_from(len).expect("messages are shorter than 4 GiB")
 }
 
-/// Grows `partial` for `piece` more bytes: by doubling, so that the copying stays linear, but never
-/// past the `len` of the message, so that nothing is kept in vain.
-fn make_room(partial: &mut Vec<u8>, piece: usize, len: usize) {
+/// Grows `partial` for `piece` more bytes. The capacity doubles, so that copying costs linear time,
+/// but never exceeds `len`, the length of the message.
+fn reserve_partial(partial: &mut Vec<u8>, piece: usize, len: usize) {
     let needed = partial.len() + piece;
     if needed > partial.capacity() {
         let target = needed.max(partial.capacity() * 2).max(FIRST_RESERVE);
@@ -330,7 +333,7 @@ fn make_room(partial: &mut Vec<u8>, piece: usize, len: usize) {
     }
 }
 
-/// A head as far as it has come.
+/// A possibly incomplete head.
 #[derive(Debug, Default)]
 struct Head {
     bytes: [u8; HEAD_LEN],
@@ -338,8 +341,8 @@ struct Head {
 }
 
 impl Head {
-    /// Moves bytes from the front of `rest` into the head; the flag and length once it is complete.
-    /// The caller starts a new head then.
+    /// Moves bytes from the start of `rest` into the head. Returns the flag and the length when the
+    /// head is complete; the caller then starts a new head.
     fn take(&mut self, rest: &mut &[u8], max: u64) -> Result<Option<(bool, u32)>, FrameError> {
         let filled = usize::from(self.filled);
         let n = rest.len().min(HEAD_LEN - filled);
@@ -411,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_show_with_the_byte_that_carries_them_and_stay() {
+    fn errors_appear_at_the_invalid_byte_and_persist() {
         let too_large = FrameError::TooLarge { len: 6, max: 5 };
         let mut s = Scanner::new(5);
         assert_eq!(s.feed(&head(false, 6)[..4]), Ok(0));
@@ -459,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_length_reserves_nothing_in_advance() {
+    fn an_announced_length_does_not_allocate() {
         let mut r = Reader::new(u64::MAX);
         r.push(Bytes::copy_from_slice(&head(false, u32::MAX)));
         r.push(Bytes::from_static(b"x"));
@@ -469,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_in_pieces_keeps_no_spare_room() {
+    fn a_message_in_pieces_has_no_spare_capacity() {
         let mut r = Reader::new(u64::MAX);
         let len = 5 * FIRST_RESERVE + 7;
         let all = encode(&vec![7; len]);
@@ -481,7 +484,7 @@ mod tests {
             }
             assert!(r.partial.capacity() <= len);
         }
-        panic!("no message came out");
+        panic!("no message returned");
     }
 
     #[test]

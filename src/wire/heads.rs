@@ -1,98 +1,101 @@
-//! Follows the heads of HTTP/2 frames in one direction of a connection, whose bytes come split
-//! anywhere; and the one frame that the HTTP/2 library cannot make. Whether frames are legal is left
-//! to that library.
+//! Parser for the heads of HTTP/2 frames in one direction of a connection, and the encoder of the
+//! one frame (GOAWAY with debug data) that the HTTP/2 library cannot send.
+//!
+//! The parser accepts input split at any byte. It does not validate frames; the HTTP/2 library
+//! does.
 
-/// The client preface, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`.
+/// Length of the client preface, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`, in bytes.
 pub const PREFACE_LEN: u32 = 24;
-/// The head of a frame.
+/// Length of a frame's head, in bytes.
 pub const HEAD_LEN: usize = 9;
 
-/// The types of frames that matter here.
+/// Frame type DATA.
 pub const DATA: u8 = 0;
-/// See [`DATA`].
+/// Frame type HEADERS.
 pub const HEADERS: u8 = 1;
-/// See [`DATA`].
+/// Frame type RST_STREAM.
 pub const RST_STREAM: u8 = 3;
-/// See [`DATA`].
+/// Frame type PING.
 pub const PING: u8 = 6;
-/// See [`DATA`].
+/// Frame type GOAWAY.
 pub const GO_AWAY: u8 = 7;
-/// See [`DATA`].
+/// Frame type WINDOW_UPDATE.
 pub const WINDOW_UPDATE: u8 = 8;
 
-/// The flag of a PING that answers one.
+/// Flag of a PING that is the response to a PING.
 const ACK: u8 = 1;
 
-/// What a head says.
+/// The type, flags and length of one frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// The frame's type.
+pub struct FrameHead {
+    /// Frame type, such as [`DATA`].
     pub kind: u8,
-    /// Its flags.
+    /// Flags; their meaning depends on the type.
     pub flags: u8,
-    /// Bytes that follow the head.
+    /// Payload length in bytes.
     pub len: u32,
 }
 
-impl Head {
-    /// A PING that wants an answer.
-    pub fn asks(self) -> bool {
+impl FrameHead {
+    /// Returns whether the frame is a PING that requires a response.
+    pub fn is_ping_request(self) -> bool {
         self.kind == PING && self.flags & ACK == 0
     }
 }
 
-/// The place in a stream of frames.
+/// Position in a sequence of frames.
 #[derive(Debug)]
-pub struct Heads {
-    /// Bytes to pass over: the preface, or the rest of a payload.
+pub struct HeadScanner {
+    /// Bytes to skip: the preface, or the rest of a payload.
     skip: u32,
     head: [u8; HEAD_LEN],
     filled: usize,
 }
 
-impl Heads {
-    /// What a client sends, from its first byte, the preface's.
-    pub fn of_client() -> Heads {
-        Heads {
+impl HeadScanner {
+    /// Creates a scanner for the bytes that a client sends, from the first byte of the preface on.
+    pub fn of_client() -> HeadScanner {
+        HeadScanner {
             skip: PREFACE_LEN,
             head: [0; HEAD_LEN],
             filled: 0,
         }
     }
 
-    /// What a server sends, from its first byte.
-    pub fn of_server() -> Heads {
-        Heads {
+    /// Creates a scanner for the bytes that a server sends, from the first byte on.
+    pub fn of_server() -> HeadScanner {
+        HeadScanner {
             skip: 0,
-            ..Heads::of_client()
+            ..HeadScanner::of_client()
         }
     }
 
-    /// The next head that is complete, taking the bytes up to its end; `None` once all are taken.
+    /// Returns the next complete head and removes the bytes up to its end from `bytes`. Returns
+    /// `None` after it has removed all bytes.
     #[inline]
-    pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Head> {
-        let passed = bytes.len().min(self.skip as usize);
+    pub fn next(&mut self, bytes: &mut &[u8]) -> Option<FrameHead> {
+        let skipped = bytes.len().min(self.skip as usize);
         // At most `skip`, a u32.
-        self.skip -= passed as u32;
-        *bytes = &bytes[passed..];
+        self.skip -= skipped as u32;
+        *bytes = &bytes[skipped..];
         match bytes.split_first_chunk() {
-            // Nearly every head comes in one piece.
+            // The common case: the whole head is in one piece.
             Some((head, rest)) if self.filled == 0 => {
                 *bytes = rest;
                 Some(self.begin(*head))
             }
             _ if bytes.is_empty() => None,
-            _ => self.gather(bytes),
+            _ => self.complete_head(bytes),
         }
     }
 
-    /// A head that comes in pieces.
+    /// Adds a piece of a head that arrives in several pieces.
     #[cold]
-    fn gather(&mut self, bytes: &mut &[u8]) -> Option<Head> {
-        let wanted = (HEAD_LEN - self.filled).min(bytes.len());
-        self.head[self.filled..self.filled + wanted].copy_from_slice(&bytes[..wanted]);
-        self.filled += wanted;
-        *bytes = &bytes[wanted..];
+    fn complete_head(&mut self, bytes: &mut &[u8]) -> Option<FrameHead> {
+        let count = (HEAD_LEN - self.filled).min(bytes.len());
+        self.head[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
+        self.filled += count;
+        *bytes = &bytes[count..];
         if self.filled < HEAD_LEN {
             return None;
         }
@@ -100,28 +103,28 @@ impl Heads {
         Some(self.begin(self.head))
     }
 
-    fn begin(&mut self, head: [u8; HEAD_LEN]) -> Head {
+    fn begin(&mut self, head: [u8; HEAD_LEN]) -> FrameHead {
         let [a, b, c, kind, flags, ..] = head;
         let len = u32::from_be_bytes([0, a, b, c]);
         self.skip = len;
-        Head { kind, flags, len }
+        FrameHead { kind, flags, len }
     }
 
-    /// Between two frames.
+    /// Returns whether the position is between two frames.
     pub fn at_boundary(&self) -> bool {
         self.skip == 0 && self.filled == 0
     }
 }
 
-/// A GOAWAY frame: the last stream that was taken, the error code, and what it tells besides.
-pub fn go_away(last_stream: u32, code: u32, why: &[u8]) -> Vec<u8> {
-    // A few words: far below what the length has room for.
-    let len = (8 + why.len()) as u32;
+/// Encodes a GOAWAY frame: the last stream that was processed, the error code, and debug data.
+pub fn go_away(last_stream: u32, code: u32, debug_data: &[u8]) -> Vec<u8> {
+    // Debug data is a short text; the 24-bit length cannot overflow.
+    let len = (8 + debug_data.len()) as u32;
     let mut frame = len.to_be_bytes()[1..].to_vec();
     frame.extend([GO_AWAY, 0, 0, 0, 0, 0]);
     frame.extend(last_stream.to_be_bytes());
     frame.extend(code.to_be_bytes());
-    frame.extend(why);
+    frame.extend(debug_data);
     frame
 }
 
@@ -131,10 +134,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_last_frame_is_laid_out_as_http2_has_it() {
+    fn encodes_goaway() {
         let frame = go_away(5, 11, b"why");
         assert_eq!(frame, b"\0\0\x0b\x07\0\0\0\0\0\0\0\0\x05\0\0\0\x0bwhy");
-        let (mut heads, mut bytes) = (Heads::of_server(), &frame[..]);
+        let (mut heads, mut bytes) = (HeadScanner::of_server(), &frame[..]);
         let head = heads.next(&mut bytes).unwrap();
         assert_eq!((head.kind, head.len, bytes.len()), (GO_AWAY, 11, 11));
         assert_eq!(heads.next(&mut bytes), None);
@@ -142,14 +145,14 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are split, the same heads come, and between frames is said to be so.
+        /// Any split of the bytes yields the same heads and the same boundaries.
         #[test]
-        fn splits_change_nothing(
+        fn accepts_any_split(
             frames in prop::collection::vec((0u8..12, any::<u8>(), 0usize..40), 0..30),
             chunk in 1usize..50,
             of_client: bool,
         ) {
-            let mut heads = if of_client { Heads::of_client() } else { Heads::of_server() };
+            let mut heads = if of_client { HeadScanner::of_client() } else { HeadScanner::of_server() };
             let mut bytes = vec![b'P'; if of_client { PREFACE_LEN as usize } else { 0 }];
             let mut ends = vec![bytes.len()];
             for (kind, flags, len) in &frames {

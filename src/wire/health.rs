@@ -1,4 +1,4 @@
-//! The messages of `grpc.health.v1`, and whose health can be asked for.
+//! Messages of `grpc.health.v1`, and the service names that a health check accepts.
 
 use std::collections::HashMap;
 
@@ -8,52 +8,52 @@ use prost::{DecodeError, Message};
 use crate::wire::frame;
 use crate::wire::method;
 
-/// The name of the process alone, whatever becomes of etcd.
+/// Service name for the health of the process alone, independent of etcd.
 pub const PROCESS: &str = "etcd-edge";
 
-/// The service that answers, whose own health nobody asks for.
+/// The health service itself. A check of its name is answered as unknown.
 const HEALTH: &str = "grpc.health.v1.Health";
 
-/// How what was asked for is.
+/// The `ServingStatus` of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serving {
     /// SERVING.
     Yes,
     /// NOT_SERVING.
     No,
-    /// SERVICE_UNKNOWN, said to those who watch only.
+    /// SERVICE_UNKNOWN. Only a Watch returns it; a Check fails with NOT_FOUND.
     Unknown,
 }
 
-/// Whose health is asked for.
+/// The subject of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// Whether calls are served: of the proxy as a whole (""), or of a service of etcd's.
+pub enum HealthTarget {
+    /// Calls to etcd: the empty service name, or the name of one of etcd's services.
     Calls,
-    /// Whether the process is there, see [`PROCESS`].
+    /// The process alone, see [`PROCESS`].
     Process,
-    /// Of nothing that is here.
+    /// A service name that the proxy does not know.
     Unknown,
 }
 
-impl Asked {
-    /// By a service's name.
-    pub fn of(service: &str) -> Asked {
+impl HealthTarget {
+    /// Returns the target of a service name.
+    pub fn of(service: &str) -> HealthTarget {
         match service {
-            "" => Asked::Calls,
-            PROCESS => Asked::Process,
-            name if services().any(|service| service == name) => Asked::Calls,
-            _ => Asked::Unknown,
+            "" => HealthTarget::Calls,
+            PROCESS => HealthTarget::Process,
+            name if services().any(|service| service == name) => HealthTarget::Calls,
+            _ => HealthTarget::Unknown,
         }
     }
 }
 
-/// The services of etcd's, each once.
+/// Returns the names of etcd's services, each once.
 fn services() -> impl Iterator<Item = &'static str> {
     let all = method::all();
-    let firsts = all.iter().enumerate();
-    firsts
-        // The methods of a service stand together.
+    let indexed = all.iter().enumerate();
+    indexed
+        // The methods of a service are adjacent in the table.
         .filter(move |(i, method)| *i == 0 || all[i - 1].service != method.service)
         .map(|(_, method)| method.service)
         .filter(|service| *service != HEALTH)
@@ -91,29 +91,30 @@ impl From<Serving> for Response {
     }
 }
 
-/// Whose health a HealthCheckRequest asks for.
+/// Returns the target of a HealthCheckRequest, given without its gRPC head.
 ///
 /// # Errors
-/// It is no such message.
-pub fn asked(request: &[u8]) -> Result<Asked, DecodeError> {
-    Ok(Asked::of(&Request::decode(request)?.service))
+/// If the bytes are not a HealthCheckRequest.
+pub fn parse_request(request: &[u8]) -> Result<HealthTarget, DecodeError> {
+    Ok(HealthTarget::of(&Request::decode(request)?.service))
 }
 
-/// A HealthCheckResponse, framed.
+/// Encodes a framed HealthCheckResponse.
 pub fn response(serving: Serving) -> Bytes {
     frame::encode_message(&Response::from(serving))
 }
 
-/// A HealthListResponse, framed: every name that is known, as calls and the process are.
+/// Encodes a framed HealthListResponse with every known name: `process` is the status of
+/// [`PROCESS`], `calls` the status of all others.
 pub fn list(calls: Serving, process: Serving) -> Bytes {
-    let of_calls = ["", PROCESS].into_iter().chain(services());
-    let status = |name: &str| match Asked::of(name) {
-        Asked::Process => process,
-        Asked::Calls | Asked::Unknown => calls,
+    let names = ["", PROCESS].into_iter().chain(services());
+    let status = |name: &str| match HealthTarget::of(name) {
+        HealthTarget::Process => process,
+        HealthTarget::Calls | HealthTarget::Unknown => calls,
     };
     let entry = |name: &str| (name.to_owned(), status(name).into());
     frame::encode_message(&List {
-        statuses: of_calls.map(entry).collect(),
+        statuses: names.map(entry).collect(),
     })
 }
 
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn these_names_are_known() {
+    fn known_service_names() {
         let known: Vec<&str> = services().collect();
         let want = [
             "etcdserverpb.KV",
@@ -136,25 +137,28 @@ mod tests {
         ];
         assert_eq!(known, want);
         for service in known {
-            assert_eq!(Asked::of(service), Asked::Calls, "{service}");
+            assert_eq!(HealthTarget::of(service), HealthTarget::Calls, "{service}");
         }
-        for (service, asked) in [
-            ("", Asked::Calls),
-            (PROCESS, Asked::Process),
-            (HEALTH, Asked::Unknown),
-            ("etcdserverpb.kv", Asked::Unknown),
-            ("etcdserverpb", Asked::Unknown),
+        for (service, target) in [
+            ("", HealthTarget::Calls),
+            (PROCESS, HealthTarget::Process),
+            (HEALTH, HealthTarget::Unknown),
+            ("etcdserverpb.kv", HealthTarget::Unknown),
+            ("etcdserverpb", HealthTarget::Unknown),
         ] {
-            assert_eq!(Asked::of(service), asked, "{service}");
+            assert_eq!(HealthTarget::of(service), target, "{service}");
         }
     }
 
     #[test]
-    fn messages_are_as_the_protocol_has_them() {
-        assert_eq!(asked(b""), Ok(Asked::Calls));
-        assert_eq!(asked(b"\x0a\x09etcd-edge"), Ok(Asked::Process));
-        assert!(asked(b"\x0a\x09etcd").is_err());
-        assert!(asked(b"\x0a\x01\xff").is_err());
+    fn messages_match_the_protocol() {
+        assert_eq!(parse_request(b""), Ok(HealthTarget::Calls));
+        assert_eq!(
+            parse_request(b"\x0a\x09etcd-edge"),
+            Ok(HealthTarget::Process)
+        );
+        assert!(parse_request(b"\x0a\x09etcd").is_err());
+        assert!(parse_request(b"\x0a\x01\xff").is_err());
         assert_eq!(&response(Serving::Yes)[..], b"\0\0\0\0\x02\x08\x01");
         assert_eq!(&response(Serving::No)[..], b"\0\0\0\0\x02\x08\x02");
         assert_eq!(&response(Serving::Unknown)[..], b"\0\0\0\0\x02\x08\x03");

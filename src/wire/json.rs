@@ -1,9 +1,9 @@
-//! JSON as lines of logs have it: texts that stay on one line and in one piece, and times.
+//! JSON for log lines: strings without line breaks or control characters, and timestamps.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-/// Writes a JSON string, quotes included; control characters, the terminal's among them, escaped.
+/// Writes a quoted JSON string. All control characters are escaped, those of terminals included.
 pub fn string(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')?;
     for c in text.chars() {
@@ -13,7 +13,7 @@ pub fn string(out: &mut impl Write, text: &str) -> fmt::Result {
             '\n' => out.write_str("\\n")?,
             '\r' => out.write_str("\\r")?,
             '\t' => out.write_str("\\t")?,
-            // The two separators end a line for some readers of JSON lines.
+            // Some readers of JSON lines treat these two separators as line ends.
             '\u{2028}' | '\u{2029}' => write!(out, "\\u{:04x}", u32::from(c))?,
             c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c))?,
             c => out.write_char(c)?,
@@ -22,7 +22,7 @@ pub fn string(out: &mut impl Write, text: &str) -> fmt::Result {
     out.write_char('"')
 }
 
-/// `2006-01-02T15:04:05.000000Z`: UTC to the microsecond, of the time since 1970.
+/// Formats the time `since` 1970 in UTC with microseconds: `2006-01-02T15:04:05.000000Z`.
 pub fn timestamp(since: Duration) -> String {
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = civil_date(days);
@@ -31,17 +31,18 @@ pub fn timestamp(since: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
-/// Year, month and day (both from 1) of a number of days after 1970-01-01, in the Gregorian calendar.
+/// Returns year, month and day (both from 1) of a number of days after 1970-01-01, in the Gregorian
+/// calendar.
 fn civil_date(days: u64) -> (u64, u64, u64) {
-    // Counted in years that begin in March, so that the leap day is the last of its year, from
-    // 0000-03-01, so that each 400 years have the same 146,097 days.
+    // Years start in March, so the leap day is the last day of its year. Days are counted from
+    // 0000-03-01, so every 400 years have the same 146,097 days.
     const DAYS_FROM_YEAR_0_TO_1970: u64 = 719_468;
     let days = days + DAYS_FROM_YEAR_0_TO_1970;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let leap_days = day_of_era / 1460 - day_of_era / 36_524 + day_of_era / 146_096;
     let year_of_era = (day_of_era - leap_days) / 365;
     let day_of_year = day_of_era - (year_of_era * 365 + year_of_era / 4 - year_of_era / 100);
-    // From March on the lengths repeat every five months: 31, 30, 31, 30, 31, which is 153 days.
+    // From March on, month lengths repeat every five months: 31, 30, 31, 30, 31, or 153 days.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 {
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_text_survives_the_quoting_on_one_line() {
+    fn any_text_round_trips_on_one_line() {
         let mut text: String = (0u32..0x300).filter_map(char::from_u32).collect();
         text.push_str("\u{2028}\u{2029}\u{fffd}\u{1f980}");
         text.push_str(&String::from_utf8_lossy(b"\xff\xfe/path"));

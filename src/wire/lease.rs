@@ -1,4 +1,4 @@
-//! Heartbeats on the wire: many requests in a row, and what an answer says.
+//! Messages of LeaseKeepAlive streams: batches of requests, and responses.
 
 use std::time::Duration;
 
@@ -10,61 +10,61 @@ use crate::wire::pb::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveRespons
 use crate::wire::proto::{MAX_VARINT_LEN, put_varint_field};
 use crate::wire::response_header::Header;
 
-/// The lease that a client's request is for.
+/// Returns the lease ID of a client's request.
 ///
 /// # Errors
-/// When it is no `LeaseKeepAliveRequest`.
-pub fn lease(request: &[u8]) -> Result<i64, prost::DecodeError> {
+/// If the bytes are not a `LeaseKeepAliveRequest`.
+pub fn parse_lease_id(request: &[u8]) -> Result<i64, prost::DecodeError> {
     Ok(LeaseKeepAliveRequest::decode(request)?.id)
 }
 
-/// A request for each of these leases, framed, one behind the other.
-pub fn requests(leases: &[i64]) -> Bytes {
+/// Encodes one framed request for each lease, in one buffer.
+pub fn encode_requests(leases: &[i64]) -> Bytes {
     let mut out = Vec::with_capacity(leases.len() * (HEAD_LEN + 1 + MAX_VARINT_LEN));
     for lease in leases {
         let at = out.len();
         out.extend_from_slice(&[0; HEAD_LEN]);
         if *lease != 0 {
-            // An int64 travels as the same 64 bits.
+            // protobuf encodes an int64 as the same 64 bits.
             put_varint_field(&mut out, 1, *lease as u64);
         }
-        // One field of a few bytes.
+        // The payload is one field of at most 11 bytes.
         let len = (out.len() - at - HEAD_LEN) as u32;
         out[at..at + HEAD_LEN].copy_from_slice(&frame::head(false, len));
     }
     Bytes::from(out)
 }
 
-/// One answer of etcd.
+/// One LeaseKeepAliveResponse of etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Renewed {
-    /// Of the answer; all zero when there is none.
+pub struct KeepAliveResponse {
+    /// Header of the response. All zero if the response has none.
     pub header: Header,
-    /// Which lease.
+    /// ID of the lease.
     pub lease: i64,
-    /// How long it lives from its renewal on; zero when it is no more.
+    /// Time to live from the renewal on, in whole seconds. Zero for an expired lease.
     pub ttl: Duration,
-    /// The message, framed, in memory of its own.
+    /// The framed message, in an allocation of its own.
     pub message: Bytes,
 }
 
-impl Renewed {
-    /// Reads the payload of an answer.
+impl KeepAliveResponse {
+    /// Parses the payload of a response.
     ///
     /// # Errors
-    /// When it is no `LeaseKeepAliveResponse`.
-    pub fn parse(payload: &[u8]) -> Result<Renewed, prost::DecodeError> {
-        let answer = LeaseKeepAliveResponse::decode(payload)?;
-        let header = answer.header.map(|header| Header {
+    /// If the bytes are not a `LeaseKeepAliveResponse`.
+    pub fn parse(payload: &[u8]) -> Result<KeepAliveResponse, prost::DecodeError> {
+        let response = LeaseKeepAliveResponse::decode(payload)?;
+        let header = response.header.map(|header| Header {
             cluster_id: header.cluster_id,
             member_id: header.member_id,
             revision: header.revision,
             raft_term: header.raft_term,
         });
-        Ok(Renewed {
+        Ok(KeepAliveResponse {
             header: header.unwrap_or_default(),
-            lease: answer.id,
-            ttl: Duration::from_secs(answer.ttl.max(0).unsigned_abs()),
+            lease: response.id,
+            ttl: Duration::from_secs(response.ttl.max(0).unsigned_abs()),
             message: frame::encode(payload),
         })
     }
@@ -79,21 +79,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_are_those_of_prost(leases in prop::collection::vec(any::<i64>(), 1..20)) {
+        fn requests_equal_those_of_prost(leases in prop::collection::vec(any::<i64>(), 1..20)) {
             let mut reader = Reader::new(100);
-            reader.push(requests(&leases));
+            reader.push(encode_requests(&leases));
             for id in leases {
                 let message = reader.next().unwrap().unwrap();
                 prop_assert_eq!(&message.payload, &LeaseKeepAliveRequest { id }.encode_to_vec());
-                prop_assert_eq!(lease(&message.payload).unwrap(), id);
+                prop_assert_eq!(parse_lease_id(&message.payload).unwrap(), id);
             }
             prop_assert_eq!(reader.finish(), Ok(()));
         }
     }
 
     #[test]
-    fn an_answer_is_read_and_kept_as_it_was() {
-        let answer = LeaseKeepAliveResponse {
+    fn parses_a_response_and_preserves_its_bytes() {
+        let response = LeaseKeepAliveResponse {
             header: Some(ResponseHeader {
                 cluster_id: 1,
                 member_id: 2,
@@ -103,12 +103,20 @@ mod tests {
             id: 5,
             ttl: 6,
         };
-        let renewed = Renewed::parse(&answer.encode_to_vec()).unwrap();
-        assert_eq!((renewed.lease, renewed.ttl.as_secs()), (5, 6));
-        assert_eq!(renewed.header.revision, 3);
-        assert_eq!(renewed.message, frame::encode_message(&answer));
-        let gone = LeaseKeepAliveResponse { ttl: -1, ..answer };
-        assert!(Renewed::parse(&gone.encode_to_vec()).unwrap().ttl.is_zero());
-        assert!(Renewed::parse(b"\x0a\xff").is_err());
+        let parsed = KeepAliveResponse::parse(&response.encode_to_vec()).unwrap();
+        assert_eq!((parsed.lease, parsed.ttl.as_secs()), (5, 6));
+        assert_eq!(parsed.header.revision, 3);
+        assert_eq!(parsed.message, frame::encode_message(&response));
+        let expired = LeaseKeepAliveResponse {
+            ttl: -1,
+            ..response
+        };
+        assert!(
+            KeepAliveResponse::parse(&expired.encode_to_vec())
+                .unwrap()
+                .ttl
+                .is_zero()
+        );
+        assert!(KeepAliveResponse::parse(b"\x0a\xff").is_err());
     }
 }

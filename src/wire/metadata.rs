@@ -1,25 +1,26 @@
-//! Names of metadata that the proxy reads or writes, ready to be looked up: a name as text is checked
-//! and lowered at every look.
+//! Names of the metadata that the proxy reads or writes.
+//!
+//! They are parsed constants. A lookup by `&str` would validate and lower-case the name each time.
 
 use http::HeaderName;
 
-/// The client's time, see [`timeout`](super::timeout).
+/// The timeout of the call. Its format is in [`timeout`](super::timeout).
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// How a call ended, see [`status`](super::status).
+/// The status code at the end of the call. Its format is in [`status`](super::status).
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// In words.
+/// The error text of [`GRPC_STATUS`], percent-encoded.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// The client wants an error rather than to wait, where there is no leader (W12).
+/// Requires a leader: without one the call fails at once instead of waiting (W12).
 pub const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
-/// The client's token.
+/// The auth token of the client.
 pub const TOKEN: HeaderName = HeaderName::from_static("token");
 
-/// The client wants to share nothing (W13).
+/// Excludes the call from sharing (W13).
 pub const BYPASS: HeaderName = HeaderName::from_static("etcd-edge-bypass");
 
-/// The trace that the call belongs to, see [`trace`](super::trace).
+/// The trace of the call. Its format is in [`trace`](super::trace).
 pub const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");

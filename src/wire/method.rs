@@ -1,82 +1,86 @@
-//! Every method etcd serves: its kind of stream, and whether it may be sent again.
+//! Table of every etcd method: which sides stream, and whether a call may be sent again.
 //!
-//! A method that is not here is forwarded all the same (P1), as one that may change something.
-//! Left to others: whether a failed call *is* sent again (E2 also asks how far it got), and what is
-//! done with the methods that are intercepted.
+//! The proxy also forwards methods that are not in the table, as calls that may change something
+//! (P1).
+//!
+//! Not here: the decision to retry a failed call, which also depends on its progress (E2), and the
+//! treatment of intercepted methods.
 
 use Access::{Read, Write};
-use Kind::{BidiStream, ServerStream, Unary};
+use MethodKind::{BidiStream, ServerStream, Unary};
 
 /// Which sides of a call are streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// One request, one answer.
+pub enum MethodKind {
+    /// One request, one response.
     Unary,
-    /// One request, many answers.
+    /// One request, many responses.
     ServerStream,
-    /// Many requests, one answer. etcd has none today.
+    /// Many requests, one response. No etcd method has this type today.
     ClientStream,
-    /// Many requests, many answers.
+    /// Many requests, many responses.
     BidiStream,
 }
 
-/// What sending a call twice would do.
+/// Effect of a call on the store, which decides whether a retry is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Changes nothing: may be sent to etcd again, to another endpoint too, as long as no answer
-    /// has been passed on (E2). Only a unary read is ever sent to two endpoints at once (E5): a
-    /// stream may be silent by nature.
+    /// Changes nothing. It may be sent again, also to another endpoint, until a response has been
+    /// forwarded to the client (E2). Only a unary read is ever sent to two endpoints at once (E5),
+    /// since a stream may legitimately be silent.
     Read,
-    /// May change something: sent again only when provably never processed (E2).
+    /// May change something: sent again only if it provably was not processed (E2).
     Write,
 }
 
-/// One method.
+/// A method of the table.
 #[derive(Debug)]
 pub struct Method {
-    /// `/service/name`, as `:path` carries it.
+    /// Request path `/service/name`, the value of `:path`.
     pub path: &'static str,
-    /// The service with its package, as `etcdserverpb.KV`.
+    /// Service name with its package, such as `etcdserverpb.KV`.
     pub service: &'static str,
-    /// The name within the service, as `Range`.
+    /// Method name within the service, such as `Range`.
     pub name: &'static str,
     /// Which sides are streams.
-    pub kind: Kind,
-    /// Whether it may be sent again.
+    pub kind: MethodKind,
+    /// Whether a call may be sent again.
     pub access: Access,
-    /// Its place in [`all`], for tables of one entry per method.
+    /// Position in [`all`], for tables with one entry per method.
     pub index: usize,
 }
 
-/// Every method, each at its own [`Method::index`].
+/// Returns every method, each at the position [`Method::index`].
 pub fn all() -> &'static [Method] {
     &METHODS
 }
 
-/// The method of a request path, `None` for one that is not known. One comparison of texts, whatever
-/// the method.
+/// Returns the method of a request path, or `None` for an unknown path. Costs one hash and one
+/// string comparison.
 pub fn lookup(path: &str) -> Option<&'static Method> {
     let method = &METHODS[usize::from(SLOTS[slot(path.as_bytes())?])];
     (method.path == path).then_some(method)
 }
 
-/// A path's place in [`SLOTS`], by its end and its length; `None` for one too short to be known.
+/// Returns the hash slot of a path, from its last bytes and its length. Returns `None` if the path
+/// is shorter than every known path.
 const fn slot(path: &[u8]) -> Option<usize> {
     match path.last_chunk() {
         Some(end) => {
             let end = u64::from_le_bytes(*end).wrapping_add(path.len() as u64);
-            // The upper 8 bits: below the number of slots.
-            Some((end.wrapping_mul(SPREAD) >> 56) as usize)
+            // The upper 8 bits are less than the number of slots.
+            Some((end.wrapping_mul(HASH_MULTIPLIER) >> 56) as usize)
         }
         None => None,
     }
 }
 
-/// Found by trying: gives each method a slot of its own. Where a new method makes two of them meet,
-/// [`slots`] does not compile, and another odd number is to be tried.
-const SPREAD: u64 = 0x764c_95f1_1365_c161;
+/// Hash multiplier, found by trial: each method has a slot of its own. If a new method collides,
+/// [`slots`] does not compile. Then choose another odd number.
+const HASH_MULTIPLIER: u64 = 0x764c_95f1_1365_c161;
 
-/// A method's index by the slot of its path. Slots of none have some method's: its path is compared.
+/// Maps the hash slot of a path to a method's index. Unused slots contain index 0; the caller
+/// compares the path.
 static SLOTS: [u8; 256] = slots(&METHODS);
 
 macro_rules! method {
@@ -92,20 +96,20 @@ macro_rules! method {
     };
 }
 
-/// The busiest services come first. Where the path alone does not tell whether a call changes
-/// something, it counts as a write, with the reason beside it.
+/// All methods, the most frequently called services first. A method that the path alone does not
+/// classify counts as a write; a comment gives the reason.
 #[rustfmt::skip]
-static METHODS: [Method; 52] = numbered([
+static METHODS: [Method; 52] = with_indexes([
     method!("etcdserverpb.KV", "Range", Unary, Read),
     method!("etcdserverpb.KV", "Put", Unary, Write),
-    // A transaction of reads only looks the same from outside.
+    // The path does not show whether a transaction only reads.
     method!("etcdserverpb.KV", "Txn", Unary, Write),
     method!("etcdserverpb.KV", "DeleteRange", Unary, Write),
     method!("etcdserverpb.KV", "RangeStream", ServerStream, Read),
-    // A second one at the same revision fails as already compacted.
+    // A second call at the same revision fails with "already compacted".
     method!("etcdserverpb.KV", "Compact", Unary, Write),
 
-    // Renews: sent again by the rules of the lease hub only (L1, L3).
+    // Renews a lease: sent again only by the rules of the lease hub (L1, L3).
     method!("etcdserverpb.Lease", "LeaseKeepAlive", BidiStream, Write),
     method!("etcdserverpb.Lease", "LeaseGrant", Unary, Write),
     method!("etcdserverpb.Lease", "LeaseRevoke", Unary, Write),
@@ -115,15 +119,15 @@ static METHODS: [Method; 52] = numbered([
     method!("etcdserverpb.Watch", "Watch", BidiStream, Read),
 
     method!("etcdserverpb.Maintenance", "Status", Unary, Read),
-    // Its GET action reads, ACTIVATE and DEACTIVATE do not; only the body tells them apart.
+    // Action GET reads, ACTIVATE and DEACTIVATE write. Only the body contains the action.
     method!("etcdserverpb.Maintenance", "Alarm", Unary, Write),
-    // Stops one member's work: a second send would stop another's as well.
+    // Blocks one member: a second call would block another member too.
     method!("etcdserverpb.Maintenance", "Defragment", Unary, Write),
     method!("etcdserverpb.Maintenance", "Hash", Unary, Read),
     method!("etcdserverpb.Maintenance", "HashKV", Unary, Read),
     method!("etcdserverpb.Maintenance", "Snapshot", ServerStream, Read),
     method!("etcdserverpb.Maintenance", "MoveLeader", Unary, Write),
-    // Its VALIDATE action reads; only the body tells.
+    // Action VALIDATE reads. Only the body contains the action.
     method!("etcdserverpb.Maintenance", "Downgrade", Unary, Write),
 
     method!("etcdserverpb.Cluster", "MemberList", Unary, Read),
@@ -132,7 +136,7 @@ static METHODS: [Method; 52] = numbered([
     method!("etcdserverpb.Cluster", "MemberUpdate", Unary, Write),
     method!("etcdserverpb.Cluster", "MemberPromote", Unary, Write),
 
-    // Goes through consensus and leaves a token behind in every member.
+    // Goes through consensus and creates a token in every member.
     method!("etcdserverpb.Auth", "Authenticate", Unary, Write),
     method!("etcdserverpb.Auth", "AuthStatus", Unary, Read),
     method!("etcdserverpb.Auth", "AuthEnable", Unary, Write),
@@ -165,8 +169,8 @@ static METHODS: [Method; 52] = numbered([
     method!("grpc.health.v1.Health", "Watch", ServerStream, Read),
 ]);
 
-/// Gives each method its place as its index.
-const fn numbered<const N: usize>(mut methods: [Method; N]) -> [Method; N] {
+/// Sets the index of each method to its position.
+const fn with_indexes<const N: usize>(mut methods: [Method; N]) -> [Method; N] {
     let mut i = 0;
     while i < N {
         methods[i].index = i;
@@ -180,7 +184,7 @@ const fn slots(methods: &[Method]) -> [u8; 256] {
     let mut i = 0;
     while i < methods.len() {
         let Some(slot) = slot(methods[i].path.as_bytes()) else {
-            panic!("a path is shorter than the end that is looked at");
+            panic!("a path is shorter than the hashed suffix");
         };
         assert!(slots[slot] == u8::MAX, "two methods have the same slot");
         slots[slot] = i as u8;
@@ -202,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_is_found_at_its_index() {
+    fn finds_every_path_at_its_index() {
         for (i, method) in all().iter().enumerate() {
             assert_eq!(method.index, i);
             assert_eq!(method.path, format!("/{}/{}", method.service, method.name));
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_found() {
+    fn finds_no_other_path() {
         for path in [
             "",
             "/",
@@ -224,7 +228,7 @@ mod tests {
             "/etcdserverpb.KV/Range?x",
             "/etcdserverpb.Lease/Range",
             "/invented.Service/Call",
-            // The end and the length of one that is known.
+            // Same end and length as a known path.
             "/etcdserverpb.kv/Range",
             "KV/Range",
         ] {
@@ -233,11 +237,11 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_exactly_these() {
+    fn complete_list_of_reads() {
         let mut reads: Vec<&str> = Vec::new();
         reads.extend(all().iter().filter(|m| m.access == Read).map(|m| m.name));
         reads.sort_unstable();
-        let mut want = [
+        let mut expected = [
             "Range",
             "RangeStream",
             "Watch",
@@ -259,18 +263,18 @@ mod tests {
             "List",
             "Watch",
         ];
-        want.sort_unstable();
-        assert_eq!(reads, want);
+        expected.sort_unstable();
+        assert_eq!(reads, expected);
     }
 
     #[test]
-    fn streams_are_exactly_these() {
-        let streams: Vec<(&str, Kind)> = all()
+    fn complete_list_of_streams() {
+        let streams: Vec<(&str, MethodKind)> = all()
             .iter()
             .filter(|m| m.kind != Unary)
             .map(|m| (m.path, m.kind))
             .collect();
-        let want = [
+        let expected = [
             ("/etcdserverpb.KV/RangeStream", ServerStream),
             ("/etcdserverpb.Lease/LeaseKeepAlive", BidiStream),
             ("/etcdserverpb.Watch/Watch", BidiStream),
@@ -278,6 +282,6 @@ mod tests {
             ("/v3electionpb.Election/Observe", ServerStream),
             ("/grpc.health.v1.Health/Watch", ServerStream),
         ];
-        assert_eq!(streams, want);
+        assert_eq!(streams, expected);
     }
 }

@@ -1,7 +1,11 @@
-//! Bytes and their meaning: gRPC framing, protobuf, methods, status, timeouts. Pure: no io, clock,
-//! lock or tokio; every parser takes any input without panicking and without unbounded memory.
+//! Wire formats: gRPC framing, protobuf, etcd's messages and methods, status codes, timeouts, and
+//! the few other formats that the proxy reads or writes.
 //!
-//! Left to others: where the bytes come from, and what is done about a call.
+//! Pure functions and values: no IO, no clock, no lock, no tokio. Every parser accepts any input
+//! without a panic and with bounded memory.
+//!
+//! Not here: transport of the bytes (`net`, `upstream`), and decisions about calls
+//! (`state_machine`, `driver`).
 
 pub mod frame;
 pub mod heads;

@@ -1,5 +1,5 @@
-//! How a proxy is registered, in the form that etcd's gRPC naming reads, and how MemberList tells of
-//! those that are.
+//! Registration of proxies in etcd, in the format of etcd's gRPC naming resolver, and the
+//! MemberList response made of registered proxies.
 
 use std::fmt::Write as _;
 
@@ -9,54 +9,55 @@ use serde_json::Value;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::{Member, MemberListResponse};
 
-/// A proxy as others know it.
+/// A registered proxy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Registered {
-    /// Where clients find it: what was given as its advertised URL.
+pub struct RegisteredProxy {
+    /// Address for clients: the value of `--advertise-client-url`.
     pub address: String,
-    /// The name of its host.
+    /// Host name of the proxy.
     pub name: String,
 }
 
-/// What all keys of registered proxies begin with: `PREFIX/`.
-pub fn folder(prefix: &str) -> Bytes {
+/// Returns the common prefix of the keys of all registered proxies: `PREFIX/`.
+pub fn directory(prefix: &str) -> Bytes {
     Bytes::from([prefix.as_bytes(), b"/"].concat())
 }
 
-/// The key of one that is registered: `PREFIX/ADDR`.
-pub fn key(folder: &[u8], address: &str) -> Bytes {
-    Bytes::from([folder, address.as_bytes()].concat())
+/// Returns the key of one registered proxy: `PREFIX/ADDR`.
+pub fn key(directory: &[u8], address: &str) -> Bytes {
+    Bytes::from([directory, address.as_bytes()].concat())
 }
 
-impl Registered {
-    /// The value of its key, byte for byte as Go's proxy writes it.
+impl RegisteredProxy {
+    /// Returns the value of the key, byte for byte as `etcd grpc-proxy` writes it.
     pub fn value(&self) -> Bytes {
-        let metadata = format!("{{\"name\":{}}}", text(&self.name));
+        let metadata = format!("{{\"name\":{}}}", go_json_string(&self.name));
         let value = format!(
             "{{\"Op\":0,\"Addr\":{},\"Metadata\":{}}}",
-            text(&self.address),
-            text(&metadata)
+            go_json_string(&self.address),
+            go_json_string(&metadata)
         );
         Bytes::from(value)
     }
 
-    /// Who is registered by a value; `None` when it names no proxy: other programs may keep endpoints
-    /// of their own here.
-    pub fn parse(value: &[u8]) -> Option<Registered> {
+    /// Parses a value. Returns `None` for a value that names no proxy: other programs may register
+    /// their endpoints under the same prefix.
+    pub fn parse(value: &[u8]) -> Option<RegisteredProxy> {
         let value: Value = serde_json::from_slice(value).ok()?;
         let address = value.get("Addr")?.as_str()?;
         let metadata: Value = serde_json::from_str(value.get("Metadata")?.as_str()?).ok()?;
         let name = metadata.get("name")?.as_str()?;
-        (!address.is_empty()).then(|| Registered {
+        (!address.is_empty()).then(|| RegisteredProxy {
             address: address.to_owned(),
             name: name.to_owned(),
         })
     }
 }
 
-/// An answer to MemberList, framed: these, with neither ids nor a header, as Go's proxy answers.
-pub fn member_list<'a>(registered: impl IntoIterator<Item = &'a Registered>) -> Bytes {
-    let member = |each: &Registered| Member {
+/// Encodes a framed MemberList response of these proxies. It has no member IDs and no header, like
+/// the response of `etcd grpc-proxy`.
+pub fn member_list<'a>(registered: impl IntoIterator<Item = &'a RegisteredProxy>) -> Bytes {
+    let member = |each: &RegisteredProxy| Member {
         name: each.name.clone(),
         client_urls: vec![each.address.clone()],
         ..Member::default()
@@ -67,9 +68,9 @@ pub fn member_list<'a>(registered: impl IntoIterator<Item = &'a Registered>) -> 
     })
 }
 
-/// A JSON string as Go writes it: what HTML gives a meaning is escaped, and so are the two line ends
-/// that JavaScript knows.
-fn text(text: &str) -> String {
+/// Returns a JSON string as Go's encoder writes it: with escapes for `<`, `>`, `&` and for the line
+/// separators U+2028 and U+2029.
+fn go_json_string(text: &str) -> String {
     // A string is always valid JSON.
     let plain = Value::from(text).to_string();
     let mut out = String::with_capacity(plain.len());
@@ -91,21 +92,21 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message as _;
 
-    fn registered(address: &str, name: &str) -> Registered {
-        Registered {
+    fn registered(address: &str, name: &str) -> RegisteredProxy {
+        RegisteredProxy {
             address: address.to_owned(),
             name: name.to_owned(),
         }
     }
 
     #[test]
-    fn keys_and_values_are_those_of_gos_proxy() {
-        let folder = folder("___grpc_proxy_endpoint");
+    fn keys_and_values_equal_those_of_grpc_proxy() {
+        let directory = directory("___grpc_proxy_endpoint");
         assert_eq!(
-            key(&folder, "127.0.0.1:23790"),
+            key(&directory, "127.0.0.1:23790"),
             "___grpc_proxy_endpoint/127.0.0.1:23790"
         );
-        assert_eq!(super::folder("p"), "p/");
+        assert_eq!(super::directory("p"), "p/");
         assert_eq!(
             registered("127.0.0.1:23790", "vm").value(),
             r#"{"Op":0,"Addr":"127.0.0.1:23790","Metadata":"{\"name\":\"vm\"}"}"#
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_proxy_is_not_understood() {
+    fn rejects_values_that_name_no_proxy() {
         for junk in [
             "",
             "junk",
@@ -133,19 +134,19 @@ mod tests {
             r#"{"Op":0,"Addr":7,"Metadata":"{\"name\":\"vm\"}"}"#,
             "\u{0}",
         ] {
-            assert_eq!(Registered::parse(junk.as_bytes()), None, "{junk}");
+            assert_eq!(RegisteredProxy::parse(junk.as_bytes()), None, "{junk}");
         }
-        assert_eq!(Registered::parse(b"\xff\xfe"), None);
+        assert_eq!(RegisteredProxy::parse(b"\xff\xfe"), None);
         let nested = "[".repeat(100_000);
-        assert_eq!(Registered::parse(nested.as_bytes()), None);
+        assert_eq!(RegisteredProxy::parse(nested.as_bytes()), None);
     }
 
     #[test]
-    fn a_member_has_a_name_and_an_address_and_nothing_else() {
+    fn a_member_has_only_a_name_and_a_client_url() {
         let listed = member_list(&[registered("a:1", "vm"), registered("b:2", "")]);
-        let answer = MemberListResponse::decode(&listed[frame::HEAD_LEN..]).unwrap();
-        assert_eq!(answer.header, None);
-        let named: Vec<_> = answer
+        let response = MemberListResponse::decode(&listed[frame::HEAD_LEN..]).unwrap();
+        assert_eq!(response.header, None);
+        let named: Vec<_> = response
             .members
             .iter()
             .map(|m| (m.id, &m.name[..], m.peer_urls.len(), &m.client_urls[..]))
@@ -161,14 +162,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(address in ".+", name in ".*") {
+        fn parses_what_it_writes(address in ".+", name in ".*") {
             let one = registered(&address, &name);
-            prop_assert_eq!(Registered::parse(&one.value()), Some(one));
+            prop_assert_eq!(RegisteredProxy::parse(&one.value()), Some(one));
         }
 
         #[test]
-        fn no_value_is_too_much(value in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Registered::parse(&value);
+        fn accepts_any_bytes(value in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = RegisteredProxy::parse(&value);
         }
     }
 }

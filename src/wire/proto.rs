@@ -1,30 +1,32 @@
-//! Walks protobuf fields on raw bytes, for rewriting a message without decoding it (N3).
+//! Iterates over protobuf fields in raw bytes, so that a message can be changed without decoding it
+//! (N3).
 //!
-//! Stricter than most parsers, because two parsers that read one message differently are a way
-//! around a namespace: a tag or a varint that some parsers cut off, wrap or skip is refused, and so
-//! are groups, which etcd's messages do not have. Overlong varints of up to ten bytes are legal and
-//! read the same everywhere, so they pass. Nothing panics on any input.
+//! The reader is stricter than most protobuf parsers. If two parsers read one message differently,
+//! a client can bypass a namespace. The reader therefore rejects a tag or a varint that some
+//! parsers truncate, wrap or skip. It rejects groups, which etcd's messages do not contain.
+//! Overlong varints of up to ten bytes are legal and every parser reads them alike, so it accepts
+//! them. No input causes a panic.
 //!
-//! Left to others: which fields mean what, what may occur twice, and how deep a message may nest.
+//! Not here: the meaning of fields, which fields may repeat, and the maximum nesting depth.
 
 use std::ops::Range;
 
 /// The largest field number.
 pub const MAX_FIELD_NUMBER: u32 = (1 << 29) - 1;
 
-/// Longest varint in bytes.
+/// Maximum length of a varint in bytes.
 pub const MAX_VARINT_LEN: usize = 10;
 
-/// What is wrong with a message's bytes.
+/// Error for a malformed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProtoError {
-    /// A varint of more than ten bytes or 64 bits.
+    /// A varint has more than ten bytes or more than 64 bits.
     Varint,
-    /// A field number of 0 or above [`MAX_FIELD_NUMBER`].
+    /// A field number is 0 or above [`MAX_FIELD_NUMBER`].
     FieldNumber,
-    /// A group, or a wire type that does not exist.
+    /// The field is a group, or its wire type does not exist.
     WireType(u8),
-    /// A field reaches beyond the end of the message.
+    /// A field extends past the end of the message.
     Truncated,
     /// Messages are nested deeper than allowed.
     TooDeep,
@@ -44,7 +46,7 @@ impl std::fmt::Display for ProtoError {
 
 impl std::error::Error for ProtoError {}
 
-/// How a field's value is laid out.
+/// Encoding of a field's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum WireType {
@@ -52,38 +54,38 @@ pub enum WireType {
     Varint = 0,
     /// Eight bytes.
     Fixed64 = 1,
-    /// A length and as many bytes: bytes, strings, messages, packed lists.
+    /// A length and that many bytes: bytes, strings, messages, packed lists.
     Len = 2,
     /// Four bytes.
     Fixed32 = 5,
 }
 
-/// One field as it stands in the message.
+/// One field of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// The field number, 1 to [`MAX_FIELD_NUMBER`].
+    /// Field number, 1 to [`MAX_FIELD_NUMBER`].
     pub number: u32,
-    /// The layout of the value.
+    /// Encoding of the value.
     pub wire_type: WireType,
-    /// The value: for [`WireType::Len`] without its length, for [`WireType::Varint`] its raw bytes.
-    /// Always the end of `range`.
+    /// The value. For [`WireType::Len`] it excludes the length; for [`WireType::Varint`] it is the
+    /// raw bytes. Invariant: the value is the end of `range`.
     pub value: &'a [u8],
-    /// Where the whole field, tag included, stands in the bytes walked.
+    /// Position of the whole field, tag included, in the message.
     pub range: Range<usize>,
 }
 
 impl Field<'_> {
-    /// The number in a [`WireType::Varint`] field, `None` for other layouts.
+    /// Returns the number in a [`WireType::Varint`] field, or `None` for another wire type.
     pub fn varint(&self) -> Option<u64> {
         match self.wire_type {
-            // The walker has read this very varint, so it does not fail here.
+            // Cannot fail: the iterator has parsed this varint before.
             WireType::Varint => read_varint(self.value).ok().map(|(value, _)| value),
             _ => None,
         }
     }
 }
 
-/// The fields of a message, in the order they stand.
+/// Returns an iterator over the fields of a message, in the order of their bytes.
 pub fn fields(message: &[u8]) -> Fields<'_> {
     Fields {
         message,
@@ -91,8 +93,7 @@ pub fn fields(message: &[u8]) -> Fields<'_> {
     }
 }
 
-/// Iterates over the fields of a message. The ranges follow each other without a gap; the first
-/// error is the last item.
+/// Iterator over the fields of a message. Adjacent ranges have no gap. An error is the last item.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     message: &'a [u8],
@@ -116,11 +117,11 @@ impl<'a> Iterator for Fields<'a> {
 
 impl std::iter::FusedIterator for Fields<'_> {}
 
-/// The last field of this number, which is the one that counts for a singular field that is not a
-/// message; `None` when there is none.
+/// Returns the last field with this number, or `None`. For a singular field that is not a message,
+/// the last occurrence counts.
 ///
 /// # Errors
-/// When any part of the message is malformed, also behind the field.
+/// If any part of the message is malformed, also after the field.
 pub fn find_last(message: &[u8], number: u32) -> Result<Option<Field<'_>>, ProtoError> {
     let mut found = None;
     for field in fields(message) {
@@ -132,8 +133,8 @@ pub fn find_last(message: &[u8], number: u32) -> Result<Option<Field<'_>>, Proto
     Ok(found)
 }
 
-/// How many levels of messages may still be entered: nesting is the sender's choice, the stack is
-/// not (S1).
+/// Number of message levels that a parser may still enter. The sender chooses the nesting depth, so
+/// the proxy bounds its own stack (S1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth(u32);
 
@@ -143,10 +144,10 @@ impl Depth {
         Self(levels)
     }
 
-    /// The depth inside a message within this one.
+    /// Returns the depth for a message inside the current one.
     ///
     /// # Errors
-    /// [`ProtoError::TooDeep`] when no level is left.
+    /// [`ProtoError::TooDeep`] if no level is left.
     pub fn enter(self) -> Result<Self, ProtoError> {
         match self.0.checked_sub(1) {
             Some(left) => Ok(Self(left)),
@@ -155,67 +156,67 @@ impl Depth {
     }
 }
 
-/// What stands before a field's value.
+/// The bytes of a field before its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// The field number, 1 to [`MAX_FIELD_NUMBER`].
+pub struct FieldHead {
+    /// Field number, 1 to [`MAX_FIELD_NUMBER`].
     pub number: u32,
-    /// The layout of the value.
+    /// Encoding of the value.
     pub wire_type: WireType,
-    /// Bytes that the tag takes.
+    /// Length of the tag in bytes.
     pub tag_len: usize,
-    /// Bytes before the value: the tag, and for [`WireType::Len`] the length.
+    /// Bytes before the value: the tag, and for [`WireType::Len`] also the length.
     pub len: usize,
-    /// Bytes of the value. Whether the message has as many is for the caller to see.
+    /// Length of the value in bytes. The caller checks that the message is long enough.
     pub value_len: u64,
 }
 
-/// As many bytes as reading a head may look at: a tag, and a length or the varint that is the value.
+/// Maximum bytes that [`read_head`] examines: a tag, and a length or a varint value.
 pub const MAX_HEAD_LEN: usize = 2 * MAX_VARINT_LEN;
 
-/// Reads the head of the field at the front of `bytes`, of which there are [`MAX_HEAD_LEN`] or all
-/// that the message has.
+/// Reads the head of the field at the start of `bytes`. `bytes` must contain [`MAX_HEAD_LEN`]
+/// bytes, or the rest of the message if it is shorter.
 ///
 /// # Errors
-/// Whatever is wrong with it.
-// As one function with its callers a field costs an eighth less.
+/// [`ProtoError`] if the tag, the length or a varint value is malformed.
+// Inlining into the callers makes a field about 12 % cheaper.
 #[inline(always)]
-pub fn read_head(bytes: &[u8]) -> Result<Head, ProtoError> {
+pub fn read_head(bytes: &[u8]) -> Result<FieldHead, ProtoError> {
     let (tag, tag_len) = read_varint(bytes)?;
     let number = match u32::try_from(tag >> 3) {
         Ok(number @ 1..=MAX_FIELD_NUMBER) => number,
         _ => return Err(ProtoError::FieldNumber),
     };
     let rest = &bytes[tag_len..];
-    // Three bits.
-    let (wire_type, more, value_len) = match (tag & 7) as u8 {
+    // No truncation: three bits.
+    let (wire_type, len_len, value_len) = match (tag & 7) as u8 {
         0 => (WireType::Varint, 0, read_varint(rest)?.1 as u64),
         1 => (WireType::Fixed64, 0, 8),
         2 => {
-            let (len, more) = read_varint(rest)?;
-            (WireType::Len, more, len)
+            let (len, len_len) = read_varint(rest)?;
+            (WireType::Len, len_len, len)
         }
         5 => (WireType::Fixed32, 0, 4),
         other => return Err(ProtoError::WireType(other)),
     };
-    Ok(Head {
+    Ok(FieldHead {
         number,
         wire_type,
         tag_len,
-        len: tag_len + more,
+        len: tag_len + len_len,
         value_len,
     })
 }
 
-/// Reads the varint at the front of `bytes`: the value, and how many bytes it takes.
+/// Reads the varint at the start of `bytes`. Returns its value and its length in bytes.
 ///
 /// # Errors
-/// [`ProtoError::Varint`] beyond ten bytes or 64 bits, [`ProtoError::Truncated`] when it does not
-/// end.
+/// [`ProtoError::Varint`] for more than ten bytes or 64 bits, [`ProtoError::Truncated`] if the
+/// varint does not end within `bytes`.
 pub fn read_varint(bytes: &[u8]) -> Result<(u64, usize), ProtoError> {
     let mut value = 0u64;
     for (i, byte) in bytes.iter().take(MAX_VARINT_LEN).enumerate() {
-        // The tenth byte has room for one bit.
+        // The tenth byte may contain only one bit.
         if i == MAX_VARINT_LEN - 1 && *byte > 1 {
             return Err(ProtoError::Varint);
         }
@@ -227,7 +228,7 @@ pub fn read_varint(bytes: &[u8]) -> Result<(u64, usize), ProtoError> {
     Err(ProtoError::Truncated)
 }
 
-/// The length of a varint in its shortest form, 1 to 10 bytes.
+/// Returns the length of a varint in its shortest form, 1 to 10 bytes.
 pub const fn varint_len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
@@ -238,11 +239,11 @@ pub fn put_varint(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(write_varint(&mut [0; MAX_VARINT_LEN], value));
 }
 
-/// Writes a varint in its shortest form to the front of `space`, and gives what was written.
+/// Writes a varint in its shortest form to the start of `space` and returns the written bytes.
 pub fn write_varint(space: &mut [u8; MAX_VARINT_LEN], mut value: u64) -> &[u8] {
     let mut len = 0;
     while value >= 0x80 {
-        // Takes the low seven bits on purpose.
+        // The truncation to the low seven bits is intended.
         space[len] = value as u8 | 0x80;
         value >>= 7;
         len += 1;
@@ -251,12 +252,12 @@ pub fn write_varint(space: &mut [u8; MAX_VARINT_LEN], mut value: u64) -> &[u8] {
     &space[..=len]
 }
 
-/// The length of a whole [`WireType::Len`] field with a value of `len` bytes.
+/// Returns the length of a whole [`WireType::Len`] field with a value of `len` bytes.
 pub const fn len_field_len(number: u32, len: usize) -> usize {
     varint_len(tag(number, WireType::Len)) + varint_len(len as u64) + len
 }
 
-/// Appends the tag and the length of a [`WireType::Len`] field; its `len` bytes are to follow.
+/// Appends the tag and the length of a [`WireType::Len`] field. The caller appends the `len` bytes.
 pub fn put_len_head(out: &mut Vec<u8>, number: u32, len: usize) {
     put_varint(out, tag(number, WireType::Len));
     put_varint(out, len as u64);
@@ -272,7 +273,7 @@ const fn tag(number: u32, wire_type: WireType) -> u64 {
     (number as u64) << 3 | wire_type as u64
 }
 
-/// Reads the field at the front of `bytes`, which stand at `start` of the message.
+/// Reads the field at the start of `bytes`, which are at position `start` of the message.
 fn read_field(bytes: &[u8], start: usize) -> Result<Field<'_>, ProtoError> {
     let head = read_head(bytes)?;
     let rest = &bytes[head.len..];
@@ -292,7 +293,7 @@ fn read_field(bytes: &[u8], start: usize) -> Result<Field<'_>, ProtoError> {
 mod tests {
     use super::*;
 
-    fn only(message: &[u8]) -> Result<Field<'_>, ProtoError> {
+    fn single_item(message: &[u8]) -> Result<Field<'_>, ProtoError> {
         let mut fields = fields(message);
         let first = fields.next().unwrap();
         assert!(fields.next().is_none(), "one item expected");
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn each_layout_is_read_with_its_range() {
+    fn reads_every_wire_type_with_its_range() {
         let message =
             b"\x08\x96\x01\x12\x03abc\x19\x01\x02\x03\x04\x05\x06\x07\x08\x25\x01\x02\x03\x04";
         let got: Vec<_> = fields(message).map(Result::unwrap).collect();
@@ -334,10 +335,10 @@ mod tests {
     }
 
     #[test]
-    fn malformed_fields_are_refused() {
+    fn rejects_malformed_fields() {
         let cases: [(&[u8], ProtoError); 14] = [
             (b"\x00\x00", ProtoError::FieldNumber),
-            // 2^29, and 2^32 + 1, which a parser that cuts to 32 bits takes for field 1.
+            // 2^29; and 2^32 + 1, which a parser that truncates to 32 bits reads as field 1.
             (b"\x80\x80\x80\x80\x10\x00", ProtoError::FieldNumber),
             (b"\x88\x80\x80\x80\x80\x01\x00", ProtoError::FieldNumber),
             (b"\x0b", ProtoError::WireType(3)),
@@ -359,23 +360,23 @@ mod tests {
             ),
         ];
         for (message, error) in cases {
-            assert_eq!(only(message), Err(error), "{message:x?}");
+            assert_eq!(single_item(message), Err(error), "{message:x?}");
         }
     }
 
     #[test]
-    fn the_largest_field_number_and_overlong_varints_pass() {
+    fn accepts_the_largest_field_number_and_overlong_varints() {
         let mut message = Vec::new();
         put_varint_field(&mut message, MAX_FIELD_NUMBER, u64::MAX);
-        let field = only(&message).unwrap();
+        let field = single_item(&message).unwrap();
         assert_eq!(field.number, MAX_FIELD_NUMBER);
         assert_eq!(field.varint(), Some(u64::MAX));
-        let field = only(b"\x88\x80\x00\x81\x80\x80\x80\x80\x80\x80\x80\x80\x00").unwrap();
+        let field = single_item(b"\x88\x80\x00\x81\x80\x80\x80\x80\x80\x80\x80\x80\x00").unwrap();
         assert_eq!((field.number, field.varint()), (1, Some(1)));
     }
 
     #[test]
-    fn find_last_reads_to_the_end() {
+    fn find_last_reads_the_whole_message() {
         let message = b"\x0a\x01a\x10\x07\x0a\x01b";
         assert_eq!(find_last(message, 1).unwrap().unwrap().value, b"b");
         assert_eq!(find_last(message, 3), Ok(None));
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn varints_are_shortest() {
+    fn writes_varints_in_shortest_form() {
         for value in [0, 1, 127, 128, 16383, 16384, u64::MAX >> 1, u64::MAX] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_runs_out() {
+    fn enforces_the_maximum_depth() {
         let depth = Depth::new(1).enter().unwrap();
         assert_eq!(depth.enter(), Err(ProtoError::TooDeep));
     }

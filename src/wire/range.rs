@@ -1,26 +1,27 @@
-//! Ranges of keys, in one form for every way a request can spell them.
+//! Ranges of keys, normalized: every spelling of a range in a request has one form.
 
 use bytes::Bytes;
 
-/// All keys from `start` on, up to but without `end`; a single key `k` is `k` up to `k\0`.
+/// The keys from `start` (inclusive) to `end` (exclusive). A single key `k` is `k` to `k\0`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyRange {
     start: Bytes,
-    /// `None` is open-ended.
+    /// `None` for an open-ended range.
     end: Option<Bytes>,
 }
 
 impl KeyRange {
-    /// The range that `key` and `range_end` of a request mean: an empty end is one key, the end
-    /// `\0` is open. The empty key is none in a read; a watch takes it for `\0`, which is the
-    /// caller's to say.
+    /// Returns the range of `key` and `range_end` of a request. An empty end means one key, and the
+    /// end `\0` means an open-ended range.
+    ///
+    /// The empty key is invalid in a read and means `\0` in a watch. The caller handles both.
     pub fn of(key: Bytes, range_end: Bytes) -> KeyRange {
         match &range_end[..] {
             [] => {
                 let mut next = Vec::with_capacity(key.len() + 1);
                 next.extend_from_slice(&key);
                 next.push(0);
-                // Both ends in one piece of memory: there are many of these.
+                // Both ends share one allocation: a process has many ranges of one key.
                 let next = Bytes::from(next);
                 KeyRange {
                     start: next.slice(..key.len()),
@@ -38,22 +39,22 @@ impl KeyRange {
         }
     }
 
-    /// From a key up to but without another; `None` is open-ended.
+    /// Returns the range from `start` (inclusive) to `end` (exclusive). `None` is open-ended.
     pub fn between(start: Bytes, end: Option<Bytes>) -> KeyRange {
         KeyRange { start, end }
     }
 
-    /// The first key it may hold.
+    /// Returns the lowest key that the range may contain.
     pub fn start(&self) -> &Bytes {
         &self.start
     }
 
-    /// The first key behind it; `None` when it is open-ended.
+    /// Returns the first key after the range, or `None` for an open-ended range.
     pub fn end(&self) -> Option<&Bytes> {
         self.end.as_ref()
     }
 
-    /// The key, when it is a range of one.
+    /// Returns the key if the range contains exactly one.
     pub fn single(&self) -> Option<&Bytes> {
         let end = self.end.as_ref()?;
         let one = end.len() == self.start.len() + 1
@@ -62,7 +63,7 @@ impl KeyRange {
         one.then_some(&self.start)
     }
 
-    /// `range_end` as a request spells it.
+    /// Returns the `range_end` of a request for this range.
     pub fn range_end(&self) -> Bytes {
         match &self.end {
             _ if self.single().is_some() => Bytes::new(),
@@ -71,17 +72,18 @@ impl KeyRange {
         }
     }
 
-    /// No key is in it: etcd answers such a range with nothing, and refuses to watch it.
+    /// Returns whether the range contains no key. etcd returns no key-values for such a range, and
+    /// rejects a watch of it.
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
 
-    /// Whether a key is in it.
+    /// Returns whether the range contains `key`.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start <= *key && self.end.as_ref().is_none_or(|end| key < &end[..])
     }
 
-    /// Whether every key of `other` is in it.
+    /// Returns whether the range contains every key of `other`.
     pub fn covers(&self, other: &KeyRange) -> bool {
         self.start <= other.start
             && match (&self.end, &other.end) {
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_has_one_form() {
+    fn every_spelling_has_one_normal_form() {
         assert_eq!(range(b"a", b""), range(b"a", b"a\0"));
         assert_eq!(range(b"a", b"a\0").range_end(), "");
         assert_eq!(range(b"a", b"\0").range_end(), "\0");
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_its_start_and_not_its_end() {
+    fn contains_its_start_but_not_its_end() {
         let one = range(b"a", b"");
         assert!(one.contains(b"a") && !one.contains(b"a\0") && !one.contains(b""));
         let some = range(b"a", b"b");
@@ -123,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn covers_what_lies_within() {
+    fn covers_ranges_inside() {
         let all = range(b"\0", b"\0");
         let some = range(b"a", b"b");
         assert!(all.covers(&some) && all.covers(&all) && !some.covers(&all));

@@ -1,4 +1,5 @@
-//! The `ResponseHeader` at the front of nearly every answer of etcd, read without decoding the rest.
+//! The `ResponseHeader` at the start of nearly every etcd response, read and changed without
+//! decoding the rest of the message.
 
 use bytes::Bytes;
 
@@ -8,35 +9,36 @@ use crate::wire::proto::{
     self, MAX_VARINT_LEN, WireType, put_len_head, put_varint_field, read_varint,
 };
 
-/// The numbers of a `ResponseHeader`.
+/// The values of a `ResponseHeader`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Header {
-    /// Which cluster.
+    /// ID of the cluster.
     pub cluster_id: u64,
-    /// Which member of it.
+    /// ID of the member that responded.
     pub member_id: u64,
-    /// The revision of that member's store. No proof that all events up to it were delivered (W3).
+    /// Revision of that member's store. It does not prove delivery of all earlier events (W3).
     pub revision: i64,
-    /// The term of its leader.
+    /// Raft term of that member.
     pub raft_term: u64,
 }
 
-/// Field of the header in all answers that have one.
+/// Tag of the header field in every response that has one.
 const HEADER: u64 = 1 << 3 | WireType::Len as u64;
 
-/// Field of the revision in a header.
+/// Field number of the revision in a header.
 const REVISION: u32 = 3;
 
-/// The header of the message that begins `bytes`, gRPC head included; `None` when the method's
-/// answers have none, or when it is not all there. It comes first and is far smaller than a frame,
-/// so it is, in practice.
+/// Returns the header of the message at the start of `bytes`, which begin with the gRPC head.
+///
+/// Returns `None` if responses of the method have no header, or if `bytes` contain only a part of
+/// it. The header is the first field and far smaller than a frame, so in practice it is complete.
 pub fn peek(method: &Method, bytes: &[u8]) -> Option<Header> {
     let (0, message) = (*bytes.first()?, bytes.get(HEAD_LEN..)?) else {
         return None;
     };
     let first = first_field(message)?;
-    // RangeStreamResponse { range_response: RangeResponse { header } }, which may reach further than
-    // these bytes.
+    // RangeStreamResponse { range_response: RangeResponse { header } }. The inner message may
+    // extend past these bytes.
     let header = match method.name {
         "RangeStream" => {
             let (_, at) = read_varint(first).ok()?;
@@ -44,18 +46,18 @@ pub fn peek(method: &Method, bytes: &[u8]) -> Option<Header> {
         }
         _ => first,
     };
-    read(complete(header)?)
+    parse(complete(header)?)
 }
 
-/// The numbers of an encoded `ResponseHeader`; `None` when it is malformed.
-pub fn read(encoded: &[u8]) -> Option<Header> {
+/// Parses an encoded `ResponseHeader`. Returns `None` if it is malformed.
+pub fn parse(encoded: &[u8]) -> Option<Header> {
     let mut header = Header::default();
     for field in proto::fields(encoded) {
         let field = field.ok()?;
         match (field.number, field.varint()) {
             (1, Some(value)) => header.cluster_id = value,
             (2, Some(value)) => header.member_id = value,
-            // An int64 travels as the same 64 bits.
+            // protobuf encodes an int64 as the same 64 bits.
             (3, Some(value)) => header.revision = value as i64,
             (4, Some(value)) => header.raft_term = value,
             _ => {}
@@ -64,8 +66,9 @@ pub fn read(encoded: &[u8]) -> Option<Header> {
     Some(header)
 }
 
-/// A framed answer whose header is its first field, with another revision in it; `None` when it is none.
-pub fn at_revision(framed: &[u8], revision: i64) -> Option<Bytes> {
+/// Returns a copy of a framed response with another revision in its header. Returns `None` if the
+/// first field of the message is not a complete header.
+pub fn with_revision(framed: &[u8], revision: i64) -> Option<Bytes> {
     let message = framed.get(HEAD_LEN..)?;
     let header = complete(first_field(message)?)?;
     let first = proto::fields(message).next()?.ok()?;
@@ -77,7 +80,7 @@ pub fn at_revision(framed: &[u8], revision: i64) -> Option<Bytes> {
             fields.extend_from_slice(&header[field.range]);
         }
     }
-    // An int64 travels as the same 64 bits.
+    // protobuf encodes an int64 as the same 64 bits.
     put_varint_field(&mut fields, REVISION, revision as u64);
     let mut out = Vec::with_capacity(framed.len() + 2 * MAX_VARINT_LEN);
     out.extend_from_slice(&[0; HEAD_LEN]);
@@ -89,13 +92,13 @@ pub fn at_revision(framed: &[u8], revision: i64) -> Option<Bytes> {
     Some(out.into())
 }
 
-/// From the length of field 1 on, if the message begins with it.
+/// Returns the message from the length of field 1 on, if field 1 comes first.
 fn first_field(message: &[u8]) -> Option<&[u8]> {
     let (tag, len) = read_varint(message).ok()?;
     (tag == HEADER).then(|| &message[len..])
 }
 
-/// The value behind a length, if it is all there.
+/// Returns the value after a length, if it is complete.
 fn complete(field: &[u8]) -> Option<&[u8]> {
     let (len, at) = read_varint(field).ok()?;
     field.get(at..at.checked_add(usize::try_from(len).ok()?)?)
@@ -116,7 +119,7 @@ mod tests {
         revision: 300,
         raft_term: 4,
     };
-    const READ: Header = Header {
+    const PARSED: Header = Header {
         cluster_id: u64::MAX,
         member_id: 2,
         revision: 300,
@@ -128,39 +131,39 @@ mod tests {
     }
 
     #[test]
-    fn the_header_of_an_answer_is_read() {
-        let answer = MemberListResponse {
+    fn reads_the_header_of_a_response() {
+        let response = MemberListResponse {
             header: Some(ENCODED),
             members: vec![Default::default(); 9],
         };
-        let bytes = frame::encode(&answer.encode_to_vec());
-        assert_eq!(peek(list(), &bytes), Some(READ));
+        let bytes = frame::encode(&response.encode_to_vec());
+        assert_eq!(peek(list(), &bytes), Some(PARSED));
         for cut in 0..bytes.len() {
             let got = peek(list(), &bytes[..cut]);
-            assert!(got.is_none() || got == Some(READ));
+            assert!(got.is_none() || got == Some(PARSED));
         }
         assert_eq!(peek(list(), b"\x01\0\0\0\0"), None);
         assert_eq!(peek(list(), b"\0\0\0\0\x02\x08\x01"), None);
     }
 
     #[test]
-    fn in_a_range_stream_it_is_one_level_further_down() {
+    fn reads_the_nested_header_of_a_range_stream() {
         let header = ENCODED.encode_to_vec();
         let mut range = vec![0x0a, header.len() as u8];
         range.extend(&header);
-        // Far more of it is to come.
+        // Most of the message is still missing.
         let mut message = vec![0x0a, 0xff, 0x7f];
         message.extend(&range);
         let mut bytes = vec![0, 0, 0, 0x40, 0];
         bytes.extend(&message);
         let stream = method::lookup("/etcdserverpb.KV/RangeStream").unwrap();
-        assert_eq!(peek(stream, &bytes), Some(READ));
+        assert_eq!(peek(stream, &bytes), Some(PARSED));
         assert_eq!(peek(list(), &bytes), None);
     }
 
     #[test]
-    fn another_revision_changes_nothing_else() {
-        let answer = |revision| {
+    fn with_revision_changes_nothing_else() {
+        let response = |revision| {
             let kv = KeyValue {
                 key: "k".into(),
                 value: vec![7; 300].into(),
@@ -171,23 +174,23 @@ mod tests {
                 revision,
                 ..ENCODED
             };
-            let answer = RangeResponse {
+            let response = RangeResponse {
                 header: Some(header),
                 kvs: vec![kv.clone(), kv],
                 more: true,
                 count: 2,
             };
-            frame::encode_message(&answer)
+            frame::encode_message(&response)
         };
         for revision in [1, 127, 128, i64::MAX] {
-            let changed = at_revision(&answer(300), revision).unwrap();
+            let changed = with_revision(&response(300), revision).unwrap();
             let decoded = RangeResponse::decode(&changed[HEAD_LEN..]).unwrap();
-            let wanted = RangeResponse::decode(&answer(revision)[HEAD_LEN..]).unwrap();
-            assert_eq!(decoded, wanted);
-            assert_eq!(changed.len(), answer(revision).len());
+            let expected = RangeResponse::decode(&response(revision)[HEAD_LEN..]).unwrap();
+            assert_eq!(decoded, expected);
+            assert_eq!(changed.len(), response(revision).len());
         }
         for cut in [0, 4, 9] {
-            assert_eq!(at_revision(&answer(300)[..cut], 4), None);
+            assert_eq!(with_revision(&response(300)[..cut], 4), None);
         }
     }
 }

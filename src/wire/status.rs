@@ -1,7 +1,7 @@
-//! gRPC status: the codes, `grpc-status` and `grpc-message` headers, and the codes that stand for
-//! HTTP/2 resets and HTTP answers without a gRPC status.
+//! gRPC status: codes, the headers `grpc-status` and `grpc-message`, and the codes for HTTP/2
+//! resets and for HTTP responses without a gRPC status.
 //!
-//! Left to others: which status a failure of the proxy gets (P6, E6).
+//! Not here: the choice of a status for a failure of the proxy (P6, E6).
 
 use std::borrow::Cow;
 
@@ -9,17 +9,17 @@ use http::header::{HeaderMap, HeaderValue};
 
 use crate::wire::metadata::{GRPC_MESSAGE, GRPC_STATUS};
 
-/// A gRPC status: code and human text.
+/// A gRPC status: a code and a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// The code.
+    /// Status code.
     pub code: Code,
-    /// The text, as people read it (not percent-encoded); often empty when the code is OK.
+    /// Human-readable text, not percent-encoded. Often empty if the code is OK.
     pub message: Cow<'static, str>,
 }
 
 impl Status {
-    /// A status of this code and text.
+    /// Creates a status.
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
@@ -27,8 +27,8 @@ impl Status {
         }
     }
 
-    /// The status in trailers, or in the headers of a trailers-only answer; `None` without
-    /// `grpc-status`. A code that is no known number is [`Code::Unknown`].
+    /// Reads the status from trailers, or from the headers of a trailers-only response. Returns
+    /// `None` if there is no `grpc-status`. An unknown code is [`Code::Unknown`].
     pub fn from_headers(headers: &HeaderMap) -> Option<Status> {
         let code = Code::from_bytes(headers.get(&GRPC_STATUS)?.as_bytes());
         let message = match headers.get(&GRPC_MESSAGE) {
@@ -38,14 +38,14 @@ impl Status {
         Some(Status { code, message })
     }
 
-    /// Sets `grpc-status` and `grpc-message` in `headers`, the latter also when it is empty, as etcd
-    /// does.
+    /// Sets `grpc-status` and `grpc-message` in `headers`. Like etcd, it also writes an empty
+    /// message.
     pub fn write(&self, headers: &mut HeaderMap) {
         headers.insert(
             GRPC_STATUS,
             HeaderValue::from_static(self.code.header_value()),
         );
-        // Cannot fail: encoded text is printable ASCII, which every header value may hold.
+        // Cannot fail: encoded text is printable ASCII, which is valid in a header value.
         let value = HeaderValue::from_str(&percent_encode(&self.message))
             .expect("percent-encoded text is a header value");
         headers.insert(GRPC_MESSAGE, value);
@@ -82,8 +82,8 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
-/// Each code at the place of its number, with its name as the Go client prints it and its number as
-/// `grpc-status` carries it.
+/// Each code at the index of its number, with its name in the Go client and the value of its
+/// `grpc-status` header.
 const CODES: [(Code, &str, &str); 17] = [
     (Code::Ok, "OK", "0"),
     (Code::Cancelled, "Canceled", "1"),
@@ -105,7 +105,7 @@ const CODES: [(Code, &str, &str); 17] = [
 ];
 
 impl Code {
-    /// The code of a number; [`Code::Unknown`] for one the specification does not have.
+    /// Returns the code of a number, or [`Code::Unknown`] for a number outside the specification.
     pub fn from_u8(number: u8) -> Code {
         match CODES.get(usize::from(number)) {
             Some((code, _, _)) => *code,
@@ -113,8 +113,8 @@ impl Code {
         }
     }
 
-    /// The code in a `grpc-status` value; [`Code::Unknown`] for anything but a known number in
-    /// decimal digits.
+    /// Parses a `grpc-status` value. Returns [`Code::Unknown`] unless the value is a known number
+    /// in decimal digits.
     pub fn from_bytes(value: &[u8]) -> Code {
         match value {
             [a @ b'0'..=b'9'] => Code::from_u8(a - b'0'),
@@ -123,24 +123,24 @@ impl Code {
         }
     }
 
-    /// The number of the code.
+    /// Returns the number of the code.
     pub fn as_u8(self) -> u8 {
         self as u8
     }
 
-    /// The name as the Go client prints it: `OK`, `Canceled`, `DeadlineExceeded`.
+    /// Returns the name that the Go client prints: `OK`, `Canceled`, `DeadlineExceeded`.
     pub fn as_str(self) -> &'static str {
         CODES[usize::from(self.as_u8())].1
     }
 
-    /// The value of the `grpc-status` header.
+    /// Returns the value of the `grpc-status` header.
     pub fn header_value(self) -> &'static str {
         CODES[usize::from(self.as_u8())].2
     }
 }
 
-/// Text as `grpc-message` carries it: bytes outside `0x20..=0x7E` and `%` become `%XX`.
-/// Nothing is allocated for text that has none.
+/// Encodes text for `grpc-message`: bytes outside `0x20..=0x7E` and `%` become `%XX`. It does not
+/// allocate if no byte needs encoding.
 pub fn percent_encode(text: &str) -> Cow<'_, str> {
     let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'%';
     if text.bytes().all(plain) {
@@ -160,8 +160,8 @@ pub fn percent_encode(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The text of a `grpc-message` value. A `%` without two hex digits after it stands for itself;
-/// bytes that are not UTF-8 become U+FFFD, since a damaged text is worth more than none.
+/// Decodes a `grpc-message` value. A `%` without two hex digits after it is a literal `%`. Bytes
+/// that are not UTF-8 become U+FFFD, since a damaged text is better than none.
 pub fn percent_decode(value: &[u8]) -> String {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value;
@@ -191,9 +191,10 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// The code for a stream that etcd reset with this HTTP/2 error code. As the Go client reads them,
-/// but CANCEL is UNAVAILABLE: a CANCELLED of etcd's making would make clients send writes again
-/// (E6). The caller answers DEADLINE_EXCEEDED instead where the client's own deadline has passed.
+/// Returns the code for a stream that etcd reset with this HTTP/2 error code. The codes are those
+/// of the Go client, except that CANCEL is UNAVAILABLE: a CANCELLED made by etcd would make clients
+/// repeat writes (E6). If the client's own deadline has passed, the caller uses DEADLINE_EXCEEDED
+/// instead.
 pub fn code_for_h2_reason(reason: u32) -> Code {
     const FLOW_CONTROL_ERROR: u32 = 0x3;
     const REFUSED_STREAM: u32 = 0x7;
@@ -208,8 +209,9 @@ pub fn code_for_h2_reason(reason: u32) -> Code {
     }
 }
 
-/// The code for an answer with this HTTP status and no `grpc-status`: the gRPC specification's map,
-/// for whatever stands between the proxy and etcd. Meaningless for 200.
+/// Returns the code for a response with this HTTP status and no `grpc-status`, from the table of
+/// the gRPC specification. Such responses are made by HTTP middleboxes between the proxy and etcd.
+/// Not meaningful for status 200.
 pub fn code_for_http_status(status: u16) -> Code {
     match status {
         400 => Code::Internal,
@@ -226,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_stand_at_their_numbers() {
+    fn codes_are_at_the_index_of_their_number() {
         for (i, (code, _, value)) in CODES.iter().enumerate() {
             assert_eq!(usize::from(code.as_u8()), i);
             assert_eq!(*value, i.to_string());
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn other_numbers_are_unknown() {
+    fn other_numbers_map_to_unknown() {
         for value in [
             &b""[..],
             b"17",
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn status_survives_the_headers() {
+    fn status_round_trips_through_headers() {
         let texts = [
             "",
             "etcdserver: no leader",
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_coding() {
+    fn percent_encoding() {
         assert!(matches!(percent_encode("plain ~text"), Cow::Borrowed(_)));
         assert_eq!(percent_encode("a%b\tü\u{7f}"), "a%25b%09%C3%BC%7F");
         let cases = [
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn no_reset_or_http_status_invents_a_cancel() {
+    fn no_reset_or_http_status_maps_to_cancelled() {
         for n in 0..=999 {
             assert_ne!(code_for_h2_reason(n), Code::Cancelled);
             assert_ne!(code_for_h2_reason(n), Code::DeadlineExceeded);

@@ -1,14 +1,15 @@
 //! The `grpc-timeout` header: one to eight digits and a unit.
 //!
-//! Formatting never lengthens a time: a deadline forwarded to etcd must not outlive the client's
-//! (P3). Left to others: taking off the time already spent, and enforcing it.
+//! Formatting rounds down: a deadline forwarded to etcd must not be later than the client's (P3).
+//!
+//! Not here: subtraction of the time already spent, and enforcement of the deadline.
 
 use std::time::Duration;
 
-/// The largest number eight digits can say.
+/// The largest number of eight digits.
 const MAX_VALUE: u128 = 99_999_999;
 
-/// Units with their length in nanoseconds, finest first.
+/// Units with their length in nanoseconds, smallest first.
 const UNITS: [(u8, u128); 6] = [
     (b'n', 1),
     (b'u', 1_000),
@@ -18,8 +19,8 @@ const UNITS: [(u8, u128); 6] = [
     (b'H', 3_600_000_000_000),
 ];
 
-/// The time in a `grpc-timeout` value, up to 99999999 hours; `None` for anything else than one to
-/// eight ASCII digits and one of `H M S m u n`.
+/// Parses a `grpc-timeout` value, up to 99999999 hours. Returns `None` unless the value is one to
+/// eight ASCII digits and one of the units `H M S m u n`.
 pub fn parse(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
@@ -39,53 +40,54 @@ pub fn parse(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// The `grpc-timeout` value for a time, in the finest unit whose number fits eight digits, rounded
-/// down. Zero is `0n`; a time beyond 99999999 hours (11,000 years) becomes that.
-pub fn format(time: Duration) -> Text {
+/// Formats a `grpc-timeout` value in the smallest unit with a number of at most eight digits,
+/// rounded down. Zero is `0n`. A longer time than 99999999 hours (11,000 years) becomes 99999999
+/// hours.
+pub fn format(time: Duration) -> TimeoutValue {
     let nanos = time.as_nanos();
     for (unit, length) in UNITS {
         let n = nanos / length;
         if n <= MAX_VALUE {
-            return Text::new(n, unit);
+            return TimeoutValue::new(n, unit);
         }
     }
-    Text::new(MAX_VALUE, b'H')
+    TimeoutValue::new(MAX_VALUE, b'H')
 }
 
-/// A formatted `grpc-timeout` value, held in place.
+/// A formatted `grpc-timeout` value, stored inline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Text {
-    /// Right-aligned ASCII digits and the unit.
+pub struct TimeoutValue {
+    /// The ASCII digits and the unit, right-aligned.
     bytes: [u8; 9],
     start: u8,
 }
 
-impl Text {
+impl TimeoutValue {
     fn new(mut n: u128, unit: u8) -> Self {
         let mut bytes = [b'0'; 9];
         bytes[8] = unit;
         let mut start = 8;
         loop {
             start -= 1;
-            // No truncation: a remainder by ten.
+            // No truncation: a remainder of a division by ten.
             bytes[start] = b'0' + (n % 10) as u8;
             n /= 10;
             if n == 0 {
-                // No truncation: at most 7, since `n` had at most eight digits.
+                // No truncation: at most 7, since `n` has at most eight digits.
                 let start = start as u8;
                 return Self { bytes, start };
             }
         }
     }
 
-    /// The value as text.
+    /// Returns the value as text.
     pub fn as_str(&self) -> &str {
-        // Cannot fail: digits and a letter.
+        // Cannot fail: the bytes are digits and a letter.
         std::str::from_utf8(self.as_ref()).expect("ASCII")
     }
 }
 
-impl AsRef<[u8]> for Text {
+impl AsRef<[u8]> for TimeoutValue {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[usize::from(self.start)..]
     }
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_everything_else() {
+    fn rejects_everything_else() {
         for text in [
             "",
             "n",
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_in_the_finest_unit_that_fits_rounding_down() {
+    fn formats_in_the_smallest_unit_that_fits_rounding_down() {
         let cases = [
             (Duration::ZERO, "0n"),
             (Duration::from_nanos(99_999_999), "99999999n"),

@@ -1,24 +1,23 @@
-//! The `traceparent` of a call, by W3C's Trace Context: which trace it belongs to, which span called,
-//! and whether that one is recorded; and whether this one is.
+//! The `traceparent` header of W3C Trace Context, and the decision which calls have a span.
 
 use std::fmt;
 
-/// What a `traceparent` says.
+/// A parsed `traceparent`: the trace of a call and the span of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceParent {
-    /// The trace; never 0.
+    /// Trace ID; never 0.
     pub trace: u128,
-    /// The span that called; never 0.
+    /// Span ID of the caller; never 0.
     pub span: u64,
-    /// That span is recorded.
+    /// Whether the caller records its span.
     pub sampled: bool,
 }
 
 const SAMPLED: u8 = 1;
 
 impl TraceParent {
-    /// Reads a header's value; `None` for what the standard has ignored. Of a later version it is what
-    /// the first one has.
+    /// Parses a header value. Returns `None` for values that the standard requires to ignore. Of a
+    /// later version it reads the fields of version 00.
     pub fn parse(value: &[u8]) -> Option<TraceParent> {
         let text = std::str::from_utf8(value).ok()?;
         let mut parts = text.splitn(5, '-');
@@ -44,7 +43,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Lower-case digits only, as the standard wants them.
+/// Parses lower-case hexadecimal digits. The standard does not allow upper case.
 fn hex(text: &str) -> Option<u128> {
     let digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     text.bytes()
@@ -53,30 +52,30 @@ fn hex(text: &str) -> Option<u128> {
         .flatten()
 }
 
-/// Which calls have a span.
+/// Decides which calls have a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sampler {
-    /// Of the calls that belong to no trace, those below it, of all that 64 bits can be.
-    below: u64,
+pub struct TraceSampler {
+    /// Calls without a parent are sampled if the low 64 bits of the trace ID are below this value.
+    threshold: u64,
     all: bool,
 }
 
-impl Sampler {
-    /// For a ratio from 0 to 1.
-    pub fn new(ratio: f64) -> Sampler {
-        Sampler {
-            // Saturates at both ends.
-            below: (ratio * u64::MAX as f64) as u64,
+impl TraceSampler {
+    /// Creates a sampler for a ratio from 0 to 1.
+    pub fn new(ratio: f64) -> TraceSampler {
+        TraceSampler {
+            // The cast saturates at both ends.
+            threshold: (ratio * u64::MAX as f64) as u64,
             all: ratio >= 1.0,
         }
     }
 
-    /// A call is recorded when its caller is; one without a caller by chance, which comes in. By a part
-    /// of the trace's number, so that all who decide by it decide alike.
-    pub fn takes(&self, parent: Option<TraceParent>, trace: u128) -> bool {
+    /// Returns whether the call has a span. A call with a parent follows its parent. A call without
+    /// one is sampled at the ratio, by part of the trace ID: samplers with the same rule agree.
+    pub fn should_sample(&self, parent: Option<TraceParent>, trace: u128) -> bool {
         match parent {
             Some(parent) => parent.sampled,
-            None => self.all || (trace as u64) < self.below,
+            None => self.all || (trace as u64) < self.threshold,
         }
     }
 }
@@ -87,13 +86,13 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_the_standard_ignores_is_ignored() {
+    fn rejects_values_that_the_standard_ignores() {
         let parse = |text: &str| TraceParent::parse(text.as_bytes());
         let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
         let good = parse(&format!("00-{trace}-{span}-01")).unwrap();
         assert_eq!(good.to_string(), format!("00-{trace}-{span}-01"));
         assert!(good.sampled && !parse(&format!("00-{trace}-{span}-00")).unwrap().sampled);
-        // Of the flags only the lowest is known here, and a later version may say more.
+        // Only the lowest flag is defined here. A later version may append fields.
         assert!(parse(&format!("00-{trace}-{span}-ff")).unwrap().sampled);
         assert!(parse(&format!("cc-{trace}-{span}-01-what-else")).is_some());
         for bad in [
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_decides_and_else_the_ratio() {
+    fn follows_the_parent_or_else_the_ratio() {
         let parent = |sampled| {
             Some(TraceParent {
                 trace: 1,
@@ -124,24 +123,24 @@ mod tests {
                 sampled,
             })
         };
-        let (none, all) = (Sampler::new(0.0), Sampler::new(1.0));
-        assert!(none.takes(parent(true), 0) && !all.takes(parent(false), 0));
+        let (none, all) = (TraceSampler::new(0.0), TraceSampler::new(1.0));
+        assert!(none.should_sample(parent(true), 0) && !all.should_sample(parent(false), 0));
         for trace in [1, u128::from(u64::MAX), u128::MAX] {
-            assert!(all.takes(None, trace) && !none.takes(None, trace));
+            assert!(all.should_sample(None, trace) && !none.should_sample(None, trace));
         }
-        let half = Sampler::new(0.5);
+        let half = TraceSampler::new(0.5);
         let taken = (0..1000u64).filter(|n| {
             let spread = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            half.takes(None, u128::from(spread))
+            half.should_sample(None, u128::from(spread))
         });
         let taken = taken.count();
         assert!((400..600).contains(&taken), "{taken}");
     }
 
     proptest! {
-        /// Any bytes are read without harm, and what is written is read back.
+        /// The parser accepts any bytes and reads back every value that `Display` writes.
         #[test]
-        fn reads_what_it_writes(
+        fn parses_what_it_writes(
             trace in 1u128.., span in 1u64.., sampled: bool, noise in prop::collection::vec(any::<u8>(), 0..60),
         ) {
             let parent = TraceParent { trace, span, sampled };

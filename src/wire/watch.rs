@@ -1,13 +1,13 @@
-//! Watch messages: answers of etcd are walked in place, so that their events are slices of what
-//! arrived; [`request`] and [`answer`] write what is sent to etcd and to clients.
+//! Watch messages. This file parses responses of etcd in place: the events are slices of the
+//! received bytes. [`request`] encodes requests to etcd, and [`response`] encodes responses to
+//! clients.
 //!
-//! The walk is strict where parsers differ: a known field of another layout, a singular message
-//! that occurs twice, a kind of event that does not exist, a text that is no text, and events that
-//! are not in the order of their revisions are refused. Fields not known here are passed over, in
-//! an event they stay.
+//! The parser is strict where protobuf parsers differ. It rejects a known field with a wrong wire
+//! type, a repeated singular message, an unknown event type, a string that is not UTF-8, and events
+//! out of revision order. It ignores unknown fields; inside an event they are preserved.
 
-pub mod answer;
 pub mod request;
+pub mod response;
 
 use std::ops::Range;
 
@@ -16,68 +16,68 @@ use bytes::Bytes;
 use super::proto::{self, Field, ProtoError, WireType};
 use super::response_header::Header;
 
-/// One event of an answer.
+/// One event of a watch response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The `mvccpb.Event` as etcd encoded it, without its tag and length.
     pub encoded: Bytes,
-    /// The key it is about, within `encoded`.
+    /// Key of the event, a slice of `encoded`.
     pub key: Bytes,
-    /// Its `mod_revision`.
+    /// The event's `mod_revision`.
     pub revision: i64,
-    /// A deletion; else a put.
+    /// Whether the event is a deletion. Otherwise it is a put.
     pub delete: bool,
-    /// Where in `encoded` the whole field `prev_kv` lies; empty when there is none.
+    /// Position of the whole field `prev_kv` in `encoded`. Empty if the event has none.
     pub prev_kv: Range<u32>,
 }
 
-/// One answer of a watch stream.
+/// One response of a watch stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Response {
-    /// Who answered, and when in the store's history.
+    /// Responding member, and revision of its store.
     pub header: Header,
-    /// The watch it is about; -1 for all of the stream.
+    /// ID of the watch. -1 for the whole stream.
     pub watch_id: i64,
-    /// The answer to a create.
+    /// Whether this is the response to a create request.
     pub created: bool,
-    /// Nothing follows for this watch.
+    /// Whether the watch has ended.
     pub canceled: bool,
-    /// When not 0, why it was canceled: history before it is gone.
+    /// If not 0, the watch was canceled because history before this revision is compacted.
     pub compact_revision: i64,
-    /// Why it was canceled or refused, in etcd's words.
+    /// Reason of a cancellation or refusal, as etcd wrote it.
     pub cancel_reason: String,
-    /// More of the same response follows.
+    /// Whether more fragments of the same response follow.
     pub fragment: bool,
-    /// In the order of their revisions.
+    /// Events in revision order.
     pub events: Vec<Event>,
 }
 
-/// What is wrong with an answer's bytes.
+/// Error for a malformed watch response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchError {
-    /// They are no protobuf message.
+    /// The bytes are not a protobuf message.
     Proto(ProtoError),
-    /// A field of this number has a layout that is not its own.
-    Layout(u32),
-    /// A message that may be there once, of this field number, is there twice.
-    Twice(u32),
-    /// The reason of a cancel is not UTF-8.
-    Text,
-    /// An event that is neither a put nor a deletion.
-    Kind(u64),
-    /// The revision of an event is below 1 or below that of the event before it.
-    Order,
+    /// The field with this number has a wrong wire type.
+    WireType(u32),
+    /// The singular message with this field number occurs twice.
+    Duplicate(u32),
+    /// The cancel reason is not UTF-8.
+    Utf8,
+    /// The event type is neither PUT nor DELETE.
+    EventType(u64),
+    /// The revision of an event is below 1 or below that of the previous event.
+    RevisionOrder,
 }
 
 impl std::fmt::Display for WatchError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Proto(error) => error.fmt(f),
-            Self::Layout(number) => write!(f, "field {number} has the wrong wire type"),
-            Self::Twice(number) => write!(f, "field {number} occurs twice"),
-            Self::Text => f.write_str("string is not valid UTF-8"),
-            Self::Kind(kind) => write!(f, "unknown event type {kind}"),
-            Self::Order => f.write_str("events are not in revision order"),
+            Self::WireType(number) => write!(f, "field {number} has the wrong wire type"),
+            Self::Duplicate(number) => write!(f, "field {number} occurs twice"),
+            Self::Utf8 => f.write_str("string is not valid UTF-8"),
+            Self::EventType(kind) => write!(f, "unknown event type {kind}"),
+            Self::RevisionOrder => f.write_str("events are not in revision order"),
         }
     }
 }
@@ -91,10 +91,10 @@ impl From<ProtoError> for WatchError {
 }
 
 impl Response {
-    /// Reads a `WatchResponse`, the payload of one gRPC message.
+    /// Parses a `WatchResponse`, the payload of one gRPC message.
     ///
     /// # Errors
-    /// When it is malformed; nothing of it can then be believed.
+    /// If the message is malformed. The caller must not use any part of it.
     pub fn parse(message: &Bytes) -> Result<Response, WatchError> {
         let mut response = Response::default();
         let mut header = false;
@@ -102,7 +102,7 @@ impl Response {
             let field = field?;
             match field.number {
                 1 => {
-                    once(&mut header, &field)?;
+                    check_singular(&mut header, &field)?;
                     response.header = parse_header(bytes(&field)?)?;
                 }
                 2 => response.watch_id = int64(&field)?,
@@ -110,7 +110,7 @@ impl Response {
                 4 => response.canceled = varint(&field)? != 0,
                 5 => response.compact_revision = int64(&field)?,
                 6 => {
-                    let text = std::str::from_utf8(bytes(&field)?).map_err(|_| WatchError::Text)?;
+                    let text = std::str::from_utf8(bytes(&field)?).map_err(|_| WatchError::Utf8)?;
                     text.clone_into(&mut response.cancel_reason);
                 }
                 7 => response.fragment = varint(&field)? != 0,
@@ -118,7 +118,7 @@ impl Response {
                     let event = parse_event(&message.slice_ref(bytes(&field)?))?;
                     let before = response.events.last().map_or(1, |last| last.revision);
                     if event.revision < before {
-                        return Err(WatchError::Order);
+                        return Err(WatchError::RevisionOrder);
                     }
                     response.events.push(event);
                 }
@@ -144,7 +144,7 @@ fn parse_header(message: &[u8]) -> Result<Header, WatchError> {
     Ok(header)
 }
 
-/// Reads an `mvccpb.Event`.
+/// Parses an `mvccpb.Event`.
 fn parse_event(encoded: &Bytes) -> Result<Event, WatchError> {
     let mut event = Event {
         encoded: encoded.clone(),
@@ -161,21 +161,21 @@ fn parse_event(encoded: &Bytes) -> Result<Event, WatchError> {
                 event.delete = match varint(&field)? {
                     0 => false,
                     1 => true,
-                    other => return Err(WatchError::Kind(other)),
+                    other => return Err(WatchError::EventType(other)),
                 };
             }
             2 => {
-                once(&mut kv, &field)?;
+                check_singular(&mut kv, &field)?;
                 let kv = encoded.slice_ref(bytes(&field)?);
                 (event.key, event.revision) = parse_key_value(&kv)?;
             }
             3 => {
-                once(&mut prev_kv, &field)?;
-                // What is passed on must be whole.
+                check_singular(&mut prev_kv, &field)?;
+                // Validated because the proxy forwards it to clients.
                 parse_key_value(&encoded.slice_ref(bytes(&field)?))?;
-                // A gRPC message is below 4 GiB; what is not cannot be one.
-                let place = |at: usize| u32::try_from(at).map_err(|_| ProtoError::Truncated);
-                event.prev_kv = place(field.range.start)?..place(field.range.end)?;
+                // A gRPC message is smaller than 4 GiB.
+                let position = |at: usize| u32::try_from(at).map_err(|_| ProtoError::Truncated);
+                event.prev_kv = position(field.range.start)?..position(field.range.end)?;
             }
             _ => {}
         }
@@ -183,7 +183,7 @@ fn parse_event(encoded: &Bytes) -> Result<Event, WatchError> {
     Ok(event)
 }
 
-/// The key and the `mod_revision` of an `mvccpb.KeyValue`.
+/// Returns the key and the `mod_revision` of an `mvccpb.KeyValue`.
 fn parse_key_value(message: &Bytes) -> Result<(Bytes, i64), WatchError> {
     let (mut key, mut revision) = (Bytes::new(), 0);
     for field in proto::fields(message) {
@@ -199,18 +199,18 @@ fn parse_key_value(message: &Bytes) -> Result<(Bytes, i64), WatchError> {
     Ok((key, revision))
 }
 
-fn once(seen: &mut bool, field: &Field<'_>) -> Result<(), WatchError> {
+fn check_singular(seen: &mut bool, field: &Field<'_>) -> Result<(), WatchError> {
     match std::mem::replace(seen, true) {
-        true => Err(WatchError::Twice(field.number)),
+        true => Err(WatchError::Duplicate(field.number)),
         false => Ok(()),
     }
 }
 
 fn varint(field: &Field<'_>) -> Result<u64, WatchError> {
-    field.varint().ok_or(WatchError::Layout(field.number))
+    field.varint().ok_or(WatchError::WireType(field.number))
 }
 
-/// An `int64` is its own two's complement.
+/// Reads an `int64`, which protobuf encodes in two's complement.
 fn int64(field: &Field<'_>) -> Result<i64, WatchError> {
     Ok(varint(field)?.cast_signed())
 }
@@ -218,7 +218,7 @@ fn int64(field: &Field<'_>) -> Result<i64, WatchError> {
 fn bytes<'a>(field: &Field<'a>) -> Result<&'a [u8], WatchError> {
     match field.wire_type {
         WireType::Len => Ok(field.value),
-        _ => Err(WatchError::Layout(field.number)),
+        _ => Err(WatchError::WireType(field.number)),
     }
 }
 
@@ -226,15 +226,15 @@ fn bytes<'a>(field: &Field<'a>) -> Result<&'a [u8], WatchError> {
 mod tests {
     use super::*;
 
-    /// A field of some bytes.
+    /// Encodes a field of bytes.
     fn field(number: u8, value: &[u8]) -> Vec<u8> {
         [&[number << 3 | 2, value.len() as u8], value].concat()
     }
 
-    /// An event: kind, and its key and revision.
-    fn event(kind: u8, key: &[u8], revision: u8) -> Vec<u8> {
+    /// Encodes an event of this type, key and revision.
+    fn event(event_type: u8, key: &[u8], revision: u8) -> Vec<u8> {
         let kv = [&field(1, key)[..], &[0x18, revision]].concat();
-        [&[0x08, kind][..], &field(2, &kv)].concat()
+        [&[0x08, event_type][..], &field(2, &kv)].concat()
     }
 
     fn parse(parts: &[&[u8]]) -> Result<Response, WatchError> {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_slices_of_what_arrived() {
+    fn events_share_the_received_bytes() {
         let encoded = [event(1, b"key", 5), field(3, &field(1, b"key"))].concat();
         let message = Bytes::from(field(11, &encoded));
         let response = Response::parse(&message).unwrap();
@@ -261,38 +261,38 @@ mod tests {
     }
 
     #[test]
-    fn what_parsers_read_differently_is_refused() {
+    fn rejects_input_that_parsers_read_differently() {
         let put = event(0, b"k", 5);
         let kv = &put[2..];
         let cases: [(&[&[u8]], WatchError); 9] = [
-            (&[&field(1, b""), &field(1, b"")], WatchError::Twice(1)),
-            (&[&field(11, &[kv, kv].concat())], WatchError::Twice(2)),
+            (&[&field(1, b""), &field(1, b"")], WatchError::Duplicate(1)),
+            (&[&field(11, &[kv, kv].concat())], WatchError::Duplicate(2)),
             (
                 &[b"\x0a\x01\x0b"],
                 WatchError::Proto(ProtoError::WireType(3)),
             ),
-            (&[&field(2, b"")], WatchError::Layout(2)),
-            (&[b"\x30\x01"], WatchError::Layout(6)),
-            (&[&field(6, b"\xff")], WatchError::Text),
-            (&[&field(11, &event(2, b"k", 5))], WatchError::Kind(2)),
-            (&[&field(11, &event(0, b"k", 0))], WatchError::Order),
+            (&[&field(2, b"")], WatchError::WireType(2)),
+            (&[b"\x30\x01"], WatchError::WireType(6)),
+            (&[&field(6, b"\xff")], WatchError::Utf8),
+            (&[&field(11, &event(2, b"k", 5))], WatchError::EventType(2)),
+            (&[&field(11, &event(0, b"k", 0))], WatchError::RevisionOrder),
             (
                 &[&field(11, &put), &field(11, &event(0, b"k", 4))],
-                WatchError::Order,
+                WatchError::RevisionOrder,
             ),
         ];
         for (parts, error) in cases {
             assert_eq!(parse(parts), Err(error));
             assert!(!error.to_string().is_empty());
         }
-        // Of an event one does not know the kind as 32 bits, 1 is a deletion.
+        // A parser that truncates enums to 32 bits reads a deletion here.
         let long = [b"\x08\x81\x80\x80\x80\x10", kv].concat();
-        let kind = WatchError::Kind((1 << 32) + 1);
-        assert_eq!(parse(&[&field(11, &long)]), Err(kind));
+        let unknown_type = WatchError::EventType((1 << 32) + 1);
+        assert_eq!(parse(&[&field(11, &long)]), Err(unknown_type));
     }
 
     #[test]
-    fn what_is_not_known_is_passed_over() {
+    fn ignores_unknown_fields() {
         let response = parse(&[b"\x78\x01", &field(11, &event(0, b"k", 5)), b"\x10\x03"]).unwrap();
         assert_eq!((response.watch_id, response.events.len()), (3, 1));
         assert_eq!(parse(&[]), Ok(Response::default()));

@@ -1,4 +1,7 @@
-//! What a call may have written, read off its method and its request (R3). In doubt it is more.
+//! Computes which keys a call may have written, from its method and its request (R3).
+//!
+//! The result may be too large and is never too small: a request that this parser does not fully
+//! understand counts as a write to all keys.
 
 use bytes::Bytes;
 
@@ -6,92 +9,94 @@ use crate::wire::method::{Access, Method};
 use crate::wire::proto::{self, ProtoError, WireType};
 use crate::wire::range::KeyRange;
 
-/// Ranges that are told apart in one request; one with more counts as a write to all keys.
-const MOST_RANGES: usize = 256;
+/// Maximum number of ranges of one request. A request with more counts as a write to all keys.
+const MAX_RANGES: usize = 256;
 
-/// How deep transactions nest in each other that are looked into; etcd itself stops at far less.
-const MOST_DEEP: usize = 32;
+/// Maximum nesting depth of transactions that the parser follows. etcd's own limit is far lower.
+const MAX_DEPTH: usize = 32;
 
-/// What a call touches if it is done.
+/// The keys that a call may have written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touched {
+pub enum WriteSet {
     /// No key.
     Nothing,
-    /// Keys in these ranges. Not empty.
+    /// The keys in these ranges. Not empty.
     Ranges(Vec<KeyRange>),
     /// Any key.
     AllKeys,
-    /// More than keys: who may read what, what is history. Nothing that was answered before counts.
+    /// More than keys: permissions, history or membership. Every cached response is invalid.
     Everything,
 }
 
-/// What has to be looked at to know it.
+/// How the write set of a method's calls is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteSet {
-    /// Nothing: no key is touched.
+pub enum MethodWrites {
+    /// Always [`WriteSet::Nothing`].
     Nothing,
-    /// The request, with [`ranges`].
+    /// From the request, with [`request_writes`].
     Request,
-    /// Nothing: any key may be touched.
+    /// Always [`WriteSet::AllKeys`].
     AllKeys,
-    /// Nothing: see [`Touched::Everything`].
+    /// Always [`WriteSet::Everything`].
     Everything,
 }
 
-/// By the method; `None` is one that is not known.
-pub fn writes(method: Option<&Method>) -> WriteSet {
+/// Returns how the write set of a method is determined. `None` is an unknown method; its calls may
+/// change everything.
+pub fn method_writes(method: Option<&Method>) -> MethodWrites {
     let Some(method) = method else {
-        return WriteSet::Everything;
+        return MethodWrites::Everything;
     };
     if method.access == Access::Read {
-        return WriteSet::Nothing;
+        return MethodWrites::Nothing;
     }
     match (method.service, method.name) {
-        ("etcdserverpb.KV", "Put" | "DeleteRange" | "Txn") => WriteSet::Request,
-        // Their answers do not say which keys go.
-        ("etcdserverpb.Lease", "LeaseRevoke") => WriteSet::AllKeys,
-        ("v3lockpb.Lock" | "v3electionpb.Election", _) => WriteSet::AllKeys,
-        ("etcdserverpb.Lease", _) | ("etcdserverpb.Auth", "Authenticate") => WriteSet::Nothing,
-        ("etcdserverpb.Maintenance", _) => WriteSet::Nothing,
-        // Compaction ends what an old revision showed; users, roles and members decide who is shown
-        // what, and by whom.
-        _ => WriteSet::Everything,
+        ("etcdserverpb.KV", "Put" | "DeleteRange" | "Txn") => MethodWrites::Request,
+        // Neither request nor response contains the deleted keys.
+        ("etcdserverpb.Lease", "LeaseRevoke") => MethodWrites::AllKeys,
+        ("v3lockpb.Lock" | "v3electionpb.Election", _) => MethodWrites::AllKeys,
+        ("etcdserverpb.Lease", _) | ("etcdserverpb.Auth", "Authenticate") => MethodWrites::Nothing,
+        ("etcdserverpb.Maintenance", _) => MethodWrites::Nothing,
+        // Compaction removes old revisions. Changes of users, roles and members change which
+        // client may read a key, and which member responds.
+        _ => MethodWrites::Everything,
     }
 }
 
-/// The ranges that a request of [`WriteSet::Request`] may write: of a transaction those of both
-/// branches, at any depth. `request` is whole and without its frame; `None` when it is not to be had.
-pub fn ranges(method: &Method, request: Option<&[u8]>) -> Touched {
+/// Returns the write set of a [`MethodWrites::Request`] request, for a transaction the union of
+/// both branches at any depth. `request` is the whole message without its gRPC head. `None` means
+/// that the request is not available.
+pub fn request_writes(method: &Method, request: Option<&[u8]>) -> WriteSet {
     let Some(request) = request else {
-        return Touched::AllKeys;
+        return WriteSet::AllKeys;
     };
     let mut found = Vec::new();
     let read = match method.name {
-        "Txn" => txn(request, MOST_DEEP, &mut found),
-        // A put has no range's end: what stands there is its value.
-        "Put" => keys(request, false, &mut found),
-        _ => keys(request, true, &mut found),
+        "Txn" => push_txn(request, MAX_DEPTH, &mut found),
+        // PutRequest has no range_end: its field 2 is the value.
+        "Put" => push_range(request, false, &mut found),
+        _ => push_range(request, true, &mut found),
     };
     match read {
-        Err(_) => Touched::AllKeys,
-        Ok(()) if found.len() > MOST_RANGES => Touched::AllKeys,
-        Ok(()) if found.is_empty() => Touched::Nothing,
-        Ok(()) => Touched::Ranges(found),
+        Err(_) => WriteSet::AllKeys,
+        Ok(()) if found.len() > MAX_RANGES => WriteSet::AllKeys,
+        Ok(()) if found.is_empty() => WriteSet::Nothing,
+        Ok(()) => WriteSet::Ranges(found),
     }
 }
 
-/// A request that etcd may read otherwise than this does, or not at all.
-struct InDoubt;
+/// Error for a request that etcd may read in another way, or reject.
+struct Ambiguous;
 
-impl From<ProtoError> for InDoubt {
-    fn from(_: ProtoError) -> InDoubt {
-        InDoubt
+impl From<ProtoError> for Ambiguous {
+    fn from(_: ProtoError) -> Ambiguous {
+        Ambiguous
     }
 }
 
 /// TxnRequest { success = 2, failure = 3 }, each RequestOp { put = 2, delete_range = 3, txn = 4 }.
-fn txn(request: &[u8], deep: usize, found: &mut Vec<KeyRange>) -> Result<(), InDoubt> {
-    let deeper = deep.checked_sub(1).ok_or(InDoubt)?;
+fn push_txn(request: &[u8], depth: usize, found: &mut Vec<KeyRange>) -> Result<(), Ambiguous> {
+    let inner_depth = depth.checked_sub(1).ok_or(Ambiguous)?;
     for field in proto::fields(request) {
         let field = field?;
         if !matches!(field.number, 2 | 3) || field.wire_type != WireType::Len {
@@ -99,18 +104,18 @@ fn txn(request: &[u8], deep: usize, found: &mut Vec<KeyRange>) -> Result<(), InD
         }
         for (n, op) in proto::fields(field.value).enumerate() {
             let op = op?;
-            // Of several, etcd up to 3.6 does the last; 3.7 makes one of those that are of a kind, which
-            // may reach further than any of them.
+            // Of several operations, etcd up to 3.6 executes the last. etcd 3.7 merges those of the
+            // same kind into one, which may cover more keys than each of them.
             if n > 0 {
-                return Err(InDoubt);
+                return Err(Ambiguous);
             }
-            if found.len() > MOST_RANGES {
+            if found.len() > MAX_RANGES {
                 return Ok(());
             }
             match (op.number, op.wire_type) {
-                (2, WireType::Len) => keys(op.value, false, found)?,
-                (3, WireType::Len) => keys(op.value, true, found)?,
-                (4, WireType::Len) => txn(op.value, deeper, found)?,
+                (2, WireType::Len) => push_range(op.value, false, found)?,
+                (3, WireType::Len) => push_range(op.value, true, found)?,
+                (4, WireType::Len) => push_txn(op.value, inner_depth, found)?,
                 _ => {}
             }
         }
@@ -119,13 +124,13 @@ fn txn(request: &[u8], deep: usize, found: &mut Vec<KeyRange>) -> Result<(), InD
 }
 
 /// PutRequest { key = 1 } and DeleteRangeRequest { key = 1, range_end = 2 }.
-fn keys(request: &[u8], has_end: bool, found: &mut Vec<KeyRange>) -> Result<(), InDoubt> {
+fn push_range(request: &[u8], has_end: bool, found: &mut Vec<KeyRange>) -> Result<(), Ambiguous> {
     let (mut key, mut end) = (&[][..], &[][..]);
     for field in proto::fields(request) {
         let field = field?;
         match (field.number, field.wire_type) {
             (1, WireType::Len) => key = field.value,
-            // To etcd up to 3.6 this is all from the key on, to 3.7 one key.
+            // etcd up to 3.6 deletes from the key on. etcd 3.7 deletes one key.
             (2, WireType::Len) if has_end && field.value.is_empty() => end = &[0],
             (2, WireType::Len) if has_end => end = field.value,
             _ => {}
@@ -150,8 +155,8 @@ mod tests {
         KeyRange::of(Bytes::from(key), Bytes::from(end))
     }
 
-    fn touched(path: &str, request: &[u8]) -> Touched {
-        ranges(method::lookup(path).unwrap(), Some(request))
+    fn write_set(path: &str, request: &[u8]) -> WriteSet {
+        request_writes(method::lookup(path).unwrap(), Some(request))
     }
 
     fn put(key: &'static str) -> RequestOp {
@@ -198,41 +203,41 @@ mod tests {
     const TXN: &str = "/etcdserverpb.KV/Txn";
 
     #[test]
-    fn a_put_and_a_delete_are_their_keys() {
+    fn a_put_and_a_deletion_write_their_range() {
         let put = PutRequest {
             key: "k".into(),
             value: "a value that is no key".into(),
             ..PutRequest::default()
         };
-        let one = Touched::Ranges(vec![range("k", "")]);
-        assert_eq!(touched("/etcdserverpb.KV/Put", &put.encode_to_vec()), one);
+        let one = WriteSet::Ranges(vec![range("k", "")]);
+        assert_eq!(write_set("/etcdserverpb.KV/Put", &put.encode_to_vec()), one);
         let delete = DeleteRangeRequest {
             key: "a".into(),
             range_end: "\0".into(),
             prev_kv: false,
         };
-        let open = touched("/etcdserverpb.KV/DeleteRange", &delete.encode_to_vec());
-        assert_eq!(open, Touched::Ranges(vec![range("a", "\0")]));
+        let open = write_set("/etcdserverpb.KV/DeleteRange", &delete.encode_to_vec());
+        assert_eq!(open, WriteSet::Ranges(vec![range("a", "\0")]));
     }
 
     #[test]
-    fn an_end_that_is_there_and_empty_may_mean_all_that_follows() {
-        let all = Touched::Ranges(vec![range("k", "\0")]);
+    fn an_empty_range_end_field_counts_as_open_ended() {
+        let all = WriteSet::Ranges(vec![range("k", "\0")]);
         assert_eq!(
-            touched("/etcdserverpb.KV/DeleteRange", b"\x0a\x01k\x12\x00"),
+            write_set("/etcdserverpb.KV/DeleteRange", b"\x0a\x01k\x12\x00"),
             all
         );
     }
 
     #[test]
-    fn a_transaction_is_all_it_may_write_at_any_depth() {
+    fn a_transaction_writes_both_branches_at_any_depth() {
         let read = RequestOp {
             request: Some(Op::RequestRange(RangeRequest::default())),
         };
         let inner = nested(vec![put("c")], vec![delete("d", "e"), read.clone()]);
         let outer = txn(vec![put("a"), nested(vec![inner], vec![put("b")])]);
-        let Touched::Ranges(mut found) = touched(TXN, &outer) else {
-            panic!("it writes some");
+        let WriteSet::Ranges(mut found) = write_set(TXN, &outer) else {
+            panic!("expected ranges");
         };
         found.sort();
         let all = [
@@ -242,32 +247,32 @@ mod tests {
             range("d", "e"),
         ];
         assert_eq!(found, all);
-        assert_eq!(touched(TXN, &txn(vec![read])), Touched::Nothing);
+        assert_eq!(write_set(TXN, &txn(vec![read])), WriteSet::Nothing);
     }
 
     #[test]
-    fn what_is_not_understood_is_everything_it_could_be() {
+    fn ambiguous_requests_write_all_keys() {
         let put_method = method::lookup("/etcdserverpb.KV/Put").unwrap();
-        assert_eq!(ranges(put_method, None), Touched::AllKeys);
-        assert_eq!(touched(TXN, b"\x12\xff"), Touched::AllKeys);
-        let deep = (0..MOST_DEEP + 1).fold(put("a"), |op, _| nested(vec![op], vec![]));
-        assert_eq!(touched(TXN, &txn(vec![deep])), Touched::AllKeys);
-        let many = vec![put("a"); MOST_RANGES + 1];
-        assert_eq!(touched(TXN, &txn(many)), Touched::AllKeys);
-        // Two deletions in one operation: etcd 3.7 makes one of them, from `a` on.
+        assert_eq!(request_writes(put_method, None), WriteSet::AllKeys);
+        assert_eq!(write_set(TXN, b"\x12\xff"), WriteSet::AllKeys);
+        let depth = (0..MAX_DEPTH + 1).fold(put("a"), |op, _| nested(vec![op], vec![]));
+        assert_eq!(write_set(TXN, &txn(vec![depth])), WriteSet::AllKeys);
+        let many = vec![put("a"); MAX_RANGES + 1];
+        assert_eq!(write_set(TXN, &txn(many)), WriteSet::AllKeys);
+        // Two deletions in one operation: etcd 3.7 merges them into one, from `a` on.
         let mut both = delete("m", "\0").encode_to_vec();
         both.extend(delete("a", "").encode_to_vec());
         let mut request = Vec::new();
         proto::put_len_head(&mut request, 2, both.len());
         request.extend(both);
-        assert_eq!(touched(TXN, &request), Touched::AllKeys);
+        assert_eq!(write_set(TXN, &request), WriteSet::AllKeys);
     }
 
     #[test]
-    fn every_method_has_its_part() {
+    fn every_method_is_classified() {
         let mut of: [Vec<&str>; 4] = Default::default();
         for method in method::all() {
-            of[writes(Some(method)) as usize].push(method.name);
+            of[method_writes(Some(method)) as usize].push(method.name);
         }
         let [_, request, all_keys, everything] = of;
         assert_eq!(request, ["Put", "Txn", "DeleteRange"]);
@@ -302,6 +307,6 @@ mod tests {
             "RoleRevokePermission",
         ];
         assert_eq!(everything, expected);
-        assert_eq!(writes(None), WriteSet::Everything);
+        assert_eq!(method_writes(None), MethodWrites::Everything);
     }
 }

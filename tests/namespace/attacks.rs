@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use etcd_edge::wire::method::{self, Kind};
+use etcd_edge::wire::method::{self, MethodKind};
 
 use crate::PREFIXES;
 use crate::encodings::{compares, ranges, txns};
@@ -59,7 +59,10 @@ async fn every_method_is_translated_forwarded_or_refused() {
                 call.half_close();
                 if is_open(method) {
                     // Streams and locks stay open. Their first messages are enough here.
-                    if method.kind == Kind::Unary && method.service != "v3lockpb.Lock" && !keyed {
+                    if method.kind == MethodKind::Unary
+                        && method.service != "v3lockpb.Lock"
+                        && !keyed
+                    {
                         let reply = call.finish().await;
                         scene.assert_no_secret(method.path, &reply);
                         assert!(!is_refusal(reply.message()), "{}: {reply:?}", method.path);

@@ -1,4 +1,4 @@
-//! Cases that neither wait nor share: pure functions of bytes, and the head of a request.
+//! Cases without waiting or sharing: pure functions of bytes, and the head of a request.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use etcd_edge::metrics::EndpointMetrics;
 use etcd_edge::state_machine::picker::Picker;
 use etcd_edge::upstream::attempt;
 use etcd_edge::upstream::endpoint::Endpoint;
-use etcd_edge::upstream::target::Target;
+use etcd_edge::upstream::target::EndpointTarget;
 use etcd_edge::wire::frame::{self, Reader, Scanner};
 use etcd_edge::wire::method;
-use etcd_edge::wire::namespace::{Answer, Namespace, Request as Form};
+use etcd_edge::wire::namespace::{Namespace, RequestType, ResponseType};
 use etcd_edge::wire::pb::etcdserverpb::{
     Compare, PutRequest, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest,
     WatchResponse, compare, request_op,
@@ -26,7 +26,7 @@ use prost::Message;
 
 use crate::relay::calls;
 
-/// Repeats an operation on inputs the compiler knows nothing about.
+/// Repeats an operation. The compiler cannot derive anything from its input.
 fn repeat<I, O>(rounds: u64, input: I, mut operation: impl FnMut(&I) -> O) {
     for _ in 0..rounds {
         black_box(operation(black_box(&input)));
@@ -116,7 +116,7 @@ pub(crate) fn timeout_format(rounds: u64) {
     });
 }
 
-/// Every field of a message: its number and its value.
+/// Calls `each` with the number and the value of every field of a message.
 fn walk<'a>(message: &'a [u8], mut each: impl FnMut(u32, &'a [u8])) {
     for field in proto::fields(message) {
         let field = field.expect("well-formed");
@@ -176,7 +176,7 @@ pub(crate) fn walk_txn(rounds: u64) {
     repeat(rounds, txn.encode_to_vec(), |message| {
         let mut keys = 0;
         walk(message, |number, part| match number {
-            // A compare; its key is field 3.
+            // Field 1 is a compare. Its key is field 3.
             1 => walk(part, |number, _| keys += u64::from(number == 3)),
             _ => walk(part, |_, request| {
                 walk(request, |number, _| keys += u64::from(number == KEY));
@@ -234,7 +234,9 @@ pub(crate) fn namespace_put(rounds: u64) {
     let message = [Bytes::from(put.encode_to_vec())];
     let namespace = namespace();
     repeat(rounds, message, |message| {
-        let stored = namespace.request(Form::Put, message).expect("it passes");
+        let stored = namespace
+            .request(RequestType::Put, message)
+            .expect("a valid request");
         assert!(stored.len() == 1 && stored[0].len() == message[0].len() + 9);
         stored
     });
@@ -249,16 +251,18 @@ pub(crate) fn namespace_range(rounds: u64) {
         value: Bytes::from_static(&[7; 64]),
         lease: 0,
     };
-    let answer = RangeResponse {
+    let response = RangeResponse {
         header: Some(header()),
         kvs: vec![kv],
         more: false,
         count: 1,
     };
-    let message = [Bytes::from(answer.encode_to_vec())];
+    let message = [Bytes::from(response.encode_to_vec())];
     let namespace = namespace();
     repeat(rounds, message, |message| {
-        let shown = namespace.answer(Answer::Range, message).expect("it passes");
+        let shown = namespace
+            .response(ResponseType::Range, message)
+            .expect("it passes");
         assert!(shown.len() == 1 && shown[0].len() == message[0].len() - 9);
         shown
     });
@@ -294,7 +298,7 @@ pub(crate) fn request_head(rounds: u64) {
     let endpoint = Endpoint::parse("http://127.0.0.1:2379").expect("an endpoint");
     let id = Picker::default().add(1).expect("an empty list");
     let metrics = Arc::new(EndpointMetrics::new("etcd".to_owned(), 1));
-    let target = Target::new(id, endpoint, false, metrics);
+    let target = EndpointTarget::new(id, endpoint, false, metrics);
     let mut request = Request::post("http://127.0.0.1:23790/etcdserverpb.KV/Range");
     for (name, value) in calls::METADATA {
         request = request.header(name, value);

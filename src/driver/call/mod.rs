@@ -20,7 +20,7 @@ use crate::driver::state::reply;
 use crate::net::payload::Payload;
 use crate::net::timers::Timer;
 use crate::wire::metadata;
-use crate::wire::method::{self, Access, Kind, Method};
+use crate::wire::method::{self, Access, Method, MethodKind};
 use crate::wire::timeout;
 
 pub(super) mod chunk_buffer;
@@ -118,12 +118,12 @@ impl Call {
 
     /// Returns whether the method has one request message and one response message.
     pub(super) fn is_unary(&self) -> bool {
-        self.method.is_some_and(|m| m.kind == Kind::Unary)
+        self.method.is_some_and(|m| m.kind == MethodKind::Unary)
     }
 
     /// Returns the index of a streaming method; `None` for unary and unknown methods.
     pub(super) fn streaming_method(&self) -> Option<usize> {
-        let method = self.method.filter(|m| m.kind != Kind::Unary);
+        let method = self.method.filter(|m| m.kind != MethodKind::Unary);
         method.map(|m| m.index)
     }
 
@@ -173,7 +173,7 @@ impl Call {
     /// Returns whether the call may be sent more than once and its response may be buffered.
     pub(super) fn is_unary_read(&self) -> bool {
         self.method
-            .is_some_and(|m| m.kind == Kind::Unary && m.access == Access::Read)
+            .is_some_and(|m| m.kind == MethodKind::Unary && m.access == Access::Read)
     }
 }
 

@@ -182,7 +182,7 @@ impl MessageReader {
     /// Prepares for a long pause: buffered bytes no longer keep the buffer alive they were read
     /// into.
     fn settle(&mut self) {
-        self.reader.settle();
+        self.reader.compact();
     }
 
     /// Appends received bytes.

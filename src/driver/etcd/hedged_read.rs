@@ -26,7 +26,7 @@ use crate::upstream::conn::Conn;
 use crate::upstream::failure;
 use crate::upstream::selection_history::EndpointFailure;
 use crate::wire::method;
-use crate::wire::namespace::Stream;
+use crate::wire::namespace::StreamTranslator;
 use crate::wire::status::Status;
 
 /// A unary read and its deadline.
@@ -51,11 +51,11 @@ pub(in crate::driver) enum PriorAttempt {
     Failed(EndpointId, Result<BufferedResponse, Failure>),
 }
 
-fn translate(stream: Stream, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
-    let messages = stream.messages();
+fn translate(stream: StreamTranslator, request: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+    let message_type = stream.message_type();
     stream
-        .whole(request)
-        .map_err(|error| failure::rejected(error.status(messages)))
+        .translate_all(request)
+        .map_err(|error| failure::rejected(error.status(message_type)))
 }
 
 /// A failure, and etcd's own response if that is the failure.

@@ -91,9 +91,9 @@ async fn first_message<R: Message + Default>(
         if let Some(stream) =
             policy.and_then(|policy| policy.response_translation(method::lookup(path), max_bytes))
         {
-            let messages = stream.messages();
-            let translated = stream.whole(&chunks);
-            chunks = translated.map_err(|error| error.status(messages))?;
+            let message_type = stream.message_type();
+            let translated = stream.translate_all(&chunks);
+            chunks = translated.map_err(|error| error.status(message_type))?;
         }
     }
     if let Some(status) = status.filter(|status| status.code != Code::Ok) {

@@ -12,7 +12,7 @@ use crate::driver::etcd::first_attempt::end_interrupted;
 use crate::driver::health::probes::check_etcd;
 use crate::driver::state::reply;
 use crate::limits;
-use crate::wire::health::{self, Asked, Serving};
+use crate::wire::health::{self, HealthTarget, Serving};
 use crate::wire::status::{Code, Status};
 
 /// Name of the request in errors.
@@ -24,7 +24,7 @@ const UNKNOWN_SERVICE: &str = "unknown service";
 /// Serves Check or List. `request` is the complete request.
 pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>) -> Code {
     let service = match parse_request(call, request) {
-        Ok(Asked::Unknown) => Err(Status::new(Code::NotFound, UNKNOWN_SERVICE)),
+        Ok(HealthTarget::Unknown) => Err(Status::new(Code::NotFound, UNKNOWN_SERVICE)),
         service => service,
     };
     let service = match service {
@@ -34,7 +34,7 @@ pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>)
     let process = process_status(call);
     let is_list = call.method.is_some_and(|method| method.name == "List");
     let calls = match service {
-        Asked::Calls | Asked::Unknown => {
+        HealthTarget::Calls | HealthTarget::Unknown => {
             let ctx = call.ctx.clone();
             let mut check = pin!(check_etcd(&ctx));
             match while_call_open(call, |cx| check.as_mut().poll(cx)).await {
@@ -43,7 +43,7 @@ pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>)
                 Err(interrupted) => return end_interrupted(call, interrupted),
             }
         }
-        Asked::Process => process,
+        HealthTarget::Process => process,
     };
     let response = match is_list {
         true => health::list(calls, process),
@@ -54,12 +54,12 @@ pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>)
 }
 
 /// Parses a complete request. List requests are empty, which selects the service of calls.
-pub(super) fn parse_request(call: &Call, request: Vec<Bytes>) -> Result<Asked, Status> {
+pub(super) fn parse_request(call: &Call, request: Vec<Bytes>) -> Result<HealthTarget, Status> {
     let mut messages = MessageReader::new(limits::HEALTH_REQUEST_BYTES, REQUEST_NAME);
     request.into_iter().for_each(|chunk| messages.push(chunk));
     let message = messages.next(&call.ctx)?;
     let message = message.ok_or_else(|| Status::new(Code::Internal, "unexpected EOF"))?;
-    health::asked(&message).map_err(|error| malformed(REQUEST_NAME, &error))
+    health::parse_request(&message).map_err(|error| malformed(REQUEST_NAME, &error))
 }
 
 /// Returns whether the process accepts calls: until the drain begins (S2).

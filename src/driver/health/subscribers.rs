@@ -26,7 +26,7 @@ use crate::limits;
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
-use crate::wire::health::{Asked, Serving, response};
+use crate::wire::health::{HealthTarget, Serving, response};
 use crate::wire::status::{Code, Status};
 
 /// Serves a Watch call until its end.
@@ -52,7 +52,7 @@ pub(in crate::driver) async fn serve_watch(mut call: Box<Call>) -> Code {
         return reply::trailers_only(&mut call.respond, &status);
     };
     let mut health = call.ctx.process.health.subscribe();
-    if service == Asked::Calls {
+    if service == HealthTarget::Calls {
         start_poller(&call.ctx);
         if let Err(code) = wait_for_first_result(&mut call, &mut health).await {
             return code;
@@ -132,7 +132,7 @@ fn start_poller(ctx: &Rc<WorkerContext>) {
 /// Stream of one client.
 struct HealthWatch {
     ctx: Rc<WorkerContext>,
-    service: Asked,
+    service: HealthTarget,
     deadline: Option<Instant>,
     stream: SendStream<Payload>,
     /// Index of the method in the metrics.
@@ -194,9 +194,9 @@ impl HealthWatch {
 
     fn serving(&self, health: Option<bool>) -> Serving {
         let is_healthy = match self.service {
-            Asked::Unknown => return Serving::Unknown,
-            Asked::Calls => health.unwrap_or(false),
-            Asked::Process => true,
+            HealthTarget::Unknown => return Serving::Unknown,
+            HealthTarget::Calls => health.unwrap_or(false),
+            HealthTarget::Process => true,
         };
         match is_healthy && !self.ctx.drain.has_begun() {
             true => Serving::Yes,

@@ -81,7 +81,7 @@ fn perform(
         Action::CheckTtl { lease } => link.request_ttl_check(lease),
         Action::Send { slot, leases } => {
             if let Some(slot) = link.slots.borrow().get(&slot) {
-                slot.send(lease::requests(&leases));
+                slot.send(lease::encode_requests(&leases));
             }
         }
         Action::Respond {

@@ -22,7 +22,7 @@ use crate::net::lazy_timer::LazyTimer;
 use crate::state_machine::lease::{ReconnectReason, Unavailable};
 use crate::state_machine::watch::hub::IdentityId;
 use crate::upstream::conn::OpenedCall;
-use crate::wire::lease::Renewed;
+use crate::wire::lease::KeepAliveResponse;
 use crate::wire::status::{Code, Status};
 
 /// Drives a slot until the hub closes it.
@@ -159,13 +159,13 @@ impl OpenStream<'_> {
         self.report_end(status, opened_at)
     }
 
-    fn apply_responses(&self, renewed: &[Renewed]) {
+    fn apply_responses(&self, renewed: &[KeepAliveResponse]) {
         for renewed in renewed {
             self.ctx.process.store_revision.observe(&renewed.header);
         }
         drive_hub(self.ctx, self.link, |hub, now| {
             let from = (self.id, self.generation);
-            for Renewed {
+            for KeepAliveResponse {
                 lease,
                 ttl,
                 message,
@@ -229,12 +229,12 @@ fn is_token_error(status: &Status) -> bool {
 struct LeaseResponses;
 
 impl ResponseParser for LeaseResponses {
-    type Response = Renewed;
+    type Response = KeepAliveResponse;
 
     // The receive window bounds the responses of one poll.
     const BATCH: usize = usize::MAX;
 
-    fn parse(&mut self, payload: Bytes) -> Result<Renewed, String> {
-        Renewed::parse(&payload).map_err(|error| error.to_string())
+    fn parse(&mut self, payload: Bytes) -> Result<KeepAliveResponse, String> {
+        KeepAliveResponse::parse(&payload).map_err(|error| error.to_string())
     }
 }

@@ -47,7 +47,7 @@ async fn fetch_at_revision(
 ) -> Option<BufferedResponse> {
     let head = etcd_client::request_head(RANGE, read.caller.credential.as_ref());
     let at = read.request.revision().unwrap_or(revision);
-    let request = [frame::encode(&read.request.question_at(at))];
+    let request = [frame::encode(&read.request.normalized_at(at))];
     let etcd_call = HedgedRead {
         ctx,
         head: &head,

@@ -132,7 +132,7 @@ fn at_revision(ctx: &WorkerContext, read: &ReadRequest, found: FoundEntry, revis
     if revision == entry.revision {
         return entry.response.clone();
     }
-    let Some(answer) = wire_header::at_revision(&entry.response, revision) else {
+    let Some(answer) = wire_header::with_revision(&entry.response, revision) else {
         return entry.response.clone();
     };
     let advanced = CachedResponse {

@@ -14,11 +14,11 @@ use crate::driver::state::reads::CoalescingKey;
 use crate::state_machine::reads::cache::CacheKey;
 use crate::upstream::attempt;
 use crate::wire::frame;
-use crate::wire::range_request::Asked;
+use crate::wire::range_request::RangeQuery;
 
 /// A read of keys that the proxy understands.
 pub(in crate::driver) struct ReadRequest {
-    pub(super) request: Asked,
+    pub(super) request: RangeQuery,
     pub(super) caller: Caller,
     /// The client requires a leader: it gets an error if there is none.
     pub(super) requires_leader: bool,
@@ -49,7 +49,7 @@ impl ReadRequest {
             }
         };
         Some(ReadRequest {
-            request: Asked::parse(message)?,
+            request: RangeQuery::parse(message)?,
             caller: call
                 .connection
                 .caller(&call.ctx.process.identities, &call.head.headers),
@@ -74,7 +74,7 @@ impl ReadRequest {
         credential: Option<Credential>,
     ) -> Option<ReadRequest> {
         Some(ReadRequest {
-            request: Asked::parse(&frame::encode(&key.message))?,
+            request: RangeQuery::parse(&frame::encode(&key.message))?,
             caller: Caller {
                 identity: key.identity,
                 credential,
@@ -90,7 +90,7 @@ impl ReadRequest {
     pub(super) fn question(&self) -> &CacheKey {
         self.question.get_or_init(|| CacheKey {
             identity: self.caller.identity,
-            message: self.request.question(),
+            message: self.request.normalized(),
         })
     }
 
@@ -118,8 +118,8 @@ impl ReadRequest {
 
     /// Returns a linearizable copy that starts now, with its framed request.
     pub(super) fn linearizable(&self, ctx: &WorkerContext) -> Option<(ReadRequest, Bytes)> {
-        let encoded = frame::encode(&self.request.question());
-        let request = Asked::parse(&encoded)?;
+        let encoded = frame::encode(&self.request.normalized());
+        let request = RangeQuery::parse(&encoded)?;
         Some((
             ReadRequest {
                 request,

@@ -13,29 +13,29 @@ use crate::driver::call::Call;
 use crate::wire::frame::Reader;
 use crate::wire::method::Method;
 use crate::wire::status::Code;
-use crate::wire::write_set::{Touched, WriteSet, ranges, writes};
+use crate::wire::write_set::{MethodWrites, WriteSet, method_writes, request_writes};
 
 /// A write in progress: its client has not received the response yet.
 #[derive(Debug)]
 pub(in crate::driver) struct PendingWrite {
     method: Option<&'static Method>,
-    write_set: WriteSet,
+    method_writes: MethodWrites,
     /// Keys that the write touches. All keys until the request is known.
-    touched: Touched,
+    write_set: WriteSet,
     settled: bool,
 }
 
 impl PendingWrite {
     /// Returns `None` if the call writes no key or the cache is off.
     pub(in crate::driver) fn new(call: &Call) -> Option<PendingWrite> {
-        let write_set = writes(call.method);
-        if write_set == WriteSet::Nothing || !call.ctx.process.read_cache.is_on() {
+        let method_writes = method_writes(call.method);
+        if method_writes == MethodWrites::Nothing || !call.ctx.process.read_cache.is_on() {
             return None;
         }
         Some(PendingWrite {
             method: call.method,
-            write_set,
-            touched: Touched::AllKeys,
+            method_writes,
+            write_set: WriteSet::AllKeys,
             settled: false,
         })
     }
@@ -46,15 +46,15 @@ impl PendingWrite {
         ctx: &WorkerContext,
         sent: impl FnOnce() -> Option<Vec<Bytes>>,
     ) {
-        self.touched = match (self.write_set, self.method) {
-            (WriteSet::Nothing, _) => Touched::Nothing,
-            (WriteSet::Everything, _) => Touched::Everything,
+        self.write_set = match (self.method_writes, self.method) {
+            (MethodWrites::Nothing, _) => WriteSet::Nothing,
+            (MethodWrites::Everything, _) => WriteSet::Everything,
             // While the cache is empty, one floor for all keys is enough and costs less.
-            (WriteSet::Request, Some(method)) if ctx.process.read_cache.len() > 0 => {
+            (MethodWrites::Request, Some(method)) if ctx.process.read_cache.len() > 0 => {
                 let request = sent().and_then(single_message);
-                ranges(method, request.as_deref())
+                request_writes(method, request.as_deref())
             }
-            (WriteSet::AllKeys | WriteSet::Request, _) => Touched::AllKeys,
+            (MethodWrites::AllKeys | MethodWrites::Request, _) => WriteSet::AllKeys,
         };
     }
 
@@ -67,8 +67,8 @@ impl PendingWrite {
     ) {
         let read_cache = &ctx.process.read_cache;
         match revision.filter(|revision| *revision > 0) {
-            Some(revision) => read_cache.raise_written(&self.touched, revision),
-            None if self.touched == Touched::Everything => read_cache.flush(),
+            Some(revision) => read_cache.raise_written(&self.write_set, revision),
+            None if self.write_set == WriteSet::Everything => read_cache.flush(),
             None => return,
         }
         self.settled = true;
@@ -100,7 +100,7 @@ impl PendingWrite {
         if !mem::replace(&mut self.settled, true) {
             ctx.process
                 .read_cache
-                .raise_uncertain(&self.touched, Instant::now());
+                .raise_uncertain(&self.write_set, Instant::now());
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::limits;
 use crate::metrics::Limit;
 use crate::net::pump::{Pump, PumpEnd, PumpError};
 use crate::wire::frame::FrameError;
-use crate::wire::namespace::{Stream, StreamError};
+use crate::wire::namespace::{StreamTranslationError, StreamTranslator};
 use crate::wire::status::{Code, Status};
 
 /// State of the direction towards etcd.
@@ -313,7 +313,7 @@ enum SendError {
 
 /// Translation of request messages: it adds the namespace prefix to their keys.
 struct Translation {
-    stream: Stream,
+    stream: StreamTranslator,
     /// Translated bytes that are not sent yet.
     out: VecDeque<Bytes>,
     /// Messages translated so far.
@@ -342,7 +342,7 @@ impl Translation {
     }
 
     fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.stream.held() == 0
+        self.out.is_empty() && self.stream.buffered() == 0
     }
 
     fn push(&mut self, chunk: Bytes) {
@@ -359,14 +359,14 @@ impl Translation {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    if let StreamError::Frame(FrameError::TooLarge { .. }) = error {
+                    if let StreamTranslationError::Frame(FrameError::TooLarge { .. }) = error {
                         ctx.counters().limit_hit(Limit::SendBytes);
                     }
-                    return Err(error.status(self.stream.messages()));
+                    return Err(error.status(self.stream.message_type()));
                 }
             }
         }
-        self.budget.set(self.stream.held());
+        self.budget.set(self.stream.buffered());
         if self.budget.is_exceeded() {
             ctx.counters().limit_hit(Limit::LargeRequests);
             return Err(reply::too_many_large_requests());
@@ -376,7 +376,7 @@ impl Translation {
 
     /// Ends the request. A truncated message is an error and is not sent.
     fn end(&self, to: &mut SendStream<Bytes>) -> Result<(), SendError> {
-        if self.stream.held() > 0 {
+        if self.stream.buffered() > 0 {
             // Status of etcd for a truncated message.
             let status = Status::new(Code::Internal, "unexpected EOF");
             return Err(SendError::Refused(status));

@@ -22,7 +22,7 @@ use crate::net::pump::{Pump, PumpEnd, PumpError};
 use crate::net::timers::Timer;
 use crate::wire::frame::FrameError;
 use crate::wire::method::Method;
-use crate::wire::namespace::{Stream, StreamError};
+use crate::wire::namespace::{StreamTranslationError, StreamTranslator};
 use crate::wire::status::Status;
 
 /// Reason why the direction ended early.
@@ -55,7 +55,7 @@ pub(in crate::driver) struct ResponseStream {
 
 /// Translation of response messages: it removes the namespace prefix from their keys.
 struct Translation {
-    stream: Stream,
+    stream: StreamTranslator,
     /// Translated bytes that are not sent yet.
     out: VecDeque<Bytes>,
     /// Bytes in `out`.
@@ -214,7 +214,7 @@ impl ResponseStream {
                 Some(Ok(chunk)) => {
                     // An error means that the stream is closed. The next poll reports that.
                     let _ = from.flow_control().release_capacity(chunk.len());
-                    if translation.stream.held() == 0 {
+                    if translation.stream.buffered() == 0 {
                         self.observer.observe(&self.ctx, &self.connection, &chunk);
                     }
                     translation.stream.push(chunk);
@@ -312,17 +312,17 @@ impl Translation {
                     self.out.extend(pieces);
                 }
                 Ok(None) => break,
-                Err(StreamError::Frame(FrameError::TooLarge { len, max })) => {
+                Err(StreamTranslationError::Frame(FrameError::TooLarge { len, max })) => {
                     return Err(ResponseStreamError::Pump(PumpError::TooLarge { len, max }));
                 }
                 Err(error) => {
                     return Err(ResponseStreamError::Refused(
-                        error.status(self.stream.messages()),
+                        error.status(self.stream.message_type()),
                     ));
                 }
             }
         }
-        let buffered = self.stream.held() + self.waiting;
+        let buffered = self.stream.buffered() + self.waiting;
         self.budget
             .set(buffered.saturating_sub(limits::RESPONSE_BUFFER_BYTES));
         if self.budget.worker_total() > limits::LARGE_RESPONSE_BYTES {

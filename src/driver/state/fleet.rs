@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::metrics::FleetMetrics;
-use crate::wire::naming::{self, Registered};
+use crate::wire::naming::{self, RegisteredProxy};
 use crate::wire::range::KeyRange;
 
 /// Fleet settings from flags.
@@ -36,7 +36,7 @@ pub struct ResolverOptions {
 #[derive(Debug)]
 pub struct Fleet {
     /// This proxy, or `None` if it advertises no address.
-    own: Option<Registered>,
+    own: Option<RegisteredProxy>,
     pub(in crate::driver) resolver: Option<Resolver>,
     view: Mutex<FleetView>,
     pub(in crate::driver) metrics: Arc<FleetMetrics>,
@@ -56,7 +56,7 @@ pub(in crate::driver) struct Resolver {
 #[derive(Debug)]
 struct FleetView {
     /// Registered proxies, as far as known.
-    members: Vec<Registered>,
+    members: Vec<RegisteredProxy>,
     /// MemberList response, framed.
     member_list: Bytes,
     /// Lease of the registration, or the error that prevents it.
@@ -70,7 +70,7 @@ impl Fleet {
             advertise,
             resolver,
         } = options;
-        let own = Registered {
+        let own = RegisteredProxy {
             address: advertise,
             name: host,
         };
@@ -103,7 +103,8 @@ impl Fleet {
     /// Returns the `fleet` object of the status page.
     pub fn status(&self) -> Value {
         let view = self.view.lock();
-        let member = |each: &Registered| json!({"name": each.name, "client_url": each.address});
+        let member =
+            |each: &RegisteredProxy| json!({"name": each.name, "client_url": each.address});
         json!({
             "advertise_client_url": self.own.as_ref().map(|own| &own.address),
             "resolver_prefix": self.resolver.as_ref().map(|resolver| &resolver.options.prefix),
@@ -127,7 +128,7 @@ impl Fleet {
 
     /// Replaces the registered proxies, in ascending order. If there is none, MemberList returns
     /// this proxy, so that its clients keep an address.
-    pub(in crate::driver) fn set_members(&self, members: Vec<Registered>) {
+    pub(in crate::driver) fn set_members(&self, members: Vec<RegisteredProxy>) {
         self.metrics.set_members(members.len());
         if self.view.lock().members == members {
             return;
@@ -161,8 +162,8 @@ impl Fleet {
 }
 
 impl Resolver {
-    fn new(options: ResolverOptions, own: &Registered) -> Resolver {
-        let directory = naming::folder(&options.prefix);
+    fn new(options: ResolverOptions, own: &RegisteredProxy) -> Resolver {
+        let directory = naming::directory(&options.prefix);
         let mut end = directory.to_vec();
         // The directory ends with a slash, so the range ends before the next character.
         if let Some(last) = end.last_mut() {
@@ -237,8 +238,8 @@ mod tests {
         Fleet::new(options, "vm".to_owned(), Arc::default())
     }
 
-    fn registered(address: &str) -> Registered {
-        Registered {
+    fn registered(address: &str) -> RegisteredProxy {
+        RegisteredProxy {
             address: address.to_owned(),
             name: "vm".to_owned(),
         }

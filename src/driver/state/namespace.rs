@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::wire::method::{self, Method};
-use crate::wire::namespace::{Messages, Namespace, NamespaceAccess, Request, Stream, passage};
+use crate::wire::namespace::{
+    MessageType, Namespace, NamespaceAccess, RequestType, StreamTranslator, default_access,
+};
 use crate::wire::status::{Code, Status};
 
 /// Namespace of all clients, and the methods it allows.
@@ -24,9 +26,9 @@ impl NamespacePolicy {
     pub fn new(namespace: Namespace, open_methods: &[&'static Method]) -> NamespacePolicy {
         let methods = method::all().iter();
         let mut access: Vec<NamespaceAccess> =
-            methods.map(|method| passage(Some(method))).collect();
+            methods.map(|method| default_access(Some(method))).collect();
         for method in open_methods {
-            access[method.index] = NamespaceAccess::Open;
+            access[method.index] = NamespaceAccess::Allowed;
         }
         NamespacePolicy {
             namespace: Arc::new(namespace),
@@ -36,7 +38,7 @@ impl NamespacePolicy {
 
     /// Returns the access to a method; `None` is an unknown method.
     pub(in crate::driver) fn access(&self, method: Option<&Method>) -> NamespaceAccess {
-        method.map_or(passage(None), |method| self.access[method.index])
+        method.map_or(default_access(None), |method| self.access[method.index])
     }
 
     /// Returns the namespace: its prefix and range end.
@@ -48,7 +50,7 @@ impl NamespacePolicy {
     pub(in crate::driver) fn refused_methods(&self) -> impl Iterator<Item = &'static str> {
         let methods = method::all().iter();
         methods
-            .filter(|method| self.access(Some(method)) == NamespaceAccess::Closed)
+            .filter(|method| self.access(Some(method)) == NamespaceAccess::Denied)
             .map(|method| method.path)
     }
 
@@ -65,8 +67,8 @@ impl NamespacePolicy {
         &self,
         method: Option<&Method>,
         max: u64,
-    ) -> Option<Stream> {
-        Stream::requests(&self.namespace, method?, max)
+    ) -> Option<StreamTranslator> {
+        StreamTranslator::for_requests(&self.namespace, method?, max)
     }
 
     /// Returns the translation of responses of at most `max` bytes, or `None` if the method has no
@@ -75,17 +77,18 @@ impl NamespacePolicy {
         &self,
         method: Option<&Method>,
         max: u64,
-    ) -> Option<Stream> {
-        Stream::answers(&self.namespace, method?, max)
+    ) -> Option<StreamTranslator> {
+        StreamTranslator::for_responses(&self.namespace, method?, max)
     }
 
     /// Translates a framed watch request that the proxy built itself.
     pub(in crate::driver) fn watch_request(&self, framed: &Bytes) -> Bytes {
-        let messages = Messages::Requests(Request::Watch);
-        let stream = Stream::new(self.namespace.clone(), messages, u64::from(u32::MAX));
+        let message_type = MessageType::Request(RequestType::Watch);
+        let stream =
+            StreamTranslator::new(self.namespace.clone(), message_type, u64::from(u32::MAX));
         // The request is well-formed, because the proxy built it. If it were not, nothing would be
         // sent.
-        let mut pieces = stream.whole([framed]).unwrap_or_default();
+        let mut pieces = stream.translate_all([framed]).unwrap_or_default();
         match pieces.len() {
             1 => pieces.swap_remove(0),
             _ => pieces.concat().into(),
@@ -102,10 +105,10 @@ mod tests {
         let snapshot = method::lookup("/etcdserverpb.Maintenance/Snapshot").unwrap();
         let namespace = || Namespace::new(b"p").unwrap();
         let policy = NamespacePolicy::new(namespace(), &[snapshot]);
-        assert_eq!(policy.access(Some(snapshot)), NamespaceAccess::Open);
+        assert_eq!(policy.access(Some(snapshot)), NamespaceAccess::Allowed);
         let compact = method::lookup("/etcdserverpb.KV/Compact").unwrap();
-        assert_eq!(policy.access(Some(compact)), NamespaceAccess::Closed);
-        assert_eq!(policy.access(None), NamespaceAccess::Closed);
+        assert_eq!(policy.access(Some(compact)), NamespaceAccess::Denied);
+        assert_eq!(policy.access(None), NamespaceAccess::Denied);
         assert!(policy.refused_methods().all(|path| path != snapshot.path));
         assert_eq!(
             NamespacePolicy::new(namespace(), &[])

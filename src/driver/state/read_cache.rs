@@ -20,7 +20,7 @@ use crate::metrics::CacheMetrics;
 use crate::state_machine::reads::cache::{Cache, CacheKey, CachedResponse, FoundEntry, Proof};
 use crate::state_machine::reads::invalidation_floor::InvalidationFloors;
 use crate::wire::range::KeyRange;
-use crate::wire::write_set::Touched;
+use crate::wire::write_set::WriteSet;
 
 /// Value of [`CachedResponse::checked`] for an entry that was never checked against the floors.
 pub(crate) const NEVER_CHECKED: u64 = u64::MAX;
@@ -185,17 +185,17 @@ impl ReadCache {
 
     /// Raises the floors for a write at `revision`. The writer receives its response after this
     /// call.
-    pub(crate) fn raise_written(&self, touched: &Touched, revision: i64) {
-        match touched {
-            Touched::Nothing => return,
-            Touched::Ranges(ranges) => {
+    pub(crate) fn raise_written(&self, write_set: &WriteSet, revision: i64) {
+        match write_set {
+            WriteSet::Nothing => return,
+            WriteSet::Ranges(ranges) => {
                 let mut floors = self.floors.lock();
                 for range in ranges {
                     floors.written.raise(range, revision);
                 }
             }
-            Touched::AllKeys => self.floors.lock().written.raise_all(revision),
-            Touched::Everything => return self.flush(),
+            WriteSet::AllKeys => self.floors.lock().written.raise_all(revision),
+            WriteSet::Everything => return self.flush(),
         }
         self.raise_count.fetch_add(1, Ordering::AcqRel);
     }
@@ -215,18 +215,18 @@ impl ReadCache {
 
     /// Raises the floors for a write that etcd may have applied or may still apply, for
     /// [`limits::CACHE_UNCERTAIN_TIME`].
-    pub(crate) fn raise_uncertain(&self, touched: &Touched, now: Instant) {
+    pub(crate) fn raise_uncertain(&self, write_set: &WriteSet, now: Instant) {
         let until = now + limits::CACHE_UNCERTAIN_TIME;
-        match touched {
-            Touched::Nothing => return,
-            Touched::Ranges(ranges) => {
+        match write_set {
+            WriteSet::Nothing => return,
+            WriteSet::Ranges(ranges) => {
                 let mut floors = self.floors.lock();
                 for range in ranges {
                     floors.uncertain.raise(range, until);
                 }
             }
-            Touched::AllKeys => self.floors.lock().uncertain.raise_all(until),
-            Touched::Everything => {
+            WriteSet::AllKeys => self.floors.lock().uncertain.raise_all(until),
+            WriteSet::Everything => {
                 self.floors.lock().uncertain.raise_all(until);
                 self.flush();
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::driver::WorkerContext;
 use crate::driver::etcd::response_reader::ResponseParser;
 use crate::limits;
-use crate::wire::namespace::{Answer, Namespace};
+use crate::wire::namespace::{Namespace, ResponseType};
 use crate::wire::watch::Response;
 
 /// One response of etcd.
@@ -48,7 +48,7 @@ impl ResponseParser for WatchResponses {
         let owned = match &self.namespace {
             None => Bytes::copy_from_slice(&payload),
             Some(namespace) => {
-                let translated = namespace.answer(Answer::Watch, &[payload]);
+                let translated = namespace.response(ResponseType::Watch, &[payload]);
                 translated
                     .map_err(|error| error.to_string())?
                     .concat()

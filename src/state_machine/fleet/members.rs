@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use crate::limits;
-use crate::wire::naming::Registered;
+use crate::wire::naming::RegisteredProxy;
 
 /// Registered proxies by key.
 #[derive(Debug)]
 pub struct Members {
-    by_key: BTreeMap<Bytes, Registered>,
+    by_key: BTreeMap<Bytes, RegisteredProxy>,
     /// Key of this proxy.
     own: Bytes,
     /// The own key exists and its value is valid.
@@ -49,7 +49,7 @@ impl Members {
         // A value that is too large for a registration is not parsed.
         let fits =
             key.len() <= limits::FLEET_VALUE_BYTES && value.len() <= limits::FLEET_VALUE_BYTES;
-        let found = fits.then(|| Registered::parse(value)).flatten();
+        let found = fits.then(|| RegisteredProxy::parse(value)).flatten();
         if *key == self.own {
             self.own_key_valid = found.is_some();
         }
@@ -87,7 +87,7 @@ impl Members {
 
     /// Returns the registrations in order of address. Each address appears once, even if several
     /// keys name it.
-    pub fn list(&self) -> Vec<Registered> {
+    pub fn list(&self) -> Vec<RegisteredProxy> {
         let mut addresses = BTreeSet::new();
         let all = self.by_key.values();
         let once = all.filter(|each| addresses.insert(&each.address));
@@ -104,8 +104,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn registered(address: u8) -> Registered {
-        Registered {
+    fn registered(address: u8) -> RegisteredProxy {
+        RegisteredProxy {
             address: format!("127.0.0.1:{address}"),
             name: "vm".to_owned(),
         }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(members.put(&key(0), &value), PutOutcome::Stored);
         members.delete(&key(5));
         assert!(members.needs_reread());
-        let large = Registered {
+        let large = RegisteredProxy {
             name: "x".repeat(limits::FLEET_VALUE_BYTES),
             ..registered(1)
         };

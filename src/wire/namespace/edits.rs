@@ -1,6 +1,7 @@
-//! What changes in a message, as a list, and the message written with it. Long stretches between two
-//! changes are shared with what arrived; short ones are copied, together with what is new, into one
-//! piece of memory, so that a message leaves in few pieces.
+//! The edits of a message, and the builder of the edited message.
+//!
+//! Long unchanged parts are shared with the received buffers. Short unchanged parts and new bytes
+//! are copied into one buffer, so that the result has few pieces.
 
 use std::ops::Range;
 
@@ -10,134 +11,133 @@ use super::prefix::Namespace;
 use crate::wire::frame::{self, HEAD_LEN};
 use crate::wire::proto::{self, MAX_VARINT_LEN};
 
-/// Unchanged bytes in a row, and in one piece, from which on they are shared: a frame of their own
-/// costs about as much as to copy them.
-pub(super) const SHARED_FROM: usize = 1024;
+/// Minimum length of an unchanged part that is shared, in bytes. Sending a separate piece costs
+/// about as much as copying this many bytes.
+pub(super) const MIN_SHARED_LEN: usize = 1024;
 
-/// Edits that need no memory of their own: those of a put, a range, an answer with one or two keys.
-const FEW: usize = 6;
+/// Number of edits stored inline: enough for a put, a range, or a response with one or two keys.
+const INLINE_EDITS: usize = 6;
 
-/// One change.
+/// One edit of a message: it removes bytes and inserts others in their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Edit {
-    /// Where in the message it begins. Edits stand in this order.
+    /// Position in the original message. Edits are in ascending order.
     pub(super) at: u32,
-    /// Bytes of the message that it takes away.
-    pub(super) cut: u32,
-    /// What comes instead.
-    pub(super) put: Put,
-    /// The tag that comes first: one byte, 0 is none.
+    /// Number of bytes removed.
+    pub(super) removed: u32,
+    /// Inserted bytes.
+    pub(super) replacement: Replacement,
+    /// Tag inserted first, one byte; 0 for none.
     pub(super) tag: u8,
-    /// The length that is written before what is put.
+    /// Length inserted before the replacement.
     pub(super) len: u32,
 }
 
-/// What is written in place of what is cut.
+/// The bytes that an edit inserts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Put {
-    /// Nothing at all.
+pub(super) enum Replacement {
+    /// No bytes.
     Nothing,
-    /// The length.
+    /// Only the length.
     Len,
-    /// The length, then the prefix of the namespace.
+    /// The length and the prefix of the namespace.
     Prefix,
-    /// The length, then its end.
+    /// The length and the end of the namespace.
     End,
-    /// The length, then the key `\0` in it.
-    First,
+    /// The length and the key `\0` with the prefix.
+    FirstKey,
 }
 
-impl Put {
-    /// Bytes of what follows the length.
-    pub(super) fn text_len(self, namespace: &Namespace) -> usize {
+impl Replacement {
+    /// Returns the number of bytes after the length.
+    pub(super) fn data_len(self, namespace: &Namespace) -> usize {
         match self {
-            Put::Nothing | Put::Len => 0,
-            Put::Prefix => namespace.prefix().len(),
-            Put::End => namespace.end().len(),
-            Put::First => namespace.prefix().len() + 1,
+            Replacement::Nothing | Replacement::Len => 0,
+            Replacement::Prefix => namespace.prefix().len(),
+            Replacement::End => namespace.end().len(),
+            Replacement::FirstKey => namespace.prefix().len() + 1,
         }
     }
 }
 
 impl Edit {
-    /// How much longer it makes the message.
+    /// Returns the change of the message's length in bytes.
     pub(super) fn growth(&self, namespace: &Namespace) -> i64 {
-        let put = match self.put {
-            Put::Nothing => 0,
-            put => {
+        let replacement = match self.replacement {
+            Replacement::Nothing => 0,
+            replacement => {
                 let head = usize::from(self.tag != 0) + proto::varint_len(u64::from(self.len));
-                head + put.text_len(namespace)
+                head + replacement.data_len(namespace)
             }
         };
-        put as i64 - i64::from(self.cut)
+        replacement as i64 - i64::from(self.removed)
     }
 }
 
-/// The changes of a message, in the order they stand in it.
+/// The edits of a message, in ascending order of position.
 #[derive(Debug)]
-pub(super) struct Edits {
-    /// The first ones; those from `count` on mean nothing.
-    few: [Edit; FEW],
+pub(super) struct EditList {
+    /// The first edits. Entries from `count` on are unused.
+    inline: [Edit; INLINE_EDITS],
     count: usize,
-    /// The rest.
-    more: Vec<Edit>,
+    /// Edits that do not fit into `inline`.
+    overflow: Vec<Edit>,
 }
 
-impl Edits {
-    /// None.
-    pub(super) fn new() -> Edits {
-        let none = Edit {
+impl EditList {
+    /// Creates an empty list.
+    pub(super) fn new() -> EditList {
+        let unused = Edit {
             at: 0,
-            cut: 0,
-            put: Put::Nothing,
+            removed: 0,
+            replacement: Replacement::Nothing,
             tag: 0,
             len: 0,
         };
-        Edits {
-            few: [none; FEW],
+        EditList {
+            inline: [unused; INLINE_EDITS],
             count: 0,
-            more: Vec::new(),
+            overflow: Vec::new(),
         }
     }
 
-    /// How many.
+    /// Returns the number of edits.
     pub(super) fn len(&self) -> usize {
-        self.count + self.more.len()
+        self.count + self.overflow.len()
     }
 
-    /// One more, behind the others.
+    /// Appends an edit.
     pub(super) fn push(&mut self, edit: Edit) {
-        match self.few.get_mut(self.count) {
-            Some(place) => {
-                *place = edit;
+        match self.inline.get_mut(self.count) {
+            Some(slot) => {
+                *slot = edit;
                 self.count += 1;
             }
-            None => self.more.push(edit),
+            None => self.overflow.push(edit),
         }
     }
 
-    /// Takes the last one back.
+    /// Removes the last edit.
     pub(super) fn pop(&mut self) {
-        if self.more.pop().is_none() {
+        if self.overflow.pop().is_none() {
             self.count = self.count.saturating_sub(1);
         }
     }
 
-    /// The one that was pushed as the `n`th, from 0, to be changed.
+    /// Returns the edit at index `n`.
     pub(super) fn get_mut(&mut self, n: usize) -> Option<&mut Edit> {
         if n < self.count {
-            self.few.get_mut(n)
+            self.inline.get_mut(n)
         } else {
-            self.more.get_mut(n - self.count)
+            self.overflow.get_mut(n - self.count)
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = &Edit> {
-        self.few[..self.count].iter().chain(&self.more)
+        self.inline[..self.count].iter().chain(&self.overflow)
     }
 
-    /// The message with its changes, with its gRPC head if it is to be `framed`; none of its pieces is
-    /// empty.
+    /// Returns the edited message, with its gRPC head if `framed`. No piece is empty.
     pub(super) fn apply(
         &self,
         namespace: &Namespace,
@@ -145,11 +145,11 @@ impl Edits {
         framed: bool,
     ) -> Vec<Bytes> {
         if self.len() == 0 && !framed {
-            let filled = message.iter().filter(|piece| !piece.is_empty());
-            return filled.cloned().collect();
+            let nonempty = message.iter().filter(|piece| !piece.is_empty());
+            return nonempty.cloned().collect();
         }
         let (mut copied, mut shared, mut len) = (0, 0, 0);
-        self.parts(namespace, message, |part| match part {
+        self.emit_parts(namespace, message, |part| match part {
             Part::Copied(bytes) => copied += bytes.len(),
             Part::Shared(_, range) => {
                 shared += 1;
@@ -157,108 +157,108 @@ impl Edits {
             }
         });
         len += copied;
-        // Exactly: what is left over would cost a second piece of memory.
+        // Exact, since spare capacity would cost a second allocation.
         let head = if framed { HEAD_LEN } else { 0 };
-        let mut fresh = BytesMut::with_capacity(copied + head);
+        let mut buffer = BytesMut::with_capacity(copied + head);
         if framed {
-            // What grows beyond four gigabytes had to be smaller to arrive, and larger than any limit.
+            // Unreachable: the message was below 4 GiB, and limits reject one that grows beyond.
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            fresh.extend_from_slice(&frame::head(false, len));
+            buffer.extend_from_slice(&frame::head(false, len));
         }
         let mut pieces = Vec::with_capacity(2 * shared + 1);
-        self.parts(namespace, message, |part| match part {
-            Part::Copied(bytes) => fresh.extend_from_slice(bytes),
+        self.emit_parts(namespace, message, |part| match part {
+            Part::Copied(bytes) => buffer.extend_from_slice(bytes),
             Part::Shared(piece, range) => {
-                if !fresh.is_empty() {
-                    pieces.push(fresh.split().freeze());
+                if !buffer.is_empty() {
+                    pieces.push(buffer.split().freeze());
                 }
                 pieces.push(piece.slice(range));
             }
         });
-        if !fresh.is_empty() {
-            pieces.push(fresh.freeze());
+        if !buffer.is_empty() {
+            pieces.push(buffer.freeze());
         }
         pieces
     }
 
-    /// Tells what the changed message consists of, from front to back.
-    fn parts(&self, namespace: &Namespace, message: &[Bytes], mut tell: impl FnMut(Part<'_>)) {
-        let mut source = Source {
+    /// Calls `emit` for each part of the edited message, in order.
+    fn emit_parts(&self, namespace: &Namespace, message: &[Bytes], mut emit: impl FnMut(Part<'_>)) {
+        let mut reader = MessageReader {
             pieces: message,
             at: 0,
-            within: 0,
+            piece_at: 0,
         };
         for edit in self.iter() {
-            source.keep_to(edit.at as usize, &mut tell);
-            source.cut(edit.cut as usize);
-            let text = match edit.put {
-                Put::Nothing => continue,
-                Put::Len => &[][..],
-                Put::Prefix | Put::First => namespace.prefix(),
-                Put::End => namespace.end(),
+            reader.emit_to(edit.at as usize, &mut emit);
+            reader.skip(edit.removed as usize);
+            let data = match edit.replacement {
+                Replacement::Nothing => continue,
+                Replacement::Len => &[][..],
+                Replacement::Prefix | Replacement::FirstKey => namespace.prefix(),
+                Replacement::End => namespace.end(),
             };
             if edit.tag != 0 {
-                tell(Part::Copied(&[edit.tag]));
+                emit(Part::Copied(&[edit.tag]));
             }
             let mut varint = [0; MAX_VARINT_LEN];
-            tell(Part::Copied(proto::write_varint(
+            emit(Part::Copied(proto::write_varint(
                 &mut varint,
                 u64::from(edit.len),
             )));
-            tell(Part::Copied(text));
-            if edit.put == Put::First {
-                tell(Part::Copied(&[0]));
+            emit(Part::Copied(data));
+            if edit.replacement == Replacement::FirstKey {
+                emit(Part::Copied(&[0]));
             }
         }
-        source.keep_to(usize::MAX, &mut tell);
+        reader.emit_to(usize::MAX, &mut emit);
     }
 }
 
-/// A stretch of a changed message.
+/// A part of an edited message.
 enum Part<'a> {
-    /// New, or short.
+    /// New or short: its bytes are copied.
     Copied(&'a [u8]),
-    /// A range of a piece of what arrived.
+    /// A range of a received piece, shared with the result.
     Shared(&'a Bytes, Range<usize>),
 }
 
-/// What arrived, on its way into the changed message.
-struct Source<'a> {
-    /// The piece that is being taken, and those behind it.
+/// Reader of the original message.
+struct MessageReader<'a> {
+    /// The current piece and the pieces after it.
     pieces: &'a [Bytes],
-    /// Bytes of the message taken so far.
+    /// Position in the message, in bytes.
     at: usize,
-    /// Of them in the first of the pieces.
-    within: usize,
+    /// Position in the current piece, in bytes.
+    piece_at: usize,
 }
 
-impl<'a> Source<'a> {
-    /// Tells all from here to a place in the message, or to its end.
-    fn keep_to(&mut self, to: usize, tell: &mut impl FnMut(Part<'_>)) {
-        self.pass(to - self.at, |piece, range| {
-            if range.len() >= SHARED_FROM {
-                tell(Part::Shared(piece, range));
+impl<'a> MessageReader<'a> {
+    /// Emits all bytes up to position `to`, or up to the end of the message.
+    fn emit_to(&mut self, to: usize, emit: &mut impl FnMut(Part<'_>)) {
+        self.advance(to - self.at, |piece, range| {
+            if range.len() >= MIN_SHARED_LEN {
+                emit(Part::Shared(piece, range));
             } else {
-                tell(Part::Copied(&piece[range]));
+                emit(Part::Copied(&piece[range]));
             }
         });
     }
 
-    /// Leaves bytes out.
-    fn cut(&mut self, count: usize) {
-        self.pass(count, |_, _| {});
+    /// Skips `count` bytes.
+    fn skip(&mut self, count: usize) {
+        self.advance(count, |_, _| {});
     }
 
-    fn pass(&mut self, mut count: usize, mut tell: impl FnMut(&'a Bytes, Range<usize>)) {
+    fn advance(&mut self, mut count: usize, mut emit: impl FnMut(&'a Bytes, Range<usize>)) {
         while let Some(piece) = self.pieces.first().filter(|_| count > 0) {
-            let some = count.min(piece.len() - self.within);
-            tell(piece, self.within..self.within + some);
-            count -= some;
-            self.at += some;
-            self.within += some;
-            if self.within == piece.len() {
+            let len = count.min(piece.len() - self.piece_at);
+            emit(piece, self.piece_at..self.piece_at + len);
+            count -= len;
+            self.at += len;
+            self.piece_at += len;
+            if self.piece_at == piece.len() {
                 self.pieces = &self.pieces[1..];
-                self.within = 0;
+                self.piece_at = 0;
             }
         }
     }

@@ -1,57 +1,58 @@
-//! Which methods may pass under a namespace (N1). What shows or changes the store outside of it is
-//! refused, unless the operator opens it, and so is what nobody has looked at.
+//! The methods that a namespace allows (N1). It denies methods that read or change the store
+//! outside the prefix, unless the operator allows them, and all unknown methods.
 
 use crate::wire::method::Method;
 use crate::wire::proto::{self, WireType};
 
-/// What is done with a method's calls.
+/// Treatment of a method's calls in a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamespaceAccess {
-    /// They pass, their keys translated where they have any.
-    Open,
-    /// Only those that ask pass, see [`only_asks`].
-    Asking,
-    /// They pass when the lease they end has no key outside.
-    Lease,
-    /// They are refused.
-    Closed,
+    /// All calls are allowed. Their keys, if any, are translated.
+    Allowed,
+    /// Only calls that change nothing are allowed, see [`is_alarm_get`].
+    ReadOnly,
+    /// Calls are allowed if their lease has no key outside the namespace.
+    LeaseChecked,
+    /// All calls are denied.
+    Denied,
 }
 
-/// What is done with a method unless the operator says otherwise; `None` is one that is not known.
-pub fn passage(method: Option<&Method>) -> NamespaceAccess {
+/// Returns the treatment of a method without a setting of the operator. `None` is an unknown
+/// method.
+pub fn default_access(method: Option<&Method>) -> NamespaceAccess {
     let Some(method) = method else {
-        return NamespaceAccess::Closed;
+        return NamespaceAccess::Denied;
     };
     match (method.service, method.name) {
         ("etcdserverpb.KV", "Range" | "RangeStream" | "Put" | "DeleteRange" | "Txn") => {
-            NamespaceAccess::Open
+            NamespaceAccess::Allowed
         }
-        ("etcdserverpb.Watch", "Watch") => NamespaceAccess::Open,
-        ("etcdserverpb.Lease", "LeaseRevoke") => NamespaceAccess::Lease,
-        // Leases belong to no prefix. Which there are is a list of numbers.
+        ("etcdserverpb.Watch", "Watch") => NamespaceAccess::Allowed,
+        ("etcdserverpb.Lease", "LeaseRevoke") => NamespaceAccess::LeaseChecked,
+        // Leases do not belong to a prefix. LeaseLeases returns only numbers.
         (
             "etcdserverpb.Lease",
             "LeaseGrant" | "LeaseKeepAlive" | "LeaseTimeToLive" | "LeaseLeases",
-        ) => NamespaceAccess::Open,
-        ("v3lockpb.Lock", "Lock" | "Unlock") => NamespaceAccess::Open,
+        ) => NamespaceAccess::Allowed,
+        ("v3lockpb.Lock", "Lock" | "Unlock") => NamespaceAccess::Allowed,
         ("v3electionpb.Election", "Campaign" | "Proclaim" | "Leader" | "Observe" | "Resign") => {
-            NamespaceAccess::Open
+            NamespaceAccess::Allowed
         }
-        ("etcdserverpb.Maintenance", "Status") => NamespaceAccess::Open,
-        ("etcdserverpb.Maintenance", "Alarm") => NamespaceAccess::Asking,
-        ("etcdserverpb.Cluster", "MemberList") => NamespaceAccess::Open,
-        // Of users this shows names and the names of their roles, not what those may read.
+        ("etcdserverpb.Maintenance", "Status") => NamespaceAccess::Allowed,
+        ("etcdserverpb.Maintenance", "Alarm") => NamespaceAccess::ReadOnly,
+        ("etcdserverpb.Cluster", "MemberList") => NamespaceAccess::Allowed,
+        // These return the names of users and of their roles, not the ranges that a role may read.
         ("etcdserverpb.Auth", "Authenticate" | "AuthStatus" | "UserGet" | "UserList") => {
-            NamespaceAccess::Open
+            NamespaceAccess::Allowed
         }
-        ("grpc.health.v1.Health", "Check" | "List" | "Watch") => NamespaceAccess::Open,
-        _ => NamespaceAccess::Closed,
+        ("grpc.health.v1.Health", "Check" | "List" | "Watch") => NamespaceAccess::Allowed,
+        _ => NamespaceAccess::Denied,
     }
 }
 
-/// Whether a request of a method of [`NamespaceAccess::Asking`] changes nothing: AlarmRequest { action = 1 } is 0,
-/// GET, however it is read. The message is without its gRPC head.
-pub fn only_asks(message: &[u8]) -> bool {
+/// Returns whether an Alarm request changes nothing: every occurrence of AlarmRequest.action (field
+/// 1) is 0 (GET), so every parser reads GET. `message` has no gRPC head.
+pub fn is_alarm_get(message: &[u8]) -> bool {
     proto::fields(message).all(|field| match field {
         Ok(field) if field.number == 1 => {
             field.wire_type == WireType::Varint && field.varint() == Some(0)
@@ -65,17 +66,17 @@ pub fn only_asks(message: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::wire::method;
-    use crate::wire::namespace::forms;
+    use crate::wire::namespace::message_types;
 
-    fn of(passage_wanted: NamespaceAccess) -> Vec<&'static str> {
+    fn methods_with(access: NamespaceAccess) -> Vec<&'static str> {
         let all = method::all().iter();
-        let these = all.filter(|method| passage(Some(method)) == passage_wanted);
-        these.map(|method| method.name).collect()
+        let matching = all.filter(|method| default_access(Some(method)) == access);
+        matching.map(|method| method.name).collect()
     }
 
     #[test]
-    fn these_are_refused() {
-        let closed = [
+    fn complete_list_of_denied_methods() {
+        let denied = [
             "Compact",
             "Defragment",
             "Hash",
@@ -101,19 +102,19 @@ mod tests {
             "RoleGrantPermission",
             "RoleRevokePermission",
         ];
-        assert_eq!(of(NamespaceAccess::Closed), closed);
-        assert_eq!(of(NamespaceAccess::Asking), ["Alarm"]);
-        assert_eq!(of(NamespaceAccess::Lease), ["LeaseRevoke"]);
-        assert_eq!(passage(None), NamespaceAccess::Closed);
+        assert_eq!(methods_with(NamespaceAccess::Denied), denied);
+        assert_eq!(methods_with(NamespaceAccess::ReadOnly), ["Alarm"]);
+        assert_eq!(methods_with(NamespaceAccess::LeaseChecked), ["LeaseRevoke"]);
+        assert_eq!(default_access(None), NamespaceAccess::Denied);
     }
 
     #[test]
-    fn all_that_has_keys_is_open() {
+    fn all_methods_with_keys_are_allowed() {
         for method in method::all() {
-            if forms(method) != (None, None) {
+            if message_types(method) != (None, None) {
                 assert_eq!(
-                    passage(Some(method)),
-                    NamespaceAccess::Open,
+                    default_access(Some(method)),
+                    NamespaceAccess::Allowed,
                     "{}",
                     method.path
                 );
@@ -122,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_is_asked_for_however_it_is_written() {
-        for asks in [&b""[..], b"\x08\x00", b"\x10\x07\x18\x01", b"\x08\x80\x00"] {
-            assert!(only_asks(asks), "{asks:?}");
+    fn recognizes_alarm_get_in_every_encoding() {
+        for get in [&b""[..], b"\x08\x00", b"\x10\x07\x18\x01", b"\x08\x80\x00"] {
+            assert!(is_alarm_get(get), "{get:?}");
         }
-        for acts in [
+        for other in [
             &b"\x08\x01"[..],
             b"\x08\x02",
             b"\x08\x01\x08\x00",
@@ -134,9 +135,9 @@ mod tests {
             b"\x0a\x01\x01",
             b"\x08",
         ] {
-            assert!(!only_asks(acts), "{acts:?}");
+            assert!(!is_alarm_get(other), "{other:?}");
         }
-        // An enum is 32 bits of it to some.
-        assert!(!only_asks(b"\x08\x80\x80\x80\x80\x10"));
+        // Some parsers truncate an enum to 32 bits.
+        assert!(!is_alarm_get(b"\x08\x80\x80\x80\x80\x10"));
     }
 }

@@ -1,24 +1,30 @@
-//! The namespace: what clients say and hear, translated to what etcd stores under a prefix (N1–N3).
+//! Namespace translation: clients use keys without a prefix, and etcd stores them with it (N1–N3).
+//! The translation edits the raw bytes of protobuf messages instead of decoding them. Fields that
+//! this version does not know survive unchanged, and long values are not copied.
 //!
-//! Messages are changed as they lie, without decoding them: one walk by the message's shape lists
-//! the changes (`walk.rs`, `forms.rs`), and the message is written anew around them, its long parts
-//! shared with what arrived (`edits.rs`). Whatever two parsers could read in two ways is refused, so
-//! that what leaves for etcd has no key outside the prefix however it is read there.
+//! How a message is translated:
+//! 1. `message_schemas.rs` lists, for each message, the fields that contain keys.
+//! 2. `edit_planner.rs` walks the message by its schema and lists the edits. It rejects everything
+//!    that two parsers could read in two ways. No parser finds a key outside the prefix in a
+//!    message to etcd.
+//! 3. `edits.rs` builds the new message. It copies the short parts and shares the long ones with
+//!    the received buffers.
 //!
-//! [`Stream`] does it for the framed messages of a call, and [`passage`] says which methods may pass at all.
+//! [`StreamTranslator`] translates the framed messages of a call. [`default_access`] decides which
+//! methods a namespace allows.
 
 mod cursor;
+mod edit_planner;
 mod edits;
-mod message_shapes;
+mod message_schemas;
 mod method_policy;
 mod prefix;
-mod refusal;
 mod stream;
 mod translate;
-mod walk;
+mod translation_error;
 
-pub use message_shapes::{Answer, Request, forms};
-pub use method_policy::{NamespaceAccess, only_asks, passage};
+pub use message_schemas::{RequestType, ResponseType, message_types};
+pub use method_policy::{NamespaceAccess, default_access, is_alarm_get};
 pub use prefix::Namespace;
-pub use refusal::{Fault, Refusal};
-pub use stream::{Messages, Stream, StreamError};
+pub use stream::{MessageType, StreamTranslationError, StreamTranslator};
+pub use translation_error::{MessageDefect, TranslationError};

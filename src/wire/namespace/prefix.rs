@@ -1,20 +1,21 @@
-//! Keys and range ends on either side of a namespace (N2).
+//! Keys and range ends inside and outside a namespace (N2).
 //!
-//! Holds for every key and end handed in: what comes out is a key that starts with the prefix, and
-//! never an end that is empty or `\0` unless that is what it has to be.
+//! Invariant, for every key and end from a client: the result is a key that starts with the prefix.
+//! A resulting end is empty or `\0` only if it must be.
 
 use bytes::Bytes;
 
-/// A prefix that all keys of all clients have at etcd, and none at the clients.
+/// A key prefix that exists at etcd and is invisible to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace {
     prefix: Bytes,
-    /// `range_end` of all that starts with the prefix.
+    /// `range_end` of the range of all keys with the prefix.
     end: Bytes,
 }
 
 impl Namespace {
-    /// The namespace of this prefix; `None` for the empty one, which is none.
+    /// Creates the namespace of a prefix. Returns `None` for the empty prefix, which means no
+    /// namespace.
     pub fn new(prefix: &[u8]) -> Option<Namespace> {
         if prefix.is_empty() {
             return None;
@@ -25,24 +26,24 @@ impl Namespace {
         })
     }
 
-    /// What every key starts with at etcd. Not empty.
+    /// Returns the prefix of every key at etcd. Not empty.
     pub fn prefix(&self) -> &[u8] {
         &self.prefix
     }
 
-    /// `range_end` of a range from the prefix on that holds all of the namespace and nothing else;
-    /// `\0`, which is open-ended, where no key follows those of the namespace.
+    /// Returns the `range_end` of a range that starts at the prefix and contains exactly the
+    /// namespace. It is `\0` (open-ended) if no key can follow the namespace.
     pub fn end(&self) -> &[u8] {
         &self.end
     }
 
-    /// A client's key as etcd has it.
+    /// Returns the key at etcd for a client's key.
     pub fn key(&self, key: &[u8]) -> Bytes {
         Bytes::from([&self.prefix, key].concat())
     }
 
-    /// A client's `range_end` as etcd takes it: empty, which is a single key, stays empty; `\0`,
-    /// which is open-ended, becomes the end of the namespace.
+    /// Returns the `range_end` for etcd. An empty end (single key) stays empty. `\0` (open-ended)
+    /// becomes the end of the namespace.
     pub fn range_end(&self, end: &[u8]) -> Bytes {
         match end {
             [] => Bytes::new(),
@@ -51,16 +52,16 @@ impl Namespace {
         }
     }
 
-    /// etcd's key as a client has it; `None` for one outside the namespace. That of the prefix alone is
-    /// outside: it would be empty, and no client has an empty key.
+    /// Returns the client's key for a key of etcd, or `None` for a key outside the namespace. The
+    /// prefix itself is outside: the client's key would be empty, and an empty key is invalid.
     pub fn strip<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
         key.strip_prefix(&self.prefix[..])
             .filter(|key| !key.is_empty())
     }
 }
 
-/// The prefix as a big-endian number plus one. Zero bytes that the carry leaves behind are cut off:
-/// `a\xff` ends at `b`, since one that ends at `b\0` would hold the key `b`.
+/// Returns the prefix as a big-endian number plus one, without the zero bytes that the carry
+/// creates. `a\xff` ends at `b`: the end `b\0` would include the key `b`.
 fn end_of(prefix: &[u8]) -> Vec<u8> {
     match prefix.iter().rposition(|byte| *byte != 0xff) {
         Some(last) => {
@@ -82,12 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_prefix_is_no_namespace() {
+    fn rejects_an_empty_prefix() {
         assert_eq!(Namespace::new(b""), None);
     }
 
     #[test]
-    fn keys_carry_the_prefix() {
+    fn adds_and_removes_the_prefix() {
         let namespace = namespace(b"pfx/");
         assert_eq!(namespace.key(b"a"), "pfx/a");
         assert_eq!(namespace.key(b"\0"), "pfx/\0");
@@ -98,12 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn range_ends_stay_inside() {
+    fn range_ends_stay_in_the_namespace() {
         let cases: [(&[u8], &[u8], &[u8]); 13] = [
             (b"pfx/", b"", b""),
             (b"pfx/", b"\0", b"pfx0"),
             (b"pfx/", b"abd", b"pfx/abd"),
-            // Longer than the open end.
+            // Longer than the open-ended range end.
             (b"pfx/", b"\0\0", b"pfx/\0\0"),
             (b"pfx/", b"\0a", b"pfx/\0a"),
             (b"\xff", b"\0", b"\0"),
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_right_behind_the_last_key() {
+    fn the_end_follows_the_last_key() {
         for prefix in [
             &b"pfx/"[..],
             b"a\xff",
@@ -133,10 +134,10 @@ mod tests {
             let namespace = namespace(prefix);
             let start = Bytes::copy_from_slice(prefix);
             let all = KeyRange::of(start, namespace.range_end(b"\0"));
-            let near: [&[u8]; 9] = [
+            let samples: [&[u8]; 9] = [
                 b"", b"\0", b"\x01", b"\x01\0", b"a", b"b", b"b\0", b"pfx0", b"\xff",
             ];
-            for key in near {
+            for key in samples {
                 assert_eq!(
                     all.contains(key),
                     key.starts_with(prefix),

@@ -1,78 +1,81 @@
-//! One direction of a call, translated message by message: framed bytes in, framed bytes out. What is in
-//! a message that is not whole yet is kept here, and none of it is shown or sent.
+//! Translates one direction of a call: framed bytes in, framed bytes out.
+//!
+//! It buffers an incomplete message. No part of a message leaves before the whole message is
+//! translated.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
-use super::message_shapes::{Answer, Request, forms};
+use super::message_schemas::{RequestType, ResponseType, message_types};
 use super::prefix::Namespace;
-use super::refusal::Refusal;
+use super::translation_error::TranslationError;
 use crate::wire::frame::{FrameError, HEAD_LEN};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
 
-/// Which messages pass here.
+/// The type of the messages in one direction of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Messages {
-    /// A client's, to etcd.
-    Requests(Request),
-    /// etcd's, to a client.
-    Answers(Answer),
+pub enum MessageType {
+    /// Requests of a client to etcd.
+    Request(RequestType),
+    /// Responses of etcd to a client.
+    Response(ResponseType),
 }
 
-/// See the module.
+/// Translator for the framed messages of one direction of a call.
 #[derive(Debug)]
-pub struct Stream {
+pub struct StreamTranslator {
     namespace: Arc<Namespace>,
-    messages: Messages,
-    /// Largest message.
+    message_type: MessageType,
+    /// Maximum payload of a message in bytes, before and after translation.
     max: u64,
     arrived: VecDeque<Bytes>,
-    /// Small pieces after the last of `arrived`, copied: each would keep alive the whole buffer it came in.
+    /// Small pieces after the last of `arrived`, copied: each would pin the whole buffer that
+    /// contains it.
     small: Vec<u8>,
-    /// Bytes in both.
-    held: usize,
+    /// Bytes in `arrived` and `small`.
+    buffered: usize,
 }
 
-/// Pieces of this size and more are kept as they come.
-const LARGE: usize = 4 * 1024;
+/// Minimum length in bytes of a piece that is buffered without a copy.
+const MIN_SHARED_CHUNK: usize = 4 * 1024;
 
-/// Why nothing more passes.
+/// Error that ends the translation of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StreamError {
-    /// A head that is none, or one of too large a message.
+pub enum StreamTranslationError {
+    /// A gRPC head is malformed, or announces too large a message.
     Frame(FrameError),
-    /// What is compressed cannot be looked at.
+    /// A message is compressed, so its keys cannot be translated.
     Compressed,
-    /// The namespace does not let a message pass.
-    Refused(Refusal),
+    /// The namespace rejects a message.
+    Rejected(TranslationError),
 }
 
-impl StreamError {
-    /// What ends the call.
-    pub fn status(&self, messages: Messages) -> Status {
-        let requests = matches!(messages, Messages::Requests(_));
-        let (code, text) = match (self, requests) {
-            (StreamError::Refused(refusal), _) => return refusal.status(),
-            (StreamError::Compressed, true) => (
+impl StreamTranslationError {
+    /// Returns the status that ends the call.
+    pub fn status(&self, message_type: MessageType) -> Status {
+        let is_request = matches!(message_type, MessageType::Request(_));
+        let (code, text) = match (self, is_request) {
+            (StreamTranslationError::Rejected(error), _) => return error.status(),
+            (StreamTranslationError::Compressed, true) => (
                 Code::Unimplemented,
                 "etcd-edge: compressed requests are not supported in a namespace".to_owned(),
             ),
-            (StreamError::Compressed, false) => (
+            (StreamTranslationError::Compressed, false) => (
                 Code::Internal,
                 "etcd-edge: compressed responses are not supported in a namespace".to_owned(),
             ),
-            (StreamError::Frame(FrameError::TooLarge { len, max }), true) => {
+            (StreamTranslationError::Frame(FrameError::TooLarge { len, max }), true) => {
                 let text = format!("trying to send message larger than max ({len} vs. {max})");
                 (Code::ResourceExhausted, text)
             }
-            (StreamError::Frame(FrameError::TooLarge { len, max }), false) => {
+            (StreamTranslationError::Frame(FrameError::TooLarge { len, max }), false) => {
                 let text = format!("grpc: received message larger than max ({len} vs. {max})");
                 (Code::ResourceExhausted, text)
             }
-            (StreamError::Frame(error), _) => {
+            (StreamTranslationError::Frame(error), _) => {
                 let text = format!("etcd-edge: malformed gRPC frame: {error}");
                 (Code::Internal, text)
             }
@@ -81,124 +84,148 @@ impl StreamError {
     }
 }
 
-impl Stream {
-    /// Of messages of at most `max` bytes.
-    pub fn new(namespace: Arc<Namespace>, messages: Messages, max: u64) -> Stream {
-        Stream {
+impl StreamTranslator {
+    /// Creates a translator for messages of at most `max` bytes.
+    pub fn new(namespace: Arc<Namespace>, message_type: MessageType, max: u64) -> StreamTranslator {
+        StreamTranslator {
             namespace,
-            messages,
+            message_type,
             max,
             arrived: VecDeque::new(),
             small: Vec::new(),
-            held: 0,
+            buffered: 0,
         }
     }
 
-    /// The requests of a method; `None`: they hold no key.
-    pub fn requests(namespace: &Arc<Namespace>, method: &Method, max: u64) -> Option<Stream> {
-        let form = forms(method).0?;
-        Some(Stream::new(
+    /// Creates a translator for a method's requests. Returns `None` if they contain no key.
+    pub fn for_requests(
+        namespace: &Arc<Namespace>,
+        method: &Method,
+        max: u64,
+    ) -> Option<StreamTranslator> {
+        let message_type = message_types(method).0?;
+        Some(StreamTranslator::new(
             namespace.clone(),
-            Messages::Requests(form),
+            MessageType::Request(message_type),
             max,
         ))
     }
 
-    /// The answers of a method; `None`: they hold no key.
-    pub fn answers(namespace: &Arc<Namespace>, method: &Method, max: u64) -> Option<Stream> {
-        let form = forms(method).1?;
-        Some(Stream::new(namespace.clone(), Messages::Answers(form), max))
+    /// Creates a translator for a method's responses. Returns `None` if they contain no key.
+    pub fn for_responses(
+        namespace: &Arc<Namespace>,
+        method: &Method,
+        max: u64,
+    ) -> Option<StreamTranslator> {
+        let message_type = message_types(method).1?;
+        Some(StreamTranslator::new(
+            namespace.clone(),
+            MessageType::Response(message_type),
+            max,
+        ))
     }
 
-    /// The next bytes of the stream.
+    /// Adds the next bytes of the stream.
     pub fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
             return;
         }
-        let first = self.held == 0;
-        self.held += chunk.len();
-        if first || chunk.len() >= LARGE {
-            self.seal();
+        let first = self.buffered == 0;
+        self.buffered += chunk.len();
+        if first || chunk.len() >= MIN_SHARED_CHUNK {
+            self.flush_small();
             self.arrived.push_back(chunk);
         } else {
             self.small.extend_from_slice(&chunk);
         }
     }
 
-    fn seal(&mut self) {
+    fn flush_small(&mut self) {
         if !self.small.is_empty() {
             self.arrived
                 .push_back(std::mem::take(&mut self.small).into());
         }
     }
 
-    /// Nothing has arrived.
+    /// Drops all buffered bytes.
     pub fn clear(&mut self) {
         self.arrived.clear();
         self.small.clear();
-        self.held = 0;
+        self.buffered = 0;
     }
 
-    /// Which messages pass here.
-    pub fn messages(&self) -> Messages {
-        self.messages
+    /// Returns the type of the messages.
+    pub fn message_type(&self) -> MessageType {
+        self.message_type
     }
 
-    /// Bytes that have arrived and have not come out.
-    pub fn held(&self) -> usize {
-        self.held
+    /// Returns the number of bytes that are buffered.
+    pub fn buffered(&self) -> usize {
+        self.buffered
     }
 
-    /// The next message, framed, in pieces none of which is empty; `None` until more is pushed.
+    /// Returns the next translated message, framed, in pieces that are not empty. Returns `None` if
+    /// more bytes are needed.
     ///
     /// # Errors
-    /// When nothing more may pass. The message it is about is let go.
+    /// [`StreamTranslationError`] if the message must not pass. A rejected message is dropped, and
+    /// the stream must end.
     #[expect(
         clippy::should_implement_trait,
         reason = "not an iterator: None is not the end"
     )]
-    pub fn next(&mut self) -> Result<Option<Vec<Bytes>>, StreamError> {
+    pub fn next(&mut self) -> Result<Option<Vec<Bytes>>, StreamTranslationError> {
         let Some(head) = self.head() else {
             return Ok(None);
         };
         let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
         if head[0] > 1 {
-            return Err(StreamError::Frame(FrameError::BadFlag(head[0])));
+            return Err(StreamTranslationError::Frame(FrameError::BadFlag(head[0])));
         }
         if u64::from(len) > self.max {
             let (len, max) = (u64::from(len), self.max);
-            return Err(StreamError::Frame(FrameError::TooLarge { len, max }));
+            return Err(StreamTranslationError::Frame(FrameError::TooLarge {
+                len,
+                max,
+            }));
         }
-        if self.held - HEAD_LEN < len as usize {
+        if self.buffered - HEAD_LEN < len as usize {
             return Ok(None);
         }
         self.take(HEAD_LEN);
         let message = self.take(len as usize);
         if head[0] == 1 {
-            return Err(StreamError::Compressed);
+            return Err(StreamTranslationError::Compressed);
         }
-        let translated = match self.messages {
-            Messages::Requests(form) => self.namespace.framed_request(form, &message),
-            Messages::Answers(form) => self.namespace.framed_answer(form, &message),
+        let translated = match self.message_type {
+            MessageType::Request(message_type) => {
+                self.namespace.framed_request(message_type, &message)
+            }
+            MessageType::Response(message_type) => {
+                self.namespace.framed_response(message_type, &message)
+            }
         };
-        let pieces = translated.map_err(StreamError::Refused)?;
-        // The other side takes no more, and a prefix makes a message longer.
+        let pieces = translated.map_err(StreamTranslationError::Rejected)?;
+        // The receiver has the same limit, and the prefix makes a message longer.
         let len = pieces.iter().map(|piece| piece.len() as u64).sum::<u64>() - HEAD_LEN as u64;
         if len > self.max {
             let max = self.max;
-            return Err(StreamError::Frame(FrameError::TooLarge { len, max }));
+            return Err(StreamTranslationError::Frame(FrameError::TooLarge {
+                len,
+                max,
+            }));
         }
         Ok(Some(pieces))
     }
 
-    /// All of a stream that is here whole.
+    /// Translates a complete stream.
     ///
     /// # Errors
-    /// As [`Stream::next`]; and when it ends within a message.
-    pub fn whole<'a>(
+    /// Like [`StreamTranslator::next`], and if the stream ends inside a message.
+    pub fn translate_all<'a>(
         mut self,
         chunks: impl IntoIterator<Item = &'a Bytes>,
-    ) -> Result<Vec<Bytes>, StreamError> {
+    ) -> Result<Vec<Bytes>, StreamTranslationError> {
         chunks
             .into_iter()
             .for_each(|chunk| self.push(chunk.clone()));
@@ -206,9 +233,9 @@ impl Stream {
         while let Some(mut pieces) = self.next()? {
             out.append(&mut pieces);
         }
-        match self.held {
+        match self.buffered {
             0 => Ok(out),
-            _ => Err(StreamError::Frame(FrameError::Truncated)),
+            _ => Err(StreamTranslationError::Frame(FrameError::Truncated)),
         }
     }
 
@@ -216,21 +243,21 @@ impl Stream {
         let mut head = [0; HEAD_LEN];
         let arrived = self.arrived.iter().flat_map(|chunk| chunk.iter());
         let mut bytes = arrived.chain(&self.small);
-        for place in &mut head {
-            *place = *bytes.next()?;
+        for slot in &mut head {
+            *slot = *bytes.next()?;
         }
         Some(head)
     }
 
-    /// The next bytes, all of which are here.
+    /// Removes the next `count` bytes, which must be buffered.
     fn take(&mut self, mut count: usize) -> Vec<Bytes> {
         let mut taken = Vec::with_capacity(1);
-        self.held -= count;
-        self.seal();
+        self.buffered -= count;
+        self.flush_small();
         while let Some(first) = self.arrived.front_mut().filter(|_| count > 0) {
-            let some = count.min(first.remaining());
-            taken.push(first.split_to(some));
-            count -= some;
+            let len = count.min(first.remaining());
+            taken.push(first.split_to(len));
+            count -= len;
             if first.is_empty() {
                 self.arrived.pop_front();
             }
@@ -244,8 +271,8 @@ mod tests {
     use super::*;
     use crate::wire::frame;
 
-    fn stream(messages: Messages, max: u64) -> Stream {
-        Stream::new(Arc::new(Namespace::new(b"p/").unwrap()), messages, max)
+    fn stream(message_type: MessageType, max: u64) -> StreamTranslator {
+        StreamTranslator::new(Arc::new(Namespace::new(b"p/").unwrap()), message_type, max)
     }
 
     fn put(key: &str) -> Bytes {
@@ -253,33 +280,33 @@ mod tests {
         frame::encode(&message)
     }
 
-    const PUTS: Messages = Messages::Requests(Request::Put);
+    const PUTS: MessageType = MessageType::Request(RequestType::Put);
 
     #[test]
-    fn messages_come_out_however_they_arrive() {
+    fn accepts_any_split() {
         let both = [put("a"), put("bc")].concat();
-        let there = [put("p/a"), put("p/bc")].concat();
+        let translated = [put("p/a"), put("p/bc")].concat();
         for cut in 0..=both.len() {
             let both = Bytes::from(both.clone());
             let chunks = [both.slice(..cut), both.slice(cut..)];
-            let out = stream(PUTS, 100).whole(&chunks).unwrap();
-            assert_eq!(out.concat(), there);
-            // One message, one piece.
+            let out = stream(PUTS, 100).translate_all(&chunks).unwrap();
+            assert_eq!(out.concat(), translated);
+            // Each message is one piece.
             assert_eq!(out.len(), 2);
         }
     }
 
     #[test]
-    fn nothing_of_a_message_comes_out_before_it_is_whole() {
+    fn outputs_nothing_before_a_message_is_complete() {
         let message = put("a");
         let mut stream = stream(PUTS, 100);
         for (n, byte) in message.iter().enumerate() {
             assert_eq!(stream.next(), Ok(None));
-            assert_eq!(stream.held(), n);
+            assert_eq!(stream.buffered(), n);
             stream.push(Bytes::copy_from_slice(&[*byte]));
         }
         assert!(stream.next().unwrap().is_some());
-        assert_eq!((stream.next(), stream.held()), (Ok(None), 0));
+        assert_eq!((stream.next(), stream.buffered()), (Ok(None), 0));
     }
 
     #[test]
@@ -289,7 +316,7 @@ mod tests {
         crate::wire::proto::put_len_head(&mut head, 2, value.len());
         let frame = frame::head(false, (head.len() + value.len()) as u32);
         let chunks = [Bytes::from([&frame[..], &head].concat()), value.clone()];
-        let out = stream(PUTS, 1 << 20).whole(&chunks).unwrap();
+        let out = stream(PUTS, 1 << 20).translate_all(&chunks).unwrap();
         assert_eq!(out.len(), 2);
         assert_eq!(out[1].as_ptr(), value.as_ptr());
         assert_eq!(
@@ -299,41 +326,44 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_outgrows_the_limit_does_not_pass() {
-        // Three bytes that become five.
-        assert!(stream(PUTS, 5).whole(&[put("a")]).is_ok());
+    fn rejects_a_message_that_grows_past_the_limit() {
+        // Three bytes become five.
+        assert!(stream(PUTS, 5).translate_all(&[put("a")]).is_ok());
         let too_large = FrameError::TooLarge { len: 5, max: 4 };
         assert_eq!(
-            stream(PUTS, 4).whole(&[put("a")]),
-            Err(StreamError::Frame(too_large))
+            stream(PUTS, 4).translate_all(&[put("a")]),
+            Err(StreamTranslationError::Frame(too_large))
         );
     }
 
     #[test]
-    fn what_cannot_be_looked_at_does_not_pass() {
+    fn rejects_malformed_compressed_and_foreign_messages() {
         let too_large = FrameError::TooLarge { len: 3, max: 2 };
         assert_eq!(
-            stream(PUTS, 2).whole(&[put("a")]),
-            Err(StreamError::Frame(too_large))
+            stream(PUTS, 2).translate_all(&[put("a")]),
+            Err(StreamTranslationError::Frame(too_large))
         );
         let mut compressed = put("a").to_vec();
         compressed[0] = 1;
         let compressed = Bytes::from(compressed);
         assert_eq!(
-            stream(PUTS, 100).whole(&[compressed]),
-            Err(StreamError::Compressed)
+            stream(PUTS, 100).translate_all(&[compressed]),
+            Err(StreamTranslationError::Compressed)
         );
         let junk = Bytes::from_static(&[7, 0, 0, 0, 0]);
-        let flag = StreamError::Frame(FrameError::BadFlag(7));
-        assert_eq!(stream(PUTS, 100).whole(&[junk]), Err(flag));
+        let flag = StreamTranslationError::Frame(FrameError::BadFlag(7));
+        assert_eq!(stream(PUTS, 100).translate_all(&[junk]), Err(flag));
         let part = put("a").slice(..6);
-        let cut = StreamError::Frame(FrameError::Truncated);
-        assert_eq!(stream(PUTS, 100).whole(&[part]), Err(cut));
+        let cut = StreamTranslationError::Frame(FrameError::Truncated);
+        assert_eq!(stream(PUTS, 100).translate_all(&[part]), Err(cut));
         let outside = frame::encode(b"\x12\x06\x0a\x04q/ab");
-        let shown = stream(Messages::Answers(Answer::Range), 100).whole(&[outside]);
+        let shown =
+            stream(MessageType::Response(ResponseType::Range), 100).translate_all(&[outside]);
         assert!(matches!(
             shown,
-            Err(StreamError::Refused(Refusal::Answer(_)))
+            Err(StreamTranslationError::Rejected(
+                TranslationError::Response(_)
+            ))
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! Requests of a watch stream to etcd, each a whole gRPC message.
+//! Encoder for requests of a watch stream to etcd. Each request is a whole gRPC message.
 
 use bytes::Bytes;
 
@@ -6,8 +6,8 @@ use crate::wire::frame;
 use crate::wire::proto::{len_field_len, put_len_head, put_varint_field};
 use crate::wire::range::KeyRange;
 
-/// Asks for a watch of `range` from `start_revision` on, 0 for what comes after now, under an id of
-/// the sender's own, not 0. Large answers may come in parts.
+/// Encodes a create request for `range` from `start_revision` on, 0 for events after the creation.
+/// The sender chooses `watch_id`, which is not 0. etcd may send large responses in fragments.
 pub fn create(range: &KeyRange, start_revision: i64, prev_kv: bool, watch_id: i64) -> Bytes {
     let range_end = range.range_end();
     let mut create = Vec::with_capacity(range.start().len() + range_end.len() + 48);
@@ -17,34 +17,34 @@ pub fn create(range: &KeyRange, start_revision: i64, prev_kv: bool, watch_id: i6
     put_number(&mut create, 6, u64::from(prev_kv));
     put_number(&mut create, 7, watch_id.cast_unsigned());
     put_number(&mut create, 8, 1);
-    union(1, &create)
+    encode_union(1, &create)
 }
 
-/// Asks for the end of a watch. etcd says nothing to an id that it does not know.
+/// Encodes a cancel request. etcd does not respond if the ID is unknown.
 pub fn cancel(watch_id: i64) -> Bytes {
     let mut cancel = Vec::with_capacity(11);
     put_number(&mut cancel, 1, watch_id.cast_unsigned());
-    union(2, &cancel)
+    encode_union(2, &cancel)
 }
 
-/// Asks how far all watches of the stream are. etcd answers when all are synced, else never.
+/// Encodes a progress request. etcd responds once all watches of the stream are synced, else never.
 pub fn progress() -> Bytes {
-    union(3, &[])
+    encode_union(3, &[])
 }
 
-fn union(number: u32, request: &[u8]) -> Bytes {
+fn encode_union(number: u32, request: &[u8]) -> Bytes {
     let mut message = Vec::with_capacity(len_field_len(number, request.len()));
-    put_bytes_field_always(&mut message, number, request);
+    put_bytes_field_even_empty(&mut message, number, request);
     frame::encode(&message)
 }
 
 fn put_bytes_field(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     if !value.is_empty() {
-        put_bytes_field_always(out, number, value);
+        put_bytes_field_even_empty(out, number, value);
     }
 }
 
-fn put_bytes_field_always(out: &mut Vec<u8>, number: u32, value: &[u8]) {
+fn put_bytes_field_even_empty(out: &mut Vec<u8>, number: u32, value: &[u8]) {
     put_len_head(out, number, value.len());
     out.extend_from_slice(value);
 }
@@ -66,7 +66,7 @@ mod tests {
     };
 
     #[track_caller]
-    fn assert_asks(message: &[u8], expected: RequestUnion) {
+    fn assert_request(message: &[u8], expected: RequestUnion) {
         let expected = WatchRequest {
             request_union: Some(expected),
         };
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_create_asks_for_what_was_said() {
+    fn a_create_request_contains_its_arguments() {
         let ranges: [(&'static [u8], &'static [u8]); 4] =
             [(b"a", b""), (b"a", b"b"), (b"a", b"\0"), (b"\0", b"\0")];
         for (key, range_end) in ranges {
@@ -84,7 +84,7 @@ mod tests {
             for (start_revision, prev_kv, watch_id) in
                 [(0, false, 1), (7, true, 300), (i64::MAX, false, i64::MAX)]
             {
-                assert_asks(
+                assert_request(
                     &create(&range, start_revision, prev_kv, watch_id),
                     RequestUnion::CreateRequest(WatchCreateRequest {
                         key: key.clone(),
@@ -101,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_names_its_watch_and_progress_nothing() {
+    fn a_cancel_request_contains_its_watch_id() {
         for watch_id in [0, 1, i64::MAX, -1] {
-            assert_asks(
+            assert_request(
                 &cancel(watch_id),
                 RequestUnion::CancelRequest(WatchCancelRequest { watch_id }),
             );
         }
-        assert_asks(
+        assert_request(
             &progress(),
             RequestUnion::ProgressRequest(WatchProgressRequest {}),
         );

@@ -41,7 +41,7 @@ impl Hub {
         for (at, event) in batch.events.iter().enumerate() {
             source.index.for_each_containing(&event.key, |group_key| {
                 if let Some(group) = self.groups.get_mut(group_key)
-                    && group.filter.keeps(event)
+                    && group.filter.matches(event)
                 {
                     if group.matches.is_empty() {
                         matched.push(group_key);

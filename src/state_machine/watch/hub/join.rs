@@ -5,7 +5,7 @@ use super::slab::Key;
 use super::types::{Group, Source, WatcherState};
 use super::{Hub, IdentitySources};
 use crate::wire::range::KeyRange;
-use crate::wire::watch::answer::Cut;
+use crate::wire::watch::response::EventFilter;
 
 impl Hub {
     /// Returns a home that serves the range, or opens one. A live home is preferred to one that is
@@ -131,7 +131,7 @@ impl Hub {
 
     /// Makes the client watcher a member of the source with this next revision. The client watcher
     /// must not be a member of another source.
-    pub(super) fn attach(&mut self, w: Key, source_key: Key, filter: &Cut, next: i64) {
+    pub(super) fn attach(&mut self, w: Key, source_key: Key, filter: &EventFilter, next: i64) {
         let group_key = self.group(source_key, filter);
         let (Some(source), Some(group), Some(watcher)) = (
             self.sources.get_mut(source_key),
@@ -200,7 +200,7 @@ impl Hub {
     }
 
     /// Returns the group of this source with this selection, new if there is none.
-    fn group(&mut self, source_key: Key, filter: &Cut) -> Key {
+    fn group(&mut self, source_key: Key, filter: &EventFilter) -> Key {
         let Some(source) = self.sources.get_mut(source_key) else {
             // Callers pass a source that exists. This key belongs to no group.
             return source_key;

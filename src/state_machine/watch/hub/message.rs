@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::state_machine::watch::Batch;
-use crate::wire::watch::answer::{self, Cut, Head};
+use crate::wire::watch::response::{self, EventFilter, ResponseHead};
 use crate::wire::watch::{Event, Response};
 
 /// One gRPC message, including its five-byte prefix.
@@ -14,7 +14,7 @@ pub enum Message {
     /// Events: a head for one client watcher, and a tail that is encoded once for many.
     Shared {
         /// gRPC prefix and the fields of this client watcher.
-        head: Head,
+        head: ResponseHead,
         /// Header and events, shared by the group.
         tail: Bytes,
     },
@@ -23,7 +23,7 @@ pub enum Message {
 impl Message {
     /// Encodes a response for one client watcher.
     pub(super) fn whole(response: &Response) -> Message {
-        Message::Whole(answer::encode(response))
+        Message::Whole(response::encode(response))
     }
 
     /// Returns the length in bytes, including the gRPC prefix.
@@ -49,7 +49,7 @@ pub(super) struct Encoded {
 
 impl Encoded {
     /// Encodes the events of the batch with revision ≥ `next`.
-    pub(super) fn new(batch: &Batch, next: i64, filter: &Cut) -> Encoded {
+    pub(super) fn new(batch: &Batch, next: i64, filter: &EventFilter) -> Encoded {
         let from = batch.events.partition_point(|event| event.revision < next);
         Encoded::of(batch, batch.events[from..].iter(), filter)
     }
@@ -58,23 +58,23 @@ impl Encoded {
     pub(super) fn of<'a>(
         batch: &Batch,
         events: impl Iterator<Item = &'a Event>,
-        filter: &Cut,
+        filter: &EventFilter,
     ) -> Encoded {
-        let matches: Vec<&Event> = events.filter(|event| filter.keeps(event)).collect();
+        let matches: Vec<&Event> = events.filter(|event| filter.matches(event)).collect();
         Encoded {
             events: matches.len(),
-            tail: answer::tail(&batch.header, matches, filter),
+            tail: response::tail(&batch.header, matches, filter),
             parts: Vec::new(),
         }
     }
 
     /// Makes fragments for clients that requested `fragment`, if the message has at least `limit`
     /// bytes.
-    pub(super) fn split(&mut self, batch: &Batch, next: i64, filter: &Cut, limit: usize) {
+    pub(super) fn split(&mut self, batch: &Batch, next: i64, filter: &EventFilter, limit: usize) {
         let long = self.tail.as_ref().is_some_and(|tail| tail.len() >= limit);
         if long && self.events > 1 && self.parts.is_empty() {
             let from = batch.events.partition_point(|event| event.revision < next);
-            self.parts = answer::parts(&batch.header, &batch.events[from..], filter, limit);
+            self.parts = response::fragments(&batch.header, &batch.events[from..], filter, limit);
         }
     }
 
@@ -91,7 +91,7 @@ impl Encoded {
         parts.iter().enumerate().map(move |(at, tail)| {
             let more = at + 1 < parts.len();
             Message::Shared {
-                head: Head::new(watch_id, more, tail.len()),
+                head: ResponseHead::new(watch_id, more, tail.len()),
                 tail: tail.clone(),
             }
         })

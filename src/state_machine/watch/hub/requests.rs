@@ -13,7 +13,7 @@ use super::types::{PendingCreate, Request, WatchStream, Watcher, WatcherState, r
 use crate::limits;
 use crate::wire::range::KeyRange;
 use crate::wire::watch::Response;
-use crate::wire::watch::answer::Cut;
+use crate::wire::watch::response::EventFilter;
 
 /// etcd's text for a negative start revision.
 const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
@@ -293,7 +293,7 @@ impl Hub {
         if create.progress_notify {
             self.schedule_notification(w);
         }
-        let filter = Cut {
+        let filter = EventFilter {
             range: pending.range.clone(),
             puts: !create.no_put,
             deletes: !create.no_delete,

@@ -12,7 +12,7 @@ use super::message::Message;
 use super::slab::Key;
 use crate::limits;
 use crate::wire::range::KeyRange;
-use crate::wire::watch::answer::Cut;
+use crate::wire::watch::response::EventFilter;
 
 /// A feed, its log, and the groups it serves.
 ///
@@ -99,7 +99,7 @@ pub(super) struct Group {
     pub(super) source: Key,
     /// Position among the groups of the source.
     pub(super) position: usize,
-    pub(super) filter: Cut,
+    pub(super) filter: EventFilter,
     /// The range is that of the source.
     pub(super) exact: bool,
     pub(super) members: Vec<Key>,

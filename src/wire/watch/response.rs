@@ -1,8 +1,8 @@
-//! Answers of a watch stream to clients.
+//! Encoder for responses of a watch stream to clients.
 //!
-//! An answer with events is a [`Head`] of a few bytes, made for one c-watcher, and a *tail*: the
-//! header and the events, encoded once for all c-watchers that are shown the same. The fields stand
-//! in another order than etcd's, which no parser minds.
+//! A response with events is a [`ResponseHead`] of a few bytes for one client watcher, and a
+//! *tail*: the header and the events, encoded once for all client watchers that receive the same
+//! events. The fields are in another order than etcd's; protobuf parsers accept any order.
 
 use std::ops::Deref;
 
@@ -23,22 +23,22 @@ const CANCEL_REASON: u32 = 6;
 const FRAGMENT: u32 = 7;
 const EVENTS: u32 = 11;
 
-/// Which events a c-watcher is shown, and what of them (W7).
+/// Selects the events that a client watcher receives, and whether they contain `prev_kv` (W7).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Cut {
-    /// Those of keys in here.
+pub struct EventFilter {
+    /// Only events of keys in this range.
     pub range: KeyRange,
-    /// Puts (no filter NOPUT).
+    /// Whether puts match (no filter NOPUT).
     pub puts: bool,
-    /// Deletions (no filter NODELETE).
+    /// Whether deletions match (no filter NODELETE).
     pub deletes: bool,
-    /// With their `prev_kv`, where there is one.
+    /// Whether events contain `prev_kv`, if etcd sent it.
     pub prev_kv: bool,
 }
 
-impl Cut {
-    /// Whether the event is shown.
-    pub fn keeps(&self, event: &Event) -> bool {
+impl EventFilter {
+    /// Returns whether the client watcher receives the event.
+    pub fn matches(&self, event: &Event) -> bool {
         let kind = if event.delete {
             self.deletes
         } else {
@@ -48,62 +48,65 @@ impl Cut {
     }
 }
 
-/// Header and events of an answer, cut. `None` when nothing is left: such an answer is not sent.
+/// Encodes the header and the matching events. Returns `None` if no event matches: such a response
+/// is not sent.
 pub fn tail<'a>(
     header: &Header,
     events: impl IntoIterator<Item = &'a Event>,
-    cut: &Cut,
+    filter: &EventFilter,
 ) -> Option<Bytes> {
-    let kept: Vec<&Event> = events
+    let matching: Vec<&Event> = events
         .into_iter()
-        .filter(|event| cut.keeps(event))
+        .filter(|event| filter.matches(event))
         .collect();
-    (!kept.is_empty()).then(|| encode_tail(header, &kept, cut.prev_kv))
+    (!matching.is_empty()).then(|| encode_tail(header, &matching, filter.prev_kv))
 }
 
-/// The same in parts for one who asked for `fragment`: as many events in each as stay below
-/// `max_bytes`, or one. All but the last are sent with the flag. Empty when nothing is left.
-pub fn parts<'a>(
+/// Like [`tail`], but in fragments for a client that requested `fragment`. Each fragment contains
+/// as many events as fit below `max_bytes`, at least one. All but the last are sent with the flag
+/// `fragment`. Empty if no event matches.
+pub fn fragments<'a>(
     header: &Header,
     events: impl IntoIterator<Item = &'a Event>,
-    cut: &Cut,
+    filter: &EventFilter,
     max_bytes: usize,
 ) -> Vec<Bytes> {
-    let mut parts = Vec::new();
-    let mut part: Vec<&Event> = Vec::new();
+    let mut fragments = Vec::new();
+    let mut fragment: Vec<&Event> = Vec::new();
     let start = header_field_len(header);
     let mut bytes = start;
-    for event in events.into_iter().filter(|event| cut.keeps(event)) {
-        let len = len_field_len(EVENTS, shown_len(event, cut.prev_kv));
-        if !part.is_empty() && bytes + len >= max_bytes {
-            parts.push(encode_tail(header, &part, cut.prev_kv));
-            part.clear();
+    for event in events.into_iter().filter(|event| filter.matches(event)) {
+        let len = len_field_len(EVENTS, event_len(event, filter.prev_kv));
+        if !fragment.is_empty() && bytes + len >= max_bytes {
+            fragments.push(encode_tail(header, &fragment, filter.prev_kv));
+            fragment.clear();
             bytes = start;
         }
-        part.push(event);
+        fragment.push(event);
         bytes += len;
     }
-    if !part.is_empty() {
-        parts.push(encode_tail(header, &part, cut.prev_kv));
+    if !fragment.is_empty() {
+        fragments.push(encode_tail(header, &fragment, filter.prev_kv));
     }
-    parts
+    fragments
 }
 
-/// What stands before a tail: the gRPC head of the whole message, the watch and the flag. Kept in
-/// place, without memory of its own.
+/// The bytes before a tail: the gRPC head of the whole message, the watch ID and the flag
+/// `fragment`. Stored inline, without an allocation.
 #[derive(Debug, Clone, Copy)]
-pub struct Head {
-    bytes: [u8; Head::MAX_LEN],
+pub struct ResponseHead {
+    bytes: [u8; ResponseHead::MAX_LEN],
     len: u8,
 }
 
-impl Head {
-    /// Most bytes one may have: the gRPC head, a tag and ten bytes of an id, a flag.
+impl ResponseHead {
+    /// Maximum length in bytes: the gRPC head, a tag and ten bytes of an ID, a flag.
     pub const MAX_LEN: usize = frame::HEAD_LEN + 11 + 2;
 
-    /// For a tail of `tail_len` bytes, below 4 GiB as all that is made of one gRPC message of etcd's.
-    pub fn new(watch_id: i64, fragment: bool, tail_len: usize) -> Head {
-        let mut bytes = [0; Head::MAX_LEN];
+    /// Encodes the head for a tail of `tail_len` bytes. The tail is shorter than 4 GiB, since its
+    /// events come from one gRPC message of etcd.
+    pub fn new(watch_id: i64, fragment: bool, tail_len: usize) -> ResponseHead {
+        let mut bytes = [0; ResponseHead::MAX_LEN];
         let mut len = frame::HEAD_LEN;
         let mut put = |byte: u8| {
             bytes[len] = byte;
@@ -113,7 +116,7 @@ impl Head {
         if id != 0 {
             put(WATCH_ID as u8 * 8);
             while id >= 0x80 {
-                // Takes the low seven bits on purpose.
+                // The truncation to the low seven bits is intended.
                 put(id as u8 | 0x80);
                 id >>= 7;
             }
@@ -125,13 +128,13 @@ impl Head {
         }
         let payload = (len - frame::HEAD_LEN + tail_len) as u32;
         bytes[..frame::HEAD_LEN].copy_from_slice(&frame::head(false, payload));
-        // At most MAX_LEN.
+        // No truncation: at most MAX_LEN.
         let len = len as u8;
-        Head { bytes, len }
+        ResponseHead { bytes, len }
     }
 }
 
-impl Deref for Head {
+impl Deref for ResponseHead {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -139,7 +142,7 @@ impl Deref for Head {
     }
 }
 
-/// A whole gRPC message: created, canceled, progress, or one for which nothing is shared.
+/// Encodes a whole gRPC message: created, canceled, progress, or events that are not shared.
 pub fn encode(response: &Response) -> Bytes {
     let mut out = Vec::with_capacity(128 + response.cancel_reason.len());
     put_header(&mut out, &response.header);
@@ -165,7 +168,7 @@ pub fn encode(response: &Response) -> Bytes {
 fn encode_tail(header: &Header, events: &[&Event], prev_kv: bool) -> Bytes {
     let lens = events
         .iter()
-        .map(|event| len_field_len(EVENTS, shown_len(event, prev_kv)));
+        .map(|event| len_field_len(EVENTS, event_len(event, prev_kv)));
     let mut out = Vec::with_capacity(header_field_len(header) + lens.sum::<usize>());
     put_header(&mut out, header);
     for event in events {
@@ -175,7 +178,7 @@ fn encode_tail(header: &Header, events: &[&Event], prev_kv: bool) -> Bytes {
 }
 
 fn put_event(out: &mut Vec<u8>, event: &Event, prev_kv: bool) {
-    put_len_head(out, EVENTS, shown_len(event, prev_kv));
+    put_len_head(out, EVENTS, event_len(event, prev_kv));
     if prev_kv {
         out.extend_from_slice(&event.encoded);
     } else {
@@ -184,13 +187,13 @@ fn put_event(out: &mut Vec<u8>, event: &Event, prev_kv: bool) {
     }
 }
 
-/// The bytes of an event as it is shown.
-fn shown_len(event: &Event, prev_kv: bool) -> usize {
-    let cut = if prev_kv { 0 } else { event.prev_kv.len() };
-    event.encoded.len() - cut
+/// Returns the length of an encoded event, with or without `prev_kv`.
+fn event_len(event: &Event, prev_kv: bool) -> usize {
+    let removed = if prev_kv { 0 } else { event.prev_kv.len() };
+    event.encoded.len() - removed
 }
 
-/// etcd always sends one, so an empty one is sent too.
+/// Appends the header. etcd always sends one, so an empty header is sent too.
 fn put_header(out: &mut Vec<u8>, header: &Header) {
     put_len_head(out, HEADER, header_len(header));
     for (number, value) in header_fields(header) {
@@ -205,7 +208,7 @@ fn header_field_len(header: &Header) -> usize {
 fn header_len(header: &Header) -> usize {
     let fields = header_fields(header);
     let present = fields.iter().filter(|(_, value)| *value != 0);
-    // A tag of a number below 16 is one byte.
+    // The tag of a field number below 16 is one byte.
     present.map(|(_, value)| 1 + varint_len(*value)).sum()
 }
 
@@ -231,7 +234,7 @@ mod tests {
     use super::*;
     use crate::wire::pb::etcdserverpb::WatchResponse;
 
-    /// An event of the key `k`: a value of `len` bytes, now and before.
+    /// Creates an event of the key `k` with a `prev_kv` value of `len` bytes.
     fn event(revision: i64, len: usize) -> Event {
         let mut encoded = vec![0x12, 5, 0x0a, 1, b'k', 0x18, revision as u8];
         let prev_kv = encoded.len() as u32..(encoded.len() + 5 + len) as u32;
@@ -246,8 +249,8 @@ mod tests {
         }
     }
 
-    fn cut() -> Cut {
-        Cut {
+    fn filter() -> EventFilter {
+        EventFilter {
             range: KeyRange::of(Bytes::from_static(b"k"), Bytes::new()),
             puts: true,
             deletes: true,
@@ -256,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn head_and_tail_are_one_message() {
+    fn head_and_tail_form_one_message() {
         let header = Header {
             revision: 9,
             ..Header::default()
         };
-        let tail = tail(&header, &[event(9, 0)], &cut()).unwrap();
+        let tail = tail(&header, &[event(9, 0)], &filter()).unwrap();
         for (watch_id, fragment) in [(0, false), (5, true), (i64::MAX, true), (-2, false)] {
-            let head = Head::new(watch_id, fragment, tail.len());
+            let head = ResponseHead::new(watch_id, fragment, tail.len());
             let message = [&head[..], &tail].concat();
             assert_eq!(message[..5], frame::head(false, message.len() as u32 - 5));
             let decoded = WatchResponse::decode(&message[5..]).unwrap();
@@ -272,44 +275,47 @@ mod tests {
             assert_eq!(decoded.events.len(), 1);
             assert_eq!(decoded.events[0].prev_kv, None);
         }
-        assert_eq!(Head::new(-1, true, 0).len(), Head::MAX_LEN);
+        assert_eq!(ResponseHead::new(-1, true, 0).len(), ResponseHead::MAX_LEN);
     }
 
     #[test]
-    fn what_is_cut_is_not_sent() {
+    fn filtered_events_are_not_sent() {
         let header = Header::default();
         let nothing = [
-            Cut {
+            EventFilter {
                 puts: false,
-                ..cut()
+                ..filter()
             },
-            Cut {
+            EventFilter {
                 range: KeyRange::of(Bytes::from_static(b"l"), Bytes::new()),
-                ..cut()
+                ..filter()
             },
         ];
-        for cut in nothing {
-            assert_eq!(tail(&header, &[event(9, 0)], &cut), None);
-            assert_eq!(parts(&header, &[event(9, 0)], &cut, 1), [] as [Bytes; 0]);
+        for filter in nothing {
+            assert_eq!(tail(&header, &[event(9, 0)], &filter), None);
+            assert_eq!(
+                fragments(&header, &[event(9, 0)], &filter, 1),
+                [] as [Bytes; 0]
+            );
         }
-        let with = Cut {
+        let with = EventFilter {
             prev_kv: true,
-            ..cut()
+            ..filter()
         };
         let long = tail(&header, &[event(9, 50)], &with).unwrap();
         assert_eq!(
             long.len(),
-            tail(&header, &[event(9, 50)], &cut()).unwrap().len() + 55
+            tail(&header, &[event(9, 50)], &filter()).unwrap().len() + 55
         );
     }
 
     #[test]
-    fn parts_stay_below_their_limit() {
+    fn fragments_stay_below_the_limit() {
         let header = Header::default();
         let events: Vec<Event> = (1..7).map(|revision| event(revision, 0)).collect();
-        let one = tail(&header, &events[..1], &cut()).unwrap().len();
-        let all = tail(&header, &events, &cut()).unwrap().len();
-        let count = |max| parts(&header, &events, &cut(), max).len();
+        let one = tail(&header, &events[..1], &filter()).unwrap().len();
+        let all = tail(&header, &events, &filter()).unwrap().len();
+        let count = |max| fragments(&header, &events, &filter(), max).len();
         assert_eq!(count(0), 6);
         assert_eq!(count(one + 1), 6);
         assert_eq!(count(2 * one), 3);
