@@ -50,7 +50,10 @@ pub(super) fn policy(text: &str) -> Result<EndpointPolicy, UsageError> {
 ///
 /// # Errors
 /// An invalid entry, or entries without the weighted policy.
-pub(super) fn weights(texts: &[String], policy: EndpointPolicy) -> Result<Vec<(String, u32)>, UsageError> {
+pub(super) fn weights(
+    texts: &[String],
+    policy: EndpointPolicy,
+) -> Result<Vec<(String, u32)>, UsageError> {
     let mut weights: Vec<(String, u32)> = Vec::with_capacity(texts.len());
     for text in texts {
         let refuse = |reason: String| Err(UsageError::value("endpoint-weights", text, reason));
