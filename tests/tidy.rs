@@ -1,8 +1,11 @@
-//! The rules of the house, held: layers, circles, length, headers, purity, reasons, nothing left over.
+//! Source rules of the project: layers, import cycles, file length, headers, purity, reasons beside
+//! panics, nothing left for later.
 //!
-//! The tests at the end show on small made-up houses that each rule can be broken and is then named
-//! with its file and line.
+//! The tests after the first ones use small made-up projects. They show that each rule detects a
+//! violation and reports it with its file and line.
 
+#[path = "tidy/language.rs"]
+mod language;
 #[path = "tidy/paths.rs"]
 mod paths;
 #[path = "tidy/rules.rs"]
@@ -13,19 +16,19 @@ mod source;
 use std::fs;
 use std::path::Path;
 
-use rules::{House, MAX_CODE_LINES};
+use rules::{MAX_CODE_LINES, Project};
 
 #[test]
-fn the_house_is_tidy() {
+fn project_follows_its_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     for folder in ["src", "tests", "benches", "fuzz"] {
         collect(root, &root.join(folder), &mut files);
     }
     files.sort();
-    let house = House::new(&files);
-    assert!(house.len() > 10, "only {} files found", house.len());
-    let findings = house.findings();
+    let project = Project::new(&files);
+    assert!(project.len() > 10, "only {} files found", project.len());
+    let findings = project.findings();
     let lines: Vec<String> = findings
         .iter()
         .map(|each| format!("{}:{}: {}", each.path, each.line, each.what))
@@ -33,8 +36,136 @@ fn the_house_is_tidy() {
     assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
 }
 
-/// The Rust files under a folder, named from the top of the project. What tools leave behind is
-/// passed over.
+#[test]
+fn text_is_plain_technical_english() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts = Vec::new();
+    for folder in PROSE_FOLDERS {
+        let before = texts.len();
+        collect_prose(root, &root.join(folder), &mut texts);
+        assert!(texts.len() > before, "{folder}: no text found");
+    }
+    let findings = language::findings(&texts);
+    let lines: Vec<String> = findings
+        .iter()
+        .map(|each| format!("{}:{}: {}", each.path, each.line, each.what))
+        .collect();
+    assert!(lines.is_empty(), "\n{}\n", lines.join("\n"));
+}
+
+/// Folders and files with text that a reader sees, from the top of the project.
+const PROSE_FOLDERS: [&str; 13] = [
+    "src",
+    "tests",
+    "benches",
+    "fuzz",
+    "docs",
+    "scripts",
+    "examples",
+    ".github",
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+];
+
+/// Adds the text of a file, or of all files under a folder. Generated files, build output and the
+/// word lists of the check itself are skipped.
+fn collect_prose(root: &Path, path: &Path, texts: &mut Vec<language::Text>) {
+    const SKIPPED: [&str; 6] = [
+        "target",
+        "corpus",
+        "artifacts",
+        "pb",
+        "proptest-regressions",
+        "language.rs",
+    ];
+    if SKIPPED.iter().any(|name| path.ends_with(name)) {
+        return;
+    }
+    if path.is_dir() {
+        let entries = fs::read_dir(path).unwrap();
+        for entry in entries {
+            collect_prose(root, &entry.unwrap().path(), texts);
+        }
+    } else if path
+        .extension()
+        .is_some_and(|extension| ["rs", "md", "sh"].iter().any(|known| extension == *known))
+    {
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap();
+        texts.extend(language::prose(name, &fs::read_to_string(path).unwrap()));
+    }
+}
+
+#[test]
+fn avoided_words_are_counted_per_folder() {
+    let text = |words: usize| format!("// {}\n// nobody knows\n", "plain ".repeat(words));
+    let found = |path: &str, text: &str| {
+        let findings = language::findings(&language::prose(path, text));
+        findings
+            .iter()
+            .map(|each| format!("{}:{}: {}", each.path, each.line, each.what))
+            .collect::<Vec<_>>()
+    };
+    // One of 500 words is the limit.
+    assert!(found("src/a/b.rs", &text(498)).is_empty());
+    let avoided = ["src/a/b.rs:2: has the avoided word \"nobody\""];
+    assert_eq!(found("src/a/b.rs", &text(497)), avoided);
+    // Comments, strings, documents and scripts count; code, code spans and code blocks do not.
+    assert_eq!(found("a.rs", "fn f() { g(\"Nobody\") }").len(), 1);
+    assert_eq!(
+        found("a.rs", "fn f() { g(r#\"a \"Nobody\" b\"#) }").len(),
+        1
+    );
+    assert_eq!(found("a.md", "Nobody\n").len(), 1);
+    assert_eq!(
+        found("a.sh", "# nobody\necho 'nobody' \"nobody\"\n").len(),
+        3
+    );
+    assert!(found("a.rs", "fn nobody() { asked() }").is_empty());
+    assert!(found("a.md", "`nobody` is\n```\nnobody\n```\n").is_empty());
+    assert!(found("a.sh", "nobody\n").is_empty());
+    // Identifiers are not words.
+    assert!(found("a.rs", "// calls is_nobody_here\n").is_empty());
+    let retired = ["a.md:1: has the retired term \"c-watcher\""];
+    let many = format!("{} C-watchers\n", "plain ".repeat(1000));
+    assert_eq!(found("a.md", &many), retired);
+}
+
+#[test]
+fn documentation_with_a_bad_start_is_found() {
+    for start in [
+        "Who asks.",
+        "Whoever asks.",
+        "What is sent.",
+        "Of a call.",
+        "The same, twice.",
+        "See it.",
+    ] {
+        let text = format!("/// {start}\nfn f() {{}}");
+        let found = findings(&[("src/net/a.rs", &text)]);
+        assert_eq!(found.len(), 1, "{start}: {found:?}");
+        assert!(found[0].contains("documentation begins with"), "{found:?}");
+    }
+    assert_tidy(&[(
+        "src/net/a.rs",
+        "/// Seen first.\n/// What follows is a second line.\n// Of no documentation.\nfn f() {}",
+    )]);
+}
+
+#[test]
+fn shared_state_that_names_the_context_is_found() {
+    let text = "use crate::driver::WorkerContext;";
+    assert_found(
+        &[("src/driver/state/a.rs", text)],
+        &["src/driver/state/a.rs:2: names WorkerContext, which sits above driver/state"],
+    );
+    assert_tidy(&[("src/driver/reads/a.rs", text)]);
+}
+
+/// Adds the Rust files under a folder, with their paths from the top of the project. Output of
+/// tools is skipped.
 fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -60,13 +191,13 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
     }
 }
 
-/// What is found in a house of these files, each given a header: `file:line: …`.
+/// Returns the findings for these files as `file:line: …`. Each file gets a header first.
 fn findings(files: &[(&str, &str)]) -> Vec<String> {
     let files: Vec<(String, String)> = files
         .iter()
         .map(|(path, text)| ((*path).to_owned(), format!("//! For a test.\n{text}")))
         .collect();
-    let findings = House::new(&files).findings();
+    let findings = Project::new(&files).findings();
     findings
         .iter()
         .map(|each| format!("{}:{}: {}", each.path, each.line, each.what))
@@ -127,7 +258,7 @@ fn imports_go_down_the_layers() {
         );
     }
 
-    // Tests may look anywhere.
+    // Tests may import anything.
     let mut files = below.to_vec();
     files.push((
         "src/state_machine.rs",
@@ -137,7 +268,7 @@ fn imports_go_down_the_layers() {
 }
 
 #[test]
-fn the_ground_stands_apart_and_the_root_offers_nothing() {
+fn lowest_layer_imports_nothing_and_the_root_exports_nothing() {
     assert_found(
         &[
             ("src/error.rs", ""),
@@ -155,19 +286,19 @@ fn the_ground_stands_apart_and_the_root_offers_nothing() {
 }
 
 #[test]
-fn a_file_in_no_layer_is_found() {
+fn file_outside_the_layers_is_found() {
     assert_found(
         &[("src/util.rs", "")],
-        &["src/util.rs:1: stands in no layer"],
+        &["src/util.rs:1: belongs to no layer"],
     );
     assert_found(
         &[("src/util/a.rs", "")],
-        &["src/util/a.rs:1: stands in no layer"],
+        &["src/util/a.rs:1: belongs to no layer"],
     );
 }
 
 #[test]
-fn circles_are_found() {
+fn import_cycles_are_found() {
     assert_found(
         &[
             ("src/net/a.rs", "use crate::net::b::X;"),
@@ -175,21 +306,19 @@ fn circles_are_found() {
             ("src/net/c.rs", "fn f() -> crate::net::a::Y {}"),
         ],
         &[
-            "src/net/a.rs:2: imports in a circle: src/net/a.rs -> src/net/b.rs -> src/net/c.rs -> \
+            "src/net/a.rs:2: import cycle: src/net/a.rs -> src/net/b.rs -> src/net/c.rs -> \
            src/net/a.rs",
         ],
     );
-    // A module and its child go round too, if each names what the other holds.
+    // A module and its child form a cycle if each uses an item of the other.
     assert_found(
         &[
             ("src/net/mod.rs", "mod a; pub use a::X; pub struct Y;"),
             ("src/net/a.rs", "use super::Y;"),
         ],
-        &[
-            "src/net/mod.rs:2: imports in a circle: src/net/mod.rs -> src/net/a.rs -> src/net/mod.rs",
-        ],
+        &["src/net/mod.rs:2: import cycle: src/net/mod.rs -> src/net/a.rs -> src/net/mod.rs"],
     );
-    // Siblings reached through their parent's name do not.
+    // Siblings reached through their parent's path form no cycle.
     assert_tidy(&[
         ("src/net/mod.rs", "mod a; mod b; pub use a::X;"),
         ("src/net/a.rs", "use super::b::Y; use self::inner::Z;"),
@@ -198,7 +327,7 @@ fn circles_are_found() {
 }
 
 #[test]
-fn a_long_file_is_found_but_not_for_its_tests_and_comments() {
+fn long_file_is_found_without_counting_tests_and_comments() {
     let lines = |count| "static A: u8 = 0;\n".repeat(count);
     let padding =
         "// Why.\n\n/* a\nb */\n#[cfg(test)]\nmod tests {\n    fn f() {}\n}\n".repeat(300);
@@ -208,13 +337,13 @@ fn a_long_file_is_found_but_not_for_its_tests_and_comments() {
             "src/net/a.rs",
             &(lines(MAX_CODE_LINES) + &padding + "static B: u8 = 1;"),
         )],
-        &["src/net/a.rs:1: has 501 lines of code; 500 are the most"],
+        &["src/net/a.rs:1: has 501 lines of code; the maximum is 500"],
     );
-    // A string over many lines is code; files outside `src` may be long.
+    // A string over many lines counts as code. Files outside `src` may be long.
     let text = format!("static A: &str = \"{}\";", "x\n".repeat(600));
     assert_eq!(findings(&[("src/net/a.rs", &text)]).len(), 1);
     assert_tidy(&[("tests/a.rs", &text)]);
-    // Tests in a file of their own do not count either.
+    // Tests in a separate file do not count either.
     assert_tidy(&[
         ("src/net/a.rs", "#[cfg(test)]\nmod tests;"),
         ("src/net/a/tests.rs", &lines(600)),
@@ -222,7 +351,7 @@ fn a_long_file_is_found_but_not_for_its_tests_and_comments() {
 }
 
 #[test]
-fn a_missing_header_is_found() {
+fn missing_header_is_found() {
     for text in [
         "",
         "fn f() {}",
@@ -231,17 +360,17 @@ fn a_missing_header_is_found() {
         "/// a\nfn f() {}",
     ] {
         let files = [("fuzz/a.rs".to_owned(), text.to_owned())];
-        assert_eq!(House::new(&files).findings().len(), 1, "{text}");
+        assert_eq!(Project::new(&files).findings().len(), 1, "{text}");
     }
     let files = [(
         "benches/a.rs".to_owned(),
         "\n//! a\n#![no_main]\n".to_owned(),
     )];
-    assert!(House::new(&files).findings().is_empty());
+    assert!(Project::new(&files).findings().is_empty());
 }
 
 #[test]
-fn what_is_not_pure_is_found() {
+fn impure_code_is_found() {
     for (text, named) in [
         ("use std::time::SystemTime;", "std::time::SystemTime"),
         (
@@ -262,9 +391,9 @@ fn what_is_not_pure_is_found() {
         ("use tokio;", "tokio"),
         ("async fn f() { tokio::spawn(g()); }", "tokio::spawn"),
     ] {
-        for room in ["src/wire/a.rs", "src/state_machine/a.rs"] {
-            let expected = format!("{room}:2: names {named}, which a pure layer must not");
-            assert_found(&[(room, text)], &[&expected]);
+        for component in ["src/wire/a.rs", "src/state_machine/a.rs"] {
+            let expected = format!("{component}:2: names {named}, which a pure layer must not");
+            assert_found(&[(component, text)], &[&expected]);
         }
         assert_tidy(&[("src/net/a.rs", text)]);
         assert_tidy(&[(
@@ -280,7 +409,7 @@ fn what_is_not_pure_is_found() {
 }
 
 #[test]
-fn a_panic_without_a_reason_is_found() {
+fn panic_without_a_reason_is_found() {
     for text in [
         "fn f() { g().unwrap(); }",
         "fn f() { g()\n.expect(\"must\"); }",
@@ -311,7 +440,7 @@ fn a_panic_without_a_reason_is_found() {
 }
 
 #[test]
-fn globs_are_found() {
+fn glob_imports_are_found() {
     for text in [
         "use a::*;",
         "use a::{b, c::*};",
@@ -335,7 +464,7 @@ fn globs_are_found() {
 }
 
 #[test]
-fn what_is_left_for_later_is_found() {
+fn unfinished_work_is_found() {
     let (todo, fixme) = (concat!("TO", "DO"), concat!("FIX", "ME"));
     for text in [
         &format!("// {todo}: later")[..],
@@ -356,7 +485,7 @@ fn what_is_left_for_later_is_found() {
 }
 
 #[test]
-fn generated_code_is_nobodys() {
+fn generated_code_is_not_checked() {
     assert_tidy(&[(
         "src/wire/pb/etcdserverpb.rs",
         "use std::io::*; fn f() { g().unwrap() }",
@@ -364,7 +493,7 @@ fn generated_code_is_nobodys() {
 }
 
 #[test]
-fn strings_characters_and_lifetimes_are_told_apart() {
+fn strings_characters_and_lifetimes_are_distinguished() {
     let tricky = r####"
         fn f<'a>(a: &'a str) -> char { let _ = ('"', '\'', '\\', '\u{41}', b'"', 'x'); 'y' }
         static A: &str = r#"quote " // no comment "#;
@@ -375,7 +504,7 @@ fn strings_characters_and_lifetimes_are_told_apart() {
         fn var(r: u8) { g("b"); }
     "####;
     assert_tidy(&[("src/net/a.rs", tricky)]);
-    // And after all that the reader still reads code as code.
+    // After all these strings the lexer still recognizes code.
     let found = findings(&[(
         "src/net/a.rs",
         &format!("{tricky}\nfn g() {{ h().unwrap(); }}"),

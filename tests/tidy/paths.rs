@@ -1,33 +1,33 @@
-//! Who names whom: the module tree of `src/`, and every path a file writes, resolved against it.
+//! Imports: the module tree of `src/`, and every path in a file, resolved against it.
 
 use std::collections::BTreeMap;
 
 use super::source::Source;
 
-/// The modules of the library and the program, each in a file of its own.
+/// The modules of the library and the program, each in its own file.
 #[derive(Debug)]
 pub(crate) struct Modules {
-    /// Module path (`["wire", "frame"]`) to the file's place among the sources.
+    /// Module path (`["wire", "frame"]`) to the index of its file.
     files: BTreeMap<Vec<String>, usize>,
 }
 
-/// A path written in a file.
+/// A path in a file.
 #[derive(Debug)]
 pub(crate) struct Reference {
-    /// Where, from 1.
+    /// Line number, from 1.
     pub(crate) line: usize,
-    /// As written.
+    /// The path as written.
     pub(crate) path: Vec<String>,
-    /// What it names in this package: the file's place among the sources. None: it leads elsewhere.
+    /// Index of the file of this package that it refers to; `None` outside the package.
     pub(crate) own: Option<usize>,
-    /// Ends in `*`, which `path` leaves out.
+    /// Whether it ends in `*`, which `path` does not contain.
     pub(crate) glob: bool,
-    /// Compiled for tests only.
+    /// Whether it is compiled for tests only.
     pub(crate) test: bool,
 }
 
 impl Modules {
-    /// Those of the files under `src/`.
+    /// Returns the modules of the files under `src/`.
     pub(crate) fn of(sources: &[Source]) -> Modules {
         let place = |(at, source): (usize, &Source)| Some((module_path(&source.path)?, at));
         Modules {
@@ -35,25 +35,25 @@ impl Modules {
         }
     }
 
-    /// The file of a module, if it has one of its own.
+    /// Returns the index of a module's file, if it has its own file.
     pub(crate) fn file(&self, module: &[String]) -> Option<usize> {
         self.files.get(module).copied()
     }
 
-    /// Every path that a file writes, uses and others alike. A word alone is none.
+    /// Returns every path in a file with at least two segments, in `use` items and elsewhere.
     pub(crate) fn references(&self, source: &Source) -> Vec<Reference> {
-        let mut walk = Walk {
+        let mut reader = PathReader {
             modules: self,
             source,
             file_module: module_path(&source.path).unwrap_or_default(),
             inline: Vec::new(),
             found: Vec::new(),
         };
-        walk.run();
-        walk.found
+        reader.run();
+        reader.found
     }
 
-    /// The file in which a path of this package ends, or the last on the way there.
+    /// Returns the file of the longest prefix of a path that is a module.
     fn deepest(&self, path: &[String]) -> Option<usize> {
         (0..=path.len())
             .rev()
@@ -61,7 +61,8 @@ impl Modules {
     }
 }
 
-/// `["wire", "frame"]` of `src/wire/frame.rs`. The program's root is apart from the library's.
+/// Returns `["wire", "frame"]` for `src/wire/frame.rs`. The program's root differs from the
+/// library's.
 pub(crate) fn module_path(file: &str) -> Option<Vec<String>> {
     let inside = file.strip_prefix("src/")?.strip_suffix(".rs")?;
     let inside = inside.strip_suffix("/mod").unwrap_or(inside);
@@ -71,16 +72,16 @@ pub(crate) fn module_path(file: &str) -> Option<Vec<String>> {
     })
 }
 
-struct Walk<'a> {
+struct PathReader<'a> {
     modules: &'a Modules,
     source: &'a Source,
     file_module: Vec<String>,
-    /// The `mod name {` that are open, with the depth of braces inside each.
+    /// Open `mod name {` blocks, with the brace depth inside each.
     inline: Vec<(String, usize)>,
     found: Vec<Reference>,
 }
 
-impl Walk<'_> {
+impl PathReader<'_> {
     fn run(&mut self) {
         let (mut at, mut depth) = (0, 0usize);
         while at < self.source.tokens.len() {
@@ -110,7 +111,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads a path, or a tree of them in braces, and says where it ends.
+    /// Reads a path, or a tree of paths in braces, and returns the index after it.
     fn tree(&mut self, mut at: usize, prefix: &[String]) -> usize {
         let mut path = prefix.to_vec();
         if self.text(at) == "::" {
@@ -136,7 +137,7 @@ impl Walk<'_> {
                     path.push(word.to_owned());
                     at += 1;
                 }
-                // `::<T>`: the path ends, what is inside is read as paths of its own.
+                // `::<T>` ends the path. Paths inside it are read separately.
                 _ => {
                     self.found(at.saturating_sub(1), &path, false);
                     return at.max(1);
@@ -144,7 +145,7 @@ impl Walk<'_> {
             }
             if self.text(at) != "::" {
                 self.found(at - 1, &path, false);
-                // `as name` is no path.
+                // `as name` is not part of the path.
                 return if self.text(at) == "as" { at + 2 } else { at };
             }
             at += 1;
@@ -168,7 +169,7 @@ impl Walk<'_> {
         });
     }
 
-    /// A path of this package from its root, or nothing if it leads elsewhere.
+    /// Returns a path of this package from its root; `None` for a path outside the package.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
         let mut here = self.file_module.clone();
         here.extend(self.inline.iter().map(|(name, _)| name.clone()));

@@ -1,34 +1,35 @@
-//! The rules themselves. Each looks at the whole house and names what breaks it, by file and line.
+//! The rules. Each checks the whole project and reports violations by file and line.
 
 use std::collections::BTreeMap;
 
+use super::language::bad_starts;
 use super::paths::{Modules, Reference, module_path};
 use super::source::{Line, Source};
 
-/// More lines of code than this are two files.
+/// Maximum lines of code in a file, without tests.
 pub(crate) const MAX_CODE_LINES: usize = 500;
 
-/// Something that breaks a rule.
+/// A violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Finding {
-    /// File, from the top of the project.
+    /// Path from the top of the project.
     pub(crate) path: String,
-    /// From 1.
+    /// Line number, from 1.
     pub(crate) line: usize,
-    /// Which rule, and how.
+    /// Description of the violation.
     pub(crate) what: String,
 }
 
 /// All sources of the project.
 #[derive(Debug)]
-pub(crate) struct House {
+pub(crate) struct Project {
     sources: Vec<Source>,
-    /// Of each source, in the same order.
+    /// References of each source, in the same order.
     references: Vec<Vec<Reference>>,
 }
 
-/// The layers, from the ground up; names of files and folders in `src/`. A layer of several names is
-/// several rooms.
+/// The layers, lowest first: names of files and folders in `src/`. Components of the same layer do
+/// not import each other, except in the top layer.
 const LAYERS: [&[&str]; 9] = [
     &["error", "limits", "metrics"],
     &["wire"],
@@ -40,12 +41,12 @@ const LAYERS: [&[&str]; 9] = [
     &["server"],
     &["cli", "config", "logging", "app", "main"],
 ];
-const GROUND: usize = 0;
+const LOWEST: usize = 0;
 const TOP: usize = 8;
 
-/// Layers that are values and functions only.
+/// Layers that contain only values and functions, without IO.
 const PURE: [&str; 2] = ["wire", "state_machine"];
-/// What a pure layer must not name: io, clocks, locks, threads, and the crates that bring them.
+/// Paths that a pure layer must not use: IO, clocks, locks, threads, and crates that provide them.
 const IMPURE: &[&str] = &[
     "arc_swap",
     "crossbeam_utils",
@@ -79,9 +80,9 @@ const IMPURE: &[&str] = &[
     "tracing",
 ];
 
-impl House {
-    /// Takes sources in; generated ones stay outside.
-    pub(crate) fn new(files: &[(String, String)]) -> House {
+impl Project {
+    /// Reads the sources. Generated files are skipped.
+    pub(crate) fn new(files: &[(String, String)]) -> Project {
         let own = files.iter().filter(|(path, _)| !is_generated(path));
         let mut sources: Vec<Source> = own.map(|(path, text)| Source::read(path, text)).collect();
         let modules = Modules::of(&sources);
@@ -92,21 +93,23 @@ impl House {
             .iter()
             .map(|source| modules.references(source))
             .collect();
-        House {
+        Project {
             sources,
             references,
         }
     }
 
-    /// Everything that breaks a rule, in the order of files and lines.
+    /// Returns all violations, in the order of files and lines.
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let mut found = Vec::new();
         for (at, source) in self.sources.iter().enumerate() {
             header(source, &mut found);
             leftovers(source, &mut found);
             globs(source, &self.references[at], &mut found);
+            found.extend(bad_starts(source));
             if source.path.starts_with("src/") {
                 length(source, &mut found);
+                shared_state(source, &mut found);
                 reasons(source, &mut found);
                 self.layers(at, &mut found);
                 purity(source, &self.references[at], &mut found);
@@ -117,19 +120,19 @@ impl House {
         found
     }
 
-    /// How many files it judges.
+    /// Returns the number of files.
     pub(crate) fn len(&self) -> usize {
         self.sources.len()
     }
 
-    /// A file imports only from layers below its own, or from its own room.
+    /// Checks that a file imports only from lower layers or from its own component.
     fn layers(&self, at: usize, found: &mut Vec<Finding>) {
         let source = &self.sources[at];
-        let Some(room) = room(&source.path) else {
+        let Some(component) = component(&source.path) else {
             return;
         };
-        let Some(own) = layer(room) else {
-            found.push(finding(source, 1, "stands in no layer".to_owned()));
+        let Some(own) = layer(component) else {
+            found.push(finding(source, 1, "belongs to no layer".to_owned()));
             return;
         };
         for reference in self.references[at]
@@ -140,24 +143,26 @@ impl House {
                 continue;
             };
             let target = &self.sources[target];
-            let other_room = self::room(&target.path);
-            let below = match other_room.map(layer) {
-                // The root declares the modules and has nothing to offer them.
+            let other_component = self::component(&target.path);
+            let below = match other_component.map(layer) {
+                // The root only declares the modules and exports no items.
                 None => target.path == source.path,
                 Some(other) => other.is_none_or(|other| {
-                    // The rooms on the ground stand apart, those at the top are one.
-                    other < own || (other == own && own == TOP) || other_room == Some(room)
+                    // Components of the lowest layer are separate, those of the top layer are one.
+                    other < own
+                        || (other == own && own == TOP)
+                        || other_component == Some(component)
                 }),
             };
-            // On the ground there is nothing below, and no other room beside it may be named either.
-            if !below || (own == GROUND && other_room != Some(room)) {
+            // The lowest layer has nothing below it, and its components must not import each other.
+            if !below || (own == LOWEST && other_component != Some(component)) {
                 let what = format!("imports {}, which is not below it", target.path);
                 found.push(finding(source, reference.line, what));
             }
         }
     }
 
-    /// Imports go round nowhere, not even inside a room.
+    /// Checks that imports form no cycle, not even inside a component.
     fn circles(&self, found: &mut Vec<Finding>) {
         let mut imports: Vec<BTreeMap<usize, usize>> = vec![BTreeMap::new(); self.sources.len()];
         for (at, references) in self.references.iter().enumerate() {
@@ -169,58 +174,58 @@ impl House {
                 }
             }
         }
-        let mut search = Circles {
+        let mut search = CycleSearch {
             imports: &imports,
             done: vec![false; imports.len()],
-            way: vec![],
+            stack: vec![],
         };
         for at in 0..imports.len() {
-            if let Some(circle) = search.from(at) {
-                let names: Vec<&str> = circle
+            if let Some(cycle) = search.from(at) {
+                let names: Vec<&str> = cycle
                     .iter()
                     .map(|file| self.sources[*file].path.as_str())
                     .collect();
-                let line = imports[circle[0]][&circle[1]];
-                let what = format!("imports in a circle: {}", names.join(" -> "));
-                found.push(finding(&self.sources[circle[0]], line, what));
+                let line = imports[cycle[0]][&cycle[1]];
+                let what = format!("import cycle: {}", names.join(" -> "));
+                found.push(finding(&self.sources[cycle[0]], line, what));
             }
         }
     }
 }
 
-/// A walk along imports, depth first.
-struct Circles<'a> {
-    /// Of each file: the files it imports, and the line.
+/// A depth-first search along imports.
+struct CycleSearch<'a> {
+    /// For each file, the imported files and the line of the import.
     imports: &'a [BTreeMap<usize, usize>],
     done: Vec<bool>,
-    way: Vec<usize>,
+    stack: Vec<usize>,
 }
 
-impl Circles<'_> {
-    /// The first circle met from here, its first file again at its end.
+impl CycleSearch<'_> {
+    /// Returns the first cycle found from a file. The first file is repeated at the end.
     fn from(&mut self, at: usize) -> Option<Vec<usize>> {
-        if let Some(start) = self.way.iter().position(|file| *file == at) {
-            let mut circle = self.way.split_off(start);
-            circle.push(at);
-            self.way.clear();
-            return Some(circle);
+        if let Some(start) = self.stack.iter().position(|file| *file == at) {
+            let mut cycle = self.stack.split_off(start);
+            cycle.push(at);
+            self.stack.clear();
+            return Some(cycle);
         }
         if std::mem::replace(&mut self.done[at], true) {
             return None;
         }
-        self.way.push(at);
+        self.stack.push(at);
         for target in self.imports[at].keys() {
-            let circle = self.from(*target);
-            if circle.is_some() {
-                return circle;
+            let cycle = self.from(*target);
+            if cycle.is_some() {
+                return cycle;
             }
         }
-        self.way.pop();
+        self.stack.pop();
         None
     }
 }
 
-/// Every file opens with what it is for.
+/// Checks that a file starts with a `//!` header.
 fn header(source: &Source, found: &mut Vec<Finding>) {
     let first = source
         .lines
@@ -231,12 +236,12 @@ fn header(source: &Source, found: &mut Vec<Finding>) {
         found.push(finding(
             source,
             1,
-            "does not open with a `//!` header".to_owned(),
+            "does not start with a `//!` header".to_owned(),
         ));
     }
 }
 
-/// No file is long; its tests do not count.
+/// Checks the number of lines of code, without tests.
 fn length(source: &Source, found: &mut Vec<Finding>) {
     let lines = source
         .lines
@@ -244,12 +249,12 @@ fn length(source: &Source, found: &mut Vec<Finding>) {
         .filter(|line| line.has_code && !line.test)
         .count();
     if lines > MAX_CODE_LINES {
-        let what = format!("has {lines} lines of code; {MAX_CODE_LINES} are the most");
+        let what = format!("has {lines} lines of code; the maximum is {MAX_CODE_LINES}");
         found.push(finding(source, 1, what));
     }
 }
 
-/// Names are imported one by one; but tests may take all of the module they test, and a prelude.
+/// Checks for glob imports. Tests may import all of their parent module or of a prelude.
 fn globs(source: &Source, references: &[Reference], found: &mut Vec<Finding>) {
     for reference in references.iter().filter(|reference| reference.glob) {
         let in_test = reference.test || !source.path.starts_with("src/");
@@ -264,7 +269,7 @@ fn globs(source: &Source, references: &[Reference], found: &mut Vec<Finding>) {
     }
 }
 
-/// What may fail by panic says beside it why it cannot.
+/// Checks that each `unwrap` and `expect` has a comment with the reason why it cannot fail.
 fn reasons(source: &Source, found: &mut Vec<Finding>) {
     for (at, token) in source.tokens.iter().enumerate() {
         let call = source.matches(at, &[".", "unwrap", "(", ")"])
@@ -272,7 +277,7 @@ fn reasons(source: &Source, found: &mut Vec<Finding>) {
         if !call || token.test {
             continue;
         }
-        // The name's own line: a chain may have its dot there, or not.
+        // The line of the method name; the dot of a chain may be on another line.
         let line = source.tokens[at + 1].line;
         if !has_reason(&source.lines[..line]) {
             let what = format!(
@@ -284,8 +289,8 @@ fn reasons(source: &Source, found: &mut Vec<Finding>) {
     }
 }
 
-/// Whether the last of these lines, one that its statement runs over, or the one above the statement
-/// has a comment that is no documentation.
+/// Returns whether the last line, an earlier line of the same statement, or the line above the
+/// statement has a comment other than documentation.
 fn has_reason(lines: &[Line]) -> bool {
     let reason = |line: &Line| {
         let comment = line.comment.as_str();
@@ -293,7 +298,8 @@ fn has_reason(lines: &[Line]) -> bool {
     };
     for (back, line) in lines.iter().rev().enumerate() {
         let code = line.code.trim();
-        // The line above the statement: another statement's end, a brace, a comment, or nothing.
+        // The line above the statement ends another statement, is a brace or a comment, or is
+        // empty.
         let above = back > 0 && (code.is_empty() || code.ends_with([';', '{', '}', ',']));
         if reason(line) || above {
             return reason(line);
@@ -302,7 +308,7 @@ fn has_reason(lines: &[Line]) -> bool {
     false
 }
 
-/// Nothing is left for later.
+/// Checks for unfinished work and skipped tests.
 fn leftovers(source: &Source, found: &mut Vec<Finding>) {
     const MARKS: [&str; 2] = [concat!("TO", "DO"), concat!("FIX", "ME")];
     for (index, line) in source.lines.iter().enumerate() {
@@ -323,9 +329,23 @@ fn leftovers(source: &Source, found: &mut Vec<Finding>) {
     }
 }
 
-/// Pure layers name no io, no clock, no lock, no runtime.
+/// Values that drivers share stay below the drivers: no file of `driver/state/` names the worker's
+/// context.
+fn shared_state(source: &Source, found: &mut Vec<Finding>) {
+    if !source.path.starts_with("src/driver/state/") {
+        return;
+    }
+    for token in source.tokens.iter().filter(|token| !token.test) {
+        if token.text == "WorkerContext" {
+            let what = "names WorkerContext, which sits above driver/state".to_owned();
+            found.push(finding(source, token.line, what));
+        }
+    }
+}
+
+/// Checks that pure layers use no IO, clock, lock or runtime.
 fn purity(source: &Source, references: &[Reference], found: &mut Vec<Finding>) {
-    if !room(&source.path).is_some_and(|room| PURE.contains(&room)) {
+    if !component(&source.path).is_some_and(|component| PURE.contains(&component)) {
         return;
     }
     for reference in references
@@ -334,8 +354,8 @@ fn purity(source: &Source, references: &[Reference], found: &mut Vec<Finding>) {
     {
         let path = reference.path.join("::");
         let path = path.strip_suffix("::self").unwrap_or(&path);
-        // A clock is asked by whatever name its type has here, the type itself being welcome; and a
-        // module taken whole hides what is taken from it.
+        // Reading a clock is forbidden under any name of its type, but the type itself is allowed.
+        // An import of a whole module hides which items are used.
         let clock = path.ends_with("::now") || path.starts_with("SystemTime");
         let whole = matches!(path, "std" | "std::sync" | "std::time");
         let impure = IMPURE.iter().any(|name| {
@@ -349,7 +369,7 @@ fn purity(source: &Source, references: &[Reference], found: &mut Vec<Finding>) {
     }
 }
 
-/// Files whose `mod name;` is compiled for tests only, with all below them.
+/// Returns the files of modules that are compiled for tests only, with their submodules.
 fn test_files(sources: &[Source], modules: &Modules) -> Vec<usize> {
     let mut roots = Vec::new();
     for source in sources {
@@ -373,16 +393,19 @@ fn test_files(sources: &[Source], modules: &Modules) -> Vec<usize> {
         .collect()
 }
 
-/// The file or folder of `src/` that a file is or is in; none for the root and outside `src/`.
-fn room(path: &str) -> Option<&str> {
+/// Returns the file or folder of `src/` that contains a file; `None` for the root and outside
+/// `src/`.
+fn component(path: &str) -> Option<&str> {
     let inside = path.strip_prefix("src/")?;
-    let room = inside.split_once('/').map_or(inside, |(folder, _)| folder);
-    let room = room.strip_suffix(".rs").unwrap_or(room);
-    (room != "lib").then_some(room)
+    let component = inside.split_once('/').map_or(inside, |(folder, _)| folder);
+    let component = component.strip_suffix(".rs").unwrap_or(component);
+    (component != "lib").then_some(component)
 }
 
-fn layer(room: &str) -> Option<usize> {
-    LAYERS.iter().position(|rooms| rooms.contains(&room))
+fn layer(component: &str) -> Option<usize> {
+    LAYERS
+        .iter()
+        .position(|components| components.contains(&component))
 }
 
 fn is_generated(path: &str) -> bool {

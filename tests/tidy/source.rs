@@ -1,45 +1,47 @@
-//! One Rust source, read just far enough to judge it: code apart from comments and from the
-//! contents of strings, in lines and in tokens, and which of it is compiled for tests only.
+//! A minimal reader of Rust sources. It separates code from comments and string contents, splits it
+//! into lines and tokens, and marks the code that is compiled for tests only.
 
 use std::collections::BTreeSet;
 
 /// A source file.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// From the top of the project, with `/`.
+    /// Path from the top of the project, with `/`.
     pub(crate) path: String,
-    /// Line 1 is at index 0.
+    /// Lines; line 1 is at index 0.
     pub(crate) lines: Vec<Line>,
-    /// Identifiers, numbers and marks in their order; strings and comments left out.
+    /// Identifiers, numbers and punctuation in order, without strings and comments.
     pub(crate) tokens: Vec<Token>,
 }
 
 /// One line of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// Without comments, and without what stands inside strings and character literals.
+    /// Code without comments and without the contents of strings and character literals.
     pub(crate) code: String,
-    /// With its slashes.
+    /// Comment with its slashes.
     pub(crate) comment: String,
-    /// Something stands there that is no comment, be it the inside of a string.
+    /// Contents of string literals, with their escapes.
+    pub(crate) string: String,
+    /// Whether the line has something other than comments; the inside of a string counts.
     pub(crate) has_code: bool,
-    /// Part of an item under `#[cfg(test)]`.
+    /// Whether it is part of an item under `#[cfg(test)]`.
     pub(crate) test: bool,
 }
 
-/// A word, or one mark; `::` is one.
+/// An identifier, a number, or one punctuation mark; `::` is one token.
 #[derive(Debug)]
 pub(crate) struct Token {
-    /// Its text.
+    /// Text of the token.
     pub(crate) text: String,
-    /// From 1.
+    /// Line number, from 1.
     pub(crate) line: usize,
-    /// Part of an item under `#[cfg(test)]`.
+    /// Whether it is part of an item under `#[cfg(test)]`.
     pub(crate) test: bool,
 }
 
 impl Source {
-    /// Reads a file that compiles; of one that does not it makes what it can.
+    /// Reads a file. The result is undefined, but no panic, if the file does not compile.
     pub(crate) fn read(path: &str, text: &str) -> Source {
         let lines = Lexer::default().run(text);
         let mut source = Source {
@@ -57,7 +59,7 @@ impl Source {
         self.tokens.iter_mut().for_each(|token| token.test = true);
     }
 
-    /// Whether these tokens stand at `at`.
+    /// Returns whether the tokens from index `at` on have these texts.
     pub(crate) fn matches(&self, at: usize, texts: &[&str]) -> bool {
         let found = self.tokens.iter().skip(at).map(|token| token.text.as_str());
         found.take(texts.len()).eq(texts.iter().copied())
@@ -85,7 +87,8 @@ impl Source {
         }
     }
 
-    /// Just past the item whose first attribute stands at `at`: past its `;` or its closing brace.
+    /// Returns the index after the item with its first attribute at `at`: after its `;` or closing
+    /// brace.
     fn end_of_item(&self, at: usize) -> usize {
         let mut depth = 0usize;
         for (i, token) in self.tokens.iter().enumerate().skip(at) {
@@ -106,15 +109,15 @@ impl Source {
     }
 }
 
-/// Where the reader is between two characters.
+/// State of the lexer between two characters.
 #[derive(Default)]
 enum State {
     #[default]
     Code,
     LineComment,
-    /// How many are open.
+    /// Number of open block comments.
     BlockComment(usize),
-    /// The hashes of a raw string; none: an ordinary one, with escapes.
+    /// Number of hashes of a raw string; `None` for a string with escapes.
     Str(Option<usize>),
 }
 
@@ -144,7 +147,7 @@ impl Lexer {
         self.lines
     }
 
-    /// Takes what stands at `at` and says how many characters it was.
+    /// Reads from index `at` and returns the number of characters read.
     fn step(&mut self, chars: &[char], at: usize) -> usize {
         let (c, next) = (chars[at], chars.get(at + 1).copied());
         match self.state {
@@ -193,8 +196,11 @@ impl Lexer {
     fn string(&mut self, chars: &[char], at: usize, hashes: Option<usize>) -> usize {
         self.line.has_code |= !chars[at].is_whitespace();
         match (chars[at], hashes) {
-            // The escape of a line end is left to the line end.
-            ('\\', None) if chars.get(at + 1) != Some(&'\n') => 2,
+            // An escaped line end is handled as a line end.
+            ('\\', None) if chars.get(at + 1) != Some(&'\n') => {
+                self.line.string.push(' ');
+                2
+            }
             ('"', _) => {
                 let closing = hashes.unwrap_or(0);
                 let found = chars[at + 1..]
@@ -205,15 +211,20 @@ impl Lexer {
                 if found == closing {
                     self.state = State::Code;
                     self.line.code.push('"');
+                    self.line.string.push(' ');
                     return 1 + closing;
                 }
+                self.line.string.push('"');
                 1
             }
-            _ => 1,
+            _ => {
+                self.line.string.push(chars[at]);
+                1
+            }
         }
     }
 
-    /// Of a string that begins now: the hashes before it, if an `r` stands before them.
+    /// Returns the number of hashes before a string that starts now, if it is a raw string.
     fn raw_hashes(&self) -> Option<usize> {
         let unhashed = self.line.code.trim_end_matches('#');
         let prefix = unhashed.strip_suffix('r')?;
@@ -222,10 +233,10 @@ impl Lexer {
         (!is_word).then(|| self.line.code.len() - unhashed.len())
     }
 
-    /// A character literal, emptied, or the mark of a lifetime.
+    /// Reads a character literal without its content, or the mark of a lifetime.
     fn quote(&mut self, chars: &[char], at: usize) -> usize {
         let escaped = chars.get(at + 1) == Some(&'\\');
-        // The closing quote is looked for past the literal's first character: `'\''`, `'''`.
+        // The search for the closing quote skips the first character: `'\''`, `'''`.
         let from = at + if escaped { 3 } else { 2 };
         let end = if escaped {
             chars
