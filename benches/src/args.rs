@@ -1,4 +1,4 @@
-//! The command line, as typed. Flags of a load stand with the load.
+//! The command line. Each load declares its own flags.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,34 +8,34 @@ use argh::FromArgs;
 
 use crate::loads::Load;
 
-/// Puts loads on etcd and on what stands in front of it, checks every answer, and compares.
-/// Without a load it runs the short set of named cases.
+/// Runs loads against etcd and the proxies in front of it, verifies every response, and compares
+/// the targets. Without a load it runs the short set of named cases.
 #[derive(FromArgs)]
 pub(crate) struct Arguments {
-    /// all named cases, more and longer rounds
+    /// runs all named cases, with more and longer rounds
     #[argh(switch)]
     pub(crate) long: bool,
-    /// the named cases, and nothing else
+    /// prints the named cases and exits
     #[argh(switch)]
     pub(crate) list: bool,
-    /// only this case (may be repeated)
+    /// runs only this case (may be repeated)
     #[argh(option, arg_name = "name")]
     pub(crate) case: Vec<String>,
-    /// only this target (may be repeated)
+    /// runs only this target (may be repeated)
     #[argh(option, arg_name = "name")]
     pub(crate) target: Vec<String>,
-    /// a server that runs already, instead of those started here: NAME=HOST:PORT, or
-    /// NAME=https://HOST:PORT, or both with a comma between (may be repeated)
+    /// a running server, instead of those that the harness starts: NAME=HOST:PORT,
+    /// NAME=https://HOST:PORT, or both separated by a comma (may be repeated)
     #[argh(option, arg_name = "name=address")]
     pub(crate) address: Vec<Named<Addresses>>,
-    /// the process behind an address, for its CPU and memory; that of the name etcd is also the
-    /// etcd behind the others (may be repeated)
+    /// the process behind an address, for CPU and memory; with the name etcd, the etcd behind all
+    /// targets (may be repeated)
     #[argh(option, arg_name = "name=pid")]
     pub(crate) pid: Vec<Named<u32>>,
-    /// with addresses and TLS: PEM file of the authorities that the servers' certificates are from
+    /// with https:// addresses: PEM file of the CAs to trust
     #[argh(option, arg_name = "path")]
     pub(crate) cacert: Option<PathBuf>,
-    /// with a load by flags: its system calls are counted too, in a sample of their own
+    /// with a load given by flags: counts system calls too, in a separate sample
     #[argh(switch)]
     pub(crate) counts: bool,
     /// rounds of each case
@@ -44,16 +44,16 @@ pub(crate) struct Arguments {
     /// seconds measured in each round (short 1, long 4)
     #[argh(option)]
     pub(crate) seconds: Option<f64>,
-    /// put the report and the plots into docs/internals/benchmarks.md too
+    /// also writes the report and the plots into docs/internals/benchmarks.md
     #[argh(switch)]
     pub(crate) publish: bool,
-    /// what to do instead of the named cases
+    /// a load to run instead of the named cases
     #[argh(subcommand)]
     pub(crate) load: Option<Load>,
 }
 
-/// The arguments with every `--flag=value` as two, which is how the parser wants them.
-pub(crate) fn given() -> Vec<String> {
+/// Returns the arguments with each `--flag=value` split into two, as argh requires.
+pub(crate) fn split_arguments() -> Vec<String> {
     std::env::args().skip(1).flat_map(split).collect()
 }
 
@@ -64,14 +64,14 @@ fn split(argument: String) -> Vec<String> {
     }
 }
 
-/// `NAME=…`
+/// An argument of the form `NAME=VALUE`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Named<T> {
     pub(crate) name: String,
     pub(crate) value: T,
 }
 
-/// Where a server listens, in plain text, with TLS, or both.
+/// Addresses of one server: in plain text, with TLS, or both.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Addresses {
     pub(crate) plain: Option<SocketAddr>,
@@ -82,10 +82,10 @@ impl<T: FromStr<Err: std::fmt::Display>> FromStr for Named<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or("there is no =")?;
+        let (name, value) = text.split_once('=').ok_or("no = in the value")?;
         let value = value.parse().map_err(|e| format!("{value}: {e}"))?;
         if name.is_empty() {
-            return Err("there is no name before the =".into());
+            return Err("no name before the =".into());
         }
         Ok(Named {
             name: name.into(),
@@ -100,14 +100,14 @@ impl FromStr for Addresses {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut addresses = Addresses::default();
         for part in text.split(',') {
-            let (place, address) = match part.strip_prefix("https://") {
+            let (field, address) = match part.strip_prefix("https://") {
                 Some(address) => (&mut addresses.tls, address),
                 None => (
                     &mut addresses.plain,
                     part.strip_prefix("http://").unwrap_or(part),
                 ),
             };
-            if place.replace(resolve(address)?).is_some() {
+            if field.replace(resolve(address)?).is_some() {
                 return Err("two addresses of one kind".into());
             }
         }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_may_follow_an_equals_sign() {
+    fn a_flag_and_its_value_are_split_at_the_equals_sign() {
         assert_eq!(
             split("--mix=read=1,write=2".into()),
             ["--mix", "read=1,write=2"]
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_read() {
+    fn addresses_are_parsed() {
         let both: Named<Addresses> = "a=127.0.0.1:1,https://127.0.0.1:2".parse().unwrap();
         assert_eq!(both.name, "a");
         assert_eq!(both.value.plain.unwrap().port(), 1);

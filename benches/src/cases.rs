@@ -1,6 +1,6 @@
 //! The named cases.
 
-mod kept;
+mod cached_reads;
 mod namespaced;
 mod streams;
 
@@ -10,28 +10,27 @@ use crate::loads::keys::{Choice, Sizes};
 use crate::loads::mix::Mix;
 use crate::loads::pace::Rate;
 use crate::loads::unary::{DEFAULT, Unary};
-use crate::peers::Peer;
+use crate::targets::TargetKind;
 
-/// A load with its sizes, under a name.
+/// A named load with its parameters.
 #[derive(Clone)]
 pub(crate) struct Case {
-    /// For `--case`, the goals and the report.
+    /// Name on the command line, in the goals and in the report.
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) load: Load,
-    /// Rounds of it in the short set; none: only in the long one.
+    /// Rounds in the short set. `None`: the case is only in the long set.
     pub(crate) short: Option<usize>,
-    /// Whether system calls are counted too, in a sample apart from those that are timed.
+    /// Whether system calls are counted too, in a separate sample.
     pub(crate) counted: bool,
-    /// What is compared, unless `--target` says so.
-    pub(crate) targets: &'static [Peer],
+    /// Targets to compare, unless `--target` selects others.
+    pub(crate) targets: &'static [TargetKind],
 }
 
-/// All cases in the order of the report. Those of one kind stand in files of their own where they
-/// are many.
+/// Returns all cases in the order of the report.
 pub(crate) fn all() -> Vec<Case> {
     let mut cases = reads();
-    cases.extend(kept::reads());
+    cases.extend(cached_reads::cases());
     cases.extend(writes());
     cases.extend(namespaced::cases());
     cases.extend(rates());
@@ -39,11 +38,11 @@ pub(crate) fn all() -> Vec<Case> {
     cases.extend(memory());
     cases.extend(streams::watches());
     cases.extend(streams::leases());
-    cases.extend(streams::unrest());
+    cases.extend(streams::disruptions());
     cases
 }
 
-/// Their names and titles, a line each.
+/// Returns the names and titles of all cases, one per line.
 pub(crate) fn list() -> String {
     let lines = all().into_iter().map(|case| {
         let long = if case.short.is_none() {
@@ -63,11 +62,11 @@ fn case(name: &str, title: &str, short: Option<usize>, load: Load) -> Case {
         load,
         short,
         counted: false,
-        targets: Peer::USUAL,
+        targets: TargetKind::DEFAULT,
     }
 }
 
-/// A case whose system calls are counted too.
+/// Enables counting of system calls for a case.
 pub(crate) fn counted(case: Case) -> Case {
     Case {
         counted: true,
@@ -75,8 +74,8 @@ pub(crate) fn counted(case: Case) -> Case {
     }
 }
 
-/// Where what a call costs is looked at: of one key a proxy may share reads.
-const MANY: Unary = Unary {
+/// Load for measuring the cost of a call. With a single key a proxy could share the reads.
+const MANY_KEYS: Unary = Unary {
     keys: 1_000,
     ..DEFAULT
 };
@@ -85,7 +84,7 @@ fn reads() -> Vec<Case> {
     let one = |connections, in_flight| Unary {
         connections,
         in_flight,
-        ..MANY
+        ..MANY_KEYS
     };
     let tls = |connections, in_flight| Unary {
         tls: true,
@@ -179,7 +178,7 @@ fn writes() -> Vec<Case> {
                 keys: 8,
                 size: Sizes::exactly(1 << 20),
                 connections: 8,
-                // What etcd remembers of the puts before slows the next ones.
+                // etcd's state after earlier puts slows later ones down.
                 fresh: true,
                 ..DEFAULT
             }),
@@ -187,7 +186,7 @@ fn writes() -> Vec<Case> {
     ]
 }
 
-/// Open loops at growing rates: what a plot of latency against throughput is made of.
+/// Open loops at increasing rates, for the plot of latency against throughput.
 fn rates() -> Vec<Case> {
     let at = |percent| {
         let short = match percent {
@@ -198,36 +197,36 @@ fn rates() -> Vec<Case> {
         case(
             &rate_case(percent),
             &format!(
-                "Linearizable read of a small key, one of 1,000, open loop at {percent} % of what the L4 relay \
-                 manages, 64 connections"
+                "Linearizable read of a small key, one of 1,000, open loop at {percent} % of the \
+                 L4 relay's rate, 64 connections"
             ),
             short,
             Load::Unary(Unary {
                 rate: Some(Rate::Share(f64::from(percent) / 100.0)),
-                // Room for a moment's backlog: the rate is what holds it back.
+                // Enough slots for a short backlog: the rate limits the load, not the slots.
                 in_flight: 4,
-                ..MANY
+                ..MANY_KEYS
             }),
         )
     };
     RATES.into_iter().map(at).collect()
 }
 
-/// Shares of the relay's rate, in percent.
+/// Rates of the open loops, in percent of the L4 relay's rate.
 pub(crate) const RATES: [u32; 5] = [10, RATE_OF_GOAL, 50, 70, 90];
 
-/// At which share of the relay's rate added latency is judged, in percent.
+/// Rate at which the goals for added latency are evaluated, in percent of the L4 relay's rate.
 pub(crate) const RATE_OF_GOAL: u32 = 30;
 
-/// The name of the open loop at so many percent.
+/// Returns the name of the open loop at `percent` of the L4 relay's rate.
 pub(crate) fn rate_case(percent: u32) -> String {
     format!("open-{percent}")
 }
 
-/// Numbers of connections at which growth is looked at.
+/// Numbers of connections of the growth cases.
 pub(crate) const GROWTH: [usize; 4] = [10, 100, 1_000, 10_000];
 
-/// The name of the case with so many connections.
+/// Returns the name of the growth case with `connections` connections.
 pub(crate) fn growth_case(connections: usize) -> String {
     format!("growth-{connections}")
 }
@@ -237,15 +236,15 @@ fn growth() -> Vec<Case> {
         case(
             &growth_case(connections),
             &format!(
-                "Linearizable read of a small key, one of 1,000, 10 in flight in all, in turn over {connections} \
-                 connections"
+                "Linearizable read of a small key, one of 1,000, 10 in flight in total, round \
+                 robin over {connections} connections"
             ),
             Some(1).filter(|_| connections != 100),
             Load::Unary(Unary {
                 connections,
                 at_once: Some(10),
                 fresh: true,
-                ..MANY
+                ..MANY_KEYS
             }),
         )
     };
@@ -257,19 +256,19 @@ fn memory() -> Vec<Case> {
     vec![
         case(
             "rest",
-            "Memory at rest, after the first call",
+            "Idle memory, after the first call",
             Some(1),
             idle(0, false),
         ),
         case(
             "idle-10000",
-            "Memory with 10,000 idle plaintext connections, one call done on each",
+            "Memory with 10,000 idle plaintext connections, after one call on each",
             Some(1),
             idle(10_000, false),
         ),
         case(
             "tls-idle-2000",
-            "Memory with 2,000 idle TLS connections, one call done on each",
+            "Memory with 2,000 idle TLS connections, after one call on each",
             Some(1),
             idle(2_000, true),
         ),

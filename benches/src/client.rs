@@ -1,7 +1,7 @@
-//! One HTTP/2 client connection and checked unary gRPC calls on it.
+//! An HTTP/2 client connection and verified unary gRPC calls on it.
 //!
 //! Invariant: `Ok` means HTTP status 200, `grpc-status` 0 in the trailers and a complete body.
-//! What the body says is judged by the caller (`etcdpb`).
+//! The caller verifies the content of the body (`etcdpb`).
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,30 +18,30 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-/// Where a server listens, and how one speaks to it.
+/// Address of a server, with the TLS configuration for it.
 #[derive(Clone)]
 pub(crate) struct Address {
     pub(crate) socket: SocketAddr,
-    /// With TLS, what the client trusts and shows. Its protocols must name `h2`.
+    /// With TLS: trusted CAs and client certificate. Its ALPN protocols must contain `h2`.
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-/// Receive windows that a client offers, in bytes.
+/// Receive windows that a client advertises, in bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Windows {
-    /// Of each stream.
+    /// Window of each stream.
     pub(crate) stream: u32,
-    /// Of the whole connection.
+    /// Window of the whole connection.
     pub(crate) connection: u32,
 }
 
-/// HTTP/2's own initial windows, which small calls never fill.
+/// Initial windows of HTTP/2. Small calls never fill them.
 pub(crate) const DEFAULT_WINDOWS: Windows = Windows {
     stream: 65_535,
     connection: 65_535,
 };
 
-/// A handle on an open connection; clones share it. It closes with the last clone.
+/// Handle of an open connection. Clones share the connection, which closes with the last clone.
 #[derive(Clone)]
 pub(crate) struct Client {
     sender: SendRequest<Bytes>,
@@ -51,10 +51,10 @@ impl Client {
     /// Connects and starts the task that drives the connection on the current runtime.
     pub(crate) async fn open(address: &Address, windows: Windows) -> Result<Client, String> {
         let socket = TcpStream::connect(address.socket).await;
-        Client::greet(socket, address, windows).await
+        Client::from_tcp(socket, address, windows).await
     }
 
-    /// Like [`Client::open`], from a local address, which must be of the same family.
+    /// Like [`Client::open`], from a local IPv4 address. `address` must be IPv4 too.
     pub(crate) async fn open_from(
         source: IpAddr,
         address: &Address,
@@ -65,10 +65,10 @@ impl Client {
             .bind(SocketAddr::new(source, 0))
             .map_err(|e| format!("bind {source}: {e}"))?;
         let socket = socket.connect(address.socket).await;
-        Client::greet(socket, address, windows).await
+        Client::from_tcp(socket, address, windows).await
     }
 
-    async fn greet(
+    async fn from_tcp(
         socket: io::Result<TcpStream>,
         address: &Address,
         windows: Windows,
@@ -76,17 +76,17 @@ impl Client {
         let socket = socket.map_err(|e| format!("connect {}: {e}", address.socket))?;
         socket.set_nodelay(true).map_err(|e| e.to_string())?;
         let Some(tls) = &address.tls else {
-            return Client::over(socket, windows).await;
+            return Client::from_transport(socket, windows).await;
         };
         let name = ServerName::from(address.socket.ip());
         let socket = TlsConnector::from(tls.clone())
             .connect(name, socket)
             .await
             .map_err(|e| format!("TLS handshake: {e}"))?;
-        Client::over(socket, windows).await
+        Client::from_transport(socket, windows).await
     }
 
-    async fn over<S>(socket: S, windows: Windows) -> Result<Client, String>
+    async fn from_transport<S>(socket: S, windows: Windows) -> Result<Client, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -94,18 +94,18 @@ impl Client {
             .enable_push(false)
             .initial_window_size(windows.stream)
             .initial_connection_window_size(windows.connection)
-            // Many small answers are what is asked for here, not an attack.
+            // The loads cause many small responses. They are not an attack.
             .data_frame_budget(usize::MAX)
             .handshake(socket)
             .await
             .map_err(|e| format!("handshake: {e}"))?;
-        // A broken connection shows itself in the calls on it.
+        // An error of the connection is reported by the calls on it.
         tokio::spawn(connection);
         Ok(Client { sender })
     }
 
-    /// Sends `frame` with `head` (from [`head`]) and collects the answer's body into `body`,
-    /// which is emptied first.
+    /// Sends `frame` with `head` (from [`head`]) and writes the body of the response to `body`,
+    /// which is cleared first.
     pub(crate) async fn unary(
         &mut self,
         head: &Request<()>,
@@ -113,14 +113,14 @@ impl Client {
         body: &mut Vec<u8>,
     ) -> Result<(), String> {
         body.clear();
-        let answer = self.exchange(head, frame, body).await;
-        answer
+        let response = self.exchange(head, frame, body).await;
+        response
             .map_err(|e| e.to_string())?
-            .map_err(|refusal| refusal.to_string())
+            .map_err(|error| error.to_string())
     }
 
-    /// Opens a stream with `head`, and leaves the rest to the caller.
-    pub(crate) async fn begin(
+    /// Opens a stream with `head`. The caller sends the request and reads the response.
+    pub(crate) async fn open_stream(
         &mut self,
         head: &Request<()>,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
@@ -128,17 +128,17 @@ impl Client {
         self.sender.send_request(head.clone(), false)
     }
 
-    /// Like [`Client::unary`], but tells a refusal from a stream or a connection that broke, and
-    /// appends to `body`.
+    /// Like [`Client::unary`], but distinguishes an error response from a broken stream or
+    /// connection, and appends to `body`.
     pub(crate) async fn exchange(
         &mut self,
         head: &Request<()>,
         frame: &Bytes,
         body: &mut Vec<u8>,
-    ) -> Result<Result<(), Refusal>, h2::Error> {
-        let (answer, mut stream) = self.begin(head).await?;
+    ) -> Result<Result<(), ErrorResponse>, h2::Error> {
+        let (response, mut stream) = self.open_stream(head).await?;
         stream.send_data(frame.clone(), true)?;
-        let (head, mut stream) = answer.await?.into_parts();
+        let (head, mut stream) = response.await?.into_parts();
         while let Some(chunk) = stream.data().await {
             let chunk = chunk?;
             body.extend_from_slice(&chunk);
@@ -150,7 +150,7 @@ impl Client {
         if head.status == 200 && status == Some(zero) {
             return Ok(Ok(()));
         }
-        Ok(Err(Refusal {
+        Ok(Err(ErrorResponse {
             http: head.status,
             status,
             message: trailers.get("grpc-message").cloned(),
@@ -158,24 +158,24 @@ impl Client {
     }
 }
 
-/// A whole answer that is not OK.
+/// A complete response with an HTTP status other than 200 or a `grpc-status` other than 0.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorResponse {
     http: StatusCode,
     status: Option<HeaderValue>,
     message: Option<HeaderValue>,
 }
 
-impl Refusal {
-    /// What `grpc-status` says.
+impl ErrorResponse {
+    /// Returns the value of `grpc-status`.
     pub(crate) fn code(&self) -> Option<&[u8]> {
         self.status.as_ref().map(HeaderValue::as_bytes)
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        let Refusal {
+        let ErrorResponse {
             http,
             status,
             message,
@@ -184,7 +184,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The request head of a gRPC call of `path` at `address`.
+/// Returns the request head of a gRPC call of `path` at `address`.
 pub(crate) fn head(address: &Address, path: &str) -> Result<Request<()>, String> {
     let scheme = if address.tls.is_some() {
         "https"
@@ -201,7 +201,7 @@ pub(crate) fn head(address: &Address, path: &str) -> Result<Request<()>, String>
         .map_err(|e| e.to_string())
 }
 
-/// A fresh single-threaded runtime.
+/// Returns a new single-threaded runtime.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

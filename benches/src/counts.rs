@@ -1,8 +1,8 @@
-//! System calls and instructions of a server, counted from outside for a short while.
+//! System calls and instructions of a server, counted from outside for a short time.
 //!
-//! `perf stat` counts them in the kernel, where it may: that costs a server next to nothing. Where it
-//! cannot count system calls `strace -c` does, which makes each of them many times as slow: fewer
-//! and larger ones are the effect, so its count flatters. What cannot be counted is told, not guessed.
+//! `perf stat` counts them in the kernel if permitted, at almost no cost to the server. Otherwise
+//! `strace -c` counts system calls. It slows each of them many times down, so the server does more
+//! with each call and the count is too low. The report names figures that cannot be counted.
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -11,46 +11,46 @@ use std::time::Duration;
 
 use crate::process;
 
-/// The counter needs so long to take hold of all threads. Whoever begins to count stands still for
-/// as long, so that nothing is asked of the server meanwhile.
-const TAKE_HOLD: Duration = Duration::from_millis(200);
+/// Time that a counter needs to attach to all threads. The caller blocks for this time, so no calls
+/// are sent to the server before the count begins.
+const ATTACH_TIME: Duration = Duration::from_millis(200);
 
-/// The kernel's event at the begin of every system call.
+/// Kernel event at the start of every system call.
 const SYSTEM_CALLS: &str = "raw_syscalls:sys_enter";
 const INSTRUCTIONS: &str = "instructions";
 
-/// How things can be counted on this machine.
+/// Tools that can count on this machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Means {
+pub(crate) struct CountingTools {
     perf_counts_system_calls: bool,
     perf_counts_instructions: bool,
     strace: bool,
 }
 
-impl Means {
-    /// Tries them on this process.
-    pub(crate) fn find() -> Means {
+impl CountingTools {
+    /// Tries the tools on this process.
+    pub(crate) fn find() -> CountingTools {
         let own = std::process::id();
-        let tried = |event| {
+        let works = |event| {
             let counts = Counter::perf(own, &[event]).and_then(|counter| {
                 std::thread::sleep(Duration::from_millis(20));
                 counter.stop()
             });
             counts.is_ok_and(|counts| counts != Counts::default())
         };
-        Means {
-            perf_counts_system_calls: tried(SYSTEM_CALLS),
-            perf_counts_instructions: tried(INSTRUCTIONS),
+        CountingTools {
+            perf_counts_system_calls: works(SYSTEM_CALLS),
+            perf_counts_instructions: works(INSTRUCTIONS),
             strace: process::which("strace").is_some(),
         }
     }
 
-    /// What cannot be counted, or not well, in words for the report.
+    /// Returns notes for the report about figures that cannot be counted, or only inexactly.
     pub(crate) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if !self.perf_counts_system_calls {
             notes.push(if self.strace {
-                "system calls are counted by strace, which slows every one of them".into()
+                "system calls are counted by strace, which slows each of them down".into()
             } else {
                 "system calls are not counted: perf cannot, and strace is not installed".into()
             });
@@ -65,7 +65,7 @@ impl Means {
         notes
     }
 
-    /// Begins to count what a process and its workers do; none where nothing can be counted.
+    /// Starts to count for a process and its workers. `None` if nothing can be counted.
     fn start(&self, pid: u32) -> Result<Option<Counter>, String> {
         let mut events = Vec::new();
         if self.perf_counts_system_calls {
@@ -84,16 +84,16 @@ impl Means {
     }
 }
 
-/// What was counted; none of what could not be.
+/// Counts of one period. `None` for a figure that cannot be counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) system_calls: Option<u64>,
     pub(crate) instructions: Option<u64>,
 }
 
-/// A count from one moment to another: begun at the first [`Counting::turn`], ended at the second.
+/// A count between two calls of [`Counting::toggle`]: the first starts it, the second stops it.
 pub(crate) struct Counting {
-    means: Means,
+    tools: CountingTools,
     pid: u32,
     state: RefCell<State>,
 }
@@ -105,19 +105,19 @@ enum State {
 }
 
 impl Counting {
-    /// Of a process and its workers.
-    pub(crate) fn new(means: Means, pid: u32) -> Counting {
+    /// Prepares a count for a process and its workers.
+    pub(crate) fn new(tools: CountingTools, pid: u32) -> Counting {
         Counting {
-            means,
+            tools,
             pid,
             state: RefCell::new(State::Before),
         }
     }
 
-    /// Begins, or ends.
-    pub(crate) fn turn(&self) {
+    /// Starts the count, or stops it if it is running.
+    pub(crate) fn toggle(&self) {
         let next = match self.state.replace(State::Before) {
-            State::Before => match self.means.start(self.pid) {
+            State::Before => match self.tools.start(self.pid) {
                 Ok(Some(counter)) => State::Running(counter),
                 Ok(None) => State::After(Ok(Counts::default())),
                 Err(text) => State::After(Err(text)),
@@ -128,7 +128,7 @@ impl Counting {
         self.state.replace(next);
     }
 
-    /// What was counted, when it has ended.
+    /// Returns the counts after the stop.
     pub(crate) fn counts(&self) -> Option<Counts> {
         match &*self.state.borrow() {
             State::After(counts) => counts.as_ref().ok().copied(),
@@ -136,7 +136,7 @@ impl Counting {
         }
     }
 
-    /// Why nothing was counted, if it failed.
+    /// Returns the error if counting failed.
     pub(crate) fn failure(&self) -> Option<String> {
         match &*self.state.borrow() {
             State::After(counts) => counts.as_ref().err().cloned(),
@@ -175,16 +175,18 @@ impl Counter {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| format!("{command:?}: {e}"))?;
-        std::thread::sleep(TAKE_HOLD);
+        std::thread::sleep(ATTACH_TIME);
         Ok(Counter { child, is_strace })
     }
 
-    /// Ends it and gives what it counted.
+    /// Stops the counter and returns its counts.
     fn stop(mut self) -> Result<Counts, String> {
         process::interrupt(self.child.id())?;
         let mut text = String::new();
-        if let Some(mut told) = self.child.stderr.take() {
-            told.read_to_string(&mut text).map_err(|e| e.to_string())?;
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr
+                .read_to_string(&mut text)
+                .map_err(|e| e.to_string())?;
         }
         Ok(if self.is_strace {
             read_strace(&text)
@@ -196,25 +198,25 @@ impl Counter {
 
 impl Drop for Counter {
     fn drop(&mut self) {
-        // Fails only for what is gone already, which is what is wanted.
+        // Fails only if the process has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn all(pid: u32, between: &str) -> String {
+fn all(pid: u32, separator: &str) -> String {
     let all = [pid].into_iter().chain(process::workers(pid));
     let all: Vec<String> = all.map(|pid| pid.to_string()).collect();
-    all.join(between)
+    all.join(separator)
 }
 
-/// Lines of `count,unit,event,…`; `<not supported>` or the like instead of a count.
+/// Parses lines of `count,unit,event,…`. Uncountable events have a text instead of a count.
 fn read_perf(text: &str) -> Counts {
     let count = |event: &str| {
         text.lines().find_map(|line| {
             let mut fields = line.split(',');
             let count = fields.next()?.parse().ok();
-            // perf may add a modifier for what it is allowed to see.
+            // perf may append `:u` if it may count only in user space.
             let name = fields.nth(1)?;
             count.filter(|_| name.split(":u").next() == Some(event))
         })
@@ -225,7 +227,7 @@ fn read_perf(text: &str) -> Counts {
     }
 }
 
-/// Lines of `calls name`, the last one named total.
+/// Parses lines of `calls name`. The last line has the name `total`.
 fn read_strace(text: &str) -> Counts {
     let total = text.lines().find_map(|line| {
         let mut fields = line.split_whitespace();
@@ -243,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_perf_tells_is_read() {
+    fn perf_output_is_parsed() {
         let text = "107,,raw_syscalls:sys_enter,502654122,100.00,,\n\
                     <not supported>,,instructions:u,0,100.00,,\n";
         let counts = Counts {
@@ -257,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_strace_tells_is_read() {
+    fn strace_output_is_parsed() {
         let text = "    calls syscall\n--------- ----------\n       58 futex\n       42 read\n\
                     --------- ----------\n      100 total\n";
         assert_eq!(read_strace(text).system_calls, Some(100));

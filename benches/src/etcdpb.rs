@@ -1,7 +1,7 @@
-//! The few bytes of etcd's interface that the loads speak, written and read by hand.
+//! The messages of etcd's API that the unary loads need, encoded and decoded by hand.
 //!
-//! Deliberately independent of the proxy's own wire code: the judge of an answer shares nothing
-//! with what is judged. Field numbers are those of etcd's `rpc.proto` and `kv.proto`.
+//! Deliberately independent of the proxy's wire code: a fault in that code must not hide a wrong
+//! response. Field numbers are those of etcd's `rpc.proto` and `kv.proto`.
 
 /// Path of the Range method.
 pub(crate) const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -12,12 +12,12 @@ pub(crate) const TXN: &str = "/etcdserverpb.KV/Txn";
 /// Path of the Status method.
 pub(crate) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 
-/// A framed request without fields.
+/// Returns a framed request without fields.
 pub(crate) fn empty() -> Vec<u8> {
     frame_end(frame_start(0))
 }
 
-/// A framed RangeRequest for one key.
+/// Returns a framed RangeRequest for one key.
 pub(crate) fn range(key: &[u8], serializable: bool) -> Vec<u8> {
     let mut frame = frame_start(key.len());
     range_fields(&mut frame, key);
@@ -27,17 +27,17 @@ pub(crate) fn range(key: &[u8], serializable: bool) -> Vec<u8> {
     frame_end(frame)
 }
 
-/// A framed PutRequest.
+/// Returns a framed PutRequest.
 pub(crate) fn put(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut frame = frame_start(key.len() + value.len());
     put_fields(&mut frame, key, value);
     frame_end(frame)
 }
 
-/// A framed TxnRequest: if the key is there, put it and read it back.
+/// Returns a framed TxnRequest: if the key exists, put it and read it back.
 pub(crate) fn txn(key: &[u8], value: &[u8]) -> Vec<u8> {
     let (mut compare, mut put, mut range) = (Vec::new(), Vec::new(), Vec::new());
-    // Result GREATER, target VERSION (0, the default), than version 0 (the default).
+    // Result GREATER, target VERSION (0, the default), compared with version 0 (the default).
     compare.extend([1 << 3, 1]);
     bytes_field(&mut compare, 3, key);
     put_fields(&mut put, key, value);
@@ -52,7 +52,7 @@ pub(crate) fn txn(key: &[u8], value: &[u8]) -> Vec<u8> {
     frame_end(frame)
 }
 
-/// One pair as etcd holds it.
+/// A key-value pair of etcd.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct KeyValue<'a> {
     pub(crate) key: &'a [u8],
@@ -60,31 +60,35 @@ pub(crate) struct KeyValue<'a> {
     pub(crate) mod_revision: u64,
 }
 
-/// A read of one key that found it: the store's revision, and the pair.
+/// Result of a read of one existing key: the store's revision, and the pair.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Found<'a> {
     pub(crate) revision: u64,
     pub(crate) pair: KeyValue<'a>,
 }
 
-/// Reads the answer to [`range`]: exactly one uncompressed frame with a RangeResponse that holds a
-/// header, exactly one pair, and a count of 1. The error says what differs.
-pub(crate) fn range_answer(body: &[u8]) -> Result<Found<'_>, String> {
+/// Decodes the response to [`range`]: exactly one uncompressed frame, which contains a
+/// RangeResponse with a header, exactly one pair, and a count of 1.
+///
+/// # Errors
+///
+/// Describes the first difference.
+pub(crate) fn range_response(body: &[u8]) -> Result<Found<'_>, String> {
     found(unframed(body)?)
 }
 
-/// Whether an answer to [`range`] holds exactly the pair `key`, `value`.
+/// Checks that a response to [`range`] contains exactly the pair `key`, `value`.
 pub(crate) fn check_range(body: &[u8], key: &[u8], value: &[u8]) -> Result<(), String> {
-    let pair = range_answer(body)?.pair;
+    let pair = range_response(body)?.pair;
     match (pair.key == key, pair.value == value) {
         (true, true) => Ok(()),
-        (false, _) => Err("another key than asked for".into()),
+        (false, _) => Err("another key than requested".into()),
         (_, false) => Err("another value than was put".into()),
     }
 }
 
-/// Reads the answer to [`put`]: the revision of the put.
-pub(crate) fn put_answer(body: &[u8]) -> Result<u64, String> {
+/// Decodes the response to [`put`] and returns the revision of the put.
+pub(crate) fn put_response(body: &[u8]) -> Result<u64, String> {
     let mut revision = None;
     walk(unframed(body)?, |field, content| {
         if let (1, Field::Bytes(header)) = (field, content) {
@@ -92,24 +96,24 @@ pub(crate) fn put_answer(body: &[u8]) -> Result<u64, String> {
         }
         Ok(())
     })?;
-    revision.ok_or("a put's answer without a header".into())
+    revision.ok_or("a put response without a header".into())
 }
 
-/// Reads the answer to [`txn`]: the revision of the put, and what was read after it.
-pub(crate) fn txn_answer(body: &[u8]) -> Result<Found<'_>, String> {
+/// Decodes the response to [`txn`]: the revision of the put, and the pair read after it.
+pub(crate) fn txn_response(body: &[u8]) -> Result<Found<'_>, String> {
     let (mut revision, mut succeeded, mut put, mut read) = (None, 0, false, None);
-    let mut answers = 0;
+    let mut responses = 0;
     walk(unframed(body)?, |field, content| {
         match (field, content) {
             (1, Field::Bytes(header)) => revision = Some(header_revision(header)?),
             (2, Field::Varint(value)) => succeeded = value,
-            (3, Field::Bytes(answer)) => {
-                answers += 1;
-                walk(answer, |kind, content| {
+            (3, Field::Bytes(response)) => {
+                responses += 1;
+                walk(response, |kind, content| {
                     match (kind, content) {
-                        (1, Field::Bytes(range)) if answers == 2 => read = Some(pair_of(range)?),
-                        (2, Field::Bytes(_)) if answers == 1 => put = true,
-                        _ => return Err(format!("answer {answers} of a transaction is {kind}")),
+                        (1, Field::Bytes(range)) if responses == 2 => read = Some(pair_of(range)?),
+                        (2, Field::Bytes(_)) if responses == 1 => put = true,
+                        _ => return Err(format!("operation {responses} of a transaction: {kind}")),
                     }
                     Ok(())
                 })?;
@@ -121,7 +125,7 @@ pub(crate) fn txn_answer(body: &[u8]) -> Result<Found<'_>, String> {
     match (revision, succeeded, put, read) {
         (Some(revision), 1, true, Some(pair)) => Ok(Found { revision, pair }),
         (revision, succeeded, put, read) => Err(format!(
-            "a transaction's answer with revision {revision:?}, succeeded {succeeded}, put {put}, \
+            "a transaction response with revision {revision:?}, succeeded {succeeded}, put {put}, \
              read {}",
             read.is_some()
         )),
@@ -137,11 +141,11 @@ fn found(message: &[u8]) -> Result<Found<'_>, String> {
         Ok(())
     })?;
     let pair = pair_of(message)?;
-    let revision = revision.ok_or("an answer without a header")?;
+    let revision = revision.ok_or("a response without a header")?;
     Ok(Found { revision, pair })
 }
 
-/// The only pair of a RangeResponse.
+/// Returns the only pair of a RangeResponse.
 fn pair_of(message: &[u8]) -> Result<KeyValue<'_>, String> {
     let (mut pair, mut pairs, mut count) = (None, 0, 0);
     walk(message, |field, content| {
@@ -156,7 +160,7 @@ fn pair_of(message: &[u8]) -> Result<KeyValue<'_>, String> {
         Ok(())
     })?;
     pair.filter(|_| pairs == 1 && count == 1)
-        .ok_or_else(|| format!("answer with {pairs} pairs, count {count}"))
+        .ok_or_else(|| format!("response with {pairs} pairs, count {count}"))
 }
 
 fn key_value(message: &[u8]) -> Result<KeyValue<'_>, String> {
@@ -177,7 +181,7 @@ fn key_value(message: &[u8]) -> Result<KeyValue<'_>, String> {
     Ok(pair)
 }
 
-/// The revision in a ResponseHeader.
+/// Returns the revision of a ResponseHeader.
 pub(crate) fn header_revision(header: &[u8]) -> Result<u64, String> {
     let mut revision = 0;
     walk(header, |field, content| {
@@ -189,7 +193,7 @@ pub(crate) fn header_revision(header: &[u8]) -> Result<u64, String> {
     Ok(revision)
 }
 
-/// The version in a StatusResponse.
+/// Returns the version of a StatusResponse.
 pub(crate) fn version(body: &[u8]) -> Result<String, String> {
     let mut version = String::new();
     walk(unframed(body)?, |field, content| {
@@ -201,13 +205,13 @@ pub(crate) fn version(body: &[u8]) -> Result<String, String> {
     Ok(version)
 }
 
-/// What a field of a message holds.
+/// The value of a field.
 pub(crate) enum Field<'a> {
     Varint(u64),
     Bytes(&'a [u8]),
 }
 
-/// Calls `each` for every field of a message; etcd's answers use varints and byte strings only.
+/// Calls `each` for every field of a message. etcd's responses use only varints and byte strings.
 pub(crate) fn walk<'a>(
     mut rest: &'a [u8],
     mut each: impl FnMut(u64, Field<'a>) -> Result<(), String>,
@@ -243,7 +247,7 @@ fn varint(rest: &mut &[u8]) -> Result<u64, String> {
     Err("a varint over ten bytes".into())
 }
 
-/// The message of a body that is exactly one uncompressed gRPC frame.
+/// Returns the message of a body that is exactly one uncompressed gRPC frame.
 pub(crate) fn unframed(body: &[u8]) -> Result<&[u8], String> {
     match body {
         [0, a, b, c, d, message @ ..] => {
@@ -254,18 +258,21 @@ pub(crate) fn unframed(body: &[u8]) -> Result<&[u8], String> {
                 Err(format!("frame of {length} in {} bytes", message.len()))
             }
         }
-        _ => Err(format!("no plain gRPC frame in {} bytes", body.len())),
+        _ => Err(format!(
+            "no uncompressed gRPC frame in {} bytes",
+            body.len()
+        )),
     }
 }
 
-/// Room for a gRPC frame's head and a message of about so many bytes.
+/// Allocates a frame for a message of about `content` bytes and reserves its 5-byte head.
 pub(crate) fn frame_start(content: usize) -> Vec<u8> {
     let mut frame = Vec::with_capacity(content + 64);
     frame.extend([0; 5]);
     frame
 }
 
-/// Writes the length of what stands behind the head into it.
+/// Writes the length of the message into the frame's head.
 pub(crate) fn frame_end(mut frame: Vec<u8>) -> Vec<u8> {
     let length = u32::try_from(frame.len() - 5).unwrap_or(u32::MAX);
     frame[1..5].copy_from_slice(&length.to_be_bytes());
@@ -281,14 +288,14 @@ fn put_fields(message: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     bytes_field(message, 2, value);
 }
 
-/// Appends a field of bytes; its number is below 16.
+/// Appends a length-delimited field. `field` is below 16.
 pub(crate) fn bytes_field(message: &mut Vec<u8>, field: u8, content: &[u8]) {
     message.push(field << 3 | 2);
     push_varint(message, content.len() as u64);
     message.extend(content);
 }
 
-/// Appends an integer field; its number is below 16.
+/// Appends an integer field. `field` is below 16.
 pub(crate) fn varint_field(message: &mut Vec<u8>, field: u8, value: i64) {
     message.push(field << 3);
     push_varint(message, value.cast_unsigned());

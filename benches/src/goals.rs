@@ -1,42 +1,42 @@
-//! The goals of the comparison, as ratios within one round: absolute figures move between machines,
-//! and with whatever else a machine does.
+//! Goals of the comparison. They are ratios within one round, because absolute figures differ
+//! between machines and with the other load of a machine.
 
 mod namespaced;
 mod reads;
 mod streams;
 
 use crate::cases::{self, RATE_OF_GOAL};
-use crate::peers::Peer;
 use crate::results::Results;
 use crate::sample::{Metric, Spread};
+use crate::targets::TargetKind;
 
-/// A goal and what was measured of it.
-pub(crate) struct Verdict {
-    /// What it is a goal of, as a heading.
+/// A goal and its measured value.
+pub(crate) struct GoalResult {
+    /// Heading of the group.
     pub(crate) group: &'static str,
     pub(crate) case: String,
     pub(crate) text: String,
-    /// None where a part of it was not measured.
+    /// `None` if a required figure was not measured.
     pub(crate) measured: Option<Spread>,
     pub(crate) limit: f64,
-    /// Whether the limit is the least that will do, rather than the most.
+    /// Whether `limit` is a minimum, not a maximum.
     pub(crate) at_least: bool,
 }
 
-impl Verdict {
-    /// Judged by the median.
-    pub(crate) fn word(&self) -> &'static str {
+impl GoalResult {
+    /// Compares the median with the limit.
+    pub(crate) fn status(&self) -> &'static str {
         match self.measured {
             None => "not measured",
             Some(spread) if (spread.median >= self.limit) == self.at_least => "reached",
-            // Exactly at an upper limit will do too.
+            // A value equal to an upper limit reaches the goal too.
             Some(spread) if spread.median == self.limit => "reached",
             Some(_) => "missed",
         }
     }
 }
 
-/// What a goal is judged by, in one round.
+/// Computes the value of a goal from the samples of one round.
 type Figure = Box<dyn Fn(&Round) -> Option<f64>>;
 
 struct Goal {
@@ -54,22 +54,22 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    fn get(&self, case: &str, peer: Peer, metric: Metric) -> Option<f64> {
+    fn get(&self, case: &str, kind: TargetKind, metric: Metric) -> Option<f64> {
         self.results
-            .sample(case, peer.name(), self.round)?
+            .sample(case, kind.name(), self.round)?
             .get(metric)
     }
 }
 
-/// All goals, with what `results` has of them.
-pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
+/// Evaluates all goals.
+pub(crate) fn evaluate(results: &Results) -> Vec<GoalResult> {
     let rounds = results.all().map(|(_, _, round, _)| round + 1).max();
     groups()
         .into_iter()
         .flat_map(|(group, goals)| goals.into_iter().map(move |goal| (group, goal)))
         .map(|(group, goal)| {
             let rounds = (0..rounds.unwrap_or(0)).map(|round| Round { results, round });
-            Verdict {
+            GoalResult {
                 group,
                 measured: Spread::of(rounds.filter_map(|round| (goal.figure)(&round))),
                 case: goal.case,
@@ -81,12 +81,12 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
         .collect()
 }
 
-/// All of them under their headings.
+/// Returns all goals by group.
 fn groups() -> [(&'static str, Vec<Goal>); 4] {
     [
-        ("The plain path", plain()),
-        ("Reads shared and kept", reads::goals()),
-        ("A namespace", namespaced::goals()),
+        ("Forwarding", plain()),
+        ("Shared and cached reads", reads::goals()),
+        ("Namespace", namespaced::goals()),
         ("Watches and leases", streams::goals()),
     ]
 }
@@ -94,22 +94,22 @@ fn groups() -> [(&'static str, Vec<Goal>); 4] {
 fn plain() -> Vec<Goal> {
     let mut goals = Vec::new();
     for case in ["read-c10-m10", "read-c64-m1"] {
-        goals.push(cpu(case, Peer::GoProxy, 0.12));
-        goals.push(cpu(case, Peer::HaproxyH2, 0.6));
+        goals.push(cpu(case, TargetKind::GoProxy, 0.12));
+        goals.push(cpu(case, TargetKind::HaproxyH2, 0.6));
     }
-    goals.push(cpu("read-c64-m1", Peer::HaproxyTcp, 0.9));
+    goals.push(cpu("read-c64-m1", TargetKind::HaproxyTcp, 0.9));
     for (case, limit) in [("read-c64-m1", 1.0), ("read-c1000-m1", 0.95)] {
         goals.push(against(
             case,
             "(etcd + proxy) CPU per call ÷ etcd alone",
-            (Metric::TotalCpu, Peer::Etcd),
+            (Metric::TotalCpu, TargetKind::Etcd),
             limit,
         ));
     }
     goals.push(added(Metric::P50, "p50", 1.3));
     goals.push(added(Metric::P99, "p99", 1.5));
     for case in ["tls-read-c10-m10", "tls-read-c64-m1"] {
-        goals.push(cpu(case, Peer::GoProxy, 0.25));
+        goals.push(cpu(case, TargetKind::GoProxy, 0.25));
     }
     for case in ["read-1mib", "put-1mib"] {
         goals.push(Goal {
@@ -117,11 +117,11 @@ fn plain() -> Vec<Goal> {
             ..against(
                 case,
                 "MB/s ÷ haproxy's (h2)",
-                (Metric::Throughput, Peer::HaproxyH2),
+                (Metric::Throughput, TargetKind::HaproxyH2),
                 1.0,
             )
         });
-        goals.push(cpu(case, Peer::HaproxyH2, 1.0));
+        goals.push(cpu(case, TargetKind::HaproxyH2, 1.0));
     }
     goals.push(absolute(
         "read-c1-m64",
@@ -139,56 +139,56 @@ fn plain() -> Vec<Goal> {
     goals
 }
 
-/// Processor time per call against another's.
-fn cpu(case: &str, peer: Peer, limit: f64) -> Goal {
-    let whose = match peer {
-        Peer::GoProxy => "the Go proxy's",
-        Peer::HaproxyH2 => "haproxy's (h2)",
-        Peer::HaproxyTcp => "the L4 relay's",
-        Peer::EdgeUncached => "its own without a cache",
-        _ => peer.name(),
+/// Processor time per call, divided by that of another target.
+fn cpu(case: &str, kind: TargetKind, limit: f64) -> Goal {
+    let reference = match kind {
+        TargetKind::GoProxy => "the Go proxy's",
+        TargetKind::HaproxyH2 => "haproxy's (h2)",
+        TargetKind::HaproxyTcp => "the L4 relay's",
+        TargetKind::EdgeUncached => "the same build without a cache",
+        _ => kind.name(),
     };
-    let text = format!("proxy CPU per call ÷ {whose}");
-    against(case, &text, (Metric::ProxyCpu, peer), limit)
+    let text = format!("proxy CPU per call ÷ {reference}");
+    against(case, &text, (Metric::ProxyCpu, kind), limit)
 }
 
-/// A figure against the same of another.
-fn against(case: &str, text: &str, (metric, peer): (Metric, Peer), limit: f64) -> Goal {
+/// A figure divided by the same figure of another target.
+fn against(case: &str, text: &str, (metric, kind): (Metric, TargetKind), limit: f64) -> Goal {
     let name = case.to_string();
     Goal {
         case: case.into(),
         text: text.into(),
         figure: Box::new(move |round| {
-            Some(round.get(&name, Peer::Edge, metric)? / round.get(&name, peer, metric)?)
+            Some(round.get(&name, TargetKind::Edge, metric)? / round.get(&name, kind, metric)?)
         }),
         limit,
         at_least: false,
     }
 }
 
-/// A figure as it is.
+/// An absolute figure.
 fn absolute(case: &str, text: &str, metric: Metric, limit: f64) -> Goal {
     let name = case.to_string();
     Goal {
         case: case.into(),
         text: text.into(),
-        figure: Box::new(move |round| round.get(&name, Peer::Edge, metric)),
+        figure: Box::new(move |round| round.get(&name, TargetKind::Edge, metric)),
         limit,
         at_least: false,
     }
 }
 
-/// What the proxy adds to a latency, against what the relay adds; where the relay adds nothing
-/// there is no ratio.
+/// Latency that the proxy adds, divided by the latency that the L4 relay adds. Without a value if
+/// the relay adds none.
 fn added(metric: Metric, name: &str, limit: f64) -> Goal {
     let case = cases::rate_case(RATE_OF_GOAL);
     Goal {
-        text: format!("{name} added to etcd's ÷ what the L4 relay adds"),
+        text: format!("{name} added by the proxy ÷ {name} added by the L4 relay"),
         case: case.clone(),
         figure: Box::new(move |round| {
-            let direct = round.get(&case, Peer::Etcd, metric)?;
-            let ours = round.get(&case, Peer::Edge, metric)? - direct;
-            let relay = round.get(&case, Peer::HaproxyTcp, metric)? - direct;
+            let direct = round.get(&case, TargetKind::Etcd, metric)?;
+            let ours = round.get(&case, TargetKind::Edge, metric)? - direct;
+            let relay = round.get(&case, TargetKind::HaproxyTcp, metric)? - direct;
             (relay > 0.0).then(|| ours / relay)
         }),
         limit,
@@ -200,12 +200,12 @@ fn growth_of_cpu() -> Goal {
     let [first, .., last] = cases::GROWTH;
     Goal {
         case: cases::growth_case(last),
-        text: format!("proxy CPU per call ÷ the same with {first} connections"),
+        text: format!("proxy CPU per call ÷ that with {first} connections"),
         figure: Box::new(move |round| {
             let at = |connections| {
                 round.get(
                     &cases::growth_case(connections),
-                    Peer::Edge,
+                    TargetKind::Edge,
                     Metric::ProxyCpu,
                 )
             };
@@ -221,13 +221,13 @@ fn growth_of_memory() -> Goal {
     Goal {
         case: cases::growth_case(last),
         text: format!(
-            "memory per connection from {middle} connections on ÷ the same from {first} to {middle}"
+            "memory per connection above {middle} connections ÷ that from {first} to {middle}"
         ),
         figure: Box::new(move |round| {
             let at = |connections| {
                 round.get(
                     &cases::growth_case(connections),
-                    Peer::Edge,
+                    TargetKind::Edge,
                     Metric::Resident,
                 )
             };
@@ -244,75 +244,75 @@ mod tests {
     use super::*;
     use crate::sample::Sample;
 
-    fn verdict(results: &Results, case: &str, text: &str) -> Verdict {
-        judge(results)
+    fn result_of(results: &Results, case: &str, text: &str) -> GoalResult {
+        evaluate(results)
             .into_iter()
-            .find(|verdict| verdict.case == case && verdict.text.starts_with(text))
+            .find(|goal| goal.case == case && goal.text.starts_with(text))
             .unwrap()
     }
 
     #[test]
-    fn ratios_are_of_one_round() {
+    fn ratios_are_computed_within_one_round() {
         let mut results = Results::default();
-        // The machine was twice as slow in the second round.
+        // The machine is twice as slow in the second round.
         for (round, slow) in [(0, 1.0), (1, 2.0)] {
-            for (peer, cpu) in [(Peer::Edge, 5.0), (Peer::GoProxy, 50.0)] {
+            for (kind, cpu) in [(TargetKind::Edge, 5.0), (TargetKind::GoProxy, 50.0)] {
                 let sample = Sample::from([(Metric::ProxyCpu, cpu * slow)]);
-                results.add("read-c64-m1", peer.name(), round, sample);
+                results.add("read-c64-m1", kind.name(), round, sample);
             }
         }
-        let goal = verdict(&results, "read-c64-m1", "proxy CPU per call ÷ the Go");
+        let goal = result_of(&results, "read-c64-m1", "proxy CPU per call ÷ the Go");
         let measured = goal.measured.unwrap();
         assert_eq!((measured.least, measured.most), (0.1, 0.1));
-        assert_eq!(goal.word(), "reached");
-        let goal = verdict(&results, "read-c64-m1", "proxy CPU per call ÷ haproxy");
-        assert_eq!(goal.word(), "not measured");
+        assert_eq!(goal.status(), "reached");
+        let goal = result_of(&results, "read-c64-m1", "proxy CPU per call ÷ haproxy");
+        assert_eq!(goal.status(), "not measured");
     }
 
     #[test]
-    fn added_latency_is_over_etcd_alone() {
+    fn added_latency_is_relative_to_etcd_alone() {
         let mut results = Results::default();
-        for (peer, p50) in [
-            (Peer::Etcd, 1.0),
-            (Peer::HaproxyTcp, 1.1),
-            (Peer::Edge, 1.2),
+        for (kind, p50) in [
+            (TargetKind::Etcd, 1.0),
+            (TargetKind::HaproxyTcp, 1.1),
+            (TargetKind::Edge, 1.2),
         ] {
             let sample = Sample::from([(Metric::P50, p50)]);
-            results.add("open-30", peer.name(), 0, sample);
+            results.add("open-30", kind.name(), 0, sample);
         }
-        let goal = verdict(&results, "open-30", "p50");
+        let goal = result_of(&results, "open-30", "p50");
         assert!((goal.measured.unwrap().median - 2.0).abs() < 1e-9);
-        assert_eq!(goal.word(), "missed");
+        assert_eq!(goal.status(), "missed");
     }
 
     #[test]
-    fn what_must_be_more_is_judged_so() {
+    fn a_lower_limit_is_missed_below_it() {
         let mut results = Results::default();
-        for (peer, rate) in [(Peer::HaproxyH2, 100.0), (Peer::Edge, 90.0)] {
+        for (kind, rate) in [(TargetKind::HaproxyH2, 100.0), (TargetKind::Edge, 90.0)] {
             let sample = Sample::from([(Metric::Throughput, rate)]);
-            results.add("read-1mib", peer.name(), 0, sample);
+            results.add("read-1mib", kind.name(), 0, sample);
         }
-        assert_eq!(verdict(&results, "read-1mib", "MB/s").word(), "missed");
+        assert_eq!(result_of(&results, "read-1mib", "MB/s").status(), "missed");
     }
 
     #[test]
-    fn memory_that_grows_faster_than_connections_is_seen() {
+    fn memory_that_grows_faster_than_connections_misses_the_goal() {
         let mut results = Results::default();
         for (connections, resident) in [(10, 7.0), (1_000, 27.0), (10_000, 400.0)] {
             let sample = Sample::from([(Metric::Resident, resident)]);
             results.add(
                 &cases::growth_case(connections),
-                Peer::Edge.name(),
+                TargetKind::Edge.name(),
                 0,
                 sample,
             );
         }
-        let goal = verdict(&results, "growth-10000", "memory");
-        assert_eq!(goal.word(), "missed");
+        let goal = result_of(&results, "growth-10000", "memory");
+        assert_eq!(goal.status(), "missed");
     }
 
     #[test]
-    fn every_goal_is_of_a_case_there_is() {
+    fn every_goal_refers_to_an_existing_case() {
         let names: Vec<String> = cases::all().into_iter().map(|case| case.name).collect();
         for goal in groups().into_iter().flat_map(|(_, goals)| goals) {
             assert!(names.contains(&goal.case), "{}", goal.case);

@@ -1,12 +1,13 @@
-//! `etcd-edge-bench`: loads for whatever speaks etcd, with every answer checked. It starts etcd and
-//! its proxies itself and compares them in interleaved rounds, or goes where `--address` points.
-//! `docs/internals/benchmarks.md` tells how to read what it prints.
+//! `etcd-edge-bench`: verified loads for etcd and its proxies. It starts etcd and the proxies
+//! itself and compares them in interleaved rounds, or measures the servers at `--address`.
+//! `docs/internals/benchmarks.md` describes the report.
 //!
 //! Writes the report to stdout and, with every sample and the plots, to `target/bench/`. Exit code
-//! 1 when a call failed or an answer was wrong, 2 for usage; a missed goal is told, not punished.
+//! 1 if a call failed or a response was wrong, 2 for usage errors. A missed goal does not change
+//! the exit code.
 //!
-//! One way through: `args` → `plan` (which cases, targets, rounds) → `run` (servers, order) →
-//! `loads` (one sample of one target) → `results` → `report`, `goals`.
+//! Data flow: `args` → `plan` (cases, targets, rounds) → `run` (servers, order) → `loads` (one
+//! sample of one target) → `results` → `report`, `goals`.
 
 mod args;
 mod cases;
@@ -15,7 +16,6 @@ mod counts;
 mod etcdpb;
 mod goals;
 mod loads;
-mod peers;
 mod plan;
 mod process;
 mod progress;
@@ -25,6 +25,7 @@ mod run;
 mod sample;
 mod stream;
 mod streampb;
+mod targets;
 
 use std::process::ExitCode;
 
@@ -34,7 +35,7 @@ use args::Arguments;
 use plan::Plan;
 
 fn main() -> ExitCode {
-    let given = args::given();
+    let given = args::split_arguments();
     let given: Vec<&str> = given.iter().map(String::as_str).collect();
     let arguments = match Arguments::from_args(&["etcd-edge-bench"], &given) {
         Ok(arguments) => arguments,

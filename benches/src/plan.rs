@@ -1,34 +1,38 @@
-//! What to run, resolved: which cases on which targets, how often and for how long.
+//! The resolved plan of a run: cases, targets, rounds and durations.
 
 use std::time::Duration;
 
 use crate::args::Arguments;
 use crate::cases::{self, Case};
 use crate::loads::Servers;
-use crate::peers::{Peer, Security};
+use crate::targets::{Security, TargetKind};
 
-/// Rounds of a case in a long run, on servers that stand and on fresh ones.
+/// Rounds of a case in a long run, on shared and on fresh servers.
 const LONG_ROUNDS: (usize, usize) = (5, 3);
 /// Seconds measured in each round of a short and of a long run.
 const SECONDS: (f64, f64) = (1.0, 4.0);
 
-/// What to run, resolved.
+/// The resolved plan of a run.
 pub(crate) struct Plan {
     pub(crate) arguments: Arguments,
     pub(crate) cases: Vec<Case>,
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) kinds: Vec<TargetKind>,
     pub(crate) warm_up: Duration,
     pub(crate) window: Duration,
 }
 
 impl Plan {
-    /// Says what is wrong with the arguments, if something is.
+    /// Resolves the arguments. The error describes an invalid argument.
     pub(crate) fn of(arguments: Arguments) -> Result<Plan, String> {
         let all = cases::all();
         let names: Vec<&str> = all.iter().map(|case| case.name.as_str()).collect();
         known(&arguments.case, "case", &names)?;
         if arguments.address.is_empty() {
-            known(&arguments.target, "target", &Peer::ALL.map(Peer::name))?;
+            known(
+                &arguments.target,
+                "target",
+                &TargetKind::ALL.map(TargetKind::name),
+            )?;
         } else {
             let names: Vec<&str> = arguments.address.iter().map(|a| a.name.as_str()).collect();
             known(&arguments.target, "target", &names)?;
@@ -40,7 +44,7 @@ impl Plan {
                 load: load.clone(),
                 short: Some(3),
                 counted: arguments.counts,
-                targets: Peer::USUAL,
+                targets: TargetKind::DEFAULT,
             }],
             None => all
                 .into_iter()
@@ -55,11 +59,11 @@ impl Plan {
                 .check()
                 .map_err(|text| format!("{}: {text}", case.name))?;
         }
-        let peers = Peer::ALL
+        let kinds = TargetKind::ALL
             .into_iter()
-            .filter(|peer| {
-                arguments.target.is_empty() && peer.is_expected()
-                    || arguments.target.iter().any(|name| name == peer.name())
+            .filter(|kind| {
+                arguments.target.is_empty() && kind.is_expected()
+                    || arguments.target.iter().any(|name| name == kind.name())
             })
             .collect();
         let (short, long) = SECONDS;
@@ -73,34 +77,34 @@ impl Plan {
         Ok(Plan {
             arguments,
             cases,
-            peers,
+            kinds,
             warm_up: (window / 4).max(Duration::from_millis(300)),
             window,
         })
     }
 
-    /// How many targets a case is meant to have.
+    /// Returns the number of targets of a case.
     pub(crate) fn targets(&self, case: &Case) -> usize {
         match self.arguments.address.len() {
-            0 => self.peers_of(&[case]).len(),
+            0 => self.kinds_of(&[case]).len(),
             given => given,
         }
     }
 
-    /// The peers that at least one of these cases compares.
-    pub(crate) fn peers_of(&self, cases: &[&Case]) -> Vec<Peer> {
-        let wanted = |peer: &Peer| cases.iter().any(|case| self.compares(case, peer.name()));
-        self.peers.iter().copied().filter(wanted).collect()
+    /// Returns the targets that at least one of these cases compares.
+    pub(crate) fn kinds_of(&self, cases: &[&Case]) -> Vec<TargetKind> {
+        let wanted = |kind: &TargetKind| cases.iter().any(|case| self.compares(case, kind.name()));
+        self.kinds.iter().copied().filter(wanted).collect()
     }
 
-    /// Whether a case compares the target of that name. What was asked for by its name always is.
+    /// Whether a case compares the target of that name. A target of `--target` always is compared.
     pub(crate) fn compares(&self, case: &Case, target: &str) -> bool {
         !self.arguments.address.is_empty()
             || self.arguments.target.iter().any(|name| name == target)
-            || case.targets.iter().any(|peer| peer.name() == target)
+            || case.targets.iter().any(|kind| kind.name() == target)
     }
 
-    /// Rounds of a case.
+    /// Returns the number of rounds of a case.
     pub(crate) fn rounds(&self, case: &Case) -> usize {
         let (shared, fresh) = LONG_ROUNDS;
         let long = match case.load.servers() {
@@ -111,7 +115,7 @@ impl Plan {
         self.arguments.rounds.or(short).unwrap_or(long)
     }
 
-    /// The cases on servers of a kind.
+    /// Returns the cases for servers of this kind.
     pub(crate) fn cases_of(&self, servers: Servers, security: Security) -> Vec<&Case> {
         let fits =
             |case: &&Case| case.load.servers() == servers && case.load.security() == security;
@@ -121,7 +125,10 @@ impl Plan {
 
 fn known(given: &[String], what: &str, names: &[&str]) -> Result<(), String> {
     match given.iter().find(|name| !names.contains(&name.as_str())) {
-        Some(name) => Err(format!("no {what} {name}; there are {}", names.join(", "))),
+        Some(name) => Err(format!(
+            "no {what} {name}; valid names: {}",
+            names.join(", ")
+        )),
         None => Ok(()),
     }
 }
@@ -135,13 +142,13 @@ mod tests {
         let arguments = Arguments::from_args(&["test"], arguments).unwrap();
         let plan = Plan::of(arguments).unwrap();
         let case = plan.cases.iter().find(|each| each.name == case).unwrap();
-        let peers = plan.peers_of(&[case]).into_iter();
-        peers.map(Peer::name).collect()
+        let kinds = plan.kinds_of(&[case]).into_iter();
+        kinds.map(TargetKind::name).collect()
     }
 
     #[test]
-    fn the_proxy_without_its_cache_is_compared_where_it_says_something() {
-        let uncached = Peer::EdgeUncached.name();
+    fn the_uncached_proxy_is_compared_only_in_cases_that_need_it() {
+        let uncached = TargetKind::EdgeUncached.name();
         assert!(!names(&[], "read-c64-m1").contains(&uncached));
         assert!(names(&[], "misses-10000").contains(&uncached));
         let named = ["--target", uncached];

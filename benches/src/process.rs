@@ -1,9 +1,9 @@
-//! Child processes: started with a log of their own, measured through `/proc`, ended for sure.
+//! Child processes: each has its own log, is measured through `/proc`, and always ends.
 //!
-//! A server is killed and reaped when it is dropped, with the workers it has forked, and is ended by
-//! the kernel when the bench dies in a way that drops nothing (`setpriv --pdeathsig`, where
-//! util-linux is there). Servers must be started from the main thread: the kernel's signal follows
-//! the thread that started them. What is measured of a process is measured of its workers too.
+//! Dropping a server kills and reaps it with the workers that it has forked. If the harness dies
+//! without dropping it, the kernel ends the server (`setpriv --pdeathsig`, if util-linux is
+//! installed). Servers must be started from the main thread: the kernel sends the signal when the
+//! starting thread ends. Measurements of a process include its workers.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A running child.
+/// A running child process.
 pub(crate) struct Server {
     child: Child,
     log: PathBuf,
 }
 
 impl Server {
-    /// Starts `program` with `arguments` in the folder `directory`; its output goes to
+    /// Starts `program` with `arguments` in the folder `directory`. Its output is written to
     /// `directory/name.log`.
     pub(crate) fn start(
         name: &str,
@@ -28,12 +28,12 @@ impl Server {
         directory: &Path,
     ) -> Result<Server, String> {
         let log = directory.join(format!("{name}.log"));
-        let say = |e: std::io::Error| format!("{name} ({}): {e}", program.display());
-        let output = File::create(&log).map_err(say)?;
+        let message = |e: std::io::Error| format!("{name} ({}): {e}", program.display());
+        let output = File::create(&log).map_err(message)?;
         let mut command = match which("setpriv") {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
-                // A server with workers must live to end them.
+                // nginx needs a signal that lets it end its workers.
                 let last = if program.ends_with("nginx") {
                     "TERM"
                 } else {
@@ -48,45 +48,45 @@ impl Server {
             .args(arguments)
             .current_dir(directory)
             .stdin(Stdio::null())
-            .stdout(output.try_clone().map_err(say)?)
+            .stdout(output.try_clone().map_err(message)?)
             .stderr(output)
             .spawn()
-            .map_err(say)?;
+            .map_err(message)?;
         Ok(Server { child, log })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Stops it without ending it.
+    /// Suspends the process (SIGSTOP).
     pub(crate) fn pause(&self) -> Result<(), String> {
         signal(self.pid(), Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Resumes the process (SIGCONT).
     pub(crate) fn resume(&self) -> Result<(), String> {
         signal(self.pid(), Signal::CONT)
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has exited.
     pub(crate) fn ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// The end of its log, in one line.
-    pub(crate) fn last_words(&self) -> String {
+    /// Returns the last three lines of the log in one line.
+    pub(crate) fn log_tail(&self) -> String {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(3)..].join(" / ");
-        format!("its last words: {tail}")
+        format!("end of its log: {tail}")
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only for what is gone already, which is what is wanted.
+        // Fails only if the process has already exited.
         let workers = workers(self.pid());
         let _ = self.child.kill();
         for worker in workers {
@@ -96,17 +96,17 @@ impl Drop for Server {
     }
 }
 
-/// Processor time of a process so far.
+/// Processor time that a process has used.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Cpu {
-    /// Of all its threads, to the nanosecond.
+    /// Time of all threads, with a resolution of a nanosecond.
     pub(crate) total: Duration,
-    /// The part spent in the kernel, to the hundredth of a second.
+    /// Time in the kernel, with a resolution of 10 ms.
     pub(crate) system: Duration,
 }
 
 impl Cpu {
-    /// Both together.
+    /// Returns the sum.
     pub(crate) fn plus(self, other: Cpu) -> Cpu {
         Cpu {
             total: self.total + other.total,
@@ -121,12 +121,12 @@ fn signal(pid: u32, signal: Signal) -> Result<(), String> {
     kill_process(pid, signal).map_err(|e| e.to_string())
 }
 
-/// Asks a process to end, as a terminal does.
+/// Interrupts a process as a terminal does (SIGINT).
 pub(crate) fn interrupt(pid: u32) -> Result<(), String> {
     signal(pid, Signal::INT)
 }
 
-/// The processes that a process has forked, as far as the kernel tells.
+/// Returns the processes that a process has forked, if the kernel lists them.
 pub(crate) fn workers(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
     let children = children.unwrap_or_default();
@@ -136,13 +136,13 @@ pub(crate) fn workers(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Processor time of this process, without the servers that it started.
+/// Returns the processor time of this process, without the servers that it started.
 pub(crate) fn own_cpu() -> Cpu {
     one_cpu(std::process::id()).unwrap_or_default()
 }
 
-/// Resident memory of a process in bytes; none when it is gone. With workers, pages that several
-/// share count once.
+/// Returns the resident memory of a process in bytes, or `None` if it has exited. If the process
+/// has workers, a page that several of them share counts once.
 pub(crate) fn resident(pid: u32) -> Option<u64> {
     let workers = workers(pid);
     if workers.is_empty() {
@@ -159,7 +159,7 @@ fn kib(pid: u32, file: &str, field: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The first executable file of that name on PATH.
+/// Returns the first file of that name on PATH or in `/usr/sbin`.
 pub(crate) fn which(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
@@ -168,18 +168,18 @@ pub(crate) fn which(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Processor time of a process and its workers; none when it is gone.
+/// Returns the processor time of a process and its workers, or `None` if one has exited.
 pub(crate) fn cpu(pid: u32) -> Option<Cpu> {
     let mut all = [pid].into_iter().chain(workers(pid)).map(one_cpu);
     all.try_fold(Cpu::default(), |sum, one| Some(sum.plus(one?)))
 }
 
-/// The whole is the sum over the threads of what the scheduler counts in nanoseconds: at low load,
-/// hundredths of a second are too coarse. Where the kernel does not show that, and for the kernel's
-/// part, `/proc/PID/stat` must do.
+/// Returns the processor time of one process. The total is the sum of the scheduler's nanosecond
+/// counts over all threads: at low load, 10 ms are too coarse. `/proc/PID/stat` gives the time in
+/// the kernel, and the total if the kernel has no scheduler counts.
 fn one_cpu(pid: u32) -> Option<Cpu> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold blanks; utime and stime are the 12th and 13th after it.
+    // The name in parentheses may contain spaces. utime and stime are fields 12 and 13 after it.
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut ticks = after_name
         .split_whitespace()
@@ -193,7 +193,7 @@ fn one_cpu(pid: u32) -> Option<Cpu> {
 fn scheduled(pid: u32) -> Option<Duration> {
     let mut total = Duration::ZERO;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
-        // A thread that ended meanwhile has nothing to show.
+        // The thread may have exited since the directory was read.
         let Ok(counts) = fs::read_to_string(thread.path().join("schedstat")) else {
             continue;
         };

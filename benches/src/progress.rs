@@ -1,8 +1,8 @@
-//! What is being done, on one line that is written over; nothing where stderr is no terminal.
+//! Progress of the run, on one line of stderr that is overwritten. Shown only on a terminal.
 
 use std::io::{IsTerminal, Write};
 
-/// A line about how far the run is. It goes away when dropped.
+/// The progress line. Dropping it clears the line.
 pub(crate) struct Progress {
     shown: bool,
     done: usize,
@@ -10,7 +10,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of so many samples.
+    /// Progress of a run with `of` samples.
     pub(crate) fn new(of: usize) -> Progress {
         Progress {
             shown: std::io::stderr().is_terminal(),
@@ -19,18 +19,18 @@ impl Progress {
         }
     }
 
-    /// Says what comes next.
+    /// Shows the next sample.
     pub(crate) fn step(&mut self, what: &str) {
         self.done += 1;
         if self.shown {
             eprint!("\r\x1b[K[{}/{}] {what}", self.done, self.of);
-            // A line that cannot be shown is not worth a word.
+            // An error here is not worth reporting.
             let _ = std::io::stderr().flush();
         }
     }
 
-    /// Says something that stays, on a terminal or not.
-    pub(crate) fn say(&self, text: &str) {
+    /// Prints a line that is not overwritten, on a terminal or not.
+    pub(crate) fn print(&self, text: &str) {
         if self.shown {
             eprint!("\r\x1b[K");
         }

@@ -1,4 +1,4 @@
-//! All samples of a run, and what went wrong.
+//! Samples, failures and notes of a run.
 
 use std::collections::BTreeMap;
 
@@ -6,22 +6,22 @@ use hdrhistogram::Histogram;
 
 use crate::sample::{Metric, Sample, Spread};
 
-/// All samples of a run, by case, target and round; and what went wrong.
+/// All samples of a run, by case, target and round, with its failures and notes.
 #[derive(Default)]
 pub(crate) struct Results {
-    /// In the order of their first samples, which is that of the report.
+    /// Targets in the order of their first samples, which is the order in the report.
     pub(crate) targets: Vec<String>,
     samples: BTreeMap<(String, String), BTreeMap<usize, Sample>>,
-    /// Failed samples, as sentences.
+    /// Descriptions of failed samples.
     pub(crate) failures: Vec<String>,
-    /// What a reader should know besides.
+    /// Further notes for the report.
     pub(crate) notes: Vec<String>,
-    /// Targets that are not there, and why.
+    /// Skipped targets, each with the reason.
     pub(crate) missing: BTreeMap<String, String>,
 }
 
 impl Results {
-    /// Keeps a sample.
+    /// Stores a sample.
     pub(crate) fn add(&mut self, case: &str, target: &str, round: usize, sample: Sample) {
         if !self.targets.iter().any(|known| known == target) {
             self.targets.push(target.into());
@@ -32,7 +32,7 @@ impl Results {
             .insert(round, sample);
     }
 
-    /// The samples of a target in a case, by round.
+    /// Returns the samples of a target in a case, by round.
     pub(crate) fn rounds(
         &self,
         case: &str,
@@ -45,12 +45,12 @@ impl Results {
             .map(|(&round, sample)| (round, sample))
     }
 
-    /// One sample.
+    /// Returns one sample.
     pub(crate) fn sample(&self, case: &str, target: &str, round: usize) -> Option<&Sample> {
         self.samples.get(&(case.into(), target.into()))?.get(&round)
     }
 
-    /// Median and range of a figure over the rounds.
+    /// Returns the median and the range of a figure over the rounds.
     pub(crate) fn spread(&self, case: &str, target: &str, metric: Metric) -> Option<Spread> {
         Spread::of(
             self.rounds(case, target)
@@ -58,20 +58,20 @@ impl Results {
         )
     }
 
-    /// All latencies of a target in a case, in microseconds.
+    /// Returns all latencies of a target in a case, in microseconds.
     pub(crate) fn latency(&self, case: &str, target: &str) -> Option<Histogram<u64>> {
         let mut rounds = self
             .rounds(case, target)
             .filter_map(|(_, sample)| sample.latency.as_ref());
         let mut sum = rounds.next()?.clone();
         for latency in rounds {
-            // All are made with the same bounds, so that they can be added.
+            // All histograms have the same bounds, so addition cannot fail.
             sum.add(latency).ok()?;
         }
         Some(sum)
     }
 
-    /// Everything.
+    /// Returns all samples: case, target, round, sample.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str, usize, &Sample)> {
         self.samples.iter().flat_map(|((case, target), rounds)| {
             rounds

@@ -1,24 +1,24 @@
-//! Carries a plan out: starts servers, takes samples in interleaved rounds, writes the report.
+//! Executes a plan: starts servers, takes samples in interleaved rounds, writes the report.
 
 use std::time::Duration;
 
 use crate::cases::Case;
-use crate::counts::{Counting, Means};
+use crate::counts::{Counting, CountingTools};
 use crate::loads::unary;
-use crate::loads::{Load, Servers, Stage};
-use crate::peers::{Peer, Programs, Security, Target, World};
+use crate::loads::{Load, SampleContext, Servers};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::report::{self, Setting, machine};
+use crate::report::{self, RunInfo, machine};
 use crate::results::Results;
 use crate::sample::{Metric, Sample};
+use crate::targets::{Programs, Security, Target, TargetKind, Testbed};
 
-/// Between two samples: closing many connections costs the servers something too.
+/// Pause between two samples: closing many connections takes processor time of the servers too.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long system calls are counted.
+/// Length of a sample in which system calls are counted.
 const COUNTED_WINDOW: Duration = Duration::from_millis(500);
 
-/// Carries it out and writes the report. Gives whether no sample failed.
+/// Executes the plan and writes the report. Returns whether every sample succeeded.
 pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
     let few_files = raise_file_limit()?;
     let samples = plan
@@ -30,17 +30,17 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
         results: Results::default(),
         progress: Progress::new(samples.sum()),
         reference: None,
-        means: None,
+        tools: None,
     };
     run.results.notes.extend(few_files);
     let mut machine = machine::machine();
     let load_before = machine::load_average();
     let versions = if plan.arguments.address.is_empty() {
         let programs = Programs::find()?;
-        run.started(&programs)?;
+        run.on_own_servers(&programs)?;
         programs.versions()
     } else {
-        run.found()?
+        run.on_existing_servers()?
     };
     let Run { results, .. } = run;
     let load = format!(
@@ -48,13 +48,13 @@ pub(crate) fn run(plan: &Plan) -> Result<bool, String> {
         machine::load_average()
     );
     machine.push(("load average".into(), load));
-    let setting = Setting {
+    let info = RunInfo {
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         versions,
         machine,
         seconds: plan.window.as_secs_f64(),
     };
-    report::write(&results, plan, &setting)?;
+    report::write(&results, plan, &info)?;
     Ok(results.failures.is_empty())
 }
 
@@ -62,27 +62,27 @@ struct Run<'a> {
     plan: &'a Plan,
     results: Results,
     progress: Progress,
-    /// See [`Stage::reference`].
+    /// Rate for loads with relative rates: [`SampleContext::reference`].
     reference: Option<f64>,
-    /// How system calls are counted, when it was found out.
-    means: Option<Means>,
+    /// Counting tools of this machine, after the first use.
+    tools: Option<CountingTools>,
 }
 
 impl Run<'_> {
-    /// Against servers started here.
-    fn started(&mut self, programs: &Programs) -> Result<(), String> {
+    /// Runs all cases on servers that the harness starts.
+    fn on_own_servers(&mut self, programs: &Programs) -> Result<(), String> {
         if self.needs_reference() {
-            let relay = [Peer::HaproxyTcp, Peer::Etcd];
-            let (world, _) = World::start(programs, &relay, Security::Plain, 1)?;
-            self.find_reference(&world)?;
+            let relay = [TargetKind::HaproxyTcp, TargetKind::Etcd];
+            let (testbed, _) = Testbed::start(programs, &relay, Security::Plain, 1)?;
+            self.find_reference(&testbed)?;
         }
         for security in [Security::Plain, Security::Tls] {
             let shared = self.plan.cases_of(Servers::Shared, security);
             if !shared.is_empty() {
-                let (world, missing) =
-                    World::start(programs, &self.plan.peers_of(&shared), security, 1)?;
+                let (testbed, missing) =
+                    Testbed::start(programs, &self.plan.kinds_of(&shared), security, 1)?;
                 self.note_missing(missing);
-                self.side_by_side(&world, &shared)?;
+                self.side_by_side(&testbed, &shared)?;
             }
             for case in self.plan.cases_of(Servers::Fresh, security) {
                 self.one_by_one(programs, case)?;
@@ -91,8 +91,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// At `--address`, where nothing can be fresh. Gives the versions that are told there.
-    fn found(&mut self) -> Result<Vec<(String, String)>, String> {
+    /// Runs all cases on the servers at `--address`, where no server is fresh. Returns the versions
+    /// that they report.
+    fn on_existing_servers(&mut self) -> Result<Vec<(String, String)>, String> {
         let mut versions = Vec::new();
         for security in [Security::Plain, Security::Tls] {
             let mut cases = self.plan.cases_of(Servers::Shared, security);
@@ -100,19 +101,19 @@ impl Run<'_> {
             if cases.is_empty() {
                 continue;
             }
-            let mut world = World::found(&self.plan.arguments, security)?;
+            let mut testbed = Testbed::existing(&self.plan.arguments, security)?;
             if self.needs_reference() && self.reference.is_none() {
-                self.find_reference(&world)?;
+                self.find_reference(&testbed)?;
             }
             let wanted = &self.plan.arguments.target;
-            world
+            testbed
                 .targets
                 .retain(|target| wanted.is_empty() || wanted.contains(&target.name));
-            for target in &world.targets {
+            for target in &testbed.targets {
                 let version = target.etcd_version().unwrap_or_else(|error| error);
-                versions.push((target.name.clone(), format!("tells version {version}")));
+                versions.push((target.name.clone(), format!("reports version {version}")));
             }
-            self.side_by_side(&world, &cases)?;
+            self.side_by_side(&testbed, &cases)?;
         }
         versions.sort();
         versions.dedup();
@@ -126,24 +127,25 @@ impl Run<'_> {
             .any(|case| case.load.needs_reference())
     }
 
-    /// Measures what shares of a rate are shares of: the relay, else etcd, else what comes first.
-    fn find_reference(&mut self, world: &World) -> Result<(), String> {
-        let relay = |target: &&Target| target.name == Peer::HaproxyTcp.name();
-        let targets = &world.targets;
+    /// Measures the rate to which relative rates refer: that of the L4 relay, else of etcd, else of
+    /// the first target.
+    fn find_reference(&mut self, testbed: &Testbed) -> Result<(), String> {
+        let relay = |target: &&Target| target.name == TargetKind::HaproxyTcp.name();
+        let targets = &testbed.targets;
         let target = targets
             .iter()
             .find(relay)
             .or(targets.iter().find(|target| target.is_etcd))
             .or(targets.first())
-            .ok_or("nothing to take a reference from")?;
+            .ok_or("no target to measure the reference rate")?;
         let load = Load::Unary(unary::DEFAULT);
-        load.prepare(world)?;
+        load.prepare(testbed)?;
         let sample = load
-            .sample(&self.stage(world, target))
+            .sample(&self.context(testbed, target))
             .map_err(|text| format!("reference, {}: {text}", target.name))?;
         self.reference = sample.get(Metric::Rate);
         self.results.notes.push(format!(
-            "shares of a rate are of {:.0} calls/s: what {} managed in a closed loop of {} \
+            "rates in percent refer to {:.0} calls/s: the rate of {} in a closed loop of {} \
              connections with one read in flight on each",
             self.reference.unwrap_or(0.0),
             target.name,
@@ -152,17 +154,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Cases that share servers: all targets stand side by side, one is loaded at a time, and each
-    /// round begins with another.
-    fn side_by_side(&mut self, world: &World, cases: &[&Case]) -> Result<(), String> {
+    /// Runs cases on shared servers: all targets run side by side, one is loaded at a time, and
+    /// each round starts with another target.
+    fn side_by_side(&mut self, testbed: &Testbed, cases: &[&Case]) -> Result<(), String> {
         for case in cases {
-            case.load.prepare(world)?;
+            case.load.prepare(testbed)?;
             let compared = |target: &&Target| self.plan.compares(case, &target.name);
-            let targets: Vec<&Target> = world.targets.iter().filter(compared).collect();
+            let targets: Vec<&Target> = testbed.targets.iter().filter(compared).collect();
             for round in 0..self.plan.rounds(case) {
                 for step in 0..targets.len() {
                     let target = targets[(round + step) % targets.len()];
-                    self.sample(case, round, world, target);
+                    self.sample(case, round, testbed, target);
                     std::thread::sleep(PAUSE);
                 }
             }
@@ -170,32 +172,32 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Servers of its own for every sample, one target at a time.
+    /// Runs a case with new servers for every sample, one target at a time.
     fn one_by_one(&mut self, programs: &Programs, case: &Case) -> Result<(), String> {
         let plan = self.plan;
-        let able: Vec<Peer> = plan
-            .peers_of(&[case])
+        let able: Vec<TargetKind> = plan
+            .kinds_of(&[case])
             .into_iter()
-            .filter(|peer| peer.can_hold(case.load.connections()))
+            .filter(|kind| kind.can_open(case.load.connections()))
             .collect();
         for round in 0..plan.rounds(case) {
             for step in 0..able.len() {
-                let peer = able[(round + step) % able.len()];
-                let (world, missing) =
-                    World::start(programs, &[peer], case.load.security(), case.load.members())?;
+                let kind = able[(round + step) % able.len()];
+                let (testbed, missing) =
+                    Testbed::start(programs, &[kind], case.load.security(), case.load.members())?;
                 self.note_missing(missing);
-                case.load.prepare(&world)?;
-                for target in &world.targets {
-                    self.sample(case, round, &world, target);
+                case.load.prepare(&testbed)?;
+                for target in &testbed.targets {
+                    self.sample(case, round, &testbed, target);
                 }
             }
         }
         Ok(())
     }
 
-    fn stage<'a>(&self, world: &'a World, target: &'a Target) -> Stage<'a> {
-        Stage {
-            world,
+    fn context<'a>(&self, testbed: &'a Testbed, target: &'a Target) -> SampleContext<'a> {
+        SampleContext {
+            testbed,
             target,
             warm_up: self.plan.warm_up,
             window: self.plan.window,
@@ -204,13 +206,13 @@ impl Run<'_> {
         }
     }
 
-    fn sample(&mut self, case: &Case, round: usize, world: &World, target: &Target) {
+    fn sample(&mut self, case: &Case, round: usize, testbed: &Testbed, target: &Target) {
         let what = format!("{}, round {}: {}", case.name, round + 1, target.name);
         self.progress.step(&what);
-        let sample = case.load.sample(&self.stage(world, target));
+        let sample = case.load.sample(&self.context(testbed, target));
         let sample = sample.and_then(|mut sample| {
             if case.counted && round == 0 {
-                self.count(case, world, target, &mut sample)?;
+                self.count(case, testbed, target, &mut sample)?;
             }
             Ok(sample)
         });
@@ -218,41 +220,41 @@ impl Run<'_> {
             Ok(sample) => self.results.add(&case.name, &target.name, round, sample),
             Err(text) => {
                 let failure = format!("{}, {}: {text}", case.name, target.name);
-                self.progress.say(&failure);
+                self.progress.print(&failure);
                 self.results.failures.push(failure);
             }
         }
     }
 
-    /// Counts system calls and instructions in a short sample apart, since counting costs time.
+    /// Counts system calls and instructions in a separate short sample: counting takes time.
     fn count(
         &mut self,
         case: &Case,
-        world: &World,
+        testbed: &Testbed,
         target: &Target,
         sample: &mut Sample,
     ) -> Result<(), String> {
-        let Some(pid) = world.process_of(target) else {
+        let Some(pid) = testbed.counted_process(target) else {
             return Ok(());
         };
-        let means = match self.means {
-            Some(means) => means,
+        let tools = match self.tools {
+            Some(tools) => tools,
             None => {
-                let means = Means::find();
-                self.results.notes.extend(means.notes());
-                *self.means.insert(means)
+                let tools = CountingTools::find();
+                self.results.notes.extend(tools.notes());
+                *self.tools.insert(tools)
             }
         };
-        let stage = Stage {
-            counting: Some(Counting::new(means, pid)),
+        let context = SampleContext {
+            counting: Some(Counting::new(tools, pid)),
             window: self.plan.window.min(COUNTED_WINDOW),
-            ..self.stage(world, target)
+            ..self.context(testbed, target)
         };
-        let counted = case.load.sample(&stage)?;
+        let counted = case.load.sample(&context)?;
         for metric in [Metric::SystemCalls, Metric::Instructions] {
             sample.set_if(metric, counted.get(metric));
         }
-        if let Some(text) = stage.counting.as_ref().and_then(Counting::failure) {
+        if let Some(text) = context.counting.as_ref().and_then(Counting::failure) {
             self.results.notes.push(format!(
                 "{}, {}: not counted: {text}",
                 case.name, target.name
@@ -261,19 +263,19 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn note_missing(&mut self, missing: Vec<(Peer, String)>) {
-        for (peer, reason) in missing {
-            let name = peer.name().to_string();
+    fn note_missing(&mut self, missing: Vec<(TargetKind, String)>) {
+        for (kind, reason) in missing {
+            let name = kind.name().to_string();
             if !self.results.missing.contains_key(&name) {
-                self.progress.say(&format!("{name} is left out: {reason}"));
+                self.progress.print(&format!("{name} is skipped: {reason}"));
                 self.results.missing.insert(name, reason);
             }
         }
     }
 }
 
-/// Ten thousand connections are as many files here and in each server, which inherits the limit.
-/// Gives a word on it if it cannot be what is wanted.
+/// Raises the limit of open files for this process and the servers, which inherit it: ten thousand
+/// connections need as many files. Returns a note if the limit cannot be raised enough.
 fn raise_file_limit() -> Result<Option<String>, String> {
     const WANTED: u64 = 65_536;
     let (soft, hard) = rlimit::Resource::NOFILE.get().map_err(|e| e.to_string())?;
@@ -283,5 +285,7 @@ fn raise_file_limit() -> Result<Option<String>, String> {
         return Ok(None);
     }
     rlimit::setrlimit(rlimit::Resource::NOFILE, hard, hard).map_err(|e| e.to_string())?;
-    Ok(Some(format!("a process may open {hard} files here")))
+    Ok(Some(format!(
+        "a process may open {hard} files on this machine"
+    )))
 }

@@ -1,25 +1,25 @@
-//! What a measurement yields, and the median and spread of several.
+//! The figures of a sample, and the median and range of several.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-/// One figure that is measured. The order is that of the columns.
+/// A measured figure. The order is that of the columns.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Metric {
-    /// Calls per second that an open loop was to make.
+    /// Intended calls per second of an open loop.
     Offered,
-    /// Right answers per second.
+    /// Correct responses per second.
     Rate,
     /// Value bytes per second, in millions.
     Throughput,
-    /// Processor time of the process between, µs per call.
+    /// Processor time of the proxy, µs per call.
     ProxyCpu,
-    /// The part of it spent in the kernel, which sockets cost and no proxy is spared.
+    /// Part of [`Metric::ProxyCpu`] in the kernel: socket calls, which every proxy needs.
     ProxyKernel,
     /// Processor time of etcd, µs per call.
     EtcdCpu,
-    /// Both together.
+    /// Processor time of proxy and etcd, µs per call.
     TotalCpu,
     /// Processor time of the load generator, µs per call.
     ClientCpu,
@@ -27,11 +27,11 @@ pub(crate) enum Metric {
     P50,
     /// 99th percentile of latency, ms.
     P99,
-    /// Reads that etcd was asked for, in percent of the calls.
+    /// Reads that reached etcd, in percent of the calls.
     EtcdReads,
-    /// How much later than due the calls of an open loop began, 99th percentile, ms.
+    /// Delay between due time and start of the calls of an open loop, 99th percentile, ms.
     Lateness,
-    /// Resident memory of the process between (of etcd where there is none), millions of bytes.
+    /// Resident memory of the proxy (of etcd for the target `etcd`), millions of bytes.
     Resident,
     /// Resident memory of each idle connection, thousands of bytes.
     Connection,
@@ -41,34 +41,34 @@ pub(crate) enum Metric {
     BareStream,
     /// Resident memory of a stream with one watch, thousands of bytes.
     WatchStream,
-    /// Resident memory of each further watch on a stream, bytes.
+    /// Resident memory of each additional watch on a stream, bytes.
     FurtherWatch,
-    /// Time for the page of metrics of the process between, median of some, ms.
+    /// Response time of the proxy's metrics page, median of several, ms.
     Scrape,
-    /// Calls in all.
+    /// Number of calls.
     Calls,
-    /// Reads that failed.
+    /// Number of failed reads.
     FailedReads,
-    /// Puts that failed.
+    /// Number of failed puts.
     FailedPuts,
     /// Calls that failed with UNAVAILABLE.
     Unavailable,
     /// Calls that failed with DEADLINE_EXCEEDED.
     DeadlineExceeded,
-    /// Calls that failed with their connection or stream.
+    /// Calls that failed because their connection or stream broke.
     ConnectionLost,
-    /// Calls that failed otherwise.
+    /// Calls that failed for another reason.
     OtherFailure,
-    /// The longest time without a right answer, ms.
+    /// Longest time without a correct response, ms.
     Gap,
-    /// System calls of the process between (of etcd where there is none), per operation.
+    /// System calls of the proxy (of etcd for the target `etcd`), per operation.
     SystemCalls,
-    /// Instructions of the same, thousands per operation.
+    /// Instructions of the same process, thousands per operation.
     Instructions,
 }
 
 impl Metric {
-    /// The head of its column.
+    /// Returns the heading of the column.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Metric::Offered => "offered/s",
@@ -88,7 +88,7 @@ impl Metric {
             Metric::EtcdResident => "etcd MB",
             Metric::BareStream => "bare stream KB",
             Metric::WatchStream => "watch stream KB",
-            Metric::FurtherWatch => "further watch bytes",
+            Metric::FurtherWatch => "additional watch bytes",
             Metric::Scrape => "scrape ms",
             Metric::Calls => "calls",
             Metric::FailedReads => "failed reads",
@@ -103,7 +103,7 @@ impl Metric {
         }
     }
 
-    /// Its name in the JSON.
+    /// Returns the name in the JSON report.
     pub(crate) fn key(self) -> &'static str {
         match self {
             Metric::Offered => "offered_per_second",
@@ -138,7 +138,7 @@ impl Metric {
         }
     }
 
-    /// Digits after the point that mean something.
+    /// Returns the number of significant digits after the point.
     pub(crate) fn digits(self) -> usize {
         match self {
             Metric::Offered | Metric::Rate | Metric::Throughput | Metric::FurtherWatch => 0,
@@ -159,11 +159,11 @@ impl Metric {
     }
 }
 
-/// What one round of one target gave.
+/// Figures of one target in one round.
 #[derive(Clone, Default)]
 pub(crate) struct Sample {
     figures: BTreeMap<Metric, f64>,
-    /// All latencies in microseconds, where they were taken.
+    /// All latencies in microseconds, if the load measures them.
     pub(crate) latency: Option<Histogram<u64>>,
 }
 
@@ -177,29 +177,29 @@ impl<const N: usize> From<[(Metric, f64); N]> for Sample {
 }
 
 impl Sample {
-    /// One figure.
+    /// Returns one figure.
     pub(crate) fn get(&self, metric: Metric) -> Option<f64> {
         self.figures.get(&metric).copied()
     }
 
-    /// All figures.
+    /// Returns all figures.
     pub(crate) fn figures(&self) -> &BTreeMap<Metric, f64> {
         &self.figures
     }
 
-    /// Notes a figure.
+    /// Sets a figure.
     pub(crate) fn set(&mut self, metric: Metric, value: f64) {
         self.figures.insert(metric, value);
     }
 
-    /// Notes a figure where there is one.
+    /// Sets a figure if there is a value.
     pub(crate) fn set_if(&mut self, metric: Metric, value: Option<f64>) {
         if let Some(value) = value {
             self.set(metric, value);
         }
     }
 
-    /// Notes latencies in microseconds, and the figures that are read off them.
+    /// Sets the latencies, in microseconds, and the percentiles of them.
     pub(crate) fn set_latency(&mut self, latency: Histogram<u64>) {
         let quantile = |at| latency.value_at_quantile(at) as f64 / 1e3;
         self.set(Metric::P50, quantile(0.5));
@@ -217,7 +217,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// None when there is nothing.
+    /// Computes them. `None` without values.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Spread> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -235,7 +235,7 @@ impl Spread {
         })
     }
 
-    /// `median (least–most)`; only the median when all are the same.
+    /// Formats as `median (least–most)`, or as the median only if all values are equal.
     pub(crate) fn show(&self, digits: usize) -> String {
         let [median, least, most] =
             [self.median, self.least, self.most].map(|value| grouped(value, digits));
@@ -247,7 +247,7 @@ impl Spread {
     }
 }
 
-/// A number with its thousands set apart by commas.
+/// Formats a number with commas between the thousands.
 pub(crate) fn grouped(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text

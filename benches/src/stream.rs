@@ -1,7 +1,7 @@
-//! One bidirectional gRPC stream: whole messages go out, whole messages come in.
+//! One bidirectional gRPC stream of whole messages.
 //!
-//! Invariant: [`Receiver::read`] hands out each message once, in order, wherever the DATA frames cut
-//! it. A stream that ends with anything but `grpc-status` 0 is an error with that status in words.
+//! Invariant: [`Receiver::read`] returns each message once, in order, independently of the borders
+//! of DATA frames. If a stream ends with a `grpc-status` other than 0, the error contains it.
 
 use bytes::{Buf, Bytes, BytesMut};
 use h2::client::ResponseFuture;
@@ -10,30 +10,30 @@ use http::{HeaderMap, HeaderValue, Request};
 
 use crate::client::Client;
 
-/// No message of these loads comes near it; a peer that announces more is wrong.
+/// Largest accepted message in bytes. All messages of the loads are much smaller.
 const LONGEST_MESSAGE: usize = 64 << 20;
 
-/// Opens a stream. It is cancelled when both halves are dropped.
+/// Opens a stream. Dropping both halves cancels it.
 pub(crate) async fn open(
     client: &mut Client,
     head: &Request<()>,
 ) -> Result<(Sender, Receiver), String> {
-    let (answer, stream) = client.begin(head).await.map_err(|e| e.to_string())?;
+    let (response, stream) = client.open_stream(head).await.map_err(|e| e.to_string())?;
     let receiver = Receiver {
-        answer: Some(answer),
+        response: Some(response),
         stream: None,
-        kept: BytesMut::new(),
+        buffer: BytesMut::new(),
     };
     Ok((Sender { stream }, receiver))
 }
 
-/// The half that sends.
+/// The sending half of a stream.
 pub(crate) struct Sender {
     stream: SendStream<Bytes>,
 }
 
 impl Sender {
-    /// Queues a framed message; it leaves when the windows allow it.
+    /// Queues a framed message, which is sent as the flow control windows allow.
     pub(crate) fn send(&mut self, frame: Bytes) -> Result<(), String> {
         self.stream
             .send_data(frame, false)
@@ -41,25 +41,25 @@ impl Sender {
     }
 }
 
-/// The half that receives.
+/// The receiving half of a stream.
 pub(crate) struct Receiver {
-    /// Until the answer's head is here, which a gRPC server sends with its first message.
-    answer: Option<ResponseFuture>,
+    /// Set until the response's head arrives. A gRPC server sends it with its first message.
+    response: Option<ResponseFuture>,
     stream: Option<RecvStream>,
-    /// The begin of a message whose rest has not arrived.
-    kept: BytesMut,
+    /// Start of an incomplete message.
+    buffer: BytesMut,
 }
 
 impl Receiver {
-    /// Waits for the next bytes and calls `each` for every message that they complete, which may
-    /// be none. False when the stream has ended with OK. May be dropped and called again.
+    /// Waits for the next bytes and calls `each` for every message that they complete, possibly for
+    /// none. Returns false if the stream has ended with OK. Cancel safe.
     pub(crate) async fn read(
         &mut self,
         mut each: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<bool, String> {
-        if let Some(answer) = &mut self.answer {
-            let (head, stream) = answer.await.map_err(|e| e.to_string())?.into_parts();
-            self.answer = None;
+        if let Some(response) = &mut self.response {
+            let (head, stream) = response.await.map_err(|e| e.to_string())?.into_parts();
+            self.response = None;
             if head.status != 200 {
                 return Err(format!("HTTP {}", head.status));
             }
@@ -74,7 +74,7 @@ impl Receiver {
         };
         let Some(chunk) = stream.data().await else {
             let trailers = stream.trailers().await.map_err(|e| e.to_string())?;
-            if !self.kept.is_empty() {
+            if !self.buffer.is_empty() {
                 return Err("the stream ended inside a message".into());
             }
             ended(&trailers.unwrap_or_default())?;
@@ -85,18 +85,18 @@ impl Receiver {
             .flow_control()
             .release_capacity(chunk.len())
             .map_err(|e| e.to_string())?;
-        if self.kept.is_empty() {
+        if self.buffer.is_empty() {
             messages(&mut chunk, &mut each)?;
-            self.kept.extend_from_slice(&chunk);
+            self.buffer.extend_from_slice(&chunk);
         } else {
-            self.kept.extend_from_slice(&chunk);
-            messages(&mut self.kept, &mut each)?;
+            self.buffer.extend_from_slice(&chunk);
+            messages(&mut self.buffer, &mut each)?;
         }
         Ok(true)
     }
 }
 
-/// Takes all whole messages off the front of `bytes`.
+/// Consumes all complete messages at the start of `bytes`.
 fn messages(
     bytes: &mut (impl Buf + AsRef<[u8]>),
     each: &mut impl FnMut(&[u8]) -> Result<(), String>,

@@ -1,7 +1,8 @@
-//! What the loads on streams speak: watches and leases, written and read by hand like `etcdpb`.
+//! The messages of etcd's API that the stream loads need (watches and leases), encoded and decoded
+//! by hand like `etcdpb`.
 //!
-//! Field numbers are those of etcd's `rpc.proto` and `kv.proto`. Answers are looked into without
-//! copies: a fan-out reads hundreds of thousands of them a second.
+//! Field numbers are those of etcd's `rpc.proto` and `kv.proto`. Responses are decoded without
+//! copies: a fan-out reads hundreds of thousands of them per second.
 
 use bytes::Bytes;
 
@@ -16,7 +17,7 @@ pub(crate) const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
 /// Path of the LeaseKeepAlive method.
 pub(crate) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 
-/// A framed WatchCreateRequest for all keys that begin with `prefix`; `start` 0 means from now on.
+/// Returns a framed WatchCreateRequest for all keys with `prefix`. `start` 0 means from now on.
 pub(crate) fn watch_prefix(prefix: &[u8], start: i64) -> Bytes {
     let mut create = Vec::new();
     bytes_field(&mut create, 1, prefix);
@@ -29,24 +30,24 @@ pub(crate) fn watch_prefix(prefix: &[u8], start: i64) -> Bytes {
     framed(&message).into()
 }
 
-/// A framed WatchCancelRequest.
+/// Returns a framed WatchCancelRequest.
 pub(crate) fn watch_cancel(id: i64) -> Bytes {
     let mut message = Vec::new();
     bytes_field(&mut message, 2, &integer(1, id));
     framed(&message).into()
 }
 
-/// A framed LeaseGrantRequest; the server chooses the id.
+/// Returns a framed LeaseGrantRequest. The server chooses the id.
 pub(crate) fn grant(ttl: i64) -> Bytes {
     framed(&integer(1, ttl)).into()
 }
 
-/// A framed LeaseKeepAliveRequest or LeaseRevokeRequest: both are an id.
+/// Returns a framed LeaseKeepAliveRequest or LeaseRevokeRequest: both contain only an id.
 pub(crate) fn lease(id: i64) -> Bytes {
     framed(&integer(1, id)).into()
 }
 
-/// The first key after all that begin with `prefix`, which does not end in 0xff.
+/// Returns the first key after all keys with `prefix`, which must not end in 0xff.
 fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {
@@ -63,9 +64,9 @@ fn integer(field: u8, value: i64) -> Vec<u8> {
     message
 }
 
-/// A WatchResponse without its events, which [`events`] takes from the same bytes.
+/// A WatchResponse without its events, which [`events`] decodes from the same bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Watched<'a> {
+pub(crate) struct WatchResponse<'a> {
     pub(crate) revision: i64,
     pub(crate) id: i64,
     pub(crate) created: bool,
@@ -74,9 +75,9 @@ pub(crate) struct Watched<'a> {
     pub(crate) reason: &'a [u8],
 }
 
-/// Reads a WatchResponse's own fields.
-pub(crate) fn watched(message: &[u8]) -> Result<Watched<'_>, String> {
-    let mut found = Watched::default();
+/// Decodes the fields of a WatchResponse, except the events.
+pub(crate) fn watch_response(message: &[u8]) -> Result<WatchResponse<'_>, String> {
+    let mut found = WatchResponse::default();
     walk(message, |field, content| {
         match (field, content) {
             (1, Field::Bytes(header)) => found.revision = header_revision(header)?,
@@ -138,15 +139,15 @@ fn read_event(message: &[u8]) -> Result<Event<'_>, String> {
 
 /// A LeaseGrantResponse or LeaseKeepAliveResponse.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Leased {
+pub(crate) struct LeaseResponse {
     pub(crate) revision: i64,
     pub(crate) id: i64,
     pub(crate) ttl: i64,
 }
 
-/// Reads an unframed LeaseGrantResponse or LeaseKeepAliveResponse.
-pub(crate) fn leased(message: &[u8]) -> Result<Leased, String> {
-    let mut found = Leased::default();
+/// Decodes an unframed LeaseGrantResponse or LeaseKeepAliveResponse.
+pub(crate) fn lease_response(message: &[u8]) -> Result<LeaseResponse, String> {
+    let mut found = LeaseResponse::default();
     walk(message, |field, content| {
         match (field, content) {
             (1, Field::Bytes(header)) => found.revision = header_revision(header)?,

@@ -1,8 +1,8 @@
-//! Runs a case under callgrind and reads what it counted.
+//! Runs a case under callgrind and reads its counts.
 //!
-//! Each case runs twice, shorter and longer, each run a process of its own; the difference is what
-//! the operations cost, without the program's start. Allocations are the calls of the allocator
-//! in the same profile.
+//! Each case runs twice, with few and with many rounds, each time in a process of its own. The
+//! difference is the cost of the operations, without the start of the program. Allocations are the
+//! calls of the allocator in the same profile.
 
 use std::collections::HashMap;
 use std::env;
@@ -14,19 +14,19 @@ use std::thread;
 use crate::cases::{Case, Threads};
 use crate::figures::Count;
 
-/// The first argument of a run under callgrind.
+/// First argument of a process that runs one case under callgrind.
 pub(crate) const RUN: &str = "--run";
 
-/// The C library picks its copy loops by what the processor can do. Here it takes those every
-/// x86-64 has, so that counts from one machine hold on another.
+/// Restricts the C library to the copy loops of the x86-64 baseline, so that counts are the same on
+/// all machines. By default the C library selects loops by the features of the processor.
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX2,-ERMS,-FSRM,-SSSE3,\
     -SSE4_1,-SSE4_2,-BMI2,-AVX_Fast_Unaligned_Load,-Fast_Unaligned_Copy";
 
-/// What counts depend on besides the project's own tree.
-pub(crate) fn made_by() -> Result<String, String> {
-    let rustc = said(Command::new("rustc").arg("--version"))?;
+/// Returns the tools that counts depend on: compiler, valgrind, machine and allocator.
+pub(crate) fn toolchain() -> Result<String, String> {
+    let rustc = stdout_of(Command::new("rustc").arg("--version"))?;
     let rustc: Vec<&str> = rustc.split_whitespace().take(2).collect();
-    let valgrind = said(Command::new("valgrind").arg("--version"))?;
+    let valgrind = stdout_of(Command::new("valgrind").arg("--version"))?;
     Ok(format!(
         "{}, {valgrind}, {}, mimalloc",
         rustc.join(" "),
@@ -34,16 +34,16 @@ pub(crate) fn made_by() -> Result<String, String> {
     ))
 }
 
-fn said(command: &mut Command) -> Result<String, String> {
+fn stdout_of(command: &mut Command) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| format!("{name}: {e}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// What one operation of the case costs.
+/// Counts the cost of one operation of the case.
 pub(crate) fn count(case: &Case) -> Result<Count, String> {
     let (few, many) = case.rounds;
-    // Side by side: what is counted does not depend on what else runs.
+    // In parallel: counts do not depend on other processes.
     let (short, long) = thread::scope(|scope| {
         let short = scope.spawn(|| totals(case, few));
         let long = totals(case, many);
@@ -52,13 +52,13 @@ pub(crate) fn count(case: &Case) -> Result<Count, String> {
     let short = short.map_err(|_| format!("{}: counting panicked", case.name))??;
     let long = long?;
     if short.instructions >= long.instructions {
-        // Not of the threads that do the work, then.
+        // The counted threads are not the threads that do the work.
         return Err(format!(
             "{}: more rounds did not take more instructions",
             case.name
         ));
     }
-    // Far below 2^53.
+    // Far below 2^53, so the conversion is exact.
     let operations = ((many - few) * case.per_round) as f64;
     let each = |short: u64, long: u64| (long as f64 - short as f64) / operations;
     Ok(Count {
@@ -67,7 +67,7 @@ pub(crate) fn count(case: &Case) -> Result<Count, String> {
     })
 }
 
-/// The profile of the longer run, for `callgrind_annotate`.
+/// Returns the path of the profile of the longer run, for `callgrind_annotate`.
 pub(crate) fn profile(case: &Case) -> String {
     let path = out(case, case.rounds.1).display().to_string();
     match case.threads {
@@ -94,12 +94,12 @@ fn totals(case: &Case, rounds: u64) -> Result<Totals, String> {
     let out = out(case, rounds);
     let folder = out.parent().unwrap_or(&out);
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    // One file for each thread, from 01.
+    // Each thread writes one file. Their numbers begin at 01.
     let files: Vec<PathBuf> = (1..10)
         .map(|thread| format!("{}-{thread:02}", out.display()).into())
         .collect();
     for file in &files {
-        // Of an earlier run, which may have had more threads.
+        // An earlier run may have had more threads.
         let _ = fs::remove_file(file);
     }
     let ran = Command::new("valgrind")
@@ -107,16 +107,16 @@ fn totals(case: &Case, rounds: u64) -> Result<Totals, String> {
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(program)
         .args([RUN, case.name, &rounds.to_string()])
-        // What is inherited shifts the stack, and with it what the copy loops do.
+        // Inherited variables would shift the stack, which changes the work of the copy loops.
         .env_clear()
         .env("GLIBC_TUNABLES", TUNABLES)
         .envs(env::var_os("PATH").map(|path| ("PATH", path)))
         .output()
         .map_err(|e| format!("valgrind: {e}"))?;
     if !ran.status.success() {
-        let said = String::from_utf8_lossy(&ran.stderr);
+        let stderr = String::from_utf8_lossy(&ran.stderr);
         return Err(format!(
-            "{} under valgrind: {}\n{said}",
+            "{} under valgrind: {}\n{stderr}",
             case.name, ran.status
         ));
     }
@@ -134,10 +134,10 @@ fn totals(case: &Case, rounds: u64) -> Result<Totals, String> {
     Ok(sum)
 }
 
-/// The totals of one thread's profile; `None` when it does not end with them.
+/// Reads the totals of one thread's profile. `None` if the profile is cut off before its totals.
 fn read(profile: &str) -> Option<Totals> {
     let mut totals = Totals::default();
-    // Names are told once and numbered from then on: `cfn=(7) name`, then `cfn=(7)`.
+    // A name is written once with its number, later only the number: `cfn=(7) name`, `cfn=(7)`.
     let mut allocates = HashMap::new();
     let mut callee = "";
     for line in profile.lines() {
@@ -159,7 +159,8 @@ fn read(profile: &str) -> Option<Totals> {
     None
 }
 
-/// The allocator's ways in that give new memory. A name may have a suffix for recursion.
+/// Whether a function is an entry point of the allocator that returns new memory. A recursive call
+/// has a suffix in its name.
 fn is_allocation(function: &str) -> bool {
     let name = function.split('\'').next().unwrap_or(function);
     matches!(
@@ -196,7 +197,7 @@ totals: 143
 ";
 
     #[test]
-    fn a_profile_is_added_up() {
+    fn allocations_of_a_profile_are_summed() {
         let totals = read(PROFILE).unwrap();
         assert_eq!((totals.instructions, totals.allocations), (143, 7));
     }

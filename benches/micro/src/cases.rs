@@ -1,39 +1,39 @@
-//! What is counted: every case with its name, its operation and its tolerance.
+//! The cases, each with its name, its operation and its tolerance.
 
 use crate::{relay, wire};
 
-/// One thing that is counted.
+/// One operation to count.
 pub(crate) struct Case {
-    /// As in the figures.
+    /// Name in the file of committed figures.
     pub(crate) name: &'static str,
-    /// What one operation is.
-    pub(crate) what: &'static str,
-    /// Does this many rounds.
+    /// Description of one operation, for `--list`.
+    pub(crate) description: &'static str,
+    /// Runs the given number of rounds.
     pub(crate) run: fn(u64),
-    /// Rounds of the shorter and of the longer run. Their difference is counted, so that starting
-    /// and warming up are not.
+    /// Rounds of the shorter and of the longer run. Only their difference is counted, so start and
+    /// warm-up do not count.
     pub(crate) rounds: (u64, u64),
     /// Operations in a round.
     pub(crate) per_round: u64,
-    /// Whose instructions count.
+    /// Threads with counted instructions.
     pub(crate) threads: Threads,
-    /// How far a count may be from the committed one before it is told, in parts of it.
+    /// Largest accepted difference from the committed count, as a fraction of that count.
     pub(crate) tolerance: f64,
 }
 
-/// Whose instructions count.
+/// Threads with counted instructions.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Threads {
-    /// The main thread's, which does the operation.
+    /// The main thread, which does the operation.
     Main,
-    /// All but the main thread's, which plays the client and etcd: those of the proxy.
+    /// The threads of the proxy: all except the main thread, which simulates the client and etcd.
     Others,
 }
 
-const fn pure(name: &'static str, what: &'static str, run: fn(u64)) -> Case {
+const fn pure(name: &'static str, description: &'static str, run: fn(u64)) -> Case {
     Case {
         name,
-        what,
+        description,
         run,
         rounds: (1_000, 6_000),
         per_round: 1,
@@ -44,27 +44,27 @@ const fn pure(name: &'static str, what: &'static str, run: fn(u64)) -> Case {
 
 const fn relayed(
     name: &'static str,
-    what: &'static str,
+    description: &'static str,
     run: fn(u64),
     rounds: (u64, u64),
     per_round: u64,
 ) -> Case {
     Case {
         name,
-        what,
+        description,
         run,
         rounds,
         per_round,
         threads: Threads::Others,
-        // When a thread wakes is not quite the same each time.
+        // The order in which threads wake differs slightly between runs.
         tolerance: 0.03,
     }
 }
 
-/// Calls in one round of the busy case.
+/// Concurrent calls in one round of the `…-64` cases.
 pub(crate) const IN_FLIGHT: u64 = 64;
 
-/// In the order of the path, bytes first.
+/// All cases: encoding and decoding first, then whole calls.
 pub(crate) const ALL: &[Case] = &[
     pure(
         "frame-reader",
@@ -78,7 +78,7 @@ pub(crate) const ALL: &[Case] = &[
     ),
     pure(
         "frame-scanner",
-        "a message of 100 B followed, not kept",
+        "a message of 100 B scanned without buffering",
         wire::frame_scanner,
     ),
     pure(
@@ -93,22 +93,22 @@ pub(crate) const ALL: &[Case] = &[
     ),
     pure(
         "percent-plain",
-        "a grpc-message of 44 B that needs no coding, both ways",
+        "a grpc-message of 44 B without escapes, encoded and decoded",
         wire::percent_plain,
     ),
     pure(
         "percent-coded",
-        "a grpc-message of 44 B with eight bytes to code, both ways",
+        "a grpc-message of 44 B with eight escaped bytes, encoded and decoded",
         wire::percent_coded,
     ),
     pure(
         "timeout-parse",
-        "grpc-timeout as the Go client sends it",
+        "grpc-timeout in the format of the Go client, parsed",
         wire::timeout_parse,
     ),
     pure(
         "timeout-format",
-        "grpc-timeout as it goes to etcd",
+        "grpc-timeout for etcd, formatted",
         wire::timeout_format,
     ),
     pure(
@@ -128,32 +128,32 @@ pub(crate) const ALL: &[Case] = &[
     ),
     pure(
         "namespace-put",
-        "a put of 100 B, put under a prefix",
+        "a prefix added to the key of a put of 100 B",
         wire::namespace_put,
     ),
     pure(
         "namespace-range",
-        "an answer with a key and 64 B, taken out of it",
+        "a prefix removed from a Range response with one key and 64 B",
         wire::namespace_range,
     ),
     pure(
         "method-first",
-        "the most frequent method looked up",
+        "lookup of the most frequent method",
         wire::method_first,
     ),
     pure(
         "method-last",
-        "the last method of the table looked up",
+        "lookup of the last method of the table",
         wire::method_last,
     ),
     pure(
         "method-unknown",
-        "a method that is not known looked up",
+        "lookup of an unknown method",
         wire::method_unknown,
     ),
     pure(
         "request-head",
-        "a Go client's request head made into the one for etcd, and dropped",
+        "the request head of a Go client converted to the one for etcd, and dropped",
         wire::request_head,
     ),
     relayed(
@@ -172,22 +172,22 @@ pub(crate) const ALL: &[Case] = &[
     ),
     relayed(
         "relayed-read-64",
-        "a Range with a deadline, 64 of as many keys in flight on one connection",
+        "Ranges of 64 keys with a deadline, 64 in flight on one connection",
         relay::read_in_flight,
         (5, 35),
         IN_FLIGHT,
     ),
     relayed(
         "shared-read-64",
-        "the same of one key: two of them reach etcd",
+        "Ranges of one key, 64 in flight on one connection: two reach etcd",
         relay::shared,
         (5, 35),
         IN_FLIGHT,
     ),
     relayed(
         "kept-read-64",
-        "the same, serializable: none reaches etcd",
-        relay::kept,
+        "serializable Ranges of one key, 64 in flight on one connection: none reaches etcd",
+        relay::cached,
         (5, 35),
         IN_FLIGHT,
     ),

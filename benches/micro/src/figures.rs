@@ -1,16 +1,16 @@
-//! The committed figures: read, written, and compared with what is counted now.
+//! The file of committed figures: reading, writing, and comparing with new counts.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// What one operation costs.
+/// Cost of one operation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Count {
-    /// In user space.
+    /// Instructions in user space.
     pub(crate) instructions: f64,
-    /// Memory asked of the allocator.
+    /// Calls of the allocator that return new memory.
     pub(crate) allocations: f64,
 }
 
@@ -24,11 +24,11 @@ impl fmt::Display for Count {
     }
 }
 
-/// Of the rows of [`row`].
+/// Column headings for the rows of [`row`].
 pub(crate) const HEADING: &str = "instructions    committed  change  allocations    committed";
 
-/// A case's line of the comparison.
-pub(crate) fn row(committed: Count, now: Count, verdict: Verdict) -> String {
+/// Formats the comparison of one case.
+pub(crate) fn row(committed: Count, now: Count, comparison: Comparison) -> String {
     let change = (now.instructions / committed.instructions - 1.0) * 100.0;
     let row = format!(
         "{:>12.1} {:>12.1} {change:>+6.1}% {:>12.2} {:>12.2}  {}",
@@ -36,41 +36,42 @@ pub(crate) fn row(committed: Count, now: Count, verdict: Verdict) -> String {
         committed.instructions,
         now.allocations,
         committed.allocations,
-        verdict.word()
+        comparison.label()
     );
     row.trim_end().to_owned()
 }
 
-/// How a count stands to the committed one.
+/// Result of comparing a count with the committed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Within the tolerance.
+pub(crate) enum Comparison {
+    /// The difference is within the tolerance.
     Same,
-    /// More of either.
+    /// More instructions or more allocations.
     Worse,
-    /// Less of either and more of none.
+    /// Fewer instructions or fewer allocations, and more of neither.
     Better,
 }
 
-impl Verdict {
-    fn word(self) -> &'static str {
+impl Comparison {
+    fn label(self) -> &'static str {
         match self {
-            Verdict::Same => "",
-            Verdict::Worse => "COSTS MORE",
-            Verdict::Better => "cheaper",
+            Comparison::Same => "",
+            Comparison::Worse => "COSTS MORE",
+            Comparison::Better => "cheaper",
         }
     }
 }
 
-/// Instructions this far apart are the same whatever the tolerance says: where a text stands in the
-/// program moves the comparison of it by as many.
+/// Instruction counts that differ by at most this number are equal, independently of the tolerance.
+/// The address of a string in the program changes the cost of comparing the string by this much.
 const INSTRUCTIONS: f64 = 8.0;
 
-/// Allocations this far apart are the same: a buffer that doubles is not met in each operation.
+/// Allocation counts that differ by at most this number are equal: a buffer does not grow in each
+/// operation.
 const ALLOCATIONS: f64 = 0.3;
 
-/// Compares; `tolerance` is in parts of the committed figure.
-pub(crate) fn judge(committed: Count, now: Count, tolerance: f64) -> Verdict {
+/// Compares two counts. `tolerance` is a fraction of the committed count.
+pub(crate) fn compare(committed: Count, now: Count, tolerance: f64) -> Comparison {
     let side = |committed: f64, now: f64, least: f64| {
         let apart = now - committed;
         if apart.abs() <= (committed * tolerance).max(least) {
@@ -82,23 +83,23 @@ pub(crate) fn judge(committed: Count, now: Count, tolerance: f64) -> Verdict {
     let instructions = side(committed.instructions, now.instructions, INSTRUCTIONS);
     let allocations = side(committed.allocations, now.allocations, ALLOCATIONS);
     if instructions > 0.0 || allocations > 0.0 {
-        Verdict::Worse
+        Comparison::Worse
     } else if instructions < 0.0 || allocations < 0.0 {
-        Verdict::Better
+        Comparison::Better
     } else {
-        Verdict::Same
+        Comparison::Same
     }
 }
 
 /// The file of committed figures.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Figures {
-    /// Compiler, tool, machine and allocator they were counted with.
-    pub(crate) made_by: String,
+    /// Compiler, tool, machine and allocator of the counts.
+    pub(crate) counted_with: String,
     cases: BTreeMap<String, Count>,
 }
 
-const MADE_BY: &str = "# Counted with ";
+const COUNTED_WITH: &str = "# Counted with ";
 
 impl Figures {
     pub(crate) fn read(path: &Path) -> Result<Figures, String> {
@@ -118,16 +119,16 @@ impl Figures {
         self.cases.insert(case.to_owned(), count);
     }
 
-    pub(crate) fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.cases.retain(|name, _| wanted(name));
     }
 
-    /// The file's text; the first line that cannot be read otherwise.
+    /// Parses the text of the file. The error is the first line that cannot be parsed.
     fn parse(text: &str) -> Result<Figures, String> {
         let mut figures = Figures::default();
         for line in text.lines() {
-            if let Some(made_by) = line.strip_prefix(MADE_BY) {
-                figures.made_by = made_by.to_owned();
+            if let Some(counted_with) = line.strip_prefix(COUNTED_WITH) {
+                figures.counted_with = counted_with.to_owned();
             } else if !line.starts_with('#') && !line.is_empty() {
                 let (name, count) = parse_case(line).ok_or(line)?;
                 figures.set(name, count);
@@ -138,9 +139,9 @@ impl Figures {
 
     fn to_text(&self) -> String {
         let mut text = format!(
-            "# What one operation of each case costs; scripts/micro.sh --update writes this file.\n\
-             {MADE_BY}{}\n#\n# {:<20} {:>12} {:>12}\n",
-            self.made_by, "case", "instructions", "allocations"
+            "# Cost of one operation of each case. scripts/micro.sh --update writes this file.\n\
+             {COUNTED_WITH}{}\n#\n# {:<20} {:>12} {:>12}\n",
+            self.counted_with, "case", "instructions", "allocations"
         );
         for (name, count) in &self.cases {
             text += &format!("{name:<22} {count}\n");
@@ -150,13 +151,13 @@ impl Figures {
 }
 
 fn parse_case(line: &str) -> Option<(&str, Count)> {
-    let mut words = line.split_whitespace();
-    let name = words.next()?;
+    let mut fields = line.split_whitespace();
+    let name = fields.next()?;
     let count = Count {
-        instructions: words.next()?.parse().ok()?,
-        allocations: words.next()?.parse().ok()?,
+        instructions: fields.next()?.parse().ok()?,
+        allocations: fields.next()?.parse().ok()?,
     };
-    words.next().is_none().then_some((name, count))
+    fields.next().is_none().then_some((name, count))
 }
 
 #[cfg(test)]
@@ -173,32 +174,32 @@ mod tests {
     #[test]
     fn more_of_either_is_worse() {
         let before = count(1_000.0, 10.0);
-        for (now, verdict) in [
-            (count(1_000.0, 10.0), Verdict::Same),
-            (count(1_020.0, 10.2), Verdict::Same),
-            (count(981.0, 9.8), Verdict::Same),
-            (count(1_021.0, 10.0), Verdict::Worse),
-            (count(1_000.0, 11.0), Verdict::Worse),
-            (count(500.0, 11.0), Verdict::Worse),
-            (count(979.0, 10.0), Verdict::Better),
-            (count(1_000.0, 9.0), Verdict::Better),
+        for (now, comparison) in [
+            (count(1_000.0, 10.0), Comparison::Same),
+            (count(1_020.0, 10.2), Comparison::Same),
+            (count(981.0, 9.8), Comparison::Same),
+            (count(1_021.0, 10.0), Comparison::Worse),
+            (count(1_000.0, 11.0), Comparison::Worse),
+            (count(500.0, 11.0), Comparison::Worse),
+            (count(979.0, 10.0), Comparison::Better),
+            (count(1_000.0, 9.0), Comparison::Better),
         ] {
-            assert_eq!(judge(before, now, 0.02), verdict, "{now:?}");
+            assert_eq!(compare(before, now, 0.02), comparison, "{now:?}");
         }
     }
 
     #[test]
-    fn few_instructions_have_room_for_eight() {
+    fn eight_instructions_more_are_always_accepted() {
         let before = count(100.0, 0.0);
-        assert_eq!(judge(before, count(108.0, 0.0), 0.02), Verdict::Same);
-        assert_eq!(judge(before, count(109.0, 0.0), 0.02), Verdict::Worse);
-        assert_eq!(judge(before, count(100.0, 1.0), 0.02), Verdict::Worse);
+        assert_eq!(compare(before, count(108.0, 0.0), 0.02), Comparison::Same);
+        assert_eq!(compare(before, count(109.0, 0.0), 0.02), Comparison::Worse);
+        assert_eq!(compare(before, count(100.0, 1.0), 0.02), Comparison::Worse);
     }
 
     #[test]
-    fn the_file_reads_as_it_was_written() {
+    fn the_written_file_parses_to_the_same_figures() {
         let mut figures = Figures {
-            made_by: "a compiler".to_owned(),
+            counted_with: "a compiler".to_owned(),
             ..Figures::default()
         };
         figures.set("first", count(12.5, 0.0));

@@ -1,13 +1,13 @@
-//! Instructions and allocations of the proxy's hot paths, counted by callgrind and held against the
-//! committed `figures.txt`. `scripts/micro.sh` builds and runs it.
+//! Counts the instructions and allocations of the proxy's hot paths with callgrind, and compares
+//! them with the committed `figures.txt`. `scripts/micro.sh` builds and runs this program.
 //!
-//! A count depends on the code and not on the machine's load, so a slowdown shows whatever the
-//! neighbours do. What it cannot show is time: cache misses, system calls, contention.
+//! A count depends on the code and not on the load of the machine, so a slowdown is visible even on
+//! a shared machine. Counts do not include time: cache misses, system calls, contention.
 //!
 //! ```text
-//! etcd-edge-micro [NAME…]             compares the cases whose names contain one of these, or all
-//! etcd-edge-micro --update [NAME…]    writes their figures
-//! etcd-edge-micro --list              says what each case does
+//! etcd-edge-micro [NAME…]             compares the cases with one of these in their names, or all
+//! etcd-edge-micro --update [NAME…]    writes the figures of these cases
+//! etcd-edge-micro --list              describes each case
 //! ```
 
 mod callgrind;
@@ -21,14 +21,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cases::Case;
-use etcd_edge::profile::heap::Profiled;
-use figures::{Figures, Verdict};
+use etcd_edge::profile::heap::ProfilingAllocator;
+use figures::{Comparison, Figures};
 
-/// The proxy's own allocator: its cost is part of what is counted.
+/// Allocator of the proxy: its cost is part of the counts.
 #[global_allocator]
-static ALLOCATOR: Profiled<mimalloc::MiMalloc> = Profiled(mimalloc::MiMalloc);
+static ALLOCATOR: ProfilingAllocator<mimalloc::MiMalloc> = ProfilingAllocator(mimalloc::MiMalloc);
 
-/// Exit status when there is nothing to compare with on this machine.
+/// Exit status if the committed figures are for another architecture.
 const NOT_COMPARED: u8 = 3;
 
 const FIGURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/figures.txt");
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match arguments[..] {
-        // Under callgrind: nothing but the case.
+        // The process under callgrind runs only the case.
         [callgrind::RUN, name, rounds] => run(name, rounds),
         ["--list"] => list(),
         ["--update", ref names @ ..] => update(names),
@@ -60,36 +60,36 @@ fn run(name: &str, rounds: &str) -> Result<ExitCode, String> {
 
 fn list() -> Result<ExitCode, String> {
     for case in cases::ALL {
-        println!("{:<22} {}", case.name, case.what);
+        println!("{:<22} {}", case.name, case.description);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Cases whose names contain one of these; all of them when there are no names.
+/// Returns the cases with one of `names` in their names, or all cases if `names` is empty.
 fn chosen(names: &[&str]) -> Result<Vec<&'static Case>, String> {
     if let Some(none) = names
         .iter()
         .find(|name| !cases::ALL.iter().any(|case| case.name.contains(**name)))
     {
-        return Err(format!("no case is called like {none}"));
+        return Err(format!("no case has {none} in its name"));
     }
     let wanted = |case: &&Case| names.is_empty() || names.iter().any(|n| case.name.contains(n));
     Ok(cases::ALL.iter().filter(wanted).collect())
 }
 
 fn update(names: &[&str]) -> Result<ExitCode, String> {
-    // When all are counted, what the file holds does not matter.
+    // If all cases are counted, the old figures are not needed.
     let mut figures = match names {
         [] => Figures::default(),
         _ => Figures::read(Path::new(FIGURES))?,
     };
-    figures.made_by = callgrind::made_by()?;
+    figures.counted_with = callgrind::toolchain()?;
     for case in chosen(names)? {
         let count = callgrind::count(case)?;
         println!("{:<22} {count}", case.name);
         figures.set(case.name, count);
     }
-    figures.keep(|name| cases::ALL.iter().any(|case| case.name == name));
+    figures.retain(|name| cases::ALL.iter().any(|case| case.name == name));
     figures.write(Path::new(FIGURES))?;
     println!("written: {FIGURES}");
     Ok(ExitCode::SUCCESS)
@@ -97,9 +97,9 @@ fn update(names: &[&str]) -> Result<ExitCode, String> {
 
 fn compare(names: &[&str]) -> Result<ExitCode, String> {
     let figures = Figures::read(Path::new(FIGURES))?;
-    let here = callgrind::made_by()?;
-    if !figures.made_by.contains(ARCH) {
-        eprintln!("micro: no figures for {ARCH}: nothing is compared");
+    let here = callgrind::toolchain()?;
+    if !figures.counted_with.contains(ARCH) {
+        eprintln!("micro: no figures for {ARCH}: nothing to compare");
         return Ok(ExitCode::from(NOT_COMPARED));
     }
     let (mut worse, mut better) = (Vec::new(), Vec::new());
@@ -111,29 +111,29 @@ fn compare(names: &[&str]) -> Result<ExitCode, String> {
             worse.push(case);
             continue;
         };
-        let verdict = figures::judge(committed, now, case.tolerance);
+        let comparison = figures::compare(committed, now, case.tolerance);
         println!(
             "{:<22} {}",
             case.name,
-            figures::row(committed, now, verdict)
+            figures::row(committed, now, comparison)
         );
-        match verdict {
-            Verdict::Same => {}
-            Verdict::Worse => worse.push(case),
-            Verdict::Better => better.push(case),
+        match comparison {
+            Comparison::Same => {}
+            Comparison::Worse => worse.push(case),
+            Comparison::Better => better.push(case),
         }
     }
-    if here != figures.made_by {
+    if here != figures.counted_with {
         println!(
-            "\nThe committed figures are of {}; here it is {here}. Where nothing but this has \
-             changed, commit new ones: scripts/micro.sh --update",
-            figures.made_by
+            "\nThe committed figures were counted with {}, this run with {here}. If nothing else \
+             changed, commit new figures: scripts/micro.sh --update",
+            figures.counted_with
         );
     }
     if !better.is_empty() {
         println!(
-            "\nCheaper than committed: {}. Commit it, so that it is not lost unseen: \
-             scripts/micro.sh --update",
+            "\nCheaper than committed: {}. Commit the new figures, so that a later slowdown is \
+             detected: scripts/micro.sh --update",
             join(&better)
         );
     }
@@ -143,9 +143,12 @@ fn compare(names: &[&str]) -> Result<ExitCode, String> {
     }
     println!("\nCOSTS MORE THAN COMMITTED: {}", join(&worse));
     for case in &worse {
-        println!("  where: callgrind_annotate {}", callgrind::profile(case));
+        println!(
+            "  to locate the cost: callgrind_annotate {}",
+            callgrind::profile(case)
+        );
     }
-    println!("Where the cost is worth it, commit it with its reason: scripts/micro.sh --update");
+    println!("If the cost is justified, commit it with the reason: scripts/micro.sh --update");
     Ok(ExitCode::FAILURE)
 }
 

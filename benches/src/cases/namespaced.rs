@@ -1,20 +1,20 @@
-//! The named cases of what a namespace costs: the same proxy with one and without.
+//! Named cases of the cost of a namespace: the same proxy with and without one.
 
 use super::{Case, case};
 use crate::loads::Load;
 use crate::loads::keys::Sizes;
 use crate::loads::mix::Mix;
 use crate::loads::unary::{DEFAULT, Unary};
-use crate::peers::Peer;
+use crate::targets::TargetKind;
 
-const WITH_AND_WITHOUT: &[Peer] = &[
-    Peer::Etcd,
-    Peer::Edge,
-    Peer::OtherEdge,
-    Peer::EdgeNamespaced,
+const WITH_AND_WITHOUT: &[TargetKind] = &[
+    TargetKind::Etcd,
+    TargetKind::Edge,
+    TargetKind::OtherEdge,
+    TargetKind::EdgeNamespaced,
 ];
 
-/// Reads and puts of small keys, and of values that are not to be copied.
+/// Reads and puts of small keys, and of large values, which the proxy must not copy.
 pub(crate) fn cases() -> Vec<Case> {
     let of = |name, title, load| Case {
         targets: WITH_AND_WITHOUT,

@@ -1,4 +1,4 @@
-//! The named cases of watches, leases, connections that come and go, and members that are lost.
+//! Named cases of watches, leases, connection storms and failover.
 
 use super::{Case, case, counted};
 use crate::loads::Load;
@@ -11,7 +11,7 @@ use crate::loads::idle_watches::IdleWatches;
 use crate::loads::outage::Outage;
 use crate::loads::storm::Storm;
 
-/// Watches that see events. One operation is one event at one watcher.
+/// Cases of watches. One operation is one event at one watcher.
 pub(crate) fn watches() -> Vec<Case> {
     vec![
         case(
@@ -32,7 +32,7 @@ pub(crate) fn watches() -> Vec<Case> {
         )),
         case(
             "fan-out-full",
-            "Events per watcher: 100 watchers of one range, as many puts as all of them follow",
+            "Events per watcher: 100 watchers of one range, puts as fast as all watchers follow",
             Some(2),
             Load::FanOut(FanOut {
                 watchers: 100,
@@ -96,7 +96,7 @@ pub(crate) fn watches() -> Vec<Case> {
         ),
         case(
             "catch-up",
-            "Events per watcher: 50 watchers at a time read 5,000 old events, 50 puts/s",
+            "Events per watcher: 50 concurrent watchers read 5,000 old events, 50 puts/s",
             Some(1),
             Load::CatchUp(CatchUp {
                 watchers: 50,
@@ -109,7 +109,7 @@ pub(crate) fn watches() -> Vec<Case> {
         ),
         case(
             "churn",
-            "Watch created and cancelled again, on a range that others watch, 32 streams",
+            "Watch created and cancelled, on a range with other watchers, 32 streams",
             Some(2),
             Load::Churn(Churn {
                 streams: 32,
@@ -146,12 +146,12 @@ pub(crate) fn watches() -> Vec<Case> {
     ]
 }
 
-/// Heartbeats of leases.
+/// Cases of lease heartbeats.
 pub(crate) fn leases() -> Vec<Case> {
     vec![
         case(
             "heartbeat-2000",
-            "Heartbeats of 2,000 leases of 3 s, each on its own stream, once a second",
+            "Heartbeats of 2,000 leases with a TTL of 3 s, each on its own stream, one per second",
             Some(2),
             Load::Heartbeat(Heartbeat {
                 leases: 2_000,
@@ -160,7 +160,7 @@ pub(crate) fn leases() -> Vec<Case> {
         ),
         case(
             "heartbeat-20000",
-            "Heartbeats of 20,000 leases of 3 s on 2,000 streams, once a second",
+            "Heartbeats of 20,000 leases with a TTL of 3 s on 2,000 streams, one per second",
             Some(1),
             Load::Heartbeat(Heartbeat {
                 leases: 20_000,
@@ -170,7 +170,7 @@ pub(crate) fn leases() -> Vec<Case> {
         ),
         case(
             "heartbeat-shared",
-            "Heartbeats of 10,000 leases of 6 s on 100 streams, every two seconds",
+            "Heartbeats of 10,000 leases with a TTL of 6 s on 100 streams, one every 2 s",
             None,
             Load::Heartbeat(Heartbeat {
                 leases: 10_000,
@@ -182,8 +182,8 @@ pub(crate) fn leases() -> Vec<Case> {
     ]
 }
 
-/// Connections that come and go, and members that are lost.
-pub(crate) fn unrest() -> Vec<Case> {
+/// Cases of short-lived connections and of lost members.
+pub(crate) fn disruptions() -> Vec<Case> {
     let storm = |tls| {
         Load::Storm(Storm {
             connections: 32,
@@ -202,13 +202,13 @@ pub(crate) fn unrest() -> Vec<Case> {
     vec![
         case(
             "storm",
-            "Connections of one read each, 32 at a time",
+            "Connections with one read each, 32 concurrently",
             Some(1),
             storm(false),
         ),
         case(
             "tls-storm",
-            "TLS on both sides, connections of one read each, 32 at a time",
+            "TLS on both sides, connections with one read each, 32 concurrently",
             Some(1),
             storm(true),
         ),

@@ -1,10 +1,10 @@
-//! The goals of a namespace.
+//! Goals for the cost of a namespace.
 
 use super::Goal;
-use crate::peers::Peer;
 use crate::sample::Metric;
+use crate::targets::TargetKind;
 
-/// All of them.
+/// Returns the goals of this group.
 pub(crate) fn goals() -> Vec<Goal> {
     let cases = [
         "namespace-read",
@@ -20,8 +20,8 @@ fn goal(case: &'static str) -> Goal {
         case: case.into(),
         text: "proxy CPU per call with a namespace ÷ without".into(),
         figure: Box::new(move |round| {
-            let with = round.get(case, Peer::EdgeNamespaced, Metric::ProxyCpu)?;
-            Some(with / round.get(case, Peer::Edge, Metric::ProxyCpu)?)
+            let with = round.get(case, TargetKind::EdgeNamespaced, Metric::ProxyCpu)?;
+            Some(with / round.get(case, TargetKind::Edge, Metric::ProxyCpu)?)
         }),
         limit: 1.1,
         at_least: false,

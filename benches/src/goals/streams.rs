@@ -1,18 +1,18 @@
-//! The goals of watches and leases, which a proxy that shares them can reach.
+//! Goals for watches and leases. Only a proxy that shares them can reach these.
 
 use super::{Goal, absolute, against, cpu};
-use crate::peers::Peer;
 use crate::sample::Metric;
+use crate::targets::TargetKind;
 
-/// All of them.
+/// Returns the goals of this group.
 pub(crate) fn goals() -> Vec<Goal> {
     let mut goals = Vec::new();
     for case in ["fan-out-100", "fan-out-1000"] {
-        goals.push(cpu(case, Peer::GoProxy, 0.15));
+        goals.push(cpu(case, TargetKind::GoProxy, 0.15));
         goals.push(against(
             case,
             "p99 ÷ the Go proxy's",
-            (Metric::P99, Peer::GoProxy),
+            (Metric::P99, TargetKind::GoProxy),
             0.3,
         ));
     }
@@ -21,11 +21,11 @@ pub(crate) fn goals() -> Vec<Goal> {
         ..against(
             "fan-out-full",
             "events/s ÷ the Go proxy's",
-            (Metric::Rate, Peer::GoProxy),
+            (Metric::Rate, TargetKind::GoProxy),
             3.0,
         )
     });
-    goals.push(cpu("churn", Peer::GoProxy, 0.1));
+    goals.push(cpu("churn", TargetKind::GoProxy, 0.1));
     let memory = [
         (
             Metric::WatchStream,
@@ -34,7 +34,7 @@ pub(crate) fn goals() -> Vec<Goal> {
         ),
         (
             Metric::FurtherWatch,
-            "bytes of a further watch, in the proxy",
+            "bytes of an additional watch, in the proxy",
             500.0,
         ),
     ];
@@ -42,17 +42,17 @@ pub(crate) fn goals() -> Vec<Goal> {
         goals.push(absolute("idle-watches", text, metric, limit));
     }
     for case in ["heartbeat-2000", "heartbeat-20000"] {
-        goals.push(cpu(case, Peer::GoProxy, 0.1));
+        goals.push(cpu(case, TargetKind::GoProxy, 0.1));
         goals.push(against(
             case,
-            "p99 ÷ etcd's alone",
-            (Metric::P99, Peer::Etcd),
+            "p99 ÷ etcd alone",
+            (Metric::P99, TargetKind::Etcd),
             2.0,
         ));
         goals.push(against(
             case,
-            "etcd CPU per heartbeat ÷ etcd's alone",
-            (Metric::EtcdCpu, Peer::Etcd),
+            "etcd CPU per heartbeat ÷ etcd alone",
+            (Metric::EtcdCpu, TargetKind::Etcd),
             1.0,
         ));
     }

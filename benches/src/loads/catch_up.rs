@@ -1,9 +1,9 @@
-//! Catch-up: watchers that begin in the past and read a history, while new events arrive.
+//! Catch-up: watchers that start at an old revision and read a history, while new events arrive.
 //!
-//! The history is put once for a sample, straight at etcd. Then waves of watchers, one stream each,
-//! begin before its first revision; a wave ends when every watcher has all of it, and what was put
-//! meanwhile. One operation is one event at one watcher; a latency is that from a watcher's request
-//! until it has the whole history.
+//! The load puts the history once for a sample, directly at etcd. Then it runs waves of watchers,
+//! one stream each, that start before the first revision of the history. A wave ends when every
+//! watcher has received the whole history and the puts since. One operation is one event at one
+//! watcher. Latency is the time from a watcher's request until it has received the whole history.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,35 +11,35 @@ use std::time::Instant;
 use argh::FromArgs;
 use hdrhistogram::Histogram;
 
-use super::cost::Spent;
+use super::cost::TimedSnapshot;
 use super::pace::{latencies, micros};
-use super::putting::{Pace, Putting, history};
+use super::putter::{PutPace, Putter, history};
+use super::watch_checker::{LEAST_VALUE, WINDOWS, WatchChecker};
 use super::watchers::Watchers;
-use super::watching::{LEAST_VALUE, WINDOWS, Watching};
-use super::{Stage, Workload};
+use super::{SampleContext, Workload};
 use crate::client::{self, Client};
 use crate::sample::Sample;
 
-/// Watchers that begin in the past.
+/// Watchers that start at an old revision.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "catch-up")]
 pub(crate) struct CatchUp {
-    /// watchers at a time (default 50)
+    /// concurrent watchers (default 50)
     #[argh(option, default = "50")]
     pub(crate) watchers: usize,
-    /// events that they are behind (default 5000)
+    /// events of the history (default 5000)
     #[argh(option, default = "5000")]
     pub(crate) history: usize,
     /// connections (default 10)
     #[argh(option, default = "10")]
     pub(crate) connections: usize,
-    /// puts a second meanwhile (default 50)
+    /// puts per second during the catch-up (default 50)
     #[argh(option, default = "50.0")]
     pub(crate) rate: f64,
     /// bytes of a value, at least 16 (default 100)
     #[argh(option, default = "100")]
     pub(crate) size: usize,
-    /// with TLS
+    /// uses TLS
     #[argh(switch)]
     pub(crate) tls: bool,
 }
@@ -63,31 +63,37 @@ impl Workload for CatchUp {
         Ok(())
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
         client::runtime()?.block_on(async {
-            let watching = Watching::new(1, self.size, 0)?;
-            let origin = &stage.world.origin;
-            let start = history(&watching, origin, self.history).await? + 1;
+            let checker = WatchChecker::new(1, self.size, 0)?;
+            let origin = &context.testbed.origin;
+            let start = history(&checker, origin, self.history).await? + 1;
             let mut clients = Vec::new();
             for _ in 0..self.connections.min(self.watchers) {
-                clients.push(Client::open(&stage.target.address, WINDOWS).await?);
+                clients.push(Client::open(&context.target.address, WINDOWS).await?);
             }
-            let putting = Putting::start(&watching, origin, Pace::Rate(self.rate)).await?;
+            let putter = Putter::start(&checker, origin, PutPace::Rate(self.rate)).await?;
             // The first wave is the warm-up.
             let mut latency = latencies()?;
-            self.wave(stage, &watching, &clients, start, &mut latency)
+            self.wave(context, &checker, &clients, start, &mut latency)
                 .await?;
             latency.reset();
-            let (before, deliveries, begin) =
-                (Spent::now(stage), watching.deliveries(), Instant::now());
-            while begin.elapsed() < stage.window {
-                self.wave(stage, &watching, &clients, start, &mut latency)
+            let (before, deliveries, begin) = (
+                TimedSnapshot::now(context),
+                checker.deliveries(),
+                Instant::now(),
+            );
+            while begin.elapsed() < context.window {
+                self.wave(context, &checker, &clients, start, &mut latency)
                     .await?;
             }
-            let (after, deliveries) = (Spent::now(stage), watching.deliveries() - deliveries);
-            putting.stop().await?;
-            watching.close().await?;
-            let mut sample = before.until(&after, deliveries, stage)?;
+            let (after, deliveries) = (
+                TimedSnapshot::now(context),
+                checker.deliveries() - deliveries,
+            );
+            putter.stop().await?;
+            checker.close().await?;
+            let mut sample = before.until(&after, deliveries, context)?;
             sample.set_latency(latency);
             Ok(sample)
         })
@@ -95,24 +101,24 @@ impl Workload for CatchUp {
 }
 
 impl CatchUp {
-    /// Opens the watchers, waits until each has the history, and closes them.
+    /// Opens the watchers, waits until each has received the history, and closes them.
     async fn wave(
         &self,
-        stage: &Stage<'_>,
-        watching: &Arc<Watching>,
+        context: &SampleContext<'_>,
+        checker: &Arc<WatchChecker>,
         clients: &[Client],
         start: i64,
         latency: &mut Histogram<u64>,
     ) -> Result<(), String> {
         let mut readers = tokio::task::JoinSet::new();
         for watcher in 0..self.watchers {
-            let watching = watching.clone();
-            let address = stage.target.address.clone();
+            let checker = checker.clone();
+            let address = context.target.address.clone();
             let mut client = clients[watcher % clients.len()].clone();
             let history = self.history;
             readers.spawn(async move {
                 let begin = Instant::now();
-                let mut watchers = Watchers::open(&watching, &mut client, &address).await?;
+                let mut watchers = Watchers::open(&checker, &mut client, &address).await?;
                 watchers.create(0, start).await?;
                 watchers.read_until(history).await?;
                 let took = begin.elapsed();
@@ -124,6 +130,6 @@ impl CatchUp {
             let took = ended.map_err(|e| e.to_string())??;
             latency.saturating_record(micros(took));
         }
-        watching.check()
+        checker.check()
     }
 }

@@ -1,53 +1,52 @@
-//! What a load's operations cost: their rate, and what each party spent on them.
+//! Rate and cost of a load's operations: the processor time of proxy, etcd and load generator.
 
 use std::time::Instant;
 
 use super::pace::Outcome;
-use super::{Snapshot, Stage};
+use super::{CpuSnapshot, SampleContext};
 use crate::sample::{Metric, Sample};
 
-/// The figures of operations that places made.
-pub(crate) fn of_places(outcome: Outcome<Snapshot>, stage: &Stage) -> Sample {
+/// Returns the figures of a load that [`super::pace::run`] has run.
+pub(crate) fn sample_of(outcome: Outcome<CpuSnapshot>, context: &SampleContext) -> Sample {
     let operations = outcome.calls as f64;
     let mut sample = Sample::default();
     sample.set(Metric::Rate, operations / outcome.elapsed.as_secs_f64());
     let (before, after) = (outcome.before, outcome.after);
-    before.costs(&after, stage, operations, &mut sample);
+    before.costs(&after, context, operations, &mut sample);
     sample.set_latency(outcome.latency);
     sample
 }
 
-/// What was spent up to a moment, for loads that count their operations themselves.
-pub(crate) struct Spent {
+/// A snapshot with its time, for loads that count their operations themselves.
+pub(crate) struct TimedSnapshot {
     at: Instant,
-    parties: Snapshot,
+    cpu: CpuSnapshot,
 }
 
-impl Spent {
-    /// Up to now.
-    pub(crate) fn now(stage: &Stage) -> Spent {
-        Spent {
+impl TimedSnapshot {
+    /// Takes a snapshot.
+    pub(crate) fn now(context: &SampleContext) -> TimedSnapshot {
+        TimedSnapshot {
             at: Instant::now(),
-            parties: Snapshot::of(stage),
+            cpu: CpuSnapshot::of(context),
         }
     }
 
-    /// The rate and the costs of `operations` that were done between this and `after`.
+    /// Returns the rate and the cost of `operations`, done between this snapshot and `after`.
     pub(crate) fn until(
         &self,
-        after: &Spent,
+        after: &TimedSnapshot,
         operations: u64,
-        stage: &Stage,
+        context: &SampleContext,
     ) -> Result<Sample, String> {
         if operations == 0 {
-            return Err("nothing was done within the window".into());
+            return Err("no operation ended within the window".into());
         }
         let operations = operations as f64;
         let mut sample = Sample::default();
         let seconds = (after.at - self.at).as_secs_f64();
         sample.set(Metric::Rate, operations / seconds);
-        self.parties
-            .costs(&after.parties, stage, operations, &mut sample);
+        self.cpu.costs(&after.cpu, context, operations, &mut sample);
         Ok(sample)
     }
 }

@@ -1,11 +1,11 @@
-//! Failover: a three-member cluster loses one member after the other, under load, and gets it back.
+//! Failover: a cluster of three loses one member after the other under load, and each returns.
 //!
-//! Reads and puts in turn, at a pace, each with a deadline. Failed calls are counted by kind, and the
-//! longest time without a right answer to anyone is the gap. These are the measure, so they do not
-//! fail the sample. What does: a wrong answer, a read that misses a put whose answer came before it,
-//! and a key that in the end does not hold the last answered put or one after it. A connection that
-//! breaks is opened again; where there is no proxy, at the next member, as a client with a list of
-//! members does it.
+//! The load alternates reads and puts at a fixed rate, each with a deadline. It counts failed calls
+//! by kind, and measures the longest time without a correct response to any client. Failed calls do
+//! not fail the sample. These do: a wrong response, a read that misses a put acknowledged before
+//! the read began, and a key that at the end has a value older than its last acknowledged put.
+//! After a broken connection a client reconnects. Without a proxy it connects to the next member,
+//! as a client with a list of members does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use http::{HeaderValue, Request};
 use parking_lot::Mutex;
 
 use super::outage::{Outage, lose_in_turn};
-use super::pace::{self, Place};
+use super::pace::{self, Slot};
 use super::tally::{Failure, Tally};
-use super::{Servers, Stage, Workload};
+use super::{SampleContext, Servers, Workload};
 use crate::client::{self, Address, Client, DEFAULT_WINDOWS};
 use crate::etcdpb;
 use crate::sample::Sample;
@@ -27,19 +27,19 @@ use crate::sample::Sample;
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "failover")]
 pub(crate) struct Failover {
-    /// how a member is lost: kill, or pause, as a machine that hangs (default kill)
+    /// how a member is lost: kill, or pause as a machine that hangs (default kill)
     #[argh(option, default = "Outage::Kill")]
     pub(crate) outage: Outage,
-    /// seconds for which a member is lost, and then is back (default 2)
+    /// seconds for which each member is lost (default 2)
     #[argh(option, default = "2.0")]
     pub(crate) lost: f64,
     /// connections (default 50)
     #[argh(option, default = "50")]
     pub(crate) connections: usize,
-    /// calls a second over all connections (default 500)
+    /// calls per second over all connections (default 500)
     #[argh(option, default = "500.0")]
     pub(crate) rate: f64,
-    /// seconds until a call's deadline (default 5)
+    /// deadline of a call in seconds (default 5)
     #[argh(option, default = "5.0")]
     pub(crate) deadline: f64,
 }
@@ -63,24 +63,24 @@ impl Workload for Failover {
 
     fn check(&self) -> Result<(), String> {
         if self.connections == 0 || !(1.0..1e6).contains(&self.rate) {
-            return Err("at least one connection, and a rate of 1 to 1,000,000".into());
+            return Err("--connections is at least 1, --rate from 1 to 1,000,000".into());
         }
         if !(0.1..=600.0).contains(&self.lost) || !(0.1..=600.0).contains(&self.deadline) {
-            return Err("an outage and a deadline last 0.1 s to 600 s".into());
+            return Err("--lost and --deadline are from 0.1 to 600".into());
         }
         Ok(())
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
-        let members = stage.world.started();
-        let members = members.ok_or("no member can be lost that was not started here")?;
-        let addresses = &stage.world.members;
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
+        let members = context.testbed.started();
+        let members = members.ok_or("failover needs members that the harness has started")?;
+        let addresses = &context.testbed.members;
         client::runtime()?.block_on(async {
             let job = Arc::new(Job {
-                addresses: if stage.target.is_etcd {
+                addresses: if context.target.is_etcd {
                     addresses.clone()
                 } else {
-                    vec![stage.target.address.clone()]
+                    vec![context.target.address.clone()]
                 },
                 deadline: Duration::from_secs_f64(self.deadline),
                 keys: (0..self.connections).map(|_| Mutex::default()).collect(),
@@ -89,13 +89,13 @@ impl Workload for Failover {
             let mut callers = Vec::new();
             for number in 0..self.connections {
                 let mut caller = Caller::new(&job, number)?;
-                // So that there is something to read, before anything is lost.
+                // Every read then finds a value, before any member is lost.
                 caller.put().await?;
                 callers.push(caller);
             }
             *job.tally.lock() = Tally::new(Instant::now());
             let lost = Duration::from_secs_f64(self.lost);
-            // A killed member needs a second or so until it is whole again.
+            // A killed member needs about a second until it serves again.
             let window = (2 * lost + Duration::from_secs(1)) * MEMBERS;
             let calls = pace::run(callers, Some(self.rate), Duration::ZERO, window, || ());
             let outages = lose_in_turn(members, addresses, self.outage, lost);
@@ -118,27 +118,27 @@ impl Workload for Failover {
 const MEMBERS: u32 = 3;
 
 struct Job {
-    /// The target, or every member where there is none between.
+    /// The proxy, or all members if the target is etcd.
     addresses: Vec<Address>,
     deadline: Duration,
-    /// What is known of each caller's key.
-    keys: Vec<Mutex<Known>>,
+    /// Puts to the key of each caller.
+    keys: Vec<Mutex<PutNumbers>>,
     tally: Mutex<Tally>,
 }
 
-/// A key's value is the number of its put.
+/// Numbers of the last puts to a key. The value of a key is the number of its put.
 #[derive(Clone, Copy, Default)]
-struct Known {
+struct PutNumbers {
     answered: u64,
     sent: u64,
 }
 
-/// One call at a time.
+/// A slot for one call at a time.
 struct Caller {
     job: Arc<Job>,
-    /// Of its key.
+    /// Number of its key.
     number: usize,
-    /// Which address is next.
+    /// Index of the next address, modulo their number.
     turn: usize,
     client: Option<Client>,
     range: Request<()>,
@@ -147,7 +147,7 @@ struct Caller {
     puts_next: bool,
 }
 
-impl Place for Caller {
+impl Slot for Caller {
     async fn call(&mut self) -> Result<u64, String> {
         self.puts_next = !self.puts_next;
         let is_put = !self.puts_next;
@@ -159,23 +159,23 @@ impl Place for Caller {
         let now = Instant::now();
         match outcome {
             Ok(()) => self.job.tally.lock().right(now),
-            Err(Ended::Failed(failure, _)) => self.job.tally.lock().failed(is_put, failure),
-            Err(Ended::Wrong(text)) => self.job.tally.lock().wrong(text),
+            Err(CallError::Failed(failure, _)) => self.job.tally.lock().failed(is_put, failure),
+            Err(CallError::Wrong(text)) => self.job.tally.lock().wrong(text),
         }
         Ok(0)
     }
 }
 
-/// How a call ended that was not right.
-enum Ended {
+/// Error of a call.
+enum CallError {
     Failed(Failure, String),
     Wrong(String),
 }
 
-impl From<Ended> for String {
-    fn from(ended: Ended) -> String {
-        match ended {
-            Ended::Failed(_, text) | Ended::Wrong(text) => text,
+impl From<CallError> for String {
+    fn from(error: CallError) -> String {
+        match error {
+            CallError::Failed(_, text) | CallError::Wrong(text) => text,
         }
     }
 }
@@ -206,51 +206,51 @@ impl Caller {
         format!("bench/failover/{}", self.number).into_bytes()
     }
 
-    async fn put(&mut self) -> Result<(), Ended> {
+    async fn put(&mut self) -> Result<(), CallError> {
         let number = {
-            let mut known = self.job.keys[self.number].lock();
-            known.sent += 1;
-            known.sent
+            let mut puts = self.job.keys[self.number].lock();
+            puts.sent += 1;
+            puts.sent
         };
         let frame = etcdpb::put(&self.key(), &number.to_be_bytes());
         let head = self.put.clone();
         self.exchange(&head, frame).await?;
-        etcdpb::put_answer(&self.body).map_err(Ended::Wrong)?;
-        let mut known = self.job.keys[self.number].lock();
-        known.answered = known.answered.max(number);
+        etcdpb::put_response(&self.body).map_err(CallError::Wrong)?;
+        let mut puts = self.job.keys[self.number].lock();
+        puts.answered = puts.answered.max(number);
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), Ended> {
+    async fn read(&mut self) -> Result<(), CallError> {
         let least = self.job.keys[self.number].lock().answered;
         let frame = etcdpb::range(&self.key(), false);
         let head = self.range.clone();
         self.exchange(&head, frame).await?;
-        let found = etcdpb::range_answer(&self.body).map_err(Ended::Wrong)?;
+        let found = etcdpb::range_response(&self.body).map_err(CallError::Wrong)?;
         let number = found.pair.value.try_into().map(u64::from_be_bytes);
-        let number = number.map_err(|_| Ended::Wrong("another value than was put".into()))?;
+        let number = number.map_err(|_| CallError::Wrong("another value than was put".into()))?;
         if found.pair.key != self.key() {
-            return Err(Ended::Wrong("another key than asked for".into()));
+            return Err(CallError::Wrong("another key than requested".into()));
         }
         let most = self.job.keys[self.number].lock().sent;
-        judge(number, least, most).map_err(Ended::Wrong)
+        check_put_number(number, least, most).map_err(CallError::Wrong)
     }
 
-    async fn exchange(&mut self, head: &Request<()>, frame: Vec<u8>) -> Result<(), Ended> {
-        // A second more than the server has, whose own answer is the better one.
+    async fn exchange(&mut self, head: &Request<()>, frame: Vec<u8>) -> Result<(), CallError> {
+        // One second more than the server's deadline: the server's response is more precise.
         let limit = self.job.deadline + Duration::from_secs(1);
         let outcome = tokio::time::timeout(limit, self.attempt(head, frame)).await;
-        let outcome =
-            outcome.unwrap_or_else(|_| Err(Ended::Failed(Failure::Deadline, "no answer".into())));
-        if let Err(Ended::Failed(Failure::Lost | Failure::Deadline, _)) = outcome {
+        let outcome = outcome
+            .unwrap_or_else(|_| Err(CallError::Failed(Failure::Deadline, "no response".into())));
+        if let Err(CallError::Failed(Failure::Lost | Failure::Deadline, _)) = outcome {
             self.client = None;
             self.turn += 1;
         }
         outcome
     }
 
-    async fn attempt(&mut self, head: &Request<()>, frame: Vec<u8>) -> Result<(), Ended> {
-        let lost = |text| Ended::Failed(Failure::Lost, text);
+    async fn attempt(&mut self, head: &Request<()>, frame: Vec<u8>) -> Result<(), CallError> {
+        let lost = |text| CallError::Failed(Failure::Lost, text);
         let client = match &mut self.client {
             Some(client) => client,
             none => {
@@ -264,26 +264,26 @@ impl Caller {
         match client.exchange(head, &frame, &mut self.body).await {
             Err(error) => Err(lost(error.to_string())),
             Ok(Ok(())) => Ok(()),
-            Ok(Err(refusal)) => {
-                let failure = match refusal.code() {
+            Ok(Err(error)) => {
+                let failure = match error.code() {
                     Some(b"14") => Failure::Unavailable,
                     Some(b"4") => Failure::Deadline,
                     _ => Failure::Other,
                 };
-                Err(Ended::Failed(failure, refusal.to_string()))
+                Err(CallError::Failed(failure, error.to_string()))
             }
         }
     }
 }
 
-/// Whether a read may find the put `number`: `least` had been answered when the read began, and
-/// `most` been sent when it ended.
-fn judge(number: u64, least: u64, most: u64) -> Result<(), String> {
+/// Checks whether a read may return the put `number`. `least` is the last put acknowledged before
+/// the read began, `most` the last put sent before it ended.
+fn check_put_number(number: u64, least: u64, most: u64) -> Result<(), String> {
     if (least..=most).contains(&number) {
         return Ok(());
     }
     Err(format!(
-        "a read found put {number}, where {least} was answered and {most} sent"
+        "a read returned put {number}, but {least} was acknowledged and {most} sent"
     ))
 }
 
@@ -293,11 +293,17 @@ mod tests {
 
     #[test]
     fn a_read_finds_the_last_answered_put_or_a_later_one() {
-        // Puts 4 and 5 failed, and may have been done or not.
+        // Puts 4 and 5 failed, and may or may not have been applied.
         for number in 3..=5 {
-            judge(number, 3, 5).unwrap();
+            check_put_number(number, 3, 5).unwrap();
         }
-        assert!(judge(2, 3, 5).is_err(), "an answered put was lost");
-        assert!(judge(6, 3, 5).is_err(), "a put that was never sent");
+        assert!(
+            check_put_number(2, 3, 5).is_err(),
+            "an acknowledged put was lost"
+        );
+        assert!(
+            check_put_number(6, 3, 5).is_err(),
+            "a put that was never sent"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! An etcd for tests that lies on demand: small, in this process, and right but for one fault.
+//! A small etcd for tests, in this process. It responds correctly except for one selected fault.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,49 +14,49 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::etcdpb::{Field, bytes_field, frame_end, frame_start, varint_field, walk};
 
-/// What it does wrong. What concerns an event is done once, to the tenth event of one watcher.
+/// A selected fault. Faults of events affect only the tenth event of one watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Nothing,
-    /// An event does not come.
+    /// An event is lost.
     LosesEvent,
-    /// An event comes twice.
+    /// An event is sent twice.
     DoublesEvent,
-    /// An event comes after its successor.
+    /// An event is sent after its successor.
     SwapsEvents,
     /// An event has another value than was put.
     ChangesValue,
-    /// An event is of another key.
+    /// An event has another key.
     ChangesKey,
-    /// An event is told under the id of another watch of the stream.
+    /// An event has the id of another watch of the stream.
     MistakesWatch,
-    /// A watch is cancelled that nobody cancelled.
+    /// The server cancels a watch.
     CancelsWatch,
     /// The watch stream ends.
     EndsStream,
-    /// No event comes from the revision that was asked for, only later ones.
+    /// The first events from the requested start revision are missing.
     SkipsHistory,
-    /// Watches are created in word only.
+    /// A created response is sent, but no watch is created.
     CreatesNothing,
-    /// A heartbeat is answered with another lease.
+    /// The response to a heartbeat has the id of another lease.
     MistakesLease,
-    /// A heartbeat is answered with another TTL.
+    /// The response to a heartbeat has another TTL.
     ChangesTtl,
-    /// A heartbeat is not answered.
+    /// A heartbeat gets no response.
     LosesHeartbeat,
-    /// A heartbeat is answered twice.
+    /// A heartbeat gets two responses.
     DoublesHeartbeat,
-    /// A read finds another value than was put.
+    /// A read returns another value than was put.
     ReadsOther,
 }
 
-/// Starts one; it runs as long as the process.
+/// Starts a server, which runs as long as the process.
 pub(crate) fn start(fault: Fault) -> SocketAddr {
-    let (tell, address) = std::sync::mpsc::channel();
+    let (address_sender, address) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         crate::client::runtime().unwrap().block_on(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            tell.send(listener.local_addr().unwrap()).unwrap();
+            address_sender.send(listener.local_addr().unwrap()).unwrap();
             let store = Arc::new(Mutex::new(Store::new(fault)));
             while let Ok((socket, _)) = listener.accept().await {
                 tokio::spawn(serve(socket, store.clone()));
@@ -69,7 +69,7 @@ pub(crate) fn start(fault: Fault) -> SocketAddr {
 struct Store {
     fault: Fault,
     revision: i64,
-    /// Every put: key, value, revision.
+    /// All puts: key, value, revision.
     puts: Vec<(Vec<u8>, Vec<u8>, i64)>,
     watches: BTreeMap<u64, Watch>,
     watches_made: u64,
@@ -78,13 +78,13 @@ struct Store {
 }
 
 struct Watch {
-    /// Of the stream.
+    /// Watch id, unique on the stream.
     id: i64,
     key: Vec<u8>,
     end: Vec<u8>,
-    told: u64,
-    held: Option<Vec<u8>>,
-    to: UnboundedSender<Vec<u8>>,
+    delivered: u64,
+    delayed: Option<Vec<u8>>,
+    sender: UnboundedSender<Vec<u8>>,
 }
 
 impl Store {
@@ -113,7 +113,7 @@ impl Store {
         let mut watches = std::mem::take(&mut self.watches);
         for (number, watch) in &mut watches {
             if watch.key <= key && key < watch.end {
-                self.tell(*number, watch, (&key, &value, revision));
+                self.deliver(*number, watch, (&key, &value, revision));
             }
         }
         self.watches = watches;
@@ -121,10 +121,10 @@ impl Store {
         self.header()
     }
 
-    fn tell(&self, number: u64, watch: &mut Watch, (key, value, revision): (&[u8], &[u8], i64)) {
-        watch.told += 1;
+    fn deliver(&self, number: u64, watch: &mut Watch, (key, value, revision): (&[u8], &[u8], i64)) {
+        watch.delivered += 1;
         let (mut key, mut value, mut id) = (key.to_vec(), value.to_vec(), watch.id);
-        let is_chosen = watch.told == 10 && number == 1;
+        let is_chosen = watch.delivered == 10 && number == 1;
         let fault = if is_chosen {
             self.fault
         } else {
@@ -150,21 +150,21 @@ impl Store {
         match fault {
             Fault::LosesEvent => return,
             Fault::SwapsEvents => {
-                watch.held = Some(message);
+                watch.delayed = Some(message);
                 return;
             }
-            Fault::DoublesEvent => drop(watch.to.send(message.clone())),
+            Fault::DoublesEvent => drop(watch.sender.send(message.clone())),
             Fault::EndsStream => message.clear(),
             _ => {}
         }
-        // A stream that is gone needs to hear nothing.
-        let _ = watch.to.send(message);
-        if let Some(held) = watch.held.take() {
-            let _ = watch.to.send(held);
+        // Fails only if the stream is closed.
+        let _ = watch.sender.send(message);
+        if let Some(delayed) = watch.delayed.take() {
+            let _ = watch.sender.send(delayed);
         }
     }
 
-    fn watch(&mut self, request: &[u8], id: i64, to: &UnboundedSender<Vec<u8>>) -> u64 {
+    fn watch(&mut self, request: &[u8], id: i64, sender: &UnboundedSender<Vec<u8>>) -> u64 {
         let (mut key, mut end, mut start) = (Vec::new(), Vec::new(), i64::MAX);
         walk(request, |field, content| {
             match (field, content) {
@@ -179,23 +179,23 @@ impl Store {
         let mut created = self.header();
         varint_field(&mut created, 2, id);
         varint_field(&mut created, 3, 1);
-        to.send(created).unwrap();
+        sender.send(created).unwrap();
         let number = self.watches_made;
         self.watches_made += 1;
         let mut watch = Watch {
             id,
             key,
             end,
-            told: 0,
-            held: None,
-            to: to.clone(),
+            delivered: 0,
+            delayed: None,
+            sender: sender.clone(),
         };
         if self.fault == Fault::SkipsHistory && start != i64::MAX && number == 1 {
             start += 3;
         }
         for (key, value, revision) in &self.puts {
             if (&watch.key..&watch.end).contains(&key) && *revision >= start {
-                self.tell(number, &mut watch, (key, value, *revision));
+                self.deliver(number, &mut watch, (key, value, *revision));
             }
         }
         if self.fault != Fault::CreatesNothing {
@@ -204,7 +204,7 @@ impl Store {
         number
     }
 
-    /// The answers to a heartbeat.
+    /// Returns the responses to a heartbeat.
     fn heartbeat(&mut self, lease: i64) -> Vec<Vec<u8>> {
         self.heartbeats += 1;
         let fault = if self.heartbeats == 10 {
@@ -212,7 +212,7 @@ impl Store {
         } else {
             Fault::Nothing
         };
-        let answer = |lease, ttl| {
+        let response = |lease, ttl| {
             let mut message = self.header();
             varint_field(&mut message, 2, lease);
             varint_field(&mut message, 3, ttl);
@@ -220,11 +220,11 @@ impl Store {
         };
         match fault {
             Fault::LosesHeartbeat => Vec::new(),
-            Fault::DoublesHeartbeat => vec![answer(lease, TTL); 2],
-            // The tests have four leases.
-            Fault::MistakesLease => vec![answer(lease % 4 + 1, TTL)],
-            Fault::ChangesTtl => vec![answer(lease, TTL - 1)],
-            _ => vec![answer(lease, TTL)],
+            Fault::DoublesHeartbeat => vec![response(lease, TTL); 2],
+            // The tests use leases 1 to 4.
+            Fault::MistakesLease => vec![response(lease % 4 + 1, TTL)],
+            Fault::ChangesTtl => vec![response(lease, TTL - 1)],
+            _ => vec![response(lease, TTL)],
         }
     }
 
@@ -264,22 +264,22 @@ impl Store {
                 message
             }
             "/etcdserverpb.Lease/LeaseRevoke" => self.header(),
-            _ => panic!("{path} is not played"),
+            _ => panic!("{path} is not implemented"),
         }
     }
 }
 
-/// Of every lease.
+/// TTL of every lease in seconds.
 pub(crate) const TTL: i64 = 3;
 
 async fn serve(socket: TcpStream, store: Arc<Mutex<Store>>) {
     let mut connection = h2::server::handshake(socket).await.unwrap();
     while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(answer(request, respond, store.clone()));
+        tokio::spawn(handle_call(request, respond, store.clone()));
     }
 }
 
-async fn answer(
+async fn handle_call(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     store: Arc<Mutex<Store>>,
@@ -291,11 +291,11 @@ async fn answer(
         .body(())
         .unwrap();
     let stream = respond.send_response(head, false).unwrap();
-    let (tell, mut told) = unbounded_channel::<Vec<u8>>();
+    let (sender, mut messages) = unbounded_channel::<Vec<u8>>();
     tokio::spawn(async move {
         let mut stream = stream;
-        while let Some(message) = told.recv().await {
-            // An empty message is the sign for the stream's end.
+        while let Some(message) = messages.recv().await {
+            // An empty message means the end of the stream.
             if message.is_empty() {
                 break;
             }
@@ -305,21 +305,21 @@ async fn answer(
         trailers.insert("grpc-status", HeaderValue::from_static("0"));
         let _ = stream.send_trailers(trailers);
     });
-    let mut kept = BytesMut::new();
+    let mut buffer = BytesMut::new();
     let mut own = BTreeMap::new();
     while let Some(Ok(chunk)) = body.data().await {
         body.flow_control().release_capacity(chunk.len()).unwrap();
-        kept.extend_from_slice(&chunk);
-        while let Some(message) = next(&mut kept) {
+        buffer.extend_from_slice(&chunk);
+        while let Some(message) = next(&mut buffer) {
             match path.as_str() {
-                "/etcdserverpb.Watch/Watch" => watch(&store, &message, &tell, &mut own),
+                "/etcdserverpb.Watch/Watch" => watch(&store, &message, &sender, &mut own),
                 "/etcdserverpb.Lease/LeaseKeepAlive" => {
-                    let answers = store.lock().heartbeat(integer(&message));
-                    answers
+                    let responses = store.lock().heartbeat(integer(&message));
+                    responses
                         .into_iter()
-                        .for_each(|answer| drop(tell.send(answer)));
+                        .for_each(|response| drop(sender.send(response)));
                 }
-                unary => drop(tell.send(store.lock().unary(unary, &message))),
+                unary => drop(sender.send(store.lock().unary(unary, &message))),
             }
         }
     }
@@ -331,7 +331,7 @@ async fn answer(
 fn watch(
     store: &Mutex<Store>,
     message: &[u8],
-    tell: &UnboundedSender<Vec<u8>>,
+    sender: &UnboundedSender<Vec<u8>>,
     own: &mut BTreeMap<i64, u64>,
 ) {
     walk(message, |field, content| {
@@ -339,7 +339,7 @@ fn watch(
         match (field, content) {
             (1, Field::Bytes(create)) => {
                 let id = own.keys().last().map_or(0, |last| last + 1);
-                own.insert(id, store.watch(create, id, tell));
+                own.insert(id, store.watch(create, id, sender));
             }
             (2, Field::Bytes(cancel)) => {
                 let id = integer(cancel);
@@ -347,16 +347,16 @@ fn watch(
                 let mut canceled = store.header();
                 varint_field(&mut canceled, 2, id);
                 varint_field(&mut canceled, 4, 1);
-                tell.send(canceled).unwrap();
+                sender.send(canceled).unwrap();
             }
-            _ => panic!("field {field} is not played"),
+            _ => panic!("field {field} is not implemented"),
         }
         Ok(())
     })
     .unwrap();
 }
 
-/// Field 1 of a message, 0 when it is not there.
+/// Returns field 1 of a message, 0 if it is absent.
 fn integer(message: &[u8]) -> i64 {
     let mut found = 0;
     walk(message, |field, content| {
@@ -369,16 +369,16 @@ fn integer(message: &[u8]) -> i64 {
     found
 }
 
-fn next(kept: &mut BytesMut) -> Option<Vec<u8>> {
-    let length = u32::from_be_bytes(*kept.get(1..)?.first_chunk()?) as usize;
-    let message = kept.get(5..5 + length)?.to_vec();
-    kept.advance(5 + length);
+fn next(buffer: &mut BytesMut) -> Option<Vec<u8>> {
+    let length = u32::from_be_bytes(*buffer.get(1..)?.first_chunk()?) as usize;
+    let message = buffer.get(5..5 + length)?.to_vec();
+    buffer.advance(5 + length);
     Some(message)
 }
 
 fn send(stream: &mut SendStream<Bytes>, message: &[u8]) {
     let mut frame = frame_start(message.len());
     frame.extend(message);
-    // Fails only for a stream that is gone.
+    // Fails only if the stream is closed.
     let _ = stream.send_data(frame_end(frame).into(), false);
 }

@@ -1,51 +1,51 @@
-//! Fan-out: many watchers of few ranges, and puts that reach them all.
+//! Fan-out: many watchers of few ranges, and puts that reach all of them.
 //!
-//! Puts go straight to etcd, so that a proxy's processor time is that of its deliveries. One
-//! operation is one event at one watcher. Paced, a latency is that from the moment at which the put
-//! was meant to begin until the watcher has the event; saturating (rate 0), the next put begins when
-//! fewer than `--in-flight` puts are still missing at some watcher.
+//! Puts are sent directly to etcd, so a proxy's processor time is that of its deliveries. One
+//! operation is one event at one watcher. With a rate, latency is the time from the due time of the
+//! put until the watcher has the event. At full speed (rate 0), the next put begins when fewer than
+//! `--in-flight` puts are missing at some watcher.
 
 use argh::FromArgs;
 
-use super::cost::Spent;
-use super::putting::{Pace, Putting};
-use super::watchers::{Crowd, crowd};
-use super::watching::{LEAST_VALUE, Watching};
-use super::{Servers, Stage, Workload};
+use super::cost::TimedSnapshot;
+use super::putter::{PutPace, Putter};
+use super::watch_checker::{LEAST_VALUE, WatchChecker};
+use super::watchers::{WatcherLayout, open_watchers};
+use super::{SampleContext, Servers, Workload};
 use crate::client;
 use crate::sample::Sample;
 
-/// Events to many watchers.
+/// Events for many watchers.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "fan-out")]
 pub(crate) struct FanOut {
     /// watchers (default 1000)
     #[argh(option, default = "DEFAULT.watchers")]
     pub(crate) watchers: usize,
-    /// ranges that they watch, in turn (default 1)
+    /// ranges, to which watchers are assigned round robin (default 1)
     #[argh(option, default = "DEFAULT.ranges")]
     pub(crate) ranges: usize,
     /// connections (default 50)
     #[argh(option, default = "DEFAULT.connections")]
     pub(crate) connections: usize,
-    /// streams over all connections; 0 is one for each watcher (default 0)
+    /// streams over all connections; 0: one for each watcher (default 0)
     #[argh(option, default = "DEFAULT.streams")]
     pub(crate) streams: usize,
-    /// puts a second over all ranges; 0 is as many as all watchers follow (default 50)
+    /// puts per second over all ranges; 0: as fast as all watchers follow (default 50)
     #[argh(option, default = "DEFAULT.rate")]
     pub(crate) rate: f64,
-    /// with rate 0, puts that are not yet at all watchers (default 64)
+    /// with rate 0: puts that may be missing at some watcher (default 64)
     #[argh(option, default = "DEFAULT.in_flight")]
     pub(crate) in_flight: usize,
     /// bytes of a value, at least 16 (default 100)
     #[argh(option, default = "DEFAULT.size")]
     pub(crate) size: usize,
-    /// with TLS
+    /// uses TLS
     #[argh(switch)]
     pub(crate) tls: bool,
 }
 
-/// What is done where no flag says otherwise.
+/// Defaults of the flags.
 pub(crate) const DEFAULT: FanOut = FanOut {
     watchers: 1000,
     ranges: 1,
@@ -57,12 +57,13 @@ pub(crate) const DEFAULT: FanOut = FanOut {
     tls: false,
 };
 
-/// From so many watchers on, what they leave in the servers' memory would weigh on other cases.
-const CROWDED: usize = 10_000;
+/// From this number of watchers on, the load gets fresh servers: the memory that the watchers leave
+/// behind would affect other cases.
+const MANY_WATCHERS: usize = 10_000;
 
 impl Workload for FanOut {
     fn servers(&self) -> Servers {
-        if self.watchers < CROWDED {
+        if self.watchers < MANY_WATCHERS {
             Servers::Shared
         } else {
             Servers::Fresh
@@ -82,7 +83,7 @@ impl Workload for FanOut {
             return Err("watchers, ranges, connections and puts in flight are at least 1".into());
         }
         if self.watchers < self.ranges || self.watchers < self.streams {
-            return Err("every range and every stream has a watcher".into());
+            return Err("--watchers is at least --ranges and at least --streams".into());
         }
         if self.size < LEAST_VALUE || !self.rate.is_finite() || self.rate < 0.0 {
             return Err("a value has at least 16 bytes, and a rate is not negative".into());
@@ -90,32 +91,35 @@ impl Workload for FanOut {
         Ok(())
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
         client::runtime()?.block_on(async {
-            let watching = Watching::new(self.ranges, self.size, self.in_flight)?;
-            let plan = Crowd {
+            let checker = WatchChecker::new(self.ranges, self.size, self.in_flight)?;
+            let plan = WatcherLayout {
                 watchers: self.watchers,
                 streams: self.streams(),
                 connections: self.connections,
                 start: 0,
             };
-            let _readers = crowd(&watching, &stage.target.address, plan).await?;
+            let _readers = open_watchers(&checker, &context.target.address, plan).await?;
             let pace = if self.rate > 0.0 {
-                Pace::Rate(self.rate)
+                PutPace::Rate(self.rate)
             } else {
-                Pace::Room
+                PutPace::WatcherSpeed
             };
-            let putting = Putting::start(&watching, &stage.world.origin, pace).await?;
-            tokio::time::sleep(stage.warm_up).await;
-            let (before, deliveries) = (Spent::now(stage), watching.deliveries());
-            watching.count_from_now();
-            tokio::time::sleep(stage.window).await;
-            let (after, deliveries) = (Spent::now(stage), watching.deliveries() - deliveries);
-            watching.count_until_now();
-            putting.stop().await?;
-            watching.close().await?;
-            let mut sample = before.until(&after, deliveries, stage)?;
-            sample.set_latency(watching.latency());
+            let putter = Putter::start(&checker, &context.testbed.origin, pace).await?;
+            tokio::time::sleep(context.warm_up).await;
+            let (before, deliveries) = (TimedSnapshot::now(context), checker.deliveries());
+            checker.count_from_now();
+            tokio::time::sleep(context.window).await;
+            let (after, deliveries) = (
+                TimedSnapshot::now(context),
+                checker.deliveries() - deliveries,
+            );
+            checker.count_until_now();
+            putter.stop().await?;
+            checker.close().await?;
+            let mut sample = before.until(&after, deliveries, context)?;
+            sample.set_latency(checker.latency());
             Ok(sample)
         })
     }

@@ -1,9 +1,9 @@
-//! Lease heartbeats: many leases, each kept alive by its owner as the Go client does it, three times
-//! in its time to live; or faster.
+//! Lease heartbeats: many leases, each renewed three times per TTL as by the Go client, or at a
+//! given rate.
 //!
-//! Paced by one clock over all leases, in turn; a latency is that from the moment at which a
-//! heartbeat was meant to leave until its answer is here. An answer must be for a lease of its
-//! stream whose heartbeat waits for one, and show the TTL that was granted.
+//! One schedule sends the heartbeats of all leases in turn. Latency is the time from the due time
+//! of a heartbeat until its response arrives. A response must be for a lease of its stream with a
+//! pending heartbeat, and have the granted TTL.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use super::cost::Spent;
-use super::moments::Moments;
+use super::cost::TimedSnapshot;
 use super::pace::{latencies, micros};
-use super::watching::PATIENCE;
-use super::{Stage, Workload};
+use super::schedule::Schedule;
+use super::watch_checker::WAIT_LIMIT;
+use super::{SampleContext, Workload};
 use crate::client::{self, Address, Client, DEFAULT_WINDOWS};
 use crate::sample::Sample;
 use crate::stream::{self, Receiver, Sender};
@@ -32,24 +32,24 @@ pub(crate) struct Heartbeat {
     /// leases (default 1000)
     #[argh(option, default = "DEFAULT.leases")]
     pub(crate) leases: usize,
-    /// streams over all connections; 0 is one for each lease (default 0)
+    /// streams over all connections; 0: one for each lease (default 0)
     #[argh(option, default = "DEFAULT.streams")]
     pub(crate) streams: usize,
     /// connections (default 50)
     #[argh(option, default = "DEFAULT.connections")]
     pub(crate) connections: usize,
-    /// seconds that a lease lives without a heartbeat, at least 2 (default 3)
+    /// TTL of a lease in seconds, at least 2 (default 3)
     #[argh(option, default = "DEFAULT.ttl")]
     pub(crate) ttl: i64,
-    /// heartbeats a second over all leases; 0 is three for each lease in its TTL (default 0)
+    /// heartbeats per second over all leases; 0: three per lease and TTL (default 0)
     #[argh(option, default = "DEFAULT.rate")]
     pub(crate) rate: f64,
-    /// with TLS
+    /// uses TLS
     #[argh(switch)]
     pub(crate) tls: bool,
 }
 
-/// What is done where no flag says otherwise.
+/// Defaults of the flags.
 pub(crate) const DEFAULT: Heartbeat = Heartbeat {
     leases: 1000,
     streams: 0,
@@ -70,39 +70,50 @@ impl Workload for Heartbeat {
 
     fn check(&self) -> Result<(), String> {
         if self.leases == 0 || self.connections == 0 || self.leases < self.streams {
-            return Err("leases and connections are at least 1, and every stream has one".into());
+            return Err("--connections is at least 1, --leases at least 1 and --streams".into());
         }
         if !(2..=9_000).contains(&self.ttl) || !(0.0..1e7).contains(&self.rate) {
             return Err("a TTL is 2 s to 9,000 s, and a rate is not negative".into());
         }
         let least = self.leases as f64 / self.ttl as f64;
         if self.rate != 0.0 && self.rate < 1.5 * least {
-            return Err(format!("below {:.0} a second leases expire", 1.5 * least));
+            return Err(format!(
+                "below {:.0} heartbeats per second leases expire",
+                1.5 * least
+            ));
         }
         Ok(())
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
         client::runtime()?.block_on(async {
-            let leases = grant(&stage.world.origin, self.leases, self.ttl).await?;
+            let leases = grant(&context.testbed.origin, self.leases, self.ttl).await?;
             let shared = Arc::new(Shared::new(self.ttl)?);
-            let streams = self.open(&stage.target.address, &shared, &leases).await?;
+            let streams = self.open(&context.target.address, &shared, &leases).await?;
             let rate = self.rate();
-            let beating = tokio::spawn(beat(shared.clone(), streams, leases.clone(), rate));
-            // The first heartbeat of each lease is warm-up.
+            let sending = tokio::spawn(send_heartbeats(
+                shared.clone(),
+                streams,
+                leases.clone(),
+                rate,
+            ));
+            // The first heartbeat of each lease is the warm-up.
             let period = Duration::from_secs_f64(self.leases as f64 / rate);
-            tokio::time::sleep(stage.warm_up.max(period)).await;
-            let (before, answered) = (Spent::now(stage), shared.answered.load(Relaxed));
+            tokio::time::sleep(context.warm_up.max(period)).await;
+            let (before, answered) = (TimedSnapshot::now(context), shared.answered.load(Relaxed));
             shared.state.lock().counted_from = Some(Instant::now());
-            tokio::time::sleep(stage.window.max(period)).await;
+            tokio::time::sleep(context.window.max(period)).await;
             shared.state.lock().counted_to = Some(Instant::now());
-            let (after, answered) = (Spent::now(stage), shared.answered.load(Relaxed) - answered);
+            let (after, answered) = (
+                TimedSnapshot::now(context),
+                shared.answered.load(Relaxed) - answered,
+            );
             shared.stop.store(true, Relaxed);
-            let streams = beating.await.map_err(|e| e.to_string())??;
-            shared.settle().await?;
+            let streams = sending.await.map_err(|e| e.to_string())??;
+            shared.wait_until_answered().await?;
             drop(streams);
-            revoke(&stage.world.origin, &leases).await?;
-            let mut sample = before.until(&after, answered, stage)?;
+            revoke(&context.testbed.origin, &leases).await?;
+            let mut sample = before.until(&after, answered, context)?;
             sample.set_latency(shared.state.lock().latency.clone());
             Ok(sample)
         })
@@ -110,7 +121,7 @@ impl Workload for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Heartbeats a second.
+    /// Returns the heartbeats per second over all leases.
     fn rate(&self) -> f64 {
         if self.rate > 0.0 {
             self.rate
@@ -119,7 +130,7 @@ impl Heartbeat {
         }
     }
 
-    /// The streams; the leases go over them in turn.
+    /// Opens the streams and assigns the leases to them round robin.
     async fn open(
         &self,
         address: &Address,
@@ -143,14 +154,14 @@ impl Heartbeat {
             let own = leases.iter().skip(number).step_by(count);
             let waiting: Waiting = own.map(|&lease| (lease, VecDeque::new())).collect();
             let waiting = Arc::new(Mutex::new(waiting));
-            tokio::spawn(listen(shared.clone(), receiver, waiting.clone()));
+            tokio::spawn(check_responses(shared.clone(), receiver, waiting.clone()));
             streams.push(Stream { sender, waiting });
         }
         Ok(streams)
     }
 }
 
-/// Of each lease of a stream, the moments of the heartbeats that wait for an answer.
+/// Due times of the pending heartbeats of each lease of a stream.
 type Waiting = HashMap<i64, VecDeque<Instant>>;
 
 struct Stream {
@@ -168,8 +179,9 @@ struct Shared {
 
 struct State {
     latency: Histogram<u64>,
-    /// Latencies count of heartbeats that were meant to leave between.
+    /// Latencies are recorded for heartbeats that are due from this time …
     counted_from: Option<Instant>,
+    /// … until this time.
     counted_to: Option<Instant>,
     first_failure: Option<String>,
 }
@@ -190,9 +202,13 @@ impl Shared {
         })
     }
 
-    /// Waits until every heartbeat is answered. An error when one is not, or an answer was wrong.
-    async fn settle(&self) -> Result<(), String> {
-        let limit = Instant::now() + PATIENCE;
+    /// Waits until every heartbeat has its response.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a response is missing or was wrong.
+    async fn wait_until_answered(&self) -> Result<(), String> {
+        let limit = Instant::now() + WAIT_LIMIT;
         loop {
             if let Some(text) = self.state.lock().first_failure.take() {
                 return Err(text);
@@ -202,28 +218,33 @@ impl Shared {
                 return Ok(());
             }
             if Instant::now() > limit {
-                return Err(format!("{missing} heartbeats were never answered"));
+                return Err(format!("{missing} heartbeats without a response"));
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Judges an answer on the stream whose heartbeats `waiting` are.
-    fn judge(&self, waiting: &Mutex<Waiting>, message: &[u8], now: Instant) -> Result<(), String> {
-        let answer = streampb::leased(message)?;
-        let moment = waiting
+    /// Verifies a response on the stream with the pending heartbeats `waiting`.
+    fn check_response(
+        &self,
+        waiting: &Mutex<Waiting>,
+        message: &[u8],
+        now: Instant,
+    ) -> Result<(), String> {
+        let response = streampb::lease_response(message)?;
+        let due = waiting
             .lock()
-            .get_mut(&answer.id)
+            .get_mut(&response.id)
             .and_then(VecDeque::pop_front);
-        let moment = moment.ok_or("an answer for a lease whose heartbeat waits for none")?;
-        if answer.ttl != self.ttl {
-            return Err(format!("TTL {} instead of {}", answer.ttl, self.ttl));
+        let due = due.ok_or("a response for a lease without a pending heartbeat")?;
+        if response.ttl != self.ttl {
+            return Err(format!("TTL {} instead of {}", response.ttl, self.ttl));
         }
         let state = &mut *self.state.lock();
-        if state.counted_from.is_some_and(|from| moment >= from)
-            && state.counted_to.is_none_or(|to| moment < to)
+        if state.counted_from.is_some_and(|from| due >= from)
+            && state.counted_to.is_none_or(|to| due < to)
         {
-            let took = micros(now.saturating_duration_since(moment));
+            let took = micros(now.saturating_duration_since(due));
             state.latency.saturating_record(took);
         }
         self.answered.fetch_add(1, Relaxed);
@@ -231,23 +252,23 @@ impl Shared {
     }
 }
 
-/// Sends the leases' heartbeats in turn, until stopped; gives the streams back, still open.
-async fn beat(
+/// Sends the heartbeats of the leases in turn, until stopped. Returns the streams, still open.
+async fn send_heartbeats(
     shared: Arc<Shared>,
     mut streams: Vec<Stream>,
     leases: Vec<i64>,
     rate: f64,
 ) -> Result<Vec<Stream>, String> {
-    let mut moments = Moments::new(rate)?;
+    let mut schedule = Schedule::new(rate)?;
     let count = streams.len();
     for index in (0..leases.len()).cycle() {
-        let moment = moments.next().await;
+        let due = schedule.next().await;
         if shared.stop.load(Relaxed) {
             break;
         }
         let (lease, stream) = (leases[index], &mut streams[index % count]);
         if let Some(waiting) = stream.waiting.lock().get_mut(&lease) {
-            waiting.push_back(moment);
+            waiting.push_back(due);
         }
         shared.sent.fetch_add(1, Relaxed);
         stream.sender.send(streampb::lease(lease))?;
@@ -255,13 +276,17 @@ async fn beat(
     Ok(streams)
 }
 
-/// Judges a stream's answers until it ends, which it must not.
-async fn listen(shared: Arc<Shared>, mut receiver: Receiver, waiting: Arc<Mutex<Waiting>>) {
+/// Verifies the responses on a stream. The end of the stream is a failure.
+async fn check_responses(
+    shared: Arc<Shared>,
+    mut receiver: Receiver,
+    waiting: Arc<Mutex<Waiting>>,
+) {
     let text = loop {
         let mut now = None;
         let read = receiver.read(|message| {
             let now = *now.get_or_insert_with(Instant::now);
-            shared.judge(&waiting, message, now)
+            shared.check_response(&waiting, message, now)
         });
         match read.await {
             Ok(true) => {}
@@ -272,12 +297,12 @@ async fn listen(shared: Arc<Shared>, mut receiver: Receiver, waiting: Arc<Mutex<
     shared.state.lock().first_failure.get_or_insert(text);
 }
 
-/// Grants leases straight at etcd; their ids.
+/// Grants leases directly at etcd and returns their ids.
 async fn grant(origin: &Address, count: usize, ttl: i64) -> Result<Vec<i64>, String> {
     let frames = vec![streampb::grant(ttl); count];
     let bodies = calls(origin, streampb::GRANT, frames).await?;
     let ids = bodies.iter().map(|body| {
-        let granted = streampb::leased(etcdpb::unframed(body)?)?;
+        let granted = streampb::lease_response(etcdpb::unframed(body)?)?;
         if granted.id == 0 || granted.ttl != ttl {
             return Err(format!("granted {granted:?}"));
         }
@@ -286,13 +311,13 @@ async fn grant(origin: &Address, count: usize, ttl: i64) -> Result<Vec<i64>, Str
     ids.collect()
 }
 
-/// Revokes them, so that their expiry is no work for etcd in another's sample.
+/// Revokes the leases, so that etcd does not expire them during another sample.
 async fn revoke(origin: &Address, leases: &[i64]) -> Result<(), String> {
     let frames = leases.iter().map(|&lease| streampb::lease(lease)).collect();
     calls(origin, streampb::REVOKE, frames).await.map(drop)
 }
 
-/// Unary calls, 64 at a time; the answers in no order.
+/// Makes unary calls, 64 concurrently. The responses are in no particular order.
 async fn calls(address: &Address, path: &str, frames: Vec<Bytes>) -> Result<Vec<Vec<u8>>, String> {
     let client = Client::open(address, DEFAULT_WINDOWS).await?;
     let head = client::head(address, path)?;

@@ -1,24 +1,24 @@
-//! Idle connections: open, one call done, then nothing. What do they weigh?
+//! Memory of idle connections: each is open and has made one call.
 
 use std::time::Duration;
 
 use argh::FromArgs;
 use bytes::Bytes;
 
-use super::{Servers, Stage, Workload};
+use super::{SampleContext, Servers, Workload};
 use crate::client::{self, Address, Client, DEFAULT_WINDOWS};
 use crate::etcdpb;
-use crate::peers;
 use crate::sample::{Metric, Sample};
+use crate::targets;
 
-/// Memory with open connections that did one call each and then nothing.
+/// Memory of open connections after one call on each.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "idle")]
 pub(crate) struct Idle {
-    /// how many; with none, a server at rest after its first call (default 1000)
+    /// connections; with 0, the memory of a server after its first call (default 1000)
     #[argh(option, default = "1000")]
     pub(crate) connections: usize,
-    /// with TLS on both sides
+    /// uses TLS on both sides of a proxy
     #[argh(switch)]
     pub(crate) tls: bool,
 }
@@ -40,13 +40,13 @@ impl Workload for Idle {
         Ok(())
     }
 
-    /// Weighs after a first call; opens the connections, with a checked call on each; weighs again
-    /// when all is quiet; looks at the end whether they still live.
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
-        let address = &stage.target.address;
+    /// Measures the memory after a first call, opens the connections with a verified call on each,
+    /// measures again, and finally checks that the connections still work.
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
+        let address = &context.target.address;
         client::runtime()?.block_on(async {
             drop(open(address.clone()).await?);
-            let rest = weigh(stage).await?;
+            let rest = settled_resident(context).await?;
             let mut sample = Sample::from([(Metric::Resident, rest / 1e6)]);
             if self.connections == 0 {
                 return Ok(sample);
@@ -61,7 +61,7 @@ impl Workload for Idle {
                     clients.push(client.await.map_err(|e| e.to_string())??);
                 }
             }
-            let loaded = weigh(stage).await?;
+            let loaded = settled_resident(context).await?;
             for client in clients.iter_mut().step_by(97) {
                 probe(client, address).await?;
             }
@@ -73,19 +73,19 @@ impl Workload for Idle {
     }
 }
 
-/// Connections that are opened at once.
+/// Connections that are opened concurrently.
 const AT_ONCE: usize = 32;
 
-/// A connection on which one call was made.
+/// Opens a connection and makes one call on it.
 async fn open(address: Address) -> Result<Client, String> {
     let mut client = Client::open(&address, DEFAULT_WINDOWS).await?;
     probe(&mut client, &address).await?;
     Ok(client)
 }
 
-/// A checked read of a pair that is always there.
+/// Makes a verified read of the probe, which always exists.
 async fn probe(client: &mut Client, address: &Address) -> Result<(), String> {
-    let pair = peers::probe();
+    let pair = targets::probe();
     let head = client::head(address, etcdpb::RANGE)?;
     let frame = Bytes::from(etcdpb::range(&pair.key, false));
     let mut body = Vec::new();
@@ -93,9 +93,11 @@ async fn probe(client: &mut Client, address: &Address) -> Result<(), String> {
     etcdpb::check_range(&body, &pair.key, &pair.value)
 }
 
-/// Resident bytes when nothing has been going on for a while.
-async fn weigh(stage: &Stage<'_>) -> Result<f64, String> {
+/// Waits one second without calls and returns the resident bytes.
+async fn settled_resident(context: &SampleContext<'_>) -> Result<f64, String> {
     tokio::time::sleep(Duration::from_millis(1000)).await;
-    let resident = stage.resident().ok_or("no process to weigh")?;
+    let resident = context
+        .resident()
+        .ok_or("the memory of the target is not known")?;
     Ok(resident as f64)
 }

@@ -1,25 +1,26 @@
-//! What watches weigh that see nothing: streams without a watch, streams with one, and further
-//! watches on a stream.
+//! Memory of watches without events: streams without a watch, streams with one watch, and
+//! additional watches on a stream.
 //!
-//! With all of them open the page of metrics is asked for, which must cost no more by them.
+//! While all watches are open, the load also measures the response time of the metrics page, which
+//! must not grow with them.
 //!
-//! Weighed four times on fresh servers, so that each step is a difference: with the connections only,
-//! with the streams, with one watch on each, with all watches. At the end a put reaches every watch,
-//! and is judged: what was weighed was alive.
+//! Fresh servers are measured four times, and each figure is a difference: with connections only,
+//! with streams, with one watch on each stream, with all watches. At the end a put must reach every
+//! watch, which proves that the measured watches were alive.
 
 use std::time::Duration;
 
 use argh::FromArgs;
 
-use super::putting::history;
+use super::putter::history;
+use super::watch_checker::{LEAST_VALUE, WINDOWS, WatchChecker};
 use super::watchers::Watchers;
-use super::watching::{LEAST_VALUE, WINDOWS, Watching};
-use super::{Servers, Stage, Workload};
+use super::{SampleContext, Servers, Workload};
 use crate::client::{self, Client};
-use crate::peers::scrape;
 use crate::sample::{Metric, Sample};
+use crate::targets::scrape;
 
-/// Memory of watches that see nothing.
+/// Memory of watches without events.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "idle-watches")]
 pub(crate) struct IdleWatches {
@@ -32,10 +33,10 @@ pub(crate) struct IdleWatches {
     /// watches on each stream (default 11)
     #[argh(option, default = "11")]
     pub(crate) watches: usize,
-    /// ranges that they watch, in turn (default 1)
+    /// ranges, to which watches are assigned round robin (default 1)
     #[argh(option, default = "1")]
     pub(crate) ranges: usize,
-    /// with TLS
+    /// uses TLS
     #[argh(switch)]
     pub(crate) tls: bool,
 }
@@ -60,40 +61,43 @@ impl Workload for IdleWatches {
         Ok(())
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
         client::runtime()?.block_on(async {
-            let watching = Watching::new(self.ranges, LEAST_VALUE, 0)?;
-            let address = &stage.target.address;
+            let checker = WatchChecker::new(self.ranges, LEAST_VALUE, 0)?;
+            let address = &context.target.address;
             let head = client::head(address, crate::etcdpb::RANGE)?;
-            let probe = crate::etcdpb::range(&crate::peers::probe().key, false).into();
+            let probe = crate::etcdpb::range(&crate::targets::probe().key, false).into();
             let mut clients = Vec::new();
             for _ in 0..self.connections {
                 let mut client = Client::open(address, WINDOWS).await?;
                 client.unary(&head, &probe, &mut Vec::new()).await?;
                 clients.push(client);
             }
-            let bare = weigh(stage).await?;
+            let bare = settled_resident(context).await?;
             let mut all = Vec::new();
             for _ in 0..self.streams {
                 for client in &mut clients {
-                    all.push(Watchers::open(&watching, client, address).await?);
+                    all.push(Watchers::open(&checker, client, address).await?);
                 }
             }
-            let opened = weigh(stage).await?;
+            let opened = settled_resident(context).await?;
             all = self.create(all, 1).await?;
-            let first = weigh(stage).await?;
+            let first = settled_resident(context).await?;
             all = self.create(all, self.watches - 1).await?;
-            let last = weigh(stage).await?;
-            let plain = !self.tls && stage.target.pid.is_some();
+            let last = settled_resident(context).await?;
+            let plain = !self.tls && context.target.pid.is_some();
             let scrape = plain.then(|| scrape(address.socket)).flatten();
             let (streams, further) = (all.len(), all.len() * (self.watches - 1));
             let _readers: Vec<_> = all.into_iter().map(Watchers::spawn).collect();
-            history(&watching, &stage.world.origin, 1).await?;
-            watching.close().await?;
+            history(&checker, &context.testbed.origin, 1).await?;
+            checker.close().await?;
             let mut sample = Sample::default();
             sample.set(Metric::Resident, last / 1e6);
-            // What a proxy only forwards weighs there.
-            let etcd = stage.world.etcd_resident().map(|bytes| bytes as f64 / 1e6);
+            // With a proxy that only forwards, the memory is used at etcd.
+            let etcd = context
+                .testbed
+                .etcd_resident()
+                .map(|bytes| bytes as f64 / 1e6);
             sample.set_if(Metric::EtcdResident, etcd);
             sample.set(Metric::BareStream, (opened - bare) / streams as f64 / 1e3);
             sample.set_if(Metric::Scrape, scrape);
@@ -107,7 +111,7 @@ impl Workload for IdleWatches {
 }
 
 impl IdleWatches {
-    /// Creates so many watches on each stream: on all streams at a time, one by one on each.
+    /// Creates `each` watches on every stream: on all streams concurrently, one by one on each.
     async fn create(&self, streams: Vec<Watchers>, each: usize) -> Result<Vec<Watchers>, String> {
         let mut creating = tokio::task::JoinSet::new();
         let ranges = self.ranges;
@@ -127,9 +131,9 @@ impl IdleWatches {
     }
 }
 
-/// Resident bytes when all has come to rest.
-async fn weigh(stage: &Stage<'_>) -> Result<f64, String> {
+/// Waits until the servers are idle and returns the resident bytes.
+async fn settled_resident(context: &SampleContext<'_>) -> Result<f64, String> {
     tokio::time::sleep(Duration::from_millis(800)).await;
-    let resident = stage.world.resident(stage.target);
-    Ok(resident.ok_or("its memory is not known")? as f64)
+    let resident = context.testbed.resident(context.target);
+    Ok(resident.ok_or("the memory of the target is not known")? as f64)
 }

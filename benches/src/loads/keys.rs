@@ -1,8 +1,8 @@
-//! Which keys a load touches and what they hold, so that every answer can be judged.
+//! The keys of a load and their values, so that every response can be verified.
 //!
-//! A value says whose it is: its first 16 bytes are the key's number, the value's length and a
-//! nonce, and what follows is a piece of one long pattern that begins where the nonce says. So a
-//! value of another key, a cut, shifted or doubled one shows itself, whoever wrote it when.
+//! A value identifies its key: its first 16 bytes are the number of the key, the length of the
+//! value and a nonce. The rest is a piece of one long pattern, at an offset derived from the nonce.
+//! A value of another key is therefore detected, and so is a truncated, shifted or duplicated one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +10,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::etcdpb::Found;
 
-/// How the next key is chosen.
+/// Distribution of the next key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Nine of ten calls go to the first key, the others to any.
+    /// Nine of ten calls use the first key, the others any key.
     Hot,
-    /// All alike.
+    /// All keys with the same probability.
     Uniform,
-    /// One after the other, so that each is used again as late as can be.
+    /// Round robin, so that the time until a key is used again is maximal.
     Turn,
-    /// The n-th key by 1 / n^0.99, as in YCSB.
+    /// The n-th key with a probability proportional to 1 / n^0.99, as in YCSB.
     Zipfian,
 }
 
@@ -37,7 +37,7 @@ impl FromStr for Choice {
     }
 }
 
-/// Bytes of a value: always as many, or any number between two, each doubling as likely as the next.
+/// Bytes of a value: a fixed number, or a range in which each doubling has the same probability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) least: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Always as many.
+    /// A fixed number of bytes.
     pub(crate) const fn exactly(size: usize) -> Sizes {
         Sizes {
             least: size,
@@ -78,12 +78,12 @@ impl fmt::Display for Sizes {
     }
 }
 
-/// Bytes of a value's own head.
+/// Bytes of the head of a value.
 const HEAD: usize = 16;
-/// Places where a value's piece of the pattern may begin.
+/// Number of possible offsets of a value's piece in the pattern.
 const STARTS: usize = 4096;
 
-/// A set of keys that etcd holds.
+/// A set of keys in etcd.
 pub(crate) struct Keys {
     count: usize,
     choice: Choice,
@@ -91,20 +91,20 @@ pub(crate) struct Keys {
     pattern: Vec<u8>,
     /// The next key, for [`Choice::Turn`].
     next: AtomicUsize,
-    /// How likely the keys up to each are, for [`Choice::Zipfian`].
+    /// Cumulative probabilities of the keys, for [`Choice::Zipfian`].
     shares: Vec<f64>,
-    /// Of each key, the newest revision that a write was answered with.
+    /// Newest revision of an acknowledged write to each key.
     written: Vec<AtomicU64>,
 }
 
 impl Keys {
-    /// The set does not touch etcd; see `Unary::prepare`.
+    /// Creates the set without writing to etcd. `Unary::prepare` writes the keys.
     pub(crate) fn new(count: usize, choice: Choice, sizes: Sizes) -> Keys {
         let mut shares = Vec::new();
         if choice == Choice::Zipfian {
             let mut sum = 0.0;
-            shares.extend((1..=count).map(|place| {
-                sum += (place as f64).powf(-0.99);
+            shares.extend((1..=count).map(|rank| {
+                sum += (rank as f64).powf(-0.99);
                 sum
             }));
             shares.iter_mut().for_each(|share| *share /= sum);
@@ -120,7 +120,7 @@ impl Keys {
         }
     }
 
-    /// The next key's number.
+    /// Returns the number of the next key.
     pub(crate) fn choose(&self, random: &mut fastrand::Rng) -> usize {
         match self.choice {
             Choice::Hot if random.u8(..10) < 9 => 0,
@@ -128,18 +128,18 @@ impl Keys {
             Choice::Turn => self.next.fetch_add(1, Relaxed) % self.count,
             Choice::Zipfian => {
                 let drawn = random.f64();
-                let place = self.shares.partition_point(|&share| share < drawn);
-                place.min(self.count - 1)
+                let rank = self.shares.partition_point(|&share| share < drawn);
+                rank.min(self.count - 1)
             }
         }
     }
 
-    /// A key by its number.
+    /// Returns the key with that number.
     pub(crate) fn key(&self, number: usize) -> Vec<u8> {
         format!("bench/{}/{number:06}", self.sizes).into_bytes()
     }
 
-    /// A value for a key.
+    /// Returns a new value for a key.
     pub(crate) fn value(&self, number: usize, random: &mut fastrand::Rng) -> Vec<u8> {
         let Sizes { least, most } = self.sizes;
         let size = if least == most {
@@ -162,32 +162,37 @@ impl Keys {
         &self.pattern[start..start + size - HEAD]
     }
 
-    /// Notes the revision that a write was answered with. One that is not newer than what was
-    /// `known` before it began is wrong.
+    /// Records the revision of an acknowledged write. `known` is the newest revision of the key
+    /// before the write began.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the revision is not newer than `known`.
     pub(crate) fn wrote(&self, number: usize, revision: u64, known: u64) -> Result<(), String> {
         if revision <= known {
             return Err(format!(
-                "a write was given revision {revision}, though {known} was known before"
+                "a write got revision {revision}, but {known} was known before"
             ));
         }
         self.written[number].fetch_max(revision, Relaxed);
         Ok(())
     }
 
-    /// The newest revision that a write of the key was answered with.
+    /// Returns the newest revision of an acknowledged write to the key.
     pub(crate) fn known(&self, number: usize) -> u64 {
         self.written[number].load(Relaxed)
     }
 
-    /// Whether a read of a key gave that key, a whole value of it, and not one older than `known`.
+    /// Checks that a read returned the right key, a complete value of it, and none older than
+    /// `known`.
     pub(crate) fn check(&self, number: usize, found: &Found, known: u64) -> Result<(), String> {
         let pair = found.pair;
         if pair.key != self.key(number) {
-            return Err("another key than asked for".into());
+            return Err("another key than requested".into());
         }
         if pair.mod_revision < known {
             return Err(format!(
-                "stale: a value of revision {}, though {known} was acknowledged before",
+                "stale: a value of revision {}, but {known} was acknowledged before",
                 pair.mod_revision
             ));
         }
@@ -217,7 +222,7 @@ impl Keys {
     }
 }
 
-/// Bytes that a shift, a gap or a doubled chunk would not leave equal.
+/// Returns bytes without a short period, so that a shift, gap or duplicated chunk is detected.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length as u64)
         .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
@@ -234,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_value_of_the_key_is_right() {
+    fn only_a_value_of_the_key_passes() {
         let keys = Keys::new(
             3,
             Choice::Uniform,
@@ -266,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_read_is_wrong() {
+    fn a_stale_read_fails() {
         let keys = Keys::new(1, Choice::Hot, Sizes::exactly(64));
         let (key, value) = (keys.key(0), keys.value(0, &mut random()));
         let found = |mod_revision, revision| Found {
@@ -287,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_chosen_as_asked() {
+    fn each_choice_has_its_distribution() {
         let mut random = random();
         let turn = Keys::new(3, Choice::Turn, Sizes::exactly(16));
         assert_eq!([0; 4].map(|_| turn.choose(&mut random)), [0, 1, 2, 0]);

@@ -1,13 +1,13 @@
-//! Which calls a unary load makes, and in what shares.
+//! The kinds of calls of a unary load, and their shares.
 
 use std::str::FromStr;
 
-/// What one call does.
+/// Kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum CallKind {
     /// A Range of one key.
     Read,
-    /// The same, to be answered by any member with what it has.
+    /// A serializable Range of one key, which any member may serve from its own state.
     Serializable,
     /// A Put.
     Write,
@@ -15,7 +15,7 @@ pub(crate) enum Deed {
     Txn,
 }
 
-/// Shares of the deeds, of their sum.
+/// Shares of the kinds of calls, relative to the sum of all shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mix {
     read: u32,
@@ -28,7 +28,7 @@ impl Mix {
     pub(crate) const READS: Mix = Mix::of(1, 0, 0);
     pub(crate) const WRITES: Mix = Mix::of(0, 1, 0);
 
-    /// Shares in whole numbers; not all of them are 0.
+    /// Creates a mix without serializable reads. At least one share is not 0.
     pub(crate) const fn of(read: u32, write: u32, txn: u32) -> Mix {
         Mix {
             read,
@@ -38,7 +38,7 @@ impl Mix {
         }
     }
 
-    /// The same, and so many serializable reads.
+    /// Returns the mix with that share of serializable reads.
     pub(crate) const fn and_serializable(self, serializable: u32) -> Mix {
         Mix {
             serializable,
@@ -46,26 +46,26 @@ impl Mix {
         }
     }
 
-    /// Whether any of it reads.
+    /// Whether the mix contains reads.
     pub(crate) fn reads(&self) -> bool {
         self.read + self.serializable > 0
     }
 
-    /// The next deed.
-    pub(crate) fn choose(&self, random: &mut fastrand::Rng) -> Deed {
+    /// Returns the kind of the next call.
+    pub(crate) fn choose(&self, random: &mut fastrand::Rng) -> CallKind {
         if *self == Mix::READS {
-            return Deed::Read;
+            return CallKind::Read;
         }
         let [read, serializable, write, txn] = self.shares();
         let drawn = random.u32(..read + serializable + write + txn);
         if drawn < read {
-            Deed::Read
+            CallKind::Read
         } else if drawn < read + serializable {
-            Deed::Serializable
+            CallKind::Serializable
         } else if drawn < read + serializable + write {
-            Deed::Write
+            CallKind::Write
         } else {
-            Deed::Txn
+            CallKind::Txn
         }
     }
 
@@ -81,18 +81,18 @@ impl FromStr for Mix {
         let mut mix = Mix::of(0, 0, 0);
         for part in text.split(',') {
             let (name, share) = part.split_once('=').ok_or(format!("{part}: no ="))?;
-            let place = match name {
+            let field = match name {
                 "read" => &mut mix.read,
                 "serializable" => &mut mix.serializable,
                 "write" => &mut mix.write,
                 "txn" => &mut mix.txn,
                 _ => return Err(format!("{name}: read, serializable, write or txn")),
             };
-            *place = share.parse().map_err(|e| format!("{part}: {e}"))?;
+            *field = share.parse().map_err(|e| format!("{part}: {e}"))?;
         }
         match mix.shares().into_iter().map(u64::from).sum() {
             1..=1_000_000 => Ok(mix),
-            _ => Err("shares add up to something between 1 and 1,000,000".into()),
+            _ => Err("the sum of the shares is from 1 to 1,000,000".into()),
         }
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mix_is_read_and_kept() {
+    fn a_mix_is_parsed_and_followed() {
         let mix: Mix = "read=90,write=8,txn=2".parse().unwrap();
         assert_eq!(mix, Mix::of(90, 8, 2));
         let mut random = fastrand::Rng::with_seed(1);
@@ -116,7 +116,7 @@ mod tests {
         assert!((120..280).contains(&counts[3]), "{counts:?}");
         let mix: Mix = "read=1,serializable=3".parse().unwrap();
         assert_eq!(mix, Mix::READS.and_serializable(3));
-        let drawn = (0..10_000).filter(|_| mix.choose(&mut random) == Deed::Serializable);
+        let drawn = (0..10_000).filter(|_| mix.choose(&mut random) == CallKind::Serializable);
         assert!((7_200..7_800).contains(&drawn.count()));
         for wrong in [
             "",

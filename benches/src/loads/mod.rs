@@ -1,45 +1,45 @@
-//! The loads. Each stands in a file of its own, is a value whose fields are its flags, and gives one
-//! [`Sample`] of one target at a time; `plan` decides how often, of which targets and in what order.
+//! The loads. Each has its own file and a type with one field per flag. A load takes one
+//! [`Sample`] of one target at a time. `plan` decides the number, targets and order of samples.
 //!
-//! A new load is a file, a variant of [`Load`], and named cases in `cases`. What it measures are
-//! [`crate::sample::Metric`]s; the report has a column for each that a sample holds. A load checks
-//! every answer: one that is wrong makes the sample an error, and the run fails.
+//! A new load needs a file, a variant of [`Load`], and named cases in `cases`. Its figures are
+//! [`crate::sample::Metric`]s: the report has a column for each metric of a sample. A load verifies
+//! every response. A wrong response makes the sample an error, and the run fails.
 
 pub(crate) mod catch_up;
 pub(crate) mod churn;
 mod cost;
+mod event_log;
 pub(crate) mod failover;
 #[cfg(test)]
 mod fake_etcd;
 pub(crate) mod fan_out;
+#[cfg(test)]
+mod fault_tests;
 pub(crate) mod heartbeat;
 pub(crate) mod idle;
 pub(crate) mod idle_watches;
 pub(crate) mod keys;
-mod ledger;
-#[cfg(test)]
-mod lies;
 pub(crate) mod mix;
-mod moments;
 pub(crate) mod outage;
 pub(crate) mod pace;
-mod putting;
+mod putter;
+mod schedule;
 pub(crate) mod storm;
 mod tally;
 pub(crate) mod unary;
+mod watch_checker;
 mod watchers;
-mod watching;
 
 use std::time::Duration;
 
 use argh::FromArgs;
 
 use crate::counts::Counting;
-use crate::peers::{Security, Target, World};
 use crate::process::{self, Cpu};
 use crate::sample::{Metric, Sample};
+use crate::targets::{Security, Target, Testbed};
 
-/// A load with its sizes; on the command line, what stands after the general flags.
+/// A load with its parameters. On the command line it follows the general flags.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand)]
 pub(crate) enum Load {
@@ -54,61 +54,61 @@ pub(crate) enum Load {
     Failover(failover::Failover),
 }
 
-/// What servers a load wants to find.
+/// Servers that a load needs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Servers {
-    /// Those of the other cases, side by side.
+    /// The servers of the other cases, side by side.
     Shared,
-    /// Its own in every sample, since memory remembers.
+    /// Its own servers in every sample, because earlier samples affect memory.
     Fresh,
 }
 
-/// One target on its stage, for one sample.
-pub(crate) struct Stage<'a> {
-    pub(crate) world: &'a World,
+/// Context of one sample: servers, target and durations.
+pub(crate) struct SampleContext<'a> {
+    pub(crate) testbed: &'a Testbed,
     pub(crate) target: &'a Target,
-    /// Before anything is measured.
+    /// Time before the measurement.
     pub(crate) warm_up: Duration,
-    /// How long is measured.
+    /// Time of the measurement.
     pub(crate) window: Duration,
-    /// Where system calls and instructions are counted, and all else counts for nothing.
+    /// Set in a sample that only counts system calls and instructions.
     pub(crate) counting: Option<Counting>,
-    /// Calls per second that the L4 relay managed in a closed loop, for a load that asks for it.
+    /// Calls per second of the L4 relay in a closed loop, for loads with relative rates.
     pub(crate) reference: Option<f64>,
 }
 
-impl Stage<'_> {
-    /// Resident bytes of the process between, or of etcd where there is none.
+impl SampleContext<'_> {
+    /// Returns the resident bytes of the proxy, or of etcd if that is the target.
     pub(crate) fn resident(&self) -> Option<u64> {
-        self.world.resident(self.target)
+        self.testbed.resident(self.target)
     }
 }
 
-/// Processor time of all parties so far.
-pub(crate) struct Snapshot {
+/// Processor time of proxy, etcd and load generator so far.
+pub(crate) struct CpuSnapshot {
     proxy: Option<Cpu>,
     etcd: Option<Cpu>,
     own: Cpu,
 }
 
-impl Snapshot {
-    /// Now.
-    pub(crate) fn of(stage: &Stage) -> Snapshot {
-        if let Some(counting) = &stage.counting {
-            counting.turn();
+impl CpuSnapshot {
+    /// Takes a snapshot. Also starts or stops counting if the sample counts.
+    pub(crate) fn of(context: &SampleContext) -> CpuSnapshot {
+        if let Some(counting) = &context.counting {
+            counting.toggle();
         }
-        Snapshot {
-            proxy: stage.target.cpu(),
-            etcd: stage.world.etcd_cpu(),
+        CpuSnapshot {
+            proxy: context.target.cpu(),
+            etcd: context.testbed.etcd_cpu(),
             own: process::own_cpu(),
         }
     }
 
-    /// Notes what each party spent between this and a later snapshot, per operation.
+    /// Sets the costs per operation between this snapshot and a later one.
     pub(crate) fn costs(
         &self,
-        later: &Snapshot,
-        stage: &Stage,
+        later: &CpuSnapshot,
+        context: &SampleContext,
         operations: f64,
         sample: &mut Sample,
     ) {
@@ -127,7 +127,7 @@ impl Snapshot {
             );
         }
         sample.set_if(Metric::EtcdCpu, etcd);
-        let between = if stage.target.is_etcd {
+        let between = if context.target.is_etcd {
             Some(0.0)
         } else {
             proxy
@@ -140,7 +140,7 @@ impl Snapshot {
             Metric::ClientCpu,
             per_operation(later.own.total, self.own.total),
         );
-        if let Some(counts) = stage.counting.as_ref().and_then(Counting::counts) {
+        if let Some(counts) = context.counting.as_ref().and_then(Counting::counts) {
             let each = |count: Option<u64>| count.map(|count| count as f64 / operations);
             sample.set_if(Metric::SystemCalls, each(counts.system_calls));
             let thousands = each(counts.instructions).map(|count| count / 1e3);
@@ -149,39 +149,39 @@ impl Snapshot {
     }
 }
 
-/// What a load is.
+/// The interface of a load.
 trait Workload {
-    /// Which servers it needs.
+    /// Returns the servers that the load needs.
     fn servers(&self) -> Servers {
         Servers::Shared
     }
 
-    /// How many members etcd has; with more than one, the servers are its own.
+    /// Returns the number of etcd members. With more than one, the servers must be fresh.
     fn members(&self) -> usize {
         1
     }
 
-    /// Whether it speaks with the target over TLS.
+    /// Whether the load uses TLS.
     fn tls(&self) -> bool;
 
-    /// Connections it opens at a time: not every target can hold many.
+    /// Returns the number of concurrent connections, which some targets limit.
     fn connections(&self) -> usize;
 
-    /// Whether its rate is a share of the reference's.
+    /// Whether the rate is relative to the reference rate.
     fn needs_reference(&self) -> bool {
         false
     }
 
-    /// Whether its sizes make sense; says what does not.
+    /// Checks the parameters. The error describes an invalid one.
     fn check(&self) -> Result<(), String>;
 
-    /// Puts what it will read, once in every world.
-    fn prepare(&self, _world: &World) -> Result<(), String> {
+    /// Puts the keys that the load reads, once per testbed.
+    fn prepare(&self, _world: &Testbed) -> Result<(), String> {
         Ok(())
     }
 
-    /// Takes one sample. An error ends the sample and fails the run, but not the other samples.
-    fn sample(&self, stage: &Stage) -> Result<Sample, String>;
+    /// Takes one sample. An error fails the run, but the other samples are still taken.
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String>;
 }
 
 impl Load {
@@ -199,17 +199,17 @@ impl Load {
         }
     }
 
-    /// Which servers it needs.
+    /// Returns the servers that the load needs.
     pub(crate) fn servers(&self) -> Servers {
         self.work().servers()
     }
 
-    /// How many members etcd has.
+    /// Returns the number of etcd members.
     pub(crate) fn members(&self) -> usize {
         self.work().members()
     }
 
-    /// How it speaks with the target.
+    /// Returns the security of the load's connections.
     pub(crate) fn security(&self) -> Security {
         if self.work().tls() {
             Security::Tls
@@ -218,28 +218,28 @@ impl Load {
         }
     }
 
-    /// Connections it opens at a time: not every target can hold many.
+    /// Returns the number of concurrent connections, which some targets limit.
     pub(crate) fn connections(&self) -> usize {
         self.work().connections()
     }
 
-    /// Whether its rate is a share of the reference's.
+    /// Whether the rate is relative to the reference rate.
     pub(crate) fn needs_reference(&self) -> bool {
         self.work().needs_reference()
     }
 
-    /// Whether its sizes make sense; says what does not.
+    /// Checks the parameters. The error describes an invalid one.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.work().check()
     }
 
-    /// Puts what it will read, once in every world.
-    pub(crate) fn prepare(&self, world: &World) -> Result<(), String> {
-        self.work().prepare(world)
+    /// Puts the keys that the load reads, once per testbed.
+    pub(crate) fn prepare(&self, testbed: &Testbed) -> Result<(), String> {
+        self.work().prepare(testbed)
     }
 
-    /// Takes one sample. An error ends the sample and fails the run, but not the other samples.
-    pub(crate) fn sample(&self, stage: &Stage) -> Result<Sample, String> {
-        self.work().sample(stage)
+    /// Takes one sample. An error fails the run, but the other samples are still taken.
+    pub(crate) fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
+        self.work().sample(context)
     }
 }

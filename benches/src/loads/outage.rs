@@ -1,4 +1,4 @@
-//! Members of a cluster that are lost and come back, one after the other.
+//! Outages of the members of a cluster, one after the other.
 
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 
 use crate::client::{self, Address, Client, DEFAULT_WINDOWS};
 use crate::etcdpb;
-use crate::peers::{Members, probe};
+use crate::targets::{Members, probe};
 
-/// How a member is lost.
+/// Kind of an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outage {
-    /// Its process is killed: its connections break.
+    /// The process is killed: its connections break.
     Kill,
-    /// Its process is stopped: its connections stay, and nothing is answered on them.
+    /// The process is suspended: its connections stay open without responses.
     Pause,
 }
 
@@ -31,11 +31,11 @@ impl FromStr for Outage {
     }
 }
 
-/// How long a member may take to be whole again.
+/// Time limit for a member to serve again.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Loses each member for `time`, and leaves it alone for as long when it is whole again. Never are
-/// two lost at a time.
+/// Takes each member down for `time`, waits until it serves again, and leaves it up for `time`.
+/// Never takes two members down at a time.
 pub(crate) async fn lose_in_turn(
     members: &Mutex<Members>,
     addresses: &[Address],
@@ -58,15 +58,15 @@ pub(crate) async fn lose_in_turn(
     Ok(())
 }
 
-/// Waits until the member answers a linearizable read, which it can only as one of a majority.
+/// Waits until the member serves a linearizable read, for which it needs a majority.
 async fn recovered(address: &Address) -> Result<(), String> {
     let limit = Instant::now() + RECOVERY;
     loop {
         let attempt = tokio::time::timeout(Duration::from_secs(2), read(address)).await;
-        match attempt.unwrap_or(Err("no answer".into())) {
+        match attempt.unwrap_or(Err("no response".into())) {
             Ok(()) => return Ok(()),
             Err(text) if Instant::now() > limit => {
-                return Err(format!("a member did not come back: {text}"));
+                return Err(format!("a member did not recover: {text}"));
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }

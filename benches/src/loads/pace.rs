@@ -1,12 +1,12 @@
-//! When calls begin, for loads of many short calls.
+//! Start times of calls, for loads of many short calls.
 //!
-//! Closed loop: in every place for a call the next one begins when the last has ended. Open loop:
-//! calls are due at fixed times whatever the target does, and a latency counts from when the call
-//! was due, so a target that stalls is charged for everything that had to wait meanwhile.
+//! Closed loop: in every slot the next call begins when the last one has ended. Open loop: calls
+//! are due at fixed times, independently of the target. Latency counts from the due time, so a
+//! target that stalls is charged for all calls that had to wait.
 //!
-//! One `current_thread` runtime drives all of it, so the generator takes at most one core. Counters
-//! and the observer's snapshots are taken at the same moment on the same thread, so per-call
-//! figures divide like by like. A failed call is counted and never timed.
+//! All calls run on one `current_thread` runtime, so the generator uses at most one core. Counters
+//! and the observer's snapshots are taken at the same time on the same thread, so figures per call
+//! refer to the same period. A failed call is counted and never timed.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,22 +25,22 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How long calls that are under way at the end may still take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit for calls in progress at the end of the window.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A place for one call at a time.
-pub(crate) trait Place: Send + 'static {
-    /// Makes one call and checks its answer. Gives the bytes of values that were moved; the error
-    /// says what went wrong.
+/// A slot for one call at a time.
+pub(crate) trait Slot: Send + 'static {
+    /// Makes one call and verifies its response. Returns the transferred bytes of values, or a
+    /// description of the failure.
     fn call(&mut self) -> impl Future<Output = Result<u64, String>> + Send;
 }
 
 /// Calls per second of an open loop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Rate {
-    /// So many.
+    /// An absolute rate.
     PerSecond(f64),
-    /// A share of what a reference managed in a closed loop.
+    /// A fraction of the reference rate, which is that of a closed loop.
     Share(f64),
 }
 
@@ -57,35 +57,39 @@ impl FromStr for Rate {
                 Ok(Rate::Share(number / 100.0))
             }
             Ok(number) if !share && (1.0..=1e6).contains(&number) => Ok(Rate::PerSecond(number)),
-            _ => Err("calls per second (1 to 1000000), or a share such as 30%".into()),
+            _ => Err("calls per second (1 to 1000000), or a percentage such as 30%".into()),
         }
     }
 }
 
-/// What came of it.
+/// Result of [`run`].
 pub(crate) struct Outcome<S> {
-    /// Right answers within the window.
+    /// Correct responses within the window.
     pub(crate) calls: u64,
-    /// Right answers from the begin of the warm-up until all calls had ended.
+    /// Correct responses from the start of the warm-up until all calls had ended.
     pub(crate) all: u64,
-    /// Bytes of values that they moved.
+    /// Bytes of values transferred by `calls`.
     pub(crate) bytes: u64,
-    /// The window's true length.
+    /// Measured length of the window.
     pub(crate) elapsed: Duration,
     /// Latencies in microseconds. Closed loop: of calls that began and ended within the window.
-    /// Open loop: of calls that were due within the window, whenever they ended.
+    /// Open loop: of calls that were due within the window, independently of their end.
     pub(crate) latency: Histogram<u64>,
-    /// Open loop: how much later than due calls began, in microseconds.
+    /// Open loop: delay between due time and start of the calls, in microseconds.
     pub(crate) lateness: Histogram<u64>,
-    /// The observer's snapshots at the window's begin and end.
+    /// The observer's snapshots at the start and the end of the window.
     pub(crate) before: S,
     pub(crate) after: S,
 }
 
-/// Keeps `places` busy, all the time or at a rate; `observe` is called at the begin and at the end
-/// of the window. The error is the first failed call's, if one failed at any time.
-pub(crate) async fn run<P: Place, S>(
-    places: Vec<P>,
+/// Makes calls in all `slots`, in a closed loop or at a rate. Calls `observe` at the start and at
+/// the end of the window.
+///
+/// # Errors
+///
+/// Returns the first failure if any call failed, even outside the window.
+pub(crate) async fn run<P: Slot, S>(
+    slots: Vec<P>,
     per_second: Option<f64>,
     warm_up: Duration,
     window: Duration,
@@ -95,14 +99,14 @@ pub(crate) async fn run<P: Place, S>(
     let waiting = Arc::new(Mutex::new(VecDeque::new()));
     match per_second {
         None => {
-            for place in places {
+            for slot in slots {
                 shared.busy.fetch_add(1, Relaxed);
-                tokio::spawn(closed(place, shared.clone()));
+                tokio::spawn(closed(slot, shared.clone()));
             }
         }
         Some(per_second) => {
             let open = Open {
-                free: Arc::new(Mutex::new(VecDeque::from(places))),
+                free: Arc::new(Mutex::new(VecDeque::from(slots))),
                 waiting: waiting.clone(),
                 shared: shared.clone(),
             };
@@ -146,28 +150,28 @@ pub(crate) async fn run<P: Place, S>(
     })
 }
 
-async fn closed<P: Place>(mut place: P, shared: Arc<Shared>) {
+async fn closed<P: Slot>(mut slot: P, shared: Arc<Shared>) {
     while !shared.stop.load(Relaxed) {
         let began = Instant::now();
-        let answer = place.call().await;
+        let result = slot.call().await;
         let within = shared.window_end.load(Relaxed) == u64::MAX;
-        if !shared.count(answer, began, within) {
-            // A broken target must not become a busy loop.
+        if !shared.count(result, began, within) {
+            // Prevents a busy loop if the target is broken.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     shared.busy.fetch_sub(1, Relaxed);
 }
 
-/// The open loop: places that are free, and the due times of calls that found none.
+/// State of the open loop: free slots, and the due times of calls without a free slot.
 struct Open<P> {
     free: Arc<Mutex<VecDeque<P>>>,
     waiting: Arc<Mutex<VecDeque<Instant>>>,
     shared: Arc<Shared>,
 }
 
-impl<P: Place> Open<P> {
-    /// Begins calls when they are due, each in the place that has been free for longest.
+impl<P: Slot> Open<P> {
+    /// Starts calls when they are due, each in the slot that has been free for longest.
     async fn dispatch(self, interval: Duration, mut ticker: Ticker) {
         let start = Instant::now();
         let mut issued = 0;
@@ -181,9 +185,9 @@ impl<P: Place> Open<P> {
                     break;
                 }
                 issued += 1;
-                let place = self.free.lock().pop_front();
-                match place {
-                    Some(place) => self.begin(place, due),
+                let slot = self.free.lock().pop_front();
+                match slot {
+                    Some(slot) => self.begin(slot, due),
                     None => self.waiting.lock().push_back(due),
                 }
             }
@@ -191,20 +195,20 @@ impl<P: Place> Open<P> {
         self.shared.busy.fetch_sub(1, Relaxed);
     }
 
-    fn begin(&self, mut place: P, mut due: Instant) {
+    fn begin(&self, mut slot: P, mut due: Instant) {
         let (free, waiting) = (self.free.clone(), self.waiting.clone());
         let shared = self.shared.clone();
         shared.busy.fetch_add(1, Relaxed);
         tokio::spawn(async move {
             loop {
                 shared.late(due);
-                let answer = place.call().await;
-                shared.count(answer, due, true);
+                let result = slot.call().await;
+                shared.count(result, due, true);
                 let next = waiting.lock().pop_front();
                 let Some(next) = next else { break };
                 due = next;
             }
-            free.lock().push_back(place);
+            free.lock().push_back(slot);
             shared.busy.fetch_sub(1, Relaxed);
         });
     }
@@ -212,11 +216,11 @@ impl<P: Place> Open<P> {
 
 struct Shared {
     origin: Instant,
-    /// Microseconds since the origin; the greatest number while they have not come.
+    /// Limits of the window in microseconds since `origin`, `u64::MAX` until they are reached.
     window_begin: AtomicU64,
     window_end: AtomicU64,
     stop: AtomicBool,
-    /// Tasks that run.
+    /// Number of running tasks.
     busy: AtomicU64,
     calls: AtomicU64,
     bytes: AtomicU64,
@@ -247,15 +251,15 @@ impl Shared {
         micros(at.saturating_duration_since(self.origin))
     }
 
-    /// Whether a call that was to begin then is one of the window.
+    /// Whether a call that is due at this time belongs to the window.
     fn in_window(&self, due: Instant) -> bool {
         let due = self.micros(due);
         due >= self.window_begin.load(Relaxed) && due < self.window_end.load(Relaxed)
     }
 
-    /// Notes how a call ended; `timed` if it may be timed. Gives whether it was right.
-    fn count(&self, answer: Result<u64, String>, due: Instant, timed: bool) -> bool {
-        match answer {
+    /// Records the result of a call, with its latency if `timed`. Returns whether it was correct.
+    fn count(&self, result: Result<u64, String>, due: Instant, timed: bool) -> bool {
+        match result {
             Ok(bytes) => {
                 self.calls.fetch_add(1, Relaxed);
                 self.bytes.fetch_add(bytes, Relaxed);
@@ -284,10 +288,10 @@ impl Shared {
         self.first_failure.lock().get_or_insert(text);
     }
 
-    /// Lets calls end that are due or under way. Those that still wait after a while are timed as
-    /// if they had ended then, which flatters nobody; one that never ends is a failure.
+    /// Waits for calls that are due or in progress. Calls that still wait at the time limit are
+    /// timed as if they ended then, which favours no target. A call that never ends is a failure.
     async fn drain(&self, waiting: &Mutex<VecDeque<Instant>>) {
-        if self.idle_within(PATIENCE).await {
+        if self.idle_within(DRAIN_TIMEOUT).await {
             return;
         }
         for due in waiting.lock().drain(..) {
@@ -296,13 +300,13 @@ impl Shared {
                 self.latency.lock().saturating_record(micros(due.elapsed()));
             }
         }
-        if !self.idle_within(PATIENCE).await {
+        if !self.idle_within(DRAIN_TIMEOUT).await {
             self.fail("a call never ended".into());
         }
     }
 
-    async fn idle_within(&self, patience: Duration) -> bool {
-        let limit = Instant::now() + patience;
+    async fn idle_within(&self, timeout: Duration) -> bool {
+        let limit = Instant::now() + timeout;
         while self.busy.load(Relaxed) > 0 {
             if Instant::now() >= limit {
                 return false;
@@ -313,35 +317,35 @@ impl Shared {
     }
 }
 
-/// An empty histogram of 1 µs to 60 s with three significant digits.
+/// Returns an empty histogram of 1 µs to 60 s with three significant digits.
 pub(crate) fn latencies() -> Result<Histogram<u64>, String> {
     Histogram::new_with_bounds(1, 60_000_000, 3).map_err(|e| e.to_string())
 }
 
-/// Whole microseconds.
+/// Converts to whole microseconds.
 pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A timer of the kernel's, since the runtime's own counts in whole milliseconds.
+/// A kernel timer. The runtime's own timer has a resolution of a millisecond.
 pub(crate) struct Ticker {
     timer: AsyncFd<OwnedFd>,
 }
 
 impl Ticker {
-    /// Does not tick yet.
+    /// Creates a stopped timer.
     pub(crate) fn new() -> Result<Ticker, String> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, flags).map_err(|e| format!("timer: {e}"))?;
-        // SAFETY: an `OwnedFd` that is not taken out again stays open, and the same, until dropped.
+        // SAFETY: the `OwnedFd` is never removed, so it stays open and the same until dropped.
         #[allow(unsafe_code)]
         let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
         let timer = timer.map_err(|e| format!("timer: {e}"))?;
         Ok(Ticker { timer })
     }
 
-    /// Ticks from now on at every interval, or every 20 µs if that is longer.
+    /// Starts ticks at every interval, or every 20 µs if that is longer.
     pub(crate) fn start(&mut self, interval: Duration) {
         let interval = interval.max(Duration::from_micros(20));
         let interval = Timespec {
@@ -352,15 +356,15 @@ impl Ticker {
             it_interval: interval,
             it_value: interval,
         };
-        // Fails only for times out of range or a file that is no timer.
+        // Fails only for a time out of range or a file that is not a timer.
         let _ = timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &times);
     }
 
-    /// Waits until at least one tick has passed since the last.
+    /// Waits until at least one tick has passed since the last call.
     pub(crate) async fn tick(&mut self) {
         let ticks =
             |timer: &OwnedFd| rustix::io::read(timer, &mut [0; 8]).map_err(std::io::Error::from);
-        // The only error is that there was no tick yet, and then it goes on waiting.
+        // The only error means that there was no tick yet, and `async_io` then waits again.
         let _ = self.timer.async_io(Interest::READABLE, ticks).await;
     }
 }
@@ -369,19 +373,19 @@ impl Ticker {
 mod tests {
     use super::*;
 
-    /// Answers after so many milliseconds, or fails.
+    /// A slot that responds or fails after this number of milliseconds.
     struct Slow(u64, Option<&'static str>);
 
-    impl Place for Slow {
+    impl Slot for Slow {
         async fn call(&mut self) -> Result<u64, String> {
             tokio::time::sleep(Duration::from_millis(self.0)).await;
             self.1.map_or(Ok(3), |text| Err(text.into()))
         }
     }
 
-    fn run_for(places: Vec<Slow>, rate: Option<f64>, millis: u64) -> Result<Outcome<()>, String> {
+    fn run_for(slots: Vec<Slow>, rate: Option<f64>, millis: u64) -> Result<Outcome<()>, String> {
         let (warm_up, window) = (Duration::from_millis(20), Duration::from_millis(millis));
-        crate::client::runtime()?.block_on(run(places, rate, warm_up, window, || ()))
+        crate::client::runtime()?.block_on(run(slots, rate, warm_up, window, || ()))
     }
 
     #[test]
@@ -395,12 +399,12 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_charges_for_waiting() {
-        // One place of 20 ms, a call due every 5 ms: the queue grows all the time.
+    fn an_open_loop_counts_the_waiting_time() {
+        // One slot with calls of 20 ms, and one call due every 5 ms: the queue grows all the time.
         let outcome = run_for(vec![Slow(20, None)], Some(200.0), 200).unwrap();
-        let places_had_time_for = outcome.elapsed.as_millis() as u64 / 20 + 1;
-        assert!(outcome.calls <= places_had_time_for, "{}", outcome.calls);
-        // All that were due in the window are timed, though most ended after it.
+        let slots_had_time_for = outcome.elapsed.as_millis() as u64 / 20 + 1;
+        assert!(outcome.calls <= slots_had_time_for, "{}", outcome.calls);
+        // All calls that were due in the window are timed, though most ended after it.
         assert!(outcome.latency.len() > 2 * outcome.calls);
         assert!(outcome.latency.value_at_quantile(0.9) > 300_000);
         assert!(outcome.lateness.value_at_quantile(0.9) > 280_000);
@@ -409,14 +413,14 @@ mod tests {
     #[test]
     fn a_failed_call_fails_the_run() {
         for rate in [None, Some(500.0)] {
-            let places = vec![Slow(1, None), Slow(1, Some("wrong"))];
-            let error = run_for(places, rate, 50).err().unwrap();
+            let slots = vec![Slow(1, None), Slow(1, Some("wrong"))];
+            let error = run_for(slots, rate, 50).err().unwrap();
             assert!(error.ends_with("first: wrong"), "{error}");
         }
     }
 
     #[test]
-    fn rates_are_read() {
+    fn rates_are_parsed() {
         assert_eq!("30%".parse(), Ok(Rate::Share(0.3)));
         assert_eq!("2500".parse(), Ok(Rate::PerSecond(2500.0)));
         for wrong in ["", "0", "-1", "0%", "x", "nan", "inf", "2000%"] {

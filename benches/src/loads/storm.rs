@@ -1,7 +1,7 @@
-//! A storm of connections: each is opened, does one checked call and is closed again.
+//! Connection storm: each connection is opened, makes one verified call and is closed.
 //!
-//! One operation is all of that, handshakes included. TLS sessions are not resumed, so that every
-//! handshake is a whole one.
+//! One operation is all of that, including handshakes. TLS sessions are not resumed, so every
+//! handshake is a full one.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use argh::FromArgs;
 use bytes::Bytes;
 use http::Request;
 
-use super::cost::of_places;
-use super::pace::{self, Place};
-use super::{Snapshot, Stage, Workload};
+use super::cost::sample_of;
+use super::pace::{self, Slot};
+use super::{CpuSnapshot, SampleContext, Workload};
 use crate::client::{self, Address, Client, DEFAULT_WINDOWS};
 use crate::etcdpb;
-use crate::peers::{self, Pair};
 use crate::sample::Sample;
+use crate::targets::{self, Pair};
 
-/// Connections opened for one call each.
+/// Connections with one call each.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "storm")]
 pub(crate) struct Storm {
-    /// connections at a time (default 32)
+    /// concurrent connections (default 32)
     #[argh(option, default = "32")]
     pub(crate) connections: usize,
-    /// with TLS
+    /// uses TLS
     #[argh(switch)]
     pub(crate) tls: bool,
 }
@@ -41,35 +41,35 @@ impl Workload for Storm {
 
     fn check(&self) -> Result<(), String> {
         if self.connections == 0 {
-            return Err("at least one connection at a time".into());
+            return Err("--connections is at least 1".into());
         }
         Ok(())
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
-        let pair = peers::probe();
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
+        let pair = targets::probe();
         let job = Arc::new(Job {
-            address: stage.target.address.clone(),
-            head: client::head(&stage.target.address, etcdpb::RANGE)?,
+            address: context.target.address.clone(),
+            head: client::head(&context.target.address, etcdpb::RANGE)?,
             frame: Bytes::from(etcdpb::range(&pair.key, false)),
             pair,
         });
-        let visitors = (0..self.connections)
-            .map(|number| Visitor {
+        let slots = (0..self.connections)
+            .map(|number| OneCall {
                 job: job.clone(),
                 source: source(number),
             })
             .collect();
-        let observe = || Snapshot::of(stage);
+        let observe = || CpuSnapshot::of(context);
         client::runtime()?.block_on(async {
-            let outcome = pace::run(visitors, None, stage.warm_up, stage.window, observe).await?;
-            Ok(of_places(outcome, stage))
+            let outcome = pace::run(slots, None, context.warm_up, context.window, observe).await?;
+            Ok(sample_of(outcome, context))
         })
     }
 }
 
-/// Closed connections keep their ports for a minute. Loopback has many addresses, and each has
-/// ports of its own.
+/// Returns a loopback address for a slot. A closed connection blocks its port for a minute, and
+/// each loopback address has its own ports.
 fn source(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 0, 1, (number % 250 + 1) as u8))
 }
@@ -81,13 +81,13 @@ struct Job {
     pair: Pair,
 }
 
-/// One connection at a time.
-struct Visitor {
+/// A slot for one connection at a time.
+struct OneCall {
     job: Arc<Job>,
     source: IpAddr,
 }
 
-impl Place for Visitor {
+impl Slot for OneCall {
     async fn call(&mut self) -> Result<u64, String> {
         let job = &self.job;
         let mut body = Vec::new();

@@ -1,24 +1,24 @@
-//! What became of calls under failing servers: how many failed in which way, and the longest time
-//! without a right answer.
+//! Counts of calls to failing servers: failures by kind, and the longest time without a correct
+//! response.
 
 use std::time::{Duration, Instant};
 
 use crate::sample::{Metric, Sample};
 
-/// How a call failed, as its client saw it.
+/// How a call failed, from the client's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// gRPC status 14.
     Unavailable,
-    /// gRPC status 4, or no answer a second after the deadline.
+    /// gRPC status 4, or no response until a second after the deadline.
     Deadline,
-    /// The connection or the stream broke, or no connection could be made.
+    /// The connection or the stream broke, or the connect failed.
     Lost,
     /// Another gRPC status.
     Other,
 }
 
-/// A count of calls.
+/// Counts of calls.
 #[derive(Debug)]
 pub(crate) struct Tally {
     right: u64,
@@ -30,12 +30,12 @@ pub(crate) struct Tally {
     other: u64,
     last_right: Instant,
     gap: Duration,
-    /// What must not be: the first wrong answer.
+    /// The first wrong response, which fails the sample.
     wrong: Option<String>,
 }
 
 impl Tally {
-    /// Nothing yet.
+    /// Starts with all counts at zero.
     pub(crate) fn new(now: Instant) -> Tally {
         Tally {
             right: 0,
@@ -51,14 +51,14 @@ impl Tally {
         }
     }
 
-    /// A right answer.
+    /// Counts a correct response.
     pub(crate) fn right(&mut self, now: Instant) {
         self.right += 1;
         self.gap = self.gap.max(now.saturating_duration_since(self.last_right));
         self.last_right = now;
     }
 
-    /// A failed call.
+    /// Counts a failed call.
     pub(crate) fn failed(&mut self, is_put: bool, failure: Failure) {
         let by_kind = match failure {
             Failure::Unavailable => &mut self.unavailable,
@@ -74,18 +74,18 @@ impl Tally {
         }
     }
 
-    /// A wrong answer.
+    /// Records a wrong response.
     pub(crate) fn wrong(&mut self, text: String) {
         self.wrong.get_or_insert(text);
     }
 
-    /// The figures, when all calls have ended; an error when an answer was wrong.
+    /// Returns the figures after all calls have ended, or an error if a response was wrong.
     pub(crate) fn sample(&self) -> Result<Sample, String> {
         if let Some(text) = &self.wrong {
             return Err(text.clone());
         }
         if self.right == 0 {
-            return Err("no call was answered".into());
+            return Err("no call succeeded".into());
         }
         let failed = self.failed_reads + self.failed_puts;
         let mut sample = Sample::default();
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_counted_by_kind_and_the_longest_gap_is_kept() {
+    fn failures_are_counted_by_kind_and_the_longest_gap_is_reported() {
         let begin = Instant::now();
         let at = |millis| begin + Duration::from_millis(millis);
         let mut tally = Tally::new(begin);
@@ -119,7 +119,7 @@ mod tests {
         tally.failed(true, Failure::Unavailable);
         tally.failed(false, Failure::Lost);
         tally.right(at(510));
-        // An answer that is told late makes no gap.
+        // A response that is counted late makes no gap.
         tally.right(at(500));
         tally.right(at(520));
         let sample = tally.sample().unwrap();

@@ -7,55 +7,55 @@ use bytes::Bytes;
 use http::Request;
 
 use super::keys::{Choice, Keys, Sizes};
-use super::mix::{Deed, Mix};
-use super::pace::{self, Place, Rate};
-use super::{Servers, Snapshot, Stage, Workload};
+use super::mix::{CallKind, Mix};
+use super::pace::{self, Rate, Slot};
+use super::{CpuSnapshot, SampleContext, Servers, Workload};
 use crate::client::{self, Address, Client, DEFAULT_WINDOWS, Windows};
 use crate::etcdpb;
-use crate::peers::World;
 use crate::sample::{Metric, Sample};
+use crate::targets::Testbed;
 
-/// Reads, writes and transactions of single keys, each answer checked.
+/// Reads, writes and transactions of single keys, with verified responses.
 #[derive(FromArgs, Clone, Debug)]
 #[argh(subcommand, name = "unary")]
 pub(crate) struct Unary {
     /// connections (default 64)
     #[argh(option, default = "DEFAULT.connections")]
     pub(crate) connections: usize,
-    /// calls in flight on each connection, at most (default 1)
+    /// maximum calls in flight on each connection (default 1)
     #[argh(option, default = "DEFAULT.in_flight")]
     pub(crate) in_flight: usize,
-    /// calls in flight in all, each on the next connection in turn, instead of some on each
+    /// calls in flight in total, each on the next connection in turn, instead of --in-flight
     #[argh(option)]
     pub(crate) at_once: Option<usize>,
-    /// open loop: calls per second, or a share such as 30% of what the L4 relay manages in a
-    /// closed loop of 64 connections (default: closed loop)
+    /// open loop: calls per second, or a percentage such as 30% of the L4 relay's rate in a closed
+    /// loop of 64 connections (default: closed loop)
     #[argh(option)]
     pub(crate) rate: Option<Rate>,
     /// shares of the calls, such as read=80,serializable=10,write=8,txn=2 (default read=1)
     #[argh(option, default = "DEFAULT.mix")]
     pub(crate) mix: Mix,
-    /// all reads are serializable
+    /// makes all reads serializable
     #[argh(switch)]
     pub(crate) serializable: bool,
     /// keys (default 1)
     #[argh(option, default = "DEFAULT.keys")]
     pub(crate) keys: usize,
-    /// which key is next: hot, uniform, turn or zipfian (default uniform)
+    /// distribution of the next key: hot, uniform, turn or zipfian (default uniform)
     #[argh(option, default = "DEFAULT.choice")]
     pub(crate) choice: Choice,
     /// bytes of a value, 16 to 1048576, or a range such as 16-65536 (default 64)
     #[argh(option, default = "DEFAULT.size")]
     pub(crate) size: Sizes,
-    /// with TLS on both sides of a proxy
+    /// uses TLS on both sides of a proxy
     #[argh(switch)]
     pub(crate) tls: bool,
-    /// on servers of its own, whose memory is then told too
+    /// uses fresh servers and reports their memory too
     #[argh(switch)]
     pub(crate) fresh: bool,
 }
 
-/// What is done where no flag says otherwise.
+/// Defaults of the flags.
 pub(crate) const DEFAULT: Unary = Unary {
     connections: 64,
     in_flight: 1,
@@ -106,46 +106,53 @@ impl Workload for Unary {
         }
     }
 
-    fn prepare(&self, world: &World) -> Result<(), String> {
+    fn prepare(&self, testbed: &Testbed) -> Result<(), String> {
         let keys = Keys::new(self.keys, self.choice, self.size);
         let mut random = fastrand::Rng::with_seed(0);
         client::runtime()?.block_on(async {
-            let mut client = Client::open(&world.origin, DEFAULT_WINDOWS).await?;
-            let head = client::head(&world.origin, etcdpb::PUT)?;
+            let mut client = Client::open(&testbed.origin, DEFAULT_WINDOWS).await?;
+            let head = client::head(&testbed.origin, etcdpb::PUT)?;
             let mut body = Vec::new();
             for number in 0..self.keys {
                 let value = keys.value(number, &mut random);
-                for prefix in world.prefixes() {
+                for prefix in testbed.prefixes() {
                     let key = [prefix.as_bytes(), &keys.key(number)].concat();
                     let frame = Bytes::from(etcdpb::put(&key, &value));
                     client.unary(&head, &frame, &mut body).await?;
-                    etcdpb::put_answer(&body)?;
+                    etcdpb::put_response(&body)?;
                 }
             }
             Ok(())
         })
     }
 
-    fn sample(&self, stage: &Stage) -> Result<Sample, String> {
+    fn sample(&self, context: &SampleContext) -> Result<Sample, String> {
         let per_second = match self.rate {
             None => None,
             Some(Rate::PerSecond(rate)) => Some(rate),
-            Some(Rate::Share(share)) => Some(share * stage.reference.ok_or("no reference")?),
+            Some(Rate::Share(share)) => Some(share * context.reference.ok_or("no reference")?),
         };
         client::runtime()?.block_on(async {
-            let places = self.places(stage).await?;
-            let observe = || (Snapshot::of(stage), self.fresh.then(|| stage.resident()));
-            // Outside the window, since telling it costs etcd something; and not where memory is
-            // weighed, which remembers.
-            let told = || {
+            let slots = self.slots(context).await?;
+            let observe = || {
+                (
+                    CpuSnapshot::of(context),
+                    self.fresh.then(|| context.resident()),
+                )
+            };
+            // Outside the window, because serving its counters costs etcd processor time. Not with
+            // fresh servers, because it would add to the measured memory.
+            let etcd_reads = || {
                 (self.mix.reads() && !self.fresh)
-                    .then(|| stage.world.etcd_reads())
+                    .then(|| context.testbed.etcd_reads())
                     .flatten()
             };
-            let before = told();
+            let before = etcd_reads();
             let outcome =
-                pace::run(places, per_second, stage.warm_up, stage.window, observe).await?;
-            let reads = before.zip(told()).map(|(before, after)| after - before);
+                pace::run(slots, per_second, context.warm_up, context.window, observe).await?;
+            let reads = before
+                .zip(etcd_reads())
+                .map(|(before, after)| after - before);
             let calls = outcome.calls as f64;
             let seconds = outcome.elapsed.as_secs_f64();
             let mut sample = Sample::default();
@@ -154,7 +161,7 @@ impl Workload for Unary {
             outcome
                 .before
                 .0
-                .costs(&outcome.after.0, stage, calls, &mut sample);
+                .costs(&outcome.after.0, context, calls, &mut sample);
             sample.set_latency(outcome.latency);
             let share = |reads| reads * 100.0 / outcome.all as f64;
             sample.set_if(Metric::EtcdReads, reads.map(share));
@@ -173,10 +180,10 @@ impl Workload for Unary {
 }
 
 impl Unary {
-    /// Opens the connections and makes one call on each, so that no first call is measured. Places
-    /// of one connection do not stand side by side: an open loop spreads its calls.
-    async fn places(&self, stage: &Stage<'_>) -> Result<Vec<Caller>, String> {
-        let address = &stage.target.address;
+    /// Opens the connections and makes one call on each, so that no first call is measured. The
+    /// slots of one connection are not adjacent, so that an open loop spreads its calls.
+    async fn slots(&self, context: &SampleContext<'_>) -> Result<Vec<Caller>, String> {
+        let address = &context.target.address;
         let job = Arc::new(Job {
             keys: Keys::new(self.keys, self.choice, self.size),
             mix: self.mix,
@@ -218,7 +225,7 @@ impl Unary {
     }
 }
 
-/// A connection on which one call was made.
+/// Opens a connection and makes one call on it.
 async fn open(
     address: Address,
     windows: Windows,
@@ -237,10 +244,10 @@ async fn open(
     Ok(client)
 }
 
-/// Connections that are opened at once.
+/// Connections that are opened concurrently.
 const AT_ONCE: usize = 32;
 
-/// A client of large values opens its windows, as the Go client's does by itself.
+/// Returns the windows of a client. For large values they are larger, as those of the Go client.
 fn windows(size: Sizes) -> Windows {
     if size.most < 1 << 16 {
         DEFAULT_WINDOWS
@@ -252,7 +259,7 @@ fn windows(size: Sizes) -> Windows {
     }
 }
 
-/// What all callers share.
+/// State shared by all callers.
 struct Job {
     keys: Keys,
     mix: Mix,
@@ -262,7 +269,7 @@ struct Job {
     txn: Request<()>,
 }
 
-/// One call at a time, on its connections in turn.
+/// A slot for one call at a time, on its connections in turn.
 struct Caller {
     clients: Vec<Client>,
     turn: usize,
@@ -271,15 +278,15 @@ struct Caller {
     body: Vec<u8>,
 }
 
-impl Place for Caller {
+impl Slot for Caller {
     async fn call(&mut self) -> Result<u64, String> {
         self.turn = (self.turn + 1) % self.clients.len();
         let number = self.job.keys.choose(&mut self.random);
         match self.job.mix.choose(&mut self.random) {
-            Deed::Read => self.read(number, self.job.serializable).await,
-            Deed::Serializable => self.read(number, true).await,
-            Deed::Write => self.write(number).await,
-            Deed::Txn => self.txn(number).await,
+            CallKind::Read => self.read(number, self.job.serializable).await,
+            CallKind::Serializable => self.read(number, true).await,
+            CallKind::Write => self.write(number).await,
+            CallKind::Txn => self.txn(number).await,
         }
     }
 }
@@ -287,7 +294,7 @@ impl Place for Caller {
 impl Caller {
     async fn read(&mut self, number: usize, serializable: bool) -> Result<u64, String> {
         let job = &self.job;
-        // A serializable read may be older than what is known.
+        // A serializable read may be older than the known revision.
         let known = if serializable {
             0
         } else {
@@ -297,7 +304,7 @@ impl Caller {
         self.clients[self.turn]
             .unary(&job.range, &frame, &mut self.body)
             .await?;
-        let found = etcdpb::range_answer(&self.body)?;
+        let found = etcdpb::range_response(&self.body)?;
         job.keys.check(number, &found, known)?;
         Ok(found.pair.value.len() as u64)
     }
@@ -310,7 +317,7 @@ impl Caller {
         self.clients[self.turn]
             .unary(&job.put, &frame, &mut self.body)
             .await?;
-        let revision = etcdpb::put_answer(&self.body)?;
+        let revision = etcdpb::put_response(&self.body)?;
         job.keys.wrote(number, revision, known)?;
         Ok(value.len() as u64)
     }
@@ -323,10 +330,10 @@ impl Caller {
         self.clients[self.turn]
             .unary(&job.txn, &frame, &mut self.body)
             .await?;
-        let found = etcdpb::txn_answer(&self.body)?;
+        let found = etcdpb::txn_response(&self.body)?;
         job.keys.wrote(number, found.revision, known)?;
         job.keys.check(number, &found, found.revision)?;
-        // Its own put is what it read.
+        // The transaction must read its own put.
         if found.pair.value != value {
             return Err("a transaction did not read what it put".into());
         }

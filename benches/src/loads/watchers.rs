@@ -1,136 +1,137 @@
-//! The watchers of one stream: created one after the other, then read for good.
+//! The watchers of one stream: created one after the other, then read until the end of the sample.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
-use super::watching::{PATIENCE, Watching};
+use super::watch_checker::{WAIT_LIMIT, WatchChecker};
 use crate::client::{self, Address, Client};
 use crate::stream::{self, Receiver, Sender};
 use crate::streampb;
 
 /// A watch stream and the watchers on it.
 pub(crate) struct Watchers {
-    watching: Arc<Watching>,
+    checker: Arc<WatchChecker>,
     sender: Sender,
     receiver: Receiver,
-    /// By the id that the server gave.
+    /// Watchers by the id that the server assigned.
     by_id: HashMap<i64, usize>,
 }
 
 impl Watchers {
     /// Opens a stream without a watcher.
     pub(crate) async fn open(
-        watching: &Arc<Watching>,
+        checker: &Arc<WatchChecker>,
         client: &mut Client,
         address: &Address,
     ) -> Result<Watchers, String> {
         let head = client::head(address, streampb::WATCH)?;
         let (sender, receiver) = stream::open(client, &head).await?;
         Ok(Watchers {
-            watching: watching.clone(),
+            checker: checker.clone(),
             sender,
             receiver,
             by_id: HashMap::new(),
         })
     }
 
-    /// One more watcher, of a range from the revision `start` (0: from now on). It is there when
-    /// this returns: creates go one by one, as the Go client sends them.
+    /// Creates a watcher of a range from the revision `start` (0: from now on) and waits for the
+    /// created response: a stream has one pending create at a time, as with the Go client.
     pub(crate) async fn create(&mut self, range: usize, start: i64) -> Result<(), String> {
-        let mut waiting = Some(self.watching.watcher(range));
-        let prefix = self.watching.prefix(range);
+        let mut waiting = Some(self.checker.watcher(range));
+        let prefix = self.checker.prefix(range);
         self.sender.send(streampb::watch_prefix(prefix, start))?;
         while waiting.is_some() {
-            let more = tokio::time::timeout(PATIENCE, self.turn(&mut waiting));
-            if !more.await.map_err(|_| "no answer to a watch")?? {
+            let more = tokio::time::timeout(WAIT_LIMIT, self.read_next(&mut waiting));
+            if !more.await.map_err(|_| "no response to a watch")?? {
                 return Err("a watch stream ended before a watch was created".into());
             }
         }
         Ok(())
     }
 
-    /// Reads and judges until the stream's only watcher has so many events.
+    /// Reads and verifies until the stream's only watcher has received `events` events.
     pub(crate) async fn read_until(&mut self, events: usize) -> Result<(), String> {
         let only = self.by_id.values().next();
         let only = *only.ok_or("no watcher")?;
-        while self.watching.seen(only) < events {
-            let more = tokio::time::timeout(PATIENCE, self.turn(&mut None)).await;
-            if !more.map_err(|_| "a watcher got nothing more")?? {
+        while self.checker.seen(only) < events {
+            let more = tokio::time::timeout(WAIT_LIMIT, self.read_next(&mut None)).await;
+            if !more.map_err(|_| "a watcher received no more events")?? {
                 return Err("a watch stream ended".into());
             }
         }
         Ok(())
     }
 
-    /// Ends the stream and its watchers, which then need to see nothing more.
+    /// Closes the stream. Its watchers need not receive later puts.
     pub(crate) fn retire(self) {
         for watcher in self.by_id.into_values() {
-            self.watching.retire(watcher);
+            self.checker.retire(watcher);
         }
     }
 
-    /// Reads and judges until the task is aborted.
+    /// Reads and verifies in a task until it is aborted.
     pub(crate) fn spawn(mut self) -> JoinHandle<()> {
         tokio::spawn(async move {
             let text = loop {
-                match self.turn(&mut None).await {
+                match self.read_next(&mut None).await {
                     Ok(true) => {}
                     Ok(false) => break "a watch stream ended".into(),
                     Err(text) => break text,
                 }
             };
-            self.watching.fail(text);
+            self.checker.fail(text);
         })
     }
 
-    /// Judges what comes next; a created answer takes `waiting`. False at the stream's end.
-    async fn turn(&mut self, waiting: &mut Option<usize>) -> Result<bool, String> {
-        let (watching, by_id) = (&self.watching, &mut self.by_id);
+    /// Reads and verifies the next messages. A created response takes `waiting`. Returns false at
+    /// the end of the stream.
+    async fn read_next(&mut self, waiting: &mut Option<usize>) -> Result<bool, String> {
+        let (checker, by_id) = (&self.checker, &mut self.by_id);
         let mut now = None;
         self.receiver
             .read(|message| {
-                let head = streampb::watched(message)?;
+                let head = streampb::watch_response(message)?;
                 if head.canceled {
                     let reason = String::from_utf8_lossy(head.reason);
                     return Err(format!("a watch was canceled: {reason}"));
                 }
                 if head.created {
-                    let watcher = waiting.take().ok_or("created, but nothing was asked")?;
+                    let watcher = waiting.take().ok_or("created without a request")?;
                     if by_id.insert(head.id, watcher).is_some() {
-                        return Err("a watch id was given twice".into());
+                        return Err("a duplicate watch id".into());
                     }
                 }
                 let watcher = by_id.get(&head.id);
                 let watcher = *watcher.ok_or_else(|| format!("events of no watch: {}", head.id))?;
-                let now = *now.get_or_insert_with(|| watching.now());
-                watching.judge(watcher, message, now)
+                let now = *now.get_or_insert_with(|| checker.now());
+                checker.check_events(watcher, message, now)
             })
             .await
     }
 }
 
-/// Opens streams, spread evenly over connections, and on them a watcher of each of `ranges` in turn.
-/// Streams are opened at the same time, the watchers of one stream one by one. All are there when
-/// this returns, and are read until aborted.
-pub(crate) async fn crowd(
-    watching: &Arc<Watching>,
+/// Opens streams, spread evenly over connections, and creates watchers on them, with the ranges in
+/// turn. Streams are opened concurrently, the watchers of one stream one by one. Returns after all
+/// are created, with the tasks that read them until aborted.
+pub(crate) async fn open_watchers(
+    checker: &Arc<WatchChecker>,
     address: &Address,
-    plan: Crowd,
+    plan: WatcherLayout,
 ) -> Result<Vec<JoinHandle<()>>, String> {
     let mut clients = Vec::new();
     for _ in 0..plan.connections.min(plan.streams) {
-        clients.push(Client::open(address, super::watching::WINDOWS).await?);
+        clients.push(Client::open(address, super::watch_checker::WINDOWS).await?);
     }
     let mut opening = tokio::task::JoinSet::new();
     for stream in 0..plan.streams {
-        let (watching, address) = (watching.clone(), address.clone());
+        let (checker, address) = (checker.clone(), address.clone());
         let mut client = clients[stream % clients.len()].clone();
         opening.spawn(async move {
-            let mut watchers = Watchers::open(&watching, &mut client, &address).await?;
+            let mut watchers = Watchers::open(&checker, &mut client, &address).await?;
             for watcher in (stream..plan.watchers).step_by(plan.streams) {
-                let range = watcher % watching.ranges();
+                let range = watcher % checker.ranges();
                 watchers.create(range, plan.start).await?;
             }
             Ok::<_, String>(watchers)
@@ -143,12 +144,12 @@ pub(crate) async fn crowd(
     Ok(readers)
 }
 
-/// How many watchers there are, and where.
+/// Numbers of watchers, streams and connections.
 #[derive(Clone, Copy)]
-pub(crate) struct Crowd {
+pub(crate) struct WatcherLayout {
     pub(crate) watchers: usize,
     pub(crate) streams: usize,
     pub(crate) connections: usize,
-    /// The revision they begin at; 0 is now.
+    /// Start revision of the watchers. 0 means from now on.
     pub(crate) start: i64,
 }

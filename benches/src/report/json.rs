@@ -1,14 +1,14 @@
-//! The report for programs: every sample.
+//! The report in JSON, with every sample.
 
 use serde_json::{Map, Value, json};
 
-use super::Setting;
+use super::RunInfo;
 use crate::goals;
 use crate::results::Results;
 use crate::sample::Sample;
 
-/// The report as JSON, every sample included.
-pub(crate) fn json(results: &Results, setting: &Setting) -> Value {
+/// Returns the report as JSON.
+pub(crate) fn json(results: &Results, info: &RunInfo) -> Value {
     let samples: Vec<Value> = results
         .all()
         .map(|(case, target, round, sample)| {
@@ -26,17 +26,17 @@ pub(crate) fn json(results: &Results, setting: &Setting) -> Value {
             })
         })
         .collect();
-    let goals: Vec<Value> = goals::judge(results)
+    let goals: Vec<Value> = goals::evaluate(results)
         .iter()
-        .map(|verdict| {
+        .map(|goal| {
             json!({
-                "group": verdict.group,
-                "case": verdict.case,
-                "what": verdict.text,
-                "limit": verdict.limit,
-                "at_least": verdict.at_least,
-                "measured": verdict.measured.map(|spread| spread.median),
-                "verdict": verdict.word(),
+                "group": goal.group,
+                "case": goal.case,
+                "what": goal.text,
+                "limit": goal.limit,
+                "at_least": goal.at_least,
+                "measured": goal.measured.map(|spread| spread.median),
+                "goal": goal.status(),
             })
         })
         .collect();
@@ -48,10 +48,10 @@ pub(crate) fn json(results: &Results, setting: &Setting) -> Value {
             .into()
     };
     json!({
-        "command": setting.command,
-        "versions": map(&setting.versions),
-        "machine": map(&setting.machine),
-        "seconds": setting.seconds,
+        "command": info.command,
+        "versions": map(&info.versions),
+        "machine": map(&info.machine),
+        "seconds": info.seconds,
         "notes": results.notes,
         "samples": samples,
         "goals": goals,
@@ -60,7 +60,7 @@ pub(crate) fn json(results: &Results, setting: &Setting) -> Value {
     })
 }
 
-/// Latencies at some quantiles; null where none were taken.
+/// Returns the latencies at some quantiles, or null if they were not measured.
 fn latency(sample: &Sample) -> Value {
     let Some(latency) = &sample.latency else {
         return Value::Null;

@@ -1,8 +1,8 @@
-//! What machine this is, as far as `/proc` tells.
+//! Description of the machine, from `/proc`.
 
 use std::fs;
 
-/// Its processor, memory and kernel.
+/// Returns the processor, the memory and the kernel.
 pub(crate) fn machine() -> Vec<(String, String)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
@@ -23,7 +23,7 @@ pub(crate) fn machine() -> Vec<(String, String)> {
     ]
 }
 
-/// How many tasks wanted a processor in the last minute, on average.
+/// Returns the load average of the last minute.
 pub(crate) fn load_average() -> String {
     let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     averages.split(' ').next().unwrap_or("unknown").into()

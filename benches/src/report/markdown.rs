@@ -1,26 +1,26 @@
-//! The report for people.
+//! The report in Markdown.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::Setting;
+use super::RunInfo;
 use super::plots::Plot;
 use crate::cases::Case;
-use crate::goals::{self, Verdict};
+use crate::goals::{self, GoalResult};
 use crate::results::Results;
 use crate::sample::Metric;
 
-/// The report as Markdown; `folder` is where the plots are, seen from it.
+/// Returns the report as Markdown. `folder` is the relative path of the plots.
 pub(crate) fn markdown(
     results: &Results,
     cases: &[Case],
-    setting: &Setting,
+    info: &RunInfo,
     plots: &[Plot],
     folder: &str,
 ) -> String {
     let mut out = String::new();
-    line(&mut out, format!("`etcd-edge-bench {}`\n", setting.command));
-    let facts = setting.versions.iter().chain(&setting.machine);
+    line(&mut out, format!("`etcd-edge-bench {}`\n", info.command));
+    let facts = info.versions.iter().chain(&info.machine);
     for (name, value) in facts {
         line(&mut out, format!("- {name}: {value}"));
     }
@@ -28,14 +28,14 @@ pub(crate) fn markdown(
         &mut out,
         format!(
             "- interleaved rounds of {} s; figures are the median (least–most) of the rounds",
-            setting.seconds
+            info.seconds
         ),
     );
     for note in &results.notes {
         line(&mut out, format!("- {note}"));
     }
     for (target, reason) in &results.missing {
-        line(&mut out, format!("- **left out: {target}**: {reason}"));
+        line(&mut out, format!("- **skipped: {target}**: {reason}"));
     }
     for failure in &results.failures {
         line(&mut out, format!("- **failed: {failure}**"));
@@ -55,16 +55,16 @@ pub(crate) fn markdown(
 }
 
 fn goals(out: &mut String, results: &Results) {
-    let verdicts = goals::judge(results);
-    for group in verdicts.chunk_by(|one, next| one.group == next.group) {
-        if group.iter().all(|verdict| verdict.measured.is_none()) {
+    let results_of_goals = goals::evaluate(results);
+    for group in results_of_goals.chunk_by(|one, next| one.group == next.group) {
+        if group.iter().all(|goal| goal.measured.is_none()) {
             continue;
         }
         line(out, format!("\n### Goals: {}\n", group[0].group));
-        line(out, "| case | what | goal | measured | |".into());
+        line(out, "| case | figure | goal | measured | |".into());
         line(out, "|---|---|---|---|---|".into());
-        for verdict in group {
-            line(out, goal_row(verdict));
+        for goal in group {
+            line(out, goal_row(goal));
         }
     }
 }
@@ -105,15 +105,15 @@ fn table(
     }
 }
 
-fn goal_row(verdict: &Verdict) -> String {
-    let sign = if verdict.at_least { "≥" } else { "≤" };
-    let measured = verdict.measured.map_or("–".into(), |spread| spread.show(2));
+fn goal_row(goal: &GoalResult) -> String {
+    let sign = if goal.at_least { "≥" } else { "≤" };
+    let measured = goal.measured.map_or("–".into(), |spread| spread.show(2));
     format!(
         "| `{}` | {} | {sign} {} | {measured} | {} |",
-        verdict.case,
-        verdict.text,
-        verdict.limit,
-        verdict.word()
+        goal.case,
+        goal.text,
+        goal.limit,
+        goal.status()
     )
 }
 

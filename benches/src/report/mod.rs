@@ -1,5 +1,5 @@
-//! What comes of a run: the report on stdout, and under `target/bench/` with every sample and the
-//! plots; `--publish` puts it into the documentation.
+//! The report of a run: on stdout, and in `target/bench/` with every sample and the plots.
+//! `--publish` also writes it into the documentation.
 
 mod json;
 pub(crate) mod machine;
@@ -12,33 +12,34 @@ use std::path::{Path, PathBuf};
 
 use plots::Plot;
 
-use crate::peers::target_directory;
 use crate::plan::Plan;
 use crate::results::Results;
+use crate::targets::target_directory;
 
-/// Where `--publish` puts the report, between the two marks, and the plots.
+/// Document into which `--publish` writes the report, between the two marks, and folder of the
+/// plots.
 const DOCUMENT: &str = "docs/internals/benchmarks.md";
 const PLOTS: &str = "docs/internals/benchmarks";
-const BEGIN: &str = "<!-- begin of what `--publish` writes -->";
-const END: &str = "<!-- end of what `--publish` writes -->";
+const BEGIN: &str = "<!-- begin: written by `--publish` -->";
+const END: &str = "<!-- end: written by `--publish` -->";
 
-/// The circumstances of a run.
-pub(crate) struct Setting {
-    /// The arguments, as given.
+/// Circumstances of a run.
+pub(crate) struct RunInfo {
+    /// The arguments of the command line.
     pub(crate) command: String,
     pub(crate) versions: Vec<(String, String)>,
     pub(crate) machine: Vec<(String, String)>,
     pub(crate) seconds: f64,
 }
 
-/// Writes everything.
-pub(crate) fn write(results: &Results, plan: &Plan, setting: &Setting) -> Result<(), String> {
+/// Writes the report in all formats.
+pub(crate) fn write(results: &Results, plan: &Plan, info: &RunInfo) -> Result<(), String> {
     let plots = plots::all(results)?;
-    let markdown = |folder| markdown::markdown(results, &plan.cases, setting, &plots, folder);
+    let markdown = |folder| markdown::markdown(results, &plan.cases, info, &plots, folder);
     let report = markdown("");
     let folder = target_directory().join("bench");
     write_plots(&folder, &plots)?;
-    let json = format!("{:#}\n", json::json(results, setting));
+    let json = format!("{:#}\n", json::json(results, info));
     put(folder.join("report.md"), &report)?;
     put(folder.join("report.json"), &json)?;
     if plan.arguments.publish {
@@ -49,12 +50,12 @@ pub(crate) fn write(results: &Results, plan: &Plan, setting: &Setting) -> Result
         )?;
         write_plots(Path::new(PLOTS), &plots)?;
     }
-    // Whoever reads it may have stopped reading; the files are there.
+    // The reader of stdout may be gone. The files are complete.
     let _ = writeln!(std::io::stdout(), "{report}");
     Ok(())
 }
 
-/// The document with this report in place of the last one.
+/// Returns the document with this report instead of the previous one.
 fn published(document: &str, report: &str) -> Result<String, String> {
     let parts = document.split_once(BEGIN).and_then(|(before, rest)| {
         let (_, after) = rest.split_once(END)?;
@@ -63,7 +64,7 @@ fn published(document: &str, report: &str) -> Result<String, String> {
     parts.ok_or(format!("{DOCUMENT} has no {BEGIN} … {END}"))
 }
 
-/// Puts the plots into a folder in place of those of the last run.
+/// Writes the plots into a folder and removes those of the previous run.
 fn write_plots(folder: &Path, plots: &[Plot]) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     for name in plots::NAMES {
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_between_the_marks_is_replaced() {
+    fn only_the_text_between_the_marks_is_replaced() {
         let document = format!("# A\n{BEGIN}\nold\n{END}\nrest\n");
         let new = published(&document, "new\n").unwrap();
         assert_eq!(new, format!("# A\n{BEGIN}\nnew\n{END}\nrest\n"));

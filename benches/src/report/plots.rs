@@ -1,6 +1,6 @@
-//! The plots, as SVG: what no table shows at a glance.
+//! The plots, as SVG.
 //!
-//! Each is drawn from samples that are in the JSON too; one that has nothing to show is left out.
+//! Each plot shows samples that are in the JSON too. A plot without data is skipped.
 
 use std::ops::Range;
 
@@ -17,18 +17,18 @@ use crate::cases;
 use crate::results::Results;
 use crate::sample::{Metric, grouped};
 
-/// A plot that was drawn.
+/// A plot.
 pub(crate) struct Plot {
-    /// Of its file, without the ending.
+    /// Name of the file without the extension.
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
     pub(crate) svg: String,
 }
 
-/// The names of all there can be.
+/// Names of all plots.
 pub(crate) const NAMES: [&str; 4] = ["throughput", "cpu", "latency", "memory"];
 
-/// Those there is something to draw for.
+/// Draws all plots that have data.
 pub(crate) fn all(results: &Results) -> Result<Vec<Plot>, String> {
     let drawn = [
         throughput(results),
@@ -47,13 +47,13 @@ const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(60, 60, 60);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// A target's points.
+/// The points of one target.
 struct Line<'a> {
     target: &'a str,
     points: Vec<(f64, f64)>,
 }
 
-/// Latency against what was answered, in the open loops: where each target bends.
+/// Latency against throughput in the open loops.
 fn throughput(results: &Results) -> Drawn {
     let lines = |metric| {
         let points = |target: &str| {
@@ -81,10 +81,10 @@ fn throughput(results: &Results) -> Drawn {
                 .x_label_area_size(46)
                 .y_label_area_size(52)
                 .build_cartesian_2d(x, Decades(around(&lines)))
-                .map_err(say)?;
+                .map_err(error_text)?;
             mesh(
                 &mut chart,
-                "calls answered per second",
+                "calls per second",
                 "",
                 &|x| grouped(*x, 0),
                 &short,
@@ -100,10 +100,10 @@ fn throughput(results: &Results) -> Drawn {
     }))
 }
 
-/// How latencies of the calls at a modest rate are spread.
+/// Distribution of the latencies at a moderate rate.
 fn distribution(results: &Results) -> Drawn {
     let case = cases::rate_case(cases::RATE_OF_GOAL);
-    // Equal steps are ten times rarer: 0 %, 90 %, 99 %, 99.9 %.
+    // Each unit of the axis is one more nine: 0 %, 90 %, 99 %, 99.9 %.
     let steps = || (0..=30).map(|step| f64::from(step) / 10.0);
     let lines = lines(results, |target| {
         let Some(latency) = results.latency(&case, target) else {
@@ -122,13 +122,13 @@ fn distribution(results: &Results) -> Drawn {
     }
     let svg = draw(|area| {
         let mut chart = ChartBuilder::on(&with_legend(area, &lines)?)
-            .caption("Share of calls that took no longer", title_style())
+            .caption("Share of calls with at most this latency", title_style())
             .margin(14)
             .margin_right(26)
             .x_label_area_size(46)
             .y_label_area_size(62)
             .build_cartesian_2d(0.0..3.0, Decades(around(&lines)))
-            .map_err(say)?;
+            .map_err(error_text)?;
         let share = |rare: &f64| {
             format!(
                 "{:.*} %",
@@ -146,7 +146,7 @@ fn distribution(results: &Results) -> Drawn {
     }))
 }
 
-/// Memory against connections that are all in use now and then.
+/// Memory against the number of connections, all of which are used in turn.
 fn memory(results: &Results) -> Drawn {
     let lines = lines(results, |target| {
         let at = |connections: usize| {
@@ -168,7 +168,7 @@ fn memory(results: &Results) -> Drawn {
             .x_label_area_size(46)
             .y_label_area_size(62)
             .build_cartesian_2d(Decades(first as f64..last as f64), Decades(around(&lines)))
-            .map_err(say)?;
+            .map_err(error_text)?;
         mesh(
             &mut chart,
             "connections",
@@ -180,12 +180,12 @@ fn memory(results: &Results) -> Drawn {
     })?;
     Ok(Some(Plot {
         name: "memory",
-        title: "Memory by connections",
+        title: "Memory by number of connections",
         svg,
     }))
 }
 
-/// Processor time per call: the proxy's, and etcd's behind it.
+/// Processor time per call of the proxy and of etcd behind it.
 fn cpu(results: &Results) -> Drawn {
     let shown = [
         ("read-c10-m10", "10 connections × 10 in flight"),
@@ -213,12 +213,12 @@ fn cpu(results: &Results) -> Drawn {
     })?;
     Ok(Some(Plot {
         name: "cpu",
-        title: "Processor time in µs per linearizable read: the proxy's (full) and etcd's behind it (pale)",
+        title: "Processor time in µs per linearizable read: proxy (dark) and etcd behind it (pale)",
         svg,
     }))
 }
 
-/// One target's processor time per call in µs.
+/// Processor time per call of one target in µs.
 struct Bar {
     target: String,
     proxy: f64,
@@ -251,7 +251,7 @@ fn draw_bars(area: &Area, title: &str, bars: &[Bar], most: f64) -> Result<(), St
         .x_label_area_size(26)
         .y_label_area_size(100)
         .build_cartesian_2d(0.0..1.35 * most, 0.0..rows)
-        .map_err(say)?;
+        .map_err(error_text)?;
     chart
         .configure_mesh()
         .disable_y_mesh()
@@ -263,7 +263,7 @@ fn draw_bars(area: &Area, title: &str, bars: &[Bar], most: f64) -> Result<(), St
         .label_style((FONT, 12).into_font().color(&INK))
         .x_label_formatter(&|x| format!("{x:.0}"))
         .draw()
-        .map_err(say)?;
+        .map_err(error_text)?;
     for (row, bar) in bars.iter().enumerate() {
         let (color, top) = (color(&bar.target), rows - row as f64);
         let bottom = top - 1.0;
@@ -283,7 +283,7 @@ fn draw_bars(area: &Area, title: &str, bars: &[Bar], most: f64) -> Result<(), St
                 block(0.0, bar.proxy, color.filled()),
                 block(bar.proxy, bar.whole(), pale(color).filled()),
             ])
-            .map_err(say)?;
+            .map_err(error_text)?;
         let past = Pos::new(HPos::Left, VPos::Center);
         let (x, y) = chart.backend_coord(&(bar.whole(), middle));
         let origin = area.get_base_pixel();
@@ -292,19 +292,19 @@ fn draw_bars(area: &Area, title: &str, bars: &[Bar], most: f64) -> Result<(), St
             (x - origin.0 + 6, y - origin.1),
             style(12).pos(past),
         ))
-        .map_err(say)?;
+        .map_err(error_text)?;
         let (x, y) = chart.backend_coord(&(0.0, middle));
         area.draw(&Text::new(
             bar.target.clone(),
             (x - origin.0 - 8, y - origin.1),
             style(13).pos(right),
         ))
-        .map_err(say)?;
+        .map_err(error_text)?;
     }
     Ok(())
 }
 
-/// The targets that have points.
+/// Returns the lines of all targets that have points.
 fn lines<'a>(results: &'a Results, points: impl Fn(&str) -> Vec<(f64, f64)>) -> Vec<Line<'a>> {
     let line = |target: &'a String| Line {
         points: points(target),
@@ -322,7 +322,8 @@ fn greatest(lines: &[Line], of: impl Fn(&(f64, f64)) -> f64) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// From a little below the lowest point to a little above the highest, for a logarithmic axis.
+/// Returns the range of a logarithmic axis: from a little below the lowest point to a little above
+/// the highest.
 fn around(lines: &[Line]) -> Range<f64> {
     let least = lines
         .iter()
@@ -365,16 +366,16 @@ impl Ranged for Decades {
     }
 }
 
-// What stands at the marks is said where the axis is used.
+// The labels are formatted at the use of the axis.
 impl ValueFormatter<f64> for Decades {}
 
 fn draw(each: impl FnOnce(&Area) -> Result<(), String>) -> Result<String, String> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        area.fill(&WHITE).map_err(say)?;
+        area.fill(&WHITE).map_err(error_text)?;
         each(&area)?;
-        area.present().map_err(say)?;
+        area.present().map_err(error_text)?;
     }
     Ok(svg)
 }
@@ -403,7 +404,7 @@ where
         .x_label_formatter(x_label)
         .y_label_formatter(y_label)
         .draw()
-        .map_err(say)
+        .map_err(error_text)
 }
 
 fn draw_lines<'a, X, Y>(
@@ -421,16 +422,16 @@ where
             let dot = |&point: &(f64, f64)| Circle::new(point, 3, color(line.target).filled());
             chart
                 .draw_series(line.points.iter().map(dot))
-                .map_err(say)?;
+                .map_err(error_text)?;
         }
         chart
             .draw_series(LineSeries::new(line.points, style))
-            .map_err(say)?;
+            .map_err(error_text)?;
     }
     Ok(())
 }
 
-/// Cuts a column off at the right that names the targets, and gives the rest.
+/// Draws a legend in a column on the right and returns the rest of the area.
 fn with_legend<'a>(area: &Area<'a>, lines: &[Line]) -> Result<Area<'a>, String> {
     let (rest, column) = area.split_horizontally(SIZE.0 - 140);
     for (line, row) in lines.iter().zip(0..) {
@@ -438,12 +439,12 @@ fn with_legend<'a>(area: &Area<'a>, lines: &[Line]) -> Result<Area<'a>, String> 
         let stroke = color(line.target).stroke_width(3);
         column
             .draw(&PathElement::new([(4, y), (24, y)], stroke))
-            .map_err(say)?;
+            .map_err(error_text)?;
         let style = (FONT, 13).into_font().color(&INK);
         let style = style.pos(Pos::new(HPos::Left, VPos::Center));
         column
             .draw(&Text::new(line.target.to_string(), (32, y), style))
-            .map_err(say)?;
+            .map_err(error_text)?;
     }
     Ok(rest)
 }
@@ -452,7 +453,7 @@ fn title_style() -> plotters::style::TextStyle<'static> {
     (FONT, 16).into_font().color(&INK)
 }
 
-/// A number as short as it stays clear.
+/// Formats a number with as few digits as are useful.
 fn short(value: &f64) -> String {
     if *value >= 10.0 {
         return grouped(*value, 0);
@@ -461,7 +462,8 @@ fn short(value: &f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').into()
 }
 
-/// A colour that a target keeps in all plots; told apart by the colour-blind too.
+/// Returns the colour of a target in all plots. The colours are distinguishable for colour-blind
+/// readers.
 fn color(target: &str) -> RGBColor {
     match target {
         "etcd" => RGBColor(120, 120, 120),
@@ -480,13 +482,13 @@ fn color(target: &str) -> RGBColor {
     }
 }
 
-/// The same colour mixed with white: a transparent one would let the grid through.
+/// Mixes a colour with white. A transparent colour would show the grid.
 fn pale(RGBColor(red, green, blue): RGBColor) -> RGBColor {
     let mix = |part: u8| 255 - (255 - part) / 3;
     RGBColor(mix(red), mix(green), mix(blue))
 }
 
-fn say(error: impl std::fmt::Display) -> String {
+fn error_text(error: impl std::fmt::Display) -> String {
     format!("plot: {error}")
 }
 
@@ -494,14 +496,14 @@ fn say(error: impl std::fmt::Display) -> String {
 mod tests {
     use super::*;
     use crate::loads::pace;
-    use crate::peers::Peer;
     use crate::sample::Sample;
+    use crate::targets::TargetKind;
 
     fn some_results() -> Results {
         let mut results = Results::default();
-        for (peer, cost) in Peer::ALL.into_iter().zip(1..) {
+        for (kind, cost) in TargetKind::ALL.into_iter().zip(1..) {
             let cost = f64::from(cost);
-            let mut add = |case: &str, sample| results.add(case, peer.name(), 0, sample);
+            let mut add = |case: &str, sample| results.add(case, kind.name(), 0, sample);
             for case in [
                 "read-c10-m10",
                 "read-c64-m1",
@@ -539,19 +541,19 @@ mod tests {
         assert_eq!(names, NAMES);
         for plot in plots {
             assert!(plot.svg.starts_with("<svg") && plot.svg.ends_with("</svg>\n"));
-            for peer in Peer::ALL {
+            for kind in TargetKind::ALL {
                 assert!(
-                    plot.svg.contains(peer.name()),
+                    plot.svg.contains(kind.name()),
                     "{}: {}",
                     plot.name,
-                    peer.name()
+                    kind.name()
                 );
             }
         }
     }
 
     #[test]
-    fn nothing_is_drawn_of_nothing() {
+    fn empty_results_have_no_plots() {
         assert!(all(&Results::default()).unwrap().is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The calls that are relayed, as a Go client and etcd put them on the wire.
+//! The relayed calls, encoded as a Go client and etcd encode them.
 
 use bytes::Bytes;
 use etcd_edge::wire::frame;
@@ -7,16 +7,16 @@ use etcd_edge::wire::pb::etcdserverpb::{
 };
 use etcd_edge::wire::pb::mvccpb::KeyValue;
 
-/// A call and its answer.
+/// A call and its response.
 pub(crate) struct Call {
     pub(crate) path: &'static str,
-    /// Message, framed.
+    /// Framed request message.
     pub(crate) request: Bytes,
-    /// The same of the answer.
-    pub(crate) answer: Bytes,
+    /// Framed response message.
+    pub(crate) response: Bytes,
 }
 
-/// What a Go client sends beside the path and the authority.
+/// Headers that a Go client sends in addition to the path and the authority.
 pub(crate) const METADATA: [(&str, &str); 5] = [
     ("content-type", "application/grpc"),
     ("user-agent", "grpc-go/1.71.1"),
@@ -27,7 +27,7 @@ pub(crate) const METADATA: [(&str, &str); 5] = [
 
 const KEY: &str = "registry/pods/default/web-00";
 
-/// One of a hundred keys, all of a length.
+/// Returns one of a hundred keys of equal length.
 fn key(n: u64) -> Bytes {
     let stem = &KEY[..KEY.len() - 2];
     format!("{stem}{:02}", n % 100).into()
@@ -42,7 +42,7 @@ fn header() -> Option<ResponseHeader> {
     })
 }
 
-/// A read of one of a hundred keys whose values have 100 bytes.
+/// Returns a read of one of a hundred keys with values of 100 bytes.
 pub(crate) fn range(n: u64, serializable: bool) -> Call {
     let request = RangeRequest {
         key: key(n),
@@ -57,7 +57,7 @@ pub(crate) fn range(n: u64, serializable: bool) -> Call {
         value: Bytes::from_static(&[7; 100]),
         lease: 0,
     };
-    let answer = RangeResponse {
+    let response = RangeResponse {
         header: header(),
         kvs: vec![found],
         more: false,
@@ -66,24 +66,24 @@ pub(crate) fn range(n: u64, serializable: bool) -> Call {
     Call {
         path: "/etcdserverpb.KV/Range",
         request: frame::encode_message(&request),
-        answer: frame::encode_message(&answer),
+        response: frame::encode_message(&response),
     }
 }
 
-/// A write of 100 bytes.
+/// Returns a put of 100 bytes.
 pub(crate) fn put() -> Call {
     let request = PutRequest {
         key: key(0),
         value: Bytes::from_static(&[7; 100]),
         ..PutRequest::default()
     };
-    let answer = PutResponse {
+    let response = PutResponse {
         header: header(),
         prev_kv: None,
     };
     Call {
         path: "/etcdserverpb.KV/Put",
         request: frame::encode_message(&request),
-        answer: frame::encode_message(&answer),
+        response: frame::encode_message(&response),
     }
 }

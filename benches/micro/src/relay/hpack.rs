@@ -1,19 +1,19 @@
-//! HPACK for the two players: fields that repeat go out as one byte from the dynamic table, as
-//! those of Go clients and of etcd do; no Huffman coding, no table larger than the default.
+//! HPACK encoder of the simulated client and etcd. Repeated fields are one byte from the dynamic
+//! table, as with Go clients and etcd. No Huffman coding, and no table above the default size.
 
 use std::collections::VecDeque;
 
-/// RFC 7541: what a field takes of the table besides its text.
+/// Bytes that a field uses in the table in addition to its text (RFC 7541, 4.1).
 const FIELD_OVERHEAD: usize = 32;
-/// The size a table has while nobody says otherwise.
+/// Default size of the dynamic table in bytes.
 const TABLE_BYTES: usize = 4096;
-/// Entries of the static table.
+/// Number of entries of the static table.
 const STATIC: usize = 61;
 
-/// The sender's half of a connection's compression.
+/// Encoder of one direction of a connection.
 #[derive(Default)]
 pub(super) struct Encoder {
-    /// The newest first.
+    /// Dynamic table, newest entry first.
     table: VecDeque<(&'static str, &'static str)>,
     bytes: usize,
 }
@@ -29,17 +29,17 @@ impl Encoder {
         };
         let known = self.table.iter().position(|field| *field == (name, value));
         if let Some(index) = fixed.or(known.map(|at| STATIC + 1 + at)) {
-            // Below 127: the players have few fields.
+            // Below 127: the table has few fields.
             out.push(0x80 | index as u8);
             return;
         }
-        // A literal with its name, to be added to the table.
+        // A literal with its name, added to the table.
         out.push(0x40);
         text(out, name);
         text(out, value);
         self.table.push_front((name, value));
         self.bytes += name.len() + value.len() + FIELD_OVERHEAD;
-        assert!(self.bytes <= TABLE_BYTES, "the players evict nothing");
+        assert!(self.bytes <= TABLE_BYTES, "the encoder evicts nothing");
     }
 }
 

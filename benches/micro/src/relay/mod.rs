@@ -1,13 +1,13 @@
-//! Unary calls through the whole proxy, in this process: client and etcd are played by the main
-//! thread over loopback TCP, the proxy is the library's own [`App`] with one worker.
+//! Unary calls through the whole proxy in this process. The main thread simulates the client and
+//! etcd over loopback TCP. The proxy is the library's own [`App`] with one worker.
 //!
-//! The players answer only when all of a round has arrived, so the worker's steps follow one another
-//! in the same order each time. Only threads other than the main one are counted: the worker, and
-//! the acceptor, which has nothing to do once all are connected.
+//! The main thread responds only after all calls of a round have arrived, so the worker does its
+//! steps in the same order each time. Only the other threads are counted: the worker, and the
+//! acceptor, which is idle as soon as all connections are open.
 
 pub(crate) mod calls;
 mod hpack;
-mod peer;
+mod http2_peer;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -20,27 +20,27 @@ use tokio::time::timeout;
 
 use crate::cases::IN_FLIGHT;
 use calls::Call;
-use peer::Peer;
+use http2_peer::Http2Peer;
 
-/// Reads that go their way one by one.
+/// Forwarded reads, one at a time.
 pub(crate) fn read(rounds: u64) {
     relay(&[calls::range(0, false)], rounds, |_| &[1]);
 }
 
-/// Reads of as many keys.
+/// Concurrent reads of different keys: each is forwarded.
 pub(crate) fn read_in_flight(rounds: u64) {
     let calls: Vec<Call> = (0..IN_FLIGHT).map(|n| calls::range(n, false)).collect();
     relay(&calls, rounds, |_| &[IN_FLIGHT as usize]);
 }
 
-/// Reads of one key: the first goes, the others share the next.
+/// Concurrent linearizable reads of one key: the first is forwarded, the others share the next.
 pub(crate) fn shared(rounds: u64) {
     let calls: Vec<Call> = (0..IN_FLIGHT).map(|_| calls::range(0, false)).collect();
     relay(&calls, rounds, |_| &[1, 1]);
 }
 
-/// Reads of one key that any member may answer: etcd is asked once.
-pub(crate) fn kept(rounds: u64) {
+/// Serializable reads of one key: only the first of all rounds reaches etcd.
+pub(crate) fn cached(rounds: u64) {
     let calls: Vec<Call> = (0..IN_FLIGHT).map(|_| calls::range(0, true)).collect();
     relay(&calls, rounds, |round| if round == 0 { &[1] } else { &[] });
 }
@@ -49,53 +49,51 @@ pub(crate) fn put(rounds: u64) {
     relay(&[calls::put()], rounds, |_| &[1]);
 }
 
-/// Sends all calls in each round; `at_etcd` says how many of them reach etcd together, and how many after
-/// those were answered. All calls are of a length, and so are their answers.
+/// Sends all calls in each round. `at_etcd` returns the sizes of the batches that reach etcd: each
+/// batch arrives after the responses to the one before. All requests have equal length, and all
+/// responses too.
 fn relay(calls: &[Call], rounds: u64, at_etcd: impl Fn(u64) -> &'static [usize]) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let proxy = start(listener.local_addr().expect("a bound socket"));
-    let mut client = Peer::client(TcpStream::connect(proxy).expect("the proxy listens"));
+    let mut client = Http2Peer::client(TcpStream::connect(proxy).expect("the proxy listens"));
     let mut etcd = None;
     let call = &calls[0];
     for round in 0..rounds {
         let streams: Vec<u32> = calls.iter().map(|call| client.request(call)).collect();
         client.flush();
         for count in at_etcd(round) {
-            // The proxy connects when it has its first call.
+            // The proxy connects at its first call.
             let etcd = etcd.get_or_insert_with(|| {
-                Peer::etcd(listener.accept().expect("the proxy connects").0)
+                Http2Peer::etcd(listener.accept().expect("the proxy connects").0)
             });
-            for stream in etcd.arrived(*count, call.request.len()) {
-                etcd.answer(stream, call);
+            for stream in etcd.read_responses(*count, call.request.len()) {
+                etcd.respond(stream, call);
             }
             etcd.flush();
         }
-        let mut answered = client.arrived(streams.len(), call.answer.len());
-        answered.sort_unstable();
-        assert!(
-            answered == streams,
-            "answers to {answered:?}, not {streams:?}"
-        );
+        let mut ended = client.read_responses(streams.len(), call.response.len());
+        ended.sort_unstable();
+        assert!(ended == streams, "responses to {ended:?}, not {streams:?}");
     }
 }
 
-/// Even under callgrind a run takes seconds; on a busy machine perhaps a minute.
+/// Time limit of a run. Even under callgrind a run takes seconds, on a busy machine about a minute.
 const TOO_LONG: Duration = Duration::from_secs(300);
 
-/// A proxy with one worker in front of this endpoint; lives as long as the process.
+/// Starts a proxy with one worker in front of this endpoint. The proxy runs as long as the process.
 fn start(etcd: SocketAddr) -> SocketAddr {
     let flags = [
         "start".to_owned(),
         format!("--endpoints={etcd}"),
         "--listen-addr=127.0.0.1:0".to_owned(),
         "--workers=1".to_owned(),
-        // What is kept is not asked for again in the middle of a count.
+        // Long enough that no entry is refreshed during a count.
         "--cache-max-age=1h".to_owned(),
     ];
     let Ok(Parsed::Run(config, _)) = cli::parse(flags.into_iter().map(Into::into)) else {
-        panic!("flags the proxy does not know");
+        panic!("the proxy rejects its flags");
     };
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -103,12 +101,12 @@ fn start(etcd: SocketAddr) -> SocketAddr {
             .expect("a runtime");
         runtime.block_on(async {
             let app = App::start(&config).expect("the proxy starts");
-            tell.send(app.address()).expect("somebody waits for it");
-            // Its drain would wait for the players, who wait for it.
+            sender.send(app.address()).expect("the caller waits");
+            // No shutdown: draining would wait for the main thread, which waits for responses.
             let served = timeout(TOO_LONG, app.serve(std::future::pending())).await;
-            eprintln!("micro: not everything was relayed within {TOO_LONG:?}: {served:?}");
+            eprintln!("micro: not all calls were relayed within {TOO_LONG:?}: {served:?}");
             std::process::exit(1);
         });
     });
-    told.recv().expect("the proxy starts")
+    receiver.recv().expect("the proxy starts")
 }

@@ -1,4 +1,4 @@
-//! Every load against an etcd that lies: what it does wrong must fail the sample, and the same etcd
+//! Tests of every load with a fake etcd: each of its faults must fail the sample, and the same etcd
 //! without a fault must not.
 
 use std::time::Duration;
@@ -6,44 +6,44 @@ use std::time::Duration;
 use argh::FromArgs;
 
 use super::fake_etcd::{self, Fault};
-use super::{Load, Stage};
+use super::{Load, SampleContext};
 use crate::args::Arguments;
-use crate::peers::{Security, World};
+use crate::targets::{Security, Testbed};
 
-/// A sample of the load that these words are, at an etcd with that fault.
+/// Runs a sample of `load`, given by its flags, against an etcd with `fault`.
 fn sample(fault: Fault, load: &str) -> Result<(), String> {
     let address = format!("etcd={}", fake_etcd::start(fault));
-    let words: Vec<&str> = ["--address", &address]
+    let text: Vec<&str> = ["--address", &address]
         .into_iter()
         .chain(load.split(' '))
         .collect();
-    let arguments = Arguments::from_args(&["test"], &words).unwrap();
-    let world = World::found(&arguments, Security::Plain).unwrap();
+    let arguments = Arguments::from_args(&["test"], &text).unwrap();
+    let testbed = Testbed::existing(&arguments, Security::Plain).unwrap();
     let load: Load = arguments.load.unwrap();
     load.check().unwrap();
-    let stage = Stage {
-        world: &world,
-        target: &world.targets[0],
+    let context = SampleContext {
+        testbed: &testbed,
+        target: &testbed.targets[0],
         warm_up: Duration::from_millis(100),
         window: Duration::from_millis(400),
         counting: None,
         reference: None,
     };
-    load.sample(&stage).map(drop)
+    load.sample(&context).map(drop)
 }
 
 #[track_caller]
-fn assert_found_out(load: &str, lies: &[(Fault, &str)]) {
+fn assert_faults_detected(load: &str, faults: &[(Fault, &str)]) {
     sample(Fault::Nothing, load).unwrap();
-    for (fault, words) in lies {
+    for (fault, text) in faults {
         let error = sample(*fault, load).expect_err(&format!("{fault:?} was not seen"));
-        assert!(error.contains(words), "{fault:?}: {error}");
+        assert!(error.contains(text), "{fault:?}: {error}");
     }
 }
 
 #[test]
-fn a_fan_out_sees_every_lie() {
-    let watch_lies = [
+fn fan_out_detects_every_fault() {
+    let watch_faults = [
         (Fault::LosesEvent, "gaps"),
         (Fault::DoublesEvent, "1 duplicates"),
         (Fault::SwapsEvents, "1 out of order"),
@@ -54,69 +54,75 @@ fn a_fan_out_sees_every_lie() {
         (Fault::EndsStream, "ended"),
     ];
     let paced = "fan-out --watchers 4 --streams 2 --connections 2 --rate 200";
-    assert_found_out(paced, &watch_lies);
+    assert_faults_detected(paced, &watch_faults);
 }
 
 #[test]
-fn a_full_fan_out_sees_lost_and_doubled_events() {
+fn full_speed_fan_out_detects_lost_and_duplicate_events() {
     let full = "fan-out --watchers 4 --ranges 2 --connections 2 --rate 0";
-    let lies = [
+    let faults = [
         (Fault::LosesEvent, "gaps"),
         (Fault::DoublesEvent, "1 duplicates"),
     ];
-    assert_found_out(full, &lies);
+    assert_faults_detected(full, &faults);
 }
 
 #[test]
-fn a_catch_up_sees_what_history_lacks() {
-    let lies = [
+fn catch_up_detects_missing_history() {
+    let faults = [
         (Fault::SkipsHistory, "gaps"),
         (Fault::LosesEvent, "gaps"),
         (Fault::SwapsEvents, "out of order"),
     ];
     let load = "catch-up --watchers 3 --history 50 --connections 2";
-    assert_found_out(load, &lies);
+    assert_faults_detected(load, &faults);
 }
 
 #[test]
-fn churn_sees_watches_that_are_none() {
-    let lies = [
-        (Fault::CreatesNothing, "did not come"),
+fn churn_detects_watches_that_do_not_exist() {
+    let faults = [
+        (Fault::CreatesNothing, "did not arrive"),
         (Fault::LosesEvent, "gaps"),
     ];
     let load = "churn --streams 2 --connections 2 --stay 2 --rate 50";
-    assert_found_out(load, &lies);
+    assert_faults_detected(load, &faults);
 }
 
 #[test]
-fn idle_watches_must_be_alive() {
-    // Memory is not known at an address, so that the sample ends before the watches are tried.
+fn idle_watches_need_a_process_with_known_memory() {
+    // The memory of a server at an address is not known, so the sample ends before its last check.
     let error = sample(Fault::Nothing, "idle-watches --connections 1 --streams 1").unwrap_err();
-    assert!(error.contains("memory is not known"), "{error}");
+    assert!(
+        error.contains("memory of the target is not known"),
+        "{error}"
+    );
 }
 
 #[test]
-fn heartbeats_see_every_lie() {
-    let lies = [
-        (Fault::MistakesLease, "waits for none"),
+fn heartbeats_detect_every_fault() {
+    let faults = [
+        (Fault::MistakesLease, "without a pending heartbeat"),
         (Fault::ChangesTtl, "TTL 2 instead of 3"),
-        (Fault::LosesHeartbeat, "1 heartbeats were never answered"),
-        (Fault::DoublesHeartbeat, "waits for none"),
+        (Fault::LosesHeartbeat, "1 heartbeats without a response"),
+        (Fault::DoublesHeartbeat, "without a pending heartbeat"),
     ];
     let load = "heartbeat --leases 4 --streams 2 --connections 2 --rate 100";
-    assert_found_out(load, &lies);
+    assert_faults_detected(load, &faults);
 }
 
 #[test]
-fn a_storm_checks_what_it_reads() {
-    assert_found_out(
+fn storm_checks_the_values_it_reads() {
+    assert_faults_detected(
         "storm --connections 2",
         &[(Fault::ReadsOther, "another value")],
     );
 }
 
 #[test]
-fn failover_needs_members_that_can_be_lost() {
+fn failover_needs_members_started_by_the_harness() {
     let error = sample(Fault::Nothing, "failover").unwrap_err();
-    assert!(error.contains("no member can be lost"), "{error}");
+    assert!(
+        error.contains("members that the harness has started"),
+        "{error}"
+    );
 }

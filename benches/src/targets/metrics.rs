@@ -1,25 +1,25 @@
-//! What etcd counts of itself, and how long proxies take to tell what they count.
+//! Counters of etcd, and the response time of a proxy's metrics page.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long a member may take to tell its counters.
+/// Time limit for a metrics page.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The counter of Range calls that a member was asked; those within transactions are not among them.
+/// Counter of the Range calls that a member received. It does not include ranges in transactions.
 const RANGES: &str = "grpc_server_started_total{grpc_method=\"Range\",";
 
-/// How many reads a member was asked for so far; none when it does not tell.
+/// Returns the number of Range calls that a member received, or `None` if it does not report it.
 pub(super) fn reads(address: SocketAddr) -> Option<f64> {
     value(&page(address, "/metrics").ok()?, RANGES)
 }
 
-/// How many scrapes are timed.
+/// Number of timed requests.
 const SCRAPES: usize = 50;
 
-/// How long a proxy takes for its page of metrics, in milliseconds, each time on a connection of its own: the
-/// median; none for what has no such page.
+/// Returns the median response time of a proxy's metrics page in milliseconds, each request on a
+/// connection of its own. `None` if the target has no such page.
 pub(crate) fn scrape(address: SocketAddr) -> Option<f64> {
     let mut times = Vec::with_capacity(SCRAPES);
     for _ in 0..SCRAPES {
@@ -35,14 +35,14 @@ pub(crate) fn scrape(address: SocketAddr) -> Option<f64> {
 fn page(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    // Of this version an answer is in one piece, and the connection's end is its end.
+    // A response to HTTP/1.0 is not chunked and ends with the connection.
     write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// What the first series says whose name and labels begin so.
+/// Returns the value of the first series that starts with `series` (name and labels).
 fn value(page: &str, series: &str) -> Option<f64> {
     let line = page.lines().find(|line| line.starts_with(series))?;
     line.rsplit(' ').next()?.parse().ok()

@@ -1,24 +1,24 @@
-//! The moments at which an evenly paced load begins its operations.
+//! Due times of the operations of a load with a fixed rate.
 
 use std::time::{Duration, Instant};
 
 use super::pace::Ticker;
 
-/// Moments an interval apart, from now on.
-pub(crate) struct Moments {
+/// Due times at a fixed interval, from now on.
+pub(crate) struct Schedule {
     ticker: Ticker,
     begin: Instant,
     interval: Duration,
     issued: u32,
 }
 
-impl Moments {
-    /// So many a second.
-    pub(crate) fn new(per_second: f64) -> Result<Moments, String> {
+impl Schedule {
+    /// A schedule of `per_second` operations per second.
+    pub(crate) fn new(per_second: f64) -> Result<Schedule, String> {
         let interval = Duration::from_secs_f64(1.0 / per_second);
         let mut ticker = Ticker::new()?;
         ticker.start(interval);
-        Ok(Moments {
+        Ok(Schedule {
             ticker,
             begin: Instant::now(),
             interval,
@@ -26,8 +26,8 @@ impl Moments {
         })
     }
 
-    /// The next moment, when it has come: as it was meant, however late that is told. May be
-    /// dropped and called again.
+    /// Waits for the next due time and returns it. The result is the intended time, even if the
+    /// caller is late. Cancel safe.
     pub(crate) async fn next(&mut self) -> Instant {
         let next = self.begin + self.interval.mul_f64(f64::from(self.issued) + 1.0);
         while Instant::now() < next {

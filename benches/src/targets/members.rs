@@ -1,4 +1,4 @@
-//! The etcd members of a run: one, or three that can be killed, paused and brought back.
+//! The etcd members of a run: one, or three that can be killed, paused and restarted.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use super::certs::Certs;
 use super::target::free_address;
 use crate::process::{self, Cpu, Server};
 
-/// etcd members that were started here. All end when it is dropped.
+/// etcd members started by the harness. Dropping them ends them.
 pub(crate) struct Members {
     program: PathBuf,
     directory: PathBuf,
@@ -17,29 +17,29 @@ pub(crate) struct Members {
 struct Member {
     name: String,
     address: SocketAddr,
-    /// Where it tells its counters, in plain text.
+    /// Address of its metrics page, in plain text.
     metrics: SocketAddr,
     arguments: Vec<String>,
-    /// None while it is killed.
+    /// `None` while it is killed.
     server: Option<Server>,
-    /// What it had spent when it was killed.
+    /// Processor time of its killed processes.
     spent: Cpu,
 }
 
 impl Members {
-    /// Starts so many as one cluster; they are not ready yet.
+    /// Starts `count` members as one cluster. They are not ready yet.
     pub(crate) fn start(
         program: &Path,
         count: usize,
         certs: Option<&Certs>,
         directory: &Path,
     ) -> Result<Members, String> {
-        let mut places = Vec::new();
+        let mut urls = Vec::new();
         for number in 0..count {
             let name = format!("bench{number}");
-            places.push((name, free_address()?, free_address()?));
+            urls.push((name, free_address()?, free_address()?));
         }
-        let cluster: Vec<String> = places
+        let cluster: Vec<String> = urls
             .iter()
             .map(|(name, _, peer)| format!("{name}=http://{peer}"))
             .collect();
@@ -48,7 +48,7 @@ impl Members {
             directory: directory.into(),
             all: Vec::new(),
         };
-        for (name, address, peer) in places {
+        for (name, address, peer) in urls {
             let metrics = free_address()?;
             let scheme = if certs.is_some() { "https" } else { "http" };
             let mut arguments = vec![
@@ -81,12 +81,12 @@ impl Members {
         Ok(members)
     }
 
-    /// Where they listen.
+    /// Returns the client addresses.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.all.iter().map(|member| member.address).collect()
     }
 
-    /// Their processor time, those of killed ones included.
+    /// Returns the processor time of all members, including killed processes.
     pub(crate) fn cpu(&self) -> Option<Cpu> {
         let mut sum = Cpu::default();
         for member in &self.all {
@@ -97,23 +97,23 @@ impl Members {
         Some(sum)
     }
 
-    /// Their resident bytes.
+    /// Returns the resident bytes of all members.
     pub(crate) fn resident(&self) -> Option<u64> {
         let running = self.all.iter().filter_map(|member| member.server.as_ref());
         running.map(|server| process::resident(server.pid())).sum()
     }
 
-    /// Where they tell their counters.
+    /// Returns the addresses of the metrics pages.
     pub(crate) fn metrics(&self) -> Vec<SocketAddr> {
         self.all.iter().map(|member| member.metrics).collect()
     }
 
-    /// The first one's process, while it runs: for what needs to see it.
+    /// Returns the process of the first member while it runs.
     pub(crate) fn first(&mut self) -> Option<&mut Server> {
         self.all.first_mut()?.server.as_mut()
     }
 
-    /// Kills one as a crash would.
+    /// Kills a member as in a crash.
     pub(crate) fn kill(&mut self, number: usize) {
         let member = &mut self.all[number];
         if let Some(server) = member.server.take() {
@@ -122,7 +122,7 @@ impl Members {
         }
     }
 
-    /// Starts one that is not running.
+    /// Starts a member that is not running.
     pub(crate) fn restart(&mut self, number: usize) -> Result<(), String> {
         let member = &mut self.all[number];
         let server = Server::start(
@@ -135,7 +135,7 @@ impl Members {
         Ok(())
     }
 
-    /// Stops one without ending it, as a machine that hangs; its connections stay.
+    /// Suspends a member as if its machine hangs. Its connections stay open.
     pub(crate) fn pause(&self, number: usize) -> Result<(), String> {
         self.all[number]
             .server
@@ -143,7 +143,7 @@ impl Members {
             .map_or(Ok(()), Server::pause)
     }
 
-    /// Lets one go on.
+    /// Resumes a suspended member.
     pub(crate) fn resume(&self, number: usize) -> Result<(), String> {
         self.all[number]
             .server

@@ -1,5 +1,5 @@
-//! One side of a connection, played with blocking sockets: frames out of one buffer in one write,
-//! and as many frames in as a round has.
+//! One side of an HTTP/2 connection over a blocking socket. Outgoing frames are buffered and
+//! written at once. Incoming frames are read until the round is complete.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,21 +21,21 @@ const END_HEADERS: u8 = 4;
 
 const FRAME_HEAD: usize = 9;
 
-/// A player and its connection.
-pub(super) struct Peer {
+/// The client or etcd, with its connection to the proxy.
+pub(super) struct Http2Peer {
     socket: TcpStream,
-    /// To be sent.
+    /// Frames to send.
     out: Vec<u8>,
-    /// Received and not yet looked at.
+    /// Received bytes that are not parsed yet.
     arrived: Vec<u8>,
     hpack: Encoder,
     next_stream: u32,
 }
 
-impl Peer {
-    fn new(socket: TcpStream) -> Peer {
+impl Http2Peer {
+    fn new(socket: TcpStream) -> Http2Peer {
         socket.set_nodelay(true).expect("a TCP socket");
-        let mut peer = Peer {
+        let mut peer = Http2Peer {
             socket,
             out: Vec::new(),
             arrived: Vec::new(),
@@ -43,29 +43,29 @@ impl Peer {
             next_stream: 1,
         };
         peer.frame(SETTINGS, 0, 0, &[]);
-        // Room for everything that will ever come.
+        // A window larger than all data of a run.
         peer.frame(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes());
         peer
     }
 
-    /// The side that calls.
-    pub(super) fn client(mut socket: TcpStream) -> Peer {
+    /// Starts the client side.
+    pub(super) fn client(mut socket: TcpStream) -> Http2Peer {
         socket.write_all(PREFACE).expect("the proxy reads");
-        Peer::new(socket)
+        Http2Peer::new(socket)
     }
 
-    /// The side that answers.
-    pub(super) fn etcd(mut socket: TcpStream) -> Peer {
+    /// Starts the side of etcd.
+    pub(super) fn etcd(mut socket: TcpStream) -> Http2Peer {
         let mut preface = [0; PREFACE.len()];
         socket.read_exact(&mut preface).expect("the proxy writes");
         assert!(preface == PREFACE, "not HTTP/2");
-        let mut peer = Peer::new(socket);
-        // The proxy's calls wait for this side's settings.
+        let mut peer = Http2Peer::new(socket);
+        // The proxy sends no call before it has these settings.
         peer.flush();
         peer
     }
 
-    /// Puts a call into the buffer; its stream.
+    /// Buffers a request and returns its stream.
     pub(super) fn request(&mut self, call: &Call) -> u32 {
         let stream = self.next_stream;
         self.next_stream += 2;
@@ -81,23 +81,23 @@ impl Peer {
         stream
     }
 
-    /// Puts a call's answer into the buffer.
-    pub(super) fn answer(&mut self, stream: u32, call: &Call) {
+    /// Buffers the response to a call.
+    pub(super) fn respond(&mut self, stream: u32, call: &Call) {
         let head = [(":status", "200"), ("content-type", "application/grpc")];
         self.headers(stream, END_HEADERS, &head);
-        self.frame(DATA, 0, stream, &call.answer);
+        self.frame(DATA, 0, stream, &call.response);
         let trailers = [("grpc-status", "0"), ("grpc-message", "")];
         self.headers(stream, END_HEADERS | END_STREAM, &trailers);
     }
 
-    /// Sends what is in the buffer, in one write.
+    /// Writes the buffer in one system call.
     pub(super) fn flush(&mut self) {
         self.socket.write_all(&self.out).expect("the proxy reads");
         self.out.clear();
     }
 
-    /// Waits until this many streams have ended; which. Each must have brought so many bytes.
-    pub(super) fn arrived(&mut self, streams: usize, bytes: usize) -> Vec<u32> {
+    /// Waits until `streams` streams have ended, each with `bytes` bytes, and returns their ids.
+    pub(super) fn read_responses(&mut self, streams: usize, bytes: usize) -> Vec<u32> {
         let mut ended = Vec::new();
         let mut received = 0;
         while ended.len() < streams {
@@ -117,7 +117,7 @@ impl Peer {
         ended
     }
 
-    /// The next frame: type, flags, stream, payload.
+    /// Reads the next frame: type, flags, stream, payload.
     fn next(&mut self) -> (u8, u8, u32, Vec<u8>) {
         loop {
             if let Some((head, rest)) = self.arrived.split_first_chunk::<FRAME_HEAD>() {
@@ -145,7 +145,7 @@ impl Peer {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        // The players' frames are small.
+        // Far below the limit of the length field.
         let length = payload.len() as u32;
         self.out.extend_from_slice(&length.to_be_bytes()[1..]);
         self.out.extend_from_slice(&[kind, flags]);

@@ -1,15 +1,15 @@
-//! The programs on this machine: where they are, and which version.
+//! The installed programs: their paths and versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Peer;
+use super::TargetKind;
 use crate::process::which;
 
-/// The variable that names another build of the proxy.
+/// Environment variable with the path of another build of the proxy.
 pub(crate) const OTHER: &str = "ETCD_EDGE_OTHER_BIN";
 
-/// The programs found on this machine.
+/// The programs of a run, or the reason why one is missing.
 pub(crate) struct Programs {
     etcd: PathBuf,
     edge: Result<PathBuf, String>,
@@ -19,8 +19,9 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// etcd: `ETCD_BIN`, else what `scripts/get-etcd.sh` puts under `target/etcd`, else PATH.
-    /// The proxy: `ETCD_EDGE_BIN`, else the binary that cargo built beside this one.
+    /// Finds the programs. etcd: `ETCD_BIN`, else the binary that `scripts/get-etcd.sh` installs in
+    /// `target/etcd`, else PATH. The proxy: `ETCD_EDGE_BIN`, else the binary that cargo built
+    /// beside this one.
     pub(crate) fn find() -> Result<Programs, String> {
         let built = target_directory().join("etcd/3.7.3/etcd");
         let etcd = match std::env::var_os("ETCD_BIN") {
@@ -46,35 +47,35 @@ impl Programs {
         })
     }
 
-    /// The program that a peer is, or why it is not there.
-    pub(crate) fn of(&self, peer: Peer) -> Result<&Path, String> {
-        let found = match peer {
-            Peer::Etcd | Peer::GoProxy => return Ok(&self.etcd),
-            Peer::Edge | Peer::EdgeUncached | Peer::EdgeNamespaced => &self.edge,
-            Peer::OtherEdge => &self.other_edge,
-            Peer::HaproxyH2 | Peer::HaproxyTcp => &self.haproxy,
-            Peer::Nginx => &self.nginx,
+    /// Returns the program of a target, or the reason why it is missing.
+    pub(crate) fn of(&self, kind: TargetKind) -> Result<&Path, String> {
+        let found = match kind {
+            TargetKind::Etcd | TargetKind::GoProxy => return Ok(&self.etcd),
+            TargetKind::Edge | TargetKind::EdgeUncached | TargetKind::EdgeNamespaced => &self.edge,
+            TargetKind::OtherEdge => &self.other_edge,
+            TargetKind::HaproxyH2 | TargetKind::HaproxyTcp => &self.haproxy,
+            TargetKind::Nginx => &self.nginx,
         };
         found.as_deref().map_err(Clone::clone)
     }
 
-    /// The name and version line of every program there is.
+    /// Returns the name and the version line of every installed program.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
-        let asked = [
-            (Peer::Etcd, "etcd", "--version"),
-            (Peer::Edge, "etcd-edge", "--version"),
-            (Peer::HaproxyH2, "haproxy", "-v"),
-            (Peer::Nginx, "nginx", "-v"),
+        let flags = [
+            (TargetKind::Etcd, "etcd", "--version"),
+            (TargetKind::Edge, "etcd-edge", "--version"),
+            (TargetKind::HaproxyH2, "haproxy", "-v"),
+            (TargetKind::Nginx, "nginx", "-v"),
         ];
-        let known = asked.into_iter().filter_map(|(peer, name, flag)| {
-            let program = self.of(peer).ok()?;
+        let known = flags.into_iter().filter_map(|(kind, name, flag)| {
+            let program = self.of(kind).ok()?;
             Some((name.into(), version(program, flag)))
         });
         known.collect()
     }
 }
 
-/// Where cargo puts what it builds.
+/// Returns cargo's target folder.
 pub(crate) fn target_directory() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from)
 }
@@ -84,11 +85,11 @@ fn absolute(path: PathBuf) -> Result<PathBuf, String> {
 }
 
 fn version(program: &Path, flag: &str) -> String {
-    let Ok(said) = Command::new(program).arg(flag).output() else {
+    let Ok(output) = Command::new(program).arg(flag).output() else {
         return "unknown".into();
     };
-    // nginx says it as an error.
-    let text = [said.stdout, said.stderr].concat();
+    // nginx prints its version to stderr.
+    let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     text.lines().next().unwrap_or("unknown").trim().into()
 }

@@ -6,23 +6,23 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use super::certs::{self, Certs};
-use super::commands::Post;
+use super::commands::ProxyConfig;
 use super::target::{self, free_address, ready};
-use super::{Members, NAMESPACE, Peer, Programs, Security, Target, metrics, probe};
+use super::{Members, NAMESPACE, Programs, Security, Target, TargetKind, metrics, probe};
 use crate::args::{Addresses, Arguments};
 use crate::client::Address;
 use crate::process::{self, Cpu, Server};
 
-/// One etcd, or a cluster, and the targets in front of it. What was started here ends when it is
-/// dropped.
-pub(crate) struct World {
+/// One etcd, or a cluster, and the targets in front of it. Dropping it ends the servers that the
+/// harness has started.
+pub(crate) struct Testbed {
     pub(crate) targets: Vec<Target>,
-    /// Where loads put what they read later: etcd itself, as far as it is known.
+    /// Address for the puts of keys that loads read later: etcd itself if it is known.
     pub(crate) origin: Address,
-    /// Where etcd's members listen; only the origin where nothing was started here.
+    /// Client addresses of etcd's members. Only the origin if the harness has not started etcd.
     pub(crate) members: Vec<Address>,
     etcd: Etcd,
-    // Last, so that it outlives those who write in it.
+    // The last field: the folder must outlive the servers that write to it.
     _directory: Option<TempDir>,
 }
 
@@ -32,22 +32,22 @@ fn prefixes(namespaced: bool) -> &'static [&'static str] {
 
 /// The etcd behind the targets.
 enum Etcd {
-    /// Members that were started here.
+    /// Members that the harness has started.
     Started(Mutex<Members>),
-    /// One that runs elsewhere: its process, if it is known.
-    Found(Option<u32>),
+    /// An existing etcd, with its process if it is known.
+    Existing(Option<u32>),
 }
 
-impl World {
-    /// Starts an etcd of so many members, and those of `peers` that are there; the others come back
-    /// with the reason.
+impl Testbed {
+    /// Starts an etcd with `members` members, and the targets of `kinds`. Targets that cannot be
+    /// started are returned with the reason.
     pub(crate) fn start(
         programs: &Programs,
-        peers: &[Peer],
+        kinds: &[TargetKind],
         security: Security,
         members: usize,
-    ) -> Result<(World, Vec<(Peer, String)>), String> {
-        let directory = scratch()?;
+    ) -> Result<(Testbed, Vec<(TargetKind, String)>), String> {
+        let directory = temp_directory()?;
         let (certs, tls) = match security {
             Security::Plain => (None, None),
             Security::Tls => {
@@ -56,16 +56,16 @@ impl World {
                 (Some(certs), Some(tls))
             }
         };
-        let speak = |socket| Address {
+        let address = |socket| Address {
             socket,
             tls: tls.clone(),
         };
-        let etcd = programs.of(Peer::Etcd)?;
+        let etcd = programs.of(TargetKind::Etcd)?;
         let mut etcd = Members::start(etcd, members, certs.as_ref(), directory.path())?;
         let sockets = etcd.addresses();
-        let addresses: Vec<Address> = sockets.iter().copied().map(speak).collect();
+        let addresses: Vec<Address> = sockets.iter().copied().map(address).collect();
         let origin = addresses.first().ok_or("no member")?.clone();
-        for prefix in prefixes(peers.contains(&Peer::EdgeNamespaced)) {
+        for prefix in prefixes(kinds.contains(&TargetKind::EdgeNamespaced)) {
             let pair = probe().under(prefix);
             ready(etcd.first(), || target::put(&origin, &pair))
                 .map_err(|e| format!("etcd: {e}"))?;
@@ -74,18 +74,18 @@ impl World {
             ready(None, || target::get(address, &probe())).map_err(|e| format!("etcd: {e}"))?;
         }
         let (mut targets, mut missing) = (Vec::new(), Vec::new());
-        for &peer in peers {
-            let started = if peer == Peer::Etcd {
+        for &kind in kinds {
+            let started = if kind == TargetKind::Etcd {
                 Ok((origin.clone(), None))
             } else {
                 free_address().and_then(|listen| {
-                    let post = Post {
+                    let config = ProxyConfig {
                         listen,
                         members: &sockets,
                         certs: certs.as_ref(),
                         directory: directory.path(),
                     };
-                    let (address, server) = (speak(listen), put_up(programs, peer, &post)?);
+                    let (address, server) = (address(listen), launch(programs, kind, &config)?);
                     Ok((address, Some(server)))
                 })
             };
@@ -95,37 +95,37 @@ impl World {
             });
             match ready {
                 Ok((address, server)) => targets.push(Target {
-                    name: peer.name().into(),
+                    name: kind.name().into(),
                     address,
-                    is_etcd: peer == Peer::Etcd,
+                    is_etcd: kind == TargetKind::Etcd,
                     pid: server.as_ref().map(Server::pid),
                     _server: server,
                 }),
-                Err(reason) => missing.push((peer, reason)),
+                Err(reason) => missing.push((kind, reason)),
             }
         }
-        let world = World {
+        let testbed = Testbed {
             targets,
             origin,
             members: addresses,
             etcd: Etcd::Started(Mutex::new(etcd)),
             _directory: Some(directory),
         };
-        Ok((world, missing))
+        Ok((testbed, missing))
     }
 
-    /// What keys begin with at etcd, for one target or another.
+    /// Returns the prefixes that keys have at etcd for at least one of the targets.
     pub(crate) fn prefixes(&self) -> &'static [&'static str] {
-        let namespaced = |target: &Target| target.name == Peer::EdgeNamespaced.name();
+        let namespaced = |target: &Target| target.name == TargetKind::EdgeNamespaced.name();
         prefixes(self.targets.iter().any(namespaced))
     }
 
-    /// What runs already.
-    pub(crate) fn found(arguments: &Arguments, security: Security) -> Result<World, String> {
+    /// Uses the existing servers at `--address`.
+    pub(crate) fn existing(arguments: &Arguments, security: Security) -> Result<Testbed, String> {
         let tls = match (security, &arguments.cacert) {
             (Security::Plain, _) => None,
             (Security::Tls, Some(ca)) => Some(certs::client(ca)?),
-            (Security::Tls, None) => return Err("with TLS, --cacert says whom to trust".into()),
+            (Security::Tls, None) => return Err("TLS needs --cacert, the CAs to trust".into()),
         };
         let of = |addresses: &Addresses| {
             let socket = match security {
@@ -145,7 +145,7 @@ impl World {
             .address
             .iter()
             .filter_map(|named| {
-                let is_etcd = named.name == Peer::Etcd.name();
+                let is_etcd = named.name == TargetKind::Etcd.name();
                 Some(Target {
                     name: named.name.clone(),
                     address: of(&named.value)?,
@@ -157,41 +157,41 @@ impl World {
             .collect();
         let etcd = targets.iter().find(|target| target.is_etcd);
         let first = etcd.or(targets.first());
-        let origin = first.ok_or("no address of that kind")?.address.clone();
+        let origin = first.ok_or("no address for this security")?.address.clone();
         target::put(&origin, &probe())?;
-        Ok(World {
+        Ok(Testbed {
             targets,
             members: vec![origin.clone()],
             origin,
-            etcd: Etcd::Found(pid(Peer::Etcd.name())),
+            etcd: Etcd::Existing(pid(TargetKind::Etcd.name())),
             _directory: None,
         })
     }
 
-    /// Processor time of etcd, of all members together.
+    /// Returns the processor time of all members of etcd.
     pub(crate) fn etcd_cpu(&self) -> Option<Cpu> {
         match &self.etcd {
             Etcd::Started(members) => members.lock().cpu(),
-            Etcd::Found(pid) => pid.and_then(process::cpu),
+            Etcd::Existing(pid) => pid.and_then(process::cpu),
         }
     }
 
-    /// Reads that etcd was asked for so far, all members together; none where it was not started
-    /// here.
+    /// Returns the number of Range calls that all members of etcd have received. `None` if the
+    /// harness has not started them.
     pub(crate) fn etcd_reads(&self) -> Option<f64> {
         let members = self.started()?.lock().metrics();
         members.into_iter().map(metrics::reads).sum()
     }
 
-    /// Resident bytes of etcd, of all members together.
+    /// Returns the resident bytes of all members of etcd.
     pub(crate) fn etcd_resident(&self) -> Option<u64> {
         match &self.etcd {
             Etcd::Started(members) => members.lock().resident(),
-            Etcd::Found(pid) => pid.and_then(process::resident),
+            Etcd::Existing(pid) => pid.and_then(process::resident),
         }
     }
 
-    /// Resident bytes of the process between, or of etcd where there is none.
+    /// Returns the resident bytes of the proxy, or of etcd if that is the target.
     pub(crate) fn resident(&self, target: &Target) -> Option<u64> {
         if target.is_etcd {
             self.etcd_resident()
@@ -200,31 +200,36 @@ impl World {
         }
     }
 
-    /// The members, where they were started here.
+    /// Returns the members if the harness has started them.
     pub(crate) fn started(&self) -> Option<&Mutex<Members>> {
         match &self.etcd {
             Etcd::Started(members) => Some(members),
-            Etcd::Found(_) => None,
+            Etcd::Existing(_) => None,
         }
     }
 
-    /// The process whose system calls are a target's: the one between, or etcd.
-    pub(crate) fn process_of(&self, target: &Target) -> Option<u32> {
+    /// Returns the process for which system calls are counted: the proxy, or etcd.
+    pub(crate) fn counted_process(&self, target: &Target) -> Option<u32> {
         match &self.etcd {
             _ if !target.is_etcd => target.pid,
             Etcd::Started(members) => members.lock().first().map(|server| server.pid()),
-            Etcd::Found(pid) => *pid,
+            Etcd::Existing(pid) => *pid,
         }
     }
 }
 
-fn put_up(programs: &Programs, peer: Peer, post: &Post) -> Result<Server, String> {
-    let program = programs.of(peer)?;
-    Server::start(peer.name(), program, &post.arguments(peer)?, post.directory)
+fn launch(programs: &Programs, kind: TargetKind, config: &ProxyConfig) -> Result<Server, String> {
+    let program = programs.of(kind)?;
+    Server::start(
+        kind.name(),
+        program,
+        &config.arguments(kind)?,
+        config.directory,
+    )
 }
 
-/// A folder of its own, in memory where the system has that, so that no disk is measured.
-fn scratch() -> Result<TempDir, String> {
+/// Creates a temporary folder, in memory if the system has `/dev/shm`, so that no disk is measured.
+fn temp_directory() -> Result<TempDir, String> {
     let shared_memory = Path::new("/dev/shm");
     let mut builder = tempfile::Builder::new();
     builder.prefix("etcd-edge-bench-");

@@ -1,5 +1,5 @@
-//! A small etcd over HTTP/2: Put, Range and Txn as the loads ask them, and an answer that can be
-//! changed before it leaves. The first puts, by which a load prepares itself, are answered rightly.
+//! A small etcd over HTTP/2: Put, Range and Txn in the form that the loads use. A fault can change
+//! a response before it is sent. Responses to the first puts, which prepare a load, are correct.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,25 +10,25 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What is about to be answered; a lie changes it.
-pub(crate) struct Answer {
+/// A response before it is encoded. A fault changes it.
+pub(crate) struct FakeResponse {
     pub(crate) http: u16,
     pub(crate) grpc: Option<&'static str>,
-    /// The store's.
+    /// Revision in the header.
     pub(crate) revision: u64,
-    /// What a read gives, so many times over.
+    /// Number of equal pairs in the response to a read.
     pub(crate) pairs: u64,
     pub(crate) key: Vec<u8>,
     pub(crate) value: Vec<u8>,
     pub(crate) mod_revision: u64,
-    /// Of a transaction.
+    /// Result of a transaction.
     pub(crate) succeeded: bool,
-    /// Bytes that are missing at the end of the body.
+    /// Bytes cut off at the end of the body.
     pub(crate) body_cut: usize,
 }
 
-/// The server. It ends with the test's process.
-pub(crate) struct Liar {
+/// The server. It runs until the test process ends.
+pub(crate) struct FakeEtcd {
     port: u16,
 }
 
@@ -38,13 +38,13 @@ struct Store {
     pairs: HashMap<Vec<u8>, (Vec<u8>, u64)>,
 }
 
-/// Puts before the first lie: the probe, and three keys.
-const HONEST: u64 = 4;
+/// Puts before the first fault: the probe, and three keys.
+const FAULTLESS_PUTS: u64 = 4;
 
-type Lie = fn(&mut Answer);
+type Fault = fn(&mut FakeResponse);
 
-impl Liar {
-    pub(crate) fn start(lie: Lie) -> Liar {
+impl FakeEtcd {
+    pub(crate) fn start(fault: Fault) -> FakeEtcd {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -56,11 +56,11 @@ impl Liar {
             runtime.block_on(async {
                 loop {
                     let (socket, _) = listener.accept().await.unwrap();
-                    tokio::spawn(serve(socket, store.clone(), lie));
+                    tokio::spawn(serve(socket, store.clone(), fault));
                 }
             })
         });
-        Liar { port }
+        FakeEtcd { port }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -68,20 +68,20 @@ impl Liar {
     }
 }
 
-async fn serve(socket: TcpStream, store: Arc<Mutex<Store>>, lie: Lie) {
+async fn serve(socket: TcpStream, store: Arc<Mutex<Store>>, fault: Fault) {
     let Ok(mut connection) = h2::server::handshake(socket).await else {
         return;
     };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(answer(request, respond, store.clone(), lie));
+        tokio::spawn(handle_call(request, respond, store.clone(), fault));
     }
 }
 
-async fn answer(
+async fn handle_call(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     store: Arc<Mutex<Store>>,
-    lie: Lie,
+    fault: Fault,
 ) -> Option<()> {
     let path = request.uri().path().to_string();
     let mut stream = request.into_body();
@@ -101,19 +101,21 @@ async fn answer(
         "Status" => (&b"bench/probe"[..], None),
         _ => return None,
     };
-    let mut answer = store.lock().unwrap().answer(key, value);
-    if answer.revision > HONEST {
-        lie(&mut answer);
+    let mut response = store.lock().unwrap().response(key, value);
+    if response.revision > FAULTLESS_PUTS {
+        fault(&mut response);
     }
     let mut frame = vec![0];
-    let message = message_of(&path, &answer);
+    let message = message_of(&path, &response);
     frame.extend((message.len() as u32).to_be_bytes());
     frame.extend(message);
-    frame.truncate(frame.len() - answer.body_cut);
-    let head = Response::builder().status(answer.http).body(()).ok()?;
+    frame.truncate(frame.len() - response.body_cut);
+    let head = Response::builder().status(response.http).body(()).ok()?;
     let mut stream = respond.send_response(head, false).ok()?;
-    stream.send_data(frame.into(), answer.grpc.is_none()).ok()?;
-    if let Some(status) = answer.grpc {
+    stream
+        .send_data(frame.into(), response.grpc.is_none())
+        .ok()?;
+    if let Some(status) = response.grpc {
         let status = HeaderValue::from_static(status);
         let trailers = HeaderMap::from_iter([("grpc-status".parse().ok()?, status)]);
         stream.send_trailers(trailers).ok()?;
@@ -122,14 +124,14 @@ async fn answer(
 }
 
 impl Store {
-    fn answer(&mut self, key: &[u8], value: Option<&[u8]>) -> Answer {
+    fn response(&mut self, key: &[u8], value: Option<&[u8]>) -> FakeResponse {
         if let Some(value) = value {
             self.revision += 1;
             let pair = (value.to_vec(), self.revision);
             self.pairs.insert(key.to_vec(), pair);
         }
         let (value, mod_revision) = self.pairs.get(key).cloned().unwrap_or_default();
-        Answer {
+        FakeResponse {
             http: 200,
             grpc: Some("0"),
             revision: self.revision,
@@ -143,24 +145,24 @@ impl Store {
     }
 }
 
-fn message_of(path: &str, answer: &Answer) -> Vec<u8> {
+fn message_of(path: &str, response: &FakeResponse) -> Vec<u8> {
     let mut header = Vec::new();
-    number(&mut header, 3, answer.revision);
+    number(&mut header, 3, response.revision);
     let mut pair = Vec::new();
-    bytes(&mut pair, 1, &answer.key);
-    number(&mut pair, 3, answer.mod_revision);
-    bytes(&mut pair, 5, &answer.value);
+    bytes(&mut pair, 1, &response.key);
+    number(&mut pair, 3, response.mod_revision);
+    bytes(&mut pair, 5, &response.value);
     let mut read = Vec::new();
-    for _ in 0..answer.pairs {
+    for _ in 0..response.pairs {
         bytes(&mut read, 2, &pair);
     }
-    number(&mut read, 4, answer.pairs);
+    number(&mut read, 4, response.pairs);
     let mut message = Vec::new();
     bytes(&mut message, 1, &header);
     match path.rsplit('/').next() {
         Some("Range") => message.extend(read),
         Some("Txn") => {
-            number(&mut message, 2, answer.succeeded.into());
+            number(&mut message, 2, response.succeeded.into());
             let (mut put, mut range) = (Vec::new(), Vec::new());
             bytes(&mut put, 2, &[]);
             bytes(&mut range, 1, &read);
@@ -172,7 +174,7 @@ fn message_of(path: &str, answer: &Answer) -> Vec<u8> {
     message
 }
 
-/// The first field of that number, which holds bytes.
+/// Returns the first field with that number and a length-delimited value.
 fn field(mut message: &[u8], wanted: u64) -> Option<&[u8]> {
     loop {
         let tag = varint(&mut message)?;

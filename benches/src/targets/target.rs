@@ -1,4 +1,4 @@
-//! A server under load, and how it is seen that it answers.
+//! A server under load, and the check that it is ready.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -9,34 +9,34 @@ use crate::client::{self, Address, Client, DEFAULT_WINDOWS};
 use crate::etcdpb;
 use crate::process::{self, Cpu, Server};
 
-/// A server that answers, and what to measure of it.
+/// A ready server and its process.
 pub(crate) struct Target {
-    /// In the report and for `--target`.
+    /// Name in the report and for `--target`.
     pub(crate) name: String,
-    /// Where the load goes.
+    /// Address for the load.
     pub(crate) address: Address,
     /// Whether it is etcd itself.
     pub(crate) is_etcd: bool,
-    /// The process between; none for etcd itself, and where it is not known.
+    /// Process of the proxy. `None` for etcd itself, and if it is not known.
     pub(crate) pid: Option<u32>,
-    /// The same, where it was started here.
+    /// The proxy if the harness has started it.
     pub(crate) _server: Option<Server>,
 }
 
 impl Target {
-    /// The version that etcd tells through it.
+    /// Requests the version of etcd through the target.
     pub(crate) fn etcd_version(&self) -> Result<String, String> {
         let body = call(&self.address, etcdpb::STATUS, etcdpb::empty())?;
         etcdpb::version(&body)
     }
 
-    /// Processor time of the process between.
+    /// Returns the processor time of the proxy.
     pub(crate) fn cpu(&self) -> Option<Cpu> {
         self.pid.and_then(process::cpu)
     }
 }
 
-/// A key and what it holds.
+/// A key and its value.
 #[derive(Clone)]
 pub(crate) struct Pair {
     pub(crate) key: Bytes,
@@ -44,7 +44,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// The same with a longer key.
+    /// Adds a prefix to the key.
     pub(crate) fn under(self, prefix: &str) -> Pair {
         Pair {
             key: [prefix.as_bytes(), &self.key].concat().into(),
@@ -53,7 +53,7 @@ impl Pair {
     }
 }
 
-/// The pair by which it is seen whether a server answers.
+/// Returns the pair that is read to check whether a server is ready.
 pub(crate) fn probe() -> Pair {
     Pair {
         key: Bytes::from_static(b"bench/probe"),
@@ -63,14 +63,14 @@ pub(crate) fn probe() -> Pair {
     }
 }
 
-/// One checked read through `address`.
+/// Makes a verified read through `address`.
 pub(crate) fn get(address: &Address, pair: &Pair) -> Result<(), String> {
     let frame = etcdpb::range(&pair.key, false);
     let body = call(address, etcdpb::RANGE, frame)?;
     etcdpb::check_range(&body, &pair.key, &pair.value)
 }
 
-/// One put through `address`.
+/// Makes a put through `address`.
 pub(crate) fn put(address: &Address, pair: &Pair) -> Result<(), String> {
     let frame = etcdpb::put(&pair.key, &pair.value);
     call(address, etcdpb::PUT, frame).map(drop)
@@ -87,11 +87,15 @@ fn call(address: &Address, path: &str, frame: Vec<u8>) -> Result<Vec<u8>, String
         };
         tokio::time::timeout(Duration::from_secs(5), exchange)
             .await
-            .map_err(|_| "no answer in 5 s".to_string())?
+            .map_err(|_| "no response in 5 s".to_string())?
     })
 }
 
-/// Tries until it succeeds, the server has ended or 15 s are over; then says why not.
+/// Repeats `attempt` until it succeeds, the server has exited or 15 s have passed.
+///
+/// # Errors
+///
+/// Returns the last error with the end of the server's log.
 pub(crate) fn ready(
     server: Option<&mut Server>,
     attempt: impl Fn() -> Result<(), String>,
@@ -104,14 +108,14 @@ pub(crate) fn ready(
         };
         let ended = server.as_deref_mut().is_some_and(Server::ended);
         if ended || Instant::now() >= limit {
-            let words = server.map_or(String::new(), |server| server.last_words());
-            return Err(format!("{error}; {words}"));
+            let log_tail = server.map_or(String::new(), |server| server.log_tail());
+            return Err(format!("{error}; {log_tail}"));
         }
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// A loopback address whose port was free a moment ago.
+/// Returns a loopback address with a port that is currently free.
 pub(crate) fn free_address() -> Result<SocketAddr, String> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())

@@ -1,4 +1,4 @@
-//! The named cases of reads that a proxy need not hand on, and of those where that helps nothing.
+//! Named cases of reads that a proxy can share or cache, and of reads without cache hits.
 
 use super::{Case, case};
 use crate::loads::Load;
@@ -6,13 +6,18 @@ use crate::loads::keys::Choice;
 use crate::loads::mix::Mix;
 use crate::loads::pace::Rate;
 use crate::loads::unary::{DEFAULT, Unary};
-use crate::peers::Peer;
+use crate::targets::TargetKind;
 
-/// Where only what an answer's keeping costs is looked at.
-const WITH_AND_WITHOUT: &[Peer] = &[Peer::Etcd, Peer::Edge, Peer::OtherEdge, Peer::EdgeUncached];
+/// Targets of the cases that measure only the cost of caching.
+const WITH_AND_WITHOUT: &[TargetKind] = &[
+    TargetKind::Etcd,
+    TargetKind::Edge,
+    TargetKind::OtherEdge,
+    TargetKind::EdgeUncached,
+];
 
-/// Serializable reads of one key, which are kept, and reads of many keys, which pay for that.
-pub(crate) fn reads() -> Vec<Case> {
+/// Reads of one key, which are shared or cached, and reads of many keys, which only cost more.
+pub(crate) fn cases() -> Vec<Case> {
     let serializable = |connections, in_flight| {
         Load::Unary(Unary {
             connections,
@@ -71,7 +76,7 @@ pub(crate) fn reads() -> Vec<Case> {
             Unary {
                 mix: Mix::of(45, 10, 0).and_serializable(45),
                 choice: Choice::Turn,
-                // A key's turn comes every 2 s, later than answers are kept for (1 s): no hits.
+                // Each key is read every 2 s, but entries expire after 1 s: no hits.
                 rate: Some(Rate::PerSecond(5_000.0)),
                 in_flight: 4,
                 ..many

@@ -1,56 +1,59 @@
-//! How each peer is told to stand in front of etcd: its arguments and its configuration.
+//! Command line and configuration of each proxy.
 //!
-//! The general rule: two threads or workers each, no log of calls, no limit that these loads would
-//! run into, else the program's own defaults.
+//! All proxies have two threads or workers, no access log, and no limit that the loads would reach.
+//! Otherwise they use their own defaults.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use super::certs::Certs;
-use super::{NAMESPACE, Peer};
+use super::{NAMESPACE, TargetKind};
 
-/// Where a peer stands.
-pub(crate) struct Post<'a> {
+/// Addresses and files for the configuration of a proxy.
+pub(crate) struct ProxyConfig<'a> {
     pub(crate) listen: SocketAddr,
-    /// The etcd members behind it.
+    /// The etcd members behind the proxy.
     pub(crate) members: &'a [SocketAddr],
-    /// With TLS on both sides.
+    /// Set for TLS on both sides.
     pub(crate) certs: Option<&'a Certs>,
-    /// For its configuration.
+    /// Folder of the configuration file.
     pub(crate) directory: &'a Path,
 }
 
-impl Post<'_> {
-    /// The arguments of `peer`, whose configuration is written where it needs one. etcd itself
-    /// needs none: it is its own post.
-    pub(crate) fn arguments(&self, peer: Peer) -> Result<Vec<String>, String> {
-        match peer {
-            Peer::Etcd => Err("etcd stands behind, not between".into()),
-            Peer::Edge | Peer::OtherEdge => Ok(self.proxy("start")),
-            Peer::EdgeUncached => {
+impl ProxyConfig<'_> {
+    /// Returns the arguments of a proxy, and writes its configuration file if it needs one.
+    ///
+    /// # Errors
+    ///
+    /// Fails for etcd, which is not a proxy, and if the file cannot be written.
+    pub(crate) fn arguments(&self, kind: TargetKind) -> Result<Vec<String>, String> {
+        match kind {
+            TargetKind::Etcd => Err("etcd is not a proxy".into()),
+            TargetKind::Edge | TargetKind::OtherEdge => Ok(self.proxy("start")),
+            TargetKind::EdgeUncached => {
                 let mut arguments = self.proxy("start");
                 arguments.push("--cache-bytes=0".into());
                 Ok(arguments)
             }
-            Peer::EdgeNamespaced => {
+            TargetKind::EdgeNamespaced => {
                 let mut arguments = self.proxy("start");
                 arguments.push(format!("--namespace={NAMESPACE}"));
                 Ok(arguments)
             }
-            Peer::GoProxy => {
+            TargetKind::GoProxy => {
                 let mut arguments = vec!["grpc-proxy".into()];
                 arguments.extend(self.proxy("start"));
                 Ok(arguments)
             }
-            Peer::HaproxyH2 => {
+            TargetKind::HaproxyH2 => {
                 let file = self.write("haproxy-h2.cfg", &self.haproxy_h2())?;
                 Ok(vec!["-db".into(), "-f".into(), file])
             }
-            Peer::HaproxyTcp => {
+            TargetKind::HaproxyTcp => {
                 let file = self.write("haproxy-tcp.cfg", &self.haproxy_tcp())?;
                 Ok(vec!["-db".into(), "-f".into(), file])
             }
-            Peer::Nginx => {
+            TargetKind::Nginx => {
                 let file = self.write("nginx.conf", &self.nginx())?;
                 let folder = self.directory.display().to_string();
                 Ok(vec!["-p".into(), folder, "-c".into(), file])
@@ -87,9 +90,10 @@ impl Post<'_> {
         arguments
     }
 
-    /// A stream window that does not slow large values down: the default of 64 KiB costs a tenth
-    /// of the throughput. It reckons with two files a connection and would not start where a
-    /// process may not open that many; with HTTP/2 behind it needs few beside its clients' own.
+    /// Sets a stream window that does not slow large values down: the default of 64 KiB costs a
+    /// tenth of the throughput. haproxy assumes two files per connection and would not start if a
+    /// process may not open that many. With HTTP/2 to etcd it needs few beyond those of its
+    /// clients.
     fn haproxy_h2(&self) -> String {
         let (bind, server) = match self.certs {
             None => (" proto h2".into(), " proto h2".into()),
@@ -108,7 +112,7 @@ impl Post<'_> {
 
     fn haproxy(&self, mode: &str, bind: &str, server: &str, backend: &str) -> String {
         let listen = self.listen;
-        // Checked only where there is another to go to.
+        // Health checks are useful only with another member to switch to.
         let check = if self.members.len() > 1 {
             " check inter 500ms"
         } else {
@@ -140,7 +144,7 @@ backend etcd
         )
     }
 
-    /// It opens an upstream connection for every call in flight and keeps them for the next.
+    /// nginx opens an upstream connection for every call in flight and reuses them later.
     fn nginx(&self) -> String {
         let (listen, folder) = (self.listen, self.directory.display());
         let servers: String = self
