@@ -35,6 +35,9 @@ pub(super) trait TlsMaterial: Send + 'static {
     ) -> Result<Self::Config, StartError>;
 }
 
+/// Pointer to the configuration that handshakes use. A reload replaces the configuration.
+pub(super) type Current<M> = Arc<ArcSwap<<M as TlsMaterial>::Config>>;
+
 /// Builds the first configuration of a side. Returns a pointer to the current configuration, and
 /// the [`Reloader`] that replaces this configuration when the files change. Each new configuration
 /// reports the expiry of its certificate to `counts`.
@@ -44,7 +47,7 @@ pub(super) trait TlsMaterial: Send + 'static {
 pub(super) fn load<M: TlsMaterial>(
     material: M,
     counts: Arc<TlsSide>,
-) -> Result<(Arc<ArcSwap<M::Config>>, Reloader), StartError> {
+) -> Result<(Current<M>, Reloader), StartError> {
     let side = counts.clone();
     Reloader::new(M::SIDE, material.files(), counts, move |contents| {
         let config = material.build(contents, &side)?;
