@@ -53,6 +53,15 @@ pub(crate) struct Text {
     text: String,
 }
 
+/// Words of one folder.
+#[derive(Default)]
+struct FolderCount<'a> {
+    /// Number of all words.
+    words: usize,
+    /// The avoided words, each with its place.
+    avoided: Vec<(&'a Text, String)>,
+}
+
 /// The prose of one file. Files that are neither Rust, Markdown nor shell have none.
 pub(crate) fn prose(path: &str, text: &str) -> Vec<Text> {
     match path.rsplit_once('.').map(|(_, extension)| extension) {
@@ -66,14 +75,14 @@ pub(crate) fn prose(path: &str, text: &str) -> Vec<Text> {
 /// Everything that breaks the language rule, by folder, file and line.
 pub(crate) fn findings(texts: &[Text]) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut folders: BTreeMap<&str, (usize, Vec<(&Text, String)>)> = BTreeMap::new();
+    let mut folders: BTreeMap<&str, FolderCount<'_>> = BTreeMap::new();
     for text in texts {
         let folder = text.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let (words, avoided) = folders.entry(folder).or_default();
+        let count = folders.entry(folder).or_default();
         for word in words_of(&text.text) {
-            *words += 1;
+            count.words += 1;
             if AVOIDED.contains(&word.as_str()) {
-                avoided.push((text, word));
+                count.avoided.push((text, word));
             }
         }
         let lower = text.text.to_lowercase();
@@ -81,7 +90,7 @@ pub(crate) fn findings(texts: &[Text]) -> Vec<Finding> {
             found.push(finding(text, format!("has the retired term \"{term}\"")));
         }
     }
-    for (words, avoided) in folders.into_values() {
+    for FolderCount { words, avoided } in folders.into_values() {
         if avoided.len() * 1000 > MAX_PER_THOUSAND * words {
             let report = |(text, word)| finding(text, format!("has the avoided word \"{word}\""));
             found.extend(avoided.into_iter().map(report));
