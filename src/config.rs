@@ -220,7 +220,7 @@ fn workers(requested: u32) -> Result<usize, UsageError> {
     }
 }
 
-/// Returns the default for 0, as etcd grpc-proxy does.
+/// Returns the default for 0, like `etcd grpc-proxy`.
 fn or_default<T: Default + PartialEq>(value: T, default: T) -> T {
     if value == T::default() {
         default

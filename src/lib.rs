@@ -13,8 +13,8 @@
 //! - [`server`]: client connections and the admin pages.
 //! - [`config`], [`cli`], [`app`]: options, command line, start and stop of the process.
 //!
-//! A file imports only from the layers below its own. `tests/tidy.rs` checks that. Comments refer to
-//! the rules of `docs/reference/guarantees.md` by their numbers, such as (W3).
+//! A file imports only from the layers below its own. `tests/tidy.rs` checks that. Comments refer
+//! to the rules of `docs/reference/guarantees.md` by their numbers, such as (W3).
 
 pub mod app;
 pub mod call_log;

@@ -85,15 +85,15 @@ pub const MESSAGE_COST: usize = 256;
 /// Interval at which the proxy checks a stream with an inactive reader: its queue may grow.
 pub const STALL_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Receive window of a client stream in bytes: what a client may have in transit before etcd
-/// takes it.
+/// Receive window of a client stream in bytes: the amount that a client may have in transit before
+/// etcd accepts it.
 pub const STREAM_WINDOW: u32 = 256 * 1024;
 
 /// Receive window of a client connection in bytes.
 pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Receive window of one upstream stream in bytes: what a slow client can pin in this process
-/// (P2).
+/// Receive window of one upstream stream in bytes: the most that a slow client can pin in this
+/// process (P2).
 pub const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
 
 /// Receive window of an upstream connection in bytes. It is never the effective limit, because
@@ -170,8 +170,8 @@ pub const TOKEN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// valid.
 pub const PERMISSION_TTL: Duration = Duration::from_secs(3);
 
-/// Maximum memory in bytes of these confirmations per worker, tokens and keys included. Without
-/// room a confirmation is not cached, and etcd is queried again.
+/// Maximum memory in bytes of these confirmations per worker, tokens and keys included. If the
+/// cache is full, a confirmation is not cached, and etcd is queried again.
 pub const PERMISSION_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bytes of events in transit to one worker, beyond which no upstream watch stream is read.

@@ -103,7 +103,7 @@ const fn dashed<const N: usize>(name: &str) -> [u8; N] {
     dashed
 }
 
-/// Why leases on keys are wrong for a proxy that is not the only writer.
+/// Reason why leases on keys are wrong for a proxy that is not the only writer.
 const NO_LEASING: &str = "refused: every writer of these keys would have to use the same leases, \
     and a proxy that is cut off would block all writes until its lease expires; the proxy shares and \
     caches reads without leases";

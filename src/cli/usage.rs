@@ -57,7 +57,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// Escapes newlines and control characters of a terminal. Values come from outside.
+/// Escapes newlines and control characters of a terminal. Values are not trusted.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! Background tasks: what a worker runs beside client calls.
+//! Background tasks that a worker runs beside client calls.
 
 use std::rc::Rc;
 
@@ -68,7 +68,7 @@ fn deliver(ctx: &Rc<WorkerContext>, message: WorkerMessage) {
             lease::inbox::no_leader(ctx, identity);
         }
         WorkerMessage::Report(to) => {
-            // The receiver may have given up.
+            // An error means that the receiver no longer waits for the report.
             let _ = to.send(report(ctx));
         }
     }

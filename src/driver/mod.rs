@@ -1,9 +1,9 @@
 //! Drivers: they serve client calls and carry out what the state machines decide.
 //!
-//! `router` gives each call to one driver: `unary` for unary reads, `watch`, `lease` and
+//! `router` passes each call to one driver: `unary` for unary reads, `watch`, `lease` and
 //! `health` for streams that share upstream work, `namespaced` for calls that a namespace must
 //! inspect, and `relay` for the rest. `background` starts the tasks that a worker runs beside
-//! calls. A driver knows nothing of sockets and listeners: those belong to `server` and `net`.
+//! calls. Drivers use no sockets or listeners: those belong to `server` and `net`.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -48,7 +48,8 @@ pub struct MaxBytes {
 
 /// State of one worker that every call on it uses.
 ///
-/// A worker is one thread, so the counts are plain cells. What the workers share is in `process`.
+/// A worker is one thread, so the counts are plain cells. Shared state of all workers is in
+/// `process`.
 pub struct WorkerContext {
     /// Connections of this worker to the etcd endpoints.
     pub pool: Rc<Pool>,

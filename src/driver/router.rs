@@ -1,4 +1,4 @@
-//! Call router: admits a call, gives it to its driver, and counts it until its end.
+//! Call router: admits a call, passes it to its driver, and counts it until its end.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Sockets, TLS, byte streams, timers, and relaying with back-pressure. Knows nothing of etcd.
+//! Sockets, TLS, byte streams, timers, and relaying with back-pressure. Independent of etcd.
 
 pub mod drain;
 pub mod io;

@@ -74,7 +74,7 @@ impl Buf for Payload {
 
     fn advance(&mut self, count: usize) {
         let head = count.min(usize::from(self.len - self.taken));
-        // At max_queued HEAD_BYTES.
+        // No truncation: at most HEAD_BYTES.
         self.taken += head as u8;
         self.tail.advance(count - head);
     }

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use crate::limits;
 use crate::wire::frame::{FrameError, Scanner};
 
-/// How the received bytes ended. The caller ends the sending side.
+/// End of the received bytes. The caller ends the sending side.
 #[derive(Debug)]
 pub enum PumpEnd {
     /// END_STREAM has been sent with the last bytes.

@@ -3,8 +3,8 @@
 //!
 //! After [`enable`], about one in [`limits::HEAP_RATE`] allocated bytes is sampled. The allocation
 //! of that byte is recorded with its stack until it is freed. A profile scales each recorded
-//! allocation by the probability that its size is sampled, as Go does. Nearly no freed allocation
-//! is recorded: a table of counters by address detects this without a lock.
+//! allocation by the probability that its size is sampled, like in Go. Most freed allocations were
+//! not recorded: a table of counters by address detects this without a lock.
 //!
 //! While the sampler itself runs, sampling is paused on the thread ([`SamplingPaused`]).
 //! Allocations and frees of the sampler are neither recorded nor looked up.
@@ -205,7 +205,7 @@ struct Stack {
 }
 
 impl Table {
-    /// Adds an allocation. Returns false without room: its free is then not looked up.
+    /// Adds an allocation. Returns false if the table is full: its free is then not looked up.
     fn add(&mut self, address: usize, size: usize, frames: &[usize]) -> bool {
         let index = self.index(frames);
         let objects = weight(size);

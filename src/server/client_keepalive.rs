@@ -39,7 +39,7 @@ impl ClientKeepalive {
         self.state.next_check(Instant::now().into_std()).into()
     }
 
-    /// Checks the connection when the timer expires. Ready when the client is gone.
+    /// Checks the connection when the timer expires. Ready when the client does not respond.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,

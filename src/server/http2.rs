@@ -1,7 +1,7 @@
 //! HTTP/2 server side of a client connection.
 //!
 //! Accepts streams, writes in batches, drains, and closes connections of clients that flood, ping
-//! too often or are gone.
+//! too often or no longer respond.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -51,7 +51,7 @@ pub struct Http2Options {
     pub max_streams: u32,
     /// Minimum time between two pings of a client. Zero allows any rate.
     pub min_ping_interval: Duration,
-    /// When to ping the client and when to close the connection; `None` disables keepalive.
+    /// Times of the pings and of the close of a silent connection; `None` disables keepalive.
     pub keepalive: Option<KeepaliveOptions>,
 }
 

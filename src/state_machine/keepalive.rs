@@ -1,12 +1,12 @@
 //! Keepalive: detects a connection that is silent while calls are open (E5), or an idle client that
-//! is gone.
+//! no longer exists.
 //!
 //! Checks are coarse. A ping leaves up to one check interval late, never early, so two pings are at
 //! least [`KeepaliveOptions::time`] apart.
 
 use std::time::{Duration, Instant};
 
-/// When to ping the other side of a connection, and when to close the connection.
+/// Times of the pings on a connection, and of its close.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepaliveOptions {
     /// Silence after which a ping is sent.
@@ -35,7 +35,7 @@ pub struct KeepaliveState {
     /// Number of reads at the last check.
     reads: u64,
     last_read: Instant,
-    /// When the unanswered ping was sent.
+    /// Time at which the unanswered ping was sent.
     pinged: Option<Instant>,
 }
 

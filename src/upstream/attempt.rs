@@ -54,7 +54,7 @@ pub fn head(
 }
 
 /// Rounds the deadline for etcd up by a millisecond. The proxy enforces the exact deadline itself.
-/// A DEADLINE_EXCEEDED of etcd before the deadline of the client would be an invented one (E6).
+/// A DEADLINE_EXCEEDED of etcd before the deadline of the client would be wrong (E6).
 /// Also, equal values repeat more often, so header compression works better.
 fn rounded_up(left: Duration) -> Duration {
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);

@@ -63,7 +63,7 @@ struct State {
     picker: Picker,
     /// In the order in which they were added. Never empty.
     targets: Vec<Arc<EndpointTarget>>,
-    /// As in [`EndpointOptions::weights`].
+    /// Weights in the form of [`EndpointOptions::weights`].
     weights: Vec<(String, u32)>,
     /// Endpoints that take calls under a balancing policy, as last reported to workers.
     shares: Vec<Share>,

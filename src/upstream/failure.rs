@@ -45,8 +45,8 @@ pub fn unavailable() -> Failure {
     }
 }
 
-/// Returns the status for the client (P6). Failures of connections are UNAVAILABLE. A reset keeps
-/// its meaning, but CANCELLED is never invented (E6).
+/// Returns the status for the client (P6). Failures of connections are UNAVAILABLE. A reset has
+/// the status of its HTTP/2 code, but the proxy never creates CANCELLED (E6).
 pub fn status(failure: &Failure) -> Status {
     let code = match failure.fault {
         Fault::NoEndpoint | Fault::ConnectionLost | Fault::Unavailable => Code::Unavailable,

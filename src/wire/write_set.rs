@@ -28,7 +28,7 @@ pub enum WriteSet {
     Everything,
 }
 
-/// How the write set of a method's calls is determined.
+/// Source of the write set of a method's calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MethodWrites {
     /// Always [`WriteSet::Nothing`].

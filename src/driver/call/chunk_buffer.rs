@@ -1,9 +1,9 @@
 //! Buffer of request chunks. Its memory use is close to the number of buffered bytes (S1).
 //!
-//! A chunk from the HTTP/2 layer keeps the whole buffer alive that it was read into, and it needs a
-//! handle. A request of one-byte frames, buffered as it arrives, would use thousands of times its
-//! size. Small chunks are therefore copied together. The first chunk of a call is not copied,
-//! because most calls have only one. The caller bounds the number of buffered bytes.
+//! A chunk from the HTTP/2 layer needs a handle, and pins the whole buffer that it was read into. A
+//! request of one-byte frames, buffered as it arrives, would use thousands of times its size.
+//! Small chunks are therefore copied together. The first chunk of a call is not copied, because
+//! most calls have only one. The caller bounds the number of buffered bytes.
 
 use bytes::Bytes;
 

@@ -59,8 +59,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Creates a call from a request head. The call is boxed, because it is moved several times and
-    /// has half a kilobyte.
+    /// Creates a call from a request head. The call is boxed, because its size is half a kilobyte
+    /// and it is moved several times.
     pub fn new(
         ctx: Rc<WorkerContext>,
         connection: Rc<ClientConnection>,

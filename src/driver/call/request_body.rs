@@ -20,8 +20,8 @@ use crate::wire::status::{Code, Status};
 pub(in crate::driver) enum RequestBody {
     /// The complete body.
     Complete(Vec<Bytes>),
-    /// The first chunks of a body that exceeds [`limits::REQUEST_BUFFER_BYTES`]. Their flow-control window
-    /// is released.
+    /// The first chunks of a body that exceeds [`limits::REQUEST_BUFFER_BYTES`]. Their flow-control
+    /// window is released.
     Partial(Vec<Bytes>),
     /// The call has ended with this code.
     Ended(Code),

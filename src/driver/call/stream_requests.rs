@@ -179,7 +179,7 @@ impl MessageReader {
         self.reader.buffered()
     }
 
-    /// Prepares for a long pause: buffered bytes no longer keep the buffer alive they were read
+    /// Prepares for a long pause: buffered bytes no longer pin the buffer that they were read
     /// into.
     fn settle(&mut self) {
         self.reader.compact();

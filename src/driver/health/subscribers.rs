@@ -90,11 +90,11 @@ async fn wait_for_first_result(
 ) -> Result<(), Code> {
     let ctx = call.ctx.clone();
     let mut first_result = pin!(async {
-        // The known health may be old: without probes, etcd is not checked.
+        // The last known health may be old: without probes, etcd is not checked.
         let _ = check_etcd(&ctx).await;
         while health.borrow_and_update().is_none() {
-            // A single failure is not enough, see `Steady`. The sender lives as long as the
-            // process.
+            // A single failure does not decide, see `FailureThreshold`. The sender lives as
+            // long as the process.
             let _ = health.changed().await;
         }
     });

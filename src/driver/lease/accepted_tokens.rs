@@ -7,13 +7,13 @@ use std::time::Instant;
 use crate::driver::state::identity::{Credential, Session};
 use crate::limits;
 
-/// Accepted tokens, each with the end of its validity. At most [`limits::TOKENS`].
+/// Accepted tokens, each with the end of its validity. At most [`limits::KNOWN_TOKENS`].
 #[derive(Debug, Default)]
 pub(super) struct AcceptedTokens(RefCell<HashMap<Credential, Instant>>);
 
 impl AcceptedTokens {
     /// Returns whether a client may start without a token check: its token shares a stream with no
-    /// other token, or etcd accepted it within [`limits::GRANT_TIME`].
+    /// other token, or etcd accepted it within [`limits::PERMISSION_TTL`].
     pub(super) fn accepts(&self, session: &Session) -> bool {
         let Some(credential) = session
             .credential()

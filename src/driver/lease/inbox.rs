@@ -62,8 +62,8 @@ pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: LeaseMessage)
     }
 }
 
-/// Ends the client streams of an identity that requested a leader (`hasleader`): no endpoint has
-/// one (W12).
+/// Ends the client streams of an identity that require a leader (`hasleader`), because no endpoint
+/// has a leader (W12).
 pub(in crate::driver) fn no_leader(ctx: &Rc<WorkerContext>, identity_id: IdentityId) {
     let matches = |client: &Client| {
         client.stream.requires_leader()

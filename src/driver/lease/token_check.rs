@@ -1,9 +1,9 @@
 //! Validates the tokens of clients (R4).
 //!
 //! Clients of one user share an upstream stream, which carries the token of one of them. So the
-//! proxy checks the token of each client when its stream starts, and periodically while it sends
-//! heartbeats, as etcd does on a stream of its own. The check also extends the lifetime of a token
-//! where etcd expires unused tokens.
+//! proxy checks the token of each client when its stream starts, and periodically while the client
+//! sends heartbeats, like etcd on a stream of one client. The check also extends the lifetime of a
+//! token where etcd expires unused tokens.
 //!
 //! A token that etcd rejects becomes an identity of its own, so its client receives etcd's own
 //! error.

@@ -23,13 +23,13 @@ pub(super) struct UpstreamLink {
     /// The identity that provides the tokens.
     pub(super) identity: Arc<Identity>,
     pub(super) hub: RefCell<Hub>,
-    /// By the number that the hub gives them.
+    /// By the number that the hub assigns to the slot.
     pub(super) slots: RefCell<HashMap<u64, Rc<Slot>>>,
     /// Slots that have no task yet, with their numbers.
     new_slots: RefCell<Vec<(u64, Rc<Slot>)>>,
     /// Leases that need a TTL check.
     ttl_checks: RefCell<Vec<i64>>,
-    /// When the hub needs its next tick.
+    /// Time of the hub's next tick.
     pub(super) wake_at: Cell<Option<Instant>>,
     /// Signals an earlier tick, a new slot, a new TTL check, or the end of the hub.
     pub(super) changed: Notify,

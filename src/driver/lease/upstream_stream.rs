@@ -151,7 +151,7 @@ impl OpenStream<'_> {
                     self.apply_responses(&renewed);
                 }
                 Some(Err(status)) => break status,
-                // The connection got a GOAWAY or was found stalled by others (E5).
+                // The connection has received a GOAWAY, or another task has found it stalled (E5).
                 None if reader.is_retired() => break None,
                 None => {}
             }

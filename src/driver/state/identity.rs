@@ -185,7 +185,7 @@ impl Identities {
         }
     }
 
-    /// Forgets the user of a token that etcd no longer accepts.
+    /// Removes the known user of a token that etcd no longer accepts.
     pub(in crate::driver) fn forget_token(&self, credential: &Credential) {
         self.0.lock().users.remove(credential.token());
     }

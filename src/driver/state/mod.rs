@@ -1,5 +1,5 @@
-//! State that several drivers share. No file in this folder uses `WorkerContext`: the drivers are the
-//! layer above.
+//! State that several drivers share. No file in this folder uses `WorkerContext`: the drivers are
+//! the layer above.
 
 pub(super) mod client_stream;
 pub mod connection;

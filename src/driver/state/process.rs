@@ -149,8 +149,9 @@ impl ProcessState {
         *self.leaderless.lock() = leaderless.then(Instant::now);
     }
 
-    /// Returns whether no endpoint has a leader, as far as known. The finding must be renewed
-    /// within [`limits::LEADERLESS_TIME`]. It expires after twice that time.
+    /// Returns whether no endpoint has a leader, as far as known. Callers of
+    /// [`ProcessState::set_leaderless`] repeat the report within [`limits::LEADERLESS_TIME`]. A
+    /// report expires after twice that time.
     pub(in crate::driver) fn is_leaderless(&self) -> bool {
         let since = *self.leaderless.lock();
         since.is_some_and(|since| since.elapsed() < 2 * limits::LEADERLESS_TIME)
@@ -158,8 +159,8 @@ impl ProcessState {
 
     /// Returns the worker that owns the shared upstream link of an identity.
     pub(in crate::driver) fn owner(&self, identity: IdentityId) -> u32 {
-        // Identities are numbered in sequence, so each worker gets an equal part. Below
-        // MAX_WORKERS.
+        // Identities are numbered in sequence, so each worker owns an equal part. The result is
+        // below MAX_WORKERS.
         (identity.0 % self.inboxes.len() as u64) as u32
     }
 
@@ -195,8 +196,8 @@ impl ProcessState {
         }
     }
 
-    /// Returns whether the backlog of any worker exceeds [`limits::INBOX_EVENT_BYTES`]. The readers of
-    /// upstream streams then pause.
+    /// Returns whether the backlog of any worker exceeds [`limits::INBOX_EVENT_BYTES`]. The readers
+    /// of upstream streams then pause.
     pub(in crate::driver) fn is_backed_up(&self) -> bool {
         let backlog = |to: &Inbox| to.backlog.load(Ordering::Relaxed);
         self.inboxes

@@ -116,8 +116,8 @@ impl ReadCache {
         self.flush_count.load(Ordering::Acquire)
     }
 
-    /// Returns the entry of a read. If its `renew` is set, this caller must refresh the entry; one
-    /// caller at a time gets it.
+    /// Returns the entry of a read. If [`FoundEntry::needs_refresh`] is set, this caller must
+    /// refresh the entry. It is set for one caller per stored response.
     pub(crate) fn lookup(&self, question: &CacheKey, now: Instant) -> Option<FoundEntry> {
         let refresh_age = self.options.max_age / 4 * 3;
         self.shard(question)

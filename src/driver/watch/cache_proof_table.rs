@@ -29,7 +29,7 @@ pub(super) struct CacheProofTable {
 /// A barrier that has been requested and not reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Barrier {
-    /// When it was requested.
+    /// Time of the request.
     pub(super) requested_at: Instant,
     /// The number of cache flushes before the request.
     pub(super) flushes: u64,
@@ -43,9 +43,9 @@ pub(super) struct CacheProof {
     pub(super) session: Session,
     /// The number of cache flushes before the proof was opened. The next flush ends the proof.
     pub(super) flushes: u64,
-    /// When the proof was opened. A barrier requested earlier proves nothing about it.
+    /// Time at which the proof was opened. A barrier requested earlier proves nothing about it.
     pub(super) opened_at: Instant,
-    /// When the use of the cached response was last checked.
+    /// Time of the last check of the use of the cached response.
     pub(super) checked_at: Instant,
 }
 

@@ -74,9 +74,9 @@ fn response_header(response: &BufferedResponse) -> Option<Header> {
     wire_header::peek(method::lookup(TXN)?, response.chunks.front()?)
 }
 
-/// Fetches a header of the cluster when no response has brought one yet. etcd sends its header in
-/// any response to a watch, even in a refusal. Returns `None` on failure; later responses bring a
-/// header.
+/// Fetches a header of the cluster when no response has contained one yet. etcd sends its header
+/// in any response to a watch, even in a refusal. Returns `None` on failure; later responses
+/// contain a header.
 pub(super) async fn fetch_header(ctx: &Rc<WorkerContext>) -> Option<()> {
     let until = Instant::now() + limits::WAIT_FOR_ENDPOINT;
     let conn = ctx.pool.connection(until).await.ok()?;

@@ -214,9 +214,9 @@ fn check_permission(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, r
 
 /// Passes the result of a check to the hub.
 ///
-/// A member that rejects a token which etcd accepted before has lost it, or the token has expired.
-/// Then the client stream ends with UNAVAILABLE: the client logs in again and resumes, as it does
-/// when its member fails (W10).
+/// If a member rejects a token that etcd accepted before, the token has expired or the member has
+/// lost it. Then the client stream ends with UNAVAILABLE: the client authenticates again and
+/// resumes, like after a failure of its member (W10).
 fn finish_check(ctx: &WorkerContext, check: CheckId, result: CheckResult) {
     let client = ctx.watches.client(check.stream());
     let was_accepted = client
@@ -361,8 +361,8 @@ pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: WatchMessage)
     }
 }
 
-/// Ends the client streams of an identity that requested a leader (`hasleader`): no endpoint has
-/// one.
+/// Ends the client streams of an identity that require a leader (`hasleader`), because no endpoint
+/// has a leader.
 ///
 /// `no leader` stops the watches of a Go client for good, so other streams do not receive it (W12,
 /// E6).

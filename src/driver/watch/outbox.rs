@@ -28,10 +28,10 @@ pub(super) enum HubInput {
 }
 
 /// Worker number in the names of feeds and streams that belong to cache proofs. No worker has this
-/// number. Cache proofs are always on the worker of their link, and no hub knows them.
+/// number. Cache proofs are always on the worker of their link, and belong to no hub.
 pub(super) const CACHE_PROOFS: u32 = u32::MAX;
 
-/// Inbox of one worker's hub, and the way to the hubs of other workers.
+/// Inbox of one worker's hub, and the sender to the hubs of other workers.
 pub(super) struct Outbox {
     worker: u32,
     process: Arc<ProcessState>,

@@ -69,11 +69,11 @@ pub struct Watches {
     /// Watches that keep cached responses current, on the shared links of this worker.
     pub(super) cache_proofs: CacheProofTable,
     pub(super) permission_checks: RefCell<PermissionChecks>,
-    /// Set once etcd has sent a header, if no call had brought one before the first watch.
+    /// Set once etcd has sent a header, if no response contained one before the first watch.
     pub(super) header_fetched: OnceCell<()>,
     pub(super) progress_support: RefCell<ProgressSupport>,
     pub(super) send_notifier: Rc<SendNotifier>,
-    /// When the hub needs its next tick; [`tasks`](super::tasks) waits for this time.
+    /// Time of the hub's next tick; [`tasks`](super::tasks) waits for this time.
     pub(super) wake_at: Cell<Option<Instant>>,
     pub(super) timer_changed: Notify,
 }

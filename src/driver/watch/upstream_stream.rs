@@ -196,8 +196,8 @@ async fn read_stream(
                         trunk.tick(Instant::now().into_std())
                     });
                 }
-                // The connection got a GOAWAY or was found stalled by others (E5), or only this
-                // stream is silent.
+                // The connection has received a GOAWAY, or another task has found it stalled (E5),
+                // or only this stream is silent.
                 let silent = !responded && opened_at.elapsed() >= limits::WATCH_FIRST_RESPONSE_TIME;
                 if silent {
                     selector.stream_stalled();

@@ -20,13 +20,13 @@ use crate::metrics::TlsSide;
 /// Files and settings of the TLS configurations towards etcd.
 #[derive(Debug, Clone)]
 pub struct ClientFiles {
-    /// How the certificate of etcd is verified.
+    /// Verification of the certificate of etcd.
     pub trust: Trust,
     /// Certificate and key that the proxy presents, if any.
     pub identity: Option<(FlagFile, FlagFile)>,
 }
 
-/// How the certificate of etcd is verified.
+/// Verification of the certificate of etcd.
 #[derive(Debug, Clone)]
 pub enum Trust {
     /// Signed by a CA of this file.

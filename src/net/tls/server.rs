@@ -185,7 +185,7 @@ impl TlsMaterial for ServerFiles {
 
 /// Verifier that accepts the certificates that `trusted` accepts, unless a serial number of the
 /// chain is on a revocation list. The issuer of the list is not compared: a serial number is
-/// rejected for every issuer, as `etcd grpc-proxy` does.
+/// rejected for every issuer, like in `etcd grpc-proxy`.
 #[derive(Debug)]
 struct RevocationVerifier {
     trusted: Arc<dyn ClientCertVerifier>,

@@ -70,14 +70,14 @@ pub struct Registration {
     failures: u32,
     /// End of the backoff.
     backoff_until: Option<Instant>,
-    /// When the current step was sent.
+    /// Time at which the current step was sent.
     sent: Instant,
-    /// Since when the key has been reported absent although it was put.
+    /// Time since which the key has been reported absent although it was put.
     absent_since: Option<Instant>,
     draining: bool,
-    /// Why the proxy is not registered.
+    /// Reason why the proxy is not registered.
     reason: String,
-    /// Last reported failure since the proxy was last registered, and when it was reported.
+    /// Last reported failure since the proxy was last registered, and the time of the report.
     reported: Option<(Instant, String)>,
     event: Option<RegistrationEvent>,
 }
@@ -94,7 +94,7 @@ struct Lease {
     id: i64,
     /// The lease may have expired from this time on.
     until: Instant,
-    /// When to renew the lease.
+    /// Time to renew the lease.
     renew: Instant,
 }
 

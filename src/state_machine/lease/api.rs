@@ -35,7 +35,7 @@ pub enum Action {
         slot: u64,
         /// Number of the stream within the slot. It grows with each stream.
         generation: u64,
-        /// Why the slot needs a stream.
+        /// Reason for the stream.
         reason: ReconnectReason,
     },
     /// Close the slot and drop its stream, so that etcd does not process the heartbeats on it.
@@ -68,12 +68,12 @@ pub enum Action {
     End {
         /// Stream to end.
         stream: StreamId,
-        /// Why and how it ends.
+        /// Reason, which selects the status.
         reason: ClientStreamEnd,
     },
 }
 
-/// Why a slot needs another stream. The driver selects endpoint and token by it.
+/// Reason why a slot needs another stream. The driver selects endpoint and token by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconnectReason {
     /// No failure concerns the endpoint.
@@ -88,7 +88,7 @@ pub enum ReconnectReason {
     Token,
 }
 
-/// Why an upstream stream ended.
+/// Reason why an upstream stream ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// The endpoint or the network failed (L3).
@@ -110,7 +110,7 @@ pub enum TtlCheckResult {
     Doubtful,
 }
 
-/// Why and how a client stream ends.
+/// Reason why a client stream ends, and its status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientStreamEnd {
     /// The client has half-closed it and has received all responses: OK (P4).

@@ -53,9 +53,9 @@ pub struct Hub {
     isolated: IsolatedLeases,
     slots: BTreeMap<u64, UpstreamStream>,
     last_slot: u64,
-    /// Until when leases that may have expired are not sent on a shared slot.
+    /// Time until which leases that may have expired are not sent on a shared slot.
     isolating_until: Option<Instant>,
-    /// When the last client stream closed.
+    /// Time at which the last client stream closed.
     unused_since: Instant,
     counts: Counts,
     actions: VecDeque<Action>,

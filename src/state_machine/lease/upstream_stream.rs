@@ -25,9 +25,9 @@ pub(super) struct UpstreamStream {
     pub(super) is_open: bool,
     /// Rounds sent and not answered, in the order of sending, which is that of the responses.
     pub(super) in_flight: VecDeque<RoundId>,
-    /// When the rounds in flight were sent.
+    /// Time at which the rounds in flight were sent.
     pub(super) sent: Instant,
-    /// Since when the first round in flight is the first, or since when none is in flight.
+    /// Time since which the first round in flight is the first, or none is in flight.
     pub(super) since: Instant,
     /// Earliest time of the next batch.
     next_send: Instant,

@@ -39,7 +39,7 @@ impl Balancer {
         }
     }
 
-    /// Sets the shares. An endpoint that already had one keeps its credit.
+    /// Sets the shares. The credit of an endpoint that already had a share is unchanged.
     pub fn set_shares(&mut self, shares: &[Share]) {
         let candidate = |share: &Share| {
             let previous = self

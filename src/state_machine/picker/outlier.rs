@@ -72,7 +72,7 @@ impl CallOutcomes {
     }
 }
 
-/// Why an endpoint is ejected.
+/// Reason why an endpoint is ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EjectionCause {
     /// It answers no call, while others answer.
@@ -102,7 +102,7 @@ pub(super) struct Outlier {
     ejected_until: Option<Instant>,
     /// Recent ejections.
     ejections: u32,
-    /// When it returned, or will return, from a backoff or ejection.
+    /// Time of the last or next return from a backoff or ejection.
     returned_at: Option<Instant>,
 }
 

@@ -4,7 +4,7 @@
 //! worker that is one round trip. Clients that are still receiving the previous response, or are
 //! about to send the next request, miss it. So the next read of a large group may wait a little;
 //! the worker sends responses of others meanwhile. The number of waiting clients cannot distinguish
-//! a group of thirty from one of five hundred. The distinct clients of the last rounds can.
+//! a group of thirty from one of five hundred. The distinct clients of the last shared reads can.
 
 /// Bits of the set of clients. Two clients with the same bit count as one.
 const BITS: usize = 1024;
@@ -12,10 +12,10 @@ const BITS: usize = 1024;
 /// Groups with a smaller target do not wait.
 const MIN_TARGET: usize = 16;
 
-/// Rounds over which distinct clients are counted.
+/// Shared reads in one counting period of distinct clients.
 const ROUNDS: u32 = 16;
 
-/// Approximate number of distinct clients in the last rounds.
+/// Approximate number of distinct clients of the last shared reads.
 #[derive(Debug, Clone)]
 pub struct Batching {
     seen: [u64; BITS / 64],
@@ -23,7 +23,7 @@ pub struct Batching {
     count: usize,
     /// Bits set in the previous counting period.
     previous_count: usize,
-    /// Rounds of the current counting period.
+    /// Shared reads of the current counting period.
     rounds: u32,
 }
 
@@ -38,7 +38,7 @@ impl Batching {
         }
     }
 
-    /// Records that a client waits for the next round.
+    /// Records that a client waits for the next shared read.
     pub fn arrived(&mut self, client: u64) {
         // Client numbers are consecutive, so neighbors have different bits.
         let index = client as usize % BITS;
@@ -49,7 +49,7 @@ impl Batching {
         }
     }
 
-    /// Records that the read of a round is sent.
+    /// Records that a shared read is sent.
     pub fn round_sent(&mut self) {
         self.rounds += 1;
         if self.rounds == ROUNDS {
@@ -100,7 +100,7 @@ mod tests {
         let mut batching = Batching::new();
         let turn = |round: u64| (round % 20) * 25..(round % 20) * 25 + 25;
         rounds(&mut batching, turn, 64);
-        // Sixteen rounds of twenty-five clients are four hundred clients.
+        // Sixteen shared reads of twenty-five clients are four hundred clients.
         assert_eq!(batching.target(), 200);
     }
 

@@ -37,7 +37,7 @@ pub struct CachedResponse {
     pub requested_revision: Option<i64>,
     /// Revision at which the response is true: the revision of its header.
     pub revision: i64,
-    /// When the request was sent to etcd.
+    /// Time at which the request was sent to etcd.
     pub sent: Instant,
     /// Framed response of etcd.
     pub response: Bytes,
@@ -70,7 +70,7 @@ pub struct Proof {
     pub from: i64,
     /// All events up to this revision have arrived.
     pub through: i64,
-    /// When the barrier that proves it was sent.
+    /// Time at which the barrier that proves it was sent.
     pub sent: Instant,
 }
 
@@ -81,14 +81,14 @@ pub enum CacheDecision {
     Serve {
         /// Revision at which it is true.
         revision: i64,
-        /// When its request, or the barrier of its proof, was sent.
+        /// Time at which its request, or the barrier of its proof, was sent.
         sent: Instant,
     },
     /// etcd must be read.
     Stale(StaleReason),
 }
 
-/// Why a response may not be served.
+/// Reason why a response may not be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StaleReason {
     /// Too old, and without a proof.

@@ -19,7 +19,7 @@ const BATCHING_START: usize = 16;
 /// Maximum number of remembered batching states of keys without a read in flight.
 const MAX_IDLE_KEYS: usize = 16;
 
-/// How long the batching state of such a key is used after its last request.
+/// Time for which the batching state of such a key is used after its last request.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Coalescing state of all keys. `R` is the shared state of the clients that wait for a read.
@@ -42,7 +42,7 @@ struct Queue<R> {
     arrived: usize,
     /// Recent clients; set once there were many.
     batching: Option<Batching>,
-    /// When the last request arrived.
+    /// Arrival time of the last request.
     last_request: Instant,
     /// No read is in flight.
     idle: bool,

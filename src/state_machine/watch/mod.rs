@@ -1,8 +1,9 @@
 //! Watch sharing: few upstream watchers serve many client watchers, and no event is lost.
 //!
 //! Two state machines are connected by feeds. A *trunk* keeps upstream watchers alive over streams
-//! that are opened and lost, and turns their responses into feeds. It knows nothing about clients.
-//! A *hub* serves the client watchers of one worker from feeds. It knows nothing about etcd.
+//! that are opened and lost, and turns their responses into feeds. A trunk does not depend on
+//! clients. A *hub* serves the client watchers of one worker from feeds. A hub does not depend on
+//! etcd.
 //!
 //! The only messages between them are [`FeedEvent`]s, in order. A batch is shared by reference: it
 //! is created once for any number of workers and client watchers.

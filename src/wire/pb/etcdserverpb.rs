@@ -5,10 +5,10 @@
 pub struct ResponseHeader {
     #[prost(uint64, tag = "1")]
     pub cluster_id: u64,
-    /// The member that answered.
+    /// Member that responded.
     #[prost(uint64, tag = "2")]
     pub member_id: u64,
-    /// The store's revision when the answer was made.
+    /// Revision of the store at the time of the response.
     #[prost(int64, tag = "3")]
     pub revision: i64,
     #[prost(uint64, tag = "4")]
@@ -42,17 +42,17 @@ pub struct MemberListResponse {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
-/// What one member says of itself. Sizes are in bytes.
+/// Status of one member, as the member reports it. Sizes are in bytes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
-    /// etcd's version, as "3.6.1".
+    /// Version of etcd, such as "3.6.1".
     #[prost(string, tag = "2")]
     pub version: ::prost::alloc::string::String,
     #[prost(int64, tag = "3")]
     pub db_size: i64,
-    /// The member id of the leader, 0 for none.
+    /// Member ID of the leader; 0 for none.
     #[prost(uint64, tag = "4")]
     pub leader: u64,
     #[prost(uint64, tag = "5")]
@@ -87,17 +87,17 @@ pub struct RangeRequest {
     pub key: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub range_end: ::prost::bytes::Bytes,
-    /// Most keys to return, 0 for all.
+    /// Maximum number of keys to return; 0 for all.
     #[prost(int64, tag = "3")]
     pub limit: i64,
-    /// The revision to read at, 0 or less for the newest.
+    /// Revision to read at; 0 or less for the latest.
     #[prost(int64, tag = "4")]
     pub revision: i64,
     #[prost(enumeration = "range_request::SortOrder", tag = "5")]
     pub sort_order: i32,
     #[prost(enumeration = "range_request::SortTarget", tag = "6")]
     pub sort_target: i32,
-    /// Any member may answer from what it has, without asking the others.
+    /// Any member may respond from its own state, without a quorum.
     #[prost(bool, tag = "7")]
     pub serializable: bool,
     #[prost(bool, tag = "8")]
@@ -206,10 +206,10 @@ pub struct RangeResponse {
     pub header: ::core::option::Option<ResponseHeader>,
     #[prost(message, repeated, tag = "2")]
     pub kvs: ::prost::alloc::vec::Vec<super::mvccpb::KeyValue>,
-    /// The limit left keys out.
+    /// The limit excluded keys.
     #[prost(bool, tag = "3")]
     pub more: bool,
-    /// Keys in the range, whatever the limit.
+    /// Number of keys in the range, without the limit.
     #[prost(int64, tag = "4")]
     pub count: i64,
 }
@@ -228,10 +228,10 @@ pub struct PutRequest {
     pub lease: i64,
     #[prost(bool, tag = "4")]
     pub prev_kv: bool,
-    /// Keep the value the key has.
+    /// Leave the value of the key unchanged.
     #[prost(bool, tag = "5")]
     pub ignore_value: bool,
-    /// Keep the lease the key has.
+    /// Leave the lease of the key unchanged.
     #[prost(bool, tag = "6")]
     pub ignore_lease: bool,
 }
@@ -299,7 +299,7 @@ pub mod response_op {
         ResponseTxn(super::TxnResponse),
     }
 }
-/// One condition of a transaction; it holds when it holds for every key of its range.
+/// One condition of a transaction. It must be true for every key of its range.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Compare {
     #[prost(enumeration = "compare::CompareResult", tag = "1")]
@@ -416,7 +416,7 @@ pub mod compare {
         Lease(i64),
     }
 }
-/// Runs `success` when every condition holds, else `failure`.
+/// Runs `success` if every condition is true, else `failure`.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TxnRequest {
     #[prost(message, repeated, tag = "1")]
@@ -439,7 +439,7 @@ pub struct TxnResponse {
 pub struct CompactionRequest {
     #[prost(int64, tag = "1")]
     pub revision: i64,
-    /// Answer only when the space is free.
+    /// Respond only when the space is free.
     #[prost(bool, tag = "2")]
     pub physical: bool,
 }
@@ -452,7 +452,7 @@ pub struct CompactionResponse {
 pub struct LeaseGrantRequest {
     #[prost(int64, tag = "1")]
     pub ttl: i64,
-    /// The id the client wants, 0 to be given one.
+    /// Requested ID; 0 lets etcd choose one.
     #[prost(int64, tag = "2")]
     pub id: i64,
 }
@@ -488,7 +488,7 @@ pub struct LeaseKeepAliveResponse {
     pub header: ::core::option::Option<ResponseHeader>,
     #[prost(int64, tag = "2")]
     pub id: i64,
-    /// 0 for a lease that is gone.
+    /// 0 for a lease that does not exist.
     #[prost(int64, tag = "3")]
     pub ttl: i64,
 }
@@ -496,7 +496,7 @@ pub struct LeaseKeepAliveResponse {
 pub struct LeaseTimeToLiveRequest {
     #[prost(int64, tag = "1")]
     pub id: i64,
-    /// List the keys that hang on the lease.
+    /// Return the keys that are attached to the lease.
     #[prost(bool, tag = "2")]
     pub keys: bool,
 }
@@ -506,7 +506,7 @@ pub struct LeaseTimeToLiveResponse {
     pub header: ::core::option::Option<ResponseHeader>,
     #[prost(int64, tag = "2")]
     pub id: i64,
-    /// What is left, -1 for a lease that is gone.
+    /// Remaining time; -1 for a lease that does not exist.
     #[prost(int64, tag = "3")]
     pub ttl: i64,
     #[prost(int64, tag = "4")]
@@ -537,20 +537,20 @@ pub struct WatchCreateRequest {
     pub key: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub range_end: ::prost::bytes::Bytes,
-    /// The first revision to report, 0 for what comes after now.
+    /// First revision to report; 0 for changes from now on.
     #[prost(int64, tag = "3")]
     pub start_revision: i64,
     #[prost(bool, tag = "4")]
     pub progress_notify: bool,
-    /// Kinds of events to leave out.
+    /// Types of events to exclude.
     #[prost(enumeration = "watch_create_request::FilterType", repeated, tag = "5")]
     pub filters: ::prost::alloc::vec::Vec<i32>,
     #[prost(bool, tag = "6")]
     pub prev_kv: bool,
-    /// The id the client wants, 0 to be given one.
+    /// Requested ID; 0 lets etcd choose one.
     #[prost(int64, tag = "7")]
     pub watch_id: i64,
-    /// Large answers may come in parts.
+    /// Large responses may arrive in fragments.
     #[prost(bool, tag = "8")]
     pub fragment: bool,
 }
@@ -604,19 +604,19 @@ pub struct WatchProgressRequest {}
 pub struct WatchResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
-    /// -1 in a progress answer for the whole stream and in a refused creation.
+    /// -1 in a progress response for the whole stream, and if a creation is refused.
     #[prost(int64, tag = "2")]
     pub watch_id: i64,
     #[prost(bool, tag = "3")]
     pub created: bool,
     #[prost(bool, tag = "4")]
     pub canceled: bool,
-    /// Set when the start revision is compacted away: the oldest one left.
+    /// Set if the start revision is compacted: the oldest available revision.
     #[prost(int64, tag = "5")]
     pub compact_revision: i64,
     #[prost(string, tag = "6")]
     pub cancel_reason: ::prost::alloc::string::String,
-    /// More parts of this answer follow.
+    /// More fragments of this response follow.
     #[prost(bool, tag = "7")]
     pub fragment: bool,
     #[prost(message, repeated, tag = "11")]

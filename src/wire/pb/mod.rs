@@ -1,10 +1,10 @@
-//! Messages of the intercepted methods, generated from `proto/`; `tests/proto_gen.rs` holds the two
-//! together and says how to update.
+//! Messages of the intercepted methods, generated from `proto/`. `tests/proto_gen.rs` checks that
+//! the code matches `proto/`, and describes how to update it.
 //!
-//! `bytes` fields are slices of the buffer decoded from. Decoding refuses messages nested deeper
-//! than 100 levels, a transaction within a transaction taking two.
+//! `bytes` fields are slices of the decoded buffer. Decoding rejects messages nested deeper than
+//! 100 levels. A transaction within a transaction needs two levels.
 //!
-//! Generated code answers to its generator, not to the lints of the house.
+//! The lints of this project do not apply to generated code.
 #![allow(missing_docs, clippy::all)]
 
 #[rustfmt::skip]

@@ -6,18 +6,18 @@
 pub struct KeyValue {
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
-    /// The revision that made the key, after its last deletion.
+    /// Revision that created the key, after its last deletion.
     #[prost(int64, tag = "2")]
     pub create_revision: i64,
-    /// The revision that changed the key last.
+    /// Revision of the last change of the key.
     #[prost(int64, tag = "3")]
     pub mod_revision: i64,
-    /// How often the key was put since it was made; 0 in a deletion.
+    /// Number of puts since the key was created; 0 in a deletion.
     #[prost(int64, tag = "4")]
     pub version: i64,
     #[prost(bytes = "bytes", tag = "5")]
     pub value: ::prost::bytes::Bytes,
-    /// The lease the key hangs on, 0 for none.
+    /// Lease of the key; 0 for none.
     #[prost(int64, tag = "6")]
     pub lease: i64,
 }
@@ -29,7 +29,7 @@ pub struct Event {
     /// The key after the change; for a deletion only the key and its mod_revision are set.
     #[prost(message, optional, tag = "2")]
     pub kv: ::core::option::Option<KeyValue>,
-    /// The key before the change, where asked for.
+    /// The key before the change, if requested.
     #[prost(message, optional, tag = "3")]
     pub prev_kv: ::core::option::Option<KeyValue>,
 }

@@ -40,7 +40,8 @@ impl Hub {
             return;
         }
         if source.is_home() && !source.live && next > self.known.revision {
-            // The events the watcher needs are likely among the first that the home delivers.
+            // The events that the client watcher needs are likely among the first that the home
+            // delivers.
             self.park(w, stream);
             return;
         }
@@ -73,7 +74,7 @@ impl Hub {
         }
     }
 
-    /// Returns whether one more catch-up may be opened. Closes paused catch-ups to make that so.
+    /// Returns whether one more catch-up may be opened. Closes a paused catch-up if necessary.
     pub(super) fn make_slot(&mut self) -> bool {
         while self.catch_ups >= self.settings.catch_ups {
             let Some((_, key)) = self.paused.pop_front() else {

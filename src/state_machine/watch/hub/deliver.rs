@@ -176,7 +176,7 @@ impl Hub {
             self.log_bytes -= evict(source);
             self.log_entries -= 1;
         }
-        // Remove the entries of closed sources and of batches evicted by the share of one source.
+        // Remove the entries of closed sources, and of batches that a source evicted at its share.
         if self.log_order.len() > 2 * self.log_entries + 64 {
             let sources = &self.sources;
             let exists = |(key, number): &(Key, u64)| {

@@ -56,7 +56,7 @@ pub enum Action {
     },
 }
 
-/// Why a new stream is needed. The driver chooses endpoint, token and backoff by it.
+/// Reason why a new stream is needed. The driver chooses endpoint, token and backoff by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconnectReason {
     /// Nothing failed.

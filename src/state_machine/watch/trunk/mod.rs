@@ -322,8 +322,8 @@ impl Trunk {
         else {
             return;
         };
-        // Also for a watch that etcd canceled for compaction. etcd keeps that watch until it is
-        // canceled, and answers no progress request meanwhile.
+        // Also for a watch that etcd canceled for compaction. At etcd that watch exists until a
+        // client cancels it, and etcd answers no progress request meanwhile.
         if open.remove_id(id) && !self.watchers.is_empty() {
             self.actions.push_back(Action::Send {
                 generation: self.generation,
