@@ -80,6 +80,7 @@ fn collect_prose(root: &Path, path: &Path, texts: &mut Vec<language::Text>) {
         "pb",
         "proptest-regressions",
         "language.rs",
+        "tidy.rs",
     ];
     if SKIPPED.iter().any(|name| path.ends_with(name)) {
         return;
@@ -323,6 +324,14 @@ fn import_cycles_are_found() {
         ("src/net/mod.rs", "mod a; mod b; pub use a::X;"),
         ("src/net/a.rs", "use super::b::Y; use self::inner::Z;"),
         ("src/net/b.rs", "#[cfg(test)]\nuse crate::net::a;"),
+    ]);
+    // The path of a visibility imports nothing.
+    assert_tidy(&[
+        ("src/net/mod.rs", "mod a; use a::X;"),
+        (
+            "src/net/a.rs",
+            "pub(in crate::net) struct X { pub(in crate::net) y: u8 }",
+        ),
     ]);
 }
 

@@ -101,6 +101,13 @@ impl PathReader<'_> {
                     at = self.tree(at + 1, &[]);
                     continue;
                 }
+                // The path of a visibility, `pub(in path)`, imports nothing.
+                "pub" if self.text(at + 1) == "(" && self.text(at + 2) == "in" => {
+                    while !matches!(self.text(at), ")" | "") {
+                        at += 1;
+                    }
+                    continue;
+                }
                 word if is_word(word) && self.text(at + 1) == "::" => {
                     at = self.tree(at, &[]);
                     continue;
