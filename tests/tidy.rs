@@ -73,7 +73,7 @@ const PROSE_FOLDERS: [&str; 13] = [
 /// Adds the text of a file, or of all files under a folder. Generated files, build output and the
 /// word lists of the check itself are skipped.
 fn collect_prose(root: &Path, path: &Path, texts: &mut Vec<language::Text>) {
-    const SKIPPED: [&str; 6] = [
+    const SKIPPED: [&str; 7] = [
         "target",
         "corpus",
         "artifacts",
