@@ -219,8 +219,8 @@ impl App {
     }
 }
 
-/// Checks whether the proxy could start with these options. It reads the TLS files, but binds no
-/// address, opens no connection and writes no file.
+/// Checks whether the proxy could start with these options. The check reads the TLS files, but
+/// binds no address, opens no connection and writes no file.
 ///
 /// # Errors
 /// A file cannot be used.

@@ -1,7 +1,7 @@
 //! The resolved options of the program: validated, with defaults applied.
 //!
-//! [`Config::resolve`] decides what the flags mean together. It opens no file and resolves no
-//! name, so a missing certificate is an error at start and not here.
+//! [`Config::resolve`] combines the values of all flags. Files are not opened and names are not
+//! resolved here, so a missing certificate is an error at start and not here.
 
 mod endpoints;
 mod keys;

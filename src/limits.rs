@@ -96,8 +96,8 @@ pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// process (P2).
 pub const UPSTREAM_STREAM_WINDOW: u32 = 256 * 1024;
 
-/// Receive window of an upstream connection in bytes. It is never the effective limit, because
-/// one stalled stream would then stall all others. The window of the stream is the limit.
+/// Receive window of an upstream connection in bytes. This window is never the effective limit,
+/// because one stalled stream would then stall all others. The window of the stream is the limit.
 pub const UPSTREAM_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// Bytes that a stream may queue before it reserves window of the receiver. Nearly every unary
@@ -180,8 +180,8 @@ pub const INBOX_EVENT_BYTES: usize = 64 * 1024 * 1024;
 /// Responses of an upstream watch stream that are processed before other tasks run.
 pub const WATCH_RESPONSE_BATCH: usize = 256;
 
-/// Interval at which the connection below a watch stream is checked. It is also the longest pause
-/// before the next stream if a stream ends sooner.
+/// Interval at which the connection below a watch stream is checked, and the longest pause before
+/// the next stream if a stream ends sooner.
 pub const WATCH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time for the first response on a new upstream watch stream. Then another endpoint is tried.
@@ -419,9 +419,8 @@ pub const SILENT_STREAM: Duration = Duration::from_secs(2);
 /// Pause before a read tries all endpoints once more.
 pub const READ_ROUND_PAUSE: Duration = Duration::from_millis(100);
 
-/// Interval of pings to etcd while calls are open, if `--dial-keepalive-time` is 0. It is also
-/// the minimum of that flag. etcd closes a connection that receives pings more often than every 5
-/// s.
+/// Interval of pings to etcd while calls are open, if `--dial-keepalive-time` is 0, and the minimum
+/// of that flag. etcd closes a connection that receives pings more often than every 5 seconds.
 pub const UPSTREAM_PING: Duration = Duration::from_secs(10);
 
 /// Stream id at which an upstream connection is replaced. Stream ids end at 2^31.

@@ -1,7 +1,7 @@
 //! The log: one JSON object per line on stderr, in the format of etcd's log.
 //!
-//! A line is `{"level":…,"ts":…,"caller":…,"msg":…` followed by the fields of the event. It has no
-//! colours and is one write. Of other crates only warnings and errors are logged, also with
+//! A line is `{"level":…,"ts":…,"caller":…,"msg":…` followed by the fields of the event. A line has
+//! no colors and is one write. Of other crates only warnings and errors are logged, also with
 //! `--debug`, because the HTTP/2 library logs every frame. If stderr is closed, the line is lost.
 //! If stderr blocks, the program blocks.
 
@@ -31,7 +31,7 @@ pub fn init(debug: bool) {
         .with_writer(std::io::stderr)
         // A message about a failed write would go to the same stderr, and would panic.
         .log_internal_errors(false);
-    // Fails only if a log is already installed. It remains in use.
+    // Fails only if a log is already installed. That log remains in use.
     let set_up = tracing_subscriber::registry()
         .with(filter)
         .with(lines)
@@ -50,8 +50,8 @@ pub fn set_debug(debug: bool) {
     }
 }
 
-/// The filter of the installed log. It can be replaced at run time. An event costs no access to it,
-/// because every log statement caches whether it is enabled.
+/// The filter of the installed log, which can be replaced at run time. An event does not access the
+/// filter, because every log statement caches whether it is enabled.
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 fn filter(debug: bool) -> Targets {

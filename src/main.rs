@@ -1,4 +1,4 @@
-//! The `etcd-edge` program. It parses the command line and calls the library.
+//! The `etcd-edge` program: parses the command line and calls the library.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -1,8 +1,8 @@
 //! Reads the configuration file: a YAML map from flag names, without dashes, to values.
 //!
-//! A value is the text in the file, parsed as on the command line. It is not converted to a YAML
-//! number, date or boolean first, so `300ms` is a duration and `yes` is no boolean. Other features
-//! of YAML (aliases, tags, several documents) are errors and never ignored.
+//! A value is the text in the file, parsed as on the command line. The text is not converted to a
+//! YAML number, date or boolean first, so `300ms` is a duration and `yes` is no boolean. Other
+//! features of YAML (aliases, tags, several documents) are errors and never ignored.
 
 use std::borrow::Cow;
 use std::fs::File;

@@ -71,8 +71,8 @@ impl TlsSide {
     }
 }
 
-/// Handshake in progress. It counts as failed if it is dropped before [`Handshake::complete`],
-/// because the task that waits for it may be cancelled.
+/// Handshake in progress. A handshake counts as failed if it is dropped before
+/// [`Handshake::complete`], because the task that waits for it may be cancelled.
 pub struct Handshake<'a> {
     side: &'a TlsSide,
     completed: bool,

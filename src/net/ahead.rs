@@ -36,9 +36,9 @@ impl Ahead {
             from: 0,
             to: 0,
         };
-        let mut room = ReadBuf::new(&mut ahead.buffer);
-        ready!(Pin::new(stream).poll_read(cx, &mut room))?;
-        ahead.to = room.filled().len();
+        let mut read_buf = ReadBuf::new(&mut ahead.buffer);
+        ready!(Pin::new(stream).poll_read(cx, &mut read_buf))?;
+        ahead.to = read_buf.filled().len();
         Poll::Ready(Ok(ahead))
     }
 

@@ -212,7 +212,7 @@ impl Inner {
         self.written = 0;
         let mut buffer = std::mem::take(&mut self.out);
         buffer.clear();
-        give_back(buffer);
+        return_buffer(buffer);
         Poll::Ready(Ok(()))
     }
 }
@@ -229,7 +229,7 @@ fn grow(out: &mut Vec<u8>, more: usize) {
     }
 }
 
-fn give_back(buffer: Vec<u8>) {
+fn return_buffer(buffer: Vec<u8>) {
     if buffer.capacity() > limits::SPARE_BUFFER_BYTES {
         return;
     }

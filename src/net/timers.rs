@@ -1,7 +1,7 @@
 //! Coarse timers for calls, with one tick for all calls of a worker.
 //!
 //! A runtime timer that is due before all others costs a system call to register, and the deadline
-//! of a call nearly always is. These timers cost a few stores. They fire up to [`limits::TICK`]
+//! of a call nearly always is. These timers cost a few stores, and fire up to [`limits::TICK`]
 //! late, never early. Without a waiting call, there is no tick.
 
 use std::cell::RefCell;

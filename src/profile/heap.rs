@@ -212,9 +212,9 @@ impl Table {
         let stack = &mut self.stacks[index];
         stack.allocated[0] += objects;
         stack.allocated[1] += objects * size as f64;
-        let has_room = self.live.len() < limits::HEAP_LIVE;
+        let has_space = self.live.len() < limits::HEAP_LIVE;
         // The address is present only if its free was missed. The new allocation replaces it.
-        has_room && self.live.insert(address, (index, size)).is_none()
+        has_space && self.live.insert(address, (index, size)).is_none()
     }
 
     fn remove(&mut self, address: usize) -> bool {

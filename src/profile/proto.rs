@@ -12,7 +12,7 @@ use crate::profile::symbols::{self, AddressKind, SourceFrame};
 pub enum ProfileKind {
     /// CPU time.
     Cpu,
-    /// Memory in use. It has the values of [`Allocated`](ProfileKind::Allocated) too.
+    /// Memory in use, with the values of [`Allocated`](ProfileKind::Allocated) in addition.
     InUse,
     /// All memory allocated since the start. The default value to show differs from that of
     /// [`InUse`](ProfileKind::InUse).

@@ -2,12 +2,12 @@
 //!
 //! A signal interrupts a thread at any instruction: in the allocator, in the dynamic loader, while
 //! it unwinds a panic. A handler must therefore be async-signal-safe: no lock, no allocation, no
-//! initialization on first use. A stack walk in the handler (`_Unwind_Backtrace`) is not.
-//! Depending on the C library, it calls `dl_iterate_phdr` with the lock of the loader,
-//! `pthread_once`, or the cache of libunwind with its lock and `malloc`. It also reads memory at
-//! computed addresses without a check.
+//! initialization on first use. A stack walk in the handler (`_Unwind_Backtrace`) is not
+//! async-signal-safe. Depending on the C library, the walk calls `dl_iterate_phdr` with the lock of
+//! the loader, `pthread_once`, or the cache of libunwind with its lock and `malloc`. The walk also
+//! reads memory at computed addresses without a check.
 //!
-//! The handler does not walk the stack. It copies the registers and the innermost
+//! The handler does not walk the stack. The handler copies the registers and the innermost
 //! [`PROFILE_STACK_BYTES`](limits::PROFILE_STACK_BYTES) of the stack, and `unwind.rs` walks the
 //! copy on the thread of the profiler. The handler contains these operations and no others:
 //!
@@ -23,10 +23,10 @@
 //! do not enter the dynamic loader. No operation waits for another thread in user space. SIGPROF
 //! is blocked while its handler runs, and each call has its own slot. The handler remains
 //! installed after the first profile, because a late signal without handler ends the process.
-//! Without the timer it is not called.
+//! Without the timer the handler is not called.
 //!
-//! A copied stack can contain data of clients. It does not leave the process, and its memory is
-//! freed after the profile.
+//! A copied stack can contain data of clients. The copy does not leave the process, and its memory
+//! is freed after the profile.
 
 use std::fs::File;
 use std::io;
@@ -72,7 +72,7 @@ static SLOTS: [Slot; limits::PROFILE_SLOTS] = [const {
 /// Index of the slot of the next sample.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Descriptor of the file of stacks. -1: no profile yet. It is never closed.
+/// Descriptor of the file of stacks, which is never closed. -1: no profile yet.
 static STACKS: AtomicI32 = AtomicI32::new(-1);
 
 /// The installed signal handler.

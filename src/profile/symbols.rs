@@ -14,9 +14,9 @@ pub(super) struct SourceFrame {
 /// The meaning of the address of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum AddressKind {
-    /// A return address: the instruction after a call. It may be after the end of the function.
+    /// A return address: the instruction after a call, possibly after the end of the function.
     Return,
-    /// The next instruction of interrupted code. It may be the first one of the function.
+    /// The next instruction of interrupted code, possibly the first one of the function.
     Interrupted,
 }
 

@@ -19,8 +19,8 @@ pub(super) struct ClientKeepalive {
     state: KeepaliveState,
     /// Created with the first ping, because most connections never need one.
     ping_pong: Option<PingPong>,
-    /// The timer has the waker of the connection's task. It is registered at most once per check,
-    /// because each poll of the connection polls the keepalive, from the same task.
+    /// The timer has the waker of the connection's task. The waker is registered at most once per
+    /// check, because each poll of the connection polls the keepalive, from the same task.
     timer_registered: bool,
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 server side of a connection. It serves admin requests only.
+//! HTTP/1.1 server side of a connection, for admin requests only.
 
 use std::cell::Cell;
 use std::convert::Infallible;

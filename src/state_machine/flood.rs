@@ -1,5 +1,5 @@
 //! Flood guard: counts the frames of a client connection that cost the proxy more than the client
-//! (S1). These are stream resets, and frames that carry no call.
+//! (S1): stream resets, and frames that carry no call.
 //!
 //! The `h2` crate bounds the memory of such frames, not their rate. The guard sees only lengths,
 //! types and order of frames; `h2` decides whether a frame is legal.
@@ -50,7 +50,7 @@ struct Pings {
     ours: HeadScanner,
     /// Headers or data of a call were sent since the last ping.
     answered: bool,
-    heard: ReceivedPings,
+    received: ReceivedPings,
 }
 
 impl FloodGuard {
@@ -70,14 +70,14 @@ impl FloodGuard {
         self.pings = Some(Pings {
             ours: HeadScanner::of_server(),
             answered: false,
-            heard: ReceivedPings::default(),
+            received: ReceivedPings::default(),
         });
         self
     }
 
     /// Returns the pings since the last call, if any.
     pub fn take_pings(&mut self) -> Option<ReceivedPings> {
-        self.pings.as_mut()?.heard.take()
+        self.pings.as_mut()?.received.take()
     }
 
     /// Returns whether the bytes sent so far are known to end at a frame boundary.
@@ -111,7 +111,7 @@ impl FloodGuard {
         if head.is_ping_request()
             && let Some(pings) = &mut self.pings
         {
-            pings.heard.record(std::mem::take(&mut pings.answered));
+            pings.received.record(std::mem::take(&mut pings.answered));
         }
         match head.kind {
             HEADERS => Ok(()),
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn only_frames_of_a_call_forgive_pings() {
         let now = Instant::now();
-        let heard = |sent: &[Vec<u8>]| {
+        let received = |sent: &[Vec<u8>]| {
             let mut guard = FloodGuard::new(now).hearing_pings();
             // The preface and two pings, then the sent frames, then one more ping.
             let first = stream([frame(PING, 8), frame(PING, 8)]);
@@ -202,9 +202,9 @@ mod tests {
             // Byte by byte: the guard follows frames however they are split.
             sent.concat().chunks(1).for_each(|byte| guard.sent(byte));
             guard.feed(&frame(PING, 8), || now).unwrap();
-            let heard = guard.take_pings().unwrap();
+            let received = guard.take_pings().unwrap();
             assert_eq!(guard.take_pings(), None);
-            heard
+            received
         };
         let pings = |answered: &[bool]| {
             let mut pings = ReceivedPings::default();
@@ -212,13 +212,13 @@ mod tests {
             pings
         };
         let plain = pings(&[false; 3]);
-        assert_eq!(heard(&[]), plain);
+        assert_eq!(received(&[]), plain);
         for kind in [PING, WINDOW_UPDATE, RST_STREAM, 4] {
-            assert_eq!(heard(&[frame(kind, 8), frame(kind, 0)]), plain, "{kind}");
+            assert_eq!(received(&[frame(kind, 8), frame(kind, 0)]), plain, "{kind}");
         }
         for kind in [HEADERS, DATA] {
             let forgiven = pings(&[false, false, true]);
-            assert_eq!(heard(&[frame(4, 6), frame(kind, 5)]), forgiven);
+            assert_eq!(received(&[frame(4, 6), frame(kind, 5)]), forgiven);
         }
         // The response to a ping of the proxy is not a ping.
         let mut guard = FloodGuard::new(now).hearing_pings();

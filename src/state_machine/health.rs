@@ -44,7 +44,7 @@ impl<T: Clone> Probe<T> {
         }
     }
 
-    /// Records the result of the check. It is valid for `lifetime`.
+    /// Records the result of the check, which is valid for `lifetime`.
     pub fn set_result(&mut self, result: T, now: Instant, lifetime: Duration) {
         self.in_flight = false;
         self.result = Some((result, now + lifetime));

@@ -7,7 +7,7 @@
 /// Number of ticks in one turn of the wheel. A later timer is filed again once per turn.
 const SLOTS: u64 = 128;
 
-/// Key of a timer. It stays unique when its entry is reused.
+/// Key of a timer, unique even after its entry is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimerKey {
     index: u32,

@@ -1,6 +1,6 @@
 //! One HTTP/2 connection to etcd and the task that drives it.
 //!
-//! A connection belongs to one worker. It accepts calls until it is retired: after a GOAWAY, near
+//! A connection belongs to one worker, and accepts calls until it is retired: after a GOAWAY, near
 //! the end of its stream ids, when it stalls, or when it is not needed any more. Open calls of a
 //! retired connection continue, and the connection closes after the last of them.
 
@@ -71,7 +71,7 @@ impl CallGuard {
     }
 }
 
-/// Buffered bytes of a response. They count at the connection of the response while this value
+/// Buffered bytes of a response, which count at the connection of the response while this value
 /// lives.
 pub struct BufferedBytes {
     /// `None` for a response that did not just arrive from etcd.

@@ -130,7 +130,7 @@ impl Scanner {
 pub struct Message {
     /// Whether the payload is compressed with the algorithm in `grpc-encoding`.
     pub compressed: bool,
-    /// The payload as sent. It may share memory with the chunk that contained it.
+    /// The payload as sent, which may share memory with the chunk that contained it.
     pub payload: Bytes,
 }
 

@@ -1,8 +1,8 @@
 //! Parser for the heads of HTTP/2 frames in one direction of a connection, and the encoder of the
 //! one frame (GOAWAY with debug data) that the HTTP/2 library cannot send.
 //!
-//! The parser accepts input split at any byte. It does not validate frames; the HTTP/2 library
-//! does.
+//! The parser accepts input split at any byte. The parser does not validate frames; the HTTP/2
+//! library does.
 
 /// Length of the client preface, `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`, in bytes.
 pub const PREFACE_LEN: u32 = 24;

@@ -25,9 +25,9 @@ pub enum MethodKind {
 /// Effect of a call on the store, which decides whether a retry is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Changes nothing. It may be sent again, also to another endpoint, until a response has been
-    /// forwarded to the client (E2). Only a unary read is ever sent to two endpoints at once (E5),
-    /// since a stream may legitimately be silent.
+    /// Changes nothing. A read may be sent again, also to another endpoint, until a response has
+    /// been forwarded to the client (E2). Only a unary read is ever sent to two endpoints at once
+    /// (E5), since a stream may legitimately be silent.
     Read,
     /// May change something: sent again only if it provably was not processed (E2).
     Write,

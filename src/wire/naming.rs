@@ -54,8 +54,8 @@ impl RegisteredProxy {
     }
 }
 
-/// Encodes a framed MemberList response of these proxies. It has no member IDs and no header, like
-/// the response of `etcd grpc-proxy`.
+/// Encodes a framed MemberList response of these proxies, without member IDs and header, like the
+/// response of `etcd grpc-proxy`.
 pub fn member_list<'a>(registered: impl IntoIterator<Item = &'a RegisteredProxy>) -> Bytes {
     let member = |each: &RegisteredProxy| Member {
         name: each.name.clone(),

@@ -3,8 +3,8 @@
 //!
 //! The reader is stricter than most protobuf parsers. If two parsers read one message differently,
 //! a client can bypass a namespace. The reader therefore rejects a tag or a varint that some
-//! parsers truncate, wrap or skip. It rejects groups, which etcd's messages do not contain.
-//! Overlong varints of up to ten bytes are legal and every parser reads them alike, so it accepts
+//! parsers truncate, wrap or skip, and groups, which etcd's messages do not contain. Overlong
+//! varints of up to ten bytes are legal and every parser reads them alike, so the reader accepts
 //! them. No input causes a panic.
 //!
 //! Not here: the meaning of fields, which fields may repeat, and the maximum nesting depth.

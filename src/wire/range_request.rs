@@ -1,5 +1,5 @@
-//! Parser for the parts of a `RangeRequest` that the read cache and read coalescing depend on. It
-//! works on the raw bytes.
+//! Parser for the parts of a `RangeRequest` that the read cache and read coalescing depend on, on
+//! the raw bytes.
 //!
 //! Two requests with the same bytes are the same read. Requests with different bytes count as
 //! different reads even if they mean the same, which only costs one more read. etcd validates

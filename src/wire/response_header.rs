@@ -16,7 +16,7 @@ pub struct Header {
     pub cluster_id: u64,
     /// ID of the member that responded.
     pub member_id: u64,
-    /// Revision of that member's store. It does not prove delivery of all earlier events (W3).
+    /// Revision of that member's store, which does not prove delivery of all earlier events (W3).
     pub revision: i64,
     /// Raft term of that member.
     pub raft_term: u64,

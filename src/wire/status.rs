@@ -139,8 +139,8 @@ impl Code {
     }
 }
 
-/// Encodes text for `grpc-message`: bytes outside `0x20..=0x7E` and `%` become `%XX`. It does not
-/// allocate if no byte needs encoding.
+/// Encodes text for `grpc-message`: bytes outside `0x20..=0x7E` and `%` become `%XX`. The function
+/// does not allocate if no byte needs encoding.
 pub fn percent_encode(text: &str) -> Cow<'_, str> {
     let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'%';
     if text.bytes().all(plain) {

@@ -2,9 +2,9 @@
 //! received bytes. [`request`] encodes requests to etcd, and [`response`] encodes responses to
 //! clients.
 //!
-//! The parser is strict where protobuf parsers differ. It rejects a known field with a wrong wire
+//! The parser is strict where protobuf parsers differ: it rejects a known field with a wrong wire
 //! type, a repeated singular message, an unknown event type, a string that is not UTF-8, and events
-//! out of revision order. It ignores unknown fields; inside an event they are preserved.
+//! out of revision order. Unknown fields are ignored; inside an event they are preserved.
 
 pub mod request;
 pub mod response;

@@ -43,7 +43,7 @@ pub(in crate::driver) struct RequestReader {
 
 /// Next input of a client stream.
 pub(in crate::driver) enum StreamInput {
-    /// Payload of a message. It may share the buffer that it was read into.
+    /// Payload of a message, which may share the buffer that it was read into.
     Message(Bytes),
     /// The client has half-closed the stream. The responses continue (P4).
     HalfClosed,

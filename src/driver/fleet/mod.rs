@@ -1,9 +1,9 @@
 //! Fleet: this proxy registers in etcd, watches the other registered proxies, and responds to
 //! MemberList with them.
 //!
-//! `registration` and `members` are two tasks of one worker, started by `tasks`. They send their
-//! own requests through `calls`. The result is in `state::fleet` for all workers: the response to
-//! MemberList is encoded when the list changes, and `member_list` sends it unchanged.
+//! `registration` and `members` are two tasks of one worker, started by `tasks`. Both tasks send
+//! their own requests through `calls`. The result is in `state::fleet` for all workers: the
+//! response to MemberList is encoded when the list changes, and `member_list` sends it unchanged.
 
 mod calls;
 mod member_list;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::driver::state::connection::ClientConnection;
 use crate::limits;
-use crate::state_machine::health::{ProbeDecision, Probe, FailureThreshold};
+use crate::state_machine::health::{FailureThreshold, Probe, ProbeDecision};
 
 /// Result of a health check of etcd; the error is its reason.
 pub type CheckOutcome = Result<(), Arc<str>>;
@@ -169,8 +169,8 @@ impl SharedCheck {
         loop {
             // Subscribe before the state is read, so that no later result is missed.
             let mut outcome = shared_check.outcome.subscribe();
-            let ask = shared_check.probe.lock().request(Instant::now());
-            match ask {
+            let decision = shared_check.probe.lock().request(Instant::now());
+            match decision {
                 ProbeDecision::Known(outcome) => return outcome,
                 ProbeDecision::Wait => {}
                 ProbeDecision::Start => {

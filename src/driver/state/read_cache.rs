@@ -1,9 +1,9 @@
 //! Read cache: responses that all workers share, and the floors that writes and watches raise (R2,
 //! R3, R6).
 //!
-//! A floor is raised before the writer receives its response. A read that starts after that finds
-//! it. A cache hit locks one shard. It checks the floors only if one was raised since the entry's
-//! latest check.
+//! A floor is raised before the writer receives its response, so a read that starts afterwards
+//! finds the floor. A cache hit locks one shard, and checks the floors only if one was raised since
+//! the entry's latest check.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ impl ReadCache {
     }
 
     /// Returns the entry of a read. If [`FoundEntry::needs_refresh`] is set, this caller must
-    /// refresh the entry. It is set for one caller per stored response.
+    /// refresh the entry. The flag is set for one caller per stored response.
     pub(crate) fn lookup(&self, question: &CacheKey, now: Instant) -> Option<FoundEntry> {
         let refresh_age = self.options.max_age / 4 * 3;
         self.shard(question)

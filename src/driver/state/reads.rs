@@ -56,7 +56,7 @@ pub(in crate::driver) struct SharedRead {
 /// Outcome of a shared read.
 #[derive(Debug, Clone)]
 pub(in crate::driver) enum SharedOutcome {
-    /// One client is left. It sends its own read, and others wait for that one.
+    /// One client is left: it sends its own read, and later clients wait for that read.
     SendAsFirst,
     /// Each client sends its own read.
     SendAlone,

@@ -184,7 +184,7 @@ fn request_barrier(ctx: &Rc<WorkerContext>, identity_id: IdentityId) {
 
 /// Returns whether clients without a token may read all ranges that have a proof for them.
 ///
-/// etcd may require tokens by now. It may also take the certificate of this proxy for a user that
+/// etcd may require tokens by now. etcd may also take the certificate of this proxy for a user that
 /// has lost a permission. A proof of a range that is refused is closed.
 async fn anonymous_may_read(ctx: &Rc<WorkerContext>, identity_id: IdentityId) -> bool {
     let mut permitted = true;

@@ -13,8 +13,8 @@
 //! - `link_table` starts and finds links. `upstream_link` carries out the actions of a trunk,
 //!   `upstream_stream` opens and reads the upstream stream with `upstream_response` and
 //!   `etcd_version`.
-//! - `cache_proofs` and `cache_proof_table` watch the ranges of cached responses (R2). They read
-//!   feeds of links but serve no client.
+//! - `cache_proofs` and `cache_proof_table` watch the ranges of cached responses (R2), with feeds
+//!   of links that serve no client.
 //! - `state` has the values of one worker, `tasks` its background tasks.
 
 mod bypass;

@@ -16,8 +16,8 @@ const MAX_LINKS: usize = 40;
 /// Directories, and the names in each that are watched.
 type WatchedNames = HashMap<PathBuf, HashSet<OsString>>;
 
-/// Returns the names to watch: a change of one of them may change the file behind a path. These are
-/// the file itself and each symbolic link on the way.
+/// Returns the names to watch: the file itself and each symbolic link on the way. A change of one
+/// of these names may change the file behind a path.
 fn watched_names<'a>(paths: impl IntoIterator<Item = &'a Path>) -> WatchedNames {
     let mut watched = WatchedNames::new();
     for path in paths {

@@ -51,7 +51,7 @@ pub fn load_or_generate(
     Ok((cert, key))
 }
 
-/// Returns the paths of the certificate and the key in `folder`. They may not exist.
+/// Returns the paths of the certificate and the key in `folder`. The files may not exist.
 pub fn file_paths(folder: &Path) -> (FlagFile, FlagFile) {
     let file = |name: &str| FlagFile::new(FLAG, &folder.join(name));
     (file("cert.pem"), file("key.pem"))

@@ -43,7 +43,7 @@ enum ReloadOutcome {
     Unchanged,
     /// The new contents are in use.
     Reloaded,
-    /// The contents are invalid. They are checked again soon.
+    /// The contents are invalid. Another check follows soon.
     Unsettled,
     /// The contents are invalid, and this check has reported it.
     Invalid,

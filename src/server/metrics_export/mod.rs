@@ -48,8 +48,8 @@ impl MetricsCollector {
         MetricsCollector { metrics, endpoints }
     }
 
-    /// Returns the reference of all metrics in Markdown, one section per area. It includes metrics
-    /// that are exported only if their feature is configured.
+    /// Returns the reference of all metrics in Markdown, one section per area. Metrics that are
+    /// exported only if their feature is configured are included.
     pub fn reference(&self) -> String {
         let mut text = String::new();
         let mut section = |title: &str, rows: String| {

@@ -33,7 +33,7 @@ pub enum Action {
     Connect {
         /// Number of the slot. A slot has one stream at a time.
         slot: u64,
-        /// Number of the stream within the slot. It grows with each stream.
+        /// Number of the stream within the slot, which grows with each stream.
         generation: u64,
         /// Reason for the stream.
         reason: ReconnectReason,

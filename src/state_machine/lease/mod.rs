@@ -16,9 +16,9 @@
 //! More shared slots open only while one cannot keep up, for example because the endpoint is a
 //! follower, which queries the leader for each heartbeat in turn.
 //!
-//! The driver connects, selects token and endpoint, and waits between attempts. It carries out the
-//! actions of one input before the next input, and calls [`Hub::settle`] after each group of
-//! inputs.
+//! The driver connects, selects token and endpoint, and waits between attempts. The driver carries
+//! out the actions of one input before the next input, and calls [`Hub::settle`] after each group
+//! of inputs.
 
 mod api;
 mod isolated;
@@ -39,7 +39,7 @@ use isolated::IsolatedLeases;
 use rounds::{JoinResult, RoundId, Rounds};
 use upstream_stream::{UpstreamKind, UpstreamStream};
 
-/// Lease hub of one identity. It does no IO; its actions are in [`Hub::next_action`].
+/// Lease hub of one identity. A hub does no IO; [`Hub::next_action`] returns its actions.
 #[derive(Debug)]
 pub struct Hub {
     rounds: Rounds,
@@ -322,7 +322,7 @@ impl Hub {
         for stream in self.rounds.waiters(round) {
             self.end(stream, reason.clone(), now);
         }
-        // The next round of the lease has other clients. They will receive the same response.
+        // The next round of the lease has other clients, which will receive the same response.
         self.requeue(round, now);
     }
 

@@ -1,7 +1,7 @@
 //! Batching: whether and how long a shared read waits for more clients.
 //!
 //! A shared read serves the clients that arrived while the previous one was in flight. On a busy
-//! worker that is one round trip. Clients that are still receiving the previous response, or are
+//! worker that is one read trip. Clients that are still receiving the previous response, or are
 //! about to send the next request, miss it. So the next read of a large group may wait a little;
 //! the worker sends responses of others meanwhile. The number of waiting clients cannot distinguish
 //! a group of thirty from one of five hundred. The distinct clients of the last shared reads can.
@@ -13,7 +13,7 @@ const BITS: usize = 1024;
 const MIN_TARGET: usize = 16;
 
 /// Shared reads in one counting period of distinct clients.
-const ROUNDS: u32 = 16;
+const READS_PER_PERIOD: u32 = 16;
 
 /// Approximate number of distinct clients of the last shared reads.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct Batching {
     /// Bits set in the previous counting period.
     previous_count: usize,
     /// Shared reads of the current counting period.
-    rounds: u32,
+    reads: u32,
 }
 
 impl Batching {
@@ -34,7 +34,7 @@ impl Batching {
             seen: [0; BITS / 64],
             count: 0,
             previous_count: 0,
-            rounds: 0,
+            reads: 0,
         }
     }
 
@@ -50,9 +50,9 @@ impl Batching {
     }
 
     /// Records that a shared read is sent.
-    pub fn round_sent(&mut self) {
-        self.rounds += 1;
-        if self.rounds == ROUNDS {
+    pub fn read_sent(&mut self) {
+        self.reads += 1;
+        if self.reads == READS_PER_PERIOD {
             *self = Batching {
                 previous_count: self.count,
                 ..Batching::new()
@@ -81,25 +81,25 @@ impl Default for Batching {
 mod tests {
     use super::*;
 
-    fn rounds(batching: &mut Batching, of: impl Fn(u64) -> std::ops::Range<u64>, count: u64) {
-        for round in 0..count {
-            of(round).for_each(|client| batching.arrived(client));
-            batching.round_sent();
+    fn shared_reads(batching: &mut Batching, of: impl Fn(u64) -> std::ops::Range<u64>, count: u64) {
+        for read in 0..count {
+            of(read).for_each(|client| batching.arrived(client));
+            batching.read_sent();
         }
     }
 
     #[test]
     fn repeated_clients_count_once() {
         let mut batching = Batching::new();
-        rounds(&mut batching, |_| 0..20, 100);
+        shared_reads(&mut batching, |_| 0..20, 100);
         assert_eq!(batching.target(), 10);
     }
 
     #[test]
-    fn distinct_clients_of_several_rounds_add_up() {
+    fn distinct_clients_of_several_reads_add_up() {
         let mut batching = Batching::new();
-        let turn = |round: u64| (round % 20) * 25..(round % 20) * 25 + 25;
-        rounds(&mut batching, turn, 64);
+        let turn = |read: u64| (read % 20) * 25..(read % 20) * 25 + 25;
+        shared_reads(&mut batching, turn, 64);
         // Sixteen shared reads of twenty-five clients are four hundred clients.
         assert_eq!(batching.target(), 200);
     }
@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn clients_that_left_are_forgotten() {
         let mut batching = Batching::new();
-        rounds(&mut batching, |_| 0..500, u64::from(ROUNDS));
+        shared_reads(&mut batching, |_| 0..500, u64::from(READS_PER_PERIOD));
         assert_eq!(batching.target(), 250);
-        rounds(&mut batching, |_| 0..4, 2 * u64::from(ROUNDS));
+        shared_reads(&mut batching, |_| 0..4, 2 * u64::from(READS_PER_PERIOD));
         assert_eq!(batching.target(), 2);
     }
 

@@ -3,7 +3,7 @@
 //! The decision depends on properties of the entry: the revision at which it is true and when its
 //! request was sent. The order in which reads and writes return does not matter.
 //!
-//! A shard is bounded in bytes, including its index (R6). It evicts with the CLOCK (second-chance)
+//! A shard is bounded in bytes, including its index (R6), and evicts with the CLOCK (second-chance)
 //! algorithm.
 
 use std::collections::{HashMap, VecDeque};
@@ -268,8 +268,8 @@ impl Cache {
         self.slots.contains_key(key)
     }
 
-    /// Sets or removes the watch proof of an entry. It also applies to later responses of the
-    /// entry.
+    /// Sets or removes the watch proof of an entry. The proof also applies to later responses of
+    /// the entry.
     ///
     /// Returns false if there is no entry.
     pub fn set_proof(&mut self, key: &CacheKey, proof: Option<Proof>) -> bool {

@@ -199,7 +199,7 @@ impl<R: Clone> Queue<R> {
         }
         self.arrived = 0;
         if let Some(batching) = &mut self.batching {
-            batching.round_sent();
+            batching.read_sent();
         }
         self.next
             .take()
@@ -217,11 +217,11 @@ impl<K: Hash + Eq + Clone, R: Clone> Default for Coalescing<K, R> {
 mod tests {
     use super::*;
 
-    type Round = Vec<u64>;
+    type Clients = Vec<u64>;
 
     /// Lets forty clients read in turns, so that their next read is batched. No read is in flight.
-    fn with_large_group(now: Instant) -> Coalescing<u8, Round> {
-        let mut coalescing: Coalescing<u8, Round> = Coalescing::new();
+    fn with_large_group(now: Instant) -> Coalescing<u8, Clients> {
+        let mut coalescing: Coalescing<u8, Clients> = Coalescing::new();
         assert_eq!(coalescing.request(0, 0, now, Vec::new), ArrivalAction::Send);
         for _ in 0..2 {
             for client in 0..40 {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::limits;
 
-/// Request rate of one cache entry. It continues when another response replaces the entry's.
+/// Request rate of one cache entry. A new response of the entry does not reset the rate.
 #[derive(Debug)]
 pub struct Popularity {
     /// Start of the current interval.

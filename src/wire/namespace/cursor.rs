@@ -1,5 +1,5 @@
-//! Reads the fields of a message that is split into several buffers. It is as strict as
-//! [`proto::fields`] is for a contiguous message. It skips values without joining them.
+//! Reads the fields of a message that is split into several buffers. The cursor is as strict as
+//! [`proto::fields`] for a contiguous message, and skips values without joining them.
 
 use std::slice;
 

@@ -1,7 +1,7 @@
 //! Walks a message by its schema and lists the edits that the namespace requires (N3).
 //!
-//! The planner rejects or normalizes everything that two parsers could read in two ways. It bounds
-//! the nesting depth, and thereby its stack. It copies no bytes.
+//! The planner rejects or normalizes everything that two parsers could read in two ways. The
+//! planner bounds the nesting depth, and thereby its stack, and copies no bytes.
 
 use bytes::Bytes;
 

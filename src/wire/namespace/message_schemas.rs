@@ -6,7 +6,7 @@ use crate::wire::status::Code;
 /// Meaning of a field for a namespace. A field without a role is copied unchanged.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum FieldRole {
-    /// A key from a client. It must not be empty.
+    /// A key from a client, not empty.
     Key,
     /// A key from a client. If it is empty or absent, it means `\0`.
     WatchKey,

@@ -1,5 +1,5 @@
-//! The methods that a namespace allows (N1). It denies methods that read or change the store
-//! outside the prefix, unless the operator allows them, and all unknown methods.
+//! The methods that a namespace allows (N1). A namespace denies methods that read or change the
+//! store outside the prefix, unless the operator allows them, and all unknown methods.
 
 use crate::wire::method::Method;
 use crate::wire::proto::{self, WireType};

@@ -4,11 +4,11 @@
 //!
 //! How a message is translated:
 //! 1. `message_schemas.rs` lists, for each message, the fields that contain keys.
-//! 2. `edit_planner.rs` walks the message by its schema and lists the edits. It rejects everything
+//! 2. `edit_planner.rs` walks the message by its schema, lists the edits, and rejects everything
 //!    that two parsers could read in two ways. No parser finds a key outside the prefix in a
 //!    message to etcd.
-//! 3. `edits.rs` builds the new message. It copies the short parts and shares the long ones with
-//!    the received buffers.
+//! 3. `edits.rs` builds the new message: copies the short parts, and shares the long ones with the
+//!    received buffers.
 //!
 //! [`StreamTranslator`] translates the framed messages of a call. [`default_access`] decides which
 //! methods a namespace allows.

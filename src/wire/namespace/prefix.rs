@@ -32,7 +32,7 @@ impl Namespace {
     }
 
     /// Returns the `range_end` of a range that starts at the prefix and contains exactly the
-    /// namespace. It is `\0` (open-ended) if no key can follow the namespace.
+    /// namespace: `\0` (open-ended) if no key can follow the namespace.
     pub fn end(&self) -> &[u8] {
         &self.end
     }

@@ -161,15 +161,15 @@ pub enum Action {
     /// Continue reading a paused feed.
     ResumeFeed(FeedId),
     /// Request a barrier from the shared trunk of the stream's identity, and report the response
-    /// with [`Hub::barrier_answered`](super::Hub::barrier_answered). It replaces an unanswered
-    /// barrier of the same stream.
+    /// with [`Hub::barrier_answered`](super::Hub::barrier_answered). The barrier replaces an
+    /// unanswered one of the same stream.
     RequestBarrier {
         /// Stream that waits for the barrier.
         stream: StreamId,
         /// Identity of the stream.
         identity: IdentityId,
     },
-    /// Send a message to the client. It uses send capacity of the stream.
+    /// Send a message to the client. Each message uses send capacity of the stream.
     Send {
         /// Receiving stream.
         stream: StreamId,

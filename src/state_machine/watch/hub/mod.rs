@@ -138,7 +138,7 @@ impl Hub {
         self.actions.drain(..)
     }
 
-    /// Returns the latest time of the next [`Hub::tick`]. It is not after now if slow client
+    /// Returns the latest time of the next [`Hub::tick`]. The time is not after now if slow client
     /// watchers have more to read than one turn processes.
     pub fn wake_at(&self) -> Option<Instant> {
         let queues = [

@@ -127,7 +127,7 @@ impl Hub {
         }
     }
 
-    /// Returns the revision of a progress notification, if etcd would send one now. It would not
+    /// Returns the revision of a progress notification, if etcd would send one now. etcd sends none
     /// while the client watcher catches up, has not reached its start, or has no send capacity.
     fn notification_revision(&self, w: Key) -> Option<i64> {
         let (source, _) = self.source_of(w)?;

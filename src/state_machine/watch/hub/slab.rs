@@ -1,6 +1,6 @@
 //! Slab: a vector with reusable slots and keys that are never reused.
 
-/// Key of a value in a [`Slab`]. It stays unique after its slot is reused.
+/// Key of a value in a [`Slab`], unique even after its slot is reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     index: u32,

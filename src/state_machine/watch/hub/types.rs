@@ -179,7 +179,7 @@ pub(super) struct WatchStream {
     /// Number of the first request in the queue.
     pub(super) first_request: u64,
     pub(super) watchers: BTreeMap<i64, Key>,
-    /// Ids that compaction canceled. They stay taken until the client cancels them too, as at etcd.
+    /// Ids that compaction canceled, still in use until the client cancels them too, as at etcd.
     pub(super) compacted: BTreeSet<i64>,
     /// The lowest id that was never chosen.
     pub(super) next_id: i64,

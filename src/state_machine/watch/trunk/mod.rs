@@ -1,5 +1,5 @@
 //! Trunk: the state machine that keeps the upstream watchers of one identity alive over streams
-//! that are opened, lost and replaced. It delivers their events as feeds.
+//! that are opened, lost and replaced, and delivers their events as feeds.
 //!
 //! Rules, from docs/reference/guarantees.md and docs/internals/watch-hub.md:
 //! - A feed delivers each event of its range with revision ≥ `from` exactly once, in order, in
@@ -12,8 +12,8 @@
 //!   when one is due.
 //!
 //! The driver connects, chooses the token and the endpoint, waits between attempts and ends the
-//! feeds after the time limit (E4). It reads a stream in order, passes one response at a time, and
-//! carries out the actions of one input before the next input.
+//! feeds after the time limit (E4). The driver reads a stream in order, passes one response at a
+//! time, and carries out the actions of one input before the next input.
 
 mod action;
 mod barriers;
@@ -148,7 +148,7 @@ impl Trunk {
         }
     }
 
-    /// Closes a feed. It receives no further events.
+    /// Closes a feed. A closed feed receives no further events.
     pub fn close(&mut self, subscriber: Subscriber) {
         let Some(slot) = self.subscribers.remove(&subscriber) else {
             return;
@@ -253,8 +253,8 @@ impl Trunk {
         }
     }
 
-    /// Returns when to call [`Trunk::tick`]. The time may be in the past, and `None` means never.
-    /// It changes with every input. The driver need not call while it does not read the stream.
+    /// Returns when to call [`Trunk::tick`]; `None` means never. The time may be in the past, and
+    /// changes with every input. The driver need not call while it does not read the stream.
     pub fn wake_at(&self) -> Option<Instant> {
         let StreamState::Open(open) = &self.stream else {
             return None;

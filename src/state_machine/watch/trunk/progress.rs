@@ -23,8 +23,8 @@ pub(super) struct Progress {
     /// The next request waits until `pause` after `last`.
     paused: bool,
     pause: Duration,
-    /// Time from `last` to the next request if no barrier is pending. It doubles from `first_probe`
-    /// to `longest_probe`.
+    /// Time from `last` to the next request if no barrier is pending: doubles from `first_probe` to
+    /// `longest_probe`.
     probe: Duration,
     first_probe: Duration,
     longest_probe: Duration,
@@ -65,8 +65,8 @@ impl Progress {
         !self.unanswered.is_empty()
     }
 
-    /// Returns when the next request is due, with or without a pending barrier. It may be in the
-    /// past.
+    /// Returns when the next request is due, with or without a pending barrier. The time may be in
+    /// the past.
     pub(super) fn due(&self, has_waiters: bool) -> Instant {
         match has_waiters {
             true if self.paused => self.last + self.pause,

@@ -51,7 +51,7 @@ impl OpenStream {
         }
     }
 
-    /// Adds a slot, so that its create is sent. It `resumes` if its start is in the past.
+    /// Adds a slot, so that its create is sent. `resumes`: its start is in the past.
     pub(super) fn add_waiting(&mut self, slot: u64, resumes: bool) {
         self.waiting.insert(slot);
         self.not_live.insert(slot);

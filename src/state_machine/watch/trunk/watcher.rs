@@ -1,7 +1,7 @@
 //! Upstream watcher: its frontier (W3), and whole revisions assembled from fragments.
 //!
 //! The frontier F advances with the last event of a complete response, with a whole revision in a
-//! fragment, with `created` for a watch from the current revision, and with progress. It never
+//! fragment, with `created` for a watch from the current revision, and with progress. F never
 //! advances with the header of events. Events with a revision ≤ F are dropped, for two reasons:
 //!
 //! - Newer etcd reads the revision of `created` after it registered the watch, so events up to that
