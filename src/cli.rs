@@ -2,7 +2,7 @@
 //!
 //! 1. [`command_line`] parses the flags, and checks each value by itself.
 //! 2. [`config_file`] does the same for the file of `--config`.
-//! 3. Both together are the [`Settings`]. [`Config::resolve`] decides what they mean together.
+//! 3. Both together are the [`Settings`]. [`Config::resolve`] combines and validates them.
 //!
 //! The table of [`flags`] declares all flags. This module prints nothing, and opens no file except
 //! that of `--config`.

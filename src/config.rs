@@ -109,7 +109,7 @@ pub const MIN_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
-    /// Returns the options that the settings mean together. Refused flags have no effect.
+    /// Returns the options that result from the settings. Refused flags have no effect.
     ///
     /// # Errors
     /// An invalid address or endpoint, a certificate without its key or the reverse, a number out

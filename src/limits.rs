@@ -508,7 +508,8 @@ pub const WATCH_CREATES: usize = 4_096;
 pub const WATCH_PROBE: Duration = Duration::from_secs(10);
 
 /// First pause until an unanswered progress request is repeated. Each pause is twice the previous
-/// one. etcd drops a progress request for good while any watch of the stream is behind.
+/// one. etcd drops a progress request, and never answers it, while any watch of the stream is
+/// behind.
 pub const WATCH_PROGRESS_FIRST: Duration = Duration::from_millis(100);
 
 /// Longest pause until an unanswered progress request is repeated.

@@ -2,8 +2,8 @@
 //!
 //! [`flag_table!`] builds two items from it: the struct [`Settings`], which has the typed value of
 //! each flag, and the list [`FLAGS`], which describes them. Command line, configuration file,
-//! help, manual page, shell completions and `docs/reference/flags.md` follow the table. What the
-//! flags mean together is decided in `config.rs`.
+//! help, manual page, shell completions and `docs/reference/flags.md` follow the table. Rules that
+//! concern several flags are in `config.rs`.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ impl Settings {
         settings
     }
 
-    /// Returns the options that the settings mean together.
+    /// Returns the options that result from the settings.
     ///
     /// # Errors
     /// The errors of [`Config::resolve`].

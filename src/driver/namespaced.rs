@@ -113,19 +113,19 @@ async fn lease_is_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> 
         raw_keys: true,
     };
     let mut fetch = pin!(etcd_call.fetch(PriorAttempt::NotSent));
-    let answer = match while_call_open(call, |cx| fetch.as_mut().poll(cx)).await {
-        Ok(Ok(answer)) => answer,
+    let response = match while_call_open(call, |cx| fetch.as_mut().poll(cx)).await {
+        Ok(Ok(response)) => response,
         Ok(Err(status)) => return Err(reply::trailers_only(&mut call.respond, &status)),
         Err(interrupted) => return Err(end_interrupted(call, interrupted)),
     };
-    if let Some(status) = answer.status().filter(|status| status.code != Code::Ok) {
+    if let Some(status) = response.status().filter(|status| status.code != Code::Ok) {
         return Err(reply::trailers_only(&mut call.respond, &status));
     }
     let prefix = ctx
         .process
         .namespace_policy()
         .map(|policy| policy.namespace());
-    Ok(keys(answer).is_some_and(|keys| {
+    Ok(keys(response).is_some_and(|keys| {
         let mut keys = keys.iter();
         prefix.is_some_and(|prefix| keys.all(|key| prefix.strip(key).is_some()))
     }))
@@ -148,12 +148,12 @@ fn lease_query(request: &[u8]) -> Option<LeaseTimeToLiveRequest> {
 }
 
 /// Decodes the keys of a complete response.
-fn keys(answer: BufferedResponse) -> Option<Vec<Bytes>> {
-    if !matches!(answer.rest, Rest::End(_)) {
+fn keys(response: BufferedResponse) -> Option<Vec<Bytes>> {
+    if !matches!(response.rest, Rest::End(_)) {
         return None;
     }
     let mut reader = Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
-    answer
+    response
         .chunks
         .into_iter()
         .for_each(|chunk| reader.push(chunk));

@@ -7,7 +7,7 @@
 //! the files are valid. Errors name the flag and the path.
 //!
 //! A resumed session skips the check of the certificate, so a certificate that was trusted once
-//! could stay trusted for ever. Therefore a new configuration starts without sessions, and the
+//! could stay trusted without end. Therefore a new configuration starts without sessions, and the
 //! certificate of a resumed session is checked again.
 
 pub(super) mod certificate;

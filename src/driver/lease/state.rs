@@ -128,8 +128,8 @@ impl Leases {
 }
 
 /// Returns the maximum heartbeats without a response for a new stream of a connection that has
-/// `streams` already. The first streams get a limit that clients do not notice. Further streams get
-/// a small one, so that all streams of a connection need little memory.
+/// `streams` already. The limit of the first streams is so high that clients do not notice it. The
+/// limit of further streams is small, so that all streams of a connection need little memory.
 pub(super) fn max_pending_heartbeats(streams: usize) -> u32 {
     if streams < limits::FULL_CAPACITY_STREAMS {
         limits::LEASE_PENDING

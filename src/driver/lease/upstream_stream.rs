@@ -206,7 +206,7 @@ impl OpenStream<'_> {
             });
         }
         // After a refused token the next stream uses another. Without a token, every next stream
-        // would be refused as well, so the endpoint gets a pause.
+        // would be refused as well, so the proxy pauses before it uses the endpoint again.
         endpoint_blameless &= self.credential.is_some() || !token_error;
         let lifetime = opened_at.elapsed();
         (!endpoint_blameless).then_some(UpstreamStreamEnd { message, lifetime })

@@ -244,13 +244,13 @@ mod tests {
         let connections: Vec<_> = (0..=number)
             .map(|n| Rc::new(ClientConnection::new(n, None)))
             .collect();
-        // One connection gets its limit, and no more.
+        // One connection has at most its limit.
         let of_connection: Vec<_> = (0..limits::HEALTH_WATCHES)
             .filter_map(|_| HealthSubscriber::new(&health, &connections[0]))
             .collect();
         assert_eq!(of_connection.len(), limits::HEALTH_WATCHES_PER_CONNECTION);
         drop(of_connection);
-        // All connections together get the limit of the process.
+        // All connections together have at most the limit of the process.
         let subscriber = || {
             connections
                 .iter()

@@ -34,11 +34,11 @@ pub(in crate::driver) fn ok_trailers() -> HeaderMap {
 }
 
 /// Sends a small, framed response and status OK. Errors mean that the client has left.
-pub(in crate::driver) fn unary(respond: &mut SendResponse<Payload>, answer: Bytes) {
+pub(in crate::driver) fn unary(respond: &mut SendResponse<Payload>, response: Bytes) {
     let Ok(mut to) = respond.send_response(head(), false) else {
         return;
     };
-    let _ = to.send_data(answer.into(), false);
+    let _ = to.send_data(response.into(), false);
     let _ = to.send_trailers(ok_trailers());
 }
 

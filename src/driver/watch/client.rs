@@ -64,7 +64,7 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
     client_stream_task::run(ctx, handler, requests).await
 }
 
-/// Reads up to the first create request and returns its range; `received` gets every chunk read.
+/// Reads up to the first create request and returns its range. Appends every chunk to `received`.
 ///
 /// Returns `None` if the stream ends or [`limits::REQUEST_TIME`] passes without a create request.
 ///

@@ -364,8 +364,8 @@ pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: WatchMessage)
 /// Ends the client streams of an identity that require a leader (`hasleader`), because no endpoint
 /// has a leader.
 ///
-/// `no leader` stops the watches of a Go client for good, so other streams do not receive it (W12,
-/// E6).
+/// A Go client does not resume its watches after `no leader`, so other streams do not receive it
+/// (W12, E6).
 pub(in crate::driver) fn no_leader(ctx: &WorkerContext, identity_id: IdentityId) {
     let matches = |client: &Client| {
         client.stream.requires_leader()

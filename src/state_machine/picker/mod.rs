@@ -4,10 +4,11 @@
 //! fails. With the others, calls are balanced over all healthy endpoints.
 //!
 //! A failed endpoint is in backoff, with jitter (E4), and is a candidate again afterwards. With a
-//! balancing policy an endpoint that does much worse than the others is ejected for a while
-//! (`outlier.rs`). At most half of the endpoints are ejected, and an ejected endpoint still serves
-//! if there is no other. An endpoint that returns starts with a small share. The shares are decided
-//! here; each worker takes turns on its own (`balancer.rs`).
+//! balancing policy an endpoint that is much slower or fails more often than the others is ejected
+//! for a time (`outlier.rs`). At most half of the endpoints are ejected, and an ejected endpoint
+//! still serves if there is no other. An endpoint that returns starts with a small share. The
+//! picker decides the shares; the balancer of each worker selects endpoints by them
+//! (`balancer.rs`).
 //!
 //! The picker identifies endpoints by the ids that [`Picker::add`] returns. `upstream/` handles
 //! connections and decides what counts as a failure.

@@ -1,5 +1,6 @@
-//! Outlier detection: finds the endpoint that does much worse than the others, by errors, by
-//! latency or by not answering at all. Ejects it for a while and readmits it with a growing share.
+//! Outlier detection: finds the endpoint with far more errors or a far higher latency than the
+//! others, or without any response. Ejects the endpoint for a time, and readmits it with a growing
+//! share.
 //!
 //! An endpoint is compared only with the others at the same time. If all endpoints are slow or
 //! failing, none is ejected.

@@ -166,11 +166,11 @@ pub struct FoundEntry {
     pub entry: Arc<CachedResponse>,
     /// Its watch proof, if any.
     pub proof: Option<Proof>,
-    /// This caller must refresh the response: it is in use, will expire soon and has no proof. One
-    /// caller per stored response gets it.
+    /// This caller must refresh the response, which is in use, will expire soon and has no proof.
+    /// Set for one caller per stored response.
     pub needs_refresh: bool,
-    /// This caller must request a watch: the entry is popular and has no proof. One caller per
-    /// interval gets it.
+    /// This caller must request a watch: the entry is popular and has no proof. Set for one caller
+    /// per interval.
     pub needs_watch: bool,
 }
 

@@ -6,7 +6,7 @@
 //!   whole revisions (W2, W5). Its frontier F is computed in [`watcher`] (W3).
 //! - There is one upstream watcher per range and `prev_kv`, and one stream for all of them (W1). No
 //!   upstream watcher exists without a feed, and no stream without an upstream watcher (W11).
-//! - A lost stream is replaced by another one, on which each upstream watcher resumes behind F
+//! - A lost stream is replaced by another one, on which each upstream watcher resumes after F
 //!   (W10).
 //! - A pending barrier is answered by a progress request sent after it (W8). [`progress`] decides
 //!   when one is due.

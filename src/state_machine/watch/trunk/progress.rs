@@ -99,8 +99,8 @@ impl Progress {
         Some(number)
     }
 
-    /// Delays the next request as if there had been no response, because the last one answered not
-    /// every barrier.
+    /// Delays the next request as if there had been no response, because the last response did not
+    /// answer every barrier.
     pub(super) fn back_off(&mut self) {
         self.paused = true;
     }
