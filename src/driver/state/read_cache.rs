@@ -44,7 +44,7 @@ pub(crate) struct ReadCache {
     options: ReadOptions,
     shards: Box<[CachePadded<Mutex<Cache>>]>,
     hasher: RandomState,
-    floors: Mutex<Floors>,
+    floors: Mutex<FloorMaps>,
     /// Number of raised floors. An entry starts with [`NEVER_CHECKED`].
     raise_count: AtomicU64,
     /// Number of flushes. A response to a read that started before the latest flush is not stored.
@@ -53,7 +53,7 @@ pub(crate) struct ReadCache {
 }
 
 #[derive(Debug)]
-struct Floors {
+struct FloorMaps {
     written: InvalidationFloors<i64>,
     uncertain: InvalidationFloors<Instant>,
 }
@@ -83,7 +83,7 @@ impl ReadCache {
             options,
             shards: (0..limits::CACHE_SHARDS).map(shard).collect(),
             hasher: RandomState::default(),
-            floors: Mutex::new(Floors {
+            floors: Mutex::new(FloorMaps {
                 written: InvalidationFloors::new(
                     limits::CACHE_FLOORS,
                     limits::CACHE_FLOOR_BYTES,

@@ -46,12 +46,12 @@ impl CallOutcomes {
         }
     }
 
-    fn answers(&self) -> u64 {
+    fn answered_calls(&self) -> u64 {
         self.answered.iter().sum()
     }
 
     fn ended(&self) -> u64 {
-        self.answers() + self.failed
+        self.answered_calls() + self.failed
     }
 
     fn add(&mut self, other: &CallOutcomes) {
@@ -63,7 +63,7 @@ impl CallOutcomes {
 
     /// Returns the median latency step; `None` without an answered call.
     fn median(&self) -> Option<usize> {
-        let half = self.answers().div_ceil(2);
+        let half = self.answered_calls().div_ceil(2);
         let mut sum = 0;
         let within = |count: &u64| {
             sum += count;
@@ -187,8 +187,8 @@ pub(super) fn worst(of: &[&Outlier]) -> Option<(usize, EjectionCause)> {
     };
     let found = (0..of.len()).filter_map(|n| {
         if of[n].is_silent() {
-            let answers = all_others(&recent, n).answers();
-            return (answers >= limits::OUTLIER_MIN_CALLS).then_some((
+            let answered = all_others(&recent, n).answered_calls();
+            return (answered >= limits::OUTLIER_MIN_CALLS).then_some((
                 n,
                 EjectionCause::Silent,
                 u64::MAX,
