@@ -55,6 +55,9 @@ async fn run_inbox(ctx: Rc<WorkerContext>) {
             deliver(&ctx, message);
             next = receiver.try_recv().ok();
         }
+        // The hub applies the events of this batch before the next batch arrives, so that events
+        // do not pile up where `INBOX_EVENT_BYTES` does not count them.
+        tokio::task::yield_now().await;
     }
 }
 

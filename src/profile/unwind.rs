@@ -65,10 +65,15 @@ impl Unwinder {
             // A pointer has 64 bits here.
             frames.push(registers[PROGRAM_COUNTER] as usize);
             match self.caller(address, &registers, sample) {
-                Some(caller) if caller[STACK_POINTER] > registers[STACK_POINTER] => {
+                // A stack grows downwards, otherwise a table is wrong. The innermost function may have
+                // no frame yet.
+                Some(caller)
+                    if caller[STACK_POINTER] > registers[STACK_POINTER]
+                        || (frames.len() == 1
+                            && caller[STACK_POINTER] == registers[STACK_POINTER]) =>
+                {
                     registers = caller;
                 }
-                // A stack grows downwards: a table is wrong.
                 _ => break,
             }
         }

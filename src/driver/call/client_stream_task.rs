@@ -27,6 +27,9 @@ pub(in crate::driver) trait StreamHandler {
     /// Returns the status with which the stream ends, for a malformed message.
     fn handle(&self, input: StreamInput) -> Result<(), Status>;
 
+    /// Sends the responses to the requests so far, before the stream ends with a status.
+    fn flush(&self);
+
     /// Removes the stream from the worker and from its hub. Has no effect on a removed stream.
     fn close(&self);
 }
@@ -56,6 +59,7 @@ fn poll<H: StreamHandler>(
         Poll::Ready(end) => end,
         Poll::Pending => ready!(requests.poll_end(cx, ctx)),
     };
+    handler.flush();
     handler.close();
     Poll::Ready(end.finish(handler.stream()))
 }

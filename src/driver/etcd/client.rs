@@ -109,7 +109,7 @@ pub(in crate::driver) async fn member_status(
     decode_response(&response).ok()
 }
 
-/// Decodes the message of a response of at most [`limits::HOLD_BYTES`].
+/// Decodes the message of a response of at most [`limits::RESPONSE_BUFFER_BYTES`].
 ///
 /// # Errors
 ///

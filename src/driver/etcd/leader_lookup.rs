@@ -16,8 +16,8 @@ use crate::limits;
 use crate::state_machine::picker::{EndpointId, EndpointState};
 use crate::wire::pb::etcdserverpb::StatusResponse;
 
-/// Repeats the lookup forever: every [`limits::LEADER_LOOK`] while the leader is known, otherwise
-/// every [`limits::LEADER_SEARCH`].
+/// Repeats the lookup forever: every [`limits::LEADER_CHECK_INTERVAL`] while the leader is known, otherwise
+/// every [`limits::LEADER_SEARCH_INTERVAL`].
 pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
     let mut warned = false;
     let endpoints = ctx.pool.endpoints();

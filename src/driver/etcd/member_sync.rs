@@ -18,7 +18,7 @@ use crate::upstream::member_list::MemberList;
 use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::{MemberListRequest, MemberListResponse};
 
-/// Repeats the synchronisation forever, at most every [`limits::LEAST_SYNC`].
+/// Repeats the synchronisation forever, at most every [`limits::MIN_SYNC_INTERVAL`].
 pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>, interval: Duration) {
     let mut failed = false;
     let mut unusable = Vec::new();

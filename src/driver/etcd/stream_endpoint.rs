@@ -203,7 +203,7 @@ impl EndpointSelector {
         }
     }
 
-    /// Waits for a backoff and doubles the next one, up to [`limits::WATCH_LOOK`].
+    /// Waits for a backoff and doubles the next one, up to [`limits::WATCH_CHECK_INTERVAL`].
     async fn back_off(&mut self) {
         let pause = self.backoff.max(limits::BACKOFF_FIRST);
         self.backoff = (pause * 2).min(limits::WATCH_CHECK_INTERVAL);

@@ -145,6 +145,9 @@ impl StreamHandler for HeartbeatStream {
         Ok(())
     }
 
+    // The hub of the identity may be on another worker, so there is nothing to wait for.
+    fn flush(&self) {}
+
     fn close(&self) {
         let HeartbeatStream { ctx, client } = self;
         if ctx.leases.remove(client.id).is_some() {

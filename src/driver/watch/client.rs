@@ -17,6 +17,7 @@ use crate::driver::call::client_stream_task::{self, StreamHandler};
 use crate::driver::call::stream_requests::{MessageReader, RequestReader, StreamInput, malformed};
 use crate::driver::state::client_stream::{ClientStream, send_capacity};
 use crate::driver::state::reply;
+use crate::driver::watch::hub_driver::drive_hub;
 use crate::driver::watch::state::{Client, identity_id};
 use crate::driver::watch::{bypass, checks};
 use crate::driver::{WorkerContext, relay};
@@ -168,6 +169,10 @@ impl StreamHandler for WatchStream {
             StreamInput::Message(message) => self.handle_request(message),
             StreamInput::HalfClosed => Ok(()),
         }
+    }
+
+    fn flush(&self) {
+        drive_hub(&self.ctx);
     }
 
     fn close(&self) {

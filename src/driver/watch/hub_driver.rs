@@ -29,7 +29,7 @@ pub(super) fn drive_hub(ctx: &Rc<WorkerContext>) {
     let watches = &ctx.watches;
     let mut hub = watches.hub.borrow_mut();
     hub.tick(Instant::now());
-    report_store_revision(ctx, &mut hub);
+    watches.observe_store(&mut hub);
     loop {
         let input = watches.outbox.pop();
         let idle = input.is_none();
@@ -89,15 +89,6 @@ fn update_metrics(ctx: &WorkerContext, stats: &Stats) {
     count.joined.set(stats.joined);
     count.catch_ups_opened.set(stats.catch_ups_opened);
     count.events_sent.set(stats.events_sent);
-}
-
-/// Passes the newest known header of the store to the hub before the hub sends a response (W4).
-fn report_store_revision(ctx: &WorkerContext, hub: &mut Hub) {
-    let known = ctx.process.store_revision.header();
-    if ctx.watches.reported_header.replace(known) != known {
-        hub.observe_header(known);
-    }
-    hub.set_fragment_limit(ctx.process.fragment_bytes());
 }
 
 fn perform(ctx: &Rc<WorkerContext>, action: Action) {

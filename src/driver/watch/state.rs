@@ -111,9 +111,20 @@ impl Watches {
 
     /// Passes an input to the hub and wakes the task that carries out the resulting actions.
     pub(super) fn with_hub<T>(&self, input: impl FnOnce(&mut Hub) -> T) -> T {
-        let result = input(&mut self.hub.borrow_mut());
+        let mut hub = self.hub.borrow_mut();
+        self.observe_store(&mut hub);
+        let result = input(&mut hub);
         self.outbox.notify();
         result
+    }
+
+    /// Passes the newest known header of the store to the hub before the hub sends a response (W4).
+    pub(super) fn observe_store(&self, hub: &mut Hub) {
+        let known = self.process.store_revision.header();
+        if self.reported_header.replace(known) != known {
+            hub.observe_header(known);
+        }
+        hub.set_fragment_limit(self.process.fragment_bytes());
     }
 
     /// Returns the notifier of bytes sent to clients.

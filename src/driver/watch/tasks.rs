@@ -20,7 +20,8 @@ pub(in crate::driver) fn begin(ctx: &Rc<WorkerContext>) {
     tokio::task::spawn_local(cache_proofs::run(ctx.clone()));
 }
 
-/// Drives the hub whenever it has work. No other task drives it.
+/// Drives the hub whenever it has work. The task of a client stream does so as well before it ends
+/// its stream with a status.
 async fn process_inbox(ctx: Rc<WorkerContext>) {
     loop {
         ctx.watches.outbox.ready().await;
