@@ -206,12 +206,18 @@ fn status_page_works_over_tls_and_reports_a_lost_proxy() {
     let tls = Tls::generate();
     let mut proxy = Proxy::start_with(&[
         "--endpoints=127.0.0.1:1".to_owned(),
+        "--resolver-prefix=fleet".to_owned(),
+        "--resolver-ttl=60".to_owned(),
+        "--advertise-client-url=127.0.0.1:2".to_owned(),
         format!("--cert-file={}", tls.server.cert.display()),
         format!("--key-file={}", tls.server.key.display()),
     ]);
     let mut browser = Browser::start();
     browser.open(&format!("https://{}/proxy/", proxy.address()));
     browser.wait("document.getElementById('state').textContent === 'no endpoint available'");
+    browser.wait(
+        "document.getElementById('fleet').textContent.includes('not registered: no endpoint')",
+    );
     // Browsers use HTTP/2 when the server offers it.
     let protocol = "performance.getEntriesByType('navigation')[0].nextHopProtocol";
     assert_eq!(browser.eval(protocol), "h2");

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use crate::PUT;
 use crate::support::cluster::Cluster;
+use crate::support::grpc::Client;
 use crate::support::load::H2Connection;
 use crate::support::pb::{self, Msg};
 use crate::support::proxy::Proxy;
 use crate::support::release::versions;
+use crate::support::scripted_etcd::framed;
 use crate::support::watch::messages::{Create, Response, cancel_request, progress_request};
 use crate::support::watch::stream::Stream;
 
@@ -31,6 +33,29 @@ async fn watch_streams_equal_those_of_the_middle_etcd() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_streams_equal_those_of_the_oldest_etcd() {
     compare(versions()[2]).await;
+}
+
+/// The responses to all requests before a malformed one arrive before the status.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_before_a_malformed_one_receive_responses() {
+    let cluster = Cluster::start(versions()[0], 1);
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    let client = Client::connect(proxy.address()).await;
+    let mut call = client.call("/etcdserverpb.Watch/Watch", &[]).await;
+    call.send(Create::of("a", "").request()).await;
+    let created = Response::read(&call.next().await.expect("a created response"));
+    assert!(created.created);
+    let requests = [
+        framed(AsRef::<[u8]>::as_ref(&cancel_request(created.id))),
+        framed(b"\xff"),
+    ];
+    call.send_raw(requests.concat().into()).await;
+    let canceled = call.next().await.expect("a canceled response");
+    let canceled = Response::read(&canceled);
+    assert!(canceled.canceled && canceled.id == created.id);
+    let reply = call.finish().await;
+    assert_eq!(reply.code(), Some(3), "{}", reply.message());
+    assert!(reply.message().contains("malformed watch request"));
 }
 
 async fn compare(version: &str) {

@@ -122,10 +122,14 @@ impl Outbox {
         }
     }
 
-    /// Updates the sum when the number of upstream watchers of a link changes.
+    /// Updates the sum when the number of upstream watchers of a link changes. The task that drives
+    /// the hub publishes the sum as a metric.
     pub(super) fn update_watcher_count(&self, previous: usize, current: usize) {
-        self.upstream_watchers
-            .set(self.upstream_watchers.get() + current - previous);
+        if previous != current {
+            self.upstream_watchers
+                .set(self.upstream_watchers.get() + current - previous);
+            self.notify();
+        }
     }
 
     /// Returns the number of upstream watchers of all links of this worker.
