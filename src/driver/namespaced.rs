@@ -7,19 +7,13 @@
 use std::future::Future;
 use std::pin::pin;
 
-use bytes::Bytes;
-use prost::Message as _;
-
 use crate::driver::call::request_body::{RequestBody, read_request_body};
 use crate::driver::call::{Call, while_call_open};
-use crate::driver::etcd::client as etcd_client;
+use crate::driver::etcd::client::{OwnCall, decode_response};
 use crate::driver::etcd::first_attempt::end_interrupted;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
 use crate::driver::relay;
 use crate::driver::state::identity::Credential;
 use crate::driver::state::reply;
-use crate::limits;
-use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::{self, Reader};
 use crate::wire::namespace::{NamespaceAccess, is_alarm_get};
 use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
@@ -100,19 +94,12 @@ async fn lease_is_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> 
         return Ok(false);
     };
     let ctx = call.ctx.clone();
-    let head = etcd_client::request_head(
-        TIME_TO_LIVE,
-        Credential::from_headers(&call.head.headers).as_ref(),
-    );
-    let request = [frame::encode_message(&lease_query)];
-    let etcd_call = HedgedRead {
-        ctx: &ctx,
-        head: &head,
-        deadline: call.deadline,
-        request: &request,
-        raw_keys: true,
-    };
-    let mut fetch = pin!(etcd_call.fetch(PriorAttempt::NotSent));
+    let credential = Credential::from_headers(&call.head.headers);
+    let request = frame::encode_message(&lease_query);
+    let etcd_call = OwnCall::new(TIME_TO_LIVE, credential.as_ref(), request)
+        .with_deadline(call.deadline)
+        .with_raw_keys();
+    let mut fetch = pin!(etcd_call.send(&ctx));
     let response = match while_call_open(call, |cx| fetch.as_mut().poll(cx)).await {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => return Err(reply::trailers_only(&mut call.respond, &status)),
@@ -125,8 +112,10 @@ async fn lease_is_inside(call: &mut Call, request: &[u8]) -> Result<bool, Code> 
         .process
         .namespace_policy()
         .map(|policy| policy.namespace());
-    Ok(keys(response).is_some_and(|keys| {
-        let mut keys = keys.iter();
+    // The keys of a malformed or too large response are unknown.
+    let lease = decode_response::<LeaseTimeToLiveResponse>(&response);
+    Ok(lease.is_ok_and(|lease| {
+        let mut keys = lease.keys.iter();
         prefix.is_some_and(|prefix| keys.all(|key| prefix.strip(key).is_some()))
     }))
 }
@@ -145,20 +134,6 @@ fn lease_query(request: &[u8]) -> Option<LeaseTimeToLiveRequest> {
         id: id.unwrap_or(0).cast_signed(),
         keys: true,
     })
-}
-
-/// Decodes the keys of a complete response.
-fn keys(response: BufferedResponse) -> Option<Vec<Bytes>> {
-    if !matches!(response.rest, Rest::End(_)) {
-        return None;
-    }
-    let mut reader = Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
-    response
-        .chunks
-        .into_iter()
-        .for_each(|chunk| reader.push(chunk));
-    let message = reader.next().ok()??;
-    Some(LeaseTimeToLiveResponse::decode(message.payload).ok()?.keys)
 }
 
 #[cfg(test)]

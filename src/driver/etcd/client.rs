@@ -1,4 +1,4 @@
-//! Unary calls of the proxy itself, with the token of a client or without one.
+//! Unary calls of the proxy itself: [`OwnCall`] sends them over the endpoints of the worker.
 
 use std::future::poll_fn;
 use std::iter;
@@ -7,6 +7,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, header, request};
 use prost::Message;
+use tokio::time::Instant;
 
 use crate::driver::WorkerContext;
 use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
@@ -14,11 +15,11 @@ use crate::driver::state::identity::Credential;
 use crate::limits;
 use crate::upstream::attempt::{self, Attempt, BufferedResponse};
 use crate::upstream::conn::Conn;
-use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::request_op::Request as Op;
 use crate::wire::pb::etcdserverpb::{RangeRequest, RequestOp, StatusResponse, TxnRequest};
 use crate::wire::range::KeyRange;
 use crate::wire::status::{Code, Status};
+use crate::wire::{frame, metadata};
 
 /// Maximum ranges of one [`noop_txn`]. etcd accepts 128 operations unless it is configured for
 /// fewer.
@@ -62,8 +63,9 @@ pub(in crate::driver) async fn noop_txn(
         failure: ranges.iter().map(read).collect(),
         ..TxnRequest::default()
     };
-    let request = [frame::encode(&txn.encode_to_vec())];
-    unary(ctx, TXN, credential, &request).await
+    OwnCall::new(TXN, credential, frame::encode(&txn.encode_to_vec()))
+        .send(ctx)
+        .await
 }
 
 /// Returns the credentials for calls of the proxy itself, in the order to try: first none, then the
@@ -75,26 +77,78 @@ pub(in crate::driver) fn own_credentials(
     iter::once(None).chain(clients.into_iter().map(Some))
 }
 
-/// Sends a unary read of the proxy itself. It has no deadline: the caller limits its time.
-///
-/// # Errors
-///
-/// No endpoint responded. An error of etcd is a [`BufferedResponse`].
-pub(in crate::driver) async fn unary(
-    ctx: &Rc<WorkerContext>,
-    path: &'static str,
-    credential: Option<&Credential>,
-    request: &[Bytes],
-) -> Result<BufferedResponse, Status> {
-    let head = request_head(path, credential);
-    let read = HedgedRead {
-        ctx,
-        head: &head,
-        deadline: None,
-        request,
-        raw_keys: false,
-    };
-    read.fetch(PriorAttempt::NotSent).await
+/// A unary call of the proxy itself. etcd may process it more than once, so it is retried and
+/// hedged like a read.
+pub(in crate::driver) struct OwnCall {
+    head: request::Parts,
+    request: [Bytes; 1],
+    deadline: Option<Instant>,
+    raw_keys: bool,
+}
+
+impl OwnCall {
+    /// Creates a call with the token of a client or without one (P5). `request` is complete and
+    /// framed.
+    pub(in crate::driver) fn new(
+        path: &'static str,
+        credential: Option<&Credential>,
+        request: Bytes,
+    ) -> OwnCall {
+        OwnCall {
+            head: request_head(path, credential),
+            request: [request],
+            deadline: None,
+            raw_keys: false,
+        }
+    }
+
+    /// Sets whether etcd reports a missing leader immediately.
+    pub(in crate::driver) fn with_leader(mut self, required: bool) -> OwnCall {
+        if required {
+            let headers = &mut self.head.headers;
+            headers.insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
+        }
+        self
+    }
+
+    /// Sets the deadline that etcd receives. The caller enforces it.
+    pub(in crate::driver) fn with_deadline(mut self, deadline: Option<Instant>) -> OwnCall {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Leaves the namespace prefix in the keys of request and response.
+    pub(in crate::driver) fn with_raw_keys(mut self) -> OwnCall {
+        self.raw_keys = true;
+        self
+    }
+
+    /// Sends the call. It has no time limit: the caller limits its time.
+    ///
+    /// # Errors
+    ///
+    /// No endpoint responded. An error of etcd is a [`BufferedResponse`].
+    pub(in crate::driver) async fn send(
+        &self,
+        ctx: &Rc<WorkerContext>,
+    ) -> Result<BufferedResponse, Status> {
+        HedgedRead::new(ctx, &self.head, &self.request, self.deadline)
+            .with_raw_keys(self.raw_keys)
+            .fetch(PriorAttempt::NotSent)
+            .await
+    }
+
+    /// Sends the call and decodes the response. Same time limit as [`OwnCall::send`].
+    ///
+    /// # Errors
+    ///
+    /// No endpoint responded, or the errors of [`decode_response`].
+    pub(in crate::driver) async fn message<M: Message + Default>(
+        &self,
+        ctx: &Rc<WorkerContext>,
+    ) -> Result<M, Status> {
+        decode_response(&self.send(ctx).await?)
+    }
 }
 
 /// Returns the status of the member at the other end of a connection, or `None` if it does not
@@ -113,11 +167,15 @@ pub(in crate::driver) async fn member_status(
 ///
 /// # Errors
 ///
-/// The error status of etcd, or INTERNAL if the message is malformed.
+/// The error status of etcd, or INTERNAL if the message is malformed, or the response is too large
+/// or has no status.
 pub(in crate::driver) fn decode_response<M: Message + Default>(
     response: &BufferedResponse,
 ) -> Result<M, Status> {
-    if let Some(status) = response.status().filter(|status| status.code != Code::Ok) {
+    let malformed = || Status::new(Code::Internal, "malformed response");
+    // A response that is too large to buffer has no status yet.
+    let status = response.status().ok_or_else(malformed)?;
+    if status.code != Code::Ok {
         return Err(status);
     }
     let mut reader = frame::Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
@@ -125,7 +183,6 @@ pub(in crate::driver) fn decode_response<M: Message + Default>(
         .chunks
         .iter()
         .for_each(|chunk| reader.push(chunk.clone()));
-    let malformed = || Status::new(Code::Internal, "malformed response");
     let message = reader.next().ok().flatten().ok_or_else(malformed)?;
     M::decode(message.payload).map_err(|_| malformed())
 }

@@ -44,8 +44,8 @@ pub(in crate::driver) async fn first_attempt(call: &mut Call, request: &[Bytes])
     let Some(conn) = call.ctx.pool.ready() else {
         return FirstAttempt::Incomplete(PriorAttempt::NotSent);
     };
-    let sent = read(call, request).send(&conn);
-    let mut attempt = match sent {
+    let read = HedgedRead::new(&call.ctx, &call.head, request, call.deadline);
+    let mut attempt = match read.send(&conn) {
         Ok(attempt) => attempt,
         Err(failure) => return failed(conn.endpoint(), Err(failure)),
     };
@@ -59,16 +59,6 @@ pub(in crate::driver) async fn first_attempt(call: &mut Call, request: &[Bytes])
 
 fn failed(endpoint: EndpointId, result: Result<BufferedResponse, Failure>) -> FirstAttempt {
     FirstAttempt::Incomplete(PriorAttempt::Failed(endpoint, result))
-}
-
-fn read<'a>(call: &'a Call, request: &'a [Bytes]) -> HedgedRead<'a> {
-    HedgedRead {
-        ctx: &call.ctx,
-        head: &call.head,
-        deadline: call.deadline,
-        request,
-        raw_keys: false,
-    }
 }
 
 #[derive(Clone, Copy)]
@@ -114,13 +104,7 @@ pub(in crate::driver) async fn fetch_with_retries(
     request: &[Bytes],
     prior: PriorAttempt,
 ) -> Result<Result<BufferedResponse, Status>, Interrupted> {
-    let read = HedgedRead {
-        ctx: &call.ctx,
-        head: &call.head,
-        deadline: call.deadline,
-        request,
-        raw_keys: false,
-    };
+    let read = HedgedRead::new(&call.ctx, &call.head, request, call.deadline);
     let timer = call.ctx.timers.at(call.deadline);
     let respond = &mut call.respond;
     let mut fetch = pin!(read.fetch(prior));

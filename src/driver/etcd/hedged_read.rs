@@ -31,14 +31,14 @@ use crate::wire::status::Status;
 
 /// A unary read and its deadline.
 pub(in crate::driver) struct HedgedRead<'a> {
-    pub(in crate::driver) ctx: &'a Rc<WorkerContext>,
-    pub(in crate::driver) head: &'a request::Parts,
-    pub(in crate::driver) deadline: Option<Instant>,
+    ctx: &'a Rc<WorkerContext>,
+    head: &'a request::Parts,
+    deadline: Option<Instant>,
     /// The complete request, framed.
-    pub(in crate::driver) request: &'a [Bytes],
+    request: &'a [Bytes],
     /// Whether keys have the namespace prefix in request and response; else the read translates
     /// them.
-    pub(in crate::driver) raw_keys: bool,
+    raw_keys: bool,
 }
 
 /// State of a read before its first retry.
@@ -60,6 +60,31 @@ fn translate(stream: StreamTranslator, request: &[Bytes]) -> Result<Vec<Bytes>, 
 
 /// A failure, and etcd's own response if that is the failure.
 type FailedAttempt = (Failure, Option<BufferedResponse>);
+
+impl<'a> HedgedRead<'a> {
+    /// Creates a read from its head and its complete, framed request. The caller enforces the
+    /// deadline: the read only forwards it to etcd (P3).
+    pub(in crate::driver) fn new(
+        ctx: &'a Rc<WorkerContext>,
+        head: &'a request::Parts,
+        request: &'a [Bytes],
+        deadline: Option<Instant>,
+    ) -> HedgedRead<'a> {
+        HedgedRead {
+            ctx,
+            head,
+            deadline,
+            request,
+            raw_keys: false,
+        }
+    }
+
+    /// Sets whether keys pass with their namespace prefix, without translation.
+    pub(in crate::driver) fn with_raw_keys(mut self, raw_keys: bool) -> HedgedRead<'a> {
+        self.raw_keys = raw_keys;
+        self
+    }
+}
 
 impl HedgedRead<'_> {
     /// Sends one attempt over a connection.

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::MEMBER_LIST;
-use crate::driver::etcd::client as etcd_client;
+use crate::driver::etcd::client::{OwnCall, own_credentials};
 use crate::limits;
 use crate::upstream::member_list::MemberList;
 use crate::wire::frame;
@@ -57,13 +57,11 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>, interval: Duration) {
 /// The last error of etcd, or that no member has a usable client URL.
 async fn fetch_member_list(ctx: &Rc<WorkerContext>) -> Result<MemberList, String> {
     let request = MemberListRequest { linearizable: true };
-    let request = [frame::encode_message(&request)];
+    let request = frame::encode_message(&request);
     let mut last_error = String::new();
-    for credential in etcd_client::own_credentials(ctx) {
-        let response = etcd_client::unary(ctx, MEMBER_LIST, credential.as_ref(), &request).await;
-        let members = match response
-            .and_then(|response| etcd_client::decode_response::<MemberListResponse>(&response))
-        {
+    for credential in own_credentials(ctx) {
+        let call = OwnCall::new(MEMBER_LIST, credential.as_ref(), request.clone());
+        let members = match call.message::<MemberListResponse>(ctx).await {
             Ok(list) => list.members,
             Err(status) => {
                 last_error = format!("{}: {}", status.code.as_str(), status.message);

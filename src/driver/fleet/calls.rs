@@ -8,18 +8,16 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use prost::Message;
 use tokio::time::{Instant, timeout_at};
 
 use crate::driver::WorkerContext;
-use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::etcd::client::OwnCall;
 use crate::limits;
 use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::wire::frame::{self, FrameError, HEAD_LEN, Reader};
+use crate::wire::method;
 use crate::wire::status::{Code, Status};
-use crate::wire::{metadata, method};
 
 /// Sends a call without a credential and returns the first response message.
 ///
@@ -34,19 +32,10 @@ pub(super) async fn call<Q: Message, R: Message + Default>(
     time_limit: Duration,
 ) -> Result<R, Status> {
     let deadline = Instant::now() + time_limit;
-    let mut head = etcd_client::request_head(path, None);
-    head.headers
-        .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
-    let request = [frame::encode_message(request)];
-    let read = HedgedRead {
-        ctx,
-        head: &head,
-        deadline: Some(deadline),
-        request: &request,
-        raw_keys: false,
-    };
-    let response =
-        async { first_message(ctx, path, read.fetch(PriorAttempt::NotSent).await?).await };
+    let etcd_call = OwnCall::new(path, None, frame::encode_message(request))
+        .with_leader(true)
+        .with_deadline(Some(deadline));
+    let response = async { first_message(ctx, path, etcd_call.send(ctx).await?).await };
     match timeout_at(deadline, response).await {
         Ok(response) => response,
         Err(_) => Err(timeout_status(ctx, time_limit)),

@@ -8,9 +8,8 @@ use bytes::Bytes;
 
 use crate::driver::call::stream_requests::{MessageReader, malformed};
 use crate::driver::call::{Call, while_call_open};
-use crate::driver::etcd::first_attempt::end_interrupted;
 use crate::driver::health::probes::check_etcd;
-use crate::driver::state::reply;
+use crate::driver::state::interrupt::Interrupted;
 use crate::limits;
 use crate::wire::health::{self, HealthTarget, Serving};
 use crate::wire::status::{Code, Status};
@@ -21,15 +20,20 @@ const REQUEST_NAME: &str = "health request";
 /// Error text of Go's health server.
 const UNKNOWN_SERVICE: &str = "unknown service";
 
-/// Serves Check or List. `request` is the complete request.
-pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>) -> Code {
+/// Checks the health for Check or List. `request` is the complete request. Returns the framed
+/// response, or the status of the error.
+///
+/// # Errors
+///
+/// The call was interrupted.
+pub(in crate::driver) async fn check(
+    call: &mut Call,
+    request: Vec<Bytes>,
+) -> Result<Result<Bytes, Status>, Interrupted> {
     let service = match parse_request(call, request) {
-        Ok(HealthTarget::Unknown) => Err(Status::new(Code::NotFound, UNKNOWN_SERVICE)),
-        service => service,
-    };
-    let service = match service {
+        Ok(HealthTarget::Unknown) => return Ok(Err(Status::new(Code::NotFound, UNKNOWN_SERVICE))),
         Ok(service) => service,
-        Err(status) => return reply::trailers_only(&mut call.respond, &status),
+        Err(status) => return Ok(Err(status)),
     };
     let process = process_status(call);
     let is_list = call.method.is_some_and(|method| method.name == "List");
@@ -37,20 +41,17 @@ pub(in crate::driver) async fn serve_check(call: &mut Call, request: Vec<Bytes>)
         HealthTarget::Calls | HealthTarget::Unknown => {
             let ctx = call.ctx.clone();
             let mut check = pin!(check_etcd(&ctx));
-            match while_call_open(call, |cx| check.as_mut().poll(cx)).await {
-                Ok(Ok(())) => process,
-                Ok(Err(_)) => Serving::No,
-                Err(interrupted) => return end_interrupted(call, interrupted),
+            match while_call_open(call, |cx| check.as_mut().poll(cx)).await? {
+                Ok(()) => process,
+                Err(_) => Serving::No,
             }
         }
         HealthTarget::Process => process,
     };
-    let response = match is_list {
+    Ok(Ok(match is_list {
         true => health::list(calls, process),
         false => health::response(calls),
-    };
-    call.send_response(response);
-    Code::Ok
+    }))
 }
 
 /// Parses a complete request. List requests are empty, which selects the service of calls.

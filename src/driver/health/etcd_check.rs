@@ -7,8 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::{RANGE, WATCH};
-use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::etcd::client::{OwnCall, request_head};
 use crate::driver::state::health::CheckOutcome;
 use crate::driver::state::reply;
 use crate::limits;
@@ -32,16 +31,8 @@ pub(super) async fn read(ctx: Rc<WorkerContext>) -> CheckOutcome {
 
 async fn send_read(ctx: &Rc<WorkerContext>) -> CheckOutcome {
     let deadline = Instant::now() + limits::HEALTH_TIME;
-    let head = etcd_client::request_head(RANGE, None);
-    let request = [frame::encode(RANGE_A)];
-    let read = HedgedRead {
-        ctx,
-        head: &head,
-        deadline: Some(deadline),
-        request: &request,
-        raw_keys: false,
-    };
-    let result = timeout_at(deadline, read.fetch(PriorAttempt::NotSent)).await;
+    let etcd_call = OwnCall::new(RANGE, None, frame::encode(RANGE_A)).with_deadline(Some(deadline));
+    let result = timeout_at(deadline, etcd_call.send(ctx)).await;
     let status = match result {
         Ok(Ok(response)) => response.status(),
         Ok(Err(status)) => Some(status),
@@ -65,7 +56,7 @@ pub(super) async fn watch(ctx: Rc<WorkerContext>) -> CheckOutcome {
 
 async fn create_watch(ctx: &Rc<WorkerContext>, deadline: Instant) -> Option<()> {
     let conn = ctx.pool.connection(deadline).await.ok()?;
-    let head = attempt::head(conn.target(), &etcd_client::request_head(WATCH, None), None);
+    let head = attempt::head(conn.target(), &request_head(WATCH, None), None);
     let mut opened = conn.open(head, false).ok()?;
     opened.body.send_data(frame::encode(WATCH_A), false).ok()?;
     let mut body = opened.response.await.ok()?.into_body();

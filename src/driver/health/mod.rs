@@ -4,7 +4,7 @@
 //! valid for a short time.
 //!
 //! `etcd_check` sends the requests to etcd, `state::health` has the shared results and the
-//! subscribers, and `probes` runs the shared checks. `calls` serves Check and List, and
+//! subscribers, and `probes` runs the shared checks. `calls` responds to Check and List, and
 //! `subscribers` serves Watch.
 
 mod calls;
@@ -13,6 +13,6 @@ mod probes;
 mod subscribers;
 
 pub use crate::driver::state::health::CheckOutcome;
-pub(super) use calls::serve_check;
+pub(super) use calls::check;
 pub use probes::{check_etcd, check_proxy};
 pub(super) use subscribers::serve_watch;

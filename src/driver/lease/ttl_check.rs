@@ -2,19 +2,16 @@
 
 use std::rc::Rc;
 
-use prost::Message as _;
 use tokio::time::{Instant, timeout};
 
 use crate::driver::WorkerContext;
-use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::etcd::client::OwnCall;
 use crate::driver::lease::hub_driver::drive_hub;
 use crate::driver::lease::upstream_link::UpstreamLink;
 use crate::limits;
 use crate::state_machine::lease::TtlCheckResult;
-use crate::wire::frame::{self, Reader};
+use crate::wire::frame;
 use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
-use crate::wire::status::Code;
 
 const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
@@ -35,29 +32,13 @@ async fn query_ttl(
     lease: i64,
 ) -> Option<TtlCheckResult> {
     let credential = link.identity.credentials(1).into_iter().next();
-    let head = etcd_client::request_head(TIME_TO_LIVE, credential.as_ref());
     let request = LeaseTimeToLiveRequest {
         id: lease,
         keys: false,
     };
-    let read = HedgedRead {
-        ctx,
-        head: &head,
-        deadline: None,
-        request: &[frame::encode_message(&request)],
-        raw_keys: false,
-    };
-    let response = read.fetch(PriorAttempt::NotSent).await.ok()?;
-    if response.code() != Code::Ok {
-        return None;
-    }
-    let mut reader = Reader::new(limits::RESPONSE_BUFFER_BYTES as u64);
-    response
-        .chunks
-        .into_iter()
-        .for_each(|chunk| reader.push(chunk));
-    let message = reader.next().ok()??;
-    let response = LeaseTimeToLiveResponse::decode(message.payload).ok()?;
+    let request = frame::encode_message(&request);
+    let etcd_call = OwnCall::new(TIME_TO_LIVE, credential.as_ref(), request);
+    let response: LeaseTimeToLiveResponse = etcd_call.message(ctx).await.ok()?;
     Some(match (response.granted_ttl, u64::try_from(response.ttl)) {
         // etcd grants every lease at least two seconds, so 0 means that there is no such lease.
         (0, _) => TtlCheckResult::NotFound,

@@ -11,8 +11,7 @@ use tracing::error;
 
 use crate::driver::WorkerContext;
 use crate::driver::call::RANGE;
-use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::etcd::client::OwnCall;
 use crate::driver::reads::request::ReadRequest;
 use crate::limits;
 use crate::upstream::attempt::{BufferedResponse, Rest};
@@ -45,17 +44,10 @@ async fn fetch_at_revision(
     read: &ReadRequest,
     revision: i64,
 ) -> Option<BufferedResponse> {
-    let head = etcd_client::request_head(RANGE, read.caller.credential.as_ref());
     let at = read.request.revision().unwrap_or(revision);
-    let request = [frame::encode(&read.request.normalized_at(at))];
-    let etcd_call = HedgedRead {
-        ctx,
-        head: &head,
-        deadline: None,
-        request: &request,
-        raw_keys: false,
-    };
-    let answer = etcd_call.fetch(PriorAttempt::NotSent).await.ok()?;
+    let request = frame::encode(&read.request.normalized_at(at));
+    let etcd_call = OwnCall::new(RANGE, read.caller.credential.as_ref(), request);
+    let answer = etcd_call.send(ctx).await.ok()?;
     let whole = answer.code() == Code::Ok && matches!(answer.rest, Rest::End(_));
     whole.then_some(answer)
 }

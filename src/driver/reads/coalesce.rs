@@ -9,21 +9,19 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::HeaderValue;
 use tokio::time::{Instant, sleep};
 
 use crate::driver::WorkerContext;
 use crate::driver::call::RANGE;
-use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::etcd::client::OwnCall;
 use crate::driver::reads::request::ReadRequest;
 use crate::driver::reads::store::store_response;
 use crate::driver::state::reads::{CoalescingKey, SharedOutcome, SharedRead, SharedResponse};
 use crate::limits;
 use crate::state_machine::reads::coalescing::{ArrivalAction, ReturnAction};
 use crate::upstream::attempt::{BufferedResponse, Rest};
+use crate::wire::frame;
 use crate::wire::status::{Code, Status};
-use crate::wire::{frame, metadata};
 
 /// Result of [`admit`].
 pub(super) enum Admission {
@@ -175,13 +173,15 @@ pub(in crate::driver) struct Waiter {
     woken: bool,
 }
 
-/// Result of waiting for a shared read.
-pub(super) enum Wake {
+/// Result of waiting for a shared read, or for a permission check.
+pub(in crate::driver) enum Wake {
     /// The client sends its own read now.
     Send(InFlight),
-    /// Each client sends its own read: [`SharedOutcome::SendAlone`].
+    /// Each client sends its own read: [`SharedOutcome::SendAlone`], or a permission that etcd
+    /// refused.
     SendAlone,
-    /// The response may be in the cache now: [`SharedOutcome::Lookup`].
+    /// The response may be in the cache now: [`SharedOutcome::Lookup`], or a permission that etcd
+    /// granted.
     Lookup,
     /// The shared response.
     Response(Rc<Result<SharedResponse, Status>>),
@@ -252,20 +252,10 @@ async fn send_shared_read(ctx: Rc<WorkerContext>, key: CoalescingKey, shared_rea
     });
     let read = ReadRequest::for_shared_read(&ctx, &key, shared_read.credential.clone());
     ctx.counters().reads.shared.add(shared_read.waiting.get());
-    let mut head = etcd_client::request_head(RANGE, shared_read.credential.as_ref());
-    if key.requires_leader {
-        head.headers
-            .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
-    }
-    let request = [frame::encode(&key.message)];
-    let etcd_call = HedgedRead {
-        ctx: &ctx,
-        head: &head,
-        deadline: None,
-        request: &request,
-        raw_keys: false,
-    };
-    let mut fetch = pin!(etcd_call.fetch(PriorAttempt::NotSent));
+    let request = frame::encode(&key.message);
+    let etcd_call = OwnCall::new(RANGE, shared_read.credential.as_ref(), request)
+        .with_leader(key.requires_leader);
+    let mut fetch = pin!(etcd_call.send(&ctx));
     let result = pin!(poll_fn(|cx| {
         if shared_read.waiting.get() == 0 {
             return Poll::Ready(None);

@@ -1,11 +1,11 @@
-//! Cache lookup: sends a cached response to a client where that keeps all guarantees (R2 to R6).
+//! Cache lookup: returns a cached response where a client may receive it under all guarantees (R2
+//! to R6).
 
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
-use crate::call_log::finished_call::ResponseSource;
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
 use crate::driver::reads::audit::audit;
@@ -15,7 +15,6 @@ use crate::driver::reads::store::is_permitted;
 use crate::driver::state::messages::{ProofRequest, WatchMessage, WorkerMessage};
 use crate::driver::state::permission_cache::PermissionKey;
 use crate::driver::state::read_cache::NEVER_CHECKED;
-use crate::limits;
 use crate::metrics::ReadMetrics;
 use crate::state_machine::reads::cache::{
     CacheDecision, CachedResponse, FoundEntry, ServeConditions, StaleReason,
@@ -25,19 +24,18 @@ use crate::wire::response_header as wire_header;
 
 /// Result of a cache lookup.
 pub(super) enum LookupResult {
-    /// The cached response has been sent.
-    Sent,
-    /// A cache hit that is too large to send with one write.
-    Large(Bytes),
+    /// The cached response, framed, with the revision that it is valid at.
+    Hit(Bytes),
     /// A cache hit that the client may receive if etcd permits it to read the range (R4).
     NeedsPermission(PermissionKey),
     /// The cache has no usable response.
     Miss,
 }
 
-/// Serves a read from the cache, if possible.
-pub(super) fn serve_cached(call: &mut Call, read: &ReadRequest) -> LookupResult {
-    let ctx = call.ctx.clone();
+/// Looks up the response to a read. A hit raises the revision floor of the connection (R5), and may
+/// start a refresh, a watch or an audit.
+pub(super) fn lookup(call: &Call, read: &ReadRequest) -> LookupResult {
+    let ctx = &call.ctx;
     let read_cache = &ctx.process.read_cache;
     let metrics = &ctx.counters().reads;
     let question = read.question();
@@ -68,28 +66,23 @@ pub(super) fn serve_cached(call: &mut Call, read: &ReadRequest) -> LookupResult 
         metrics.misses.inc();
         return LookupResult::Miss;
     }
-    if let Some(permission) = missing_permission(&ctx, read) {
+    if let Some(permission) = missing_permission(ctx, read) {
         return LookupResult::NeedsPermission(permission);
     }
     metrics.observe_hit(now.saturating_duration_since(started));
     call.connection
         .raise_revision_floor(&ctx.process.store_revision, revision);
     if found.needs_refresh {
-        refresh(&ctx, read.detached(&ctx));
+        refresh(ctx, read.detached(ctx));
     }
     if found.needs_watch {
-        request_proof(&ctx, read);
+        request_proof(ctx, read);
     }
-    let answer = at_revision(&ctx, read, found, revision);
+    let answer = at_revision(ctx, read, found, revision);
     if read_cache.options().audit > 0 {
-        audit(&ctx, read.detached(&ctx), revision, answer.clone());
+        audit(ctx, read.detached(ctx), revision, answer.clone());
     }
-    if answer.len() > limits::FREE_SEND_BYTES {
-        return LookupResult::Large(answer);
-    }
-    call.set_source(ResponseSource::Cache);
-    call.send_response(answer);
-    LookupResult::Sent
+    LookupResult::Hit(answer)
 }
 
 fn count_stale(metrics: &ReadMetrics, reason: StaleReason) {

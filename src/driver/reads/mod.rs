@@ -4,23 +4,24 @@
 //! | module | purpose |
 //! |---|---|
 //! | `request` | a parsed read and its caller |
-//! | `plan` | decides how a read is served |
-//! | `lookup` | serves cache hits |
+//! | `decision` | decides the next step of a read |
+//! | `lookup` | finds cache hits |
 //! | `store` | stores responses and permissions |
 //! | `refresh` | refreshes popular entries before they expire |
 //! | `audit` | compares cache hits with etcd |
 //! | `coalesce` | lets identical reads share one upstream read |
-//! | `waiting` | serves reads that wait |
+//! | `waiting` | steps of a read that wait |
 //!
-//! The cache itself is `state::read_cache`, shared by all workers. The state of one worker is
-//! `state::reads`. Writes invalidate the cache in `relay::cache_invalidation`.
+//! `driver::unary` is the loop over these steps. The cache itself is `state::read_cache`, shared by
+//! all workers. The state of one worker is `state::reads`. Writes invalidate the cache in
+//! `relay::cache_invalidation`.
 
 mod audit;
 mod coalesce;
+pub(super) mod decision;
 mod lookup;
-pub(super) mod plan;
 mod refresh;
-mod request;
+pub(super) mod request;
 pub(super) mod store;
 pub(super) mod waiting;
 

@@ -3,36 +3,23 @@
 
 use std::rc::Rc;
 
-use http::HeaderValue;
-
 use crate::driver::WorkerContext;
 use crate::driver::call::RANGE;
-use crate::driver::etcd::client as etcd_client;
-use crate::driver::etcd::hedged_read::{HedgedRead, PriorAttempt};
+use crate::driver::etcd::client::OwnCall;
 use crate::driver::reads::request::ReadRequest;
 use crate::driver::reads::store::store_response;
-use crate::wire::{frame, metadata};
+use crate::wire::frame;
 
 /// Refreshes an entry with the token of a client that received it (P5).
 pub(super) fn refresh(ctx: &Rc<WorkerContext>, read: ReadRequest) {
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
         ctx.counters().reads.refreshes.inc();
-        let mut head = etcd_client::request_head(RANGE, read.caller.credential.as_ref());
-        if read.requires_leader {
-            head.headers
-                .insert(metadata::HAS_LEADER, HeaderValue::from_static("true"));
-        }
-        let request = [frame::encode(read.request.message())];
-        let etcd_call = HedgedRead {
-            ctx: &ctx,
-            head: &head,
-            deadline: None,
-            request: &request,
-            raw_keys: false,
-        };
+        let request = frame::encode(read.request.message());
+        let etcd_call = OwnCall::new(RANGE, read.caller.credential.as_ref(), request)
+            .with_leader(read.requires_leader);
         // A failure is harmless: a client that finds the entry expired reads from etcd.
-        if let Ok(answer) = etcd_call.fetch(PriorAttempt::NotSent).await {
+        if let Ok(answer) = etcd_call.send(&ctx).await {
             store_response(&ctx, &read, &answer);
         }
     });

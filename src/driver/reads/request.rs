@@ -35,7 +35,7 @@ pub(in crate::driver) struct ReadRequest {
 impl ReadRequest {
     /// Returns `None` if the proxy does not understand the request, or the client requests a
     /// bypass.
-    pub(super) fn parse(call: &Call, chunks: &[Bytes]) -> Option<ReadRequest> {
+    pub(in crate::driver) fn parse(call: &Call, chunks: &[Bytes]) -> Option<ReadRequest> {
         if !call.is_range() {
             return None;
         }
@@ -60,11 +60,10 @@ impl ReadRequest {
         })
     }
 
-    /// Returns the read as one that starts now.
-    pub(super) fn restarted(mut self, ctx: &WorkerContext) -> ReadRequest {
+    /// Lets the read start now.
+    pub(super) fn restart(&mut self, ctx: &WorkerContext) {
         self.flush_count = ctx.process.read_cache.flush_count();
         self.started = Instant::now();
-        self
     }
 
     /// Returns the read that waiting clients share, with the token of one of them.
@@ -117,7 +116,10 @@ impl ReadRequest {
     }
 
     /// Returns a linearizable copy that starts now, with its framed request.
-    pub(super) fn linearizable(&self, ctx: &WorkerContext) -> Option<(ReadRequest, Bytes)> {
+    pub(in crate::driver) fn linearizable(
+        &self,
+        ctx: &WorkerContext,
+    ) -> Option<(ReadRequest, Bytes)> {
         let encoded = frame::encode(&self.request.normalized());
         let request = RangeQuery::parse(&encoded)?;
         Some((

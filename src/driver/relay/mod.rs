@@ -2,7 +2,8 @@
 //!
 //! It passes messages in both directions as they arrive, with back-pressure (P1, P2, P4). It sends
 //! a call again only if etcd provably did not process it (E2). `request_stream` is the direction
-//! towards etcd, `response_stream` the direction towards the client.
+//! towards etcd, `response_stream` the direction towards the client. `translation` translates the
+//! keys of both in a namespace.
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -39,6 +40,7 @@ pub(super) mod replay_buffer;
 pub(super) mod request_stream;
 pub(super) mod response_observer;
 pub(super) mod response_stream;
+mod translation;
 pub(super) mod unary_response;
 
 /// Relays a call of which `received` has been read already.

@@ -17,14 +17,12 @@ use crate::call_log::open_call::LoggedCall;
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
 use crate::driver::relay::replay_buffer::ReplayBuffer;
+use crate::driver::relay::translation::{Translation, TranslationError};
 use crate::driver::state::interrupt::Interrupted;
-use crate::driver::state::message_budget::ConnectionBudget;
 use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::pump::{Pump, PumpEnd, PumpError};
-use crate::wire::frame::FrameError;
-use crate::wire::namespace::{StreamTranslationError, StreamTranslator};
 use crate::wire::status::{Code, Status};
 
 /// State of the direction towards etcd.
@@ -93,7 +91,7 @@ impl RequestStream {
             counted: call.streaming_method().map(|method| (method, 0)),
             may_be_processed: false,
             log: call.log.clone(),
-            translation: Translation::new(call),
+            translation: Translation::of_requests(call),
         }
     }
 
@@ -196,7 +194,7 @@ impl RequestStream {
         let Some((method, counted)) = &mut self.counted else {
             return;
         };
-        let translated = self.translation.as_ref().map_or(0, |t| t.messages);
+        let translated = self.translation.as_ref().map_or(0, |t| t.messages());
         let messages = self.pump.messages() + translated;
         if messages > *counted {
             let metrics = &self.ctx.counters().calls[*method];
@@ -268,11 +266,11 @@ impl RequestStream {
                 self.client_done = true;
                 return Poll::Ready(Ok(()));
             }
-            if let Some(piece) = translation.next(&self.ctx).map_err(|status| {
+            let piece = translation.next(&self.ctx).inspect_err(|_| {
                 // etcd may have applied a message that was sent before this one (R3).
                 self.may_be_processed &= self.pump.forwarded() > 0;
-                SendError::Refused(status)
-            })? {
+            })?;
+            if let Some(piece) = piece {
                 self.pump.offer(piece);
                 continue;
             }
@@ -281,21 +279,27 @@ impl RequestStream {
                 continue;
             }
             if self.client_done {
-                return Poll::Ready(translation.end(to));
+                return Poll::Ready(end_translated(translation, to));
             }
-            match ready!(from.poll_data(cx)) {
-                Some(Ok(chunk)) => {
-                    // An error means that the stream is closed. The next poll reports that.
-                    let _ = from.flow_control().release_capacity(chunk.len());
-                    self.replay.push(&chunk);
-                    log_received(&self.log, &chunk);
-                    translation.push(chunk);
-                }
-                Some(Err(e)) => return Poll::Ready(Err(SendError::Pump(PumpError::Receive(e)))),
-                None => self.client_done = true,
-            }
+            let (replay, log) = (&mut self.replay, &self.log);
+            let received = translation.poll_receive(cx, from, |chunk, _| {
+                replay.push(chunk);
+                log_received(log, chunk);
+            });
+            self.client_done = !ready!(received).map_err(SendError::Pump)?;
         }
     }
+}
+
+/// Ends a translated request. A truncated message is an error and is not sent.
+fn end_translated(translation: &Translation, to: &mut SendStream<Bytes>) -> Result<(), SendError> {
+    if translation.is_inside_message() {
+        // Status of etcd for a truncated message.
+        let status = Status::new(Code::Internal, "unexpected EOF");
+        return Err(SendError::Refused(status));
+    }
+    to.send_data(Bytes::new(), true)
+        .map_err(|_| SendError::Pump(PumpError::SendClosed))
 }
 
 /// Logs a received chunk.
@@ -311,77 +315,13 @@ enum SendError {
     Refused(Status),
 }
 
-/// Translation of request messages: it adds the namespace prefix to their keys.
-struct Translation {
-    stream: StreamTranslator,
-    /// Translated bytes that are not sent yet.
-    out: VecDeque<Bytes>,
-    /// Messages translated so far.
-    messages: u64,
-    budget: ConnectionBudget,
-}
-
-impl Translation {
-    fn new(call: &Call) -> Option<Box<Translation>> {
-        let policy = call.ctx.process.namespace_policy()?;
-        let stream = policy.request_translation(call.method, call.ctx.max.send)?;
-        Some(Box::new(Translation {
-            stream,
-            out: VecDeque::new(),
-            messages: 0,
-            budget: ConnectionBudget::new(&call.connection, &call.ctx.large_requests),
-        }))
-    }
-
-    /// Resets the translation for another attempt.
-    fn rewind(&mut self) {
-        self.stream.clear();
-        self.out.clear();
-        self.messages = 0;
-        self.budget.set(0);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.stream.buffered() == 0
-    }
-
-    fn push(&mut self, chunk: Bytes) {
-        self.stream.push(chunk);
-    }
-
-    /// Returns the next translated piece, if a message is complete.
-    fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, Status> {
-        while self.out.is_empty() {
-            match self.stream.next() {
-                Ok(Some(pieces)) => {
-                    self.messages += 1;
-                    self.out.extend(pieces);
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    if let StreamTranslationError::Frame(FrameError::TooLarge { .. }) = error {
-                        ctx.counters().limit_hit(Limit::SendBytes);
-                    }
-                    return Err(error.status(self.stream.message_type()));
-                }
+impl From<TranslationError> for SendError {
+    fn from(error: TranslationError) -> SendError {
+        match error {
+            TranslationError::TooLarge { len, max } => {
+                SendError::Pump(PumpError::TooLarge { len, max })
             }
+            TranslationError::Refused(status) => SendError::Refused(status),
         }
-        self.budget.set(self.stream.buffered());
-        if self.budget.is_exceeded() {
-            ctx.counters().limit_hit(Limit::LargeRequests);
-            return Err(reply::too_many_large_requests());
-        }
-        Ok(self.out.pop_front())
-    }
-
-    /// Ends the request. A truncated message is an error and is not sent.
-    fn end(&self, to: &mut SendStream<Bytes>) -> Result<(), SendError> {
-        if self.stream.buffered() > 0 {
-            // Status of etcd for a truncated message.
-            let status = Status::new(Code::Internal, "unexpected EOF");
-            return Err(SendError::Refused(status));
-        }
-        to.send_data(Bytes::new(), true)
-            .map_err(|_| SendError::Pump(PumpError::SendClosed))
     }
 }

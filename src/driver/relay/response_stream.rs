@@ -12,17 +12,14 @@ use crate::call_log::open_call::LoggedCall;
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
 use crate::driver::relay::response_observer::ResponseObserver;
+use crate::driver::relay::translation::{Translation, TranslationError};
 use crate::driver::state::connection::ClientConnection;
-use crate::driver::state::message_budget::MessageBudget;
-use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::net::pump::{Pump, PumpEnd, PumpError};
 use crate::net::timers::Timer;
-use crate::wire::frame::FrameError;
 use crate::wire::method::Method;
-use crate::wire::namespace::{StreamTranslationError, StreamTranslator};
 use crate::wire::status::Status;
 
 /// Reason why the direction ended early.
@@ -53,16 +50,15 @@ pub(in crate::driver) struct ResponseStream {
     translation: Option<Box<Translation>>,
 }
 
-/// Translation of response messages: it removes the namespace prefix from their keys.
-struct Translation {
-    stream: StreamTranslator,
-    /// Translated bytes that are not sent yet.
-    out: VecDeque<Bytes>,
-    /// Bytes in `out`.
-    waiting: usize,
-    /// Messages translated so far.
-    messages: u64,
-    budget: MessageBudget,
+impl From<TranslationError> for ResponseStreamError {
+    fn from(error: TranslationError) -> ResponseStreamError {
+        match error {
+            TranslationError::TooLarge { len, max } => {
+                ResponseStreamError::Pump(PumpError::TooLarge { len, max })
+            }
+            TranslationError::Refused(status) => ResponseStreamError::Refused(status),
+        }
+    }
 }
 
 impl ResponseStream {
@@ -95,18 +91,7 @@ impl ResponseStream {
 
     /// Translates keys, if the method has keys and there is a namespace.
     pub(in crate::driver) fn with_translation(mut self, method: Option<&Method>) -> ResponseStream {
-        let policy = self.ctx.process.namespace_policy();
-        let stream =
-            policy.and_then(|policy| policy.response_translation(method, self.ctx.max.recv));
-        self.translation = stream.map(|stream| {
-            Box::new(Translation {
-                stream,
-                out: VecDeque::new(),
-                waiting: 0,
-                messages: 0,
-                budget: MessageBudget::new(&self.ctx.large_responses),
-            })
-        });
+        self.translation = Translation::of_responses(&self.ctx, method);
         self
     }
 
@@ -114,8 +99,7 @@ impl ResponseStream {
     /// Without a translation the chunks stay.
     pub(in crate::driver) fn push_arrived(&mut self, chunks: &mut VecDeque<Bytes>) {
         if let Some(translation) = &mut self.translation {
-            let arrived = chunks.drain(..);
-            arrived.for_each(|chunk| translation.stream.push(chunk));
+            chunks.drain(..).for_each(|chunk| translation.push(chunk));
         }
     }
 
@@ -161,7 +145,7 @@ impl ResponseStream {
         let Some((method, counted)) = &mut self.counted else {
             return;
         };
-        let translated = self.translation.as_ref().map_or(0, |t| t.messages);
+        let translated = self.translation.as_ref().map_or(0, |t| t.messages());
         let messages = self.pump.messages() + translated;
         let metrics = &self.ctx.counters().calls[*method];
         metrics.sent.add((messages - *counted) as usize);
@@ -202,7 +186,7 @@ impl ResponseStream {
             let polled = self.pump.poll_offered(cx, to, false);
             // A large message is buffered completely even if its client reads well. The bytes above
             // this bound count only on the worker ([`limits::LARGE_RESPONSE_BYTES`]).
-            let unsent = self.pump.unsent() + translation.waiting;
+            let unsent = self.pump.unsent() + translation.unsent();
             let unsent = unsent.min(limits::MAX_STALLED_BYTES / 2);
             ready!(self.check_stall(cx, polled, || unsent))?;
             if let Some(piece) = translation.next(&self.ctx)? {
@@ -210,27 +194,20 @@ impl ResponseStream {
                 self.pump.offer(piece);
                 continue;
             }
-            match ready!(from.poll_data(cx)) {
-                Some(Ok(chunk)) => {
-                    // An error means that the stream is closed. The next poll reports that.
-                    let _ = from.flow_control().release_capacity(chunk.len());
-                    if translation.stream.buffered() == 0 {
-                        self.observer.observe(&self.ctx, &self.connection, &chunk);
-                    }
-                    translation.stream.push(chunk);
+            let (ctx, connection, observer) = (&self.ctx, &self.connection, &self.observer);
+            let received = translation.poll_receive(cx, from, |chunk, starts_message| {
+                if starts_message {
+                    observer.observe(ctx, connection, chunk);
                 }
-                Some(Err(e)) => {
-                    return Poll::Ready(Err(ResponseStreamError::Pump(PumpError::Receive(e))));
-                }
-                None => {
-                    // The client receives no part of a truncated message. The status of etcd
-                    // explains the truncation.
-                    return Poll::Ready(match ready!(from.poll_trailers(cx)) {
-                        Ok(Some(trailers)) => Ok(PumpEnd::Trailers(trailers)),
-                        Ok(None) => Ok(PumpEnd::NoTrailers),
-                        Err(e) => Err(ResponseStreamError::Pump(PumpError::Receive(e))),
-                    });
-                }
+            });
+            if !ready!(received).map_err(ResponseStreamError::Pump)? {
+                // The client receives no part of a truncated message. The status of etcd explains
+                // the truncation.
+                return Poll::Ready(match ready!(from.poll_trailers(cx)) {
+                    Ok(Some(trailers)) => Ok(PumpEnd::Trailers(trailers)),
+                    Ok(None) => Ok(PumpEnd::NoTrailers),
+                    Err(e) => Err(ResponseStreamError::Pump(PumpError::Receive(e))),
+                });
             }
         }
     }
@@ -298,42 +275,6 @@ impl ResponseStream {
 fn log_sent(log: &Option<Rc<LoggedCall>>, chunk: &Bytes) {
     if let Some(log) = log {
         log.count_sent(chunk);
-    }
-}
-
-impl Translation {
-    /// Returns the next translated piece, if a message is complete.
-    fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, ResponseStreamError> {
-        while self.out.is_empty() {
-            match self.stream.next() {
-                Ok(Some(pieces)) => {
-                    self.messages += 1;
-                    self.waiting = pieces.iter().map(Bytes::len).sum();
-                    self.out.extend(pieces);
-                }
-                Ok(None) => break,
-                Err(StreamTranslationError::Frame(FrameError::TooLarge { len, max })) => {
-                    return Err(ResponseStreamError::Pump(PumpError::TooLarge { len, max }));
-                }
-                Err(error) => {
-                    return Err(ResponseStreamError::Refused(
-                        error.status(self.stream.message_type()),
-                    ));
-                }
-            }
-        }
-        let buffered = self.stream.buffered() + self.waiting;
-        self.budget
-            .set(buffered.saturating_sub(limits::RESPONSE_BUFFER_BYTES));
-        if self.budget.worker_total() > limits::LARGE_RESPONSE_BYTES {
-            ctx.counters().limit_hit(Limit::LargeResponses);
-            return Err(ResponseStreamError::Refused(
-                reply::too_many_large_responses(),
-            ));
-        }
-        let piece = self.out.pop_front();
-        self.waiting -= piece.as_ref().map_or(0, Bytes::len);
-        Ok(piece)
     }
 }
 
