@@ -9,7 +9,9 @@ mod lease_hub;
 use std::time::{Duration, Instant};
 
 use etcd_edge::limits;
-use etcd_edge::state_machine::lease::{Action, TtlCheckResult, Hub, ConnectionId, ReconnectReason, StreamId, Unavailable};
+use etcd_edge::state_machine::lease::{
+    Action, ConnectionId, Hub, ReconnectReason, StreamId, TtlCheckResult, Unavailable,
+};
 use etcd_edge::wire::status::{Code, Status};
 use lease_hub::{Op, Seen};
 use proptest::collection::vec;
@@ -134,7 +136,13 @@ impl SingleClient {
             stream: 1,
         };
         let mut hub = Hub::new(now);
-        hub.opened(stream, ConnectionId { worker: 0, connection: 1 });
+        hub.opened(
+            stream,
+            ConnectionId {
+                worker: 0,
+                connection: 1,
+            },
+        );
         hub.heartbeat(stream, 7, now);
         hub.settle(now);
         let Some(Action::Connect { slot: lane, .. }) = hub.next_action() else {
@@ -264,7 +272,13 @@ fn refused_lease_is_isolated() {
         stream: 2,
     };
     let beat = |one: &mut SingleClient| {
-        one.hub.opened(other, ConnectionId { worker: 0, connection: 2 });
+        one.hub.opened(
+            other,
+            ConnectionId {
+                worker: 0,
+                connection: 2,
+            },
+        );
         one.hub.heartbeat(other, 9, begun);
         one.hub.settle(begun);
     };

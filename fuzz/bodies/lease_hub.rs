@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::state_machine::lease::{Action, Counts, ClientStreamEnd, TtlCheckResult, Hub, ConnectionId, StreamId, Unavailable};
+use etcd_edge::state_machine::lease::{
+    Action, ClientStreamEnd, ConnectionId, Counts, Hub, StreamId, TtlCheckResult, Unavailable,
+};
 use etcd_edge::wire::status::{Code, Status};
 
 /// Maximum number of operations of one run.
@@ -465,7 +467,9 @@ impl World {
             self.moment += 1;
             match action {
                 Action::Connect {
-                    slot: lane, generation, ..
+                    slot: lane,
+                    generation,
+                    ..
                 } => {
                     let before = self.lanes.insert(
                         lane,

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::state_machine::reads::cache::{Cache, CacheDecision, CachedResponse, Proof, CacheKey, ServeConditions};
+use etcd_edge::state_machine::reads::cache::{
+    Cache, CacheDecision, CacheKey, CachedResponse, Proof, ServeConditions,
+};
 use etcd_edge::state_machine::reads::invalidation_floor::InvalidationFloors;
 use etcd_edge::state_machine::reads::watch_proof::WatchProof;
 use etcd_edge::state_machine::watch::{Batch, FeedEvent};

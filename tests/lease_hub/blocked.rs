@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etcd_edge::limits;
-use etcd_edge::state_machine::lease::{Action, TtlCheckResult, Hub, ConnectionId, StreamId};
+use etcd_edge::state_machine::lease::{Action, ConnectionId, Hub, StreamId, TtlCheckResult};
 
 /// Duration of the simulation.
 const RUN: Duration = Duration::from_secs(30);
@@ -136,7 +136,13 @@ impl Simulation {
     }
 
     fn open(&mut self, lease: i64, peer: u64) {
-        self.hub.opened(stream(lease), ConnectionId { worker: 0, connection: peer });
+        self.hub.opened(
+            stream(lease),
+            ConnectionId {
+                worker: 0,
+                connection: peer,
+            },
+        );
     }
 
     fn at(&self) -> Instant {
@@ -233,7 +239,9 @@ impl Simulation {
         while let Some(action) = self.hub.next_action() {
             match action {
                 Action::Connect {
-                    slot: lane, generation, ..
+                    slot: lane,
+                    generation,
+                    ..
                 } => {
                     let queue = VecDeque::new();
                     self.streams.insert(lane, EtcdStream { generation, queue });
