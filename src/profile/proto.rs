@@ -119,13 +119,9 @@ impl Profile {
         let frames: Vec<_> = frames.map(|(index, at)| (*at, kind(index))).collect();
         let located = frames.iter().map(|(at, kind)| self.location(*at, *kind));
         let located: Vec<u64> = located.collect();
-        let own = match self.kind {
-            ProfileKind::Cpu => 0,
-            ProfileKind::InUse | ProfileKind::Allocated => {
-                let names = frames.iter().map(|frame| &self.locations[frame].1[..]);
-                symbols::profiler_frames(&names.collect::<Vec<_>>())
-            }
-        };
+        // The CPU time of the memory profiler counts for the function that allocates.
+        let names = frames.iter().map(|frame| &self.locations[frame].1[..]);
+        let own = symbols::profiler_frames(&names.collect::<Vec<_>>());
         self.message.sample.push(pb::Sample {
             location_id: located.into_iter().skip(own).collect(),
             value: sample.values.clone(),
