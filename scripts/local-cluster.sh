@@ -17,12 +17,14 @@ while (($#)); do
         --members) members=${2:?--members needs a number} && shift 2 ;;
         --version) version=${2:?--version needs a release} && shift 2 ;;
         --dir) dir=${2:?--dir needs a folder} && shift 2 ;;
+        -h | --help) sed -n '2,9s/^# //p' "$0" && exit ;;
         *) sed -n '2,9s/^# //p' "$0" >&2 && exit 2 ;;
     esac
 done
 
 stop() {
     if ((${#pids[@]})); then
+        echo "local-cluster: stopping; etcd takes a few seconds" >&2
         kill "${pids[@]}" 2>/dev/null || true
         wait "${pids[@]}" 2>/dev/null || true
     fi

@@ -13,6 +13,7 @@ version=3.7.3 once='' work='' cluster='' proxy=''
 case ${1:-} in
     '') ;;
     --once) once=yes ;;
+    -h | --help) sed -n '2,6s/^# //p' "$0" && exit ;;
     *) sed -n '2,6s/^# //p' "$0" >&2 && exit 2 ;;
 esac
 
