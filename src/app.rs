@@ -8,6 +8,7 @@ mod admin_listeners;
 mod certificates;
 pub mod config_reload;
 mod metrics_reference;
+mod signals;
 mod srv_discovery;
 
 use std::io;
@@ -17,13 +18,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use self::config_reload::{ConfigReloader, ReadSettings, ReloadTargets};
+use self::signals::{StopSignals, reload_on_hangup};
 use crate::call_log::Observer;
 use crate::cli::Settings;
 use crate::config::{Config, MIN_PROGRESS_NOTIFY};
@@ -230,9 +231,9 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Runs the program until SIGTERM or SIGINT. A second of these signals exits immediately. On
-/// SIGHUP, `read_settings` returns the new settings, which replace `settings` as far as they are
-/// reloadable.
+/// Runs the program until SIGTERM or SIGINT. A second of these signals exits immediately, but not
+/// within a second after the first. On SIGHUP, `read_settings` returns the new settings, which
+/// replace `settings` as far as they are reloadable.
 ///
 /// # Errors
 /// The program cannot start, or a listener fails.
@@ -250,7 +251,7 @@ pub fn run(
     }
     // Workers and signal handlers need the runtime.
     runtime.block_on(async {
-        let mut terminate = signals()?;
+        let mut stop_signals = StopSignals::new()?;
         let config = &srv_discovery::discover_endpoints(config).await?;
         let app = App::start(config)?;
         let drain_timeout = app.drain_timeout.clone();
@@ -265,14 +266,10 @@ pub fn run(
         log_start(config, &app);
         notify_systemd(sd_notify::NotifyState::Ready);
         let stop = async {
-            let name = terminate.recv().await;
+            let name = stop_signals.recv().await;
             info!(signal = name, drain_timeout = ?*drain_timeout.lock(), "draining");
             notify_systemd(sd_notify::NotifyState::Stopping);
-            tokio::spawn(async move {
-                terminate.recv().await;
-                warn!("second signal received: exiting immediately");
-                std::process::exit(1);
-            });
+            tokio::spawn(stop_signals.exit_at_second());
         };
         let drained = app.serve(stop).await;
         match drained.map_err(|e| StartError::new("the listening socket", e))? {
@@ -372,51 +369,6 @@ struct AbortOnDrop(JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
-    }
-}
-
-/// Handles SIGHUP: reloads the TLS files and the configuration file, and reopens the access log.
-fn reload_on_hangup(
-    reload: Arc<Notify>,
-    observer: Option<Arc<Observer>>,
-    mut reloader: Option<ConfigReloader>,
-) -> Result<(), StartError> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(|e| StartError::new("signals", e))?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            info!("SIGHUP received: reloading files");
-            reload.notify_one();
-            if let Some(observer) = &observer {
-                observer.reopen();
-            }
-            if let Some(reloader) = &mut reloader {
-                reloader.reload().await;
-            }
-        }
-    });
-    Ok(())
-}
-
-/// A stream of SIGTERM and SIGINT.
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-fn signals() -> Result<Signals, StartError> {
-    let listen = |kind| signal(kind).map_err(|e| StartError::new("signals", e));
-    Ok(Signals {
-        terminate: listen(SignalKind::terminate())?,
-        interrupt: listen(SignalKind::interrupt())?,
-    })
-}
-
-impl Signals {
-    async fn recv(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 

@@ -433,6 +433,10 @@ pub const UPSTREAM_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for the shutdown of a connection without streams after GOAWAY, and for the last flush.
 pub const CLOSE_TIME: Duration = Duration::from_secs(1);
 
+/// Time after the first SIGTERM or SIGINT in which further ones count as the same signal. Programs
+/// such as `timeout` signal both the process and its process group.
+pub const SIGNAL_REPEAT_TIME: Duration = Duration::from_secs(1);
+
 /// Bytes read from a client after GOAWAY until its socket is closed: the amount that a correct
 /// client may have in transit. A flood is not read to its end.
 pub const LINGER_BYTES: usize = CONNECTION_WINDOW as usize;

@@ -1,15 +1,18 @@
 //! SIGTERM and SIGINT: unary calls complete, streams end so that clients move to another proxy, and
 //! the process exits within the drain timeout (S2).
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::RANGE;
 use crate::support::cluster::Cluster;
+use crate::support::exit_cleanup;
 use crate::support::grpc::Client;
 use crate::support::load::{H2Connection, Load, Role};
 use crate::support::pb::{self, Msg};
+use crate::support::process::Process;
 use crate::support::proxy::Proxy;
-use crate::support::proxy_output::metric;
+use crate::support::proxy_output::{log_entries, metric, wait_metric};
 use crate::support::release::NEWEST;
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
@@ -20,6 +23,9 @@ const LOCK: &str = "/v3lockpb.Lock/Lock";
 const PUT: &str = "/etcdserverpb.KV/Put";
 
 const NO_CLIENT_URL: &str = "--advertise-client-url=";
+
+/// Time after the first signal in which further ones count as the same (`SIGNAL_REPEAT_TIME`).
+const REPEAT: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_unary_call_fails_under_load() {
@@ -102,7 +108,7 @@ async fn open_streams_end_with_unavailable_and_do_not_delay_the_exit() {
         .await;
     other.half_close();
     assert!(other.next().await.is_some(), "created");
-    wait_calls(&proxy, 4.0);
+    wait_calls(proxy.address(), 4.0);
     // An idle connection.
     let idle = Client::connect(proxy.address()).await;
     assert_eq!(
@@ -141,18 +147,14 @@ async fn unary_call_may_take_the_whole_drain_timeout() {
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=20s"]);
     let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     let (request, key) = take_lock(&direct).await;
-    let waiting = blocked(&proxy, &request).await;
+    let waiting = blocked(proxy.address(), &request).await;
     proxy.process.signal("TERM");
     tokio::time::sleep(Duration::from_millis(700)).await;
     assert_eq!(proxy.process.exited(), None, "a unary call is open");
     // New connections are refused.
     let refused = tokio::net::TcpStream::connect(proxy.address()).await;
     assert!(refused.is_err(), "the proxy still accepts connections");
-    let key = Msg::new().bytes(1, key);
-    let unlocked = direct
-        .unary("/v3lockpb.Lock/Unlock", key.as_ref(), None)
-        .await;
-    assert!(unlocked.ok(), "{unlocked:?}");
+    unlock(&direct, &key).await;
     let result = waiting.await.unwrap();
     assert!(result.ok(), "{result:?}");
     assert_eq!(proxy.process.wait(Duration::from_secs(5)).code(), Some(0));
@@ -164,7 +166,7 @@ async fn drain_timeout_is_bounded_and_exits_with_zero() {
     let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
     let (request, _) = take_lock(&direct).await;
     let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=1500ms"]);
-    let _waiting = blocked(&proxy, &request).await;
+    let _waiting = blocked(proxy.address(), &request).await;
     let signalled = Instant::now();
     proxy.process.signal("INT");
     let status = proxy.process.wait(Duration::from_secs(10));
@@ -181,15 +183,78 @@ async fn second_signal_exits_at_once() {
     let (request, _) = take_lock(&direct).await;
     for second in ["TERM", "INT"] {
         let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=60s"]);
-        let _waiting = blocked(&proxy, &request).await;
+        let _waiting = blocked(proxy.address(), &request).await;
         proxy.process.signal("TERM");
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(REPEAT + Duration::from_millis(100)).await;
         assert_eq!(proxy.process.exited(), None, "draining");
         let signalled = Instant::now();
         proxy.process.signal(second);
-        proxy.process.wait(Duration::from_secs(3));
+        let status = proxy.process.wait(Duration::from_secs(3));
         println!("{second}: exited after {:?}", signalled.elapsed());
+        assert_eq!(status.code(), Some(1), "{second}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signals_within_a_second_count_as_one() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
+    let (request, key) = take_lock(&direct).await;
+    let mut proxy = Proxy::start(&cluster, &[NO_CLIENT_URL, "--drain-timeout=20s"]);
+    let waiting = blocked(proxy.address(), &request).await;
+    proxy.process.signal("TERM");
+    // Signals of one kind merge while the process has not received the first, so each is awaited.
+    let repeated = "signal repeated: the drain continues";
+    for (count, signal) in [(0, "TERM"), (1, "TERM"), (2, "INT")] {
+        let until = Instant::now() + Duration::from_secs(5);
+        while log_entries(&proxy, "draining").is_empty()
+            || log_entries(&proxy, repeated).len() < count
+        {
+            assert!(Instant::now() < until, "{}", proxy.process.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(proxy.process.exited(), None, "{}", proxy.process.log());
+        proxy.process.signal(signal);
+    }
+    tokio::time::sleep(REPEAT).await;
+    assert_eq!(proxy.process.exited(), None, "the drain was cut short");
+    assert_eq!(log_entries(&proxy, repeated).len(), 3);
+    unlock(&direct, &key).await;
+    let result = waiting.await.unwrap();
+    assert!(result.ok(), "{result:?}");
+    assert_eq!(proxy.process.wait(Duration::from_secs(5)).code(), Some(0));
+}
+
+/// GNU `timeout` sends its signal to its child, and then to the process group of both. The two may
+/// merge before the proxy sees them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drain_below_gnu_timeout_lets_calls_finish() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let direct = H2Connection::connect(&cluster.endpoint(0)).await.unwrap();
+    let (request, key) = take_lock(&direct).await;
+    let mut command = Command::new("timeout");
+    command.args(["600", env!("CARGO_BIN_EXE_etcd-edge"), "start"]);
+    command.args(["--listen-addr=127.0.0.1:0", "--drain-timeout=20s"]);
+    command.arg(NO_CLIENT_URL).args(cluster.proxy_flags());
+    let mut timeout = Process::spawn("timeout", &mut command);
+    let address = timeout.wait_line(Duration::from_secs(20), |line| {
+        let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+        entry["address"].as_str().map(str::to_owned)
+    });
+    let child = child_of(timeout.pid());
+    exit_cleanup::child(child);
+    let waiting = blocked(&address.unwrap(), &request).await;
+    // SIGTERM has the same effect on `timeout` as the end of the 600 s.
+    timeout.signal("TERM");
+    tokio::time::sleep(REPEAT + Duration::from_millis(100)).await;
+    assert_eq!(timeout.exited(), None, "{}", timeout.log());
+    unlock(&direct, &key).await;
+    let result = waiting.await.unwrap();
+    assert!(result.ok(), "{result:?}");
+    timeout.wait(Duration::from_secs(5));
+    exit_cleanup::reaped(child);
+    let log = timeout.log();
+    assert!(log.contains("\"drained\""), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,6 +289,22 @@ async fn take_lock(direct: &H2Connection) -> (Msg, Vec<u8>) {
     (lock_request(direct).await, pb::bytes(&locked.message, &[2]))
 }
 
+/// Unlocks directly at etcd, so that the next lock request is granted.
+async fn unlock(direct: &H2Connection, key: &[u8]) {
+    let key = Msg::new().bytes(1, key);
+    let unlocked = direct
+        .unary("/v3lockpb.Lock/Unlock", key.as_ref(), None)
+        .await;
+    assert!(unlocked.ok(), "{unlocked:?}");
+}
+
+/// Returns the id of the only child of a process.
+fn child_of(pid: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.expect("the process runs");
+    children.trim().parse().expect("one child")
+}
+
 async fn lock_request(direct: &H2Connection) -> Msg {
     let lease = direct
         .unary(GRANT, Msg::new().int(1, 600).as_ref(), None)
@@ -235,24 +316,19 @@ async fn lock_request(direct: &H2Connection) -> Msg {
 
 /// Starts a Lock call through the proxy that waits for the lock.
 async fn blocked(
-    proxy: &Proxy,
+    address: &str,
     request: &Msg,
 ) -> tokio::task::JoinHandle<crate::support::load::CallResult> {
-    let connection = H2Connection::connect(proxy.address()).await.unwrap();
+    let connection = H2Connection::connect(address).await.unwrap();
     let request = request.clone();
     let waiting = tokio::spawn(async move { connection.unary(LOCK, request.as_ref(), None).await });
-    wait_calls(proxy, 1.0);
+    wait_calls(address, 1.0);
     waiting
 }
 
 /// Waits until this many calls are open.
-fn wait_calls(proxy: &Proxy, open: f64) {
+fn wait_calls(address: &str, open: f64) {
     let limit = Duration::from_secs(10);
-    crate::support::proxy_output::wait_metric(
-        proxy.address(),
-        "etcd_edge_open_calls",
-        limit,
-        |n| n == open,
-    );
-    assert_eq!(metric(proxy.address(), "etcd_edge_open_calls"), open);
+    wait_metric(address, "etcd_edge_open_calls", limit, |n| n == open);
+    assert_eq!(metric(address, "etcd_edge_open_calls"), open);
 }
