@@ -26,8 +26,9 @@ pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
 /// The options of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The `host:port` to listen on. The host is a name, an address, an IPv6 address in brackets,
-    /// or empty (every address). Port 0 lets the system choose.
+    /// The `host:port` to listen on. The host is a name, an address, an IPv6 address in brackets
+    /// with an optional zone (`[fe80::1%eth0]`), or empty (every address). Port 0 lets the system
+    /// choose.
     pub listen_addr: String,
     /// Additional addresses that serve only the HTTP pages. No duplicates.
     pub metrics_addr: Vec<MetricsAddr>,
@@ -115,7 +116,8 @@ impl Config {
     /// An invalid address or endpoint, a certificate without its key or the reverse, a number out
     /// of range, or a flag without another flag that it needs.
     pub fn resolve(settings: Settings) -> Result<Config, UsageError> {
-        listen_addr::check_addr("listen-addr", &settings.listen_addr, &settings.listen_addr)?;
+        let listen_addr = &settings.listen_addr;
+        let listen_addr = listen_addr::parse_addr("listen-addr", listen_addr, listen_addr, false)?;
         let server_tls = tls::server_tls(&settings)?;
         let metrics_addr =
             listen_addr::metrics_addrs(&settings.metrics_addr, server_tls.is_some())?;
@@ -131,7 +133,7 @@ impl Config {
         };
         Ok(Config {
             workers: workers(settings.workers)?,
-            listen_addr: settings.listen_addr,
+            listen_addr,
             metrics_addr,
             endpoints,
             discovery: (!settings.discovery_srv.is_empty()).then_some(DiscoveryOptions {

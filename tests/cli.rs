@@ -128,7 +128,8 @@ fn every_supported_flag_reaches_the_configuration() {
          --grpc-keepalive-min-time 1s --grpc-keepalive-interval 2s --grpc-keepalive-timeout 3s \
          --enable-grpc-logging --access-log a.log --otlp-endpoint http://o --otlp-sample-ratio 0.5 \
          --insecure-discovery --endpoint-policy weighted --endpoint-weights a:1=2,http://b=3,a:1=7 \
-         --metrics-addr http://:9000,HTTPS://[::1]:0/ --metrics-addr http://a:1,http://:9000",
+         --metrics-addr http://:9000,HTTPS://[::1]:0/ --metrics-addr http://a:1,http://:9000 \
+         --metrics-addr http://[fe80::1%25eth0]:1",
     );
     let pages = |text: &str, addr: &str, tls| MetricsAddr {
         text: text.to_owned(),
@@ -141,6 +142,7 @@ fn every_supported_flag_reaches_the_configuration() {
             pages("http://:9000", ":9000", false),
             pages("HTTPS://[::1]:0/", "[::1]:0", true),
             pages("http://a:1", "a:1", false),
+            pages("http://[fe80::1%25eth0]:1", "[fe80::1%eth0]:1", false),
         ],
         endpoints: config.endpoints.clone(),
         discovery: Some(DiscoveryOptions {

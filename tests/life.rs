@@ -9,6 +9,8 @@ mod access_log;
 mod check_config;
 #[path = "life/http_pages.rs"]
 mod http_pages;
+#[path = "life/ipv6_zone.rs"]
+mod ipv6_zone;
 #[path = "life/start.rs"]
 mod start;
 #[path = "life/stop.rs"]

@@ -22,6 +22,8 @@ impl AdminListener {
         let listener = accept::listen(&at.addr).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         let scheme = if at.tls { "https" } else { "http" };
+        // A URL contains the zone of an IPv6 address in escaped form.
+        let address = address.to_string().replace('%', "%25");
         Ok(AdminListener {
             listener,
             url: format!("{scheme}://{address}"),

@@ -10,7 +10,7 @@ use crate::net::tls::client::{ClientFiles, CurrentClientTls, Trust};
 use crate::net::tls::reload::Reloader;
 use crate::net::tls::server::{Acceptor, ServerFiles};
 use crate::net::tls::{FlagFile, generated};
-use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint::{Endpoint, without_zone};
 
 /// The TLS state at start, and the files that reload it.
 pub(super) struct Tls {
@@ -115,7 +115,7 @@ fn certificate_names(config: &Config, host: &str) -> Vec<String> {
         .map(str::to_owned)
         .to_vec();
     let mut add = |name: &str| {
-        let name = name.trim_matches(['[', ']']);
+        let name = without_zone(name.trim_matches(['[', ']']));
         let valid = name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte));

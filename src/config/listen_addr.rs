@@ -2,7 +2,7 @@
 
 use super::keys::deduplicate;
 use crate::cli::usage::UsageError;
-use crate::upstream::endpoint::is_host;
+use crate::upstream::endpoint::{host_port, parse_host};
 
 /// One address of `--metrics-addr`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,23 +16,32 @@ pub struct MetricsAddr {
     pub tls: bool,
 }
 
-/// Checks the syntax of an address in the value of a flag. Whether the host exists is checked at
-/// start.
+/// Parses `host:port` in the value of a flag. Returns it in the form of
+/// [`Config::listen_addr`](super::Config::listen_addr). Whether the host exists is checked at start.
+/// `in_url`: the address is part of a URL.
 ///
 /// # Errors
 /// `addr` is not `host:port`.
-pub(super) fn check_addr(flag: &str, value: &str, addr: &str) -> Result<(), UsageError> {
-    let refuse = |reason| Err(UsageError::value(flag, value, reason));
-    let Some((host, port)) = addr.rsplit_once(':') else {
-        return refuse("must be host:port");
+pub(super) fn parse_addr(
+    flag: &str,
+    value: &str,
+    addr: &str,
+    in_url: bool,
+) -> Result<String, UsageError> {
+    let refuse = |reason| UsageError::value(flag, value, reason);
+    let (host, port) = addr
+        .rsplit_once(':')
+        .ok_or_else(|| refuse("must be host:port"))?;
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let Some(port) = port.parse::<u16>().ok().filter(|_| digits) else {
+        return Err(refuse("the port must be a number from 0 to 65535"));
     };
-    if !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
-        return refuse("the port must be a number from 0 to 65535");
+    if host.is_empty() {
+        return Ok(format!(":{port}"));
     }
-    if !host.is_empty() && !is_host(host) {
-        return refuse("invalid host name or address; an IPv6 address needs brackets");
-    }
-    Ok(())
+    let host = parse_host(host, in_url)
+        .ok_or_else(|| refuse("invalid host name or address; an IPv6 address needs brackets"))?;
+    Ok(host_port(&host, port))
 }
 
 /// Returns the addresses of `--metrics-addr` without duplicates. `tls`: the proxy has a
@@ -62,9 +71,8 @@ fn metrics_addr(text: String, tls: bool) -> Result<MetricsAddr, UsageError> {
     if addr.contains('/') {
         return refuse("must not have a path");
     }
-    check_addr("metrics-addr", &text, addr)?;
     Ok(MetricsAddr {
-        addr: addr.to_owned(),
+        addr: parse_addr("metrics-addr", &text, addr, true)?,
         text,
         tls: is_https,
     })

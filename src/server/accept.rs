@@ -37,17 +37,20 @@ pub fn listen(address: &str) -> io::Result<StdListener> {
 }
 
 fn candidates(address: &str) -> io::Result<Vec<SocketAddr>> {
-    if let Some(port) = address.strip_prefix(':') {
-        let port: u16 = port
-            .parse()
-            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "bad port"))?;
+    let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    let port: u16 = port
+        .parse()
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "bad port"))?;
+    if host.is_empty() {
         // The first address covers IPv4 and IPv6 if the kernel supports IPv6.
         return Ok(vec![
             SocketAddr::from(([0; 16], port)),
             SocketAddr::from(([0; 4], port)),
         ]);
     }
-    Ok(address.to_socket_addrs()?.collect())
+    // The resolver knows the names of zones, and no brackets.
+    let host = host.trim_matches(['[', ']']);
+    Ok((host, port).to_socket_addrs()?.collect())
 }
 
 fn bind(address: SocketAddr) -> io::Result<StdListener> {

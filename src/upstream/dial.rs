@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use crate::limits;
 use crate::metrics::TlsSide;
 use crate::net::stream::ByteStream;
-use crate::upstream::endpoint::{Address, Endpoint};
+use crate::upstream::endpoint::{Address, Endpoint, without_zone};
 
 /// Connects to an endpoint. `tls` is the configuration and the metrics of TLS, or `None` for
 /// plaintext.
@@ -87,7 +87,21 @@ async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last_error)
 }
 
+/// Returns the name that the certificate of the endpoint must contain. Certificates contain
+/// addresses without zones.
 fn server_name(host: &str) -> io::Result<ServerName<'static>> {
-    ServerName::try_from(host.to_owned())
+    ServerName::try_from(without_zone(host).to_owned())
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server_name;
+
+    #[test]
+    fn server_name_has_no_zone() {
+        let name = |host| server_name(host).unwrap().to_str().into_owned();
+        assert_eq!(name("etcd"), "etcd");
+        assert_eq!(name("fe80::1%eth0"), "fe80::1");
+    }
 }

@@ -35,7 +35,7 @@ pub enum Scheme {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A TCP port. `host` is a name or an IP address. An IPv6 address has no brackets and may have
-    /// a zone (`fe80::1%eth0`).
+    /// a zone, which is not escaped (`fe80::1%eth0`).
     Tcp {
         /// Name or address. A name is resolved at each dial.
         host: String,
@@ -68,7 +68,8 @@ pub enum EndpointError {
 impl Endpoint {
     /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`, each optionally after `http://` or
     /// `https://` and with a trailing `/`. Also parses `unix://path` and `unixs://path`. An IPv6
-    /// address without brackets is a host without a port.
+    /// address without brackets is a host without a port. The zone of an IPv6 address is written as
+    /// in a URL (`%25eth0`, RFC 6874) or as elsewhere (`%eth0`).
     ///
     /// # Errors
     /// The text has none of these forms.
@@ -98,12 +99,7 @@ impl Endpoint {
     /// of an IPv6 address is omitted, because it has a meaning on this machine only.
     pub fn authority(&self) -> String {
         match &self.address {
-            Address::Tcp { host, port } => {
-                let host = host
-                    .split_once('%')
-                    .map_or(host.as_str(), |(address, _)| address);
-                host_port(host, *port)
-            }
+            Address::Tcp { host, port } => host_port(without_zone(host), *port),
             Address::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -125,7 +121,12 @@ impl fmt::Display for Endpoint {
                     Scheme::Tls => "https://",
                     Scheme::Unspecified => "",
                 })?;
-                f.write_str(&host_port(host, *port))
+                let host = match (scheme, host.split_once('%')) {
+                    // Without a scheme, digits after the escape would not be read as escaped.
+                    (Scheme::Unspecified, Some((_, zone))) if is_number(zone) => host.clone(),
+                    _ => host.replace('%', "%25"),
+                };
+                f.write_str(&host_port(&host, *port))
             }
         }
     }
@@ -152,15 +153,12 @@ fn tcp(scheme: Scheme, text: &str) -> Result<Endpoint, EndpointError> {
     if text.contains(['/', '?', '#']) {
         return Err(EndpointError::HasPath);
     }
-    let (host, port) = split_host_port(text)?;
+    let (host, port) = split_host_port(text, scheme != Scheme::Unspecified)?;
     let port = match port {
         None => DEFAULT_PORT,
         Some(digits) => parse_port(digits)?,
     };
-    let address = Address::Tcp {
-        host: host.to_owned(),
-        port,
-    };
+    let address = Address::Tcp { host, port };
     Ok(Endpoint { scheme, address })
 }
 
@@ -173,20 +171,18 @@ fn unix(scheme: Scheme, path: &str) -> Result<Endpoint, EndpointError> {
 }
 
 /// Splits a text into the host and the port, if any, and checks the host.
-fn split_host_port(text: &str) -> Result<(&str, Option<&str>), EndpointError> {
+fn split_host_port(text: &str, in_url: bool) -> Result<(String, Option<&str>), EndpointError> {
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(EndpointError::BadIpv6)?;
-        if !is_ipv6(host) {
-            return Err(EndpointError::BadIpv6);
-        }
+        let host = ipv6(host, in_url).ok_or(EndpointError::BadIpv6)?;
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
             None if rest.is_empty() => Ok((host, None)),
             None => Err(EndpointError::BadPort),
         };
     }
-    if is_ipv6(text) {
-        return Ok((text, None));
+    if let Some(host) = ipv6(text, in_url) {
+        return Ok((host, None));
     }
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -198,24 +194,43 @@ fn split_host_port(text: &str) -> Result<(&str, Option<&str>), EndpointError> {
     if !is_name(host) {
         return Err(EndpointError::BadHost);
     }
-    Ok((host, port))
+    Ok((host.to_owned(), port))
 }
 
-/// Reports whether a text is valid as a host before a port: a name, an IPv4 address, or an IPv6
-/// address in brackets.
-pub(crate) fn is_host(text: &str) -> bool {
+/// Parses a host before a port: a name, an IPv4 address, or an IPv6 address in brackets. Returns it
+/// without brackets, and with a zone that is not escaped. `in_url`: the host is part of a URL.
+/// `None`: the text is no host.
+pub(crate) fn parse_host(text: &str, in_url: bool) -> Option<String> {
     match text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
     {
-        Some(address) => is_ipv6(address),
-        None => is_name(text),
+        Some(address) => ipv6(address, in_url),
+        None => is_name(text).then(|| text.to_owned()),
     }
 }
 
-fn is_ipv6(text: &str) -> bool {
-    let (address, zone) = text.split_once('%').unwrap_or((text, "0"));
-    address.parse::<Ipv6Addr>().is_ok() && is_name(zone)
+/// Returns a host without the zone of an IPv6 address, which has a meaning on this machine only.
+pub(crate) fn without_zone(host: &str) -> &str {
+    host.split_once('%').map_or(host, |(address, _)| address)
+}
+
+/// Returns an IPv6 address with the zone that sockets use. `None`: the text is no such address.
+fn ipv6(text: &str, in_url: bool) -> Option<String> {
+    let Some((address, escaped)) = text.split_once('%') else {
+        return text.parse::<Ipv6Addr>().is_ok().then(|| text.to_owned());
+    };
+    let zone = match escaped.strip_prefix("25") {
+        // Outside a URL, `%252` is the interface with the index 252.
+        Some(zone) if !zone.is_empty() && (in_url || !is_number(zone)) => zone,
+        _ => escaped,
+    };
+    let valid = address.parse::<Ipv6Addr>().is_ok() && is_name(zone);
+    valid.then(|| format!("{address}%{zone}"))
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Reports whether a text is a name or an IPv4 address. Stricter than the host of a URI: the
@@ -236,7 +251,8 @@ fn parse_port(digits: &str) -> Result<u16, EndpointError> {
     }
 }
 
-fn host_port(host: &str, port: u16) -> String {
+/// Returns `host:port`, with brackets around an IPv6 address.
+pub(crate) fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') {
         format!("[{host}]:{port}")
     } else {
@@ -274,6 +290,17 @@ mod tests {
             ("[::1]:2", tcp(Unspecified, "::1", 2)),
             ("::1", tcp(Unspecified, "::1", 2379)),
             ("fe80::1%eth0", tcp(Unspecified, "fe80::1%eth0", 2379)),
+            ("[fe80::1%eth0]:5", tcp(Unspecified, "fe80::1%eth0", 5)),
+            ("[fe80::1%25eth0]:5", tcp(Unspecified, "fe80::1%eth0", 5)),
+            ("[fe80::1%252]:5", tcp(Unspecified, "fe80::1%252", 5)),
+            ("http://[fe80::1%25eth0]:5", tcp(Plain, "fe80::1%eth0", 5)),
+            ("https://[fe80::1%eth0]:5", tcp(Tls, "fe80::1%eth0", 5)),
+            ("http://[fe80::1%252]:5", tcp(Plain, "fe80::1%2", 5)),
+            ("http://[fe80::1%2]:5", tcp(Plain, "fe80::1%2", 5)),
+            (
+                "http://fe80::1%25eth0.7",
+                tcp(Plain, "fe80::1%eth0.7", 2379),
+            ),
             ("http://etcd", tcp(Plain, "etcd", 2379)),
             ("HTTP://etcd:5/", tcp(Plain, "etcd", 5)),
             ("https://[2001:db8::1]:7", tcp(Tls, "2001:db8::1", 7)),
@@ -314,6 +341,7 @@ mod tests {
             ("[::1", BadIpv6),
             ("[etcd]:2379", BadIpv6),
             ("[::1%]", BadIpv6),
+            ("http://[::1%25a%25b]", BadIpv6),
             ("[]", BadIpv6),
             ("etcd:", BadPort),
             ("etcd:0", BadPort),
@@ -340,6 +368,13 @@ mod tests {
             ("https://etcd:1/", "https://etcd:1"),
             ("unix:///run/e.sock", "unix:///run/e.sock"),
             ("unixs://e.sock", "unixs://e.sock"),
+            ("http://[fe80::1%eth0]:5", "http://[fe80::1%25eth0]:5"),
+            ("http://[fe80::1%25]:5", "http://[fe80::1%2525]:5"),
+            ("https://[fe80::1%255]:5", "https://[fe80::1%255]:5"),
+            ("[fe80::1%eth0]:5", "[fe80::1%25eth0]:5"),
+            ("[fe80::1%2525eth0]:5", "[fe80::1%2525eth0]:5"),
+            ("[fe80::1%255]:5", "[fe80::1%255]:5"),
+            ("[fe80::1%25]:5", "[fe80::1%25]:5"),
         ] {
             let endpoint = Endpoint::parse(text).unwrap();
             assert_eq!(endpoint.to_string(), printed);

@@ -126,7 +126,8 @@ impl Host {
             .unwrap_or_else(|error| panic!("{}", needs(&format!("{}: {error}", path.display()))));
     }
 
-    fn ip(&self, arguments: &str) {
+    /// Runs iproute2's `ip` in the namespace of this host. It must succeed.
+    pub fn ip(&self, arguments: &str) {
         ip(&format!("-n {} {arguments}", self.name));
     }
 }
