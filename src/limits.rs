@@ -249,6 +249,18 @@ pub const BYTES_PER_CONTROL_FRAME: usize = 128;
 /// Maximum size in bytes of an HTTP/1.1 request head on an admin listener.
 pub const ADMIN_HEAD_BYTES: usize = 16 * 1024;
 
+/// Bytes of the body of an admin request that the proxy reads and discards. No page needs a body,
+/// but some clients lose the response if their stream or connection ends while they still send.
+/// They are never stored, so the limit is generous.
+pub const UNREAD_BODY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Time for which the proxy discards the body of an admin request.
+pub const UNREAD_BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Time for which the response of a page waits for the end of the request's body. Some clients
+/// lose a response that arrives before it.
+pub const UNREAD_BODY_WAIT: Duration = Duration::from_secs(2);
+
 /// Maximum admin requests in progress on one HTTP/2 connection. The proxy answers a further
 /// request with 503. A response has up to [`MEMBER_METRICS_BYTES`], and one for a member uses a
 /// connection to it.
@@ -723,6 +735,7 @@ const _: () = {
     assert!(PROFILE_DEFAULT_TIME.as_millis() < PROFILE_TIME.as_millis());
     // The counter of recorded allocations has 16 bits.
     assert!(HEAP_LIVE <= u16::MAX as usize);
+    assert!(UNREAD_BODY_WAIT.as_millis() < UNREAD_BODY_TIME.as_millis());
     assert!(HEALTH_FAILURE_TTL.as_millis() <= HEALTH_TTL.as_millis());
     assert!(HEALTH_TTL.as_millis() < HEALTH_CHECK_INTERVAL.as_millis());
     assert!(HEALTH_WATCHES_PER_CONNECTION < HEALTH_WATCHES);

@@ -19,5 +19,7 @@ mod stop;
 mod systemd;
 #[path = "life/traces.rs"]
 mod traces;
+#[path = "life/unread_bodies.rs"]
+mod unread_bodies;
 
 const RANGE: &str = "/etcdserverpb.KV/Range";

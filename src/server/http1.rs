@@ -20,6 +20,7 @@ use crate::driver::WorkerContext;
 use crate::limits;
 use crate::net::stream::ByteStream;
 use crate::server::admin::router::AdminRouter;
+use crate::server::unread_body::UnreadBody;
 
 /// Serves a connection until its end.
 ///
@@ -35,7 +36,10 @@ pub async fn serve(
         let (ctx, admin, responding) = (ctx.clone(), admin.clone(), responding.clone());
         async move {
             responding.set(true);
-            let response = admin.respond(&ctx, request.method(), request.uri()).await;
+            let (head, body) = request.into_parts();
+            let body = UnreadBody::of_http1(&head.headers, body);
+            let response = admin.respond(&ctx, &head.method, &head.uri);
+            let response = body.before(response).await;
             responding.set(false);
             Ok::<Response<Full<Bytes>>, Infallible>(response.map(Full::new))
         }

@@ -35,6 +35,7 @@ use crate::server::ListenerKind;
 use crate::server::admin::router::AdminRouter;
 use crate::server::client_keepalive::ClientKeepalive;
 use crate::server::handshake_timeout::with_handshake_timeout;
+use crate::server::unread_body::UnreadBody;
 use crate::state_machine::flood::{Flood, FloodGuard};
 use crate::state_machine::keepalive::KeepaliveOptions;
 use crate::state_machine::ping_strikes::PingStrikes;
@@ -237,19 +238,20 @@ fn accept(
         context.admin.clone(),
         open_requests.clone(),
     );
+    let (head, body) = request.into_parts();
+    let body = UnreadBody::of_http2(body);
     tokio::task::spawn_local(async move {
         // Counted in the task, not before: a reset wakes the tasks of admin requests that the
         // client cancelled earlier, and they run before this one.
         let Some(open) = AdminRequestGuard::new(&open_requests) else {
             let mut unavailable = Response::new(());
             *unavailable.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            body.before(async {}).await;
             // An error means that the client is gone.
             let _ = respond.send_response(unavailable, true);
             return;
         };
-        // Dropping the body signals the client that the proxy does not read it.
-        let (head, _) = request.into_parts();
-        let response = admin.respond(&ctx, &head.method, &head.uri);
+        let response = body.before(admin.respond(&ctx, &head.method, &head.uri));
         if let Some(response) = unless_reset(&mut respond, response).await {
             // A client that does not read the response is cut off, as for unary responses.
             let sent = send_response(respond, response, head.method == Method::HEAD);

@@ -9,6 +9,7 @@ pub mod http1;
 pub mod http2;
 mod listener_kind;
 pub mod metrics_export;
+mod unread_body;
 pub mod worker;
 
 mod connection;
