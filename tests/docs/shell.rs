@@ -17,8 +17,14 @@ use crate::support::{exit_cleanup, ports};
 /// Maximum time for a server to start, and for a command to end.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Port of etcd on the pages.
+/// Port of etcd on the pages, and the one that etcd listens on by default.
 const ETCD: &str = "2379";
+
+/// Port that the proxy listens on by default.
+const PROXY: &str = "23790";
+
+/// Flags of the proxy and of etcd with the address for clients.
+const LISTEN_FLAGS: [&str; 2] = ["--listen-addr", "--listen-client-urls"];
 
 /// Runs the commands of one page in their order. Dropping it ends the servers they started.
 pub(crate) struct Shell {
@@ -76,7 +82,10 @@ impl Shell {
 
     /// Runs the commands of blocks of one page, and compares their output with the page.
     pub(crate) fn run(&mut self, page: &str, blocks: &[&str]) {
-        let steps: Vec<Step> = blocks.iter().flat_map(|block| steps(block)).collect();
+        let mut steps: Vec<Step> = blocks.iter().flat_map(|block| steps(block)).collect();
+        for step in &mut steps {
+            step.command = with_listen_address(&step.command);
+        }
         self.assign_ports(page, &steps);
         for step in &steps {
             let command = self.translate(page, &step.command);
@@ -248,10 +257,26 @@ fn serves(command: &str) -> Option<&'static str> {
     }
 }
 
+/// Adds the default address to the command of a server that names none, so that the address is
+/// replaced like all others. A test must not listen on a fixed port: another process may use it.
+fn with_listen_address(command: &str) -> String {
+    let flag = match serves(command) {
+        Some(_) if LISTEN_FLAGS.iter().any(|flag| command.contains(flag)) => {
+            return command.to_owned();
+        }
+        Some("started gRPC proxy") => format!("--listen-addr=127.0.0.1:{PROXY}"),
+        Some(_) => format!(
+            "--listen-client-urls=http://127.0.0.1:{ETCD} --advertise-client-urls=http://127.0.0.1:{ETCD}"
+        ),
+        None => return command.to_owned(),
+    };
+    let line = command.trim_end().trim_end_matches('&').trim_end();
+    format!("{line} {flag}")
+}
+
 /// Whether a command starts a server at this port.
 fn listens(command: &str, port: &str) -> bool {
-    let flags = ["--listen-addr", "--listen-client-urls"];
-    let values = flags.iter().filter_map(|flag| {
+    let values = LISTEN_FLAGS.iter().filter_map(|flag| {
         let (_, rest) = command.split_once(flag)?;
         rest[1..].split_whitespace().next()
     });
@@ -338,6 +363,12 @@ fn blocks_are_split_into_commands_and_output() {
     assert_eq!(commands, ["one --flag \\\n    more", "two", "three # x"]);
     assert_eq!(steps[1].output, ["out"]);
     assert!(steps[1].fails && !steps[2].fails);
+    assert_eq!(with_listen_address(commands[0]), commands[0]);
+    assert_eq!(
+        with_listen_address("etcd-edge start --debug &"),
+        "etcd-edge start --debug --listen-addr=127.0.0.1:23790"
+    );
+    assert!(listens(&with_listen_address("etcd --name=x"), ETCD));
     assert!(listens("etcd-edge start --listen-addr=h:1 --debug", "1"));
     assert!(!listens("etcd-edge start --endpoints=h:1", "1"));
     assert!(!listens(
