@@ -23,7 +23,8 @@ pub fn get(address: &str, path: &str) -> std::io::Result<HttpResponse> {
 /// Sends a request without a body.
 pub fn request(address: &str, method: &str, path: &str) -> std::io::Result<HttpResponse> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    // A profile takes tens of seconds if a debug build runs on a busy machine.
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
