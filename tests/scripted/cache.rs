@@ -174,6 +174,25 @@ async fn read_in_flight_is_not_joined() {
     scene.etcd.assert_no_more_calls().await;
 }
 
+/// etcd is slower than the maximum age, so the response has expired when it arrives. One client
+/// reads from etcd, and the others share a read. They do not send ten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_that_waited_for_an_expired_response_share_a_read() {
+    let mut scene = Scene::with(1, &["--workers=1", "--cache-max-age=200ms"]).await;
+    let mut reads = WaitingReads::start(&mut scene, &read()).await;
+    reads.respond_to_first();
+    let mut second = next(&mut scene, RANGE, &read()).await;
+    // Time for the other reads to wait for this one.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    second.respond(response(6, "after"));
+    let mut shared = next(&mut scene, RANGE, &read()).await;
+    shared.respond(response(6, "after"));
+    reads.check_responses().await;
+    let shared = metric(scene.proxy.address(), "etcd_edge_reads_shared_total");
+    assert_eq!(shared, 9.0);
+    scene.etcd.assert_no_more_calls().await;
+}
+
 /// A shared read that fails on one endpoint is retried once on another, for all its clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_shared_read_is_retried_once_for_all() {

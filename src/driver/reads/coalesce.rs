@@ -31,8 +31,14 @@ pub(super) enum Admission {
     Wait(Waiter),
 }
 
-/// Admits the read of a client connection.
-pub(super) fn admit(ctx: &Rc<WorkerContext>, read: &ReadRequest, client: u64) -> Admission {
+/// Admits the read of a client connection. A read that `has_waited` for a cached response waits for
+/// a response of etcd.
+pub(super) fn admit(
+    ctx: &Rc<WorkerContext>,
+    read: &ReadRequest,
+    client: u64,
+    has_waited: bool,
+) -> Admission {
     let (key, caller) = (read.coalescing_key(), &read.caller);
     let mut coalescing = ctx.reads.coalescing.borrow_mut();
     let begin = || SharedRead::new(caller.credential.clone());
@@ -49,6 +55,9 @@ pub(super) fn admit(ctx: &Rc<WorkerContext>, read: &ReadRequest, client: u64) ->
             ArrivalAction::Batch(shared_read, wanted) => (shared_read.clone(), Some(wanted)),
         };
     shared_read.waiting.set(shared_read.waiting.get() + 1);
+    if has_waited {
+        shared_read.must_be_sent.set(true);
+    }
     if let Some(wanted) = wanted {
         wait_for_more(ctx, &key, &shared_read, wanted);
     } else if shared_read.waiting.get() == shared_read.wanted.get() {
@@ -152,7 +161,9 @@ fn send_next(ctx: &Rc<WorkerContext>, key: &CoalescingKey, cached: bool, may_wai
             0 => {}
             // A serializable read accepts the response of any member, however long it was in
             // flight.
-            _ if key.serializable && cached => shared_read.finish(SharedOutcome::Lookup),
+            _ if key.serializable && cached && !shared_read.must_be_sent.get() => {
+                shared_read.finish(SharedOutcome::Lookup);
+            }
             1 => return shared_read.finish(SharedOutcome::SendAsFirst),
             _ => {
                 tokio::task::spawn_local(send_shared_read(ctx.clone(), key.clone(), shared_read));

@@ -58,17 +58,25 @@ pub(in crate::driver) fn decide(call: &Call, read: Option<&ReadRequest>) -> Read
             LookupResult::Miss => {}
         }
     }
+    fetch_or_join(call, read, false)
+}
+
+/// Decides between a read of the client's own and a shared one. `has_waited` means that the cache
+/// had no usable response after the read had waited for one.
+fn fetch_or_join(call: &Call, read: &ReadRequest, has_waited: bool) -> ReadDecision {
     if !may_join(call, read) {
         return ReadDecision::Fetch(None);
     }
-    match admit(&call.ctx, read, call.connection.number) {
+    match admit(&call.ctx, read, call.connection.number, has_waited) {
         Admission::Send(in_flight) => ReadDecision::Fetch(Some(in_flight)),
         Admission::Wait(waiter) => ReadDecision::Join(waiter),
     }
 }
 
-/// Decides the next step of a read that has waited; `woken` is the result. A read waits at most
-/// once: without a hit it then goes to etcd.
+/// Decides the next step of a read that has waited; `woken` is the result. A read that waited for a
+/// cached response and finds it unusable is shared like a new one: if etcd or the worker is slower
+/// than the maximum age, all that wait find the response expired at once. It waits at most once
+/// more, because the next result is not looked up in the cache.
 pub(in crate::driver) fn decide_after_wait(
     call: &Call,
     read: Option<&mut ReadRequest>,
@@ -87,7 +95,8 @@ pub(in crate::driver) fn decide_after_wait(
         Wake::SendAlone => ReadDecision::Fetch(None),
         Wake::Lookup => match lookup(call, read) {
             LookupResult::Hit(response) => ReadDecision::Hit(response),
-            LookupResult::NeedsPermission(_) | LookupResult::Miss => ReadDecision::Fetch(None),
+            LookupResult::NeedsPermission(_) => ReadDecision::Fetch(None),
+            LookupResult::Miss => fetch_or_join(call, read, true),
         },
         Wake::Response(result) => ReadDecision::UseShared(result),
     }

@@ -51,6 +51,8 @@ pub(in crate::driver) struct SharedRead {
     pub(in crate::driver) task: Cell<Option<Waker>>,
     /// Number of waiting clients at which the task stops waiting for more.
     pub(in crate::driver) wanted: Cell<usize>,
+    /// A client has found the response of the previous read unusable, so this one goes to etcd.
+    pub(in crate::driver) must_be_sent: Cell<bool>,
 }
 
 /// Outcome of a shared read.
@@ -84,6 +86,7 @@ impl SharedRead {
             wakers: RefCell::default(),
             task: Cell::new(None),
             wanted: Cell::new(usize::MAX),
+            must_be_sent: Cell::new(false),
         })
     }
 
