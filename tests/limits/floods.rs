@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use etcd_edge::limits;
+
 use crate::support::load::H2Connection;
 use crate::support::proxy::Proxy;
 use crate::support::proxy_output::{metric, wait_metric};
@@ -66,7 +68,7 @@ async fn flood(what: &str, proxy: &Proxy, mut flooder: RawClient, burst: &[u8]) 
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn flood_of_control_frames_ends_the_connection() {
     let (etcd, mut proxy, _client) = scene(&[]).await;
     let etcd = respond_all(etcd);
@@ -99,7 +101,7 @@ async fn flood_of_control_frames_ends_the_connection() {
     etcd.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn flood_of_empty_frames_ends_the_connection() {
     let (etcd, proxy, _client) = scene(&[]).await;
     let etcd = respond_all(etcd);
@@ -125,7 +127,7 @@ async fn flood_of_empty_frames_ends_the_connection() {
     etcd.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rapid_resets_end_the_connection() {
     let (etcd, proxy, _client) = scene(&[]).await;
     let etcd = respond_all(etcd);
@@ -135,7 +137,7 @@ async fn rapid_resets_end_the_connection() {
         let head = grpc_head(UNKNOWN);
         let mut next = Vec::new();
         let what = format!("rapid reset, {pause} ms between");
-        let begun = Instant::now();
+        let (begun, mut resets) = (Instant::now(), 0);
         while begun.elapsed() < Duration::from_secs(30) && !flooder.received().closed {
             next.clear();
             let mut streams = Vec::new();
@@ -155,18 +157,22 @@ async fn rapid_resets_end_the_connection() {
             if !flooder.send(&next).await {
                 break;
             }
+            resets += 100;
         }
-        println!(
-            "{what}: ended after {} streams and {:?}",
-            flooder.stream() / 2,
-            begun.elapsed()
-        );
+        println!("{what}: {resets} streams in {:?}", begun.elapsed());
+        // Beside other programs a debug build may be too slow for its own limit.
+        let per_second = u64::from(limits::RESETS_PER_SECOND);
+        let permitted = u64::from(limits::RESET_BURST) + per_second * begun.elapsed().as_secs();
+        if !flooder.received().closed && resets <= permitted {
+            println!("{what}: the machine is too slow for a flood");
+            continue;
+        }
         flood(&what, &proxy, flooder, &[]).await;
     }
     etcd.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn flood_of_stream_errors_ends_the_connection() {
     // Each malformed frame causes a reset by the proxy (MadeYouReset).
     let (etcd, proxy, _client) = scene(&[]).await;
@@ -186,7 +192,7 @@ async fn flood_of_stream_errors_ends_the_connection() {
     etcd.abort();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn busy_client_is_not_a_flood() {
     // The test sends a hundred pings at once; a real client would wait for each response.
     let (etcd, proxy, _client) = scene(&["--grpc-keepalive-min-time=0"]).await;

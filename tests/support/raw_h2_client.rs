@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -183,7 +183,10 @@ fn text(block: &mut Vec<u8>, text: &str) {
     block.extend_from_slice(text.as_bytes());
 }
 
-async fn collect(mut read: OwnedReadHalf, received: Arc<Mutex<Received>>) {
+async fn collect(read: OwnedReadHalf, received: Arc<Mutex<Received>>) {
+    // The server acknowledges floods frame by frame. A client that reads slowly slows its own
+    // flood.
+    let mut read = BufReader::with_capacity(64 * 1024, read);
     let mut head = [0; 9];
     let mut payload = Vec::new();
     while read.read_exact(&mut head).await.is_ok() {
