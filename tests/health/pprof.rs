@@ -105,7 +105,9 @@ async fn go_tool_reads_cpu_and_heap_profiles() {
     println!("{}", heap.lines().take(20).collect::<Vec<_>>().join("\n"));
     assert!(heap.contains("Type: inuse_space"));
     assert!(heap.contains("etcd_edge::server::worker::"));
-    let own = heap.lines().find(|line| line.contains("etcd_edge::profile::"));
+    let own = heap
+        .lines()
+        .find(|line| line.contains("etcd_edge::profile::"));
     assert_eq!(own, None, "the profile contains the profiler");
     let total = heap
         .lines()

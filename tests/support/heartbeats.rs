@@ -130,7 +130,7 @@ impl EtcdKeepAlive {
 /// Clients that send heartbeats until they are stopped.
 pub struct KeepAliveClients {
     stop: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<KeepAliveReport>>,
+    tasks: Vec<JoinHandle<(KeepAliveReport, Option<Call>)>>,
     responses: Arc<AtomicU64>,
 }
 
@@ -181,7 +181,7 @@ impl KeepAliveClients {
                             responses.fetch_add(1, Ordering::Relaxed);
                             if parse_response(&message).1 == 0 {
                                 report.expired.push(lease);
-                                return report;
+                                break;
                             }
                         }
                         None => {
@@ -192,7 +192,7 @@ impl KeepAliveClients {
                         }
                     }
                 }
-                report
+                (report, call)
             })
         });
         KeepAliveClients {
@@ -209,16 +209,22 @@ impl KeepAliveClients {
 
     /// Stops each client after its current heartbeat and returns the sum of their reports.
     pub async fn finish(self) -> KeepAliveReport {
+        self.silence().await.0
+    }
+
+    /// Like [`KeepAliveClients::finish`], but the streams stay open until the calls are dropped.
+    pub async fn silence(self) -> (KeepAliveReport, Vec<Call>) {
         self.stop.store(true, Ordering::Relaxed);
-        let mut all = KeepAliveReport::default();
+        let (mut all, mut calls) = (KeepAliveReport::default(), Vec::new());
         for task in self.tasks {
-            let report = task.await.expect("a task that does not panic");
+            let (report, call) = task.await.expect("a task that does not panic");
+            calls.extend(call);
             all.sent += report.sent;
             all.responses += report.responses;
             all.expired.extend(report.expired);
             all.errors.extend(report.errors);
             all.longest_wait = all.longest_wait.max(report.longest_wait);
         }
-        all
+        (all, calls)
     }
 }
