@@ -11,6 +11,8 @@ mod failover;
 mod identities;
 #[path = "leases/sharing.rs"]
 mod sharing;
+#[path = "leases/tokens.rs"]
+mod tokens;
 
 use support::cluster::Cluster;
 use support::grpc::Client;

@@ -143,6 +143,7 @@ fn random_op(rng: &mut Rng, early: bool) -> Op {
         },
         860..862 => Op::Compacted(n),
         862 if rng.u8(..8) == 0 => Op::Refuse(n),
+        862 => Op::RefuseToken(n),
         863 if rng.u8(..120) == 0 => Op::Lost(n),
         864..900 => Op::Sync {
             n,

@@ -14,5 +14,7 @@ mod slow_readers;
 #[path = "watch_streams/stalled_member.rs"]
 mod stalled_member;
 mod support;
+#[path = "watch_streams/tokens.rs"]
+mod tokens;
 
 const PUT: &str = "/etcdserverpb.KV/Put";

@@ -64,9 +64,20 @@ fn seeded_trunk_runs_reach_every_event() {
         refused,
         parts,
         verified,
+        token_searches,
+        token_refusals,
     } = all;
     for each in [
-        events, through, synced, resumed, compacted, refused, parts, verified,
+        events,
+        through,
+        synced,
+        resumed,
+        compacted,
+        refused,
+        parts,
+        verified,
+        token_searches,
+        token_refusals,
     ] {
         assert!(each >= 20, "hardly reached: {all:?}");
     }

@@ -59,6 +59,8 @@ pub(crate) enum Op {
     Compacted(usize),
     /// A feed is refused.
     Refuse(usize),
+    /// No token works for the upstream watcher of a feed.
+    RefuseToken(usize),
     /// A feed is lost.
     Lost(usize),
     /// The response to a barrier arrives.
@@ -145,7 +147,15 @@ impl Op {
             },
             55..57 => Op::Through { n, lag: b % 4 },
             57 => Op::Compacted(n),
-            58 => [Op::Refuse(m), Op::Lost(m), Op::Tick(900)][n % 3].clone(),
+            58 => {
+                let ops = [
+                    Op::Refuse(m),
+                    Op::Lost(m),
+                    Op::Tick(900),
+                    Op::RefuseToken(m),
+                ];
+                ops[n % ops.len()].clone()
+            }
             59..61 => Op::Sync { n, lag: b % 4 },
             61 => Op::Tick(u16::from(a) * 64),
             62 => Op::LogLimit([300, 3_000, 1 << 20][n % 3]),
@@ -240,6 +250,8 @@ struct Expect {
     verdict: Option<CheckResult>,
     /// Ranges of the feeds refused since the request.
     refusals: Vec<KeyRange>,
+    /// A token was refused after the check of this create granted it.
+    token_refused: bool,
 }
 
 /// A client watcher, as a private one would be.
@@ -423,6 +435,25 @@ impl World {
                 self.take_actions(&Cause::Refused(feed.range));
                 return;
             }
+            Op::RefuseToken(n) if !self.feeds.is_empty() => {
+                let feed = &self.feeds[n % self.feeds.len()];
+                if feed.live {
+                    return;
+                }
+                for client in &mut self.clients {
+                    for pending in &mut client.pending {
+                        if let Pending::Create(expect) = pending {
+                            expect.token_refused |= expect.verdict == Some(CheckResult::Granted);
+                        }
+                    }
+                }
+                let clients = self.clients.len();
+                self.hub
+                    .feed_event(feed.id, FeedEvent::TokenRefused(TOKEN_REFUSED.to_owned()));
+                self.take_actions(&Cause::Other);
+                assert_eq!(self.clients.len(), clients, "a refused token ends a stream");
+                return;
+            }
             Op::Lost(n) if !self.feeds.is_empty() => {
                 let feed = self.feeds.swap_remove(n % self.feeds.len());
                 self.hub
@@ -489,6 +520,7 @@ impl World {
             gone: None,
             verdict: None,
             refusals: Vec::new(),
+            token_refused: false,
         }));
         let create = Create {
             key,
@@ -1063,6 +1095,7 @@ enum Cause {
 }
 
 const REFUSED: &str = "rpc error: refused";
+const TOKEN_REFUSED: &str = "rpc error: token refused";
 
 /// Content of the store.
 #[derive(Debug)]
@@ -1110,6 +1143,7 @@ impl Client {
                     expect.id != 0 && self.has(expect.id)
                 }
                 "rpc error: no" => matches!(expect.verdict, Some(CheckResult::Refused(_))),
+                TOKEN_REFUSED => expect.token_refused,
                 REFUSED => expect.refusals.contains(&expect.range),
                 _ => false,
             };

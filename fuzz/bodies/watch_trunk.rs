@@ -65,6 +65,8 @@ pub(crate) enum Op {
     Snapshot,
     /// The next create is refused.
     Refuse(u8),
+    /// The search for a token ends: a token works, or none.
+    Token(u8),
     /// The driver gives up.
     GiveUp(u8),
     /// The store is restored from a backup.
@@ -105,6 +107,7 @@ impl Op {
                 0 => Op::GiveUp(b),
                 1 => Op::Restore(b),
                 2 | 3 => Op::Invalid(b),
+                4..=6 => Op::Token(b),
                 _ => Op::Connect(a, b),
             },
             _ => Op::Round(a, b),
@@ -123,6 +126,10 @@ pub(crate) struct Seen {
     pub(crate) refused: u64,
     pub(crate) parts: u64,
     pub(crate) verified: u64,
+    /// Refused tokens while other watches on the stream are live.
+    pub(crate) token_searches: u64,
+    /// Feeds whose watch is refused because no token works.
+    pub(crate) token_refusals: u64,
 }
 
 impl std::ops::AddAssign for Seen {
@@ -135,6 +142,8 @@ impl std::ops::AddAssign for Seen {
         self.refused += more.refused;
         self.parts += more.parts;
         self.verified += more.verified;
+        self.token_searches += more.token_searches;
+        self.token_refusals += more.token_refusals;
     }
 }
 
@@ -205,6 +214,8 @@ struct World {
     reading: Option<(Response, Option<u64>)>,
     verify: Option<(u64, Header)>,
     giving_up: Option<Unavailable>,
+    /// The driver reports that no token works.
+    tokenless: bool,
     reset: Option<Header>,
     /// Refusals sent by etcd.
     reasons: BTreeSet<&'static str>,
@@ -234,6 +245,7 @@ impl World {
             reading: None,
             verify: None,
             giving_up: None,
+            tokenless: false,
             reset: None,
             reasons: BTreeSet::new(),
             seen: Seen::default(),
@@ -311,6 +323,18 @@ impl World {
                     stream.refuse = Some(reason);
                     self.reasons.insert(reason);
                 }
+            }
+            Op::Token(n) if n % 2 == 1 => self.trunk.token_found(),
+            Op::Token(_) => {
+                self.tokenless = true;
+                self.trunk.no_token_found();
+                self.act();
+                self.tokenless = false;
+                assert!(
+                    self.stream.is_some()
+                        || self.connecting.is_some()
+                        || self.trunk.watchers() == 0
+                );
             }
             Op::GiveUp(n) => {
                 let reason = if n % 2 == 0 {
@@ -558,6 +582,11 @@ impl World {
                 } => self.send(generation, &message),
                 Action::Deliver { subscriber, event } => self.deliver(subscriber, &event),
                 Action::BarrierAnswered { waiter, revision } => self.synced(waiter, revision),
+                Action::FindToken => {
+                    assert!(self.reasons.contains(BAD_TOKEN) && self.trunk.needs_token());
+                    assert!(!self.created.is_empty(), "a stream without a live watch");
+                    self.seen.token_searches += 1;
+                }
                 Action::VerifyHistory {
                     generation, header, ..
                 } => self.verify = Some((generation, header)),
@@ -667,8 +696,16 @@ impl World {
                 self.seen.refused += 1;
                 self.end_feed(subscriber);
             }
+            FeedEvent::TokenRefused(reason) => {
+                assert_eq!(reason, BAD_TOKEN);
+                assert_eq!(feed.through, None, "a feed that was live");
+                assert!(self.tokenless || self.giving_up.is_some());
+                self.seen.token_refusals += 1;
+            }
             FeedEvent::Lost(reason) => {
-                assert_eq!(Some(*reason), self.giving_up);
+                // Without a token, only a watch that was live before is lost.
+                let lost = self.tokenless && feed.through.is_some();
+                assert!(lost || Some(*reason) == self.giving_up);
                 self.end_feed(subscriber);
             }
         }
@@ -731,6 +768,10 @@ impl World {
         );
         for subscriber in &wait.feeds {
             if let Some(feed) = self.feeds.get(subscriber).filter(|feed| !feed.over) {
+                // No client depends on a feed that waits for a token and was never live.
+                if feed.through.is_none() && self.trunk.needs_token() {
+                    continue;
+                }
                 assert!(
                     feed.through >= Some(revision),
                     "{subscriber:?} is behind its barrier"
@@ -785,6 +826,7 @@ impl World {
             if let Some(stream) = &mut self.stream {
                 stream.refuse = None;
             }
+            self.step(Op::Token(1));
             // A second, and at the end more than ten seconds.
             self.step(Op::Tick(if turn < 40 { 22 } else { 255 }, 0));
         }

@@ -127,6 +127,7 @@ const FURTHER: &[(&str, &str, &str)] = &[
         "tests/watch_streams/identities.rs",
         "tokens_lost_by_a_restart_cause_no_event_loss",
     ),
+    ("W10", "tests/watch_streams/tokens.rs", ""),
     ("W11", "tests/watch_sharing.rs", ""),
     ("W11", "tests/watch_trunk.rs", ""),
     ("W12", "tests/watch_streams/leader.rs", ""),

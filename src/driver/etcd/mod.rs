@@ -10,3 +10,4 @@ pub(super) mod response_reader;
 pub(super) mod stream_endpoint;
 pub(super) mod stream_liveness;
 pub(super) mod stream_slot;
+pub(super) mod token_query;

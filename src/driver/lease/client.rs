@@ -3,7 +3,7 @@
 //! [`hub_driver`](super::hub_driver) sends the responses. The task here only notices that the
 //! client stream has ended.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 
@@ -109,6 +109,7 @@ fn open(call: Box<Call>, session: Session) -> (HeartbeatStream, RequestReader) {
         max_pending: max_pending_heartbeats(streams),
         pending: Cell::new(0),
         active: Cell::new(false),
+        token_refused: RefCell::default(),
     });
     ctx.leases.insert(client.clone());
     ctx.counters().lease.streams.set(ctx.leases.streams());
@@ -134,6 +135,9 @@ impl StreamHandler for HeartbeatStream {
             StreamInput::Message(message) => {
                 let lease = lease::parse_lease_id(&message);
                 let lease = lease.map_err(|error| malformed(MESSAGE_NAME, &error))?;
+                if let Some(status) = client.token_refused.borrow().clone() {
+                    return Err(status);
+                }
                 client.pending.set(client.pending.get() + 1);
                 client.active.set(true);
                 ctx.counters().lease.received.inc();

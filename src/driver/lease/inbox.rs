@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::driver::WorkerContext;
-use crate::driver::lease::hub_driver::{deliver_output, drive_hub, end_streams};
+use crate::driver::lease::hub_driver::{deliver_output, drive_hub, end_stream, end_streams};
 use crate::driver::lease::state::Client;
 use crate::driver::lease::supervisor::supervise;
 use crate::driver::lease::upstream_link::UpstreamLink;
@@ -52,12 +52,20 @@ pub(in crate::driver) fn deliver(ctx: &Rc<WorkerContext>, message: LeaseMessage)
             if let (Code::Unauthenticated, Some(credential)) = (status.code, &credential) {
                 ctx.process.identities.forget_token(credential);
             }
-            let matches = |client: &Client| {
+            let has_token = |client: &Client| {
                 let session = client.stream.session();
                 session.identity().number() == identity_number
                     && session.credential() == credential.as_ref()
             };
-            end_streams(ctx, matches, &status);
+            // etcd ends a stream at its next heartbeat, and not before. A token of an old revision
+            // still renews leases without keys, so each heartbeat decides.
+            for client in ctx.leases.matching_clients(has_token) {
+                if client.pending.get() > 0 {
+                    end_stream(ctx, &client, &status);
+                } else if status.code == Code::Unauthenticated {
+                    client.token_refused.replace(Some(status.clone()));
+                }
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::driver::state::identity::Identity;
 use crate::driver::state::messages::{LeaseInput, LeaseInputKind};
 use crate::limits;
 use crate::net::payload::SendNotifier;
+use crate::wire::status::Status;
 
 /// An open client heartbeat stream.
 pub(super) struct Client {
@@ -28,6 +29,9 @@ pub(super) struct Client {
     pub(super) pending: Cell<u32>,
     /// Whether the client has sent a heartbeat since the last check of its token.
     pub(super) active: Cell<bool>,
+    /// etcd's error if it has refused the token of this client on another stream. The next
+    /// heartbeat ends the stream with it, as at etcd.
+    pub(super) token_refused: RefCell<Option<Status>>,
 }
 
 impl Client {

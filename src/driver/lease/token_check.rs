@@ -12,14 +12,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::driver::WorkerContext;
-use crate::driver::etcd::client as etcd_client;
+use crate::driver::etcd::token_query::{TokenVerdict, query_token};
 use crate::driver::lease::hub_driver::end_stream;
 use crate::driver::state::identity::{Credential, Session};
-use crate::wire::range::KeyRange;
-use crate::wire::status::{Code, Status};
+use crate::wire::status::Status;
 
 /// Checks the token of a session. Returns the session of its user, or one of its own if etcd
 /// rejects the token.
@@ -35,15 +32,12 @@ pub(super) async fn check_token(
         return Ok(session);
     };
     let sent_at = Instant::now();
-    match query_token(ctx, &credential).await {
+    match query_token(ctx, &credential, true).await {
         TokenVerdict::Accepted => {
             ctx.leases.tokens.insert(credential, sent_at);
             Ok(session)
         }
-        TokenVerdict::Rejected(_) => {
-            ctx.process.identities.forget_token(&credential);
-            Ok(ctx.process.identities.session(Some(credential)))
-        }
+        TokenVerdict::Rejected(_) => Ok(ctx.process.identities.session(Some(credential))),
         TokenVerdict::Unknown(status) => Err(status),
     }
 }
@@ -64,41 +58,11 @@ pub(super) fn recheck_tokens(ctx: &Rc<WorkerContext>) {
         let ctx = ctx.clone();
         // Concurrent, so that one silent endpoint does not delay the other checks.
         tokio::task::spawn_local(async move {
-            if let TokenVerdict::Rejected(status) = query_token(&ctx, &credential).await {
-                ctx.process.identities.forget_token(&credential);
+            if let TokenVerdict::Rejected(status) = query_token(&ctx, &credential, true).await {
                 clients
                     .iter()
                     .for_each(|client| end_stream(&ctx, client, &status));
             }
         });
-    }
-}
-
-/// Result of a token check.
-enum TokenVerdict {
-    Accepted,
-    /// etcd's own error.
-    Rejected(Status),
-    /// The check failed.
-    Unknown(Status),
-}
-
-/// Returns whether etcd accepts a token. The permissions of its user do not matter.
-async fn query_token(ctx: &Rc<WorkerContext>, credential: &Credential) -> TokenVerdict {
-    let range = KeyRange::of(Bytes::from_static(&[0]), Bytes::new());
-    let status = match etcd_client::noop_txn(ctx, Some(credential), &[range], true).await {
-        Ok(response) => response.status(),
-        Err(status) => Some(status),
-    };
-    match status {
-        Some(status) => match status.code {
-            Code::Ok | Code::PermissionDenied => TokenVerdict::Accepted,
-            Code::Unauthenticated | Code::InvalidArgument => TokenVerdict::Rejected(status),
-            _ => TokenVerdict::Unknown(status),
-        },
-        None => TokenVerdict::Unknown(Status::new(
-            Code::Unavailable,
-            "etcd-edge: etcd did not validate the token",
-        )),
     }
 }

@@ -6,6 +6,7 @@
 //! checks the token of each client.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -54,6 +55,26 @@ pub(in crate::driver) struct Identity {
     number: u64,
     key: IdentityKey,
     tokens: Mutex<Tokens>,
+    /// Number of its upstream watch streams that were lost and are not replaced yet.
+    resumptions: AtomicUsize,
+}
+
+/// Resumption of an upstream watch stream of an identity after a loss, until another stream works.
+#[derive(Debug)]
+pub(in crate::driver) struct Resumption(Arc<Identity>);
+
+impl Resumption {
+    /// Records that a stream was lost.
+    pub(in crate::driver) fn begin(identity: Arc<Identity>) -> Resumption {
+        identity.resumptions.fetch_add(1, Ordering::Relaxed);
+        Resumption(identity)
+    }
+}
+
+impl Drop for Resumption {
+    fn drop(&mut self) {
+        self.0.resumptions.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +103,11 @@ impl Identity {
     /// Returns whether etcd issued the tokens through this process, so they have been valid.
     pub(in crate::driver) fn is_user(&self) -> bool {
         matches!(self.key, IdentityKey::User(_))
+    }
+
+    /// Returns whether an upstream watch stream was lost and is not replaced yet.
+    pub(in crate::driver) fn is_resuming(&self) -> bool {
+        self.resumptions.load(Ordering::Relaxed) > 0
     }
 
     /// Returns whether this is the identity of calls without a token.
@@ -229,6 +255,7 @@ impl Inner {
             number: self.last_number,
             key: key.clone(),
             tokens: Mutex::default(),
+            resumptions: AtomicUsize::new(0),
         });
         self.identities.insert(key, Arc::downgrade(&identity));
         if self.identities.len() > 2 * self.live_identities + 16 {

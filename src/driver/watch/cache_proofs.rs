@@ -70,9 +70,11 @@ pub(super) fn handle_event(ctx: &WorkerContext, number: u64, event: &FeedEvent) 
         }
         entry.proof.apply(event) == Err(WatchEnded)
     };
-    if over {
+    match event {
+        FeedEvent::TokenRefused(_) => close(ctx, number),
         // The feed has ended, so the trunk needs no close.
-        remove(ctx, number);
+        _ if over => drop(remove(ctx, number)),
+        _ => {}
     }
 }
 

@@ -205,16 +205,17 @@ fn check_permission(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, r
 
 /// Passes the result of a check to the hub.
 ///
-/// If a member rejects a token that etcd accepted before, the token has expired or the member has
-/// lost it. Then the client stream ends with UNAVAILABLE: the client authenticates again and
-/// resumes, like after a failure of its member (W10).
+/// A create that etcd refuses is canceled with etcd's reason, and the stream goes on. An exception:
+/// etcd accepted the token before, and the upstream stream of the identity was lost and is not
+/// replaced yet. The token may be lost with it, for example at the restart of a member. Then the
+/// client stream ends with UNAVAILABLE: the client authenticates again and resumes (W10).
 fn finish_check(ctx: &WorkerContext, check: CheckId, result: CheckResult) {
     let client = ctx.watches.client(check.stream());
-    let was_accepted = client
-        .as_ref()
-        .is_some_and(|client| client.token_accepted.get());
+    let may_be_lost = client.as_ref().is_some_and(|client| {
+        client.token_accepted.get() && client.stream.session().identity().is_resuming()
+    });
     let result = match result {
-        CheckResult::Refused(reason) if was_accepted && reason.contains(INVALID_AUTH_TOKEN) => {
+        CheckResult::Refused(reason) if may_be_lost && reason.contains(INVALID_AUTH_TOKEN) => {
             CheckResult::Lost(Unavailable::Unavailable)
         }
         result => result,

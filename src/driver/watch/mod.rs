@@ -12,7 +12,7 @@
 //!   reads of etcd. `outbox` collects the inputs of the hub.
 //! - `link_table` starts and finds links. `upstream_link` carries out the actions of a trunk,
 //!   `upstream_stream` opens and reads the upstream stream with `upstream_response` and
-//!   `etcd_version`.
+//!   `etcd_version`. `token_search` looks for a token that works.
 //! - `cache_proofs` and `cache_proof_table` watch the ranges of cached responses (R2), with feeds
 //!   of links that serve no client.
 //! - `state` has the values of one worker, `tasks` its background tasks.
@@ -29,6 +29,7 @@ mod outbox;
 mod permission_checks;
 pub mod state;
 pub(super) mod tasks;
+mod token_search;
 mod upstream_link;
 pub(super) mod upstream_response;
 mod upstream_stream;

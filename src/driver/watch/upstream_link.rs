@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::SendStream;
+use tokio::sync::Notify;
 
 use crate::driver::etcd::stream_slot::StreamSlot;
 use crate::driver::state::identity::Identity;
@@ -29,6 +30,12 @@ pub(super) struct UpstreamLink {
     pub(super) slot: StreamSlot<ReconnectReason>,
     /// A check that must finish before more responses are read.
     history_check: Cell<Option<HistoryCheck>>,
+    /// etcd has refused the token of the stream for a new watch, and no search has started yet.
+    token_refused: Cell<bool>,
+    /// Signals another refusal of the token to the search that runs.
+    pub(super) token_refused_again: Notify,
+    /// A search for a token runs.
+    pub(super) searches_token: Cell<bool>,
     /// Upstream watchers of the trunk that the worker's sum includes.
     counted_watchers: Cell<usize>,
     /// Whether reading is suspended because the hub cannot accept events.
@@ -58,6 +65,9 @@ impl UpstreamLink {
             trunk: RefCell::new(trunk),
             slot: StreamSlot::new(),
             history_check: Cell::new(None),
+            token_refused: Cell::new(false),
+            token_refused_again: Notify::new(),
+            searches_token: Cell::new(false),
             counted_watchers: Cell::new(0),
             paused: Cell::new(false),
             process,
@@ -104,6 +114,10 @@ impl UpstreamLink {
             }
             Action::Deliver { subscriber, event } => outbox.send_event(subscriber, event),
             Action::BarrierAnswered { waiter, revision } => outbox.send_barrier(waiter, revision),
+            Action::FindToken => {
+                self.token_refused.set(true);
+                self.slot.notify();
+            }
             Action::VerifyHistory {
                 generation,
                 highest,
@@ -149,6 +163,11 @@ impl UpstreamLink {
     /// Takes the history check that must finish before more responses are read.
     pub(super) fn take_history_check(&self) -> Option<HistoryCheck> {
         self.history_check.take()
+    }
+
+    /// Returns once whether etcd has refused the token of the stream for a new watch.
+    pub(super) fn take_token_refused(&self) -> bool {
+        self.token_refused.take()
     }
 
     /// Suspends or resumes reading of the stream.

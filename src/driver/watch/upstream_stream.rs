@@ -13,12 +13,12 @@ use crate::driver::call::WATCH;
 use crate::driver::etcd::response_reader::ResponseReader;
 use crate::driver::etcd::stream_endpoint::{EndpointSelector, SelectError, UpstreamStreamEnd};
 use crate::driver::etcd::stream_liveness::StreamLiveness;
-use crate::driver::state::identity::Identity;
+use crate::driver::state::identity::{Identity, Resumption};
 use crate::driver::state::messages::{WatchMessage, WorkerMessage};
 use crate::driver::watch::state::identity_id;
 use crate::driver::watch::upstream_link::{HistoryCheck, UpstreamLink};
 use crate::driver::watch::upstream_response::{ReceivedResponse, WatchResponses};
-use crate::driver::watch::{checks, etcd_version};
+use crate::driver::watch::{checks, etcd_version, token_search};
 use crate::limits;
 use crate::net::lazy_timer::LazyTimer;
 use crate::state_machine::watch::Unavailable;
@@ -30,6 +30,7 @@ use crate::wire::status::Status;
 /// Drives a link until it has no feed left (W11).
 pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
     let mut selector = EndpointSelector::default();
+    let mut resumption = None;
     while !link.is_over() {
         let Some((generation, reason)) = link.slot.requested() else {
             link.slot.changed().await;
@@ -37,6 +38,9 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
         };
         if reason != ReconnectReason::Needed {
             ctx.counters().watch.resumes.inc();
+        }
+        if reason == ReconnectReason::Lost {
+            resumption.get_or_insert_with(|| Resumption::begin(link.identity.clone()));
         }
         // Taken before the stream is opened: responses on the stream must not be older.
         let before = ctx.process.store_revision.header();
@@ -49,7 +53,16 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
         };
         match opened {
             Ok(opened) => {
-                let end = read_stream(&ctx, &link, generation, opened, before, &mut selector).await;
+                let end = read_stream(
+                    &ctx,
+                    &link,
+                    generation,
+                    opened,
+                    before,
+                    &mut selector,
+                    &mut resumption,
+                )
+                .await;
                 if link.slot.is_requested(generation) {
                     link.stream_lost(&ctx.watches.outbox, generation);
                 }
@@ -71,6 +84,7 @@ pub(super) async fn drive(ctx: Rc<WorkerContext>, link: Rc<UpstreamLink>) {
             }
             Err(SelectError::Unavailable) => {
                 link.stream_unavailable(&ctx.watches.outbox, generation, Unavailable::Unavailable);
+                resumption = None;
             }
         }
     }
@@ -130,6 +144,7 @@ async fn read_stream(
     opened: Opened,
     before: Header,
     selector: &mut EndpointSelector,
+    resumption: &mut Option<Resumption>,
 ) -> Option<UpstreamStreamEnd> {
     let OpenedCall {
         response,
@@ -159,6 +174,9 @@ async fn read_stream(
             }
             continue;
         }
+        if link.take_token_refused() {
+            token_search::start(ctx, link);
+        }
         let paused = link.is_paused() || backed_up(ctx).await;
         let next_check = Instant::now() + limits::WATCH_CHECK_INTERVAL;
         let wake = link.wake_at().filter(|_| !paused).map(Instant::from);
@@ -187,6 +205,9 @@ async fn read_stream(
                     }
                 }
                 apply_responses(ctx, link, generation, responses);
+                if link.slot.is_requested(generation) {
+                    *resumption = None;
+                }
             }
             Wakeup::Responses(Err(status)) => break status,
             Wakeup::Changed => {}

@@ -47,7 +47,10 @@ impl WatchProof {
             FeedEvent::Live { from, frontier, .. } => self.progress = Some((*from, *frontier)),
             FeedEvent::Events(batch) => self.through(batch.frontier),
             FeedEvent::Frontier(revision) => self.through(*revision),
-            FeedEvent::Compacted { .. } | FeedEvent::Refused(_) | FeedEvent::Lost(_) => {
+            FeedEvent::Compacted { .. }
+            | FeedEvent::Refused(_)
+            | FeedEvent::TokenRefused(_)
+            | FeedEvent::Lost(_) => {
                 return Err(WatchEnded);
             }
         }

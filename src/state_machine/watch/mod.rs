@@ -17,7 +17,7 @@ use crate::wire::response_header::Header;
 use crate::wire::watch::Event;
 
 /// Event of a feed. Events of a feed are ordered. The first one is [`FeedEvent::Live`], unless the
-/// feed ends before it.
+/// feed ends before it. Any number of [`FeedEvent::TokenRefused`] may precede the first one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum FeedEvent {
     /// The upstream watcher exists. Every event with revision ≥ `from` is delivered, or was dropped
@@ -45,6 +45,10 @@ pub enum FeedEvent {
     },
     /// etcd refused or canceled the upstream watcher, with this reason. The feed has ended.
     Refused(String),
+    /// etcd refused the token for an upstream watcher that is not live, with this reason, and no
+    /// token of the identity works now. Creates that wait for the feed are refused. The feed goes
+    /// on: the trunk opens the upstream watcher when a token works.
+    TokenRefused(String),
     /// No endpoint can serve the feed within the time that calls wait (E4), or none accepts this
     /// identity. The feed has ended. The streams of its clients end, so that the clients reconnect.
     Lost(Unavailable),

@@ -131,6 +131,35 @@ impl Hub {
         self.finish_feed(key);
     }
 
+    /// Refuses the creates that wait for a feed because etcd accepts no token of the identity. A
+    /// create without its check result waits for that result. The feed goes on for client watchers
+    /// that move to it: until it is live, another feed serves them.
+    pub(super) fn feed_token_refused(&mut self, key: Key, reason: &str) {
+        let Some(source) = self.sources.get_mut(key).filter(|source| !source.live) else {
+            return;
+        };
+        let waiting_creates = std::mem::take(&mut source.waiting_creates);
+        let mut undecided = Vec::new();
+        for check in waiting_creates {
+            let stream = self.streams.get_mut(check.stream.0);
+            let pending = stream.and_then(|stream| stream.pending_create(check.request));
+            match pending {
+                Some(pending) if pending.check_result.is_none() => undecided.push(check),
+                Some(pending) => {
+                    pending.refused = Some(reason.to_owned());
+                    self.unblocked_streams.push(check.stream.0);
+                }
+                None => {}
+            }
+        }
+        if let Some(source) = self.sources.get_mut(key) {
+            source.waiting_creates = undecided;
+        }
+        for stream in std::mem::take(&mut self.unblocked_streams) {
+            self.advance(stream);
+        }
+    }
+
     /// Ends a feed that no endpoint can serve now. The streams of its clients end, and clients
     /// reconnect. A create without its check result is an exception: if no endpoint accepts the
     /// token of that stream, the check refuses it.

@@ -242,6 +242,7 @@ impl Hub {
                 self.feed_compacted(key, compact_revision);
             }
             FeedEvent::Refused(reason) => self.feed_refused(key, &reason),
+            FeedEvent::TokenRefused(reason) => self.feed_token_refused(key, &reason),
             FeedEvent::Lost(reason) => self.feed_lost(key, reason),
         }
         self.settle();

@@ -43,6 +43,11 @@ pub enum Action {
         /// Header revision of a response that etcd sent after the barrier was requested.
         revision: i64,
     },
+    /// etcd refused the token of this stream for an upstream watcher, while others on the stream are
+    /// live. The stream stays open. Find out whether a token of the identity works, and report the
+    /// result with [`Trunk::token_found`] or [`Trunk::no_token_found`]. Repeat the search while
+    /// [`Trunk::needs_token`] returns true.
+    FindToken,
     /// History may have gone back. Read no further from this stream until a linearizable read, sent
     /// now, has shown the history. Then call [`Trunk::history_confirmed`] or
     /// [`Trunk::history_reset`].

@@ -208,9 +208,49 @@ impl Trunk {
         }
     }
 
-    /// Ends every feed with [`FeedEvent::Lost`], because no stream can be opened.
+    /// Ends every feed with [`FeedEvent::Lost`], because no stream can be opened. Where etcd refused
+    /// the token for a watch that was never live, its reason is delivered before.
     pub fn fail_feeds(&mut self, reason: Unavailable) {
+        for watcher in self.watchers.values().filter(|w| !w.live_sent) {
+            if let Some(refusal) = watcher.token_refusal.clone() {
+                watcher.deliver(&mut self.actions, &FeedEvent::TokenRefused(refusal));
+            }
+        }
         self.end_all(&FeedEvent::Lost(reason));
+    }
+
+    /// Reports that a token of the identity works, after [`Action::FindToken`]. The trunk requests
+    /// a stream with another token, on which all upstream watchers resume.
+    pub fn token_found(&mut self) {
+        if self.needs_token() {
+            self.restart(ReconnectReason::Token);
+        }
+    }
+
+    /// Reports that no token of the identity works now. A watch that was live before ends, because
+    /// its events can no longer be read (W10). A new watch is refused, and the live ones go on.
+    pub fn no_token_found(&mut self) {
+        let mut lost = Vec::new();
+        for (slot, watcher) in &self.watchers {
+            if watcher.create_state != CreateState::TokenRefused {
+                continue;
+            }
+            match watcher.token_refusal.clone() {
+                Some(reason) if watcher.is_set_aside() => {
+                    watcher.deliver(&mut self.actions, &FeedEvent::TokenRefused(reason));
+                }
+                _ => lost.push(*slot),
+            }
+        }
+        for slot in lost {
+            self.end(slot, &FeedEvent::Lost(Unavailable::Unavailable));
+        }
+    }
+
+    /// Returns whether etcd refused the token of the open stream for an upstream watcher.
+    pub fn needs_token(&self) -> bool {
+        let mut watchers = self.watchers.values();
+        watchers.any(|w| w.create_state == CreateState::TokenRefused)
     }
 
     /// Reports the result of [`Action::VerifyHistory`]: history did not go back.
@@ -351,6 +391,9 @@ impl Trunk {
     fn connect(&mut self, reason: ReconnectReason) {
         for watcher in self.watchers.values_mut() {
             watcher.stream_lost();
+            if reason != ReconnectReason::Token {
+                watcher.token_refusal = None;
+            }
         }
         self.barriers.reset_requests();
         self.generation += 1;

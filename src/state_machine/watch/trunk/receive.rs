@@ -47,7 +47,7 @@ impl Trunk {
         if let Some(slot) = slot {
             if response.canceled {
                 open.remove_id(id);
-                self.refused(slot, response.cancel_reason);
+                self.create_refused(slot, response.cancel_reason);
             } else {
                 let is_behind = self.is_behind(&response.header);
                 self.live(slot, id, since, response.header)?;
@@ -78,6 +78,7 @@ impl Trunk {
         }
         open.mark_live(slot);
         watcher.create_state = CreateState::Live { id, since };
+        watcher.token_refusal = None;
         let frontier = watcher.created(header.revision);
         if !watcher.live_sent {
             watcher.live_sent = true;
@@ -155,6 +156,9 @@ impl Trunk {
             if included && watcher.progress(revision) {
                 watcher.deliver(&mut self.actions, &FeedEvent::Frontier(revision));
             }
+            if watcher.is_set_aside() {
+                continue;
+            }
             let live = matches!(watcher.create_state, CreateState::Live { .. });
             if !live || watcher.in_parts() || watcher.frontier() < Some(revision) {
                 behind = behind.min(*slot);
@@ -182,7 +186,10 @@ impl Trunk {
             match response.cancel_reason.is_empty() {
                 // This trunk did not request the cancel.
                 true => self.restart(ReconnectReason::Lost),
-                false => self.refused(slot, response.cancel_reason),
+                false if concerns_token(&response.cancel_reason) => {
+                    self.restart(ReconnectReason::Token)
+                }
+                false => self.end(slot, &FeedEvent::Refused(response.cancel_reason)),
             }
         } else if watcher.survives(compacted) {
             // If no event matched since, etcd compares with the requested start. No event is
@@ -197,12 +204,26 @@ impl Trunk {
         }
     }
 
-    /// Handles a refusal, either of the watch or of the token.
-    fn refused(&mut self, slot: u64, reason: String) {
-        if concerns_token(&reason) {
-            self.restart(ReconnectReason::Token);
-        } else {
+    /// Handles the refusal of a create, either for its range or for the token of the stream. A
+    /// refused token is no reason to give up a stream with live upstream watchers (W10).
+    fn create_refused(&mut self, slot: u64, reason: String) {
+        if !concerns_token(&reason) {
             self.end(slot, &FeedEvent::Refused(reason));
+            return;
+        }
+        let mut watchers = self.watchers.values();
+        let has_live = watchers.any(|w| matches!(w.create_state, CreateState::Live { .. }));
+        if let Some(watcher) = self.watchers.get_mut(&slot) {
+            watcher.token_refusal = Some(reason);
+            watcher.create_state = CreateState::TokenRefused;
+            if let (StreamState::Open(open), true) = (&mut self.stream, watcher.is_set_aside()) {
+                open.set_aside(slot);
+            }
+        }
+        if has_live {
+            self.actions.push_back(Action::FindToken);
+        } else {
+            self.restart(ReconnectReason::Token);
         }
     }
 

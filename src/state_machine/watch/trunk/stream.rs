@@ -20,6 +20,9 @@ pub(super) struct OpenStream {
     waiting: BTreeSet<u64>,
     /// Slots that are not live: their create was not sent or not answered.
     not_live: BTreeSet<u64>,
+    /// Slots that are not live because etcd refused the token, and that no client watcher depends
+    /// on. Barriers do not wait for them.
+    set_aside: BTreeSet<u64>,
     /// The slots of `not_live` that resume from a start in the past.
     resuming: BTreeSet<u64>,
     /// The last id used. Ids start at 1, because etcd chooses an id for 0.
@@ -46,6 +49,7 @@ impl OpenStream {
             unanswered: VecDeque::new(),
             waiting: BTreeSet::new(),
             not_live: BTreeSet::new(),
+            set_aside: BTreeSet::new(),
             resuming: BTreeSet::new(),
             last_id: 0,
         }
@@ -85,7 +89,14 @@ impl OpenStream {
     /// Marks a slot as live, after etcd created its watch.
     pub(super) fn mark_live(&mut self, slot: u64) {
         self.not_live.remove(&slot);
+        self.set_aside.remove(&slot);
         self.resuming.remove(&slot);
+    }
+
+    /// Sets aside a slot for which etcd refused the token, until the stream is replaced.
+    pub(super) fn set_aside(&mut self, slot: u64) {
+        self.mark_live(slot);
+        self.set_aside.insert(slot);
     }
 
     /// Removes a closed slot.
@@ -101,10 +112,10 @@ impl OpenStream {
 
     /// Returns the number of slots that are not live.
     pub(super) fn not_live(&self) -> usize {
-        self.not_live.len()
+        self.not_live.len() + self.set_aside.len()
     }
 
-    /// Returns the slot that was opened first of those that are not live.
+    /// Returns the slot that was opened first of those that are not live and not set aside.
     pub(super) fn first_not_live(&self) -> Option<u64> {
         self.not_live.first().copied()
     }

@@ -427,7 +427,7 @@ fn unsound_progress_is_not_requested() {
 }
 
 #[test]
-fn a_refused_token_reconnects_and_a_refused_range_ends_its_feed() {
+fn a_refused_token_starts_a_search_and_a_refused_range_ends_its_feed() {
     let now = Instant::now();
     let mut trunk = live(now);
     let refused = |reason: &str| Response {
@@ -449,6 +449,26 @@ fn a_refused_token_reconnects_and_a_refused_range_ends_its_feed() {
     trunk.open(OTHER, range(b"b"), false);
     let token = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
     trunk.response(1, refused(token), now);
+    assert_eq!(actions(&mut trunk).last(), Some(&Action::FindToken));
+    // No token works: the new watch is refused, and the live one goes on.
+    let refused_token = Action::Deliver {
+        subscriber: OTHER,
+        event: FeedEvent::TokenRefused(token.to_owned()),
+    };
+    trunk.no_token_found();
+    assert_eq!(actions(&mut trunk), std::slice::from_ref(&refused_token));
+    assert!(trunk.needs_token());
+    // Barriers do not wait for the refused one.
+    trunk.request_barrier(WAITER, now);
+    trunk.tick(now + WATCH_PROBE);
+    trunk.response(1, progress(12), now);
+    let answered = Action::BarrierAnswered {
+        waiter: WAITER,
+        revision: 12,
+    };
+    assert_eq!(actions(&mut trunk).last(), Some(&answered));
+    // A token works: all watches resume on a stream with another token.
+    trunk.token_found();
     let connect = Action::Connect {
         generation: 2,
         reason: ReconnectReason::Token,
@@ -456,6 +476,35 @@ fn a_refused_token_reconnects_and_a_refused_range_ends_its_feed() {
     assert_eq!(actions(&mut trunk).last(), Some(&connect));
     trunk.fail_feeds(Unavailable::Unavailable);
     let ends = actions(&mut trunk);
-    assert_eq!(ends.len(), 3, "{ends:?}");
-    assert_eq!(ends[2], Action::Disconnect { generation: 2 });
+    assert_eq!(ends.len(), 4, "{ends:?}");
+    assert_eq!(ends[0], refused_token);
+    assert_eq!(ends[3], Action::Disconnect { generation: 2 });
+}
+
+#[test]
+fn a_resumed_watch_without_a_token_is_lost_and_the_others_go_on() {
+    let now = Instant::now();
+    let mut trunk = live(now);
+    trunk.open(OTHER, range(b"b"), false);
+    trunk.response(1, created(2, 10), now);
+    trunk.lost(1);
+    trunk.connected(2, true, now);
+    actions(&mut trunk);
+    trunk.response(2, created(1, 10), now);
+    let token = "rpc error: code = Unauthenticated desc = etcdserver: invalid auth token";
+    let refused = Response {
+        canceled: true,
+        cancel_reason: token.to_owned(),
+        ..created(-1, 10)
+    };
+    trunk.response(2, refused, now);
+    assert_eq!(actions(&mut trunk).last(), Some(&Action::FindToken));
+    trunk.no_token_found();
+    let lost = Action::Deliver {
+        subscriber: OTHER,
+        event: FeedEvent::Lost(Unavailable::Unavailable),
+    };
+    assert_eq!(actions(&mut trunk), [lost]);
+    assert!(!trunk.needs_token());
+    assert_eq!(trunk.watchers(), 1);
 }

@@ -31,6 +31,9 @@ pub(super) struct Watcher {
     pub(super) live_sent: bool,
     /// State on the open stream, if there is one.
     pub(super) create_state: CreateState,
+    /// The reason with which etcd refused the last token for it. `None` once it is live, and after
+    /// the loss of a stream.
+    pub(super) token_refusal: Option<String>,
     /// F. `None` until etcd has reported the current revision.
     frontier: Option<i64>,
     /// F is a revision that etcd has reached, not only the one before the requested start.
@@ -50,6 +53,8 @@ pub(super) enum CreateState {
     Waiting,
     /// Its create was sent with this id.
     Requested(i64),
+    /// etcd refused the token of the stream for its create.
+    TokenRefused,
     /// etcd has created the watch.
     Live {
         /// Watch id on the stream.
@@ -78,12 +83,19 @@ impl Watcher {
             subscribers: vec![subscriber],
             live_sent: false,
             create_state: CreateState::Waiting,
+            token_refusal: None,
             frontier: start.map(|start| start.saturating_sub(1)),
             reached: false,
             compacted: 0,
             incomplete: Vec::new(),
             in_parts: false,
         }
+    }
+
+    /// Returns whether etcd refused the token for it before it was live for the first time. No
+    /// client watcher depends on it.
+    pub(super) fn is_set_aside(&self) -> bool {
+        self.create_state == CreateState::TokenRefused && !self.live_sent
     }
 
     /// Delivers an event to all its feeds.
