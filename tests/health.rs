@@ -9,5 +9,7 @@ mod grpc_health;
 mod health_pages;
 #[path = "health/pprof.rs"]
 mod pprof;
+#[path = "health/readyz_pages.rs"]
+mod readyz_pages;
 #[path = "health/status_page.rs"]
 mod status_page;

@@ -146,6 +146,15 @@ impl Endpoints {
         self.state.lock().targets.clone()
     }
 
+    /// Returns all endpoints, the serving one first.
+    pub fn all_current_first(&self) -> Vec<Arc<EndpointTarget>> {
+        let mut all = self.all();
+        let current = self.current();
+        let first = all.iter().position(|target| Some(target.id) == current);
+        all.rotate_left(first.unwrap_or(0));
+        all
+    }
+
     /// Returns the endpoint with this id if it is in the list.
     pub fn get(&self, endpoint: EndpointId) -> Option<Arc<EndpointTarget>> {
         let state = self.state.lock();

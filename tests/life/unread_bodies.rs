@@ -53,7 +53,7 @@ fn curl_gets_the_status_of_a_page_for_every_body() {
     let plain_url = format!("http://{}", plain.address());
     let secure_url = format!("https://{}", secure.address());
     let etcd_url = format!("https://{}", cluster.endpoint(0));
-    // etcd requires a certificate, the proxy does not ask for one.
+    // etcd requires a certificate, the proxy requests none.
     let curl =
         |protocol: &str, url: &str, body: &Path| curl(&cluster.tls().client, protocol, url, body);
     std::thread::scope(|scope| {

@@ -81,6 +81,12 @@ async fn all_pages_are_served_on_every_address() {
         for (path, code, part) in [
             ("/health", "200", healthy),
             ("/proxy/health", "200", healthy),
+            ("/livez?verbose", "200", "[+]serializable_read ok\nok\n"),
+            ("/readyz?verbose", "200", "[+]data_corruption ok\n"),
+            ("/readyz/linearizable_read", "200", "ok"),
+            ("/readyz/unknown", "404", "404 page not found"),
+            ("/proxy/livez", "200", "ok"),
+            ("/proxy/readyz?verbose", "200", "[+]watch ok\n"),
             ("/metrics", "200", "etcd_server_has_leader 1"),
             ("/proxy/metrics", "200", "etcd_edge_build_info{"),
             ("/proxy/status", "200", "\"endpoints\""),
@@ -92,6 +98,14 @@ async fn all_pages_are_served_on_every_address() {
         }
         let refused = get("/health", &["--request", "POST"]);
         assert_eq!(refused.0, "405", "{url}");
+        for path in ["/", "/nothing", "/health", "/readyz", "/proxy/livez"] {
+            let options = get(path, &["--request", "OPTIONS"]);
+            assert_eq!(options.0, "200", "{url}{path}");
+        }
+        let any_path = get("", &["--request", "OPTIONS", "--request-target", "*"]);
+        assert_eq!(any_path.0, "200", "{url}");
+        let head = get("/health", &["--head"]);
+        assert_eq!(head.0, "200", "{url}");
     }
     // Only pages are served on these addresses: a gRPC call is refused.
     let pages = plain.trim_start_matches("http://");
@@ -198,10 +212,23 @@ async fn pages_are_served_until_the_end_of_a_drain() {
         );
         std::thread::sleep(Duration::from_millis(5));
     }
-    for path in ["/health", "/proxy/health", "/proxy/metrics"] {
+    for path in [
+        "/health",
+        "/livez",
+        "/readyz",
+        "/proxy/health",
+        "/proxy/livez",
+        "/proxy/metrics",
+    ] {
         let page = http::get(&pages, path).expect("a response");
         assert_eq!(page.status, 200, "{path}: {}", page.body);
     }
+    let page = http::get(&pages, "/proxy/readyz").expect("a response");
+    let reason = "[-]accepts_calls failed: etcd-edge is shutting down\n";
+    assert!(
+        page.status == 503 && page.body.starts_with(reason),
+        "{page:?}"
+    );
     let by_http2 = curl(
         &["--http2-prior-knowledge"],
         &format!("http://{pages}/health"),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::driver::WorkerContext;
 use crate::driver::call::{RANGE, WATCH};
 use crate::driver::etcd::client::{OwnCall, request_head};
-use crate::driver::state::health::CheckOutcome;
+use crate::driver::state::check_report::CheckOutcome;
 use crate::driver::state::reply;
 use crate::limits;
 use crate::upstream::attempt;
@@ -18,20 +18,28 @@ use crate::wire::status::{Code, Status};
 /// RangeRequest { key: "a" }: the key that `etcd grpc-proxy` reads.
 const RANGE_A: &[u8] = &[0x0a, 1, b'a'];
 
+/// RangeRequest { key: "a", serializable: true }: a member answers it without the others.
+const SERIALIZABLE_RANGE_A: &[u8] = &[0x0a, 1, b'a', 0x38, 1];
+
 /// WatchRequest { create_request: { key: "a" } }.
 const WATCH_A: &[u8] = &[0x0a, 3, 0x0a, 1, b'a'];
 
 /// Sends a linearizable read and records the result for subscribers. A permission error is a
 /// success too: etcd works.
 pub(super) async fn read(ctx: Rc<WorkerContext>) -> CheckOutcome {
-    let outcome = send_read(&ctx).await;
+    let outcome = send_read(&ctx, RANGE_A).await;
     ctx.process.health.record_read(outcome.is_ok());
     outcome
 }
 
-async fn send_read(ctx: &Rc<WorkerContext>) -> CheckOutcome {
+/// Sends a serializable read.
+pub(super) async fn serializable_read(ctx: &Rc<WorkerContext>) -> CheckOutcome {
+    send_read(ctx, SERIALIZABLE_RANGE_A).await
+}
+
+async fn send_read(ctx: &Rc<WorkerContext>, request: &'static [u8]) -> CheckOutcome {
     let deadline = Instant::now() + limits::HEALTH_TIME;
-    let etcd_call = OwnCall::new(RANGE, None, frame::encode(RANGE_A)).with_deadline(Some(deadline));
+    let etcd_call = OwnCall::new(RANGE, None, frame::encode(request)).with_deadline(Some(deadline));
     let result = timeout_at(deadline, etcd_call.send(ctx)).await;
     let status = match result {
         Ok(Ok(response)) => response.status(),

@@ -9,12 +9,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::driver::state::check_report::{CheckOutcome, CheckReport};
 use crate::driver::state::connection::ClientConnection;
 use crate::limits;
 use crate::state_machine::health::{FailureThreshold, Probe, ProbeDecision};
-
-/// Result of a health check of etcd; the error is its reason.
-pub type CheckOutcome = Result<(), Arc<str>>;
 
 /// Health state of the process.
 #[derive(Debug)]
@@ -23,6 +21,10 @@ pub struct Health {
     pub(in crate::driver) read: SharedCheck,
     /// Check by a watch.
     pub(in crate::driver) watch: SharedCheck,
+    /// Checks of `/livez` of etcd.
+    pub(in crate::driver) livez: SharedCheck<CheckReport>,
+    /// Checks of `/readyz` of etcd.
+    pub(in crate::driver) readyz: SharedCheck<CheckReport>,
     /// Health for subscribers; `None` until it is known.
     healthy: watch::Sender<Option<bool>>,
     steady: Mutex<FailureThreshold>,
@@ -37,6 +39,8 @@ impl Default for Health {
         Health {
             read: SharedCheck::default(),
             watch: SharedCheck::default(),
+            livez: SharedCheck::default(),
+            readyz: SharedCheck::default(),
             healthy: watch::Sender::new(None),
             steady: Mutex::default(),
             subscribers: AtomicUsize::new(0),
@@ -135,35 +139,53 @@ impl Drop for HealthPoller {
     }
 }
 
-/// Check of etcd; all concurrent callers share its result.
-#[derive(Debug)]
-pub(in crate::driver) struct SharedCheck {
-    probe: Mutex<Probe<CheckOutcome>>,
-    /// Latest result, for waiting callers; `None` if the check was dropped without a result.
-    outcome: watch::Sender<Option<CheckOutcome>>,
+/// Result of a [`SharedCheck`].
+pub(in crate::driver) trait Outcome: Clone + 'static {
+    /// Returns whether the check succeeded.
+    fn is_success(&self) -> bool;
 }
 
-impl Default for SharedCheck {
-    fn default() -> SharedCheck {
+impl Outcome for CheckOutcome {
+    fn is_success(&self) -> bool {
+        self.is_ok()
+    }
+}
+
+impl Outcome for CheckReport {
+    fn is_success(&self) -> bool {
+        self.is_success()
+    }
+}
+
+/// Check of etcd; all concurrent callers share its result.
+#[derive(Debug)]
+pub(in crate::driver) struct SharedCheck<T = CheckOutcome> {
+    probe: Mutex<Probe<T>>,
+    /// Latest result, for waiting callers; `None` if the check was dropped without a result.
+    outcome: watch::Sender<Option<T>>,
+}
+
+impl<T> Default for SharedCheck<T> {
+    fn default() -> SharedCheck<T> {
         SharedCheck {
-            probe: Mutex::default(),
+            probe: Mutex::new(Probe::default()),
             outcome: watch::Sender::new(None),
         }
     }
 }
 
-impl SharedCheck {
+impl<T: Outcome> SharedCheck<T> {
     /// Returns the result of a check of etcd, or a recent result.
     ///
     /// `check` starts a check, in a task of its own: if a caller leaves, the other callers still
     /// need the result. `select` finds this value in the health state for that task.
     pub(in crate::driver) async fn run<F>(
         health: &Arc<Health>,
-        select: fn(&Health) -> &SharedCheck,
+        select: fn(&Health) -> &SharedCheck<T>,
         check: impl Fn() -> F,
-    ) -> CheckOutcome
+    ) -> T
     where
-        F: Future<Output = CheckOutcome> + 'static,
+        F: Future<Output = T> + 'static,
     {
         let shared_check = select(health);
         loop {
@@ -190,7 +212,7 @@ impl SharedCheck {
         }
     }
 
-    fn end(&self, outcome: Option<CheckOutcome>) {
+    fn end(&self, outcome: Option<T>) {
         let mut probe = self.probe.lock();
         match outcome.clone() {
             None => probe.cancel(),
@@ -205,28 +227,28 @@ impl SharedCheck {
 }
 
 /// Returns how long a result is valid.
-fn valid_for(outcome: &CheckOutcome) -> Duration {
-    match outcome {
-        Ok(()) => limits::HEALTH_TTL,
-        Err(_) => limits::HEALTH_FAILURE_TTL,
+fn valid_for(outcome: &impl Outcome) -> Duration {
+    match outcome.is_success() {
+        true => limits::HEALTH_TTL,
+        false => limits::HEALTH_FAILURE_TTL,
     }
 }
 
 /// A running check. If it is dropped early, for example because its worker ends, a waiting caller
 /// starts another.
-struct RunningCheck {
+struct RunningCheck<T: Outcome> {
     health: Arc<Health>,
-    select: fn(&Health) -> &SharedCheck,
-    outcome: Option<CheckOutcome>,
+    select: fn(&Health) -> &SharedCheck<T>,
+    outcome: Option<T>,
 }
 
-impl RunningCheck {
-    async fn run(mut self, check: impl Future<Output = CheckOutcome>) {
+impl<T: Outcome> RunningCheck<T> {
+    async fn run(mut self, check: impl Future<Output = T>) {
         self.outcome = Some(check.await);
     }
 }
 
-impl Drop for RunningCheck {
+impl<T: Outcome> Drop for RunningCheck<T> {
     fn drop(&mut self) {
         (self.select)(&self.health).end(self.outcome.take());
     }

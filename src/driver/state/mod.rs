@@ -1,6 +1,7 @@
 //! State that several drivers share. No file in this folder uses `WorkerContext`: the drivers are
 //! the layer above.
 
+pub mod check_report;
 pub(super) mod client_stream;
 pub mod connection;
 pub mod fleet;

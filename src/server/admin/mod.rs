@@ -1,5 +1,6 @@
-//! Admin requests: routing, responses, the status page and profiles.
+//! Admin requests: routing, responses, health pages, the status page and profiles.
 
+pub(super) mod health_pages;
 pub(super) mod pprof;
 pub(super) mod response;
 pub mod router;

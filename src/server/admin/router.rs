@@ -6,13 +6,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use prometheus::{Encoder, Registry, TextEncoder};
-use serde_json::json;
 use tokio::time::timeout;
 
-use crate::driver::health::CheckOutcome;
+use crate::driver::WorkerContext;
 use crate::driver::status::status;
-use crate::driver::{WorkerContext, health};
 use crate::limits;
+use crate::server::admin::health_pages::HealthPage;
 use crate::server::admin::response::{not_found, plain, query_value, redirect, response};
 use crate::server::admin::{pprof, status_page};
 use crate::server::metrics_export::MetricsCollector;
@@ -20,6 +19,9 @@ use crate::upstream::http1_client;
 
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Methods of pages.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// Responds to admin requests.
 pub struct AdminRouter {
@@ -55,25 +57,27 @@ impl AdminRouter {
         method: &Method,
         uri: &Uri,
     ) -> Response<Bytes> {
-        let path = uri.path();
-        match path {
+        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+        let page = HealthPage::at(path);
+        let is_pprof = self.pprof_enabled && pprof::is_pprof_path(path);
+        match (path, method) {
+            // Like etcd, with any path. A health page responds with its state: load balancers send
+            // OPTIONS as a check.
+            (_, &Method::OPTIONS) if page.is_none() => options(),
             // Like etcd, the proxy serves metrics to any method.
-            "/health" | "/proxy/health" | "/proxy/status" | "/proxy/" | "/proxy"
-                if method != Method::GET =>
-            {
-                method_not_allowed()
-            }
-            "/health" => health_response(health::check_etcd(ctx).await),
-            "/proxy/health" => health_response(health::check_proxy(ctx).await),
-            "/proxy/status" => status_json(ctx, uri.query().unwrap_or_default()).await,
-            "/proxy/" => status_page::status_page(),
-            "/proxy" => redirect("/proxy/"),
-            "/metrics" => member_metrics(ctx).await,
-            "/proxy/metrics" => self.proxy_metrics(),
-            _ if self.pprof_enabled && pprof::is_pprof_path(path) => match *method == Method::GET {
-                true => pprof::respond(ctx, path, uri.query().unwrap_or_default()).await,
-                false => method_not_allowed(),
+            ("/metrics", _) => member_metrics(ctx).await,
+            ("/proxy/metrics", _) => self.proxy_metrics(),
+            (_, &Method::GET) if is_pprof => pprof::respond(ctx, path, query).await,
+            _ if is_pprof => method_not_allowed(HeaderValue::from_static("GET")),
+            (_, &Method::GET | &Method::HEAD | &Method::OPTIONS) => match (path, page) {
+                (_, Some(page)) => page.respond(ctx, query).await,
+                ("/proxy/status", _) => status_json(ctx, query).await,
+                ("/proxy/", _) => status_page::status_page(),
+                ("/proxy", _) => redirect("/proxy/"),
+                _ => not_found(),
             },
+            ("/proxy/status" | "/proxy/" | "/proxy", _) => method_not_allowed(METHODS),
+            _ if page.is_some() => method_not_allowed(METHODS),
             _ => not_found(),
         }
     }
@@ -87,23 +91,18 @@ impl AdminRouter {
     }
 }
 
-fn method_not_allowed() -> Response<Bytes> {
+fn method_not_allowed(allowed: HeaderValue) -> Response<Bytes> {
     let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
-    let headers = page.headers_mut();
-    headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+    page.headers_mut().insert(header::ALLOW, allowed);
     page
 }
 
-fn health_response(health: CheckOutcome) -> Response<Bytes> {
-    let body = |health: &str, reason: &str| json!({"health": health, "reason": reason});
-    // etcd grpc-proxy ends only the failure response with a newline.
-    match &health {
-        Ok(()) => response(StatusCode::OK, JSON, body("true", "").to_string().into()),
-        Err(reason) => {
-            let body = format!("{}\n", body("false", reason));
-            response(StatusCode::SERVICE_UNAVAILABLE, JSON, body.into())
-        }
-    }
+/// Returns the response to OPTIONS. Unlike etcd's, it does not allow scripts of other sites to use
+/// the pages.
+fn options() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    response.headers_mut().insert(header::ALLOW, METHODS);
+    response
 }
 
 /// Returns `/proxy/status`. With `ranges=N`, only the N ranges with the most watchers are included.
@@ -121,12 +120,8 @@ async fn status_json(ctx: &Rc<WorkerContext>, query: &str) -> Response<Bytes> {
 /// Returns `/metrics` of the selected endpoint, or of the next endpoint if a request fails.
 async fn member_metrics(ctx: &Rc<WorkerContext>) -> Response<Bytes> {
     let endpoints = ctx.pool.endpoints();
-    let mut all = endpoints.all();
-    let current = endpoints.current();
-    let first = all.iter().position(|target| Some(target.id) == current);
-    all.rotate_left(first.unwrap_or(0));
     let mut failed = String::new();
-    for target in all {
+    for target in endpoints.all_current_first() {
         let fetched = timeout(
             limits::ADMIN_RESPONSE_TIME,
             http1_client::fetch_page(endpoints, &target, "/metrics"),
