@@ -8,6 +8,7 @@
 //! compared without any removal.
 
 mod auth;
+mod authorities;
 mod cluster;
 mod kv;
 mod lease;
