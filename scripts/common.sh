@@ -52,3 +52,16 @@ install_packages() {
 install_command() { echo "$(sudo_prefix)apt-get install --no-install-recommends $*"; }
 update_command() { echo "$(sudo_prefix)apt-get update"; }
 sudo_prefix() { if ((EUID != 0)); then echo 'sudo '; fi; }
+
+# free_port: sets `port` to a free port, below the range that the kernel uses for outgoing
+# connections. Never the same twice.
+declare -A used_ports=()
+free_port() {
+    while :; do
+        port=$((11000 + RANDOM % 20000))
+        if [[ -z ${used_ports[$port]:-} ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+            used_ports[$port]=1
+            return
+        fi
+    done
+}

