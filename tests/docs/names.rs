@@ -6,7 +6,8 @@ use crate::pages::{all, prose};
 use crate::{files, help_text, root, text};
 
 /// Flags of other programs that pages name in their prose.
-const OTHERS: [(&str, &[&str]); 8] = [
+const OTHERS: [(&str, &[&str]); 9] = [
+    ("systemd-analyze", &["offline"]),
     ("placeholder", &["flag"]),
     ("all programs", &["help", "version"]),
     ("cargo", &["release", "test"]),

@@ -63,7 +63,7 @@ fn run(args: &[String], then: impl FnOnce(&Process)) {
     then(&process);
     process.signal("TERM");
     wait_notification("STOPPING=1");
-    assert_eq!(process.wait(LIMIT).code(), Some(0), "{}", process.log());
+    assert_eq!(process.wait(LIMIT).code(), Some(0), "{}", process.tail());
 }
 
 #[test]
@@ -91,4 +91,33 @@ fn shipped_unit_works_with_the_shipped_configuration() {
         assert!(unit.contains("\nExecReload=/bin/sh -c 'kill -HUP $MAINPID'\n"));
         process.signal("HUP");
     });
+}
+
+/// The page of the installation has the exposure of the unit that systemd 252 calculates.
+#[test]
+fn exposure_on_the_page_is_that_of_the_unit() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let analyze = |arguments: &[&str]| {
+        let mut command = Command::new("systemd-analyze");
+        let output = command.args(arguments).current_dir(root).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let unit = "deploy/systemd/etcd-edge.service";
+    let version = analyze(&["--version"]).unwrap_or_default();
+    if !version.starts_with("systemd 252") {
+        println!("skipped: needs systemd-analyze 252, not {version:?}");
+        return;
+    }
+    let report = analyze(&["security", "--offline=true", unit]).expect("it has run before");
+    let line = report
+        .lines()
+        .find(|line| line.contains("Overall exposure"));
+    let line = line.unwrap_or_else(|| panic!("no result: {report}"));
+    let exposure = line
+        .split(": ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let page = std::fs::read_to_string(format!("{root}/docs/operating/install.md")).unwrap();
+    let text = format!("{unit}` reports {} with", exposure.expect("a number"));
+    assert!(page.contains(&text), "{text}");
 }
