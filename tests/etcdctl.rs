@@ -206,7 +206,7 @@ fn lock_is_handed_over() {
         assert!(
             Instant::now() < until,
             "the second lock does not wait: {}",
-            waiter.log()
+            waiter.tail()
         );
     }
     assert_eq!(waiter.log(), "");
@@ -321,7 +321,7 @@ fn make_mirror_copies_keys() {
         let copy = format!("mirrored/{key}");
         while proxied(&["get", "--print-value-only", &copy]) != format!("{value}\n") {
             let running = Instant::now() < until && mirror.exited().is_none();
-            assert!(running, "{copy} is not mirrored: {}", mirror.log());
+            assert!(running, "{copy} is not mirrored: {}", mirror.tail());
         }
     }
 }

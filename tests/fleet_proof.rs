@@ -187,12 +187,12 @@ impl Clients {
     fn page(&mut self, page: &str) -> Report {
         let response = http::get(&self.address, &format!("/{page}"));
         let Ok(response) = response else {
-            panic!("the clients ended: {response:?}\n{}", self.process.log());
+            panic!("the clients ended: {response:?}\n{}", self.process.tail());
         };
         let report = serde_json::from_str(&response.body).expect("JSON");
         let report = Report(report);
         let failed = report.0["failed"].as_array().expect("a list");
-        assert!(failed.is_empty(), "{failed:#?}\n{}", self.process.log());
+        assert!(failed.is_empty(), "{failed:#?}\n{}", self.process.tail());
         report
     }
 

@@ -138,7 +138,7 @@ fn start_fails_when_both_lookups_fail() {
     assert!(
         process.log().contains("/nowhere/resolv.conf"),
         "{}",
-        process.log()
+        process.tail()
     );
 }
 
@@ -169,7 +169,7 @@ fn reload_follows_a_changed_domain() {
         proxy.process.signal("HUP");
         let until = Instant::now() + Duration::from_secs(40);
         while log_entries(&proxy, message).is_empty() {
-            assert!(Instant::now() < until, "{}", proxy.process.log());
+            assert!(Instant::now() < until, "{}", proxy.process.tail());
             std::thread::sleep(Duration::from_millis(10));
         }
         log_entries(&proxy, message).remove(0)

@@ -45,7 +45,7 @@ async fn wait_named(proxy: &Proxy, message: &str, endpoint: &str) {
         assert!(
             Instant::now() < until,
             "{message}: not {endpoint}\n{}",
-            proxy.process.log()
+            proxy.process.tail()
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -147,7 +147,7 @@ async fn failed_sync_is_logged_once_and_keeps_the_endpoints() {
         cluster.kill(2);
         let until = Instant::now() + LIMIT;
         while log_entries(&proxy, failed).len() < round {
-            assert!(Instant::now() < until, "{}", proxy.process.log());
+            assert!(Instant::now() < until, "{}", proxy.process.tail());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         tokio::time::sleep(Duration::from_secs(6)).await;
@@ -158,7 +158,7 @@ async fn failed_sync_is_logged_once_and_keeps_the_endpoints() {
         (0..3).for_each(|member| cluster.wait_healthy(member));
         let until = Instant::now() + LIMIT;
         while log_entries(&proxy, again).len() < round {
-            assert!(Instant::now() < until, "{}", proxy.process.log());
+            assert!(Instant::now() < until, "{}", proxy.process.tail());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

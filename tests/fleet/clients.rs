@@ -28,8 +28,7 @@ fn test(name: &str, fleet: &[&Proxy]) -> Command {
 fn passes(name: &str, mut client: Process, fleet: &[&Proxy]) {
     let status = client.wait(Duration::from_secs(150));
     let output = client.log();
-    println!("{output}");
-    let logs: String = fleet.iter().map(|proxy| proxy.process.log()).collect();
+    let logs: String = fleet.iter().map(|proxy| proxy.process.tail()).collect();
     assert!(
         status.success() && output.contains(&format!("--- PASS: {name}")),
         "{logs}\n{name} fails:\n{output}"

@@ -71,7 +71,7 @@ fn stopping_a_proxy_removes_its_registration_at_once() {
         wait(|| listed(&cluster, &one).len() == 2);
         other.process.signal(signal);
         let status = other.process.wait(LIMIT);
-        assert_eq!(status.code(), Some(0), "{}", other.process.log());
+        assert_eq!(status.code(), Some(0), "{}", other.process.tail());
         // The key is deleted before the process ends, long before its TTL of 600 seconds.
         assert_eq!(find(&cluster, other.address()), None);
         assert_eq!(granted(&cluster, lease), 0, "the lease still exists");
@@ -145,7 +145,7 @@ fn lost_registration_is_restored() {
         status(&proxy)["lease"],
         format!("{:x}", third.lease),
         "{}",
-        proxy.process.log()
+        proxy.process.tail()
     );
     wait(|| listed(&cluster, &proxy) == [proxy.address()]);
 }
@@ -184,7 +184,7 @@ fn proxy_starts_without_etcd_and_registers_later() {
         ) >= 2.0
     });
     let lost = proxy_output::log_entries(&proxy, LOST);
-    assert_eq!(lost.len(), 1, "{}", proxy.process.log());
+    assert_eq!(lost.len(), 1, "{}", proxy.process.tail());
     assert_eq!(
         (&lost[0]["level"], &lost[0]["error"]),
         (&"warn".into(), &reason.into())
@@ -225,7 +225,7 @@ fn missing_credentials_are_reported() {
         proxy_output::log_entries(&proxy, LOST).len(),
         1,
         "{}",
-        proxy.process.log()
+        proxy.process.tail()
     );
     assert_eq!(find(&cluster, proxy.address()), None);
     assert_eq!(listed(&cluster, &proxy), [proxy.address()]);

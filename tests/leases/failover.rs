@@ -76,7 +76,7 @@ async fn no_lease_expires_while_members_are_killed_and_stopped() {
     assert!(
         report.expired.is_empty() && report.errors.is_empty(),
         "{report:?}\n{}",
-        proxy.process.log()
+        proxy.process.tail()
     );
 }
 

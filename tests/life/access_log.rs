@@ -201,7 +201,7 @@ async fn each_call_is_logged_once_with_its_sizes() {
     proxy.process.signal("HUP");
     let until = Instant::now() + LIMIT;
     while !file.exists() {
-        assert!(Instant::now() < until, "{}", proxy.process.log());
+        assert!(Instant::now() < until, "{}", proxy.process.tail());
         std::thread::sleep(Duration::from_millis(10));
     }
     client.unary(RANGE, &read, &[]).await;

@@ -55,7 +55,7 @@ async fn no_unary_call_fails_under_load() {
         proxies[which].process.signal(signal);
         let status = proxies[which].process.wait(Duration::from_secs(10));
         println!("{signal}: exit {status} after {:?}", signalled.elapsed());
-        assert_eq!(status.code(), Some(0), "{}", proxies[which].process.log());
+        assert_eq!(status.code(), Some(0), "{}", proxies[which].process.tail());
         load.wait_calls(100, Duration::from_secs(20)).await;
         // A new process uses the same port at once.
         let listen = format!("--listen-addr={}", addresses[which]);
@@ -210,10 +210,10 @@ async fn signals_within_a_second_count_as_one() {
         while log_entries(&proxy, "draining").is_empty()
             || log_entries(&proxy, repeated).len() < count
         {
-            assert!(Instant::now() < until, "{}", proxy.process.log());
+            assert!(Instant::now() < until, "{}", proxy.process.tail());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert_eq!(proxy.process.exited(), None, "{}", proxy.process.log());
+        assert_eq!(proxy.process.exited(), None, "{}", proxy.process.tail());
         proxy.process.signal(signal);
     }
     tokio::time::sleep(REPEAT).await;
@@ -247,7 +247,7 @@ async fn drain_below_gnu_timeout_lets_calls_finish() {
     // SIGTERM has the same effect on `timeout` as the end of the 600 s.
     timeout.signal("TERM");
     tokio::time::sleep(REPEAT + Duration::from_millis(100)).await;
-    assert_eq!(timeout.exited(), None, "{}", timeout.log());
+    assert_eq!(timeout.exited(), None, "{}", timeout.tail());
     unlock(&direct, &key).await;
     let result = waiting.await.unwrap();
     assert!(result.ok(), "{result:?}");

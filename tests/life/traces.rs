@@ -288,7 +288,7 @@ async fn collector_works_over_tls_and_an_outage_only_drops_spans() {
         log_entries(&proxy, warning).len(),
         1,
         "{}",
-        proxy.process.log()
+        proxy.process.tail()
     );
     stop(proxy);
 }

@@ -37,7 +37,7 @@ fn compare_with_go_wrapper(version: &str) {
         assert!(
             run.status.success() && output.contains(&format!("--- PASS: {test}")),
             "{}\n{test} fails at etcd {version} in the namespace {prefix}:\n{output}",
-            proxy.process.log()
+            proxy.process.tail()
         );
         println!("etcd {version}:\n{output}");
     }

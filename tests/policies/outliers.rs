@@ -139,7 +139,7 @@ async fn failing_member_is_ejected_but_used_as_the_last_one() {
     let mut calls = 0;
     while calls % 200 != 0 || !ejected() {
         calls += 1;
-        assert!(Instant::now() < until, "{}", proxy.process.log());
+        assert!(Instant::now() < until, "{}", proxy.process.tail());
         let mut call = etcd.next().await;
         if call.endpoint == 1 {
             refused += 1;

@@ -69,7 +69,7 @@ pub(crate) async fn wait_endpoints(
         assert!(
             Instant::now() < until,
             "{condition}: {shown:#?}\n{}",
-            proxy.process.log()
+            proxy.process.tail()
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -105,7 +105,7 @@ async fn logged_request(proxy: &Proxy, log: &Path) -> Value {
         if let Some(line) = lines().get(before) {
             return serde_json::from_str::<Value>(line).unwrap()["request"].clone();
         }
-        assert!(Instant::now() < until, "{}", proxy.process.log());
+        assert!(Instant::now() < until, "{}", proxy.process.tail());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 }
@@ -122,7 +122,7 @@ async fn access_log_has_keys_only_while_debug_is_set() {
     let until = Instant::now() + LIMIT;
     let wait_key = async || {
         while logged_request(&scene.proxy, &log).await["key"] != "a-key" {
-            assert!(Instant::now() < until, "{}", scene.proxy.process.log());
+            assert!(Instant::now() < until, "{}", scene.proxy.process.tail());
         }
     };
     wait_key().await;
@@ -160,7 +160,7 @@ async fn reload_applies_reloadable_flags_and_names_the_others() {
     );
     let until = Instant::now() + LIMIT;
     while debug_lines() == 0 {
-        assert!(Instant::now() < until, "{}", proxy.process.log());
+        assert!(Instant::now() < until, "{}", proxy.process.tail());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
 

@@ -303,10 +303,10 @@ impl Cluster {
             }
             let process = &mut self.members[member].process;
             if let Some(status) = process.exited() {
-                return Err(format!("etcd ended: {status}\n{}", process.log()));
+                return Err(format!("etcd ended: {status}\n{}", process.tail()));
             }
             if Instant::now() >= until {
-                return Err(format!("etcd is not healthy\n{}", process.log()));
+                return Err(format!("etcd is not healthy\n{}", process.tail()));
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -11,6 +11,23 @@ pub fn client() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
+/// Returns the output of `-test.v` without the tests that passed.
+pub fn without_passed(output: &str) -> String {
+    let mut blocks: Vec<String> = vec![String::new()];
+    for line in output.lines() {
+        // The name of a subtest contains a slash.
+        if line.starts_with("=== RUN") && !line.contains('/') {
+            blocks.push(String::new());
+        }
+        if let Some(block) = blocks.last_mut() {
+            block.push_str(line);
+            block.push('\n');
+        }
+    }
+    blocks.retain(|block| !block.contains("\n--- PASS: "));
+    blocks.concat()
+}
+
 fn build() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = root.join("target/go-client/client.test");

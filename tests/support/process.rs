@@ -117,7 +117,12 @@ impl Process {
                 return status;
             }
             let late = Instant::now() >= until;
-            assert!(!late, "{} runs after {limit:?}:\n{}", self.name, self.log());
+            assert!(
+                !late,
+                "{} runs after {limit:?}:\n{}",
+                self.name,
+                self.tail()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -146,7 +151,7 @@ impl Process {
             drop(lines);
             if ended.is_some() || Instant::now() >= until {
                 let why = ended.map_or_else(|| "no such line".into(), |s| s.to_string());
-                return Err(format!("{}: {why}\n{}", self.name, self.log()));
+                return Err(format!("{}: {why}\n{}", self.name, self.tail()));
             }
         }
     }
@@ -158,6 +163,21 @@ impl Process {
             .buffered
             .iter()
             .fold(String::new(), |text, line| text + line + "\n")
+    }
+
+    /// Returns the end of [`Process::log`] for the message of a failed test: long enough for the
+    /// cause, and short enough to be read.
+    pub fn tail(&self) -> String {
+        const LINES: usize = 40;
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let (before, last) = lines.split_at(lines.len().saturating_sub(LINES));
+        let mut tail = match before.len() {
+            0 => String::new(),
+            before => format!("… {before} lines before\n"),
+        };
+        last.iter().for_each(|line| tail += &format!("{line}\n"));
+        tail
     }
 
     /// Returns the resident memory in KiB.

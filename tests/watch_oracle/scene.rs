@@ -205,7 +205,7 @@ pub(crate) async fn run(environment: &mut Environment, seed: u64, load: Load) {
         history.compactions,
         violations[..violations.len().min(20)].join("\n"),
         status,
-        environment.proxy.process.log(),
+        environment.proxy.process.tail(),
     );
     assert!(events > 0, "seed {seed}: no watcher received an event");
 }

@@ -20,7 +20,7 @@ async fn wait_endpoint(proxy: &Proxy, address: &str) {
     let until = Instant::now() + LIMIT;
     while !proxy_output::current_endpoint(proxy).is_some_and(|endpoint| endpoint.ends_with(address))
     {
-        assert!(Instant::now() < until, "{}", proxy.process.log());
+        assert!(Instant::now() < until, "{}", proxy.process.tail());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
