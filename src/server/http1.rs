@@ -37,7 +37,7 @@ pub async fn serve(
         async move {
             responding.set(true);
             let (head, body) = request.into_parts();
-            let body = UnreadBody::of_http1(&head.headers, body);
+            let body = UnreadBody::of_http1(&ctx.drain, &head.headers, body);
             let response = admin.respond(&ctx, &head.method, &head.uri);
             let response = body.before(response).await;
             responding.set(false);

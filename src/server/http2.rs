@@ -239,7 +239,7 @@ fn accept(
         open_requests.clone(),
     );
     let (head, body) = request.into_parts();
-    let body = UnreadBody::of_http2(body);
+    let body = UnreadBody::of_http2(&context.ctx.drain, body);
     tokio::task::spawn_local(async move {
         // Counted in the task, not before: a reset wakes the tasks of admin requests that the
         // client cancelled earlier, and they run before this one.

@@ -11,21 +11,22 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::limits;
+use crate::net::drain::Drain;
 
 /// A body that a task of its own reads and discards, for at most [`limits::UNREAD_BODY_TIME`] and
-/// [`limits::UNREAD_BODY_BYTES`].
+/// [`limits::UNREAD_BODY_BYTES`], and for [`limits::CLOSE_TIME`] of a drain (S2).
 pub(super) struct UnreadBody(Option<JoinHandle<()>>);
 
 impl UnreadBody {
     /// Discards the body of an HTTP/2 request.
-    pub(super) fn of_http2(mut body: RecvStream) -> UnreadBody {
+    pub(super) fn of_http2(drain: &Drain, mut body: RecvStream) -> UnreadBody {
         if body.is_end_stream() {
             return UnreadBody(None);
         }
-        UnreadBody::discard(async move {
+        UnreadBody::discard(drain, async move {
             let mut left = limits::UNREAD_BODY_BYTES;
             while let Some(Ok(data)) = body.data().await
                 && data.len() <= left
@@ -39,11 +40,11 @@ impl UnreadBody {
 
     /// Discards the body of an HTTP/1.1 request. A client that expects `100 Continue` has not sent
     /// its body yet, and does not send it after the response.
-    pub(super) fn of_http1(headers: &HeaderMap, mut body: Incoming) -> UnreadBody {
+    pub(super) fn of_http1(drain: &Drain, headers: &HeaderMap, mut body: Incoming) -> UnreadBody {
         if body.is_end_stream() || headers.contains_key(header::EXPECT) {
             return UnreadBody(None);
         }
-        UnreadBody::discard(async move {
+        UnreadBody::discard(drain, async move {
             let mut left = limits::UNREAD_BODY_BYTES;
             while let Some(Ok(frame)) = body.frame().await
                 && let length = frame.data_ref().map_or(0, |data| data.len())
@@ -54,10 +55,19 @@ impl UnreadBody {
         })
     }
 
-    fn discard(body: impl Future<Output = ()> + 'static) -> UnreadBody {
-        let task = spawn_local(async {
-            // At the end of the time, the body is dropped.
-            let _ = timeout(limits::UNREAD_BODY_TIME, body).await;
+    fn discard(drain: &Drain, body: impl Future<Output = ()> + 'static) -> UnreadBody {
+        let drain = drain.clone();
+        let task = spawn_local(async move {
+            let drained = async {
+                drain.begun().await;
+                sleep(limits::CLOSE_TIME).await;
+            };
+            // The end of any of them drops the body.
+            tokio::select! {
+                () = body => {}
+                () = drained => {}
+                () = sleep(limits::UNREAD_BODY_TIME) => {}
+            }
         });
         UnreadBody(Some(task))
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::cluster::Cluster;
 use crate::support::h2_frames::{
-    DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, Raw, frame, header_block,
+    DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Raw, frame, header_block,
 };
 use crate::support::proxy::Proxy;
 use crate::support::release::NEWEST;
@@ -152,6 +152,24 @@ fn slow_http1_body_does_not_hold_back_the_response() {
     request("");
     // The rest of the body arrives after the response, and the connection is still of use.
     request("xx");
+}
+
+#[test]
+fn body_without_end_does_not_delay_a_drain() {
+    let flags = ["--endpoints=127.0.0.1:1", "--drain-timeout=30s"];
+    let mut proxy = Proxy::start_with(&flags);
+    let mut client = Raw::connect(proxy.address(), &[]);
+    client.write(&post(1, "/nothing", &[]));
+    client.write(&frame(DATA, 0, 1, b"x"));
+    client.wait(LIMIT, |frame| frame.stream == 1 && frame.kind == DATA);
+    proxy.process.signal("TERM");
+    // The proxy ends the connection when the client has seen its GOAWAY.
+    let ping = client.wait(LIMIT, |frame| frame.kind == PING);
+    client.write(&frame(PING, 1, 0, &ping.payload));
+    let reset = client.wait(LIMIT, |frame| frame.kind == RST_STREAM);
+    assert_eq!((reset.stream, reset.payload), (1, vec![0; 4]));
+    drop(client);
+    assert!(proxy.process.wait(LIMIT).success());
 }
 
 /// Frames of a stream until it ends: type, END_STREAM, and the code of a reset.
