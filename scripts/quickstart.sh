@@ -131,7 +131,7 @@ In a browser:
     http://$address/proxy/metrics   the metrics of the proxy
     http://$address/metrics         the metrics of etcd
 In another terminal, with etcdctl and etcd-edge on the path:
-    export PATH=$(realpath "${etcdctl%/*}"):$(realpath "${edge%/*}"):\$PATH
+    export PATH=$(cd "${etcdctl%/*}" && pwd):$(cd "${edge%/*}" && pwd):\$PATH
     etcdctl --endpoints $address watch --prefix ''
     etcdctl --endpoints $address put greeting again
 docs/getting-started.md continues from here. The members of etcd, its infra0 to infra2, are
