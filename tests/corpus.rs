@@ -25,6 +25,8 @@ mod grpc_frames;
 mod grpc_message;
 #[path = "../fuzz/bodies/grpc_timeout.rs"]
 mod grpc_timeout;
+#[path = "../fuzz/bodies/gzip.rs"]
+mod gzip;
 #[path = "../fuzz/bodies/http1_head.rs"]
 mod http1_head;
 #[path = "../fuzz/bodies/lease_hub.rs"]
@@ -54,6 +56,7 @@ const TARGETS: &[Target] = &[
     ("grpc_frames", grpc_frames::run),
     ("grpc_message", grpc_message::run),
     ("grpc_timeout", grpc_timeout::run),
+    ("gzip", gzip::run),
     ("http1_head", http1_head::run),
     ("lease_hub", lease_hub::run),
     ("namespace", namespace::run),

@@ -8,6 +8,7 @@
 //! (`state_machine`, `driver`).
 
 pub mod frame;
+pub mod gzip;
 pub mod heads;
 pub mod health;
 pub mod json;
