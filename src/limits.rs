@@ -133,6 +133,11 @@ pub const REQUEST_BUFFER_BYTES: usize = 64 * 1024;
 /// that fails halfway causes no failed read (E1). A larger response is streamed.
 pub const RESPONSE_BUFFER_BYTES: usize = 128 * 1024;
 
+/// Maximum size in bytes of a response message that the proxy compresses for a client with gzip. A
+/// larger one is sent uncompressed, which every client accepts: compression needs the message as a
+/// whole, and a worker serves no other client meanwhile (about a millisecond at this size).
+pub const COMPRESSED_MESSAGE_BYTES: usize = RESPONSE_BUFFER_BYTES;
+
 /// Maximum bytes of all buffered responses of one upstream connection. Beyond it responses are
 /// streamed, which limits them by the windows of the clients. Otherwise one client could have a
 /// response buffered for each of its streams.
@@ -575,7 +580,7 @@ pub const KEEP_ALIVE_BYTES: u64 = 4 * 1024;
 
 /// Maximum bytes, per worker, of incomplete messages larger than half a window on streams that
 /// share upstream requests. Messages that a namespace has to translate are included, beyond
-/// [`CONNECTION_WINDOW`] of a connection.
+/// [`CONNECTION_WINDOW`] of a connection; decompressed ones count until they are sent.
 pub const LARGE_REQUEST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Maximum bytes, per worker, of incomplete responses above [`RESPONSE_BUFFER_BYTES`] that a

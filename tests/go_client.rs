@@ -45,6 +45,44 @@ fn every_part_of_the_go_client_works_through_the_proxy() {
     assert!(passed >= 27, "only {passed} tests ran");
 }
 
+/// etcd accepts gzip on every method, and compresses its responses.
+#[test]
+fn every_part_of_the_go_client_works_with_gzip_through_the_proxy() {
+    let program = go::client();
+    let cluster = Cluster::start(release::NEWEST, 3);
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    for (endpoint, minimum) in [(proxy.address(), 20), (&*cluster.endpoint(0), 1)] {
+        let tests = match minimum {
+            1 => "-test.run=^TestGzip$",
+            _ => "-test.run=.",
+        };
+        let run = Command::new(&program)
+            .args([
+                "-test.v",
+                "-test.timeout=240s",
+                "-test.skip=^Test(Failover|Fleet.*|Namespace.*|Pings)$",
+            ])
+            .arg(tests)
+            .env("ETCD_ENDPOINTS", endpoint)
+            .env("ETCD_DIRECT", cluster.endpoints())
+            .env("ETCD_GZIP", "1")
+            .output()
+            .expect("the test program starts");
+        let output = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            run.status.success(),
+            "{}\nthe Go client's tests fail with gzip:\n{output}",
+            proxy.process.log()
+        );
+        let passed = output
+            .lines()
+            .filter(|line| line.starts_with("--- PASS"))
+            .count();
+        assert!(passed >= minimum, "only {passed} tests ran:\n{output}");
+        assert!(output.contains("--- PASS: TestGzip"), "{output}");
+    }
+}
+
 #[test]
 fn go_client_watches_lose_nothing_while_members_fail() {
     let program = go::client();

@@ -7,6 +7,8 @@ mod support;
 mod attacks;
 #[path = "namespace/caches.rs"]
 mod caches;
+#[path = "namespace/compression.rs"]
+mod compression;
 #[path = "namespace/encodings.rs"]
 mod encodings;
 #[path = "namespace/entry_points.rs"]

@@ -7,6 +7,8 @@ mod support;
 mod cache;
 #[path = "reads/coalescing.rs"]
 mod coalescing;
+#[path = "reads/compression.rs"]
+mod compression;
 #[path = "reads/identities.rs"]
 mod identities;
 #[path = "reads/invalidation.rs"]

@@ -58,6 +58,36 @@ async fn put(connection: &H2Connection, key: &str) -> i64 {
     pb::int(&result.message, &[1, 3])
 }
 
+/// The hub counts the bytes of uncompressed messages. As many must return to it, or the watch stalls
+/// after a few events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_events_return_their_send_capacity() {
+    let (cluster, proxy) = scene(NEWEST);
+    let client = Client::connect(proxy.address()).await;
+    let mut streams = Vec::new();
+    for client in [client.with_gzip(), client.with_gzip(), client.clone()] {
+        let mut stream = client.call(WATCH, &[]).await;
+        let create = Msg::new().bytes(1, "k");
+        stream.send(Msg::new().msg(1, create)).await;
+        stream.next().await.expect("the watch is created");
+        streams.push(stream);
+    }
+    let count = 100;
+    let writer = Client::connect(&cluster.endpoint(0)).await;
+    for _ in 0..count {
+        let put = Msg::new().bytes(1, "k").bytes(2, vec![b'v'; 10_000]);
+        assert_eq!(writer.unary(PUT, put, &[]).await.code(), Some(0));
+    }
+    for mut stream in streams {
+        let mut events = 0;
+        while events < count {
+            let message = stream.next().await.expect("events");
+            let fields = pb::fields(&message).into_iter();
+            events += fields.filter(|(number, _)| *number == 11).count();
+        }
+    }
+}
+
 /// Creates `count` equal watches at once. Returns their ids.
 async fn create_many(stream: &mut Stream, create: &Create, count: usize) -> Vec<i64> {
     for _ in 0..count {

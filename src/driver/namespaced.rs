@@ -14,6 +14,8 @@ use crate::driver::etcd::first_attempt::end_interrupted;
 use crate::driver::relay;
 use crate::driver::state::identity::Credential;
 use crate::driver::state::reply;
+use crate::limits;
+use crate::wire::compression::Encoding;
 use crate::wire::frame::{self, Reader};
 use crate::wire::namespace::{NamespaceAccess, is_alarm_get};
 use crate::wire::pb::etcdserverpb::{LeaseTimeToLiveRequest, LeaseTimeToLiveResponse};
@@ -57,8 +59,16 @@ pub(super) async fn serve(call: &mut Call) -> Code {
     request.iter().for_each(|chunk| reader.push(chunk.clone()));
     // Bytes behind the message would be relayed without inspection.
     let message = match reader.next() {
-        Ok(Some(message)) if !message.compressed && reader.buffered() == 0 => message.payload,
+        Ok(Some(message)) if reader.buffered() == 0 => message,
         _ => return refuse(call, ": malformed request"),
+    };
+    let encoding = Encoding::from_headers(&call.head.headers);
+    let message = match encoding.and_then(|encoding| {
+        let message = encoding.decode(message, limits::REQUEST_BUFFER_BYTES as u64);
+        message.map_err(|error| error.status())
+    }) {
+        Ok(message) => message,
+        Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
     let detail = if call.method.is_some_and(|method| method.name == ALARM) {
         (!is_alarm_get(&message)).then_some(": only GET is allowed")
@@ -70,7 +80,8 @@ pub(super) async fn serve(call: &mut Call) -> Code {
         }
     };
     match detail {
-        None => relay::serve(call, request).await,
+        // Exactly what has been inspected.
+        None => relay::serve(call, vec![frame::encode(&message)]).await,
         Some(detail) => refuse(call, detail),
     }
 }

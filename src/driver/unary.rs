@@ -15,6 +15,7 @@ use http::Response;
 use crate::call_log::finished_call::ResponseSource;
 use crate::driver::call::Call;
 use crate::driver::call::request_body::{RequestBody, read_request_body};
+use crate::driver::call::request_compression::{Rejection, decompress_request};
 use crate::driver::etcd::first_attempt::{FirstAttempt, end_interrupted, first_attempt};
 use crate::driver::health;
 use crate::driver::reads::decision::{ReadDecision, decide, decide_after_wait};
@@ -28,6 +29,7 @@ use crate::driver::state::reply;
 use crate::limits;
 use crate::upstream::attempt::{BufferedResponse, Rest};
 use crate::upstream::conn::BufferedBytes;
+use crate::wire::compression::Encoding;
 use crate::wire::status::{Code, Status};
 
 /// End of a read: the response to its client.
@@ -53,6 +55,13 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         RequestBody::Complete(request) => request,
         RequestBody::Partial(received) => return Err(received),
         RequestBody::Ended(code) => return Ok(code),
+    };
+    let encoding = match decompress_request(call, &mut request) {
+        Ok(encoding) => encoding,
+        Err(Rejection::TooLargeToBuffer) => return Err(request),
+        Err(Rejection::Refused(status)) => {
+            return Ok(reply::trailers_only(&mut call.respond, &status));
+        }
     };
     let mut read = ReadRequest::parse(call, &request);
     let mut decision = decide(call, read.as_ref());
@@ -120,7 +129,9 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         };
     };
     let response = match end {
-        ReadEnd::Message(message) if message.len() <= limits::FREE_SEND_BYTES => {
+        ReadEnd::Message(message)
+            if message.len() <= limits::FREE_SEND_BYTES && encoding == Encoding::Identity =>
+        {
             call.send_response(message);
             return Ok(Code::Ok);
         }
@@ -129,7 +140,7 @@ pub(super) async fn serve(call: &mut Call) -> Result<Code, Vec<Bytes>> {
         ReadEnd::Error(status) => return Ok(reply::trailers_only(&mut call.respond, &status)),
         ReadEnd::Interrupted(interrupted) => return Ok(end_interrupted(call, interrupted)),
     };
-    Ok(send_unary_response(call, response).await)
+    Ok(send_unary_response(call, response, encoding).await)
 }
 
 /// If a response is stale for its client, replaces the read by a linearizable one. Another member

@@ -39,9 +39,14 @@ impl Payload {
         payload
     }
 
-    /// Counts the bytes in a queue until the payload is sent, or dropped unsent.
-    pub fn counted_in(mut self, queue: &Rc<StreamQueue>) -> Payload {
-        let bytes = self.remaining();
+    /// Returns the bytes that are left, in two parts.
+    pub fn parts(&self) -> [&[u8]; 2] {
+        let head = &self.head[usize::from(self.taken)..usize::from(self.len)];
+        [head, &self.tail]
+    }
+
+    /// Counts `bytes` in a queue until the payload is sent, or dropped unsent.
+    pub fn counted_in(mut self, queue: &Rc<StreamQueue>, bytes: usize) -> Payload {
         queue.add(bytes);
         self.queued = Some(Queued {
             queue: queue.clone(),
@@ -267,7 +272,7 @@ mod tests {
     fn sent_bytes_are_reported_in_steps() {
         let notifier = Rc::new(SendNotifier::default());
         let queue = StreamQueue::new(7, 4, ConnectionQueue::new(10_000, notifier.clone()));
-        let send = |n: usize| Payload::from(Bytes::from(vec![0; n])).counted_in(&queue);
+        let send = |n: usize| Payload::from(Bytes::from(vec![0; n])).counted_in(&queue, n);
         let (first, second, third) = (send(3), send(4), send(2));
         assert_eq!(queue.queued(), 9);
         assert_eq!(queue.connection_queued(), 9 + 3 * limits::MESSAGE_COST);
@@ -286,7 +291,7 @@ mod tests {
         let total = ConnectionQueue::new(10 + limits::MESSAGE_COST, notifier.clone());
         let full = StreamQueue::new(1, 5, total.clone());
         let other = StreamQueue::new(2, 5, total.clone());
-        let send = |queue, n: usize| Payload::from(Bytes::from(vec![0; n])).counted_in(queue);
+        let send = |queue, n: usize| Payload::from(Bytes::from(vec![0; n])).counted_in(queue, n);
         let (first, second) = (send(&full, 11), send(&other, 6));
         drop(second);
         assert_eq!(

@@ -5,7 +5,8 @@
 //! accept input split at any byte and reject a head as soon as its bytes are invalid. After that
 //! they return the same error again, since the bytes after a broken head have no meaning.
 //!
-//! Not here: the status that an error becomes (P6), decompression, and the values of the limits.
+//! Not here: the status that an error becomes (P6), decompression (`compression`), and the values
+//! of the limits.
 
 use std::collections::VecDeque;
 

@@ -13,6 +13,10 @@ pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The error text of [`GRPC_STATUS`], percent-encoded.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// The compression of the messages that are flagged as compressed. Its values are in
+/// [`compression`](super::compression).
+pub const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+
 /// Requires a leader: without one the call fails at once instead of waiting (W12).
 pub const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 

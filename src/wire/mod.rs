@@ -7,6 +7,7 @@
 //! Not here: transport of the bytes (`net`, `upstream`), and decisions about calls
 //! (`state_machine`, `driver`).
 
+pub mod compression;
 pub mod frame;
 pub mod gzip;
 pub mod heads;

@@ -21,11 +21,11 @@ const healthChecked = `{
 
 func TestHealth(t *testing.T) {
 	_, ctx, p := setup(t)
-	conn, err := grpc.NewClient(
-		targets(t)[0],
+	conn, err := grpc.NewClient(targets(t)[0], append(
+		compression(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(healthChecked),
-	)
+	)...)
 	ok(t, err)
 	t.Cleanup(func() { conn.Close() })
 	// The call waits until the health Watch reports SERVING.

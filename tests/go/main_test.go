@@ -11,6 +11,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding/gzip"
 )
 
 // limit is the maximum duration of one test.
@@ -25,11 +27,20 @@ func targets(t *testing.T) []string {
 	return strings.Split(list, ",")
 }
 
+// compression makes every call compress its messages if ETCD_GZIP is set.
+func compression() []grpc.DialOption {
+	if os.Getenv("ETCD_GZIP") == "" {
+		return nil
+	}
+	return []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.UseCompressor(gzip.Name))}
+}
+
 func connect(t *testing.T, user, password string) *clientv3.Client {
 	t.Helper()
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:   targets(t),
 		DialTimeout: 5 * time.Second,
+		DialOptions: compression(),
 		Username:    user,
 		Password:    password,
 	})

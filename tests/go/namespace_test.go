@@ -62,7 +62,11 @@ func bothSides(t *testing.T) *sides {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*limit)
 	t.Cleanup(cancel)
 	at := func(endpoint string) *clientv3.Client {
-		c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 5 * time.Second})
+		c, err := clientv3.New(clientv3.Config{
+			Endpoints:   []string{endpoint},
+			DialTimeout: 5 * time.Second,
+			DialOptions: compression(),
+		})
 		ok(t, err)
 		t.Cleanup(func() { c.Close() })
 		return c

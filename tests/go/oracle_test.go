@@ -38,6 +38,7 @@ func direct(t *testing.T) *clientv3.Client {
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:   strings.Split(list, ","),
 		DialTimeout: 5 * time.Second,
+		DialOptions: compression(),
 	})
 	ok(t, err)
 	t.Cleanup(func() { client.Close() })

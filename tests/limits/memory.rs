@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use etcd_edge::wire::gzip;
+
 use crate::support::cluster::Cluster;
+use crate::support::grpc::{Client, frame};
 use crate::support::load::H2Connection;
 use crate::support::memory::{peak_kib, reset_peak};
 use crate::support::pb::Msg;
@@ -90,6 +93,47 @@ async fn unread_socket_uses_bounded_memory() {
     // the others are reset.
     let above = greed(&proxy, (1 << 31) - 1, false, 600).await;
     assert!(above < 600 * (64 + 256) + 30 * 1024, "{above} KiB");
+}
+
+/// Each message decompresses to 100 MB. Decompression stops at the limit, and the memory is freed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compressed_bombs_use_bounded_memory() {
+    let cluster = Cluster::start(NEWEST, 1);
+    for flags in [&["--advertise-client-url="][..], &["--namespace=p/"]] {
+        let proxy = Proxy::start(&cluster, flags);
+        let client = Client::connect(proxy.address()).await;
+        let bomb = Msg::new().bytes(1000, vec![0; 100 << 20]);
+        let bomb = frame(1, &gzip::compress([bomb.as_ref()], Vec::new()));
+        let idle = proxy.process.rss_kib();
+        reset_peak(&proxy.process);
+        for path in [
+            "/etcdserverpb.Watch/Watch",
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            "/grpc.health.v1.Health/Watch",
+            PUT,
+            RANGE,
+        ] {
+            let mut calls = Vec::new();
+            for _ in 0..20 {
+                let mut call = client.call(path, &[("grpc-encoding", "gzip")]).await;
+                call.send_raw(bomb.clone()).await;
+                call.half_close();
+                calls.push(call);
+            }
+            for call in calls {
+                let reply = call.finish().await;
+                // The code of etcd too, which receives the larger ones as they are.
+                assert_eq!(reply.code(), Some(8), "{path} {reply:?}");
+                let text = "larger than max";
+                assert!(reply.message().contains(text), "{path} {reply:?}");
+            }
+        }
+        let above = peak_kib(&proxy.process).saturating_sub(idle);
+        println!("{flags:?}: {above} KiB above {idle} KiB");
+        assert!(above < 40 * 1024, "{above} KiB");
+        let put = Msg::new().bytes(1, "k").bytes(2, "v");
+        assert_eq!(client.unary(PUT, put, &[]).await.code(), Some(0));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

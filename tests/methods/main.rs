@@ -10,6 +10,7 @@
 mod auth;
 mod authorities;
 mod cluster;
+mod compression;
 mod kv;
 mod lease;
 mod locks;
@@ -33,7 +34,7 @@ use support::release::{NEWEST, versions};
 
 #[tokio::test]
 async fn every_method_equals_the_newest_etcd() {
-    let called = compare(NEWEST).await;
+    let called = compare(NEWEST, false).await;
     let missing: Vec<&str> = method::all()
         .iter()
         .map(|method| method.path)
@@ -45,29 +46,50 @@ async fn every_method_equals_the_newest_etcd() {
 
 #[tokio::test]
 async fn every_method_equals_the_middle_etcd() {
-    compare(versions()[1]).await;
+    compare(versions()[1], false).await;
 }
 
 #[tokio::test]
 async fn every_method_equals_the_oldest_etcd() {
-    compare(versions()[2]).await;
+    compare(versions()[2], false).await;
 }
 
-/// Runs the script on both sides and compares the results. Returns the called paths.
-async fn compare(version: &str) -> BTreeSet<String> {
+#[tokio::test]
+async fn every_compressed_call_equals_the_newest_etcd() {
+    compare(NEWEST, true).await;
+}
+
+#[tokio::test]
+async fn every_compressed_call_equals_the_middle_etcd() {
+    compare(versions()[1], true).await;
+}
+
+#[tokio::test]
+async fn every_compressed_call_equals_the_oldest_etcd() {
+    compare(versions()[2], true).await;
+}
+
+/// Runs the script on both sides and compares the results. With `gzip`, all messages of the client
+/// are compressed. Returns the called paths.
+async fn compare(version: &str, gzip: bool) -> BTreeSet<String> {
     let (one, other) = (Cluster::start(version, 1), Cluster::start(version, 1));
     // The flags disable the proxy's own size limit and member list.
     let proxy = Proxy::start(
         &other,
         &["--max-send-bytes=8388608", "--advertise-client-url="],
     );
-    let mut direct = Recorder::new(Client::connect(&one.endpoint(0)).await, version);
-    let mut proxied = Recorder::new(Client::connect(proxy.address()).await, version);
+    let connect = async |address: &str| {
+        let client = Client::connect(address).await;
+        let client = if gzip { client.with_gzip() } else { client };
+        Recorder::new(client, version)
+    };
+    let mut direct = connect(&one.endpoint(0)).await;
+    let mut proxied = connect(proxy.address()).await;
     run(&mut direct).await;
     run(&mut proxied).await;
     let mut found = differences(&direct, &proxied);
 
-    let mut direct = Recorder::new(Client::connect(&other.endpoint(0)).await, version);
+    let mut direct = connect(&other.endpoint(0)).await;
     proxied.clear();
     for recorder in [&mut direct, &mut proxied] {
         read(recorder).await;
@@ -91,6 +113,7 @@ async fn run(recorder: &mut Recorder) {
     maintenance::run(recorder).await;
     auth::run(recorder).await;
     malformed::run(recorder).await;
+    compression::run(recorder).await;
 }
 
 /// Calls without an effect. Their responses name the cluster.

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
+use etcd_edge::wire::gzip;
 use etcd_edge::wire::method::{self, MethodKind};
 
 use crate::PREFIXES;
@@ -177,6 +178,22 @@ async fn attack_transports(scene: &Scene, path: &str, message: &[u8]) {
             .attack_raw(path, &framed(1, message), false, encoding)
             .await;
         assert_ne!(reply.code(), Some(0), "{reply:?}");
+    }
+    // Compressed: alone, in two members, and behind or in front of another message.
+    let gzip = |message: &[u8]| gzip::compress([message], Vec::new());
+    let whole = framed(1, &gzip(message));
+    let (front, back) = message.split_at(message.len() / 2);
+    let members = framed(1, &[gzip(front), gzip(back)].concat());
+    let encoded = &[("grpc-encoding", "gzip")][..];
+    let bypassing = &[encoded[0], BYPASS[0]][..];
+    for (bytes, metadata) in [
+        (whole.clone(), encoded),
+        (whole.clone(), bypassing),
+        (members, encoded),
+        ([&good[..], &whole].concat(), bypassing),
+        ([&whole[..], &good].concat(), encoded),
+    ] {
+        scene.attack_raw(path, &bytes, false, metadata).await;
     }
     let reply = scene
         .attack_raw(path, &framed(2, message), false, &[])

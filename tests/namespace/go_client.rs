@@ -16,7 +16,7 @@ const TESTS: [&str; 5] = [
     "TestNamespaceConcurrency",
 ];
 
-fn compare_with_go_wrapper(version: &str) {
+fn compare_with_go_wrapper(version: &str, gzip: &str) {
     let these = stores()
         .into_iter()
         .filter(|(release, _)| *release == version);
@@ -31,6 +31,7 @@ fn compare_with_go_wrapper(version: &str) {
             .env("ETCD_DIRECT", one.endpoints())
             .env("ETCD_OTHER", other.endpoints())
             .env("ETCD_NAMESPACE", prefix)
+            .env("ETCD_GZIP", gzip)
             .output()
             .expect("the test program starts");
         let output = String::from_utf8_lossy(&run.stdout);
@@ -45,15 +46,20 @@ fn compare_with_go_wrapper(version: &str) {
 
 #[test]
 fn go_client_gets_the_same_as_with_its_own_wrapper_at_3_7() {
-    compare_with_go_wrapper(versions()[0]);
+    compare_with_go_wrapper(versions()[0], "");
+}
+
+#[test]
+fn go_client_with_gzip_gets_the_same_as_with_its_own_wrapper() {
+    compare_with_go_wrapper(versions()[0], "1");
 }
 
 #[test]
 fn go_client_gets_the_same_as_with_its_own_wrapper_at_3_6() {
-    compare_with_go_wrapper(versions()[1]);
+    compare_with_go_wrapper(versions()[1], "");
 }
 
 #[test]
 fn go_client_gets_the_same_as_with_its_own_wrapper_at_3_5() {
-    compare_with_go_wrapper(versions()[2]);
+    compare_with_go_wrapper(versions()[2], "");
 }

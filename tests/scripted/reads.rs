@@ -372,6 +372,7 @@ fn reply_code_is_read_from_trailers_only_responses() {
         http_status: 200,
         headers: pairs(&[("grpc-status", "2")]),
         messages: Vec::new(),
+        compressed: 0,
         trailers: Vec::new(),
         trailers_only: true,
         reset: None,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use etcd_edge::wire::gzip;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
@@ -23,6 +24,7 @@ pub struct Client {
     send: SendRequest<Bytes>,
     authority: String,
     scheme: &'static str,
+    gzip: bool,
 }
 
 /// Everything received on one call.
@@ -32,8 +34,10 @@ pub struct Reply {
     pub http_status: u16,
     /// Headers, sorted. They hold the status of a trailers-only response.
     pub headers: Vec<(String, String)>,
-    /// Messages without their five-byte gRPC prefix.
+    /// Messages without their five-byte gRPC prefix, decompressed.
     pub messages: Vec<Bytes>,
+    /// Number of messages that were compressed.
+    pub compressed: usize,
     /// Trailers, sorted.
     pub trailers: Vec<(String, String)>,
     /// Whether the headers ended the stream.
@@ -113,6 +117,15 @@ impl Client {
             send,
             authority: authority.to_owned(),
             scheme,
+            gzip: false,
+        }
+    }
+
+    /// Returns a client on the same connection that compresses all messages that are not empty.
+    pub fn with_gzip(&self) -> Client {
+        Client {
+            gzip: true,
+            ..self.clone()
         }
     }
 
@@ -136,6 +149,9 @@ impl Client {
             .version(http::Version::HTTP_2)
             .header("content-type", "application/grpc")
             .header("te", "trailers");
+        if self.gzip {
+            request = request.header("grpc-encoding", "gzip");
+        }
         for (name, value) in metadata {
             request = request.header(*name, *value);
         }
@@ -151,10 +167,12 @@ impl Client {
             response: Some(response),
             body: None,
             buffered: BytesMut::new(),
+            gzip: self.gzip,
             reply: Reply {
                 http_status: 0,
                 headers: Vec::new(),
                 messages: Vec::new(),
+                compressed: 0,
                 trailers: Vec::new(),
                 trailers_only: false,
                 reset: None,
@@ -169,6 +187,7 @@ pub struct Call {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     buffered: BytesMut,
+    gzip: bool,
     reply: Reply,
 }
 
@@ -177,11 +196,12 @@ impl Call {
     /// dropped.
     pub async fn send(&mut self, message: impl AsRef<[u8]>) {
         let message = message.as_ref();
-        let mut frame = BytesMut::with_capacity(5 + message.len());
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(message.len()).expect("under 4 GiB"));
-        frame.put_slice(message);
-        self.send_raw(frame.freeze()).await;
+        let compress = self.gzip && !message.is_empty();
+        self.send_raw(match compress {
+            true => frame(1, &gzip::compress([message], Vec::new())),
+            false => frame(0, message),
+        })
+        .await;
     }
 
     /// Sends bytes as given: for frames that are cut, malformed or compressed.
@@ -298,13 +318,29 @@ impl Call {
         if self.buffered.len() < 5 + length {
             return None;
         }
-        assert_eq!(
-            self.buffered[0], 0,
-            "a compressed response without a request for it"
-        );
+        let compressed = self.buffered[0] == 1;
         self.buffered.advance(5);
-        Some(self.buffered.split_to(length).freeze())
+        let message = self.buffered.split_to(length).freeze();
+        if !compressed {
+            return Some(message);
+        }
+        let encoding = ("grpc-encoding".to_owned(), "gzip".to_owned());
+        assert!(
+            self.reply.headers.contains(&encoding),
+            "a compressed response without an encoding"
+        );
+        self.reply.compressed += 1;
+        Some(gzip::decompress(&message, 1 << 30).expect("gzip").into())
     }
+}
+
+/// Returns a message with its gRPC prefix. The first byte flags compression.
+pub fn frame(flag: u8, message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(5 + message.len());
+    frame.put_u8(flag);
+    frame.put_u32(u32::try_from(message.len()).expect("under 4 GiB"));
+    frame.put_slice(message);
+    frame.freeze()
 }
 
 fn sorted(map: &HeaderMap) -> Vec<(String, String)> {

@@ -26,6 +26,7 @@ use crate::wire::timeout;
 pub(super) mod chunk_buffer;
 pub(super) mod client_stream_task;
 pub(super) mod request_body;
+pub(super) mod request_compression;
 pub(super) mod stream_requests;
 
 /// Path of reads.
@@ -152,6 +153,15 @@ impl Call {
     /// Returns whether the call is a check of the proxy's own health.
     pub(super) fn is_health(&self) -> bool {
         self.method.is_some_and(|m| m.service == HEALTH) && !self.requests_bypass()
+    }
+
+    /// Returns whether the call is a read that the proxy may answer itself, or whose keys it
+    /// translates. Other reads pass to etcd as the client sends them.
+    pub(super) fn is_interpreted_read(&self) -> bool {
+        self.is_range()
+            || self.is_health()
+            || self.has_path(MEMBER_LIST)
+            || self.ctx.process.namespace_policy().is_some()
     }
 
     fn has_path(&self, path: &str) -> bool {

@@ -13,6 +13,7 @@ use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::timers::Timer;
+use crate::wire::compression::Encoding;
 use crate::wire::frame::{FrameError, Reader};
 use crate::wire::status::{Code, Status};
 
@@ -160,17 +161,19 @@ impl RequestReader {
 /// Decoder of complete request messages.
 pub(in crate::driver) struct MessageReader {
     reader: Reader,
-    /// Name of a message in error texts, such as "watch request".
-    noun: &'static str,
+    /// Maximum size of a message in bytes, compressed and decompressed.
+    max: u64,
+    encoding: Encoding,
 }
 
 impl MessageReader {
-    /// Creates an empty decoder. `max` is the largest message in bytes; `noun` names a message in
-    /// error texts.
-    pub(in crate::driver) fn new(max: u64, noun: &'static str) -> MessageReader {
+    /// Creates an empty decoder. `max` is the largest message in bytes; messages may be compressed
+    /// with `encoding`.
+    pub(in crate::driver) fn new(max: u64, encoding: Encoding) -> MessageReader {
         MessageReader {
             reader: Reader::new(max),
-            noun,
+            max,
+            encoding,
         }
     }
 
@@ -190,10 +193,11 @@ impl MessageReader {
         self.reader.push(chunk);
     }
 
-    /// Returns the payload of the next complete message, if there is one.
+    /// Returns the decompressed payload of the next complete message, if there is one.
     ///
     /// # Errors
-    /// Returns a status if the message is too large, compressed, or has a malformed frame.
+    /// Returns a status if the message is too large, cannot be decompressed, or has a malformed
+    /// frame.
     pub(in crate::driver) fn next(&mut self, ctx: &WorkerContext) -> Result<Option<Bytes>, Status> {
         let message = match self.reader.next() {
             Ok(message) => message,
@@ -209,11 +213,14 @@ impl MessageReader {
         let Some(message) = message else {
             return Ok(None);
         };
-        if message.compressed {
-            let text = format!("etcd-edge: compressed {}s are not supported", self.noun);
-            return Err(Status::new(Code::Unimplemented, text));
-        }
-        Ok(Some(message.payload))
+        let payload = self.encoding.decode(message, self.max);
+        let payload = payload.map_err(|error| {
+            if error.is_too_large() {
+                ctx.counters().limit_hit(Limit::SendBytes);
+            }
+            error.status()
+        })?;
+        Ok(Some(payload))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::driver::call::{Call, while_call_open};
 use crate::driver::health::probes::check_etcd;
 use crate::driver::state::interrupt::Interrupted;
 use crate::limits;
+use crate::wire::compression::Encoding;
 use crate::wire::health::{self, HealthTarget, Serving};
 use crate::wire::status::{Code, Status};
 
@@ -20,7 +21,7 @@ const REQUEST_NAME: &str = "health request";
 /// Error text of Go's health server.
 const UNKNOWN_SERVICE: &str = "unknown service";
 
-/// Checks the health for Check or List. `request` is the complete request. Returns the framed
+/// Checks the health for Check or List. `request` is the complete request, not compressed. Returns the framed
 /// response, or the status of the error.
 ///
 /// # Errors
@@ -30,7 +31,7 @@ pub(in crate::driver) async fn check(
     call: &mut Call,
     request: Vec<Bytes>,
 ) -> Result<Result<Bytes, Status>, Interrupted> {
-    let service = match parse_request(call, request) {
+    let service = match parse_request(call, Encoding::Identity, request) {
         Ok(HealthTarget::Unknown) => return Ok(Err(Status::new(Code::NotFound, UNKNOWN_SERVICE))),
         Ok(service) => service,
         Err(status) => return Ok(Err(status)),
@@ -54,9 +55,13 @@ pub(in crate::driver) async fn check(
     }))
 }
 
-/// Parses a complete request. List requests are empty, which selects the service of calls.
-pub(super) fn parse_request(call: &Call, request: Vec<Bytes>) -> Result<HealthTarget, Status> {
-    let mut messages = MessageReader::new(limits::HEALTH_REQUEST_BYTES, REQUEST_NAME);
+/// Parses a complete request, which may be compressed with `encoding`. List requests are empty, which selects the service of calls.
+pub(super) fn parse_request(
+    call: &Call,
+    encoding: Encoding,
+    request: Vec<Bytes>,
+) -> Result<HealthTarget, Status> {
+    let mut messages = MessageReader::new(limits::HEALTH_REQUEST_BYTES, encoding);
     request.into_iter().for_each(|chunk| messages.push(chunk));
     let message = messages.next(&call.ctx)?;
     let message = message.ok_or_else(|| Status::new(Code::Internal, "unexpected EOF"))?;

@@ -26,17 +26,22 @@ use crate::limits;
 use crate::metrics::Limit;
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
+use crate::wire::compression::{self, Encoding};
 use crate::wire::health::{HealthTarget, Serving, response};
 use crate::wire::status::{Code, Status};
 
 /// Serves a Watch call until its end.
 pub(in crate::driver) async fn serve_watch(mut call: Box<Call>) -> Code {
+    let encoding = match Encoding::from_headers(&call.head.headers) {
+        Ok(encoding) => encoding,
+        Err(status) => return reply::trailers_only(&mut call.respond, &status),
+    };
     let request = match read_request_body(&mut call).await {
         RequestBody::Complete(request) => request,
         RequestBody::Partial(received) => received,
         RequestBody::Ended(code) => return code,
     };
-    let service = match parse_request(&call, request) {
+    let service = match parse_request(&call, encoding, request) {
         Ok(service) => service,
         Err(status) => return reply::trailers_only(&mut call.respond, &status),
     };
@@ -65,7 +70,9 @@ pub(in crate::driver) async fn serve_watch(mut call: Box<Call>) -> Code {
         log,
         ..
     } = *call;
-    let Ok(stream) = respond.send_response(reply::head(), false) else {
+    let mut head = reply::head();
+    encoding.write(head.headers_mut());
+    let Ok(stream) = respond.send_response(head, false) else {
         return Code::Cancelled;
     };
     drop(respond);
@@ -75,6 +82,7 @@ pub(in crate::driver) async fn serve_watch(mut call: Box<Call>) -> Code {
         deadline,
         stream,
         method,
+        encoding,
         log,
     };
     watch.run(health).await
@@ -137,6 +145,8 @@ struct HealthWatch {
     stream: SendStream<Payload>,
     /// Index of the method in the metrics.
     method: Option<usize>,
+    /// Compression of the responses.
+    encoding: Encoding,
     /// Record of the call, if it is logged.
     log: Option<Rc<LoggedCall>>,
 }
@@ -182,7 +192,10 @@ impl HealthWatch {
 
     /// Encodes a message and counts it as sent.
     fn message(&self, serving: Serving) -> Bytes {
-        let message = response(serving);
+        let mut message = response(serving);
+        if self.encoding == Encoding::Gzip {
+            message = compression::compress([&message[..]].into_iter()).unwrap_or(message);
+        }
         if let Some(log) = &self.log {
             log.count_sent(&message);
         }

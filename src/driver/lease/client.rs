@@ -22,6 +22,7 @@ use crate::driver::state::reply;
 use crate::limits;
 use crate::net::payload::StreamQueue;
 use crate::upstream::attempt;
+use crate::wire::compression::Encoding;
 use crate::wire::lease;
 use crate::wire::status::{Code, Status};
 
@@ -33,6 +34,10 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
     if attempt::requires_leader(&call.head.headers) && call.ctx.process.is_leaderless() {
         return reply::trailers_only(&mut call.respond, &reply::no_leader());
     }
+    let encoding = match Encoding::from_headers(&call.head.headers) {
+        Ok(encoding) => encoding,
+        Err(status) => return reply::trailers_only(&mut call.respond, &status),
+    };
     let session = call.session();
     let ctx = call.ctx.clone();
     let session = match ctx.leases.tokens.accepts(&session) {
@@ -42,7 +47,7 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
             Err(code) => return code,
         },
     };
-    let (handler, requests) = open(call, session);
+    let (handler, requests) = open(call, session, encoding);
     client_stream_task::run(ctx, handler, requests).await
 }
 
@@ -74,7 +79,7 @@ struct HeartbeatStream {
 }
 
 /// Drops the parts of the call that only its start needs, and registers the stream with the hub.
-fn open(call: Box<Call>, session: Session) -> (HeartbeatStream, RequestReader) {
+fn open(call: Box<Call>, session: Session, encoding: Encoding) -> (HeartbeatStream, RequestReader) {
     call.set_source(ResponseSource::Shared);
     let deadline = call.deadline_timer();
     let method = call.streaming_method();
@@ -102,6 +107,7 @@ fn open(call: Box<Call>, session: Session) -> (HeartbeatStream, RequestReader) {
             peer,
             method,
             wants_leader,
+            encoding,
             record,
         ),
         id,
@@ -115,7 +121,7 @@ fn open(call: Box<Call>, session: Session) -> (HeartbeatStream, RequestReader) {
     ctx.counters().lease.streams.set(ctx.leases.streams());
     ctx.leases
         .push_input(&client, LeaseInputKind::Opened(connection_number));
-    let messages = MessageReader::new(limits::KEEP_ALIVE_BYTES, MESSAGE_NAME);
+    let messages = MessageReader::new(limits::KEEP_ALIVE_BYTES, encoding);
     let requests = RequestReader::new(&ctx, body, messages, deadline);
     (HeartbeatStream { ctx, client }, requests)
 }

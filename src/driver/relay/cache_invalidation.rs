@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
-use crate::wire::frame::Reader;
+use crate::driver::relay::request_message::single_message;
 use crate::wire::method::Method;
 use crate::wire::status::Code;
 use crate::wire::write_set::{MethodWrites, WriteSet, method_writes, request_writes};
@@ -43,15 +43,15 @@ impl PendingWrite {
     /// Derives the touched keys from the sent request, if `sent` still has it.
     pub(in crate::driver) fn set_touched(
         &mut self,
-        ctx: &WorkerContext,
+        call: &Call,
         sent: impl FnOnce() -> Option<Vec<Bytes>>,
     ) {
         self.write_set = match (self.method_writes, self.method) {
             (MethodWrites::Nothing, _) => WriteSet::Nothing,
             (MethodWrites::Everything, _) => WriteSet::Everything,
             // While the cache is empty, one floor for all keys is enough and costs less.
-            (MethodWrites::Request, Some(method)) if ctx.process.read_cache.len() > 0 => {
-                let request = sent().and_then(single_message);
+            (MethodWrites::Request, Some(method)) if call.ctx.process.read_cache.len() > 0 => {
+                let request = sent().and_then(|sent| single_message(call, sent));
                 request_writes(method, request.as_deref())
             }
             (MethodWrites::AllKeys | MethodWrites::Request, _) => WriteSet::AllKeys,
@@ -103,12 +103,4 @@ impl PendingWrite {
                 .raise_uncertain(&self.write_set, Instant::now());
         }
     }
-}
-
-/// Returns the single message of a unary request.
-fn single_message(sent: Vec<Bytes>) -> Option<Bytes> {
-    let mut reader = Reader::new(u64::from(u32::MAX));
-    sent.into_iter().for_each(|chunk| reader.push(chunk));
-    let message = reader.next().ok()??;
-    (!message.compressed).then_some(message.payload)
 }

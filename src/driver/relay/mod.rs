@@ -37,6 +37,7 @@ use end_of_stream::{abort_stream, finish_stream};
 pub(super) mod cache_invalidation;
 pub(super) mod end_of_stream;
 pub(super) mod replay_buffer;
+mod request_message;
 pub(super) mod request_stream;
 pub(super) mod response_observer;
 pub(super) mod response_stream;
@@ -49,7 +50,7 @@ pub(super) async fn serve(call: &mut Call, received: Vec<Bytes>) -> Code {
     let mut write = PendingWrite::new(call);
     let opened = open(call, &mut request_stream).await;
     if let Some(write) = &mut write {
-        write.set_touched(&call.ctx, || request_stream.sent_chunks());
+        write.set_touched(call, || request_stream.sent_chunks());
         if opened.is_err() && request_stream.may_be_processed() {
             write.outcome_unknown(&call.ctx);
         }

@@ -10,13 +10,19 @@ use bytes::Bytes;
 use crate::driver::WorkerContext;
 use crate::driver::call::Call;
 use crate::driver::relay::cache_invalidation::PendingWrite;
+use crate::driver::relay::request_message::single_message;
 use crate::driver::state::connection::ClientConnection;
-use crate::wire::frame::{HEAD_LEN, Reader};
+use crate::wire::compression::decompressed_start;
+use crate::wire::frame::HEAD_LEN;
 use crate::wire::method::Method;
 use crate::wire::proto;
 use crate::wire::status::Code;
 
 const AUTHENTICATE: &str = "Authenticate";
+
+/// Maximum size in bytes of a compressed Authenticate response that is read. A token has some
+/// hundred bytes.
+const MAX_TOKEN_RESPONSE: usize = 16 * 1024;
 
 /// Observer of the response of one call.
 #[derive(Debug)]
@@ -38,7 +44,7 @@ impl ResponseObserver {
         let method = call.method;
         let user = method
             .is_some_and(|method| method.name == AUTHENTICATE)
-            .then(|| user(sent()?))
+            .then(|| user(&single_message(call, sent()?)?))
             .flatten();
         ResponseObserver {
             method,
@@ -84,23 +90,18 @@ impl ResponseObserver {
         if let Some(write) = &mut *self.write.borrow_mut() {
             write.response_received(ctx, header.map(|header| header.revision));
         }
-        if let Some(user) = &self.user
-            && let Some(token) = token(chunk)
-        {
-            ctx.process.identities.learn(token, user);
+        if let Some(user) = &self.user {
+            let decompressed = decompressed_start(chunk, MAX_TOKEN_RESPONSE);
+            if let Some(token) = token(decompressed.as_deref().unwrap_or(chunk)) {
+                ctx.process.identities.learn(token, user);
+            }
         }
     }
 }
 
 /// Reads AuthenticateRequest { name = 1 }.
-fn user(request: Vec<Bytes>) -> Option<Box<str>> {
-    let mut reader = Reader::new(u64::from(u32::MAX));
-    request.into_iter().for_each(|chunk| reader.push(chunk));
-    let message = reader.next().ok()??;
-    if message.compressed {
-        return None;
-    }
-    text(&message.payload, 1).map(Into::into)
+fn user(request: &[u8]) -> Option<Box<str>> {
+    text(request, 1).map(Into::into)
 }
 
 /// Reads AuthenticateResponse { token = 2 } if the chunk contains the whole message. It does: the
@@ -127,10 +128,8 @@ mod tests {
 
     #[test]
     fn reads_user_and_token_of_an_authentication() {
-        let request = frame::encode(b"\x0a\x03ann\x12\x02pw");
-        let (first, rest) = (request.slice(..4), request.slice(4..));
-        assert_eq!(user(vec![first, rest]).unwrap().as_ref(), "ann");
-        assert_eq!(user(vec![request.slice(..9)]), None);
+        assert_eq!(user(b"\x0a\x03ann\x12\x02pw").unwrap().as_ref(), "ann");
+        assert_eq!(user(b"\x0a\x03an"), None);
         let response = frame::encode(b"\x0a\x02\x18\x07\x12\x03tok");
         assert_eq!(token(&response), Some("tok"));
         for cut in 0..response.len() {

@@ -16,6 +16,7 @@ use crate::driver::state::reply;
 use crate::limits;
 use crate::metrics::Limit;
 use crate::net::pump::PumpError;
+use crate::wire::compression::Encoding;
 use crate::wire::frame::FrameError;
 use crate::wire::method::Method;
 use crate::wire::namespace::{StreamTranslationError, StreamTranslator};
@@ -55,6 +56,9 @@ impl Translation {
     pub(super) fn of_requests(call: &Call) -> Option<Box<Translation>> {
         let policy = call.ctx.process.namespace_policy()?;
         let stream = policy.request_translation(call.method, call.ctx.max.send)?;
+        // etcd refuses a call with another encoding. Until then, no message of it is decoded.
+        let encoding = Encoding::from_headers(&call.head.headers).unwrap_or_default();
+        let stream = stream.with_encoding(encoding);
         let budget = ConnectionBudget::new(&call.connection, &call.ctx.large_requests);
         Some(Translation::new(stream, Direction::Request(budget)))
     }
@@ -66,7 +70,10 @@ impl Translation {
         method: Option<&Method>,
     ) -> Option<Box<Translation>> {
         let policy = ctx.process.namespace_policy()?;
-        let stream = policy.response_translation(method, ctx.max.recv)?;
+        // The only compression of etcd.
+        let stream = policy
+            .response_translation(method, ctx.max.recv)?
+            .with_encoding(Encoding::Gzip);
         let budget = MessageBudget::new(&ctx.large_responses);
         Some(Translation::new(stream, Direction::Response(budget)))
     }
@@ -156,6 +163,11 @@ impl Translation {
                     return Err(TranslationError::TooLarge { len, max });
                 }
                 Err(error) => {
+                    if matches!(&error, StreamTranslationError::Compression(error) if error.is_too_large())
+                        && matches!(self.direction, Direction::Request(_))
+                    {
+                        ctx.counters().limit_hit(Limit::SendBytes);
+                    }
                     let status = error.status(self.stream.message_type());
                     return Err(TranslationError::Refused(status));
                 }
@@ -171,6 +183,10 @@ impl Translation {
     fn check_budget(&mut self, ctx: &WorkerContext) -> Result<(), TranslationError> {
         let incomplete = self.stream.buffered();
         self.set_budget(match &self.direction {
+            // A compressed request uses more memory than the window that its client has spent.
+            Direction::Request(_) if self.stream.encoding() == Encoding::Gzip => {
+                incomplete + self.unsent
+            }
             Direction::Request(_) => incomplete,
             Direction::Response(_) => {
                 (incomplete + self.unsent).saturating_sub(limits::RESPONSE_BUFFER_BYTES)

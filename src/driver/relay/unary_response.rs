@@ -18,12 +18,15 @@ use crate::limits;
 use crate::net::payload::Payload;
 use crate::net::pump::PumpEnd;
 use crate::upstream::attempt::{BufferedResponse, Rest};
+use crate::wire::compression::{self, Encoding};
 use crate::wire::status::Code;
 
-/// Sends a response and returns its status code.
+/// Sends a response that is not compressed, and returns its status code. The client receives a
+/// complete response in the given encoding, and a larger one uncompressed.
 pub(in crate::driver) async fn send_unary_response(
     call: &mut Call,
-    answer: BufferedResponse,
+    mut answer: BufferedResponse,
+    encoding: Encoding,
 ) -> Code {
     let code = answer.code();
     if let (Some(log), Some(conn)) = (&call.log, answer.buffered.conn()) {
@@ -39,12 +42,28 @@ pub(in crate::driver) async fn send_unary_response(
     // A response below both bounds needs no check of message lengths (P6).
     let max = usize::try_from(call.ctx.max.recv).unwrap_or(usize::MAX);
     let inline_max = limits::FREE_SEND_BYTES.min(max);
+    if encoding == Encoding::Gzip && answer.buffered.bytes() <= max {
+        compress(&mut answer);
+    }
     match answer.rest {
         Rest::End(trailers) if answer.buffered.bytes() <= inline_max => {
             send_small(call, answer.head, answer.chunks, trailers);
             code
         }
         _ => Box::pin(send_large(call, answer, code)).await,
+    }
+}
+
+/// Compresses the message of a complete response, unless it is large.
+#[cold]
+fn compress(answer: &mut BufferedResponse) {
+    if answer.chunks.is_empty() {
+        return;
+    }
+    Encoding::Gzip.write(&mut answer.head.headers);
+    let chunks = answer.chunks.iter().map(|chunk| &chunk[..]);
+    if let (Rest::End(_), Some(message)) = (&answer.rest, compression::compress(chunks)) {
+        answer.chunks = VecDeque::from([message]);
     }
 }
 

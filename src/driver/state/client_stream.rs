@@ -11,7 +11,6 @@ use std::task::{Context, Poll, Waker};
 use bytes::Buf;
 use h2::SendStream;
 use h2::server::SendResponse;
-use http::{HeaderValue, Response, header};
 
 use crate::call_log::open_call::LoggedCall;
 use crate::driver::state::connection::ClientConnection;
@@ -21,6 +20,7 @@ use crate::driver::state::store_revision::StoreRevision;
 use crate::limits;
 use crate::metrics::WorkerMetrics;
 use crate::net::payload::{Payload, StreamQueue};
+use crate::wire::compression::{self, Encoding};
 use crate::wire::status::{Code, Status};
 
 /// Response side of a client stream.
@@ -33,6 +33,8 @@ pub(in crate::driver) struct ClientStream {
     method: Option<usize>,
     /// The client requires a leader: it gets an error when there is none (W12).
     requires_leader: bool,
+    /// Compression of the responses.
+    encoding: Encoding,
     /// Log entry of the call.
     log: Option<Rc<LoggedCall>>,
     /// Code with which the stream ended. The task that reads requests must stop then.
@@ -50,13 +52,10 @@ enum ResponseSender {
 
 impl ResponseSender {
     /// Starts the response if it has not started. Returns `None` if the client has left.
-    fn start(&mut self) -> Option<&mut SendStream<Payload>> {
+    fn start(&mut self, encoding: Encoding) -> Option<&mut SendStream<Payload>> {
         if let ResponseSender::NotStarted(respond) = self {
-            let mut head = Response::new(());
-            head.headers_mut().insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static("application/grpc"),
-            );
+            let mut head = reply::head();
+            encoding.write(head.headers_mut());
             *self = ResponseSender::Started(respond.send_response(head, false).ok()?);
         }
         match self {
@@ -77,7 +76,9 @@ pub(in crate::driver) fn send_capacity(streams: usize) -> usize {
 }
 
 impl ClientStream {
-    /// Creates a stream; its response starts with the first message.
+    /// Creates a stream; its response starts with the first message. Messages are compressed as
+    /// `encoding` requires.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one call")]
     pub(in crate::driver) fn new(
         respond: SendResponse<Payload>,
         queue: Rc<StreamQueue>,
@@ -85,6 +86,7 @@ impl ClientStream {
         connection: Rc<ClientConnection>,
         method: Option<usize>,
         requires_leader: bool,
+        encoding: Encoding,
         log: Option<Rc<LoggedCall>>,
     ) -> ClientStream {
         ClientStream {
@@ -94,6 +96,7 @@ impl ClientStream {
             connection,
             method,
             requires_leader,
+            encoding,
             log,
             ended: Cell::new(None),
             waker: Cell::new(None),
@@ -143,12 +146,18 @@ impl ClientStream {
     ) -> bool {
         self.connection
             .raise_revision_floor(store_revision, store_revision.revision());
+        // The hub has used as much send capacity, so as much is returned to it.
+        let capacity = payload.remaining();
+        let payload = match self.encoding {
+            Encoding::Identity => payload,
+            Encoding::Gzip => compressed(payload),
+        };
         if let Some(log) = &self.log {
             log.count_sent_message(payload.remaining());
         }
-        let payload = payload.counted_in(&self.queue);
+        let payload = payload.counted_in(&self.queue, capacity);
         let mut sender = self.sender.borrow_mut();
-        let Some(stream) = sender.start() else {
+        let Some(stream) = sender.start(self.encoding) else {
             // The client has left, which the reading task detects.
             return true;
         };
@@ -200,5 +209,14 @@ impl ClientStream {
             ResponseSender::NotStarted(respond) => respond.poll_reset(cx).map(|_| ()),
             ResponseSender::Started(stream) => stream.poll_reset(cx).map(|_| ()),
         }
+    }
+}
+
+/// Compresses a message, unless it is large.
+#[cold]
+fn compressed(payload: Payload) -> Payload {
+    match compression::compress(payload.parts().into_iter()) {
+        Some(message) => message.into(),
+        None => payload,
     }
 }

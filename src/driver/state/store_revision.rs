@@ -6,9 +6,13 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use crate::wire::compression::decompressed_start;
 use crate::wire::method::Method;
 use crate::wire::response_header;
 use crate::wire::response_header::Header;
+
+/// Maximum bytes to decompress of a response. Its header is shorter.
+const MAX_HEADER_BYTES: usize = 256;
 
 /// Highest known revision, one value per process. Read for each response, written when the store
 /// advances.
@@ -74,14 +78,17 @@ impl StoreRevision {
         }
     }
 
-    /// Updates the revision from the message that starts `bytes`, if responses of the method have a
+    /// Updates the revision from the message that starts `bytes`, compressed or not, if responses of the method have a
     /// header. Returns the header.
     pub(in crate::driver) fn observe_response(
         &self,
         method: Option<&Method>,
         bytes: &[u8],
     ) -> Option<Header> {
-        let header = response_header::peek(method?, bytes)?;
+        let method = method?;
+        let header = response_header::peek(method, bytes).or_else(|| {
+            response_header::peek(method, &decompressed_start(bytes, MAX_HEADER_BYTES)?)
+        })?;
         self.observe(&header);
         Some(header)
     }
@@ -99,6 +106,7 @@ impl StoreRevision {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::{compression, frame};
 
     fn header(cluster_id: u64, revision: i64) -> Header {
         Header {
@@ -106,6 +114,19 @@ mod tests {
             revision,
             member_id: 7,
             raft_term: 3,
+        }
+    }
+
+    #[test]
+    fn reads_the_header_of_a_compressed_response() {
+        let put = crate::wire::method::lookup("/etcdserverpb.KV/Put");
+        let response = frame::encode(b"\x0a\x04\x08\x05\x18\x07");
+        let compressed = compression::compress([&response[..]].into_iter()).unwrap();
+        for bytes in [response, compressed] {
+            let store_revision = StoreRevision::default();
+            let header = store_revision.observe_response(put, &bytes).unwrap();
+            assert_eq!((header.cluster_id, header.revision), (5, 7));
+            assert_eq!(store_revision.revision(), 7);
         }
     }
 

@@ -25,6 +25,7 @@ use crate::limits;
 use crate::net::payload::StreamQueue;
 use crate::state_machine::watch::hub::{Create, StreamId};
 use crate::upstream::attempt;
+use crate::wire::compression::Encoding;
 use crate::wire::pb::etcdserverpb::watch_create_request::FilterType;
 use crate::wire::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::wire::pb::etcdserverpb::{WatchCreateRequest, WatchRequest};
@@ -36,9 +37,13 @@ const MESSAGE_NAME: &str = "watch request";
 
 /// Serves a client watch stream until it ends. Returns the code that the call ended with.
 pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
+    let encoding = match Encoding::from_headers(&call.head.headers) {
+        Ok(encoding) => encoding,
+        Err(status) => return reply::trailers_only(&mut call.respond, &status),
+    };
     let mut received = Vec::new();
     if !call.ctx.process.watch_options().bypass.is_empty() {
-        match Box::pin(read_first_create(&mut call, &mut received)).await {
+        match Box::pin(read_first_create(&mut call, encoding, &mut received)).await {
             // The relay receives the bytes that have been read already.
             Ok(Some(range)) if bypass::within(&call.ctx.process.watch_options().bypass, &range) => {
                 return Box::pin(relay::serve(&mut call, received)).await;
@@ -61,7 +66,7 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
         let _ = Box::pin(watches.header_fetched.get_or_try_init(|| query)).await;
     }
     let ctx = call.ctx.clone();
-    let (handler, requests) = open(call, received);
+    let (handler, requests) = open(call, encoding, received);
     client_stream_task::run(ctx, handler, requests).await
 }
 
@@ -74,9 +79,10 @@ pub(in crate::driver) async fn serve(mut call: Box<Call>) -> Code {
 /// A message is too large or malformed.
 async fn read_first_create(
     call: &mut Call,
+    encoding: Encoding,
     received: &mut Vec<Bytes>,
 ) -> Result<Option<KeyRange>, Status> {
-    let mut messages = MessageReader::new(call.ctx.max.send, MESSAGE_NAME);
+    let mut messages = MessageReader::new(call.ctx.max.send, encoding);
     let read = async {
         while let Some(Ok(chunk)) = poll_fn(|cx| call.body.poll_data(cx)).await {
             // An error means that the stream has ended. The next poll reports it.
@@ -113,7 +119,7 @@ struct WatchStream {
 }
 
 /// Drops the parts of the call that only its start needs, and registers the stream with the hub.
-fn open(call: Box<Call>, received: Vec<Bytes>) -> (WatchStream, RequestReader) {
+fn open(call: Box<Call>, encoding: Encoding, received: Vec<Bytes>) -> (WatchStream, RequestReader) {
     call.set_source(ResponseSource::Shared);
     let deadline = call.deadline_timer();
     let method = call.streaming_method();
@@ -143,13 +149,14 @@ fn open(call: Box<Call>, received: Vec<Bytes>) -> (WatchStream, RequestReader) {
             peer,
             method,
             wants_leader,
+            encoding,
             record,
         ),
         barrier_pending: Cell::new(false),
         token_accepted: Cell::new(token_accepted),
     });
     watches.insert(id, client.clone());
-    let mut messages = MessageReader::new(ctx.max.send, MESSAGE_NAME);
+    let mut messages = MessageReader::new(ctx.max.send, encoding);
     received.into_iter().for_each(|chunk| messages.push(chunk));
     let requests = RequestReader::new(&ctx, body, messages, deadline);
     (WatchStream { ctx, client, id }, requests)

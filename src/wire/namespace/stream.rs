@@ -11,7 +11,8 @@ use bytes::{Buf, Bytes};
 use super::message_schemas::{RequestType, ResponseType, message_types};
 use super::prefix::Namespace;
 use super::translation_error::TranslationError;
-use crate::wire::frame::{FrameError, HEAD_LEN};
+use crate::wire::compression::{self, DecompressionError, Encoding};
+use crate::wire::frame::{FrameError, HEAD_LEN, Message};
 use crate::wire::method::Method;
 use crate::wire::status::{Code, Status};
 
@@ -29,7 +30,10 @@ pub enum MessageType {
 pub struct StreamTranslator {
     namespace: Arc<Namespace>,
     message_type: MessageType,
-    /// Maximum payload of a message in bytes, before and after translation.
+    /// Compression of the messages. Translated requests are not compressed. Translated responses
+    /// are compressed as they were.
+    encoding: Encoding,
+    /// Maximum payload of a message in bytes, before and after decompression and translation.
     max: u64,
     arrived: VecDeque<Bytes>,
     /// Small pieces after the last of `arrived`, copied: each would pin the whole buffer that
@@ -47,8 +51,8 @@ const MIN_SHARED_CHUNK: usize = 4 * 1024;
 pub enum StreamTranslationError {
     /// A gRPC head is malformed, or announces too large a message.
     Frame(FrameError),
-    /// A message is compressed, so its keys cannot be translated.
-    Compressed,
+    /// A message cannot be decompressed.
+    Compression(DecompressionError),
     /// The namespace rejects a message.
     Rejected(TranslationError),
 }
@@ -59,14 +63,7 @@ impl StreamTranslationError {
         let is_request = matches!(message_type, MessageType::Request(_));
         let (code, text) = match (self, is_request) {
             (StreamTranslationError::Rejected(error), _) => return error.status(),
-            (StreamTranslationError::Compressed, true) => (
-                Code::Unimplemented,
-                "etcd-edge: compressed requests are not supported in a namespace".to_owned(),
-            ),
-            (StreamTranslationError::Compressed, false) => (
-                Code::Internal,
-                "etcd-edge: compressed responses are not supported in a namespace".to_owned(),
-            ),
+            (StreamTranslationError::Compression(error), _) => return error.status(),
             (StreamTranslationError::Frame(FrameError::TooLarge { len, max }), true) => {
                 let text = format!("trying to send message larger than max ({len} vs. {max})");
                 (Code::ResourceExhausted, text)
@@ -85,11 +82,12 @@ impl StreamTranslationError {
 }
 
 impl StreamTranslator {
-    /// Creates a translator for messages of at most `max` bytes.
+    /// Creates a translator for messages of at most `max` bytes, not compressed.
     pub fn new(namespace: Arc<Namespace>, message_type: MessageType, max: u64) -> StreamTranslator {
         StreamTranslator {
             namespace,
             message_type,
+            encoding: Encoding::Identity,
             max,
             arrived: VecDeque::new(),
             small: Vec::new(),
@@ -123,6 +121,17 @@ impl StreamTranslator {
             MessageType::Response(message_type),
             max,
         ))
+    }
+
+    /// Accepts messages that are compressed.
+    pub fn with_encoding(mut self, encoding: Encoding) -> StreamTranslator {
+        self.encoding = encoding;
+        self
+    }
+
+    /// Returns the compression of the messages.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// Adds the next bytes of the stream.
@@ -193,9 +202,10 @@ impl StreamTranslator {
             return Ok(None);
         }
         self.take(HEAD_LEN);
-        let message = self.take(len as usize);
-        if head[0] == 1 {
-            return Err(StreamTranslationError::Compressed);
+        let mut message = self.take(len as usize);
+        let compressed = head[0] == 1;
+        if compressed {
+            message = self.decompressed(message)?;
         }
         let translated = match self.message_type {
             MessageType::Request(message_type) => {
@@ -215,7 +225,22 @@ impl StreamTranslator {
                 max,
             }));
         }
+        if compressed && matches!(self.message_type, MessageType::Response(_)) {
+            return Ok(Some(recompressed(pieces)));
+        }
         Ok(Some(pieces))
+    }
+
+    /// Decompresses a message, which may be empty then.
+    #[cold]
+    fn decompressed(&self, message: Vec<Bytes>) -> Result<Vec<Bytes>, StreamTranslationError> {
+        let message = Message {
+            compressed: true,
+            payload: message.concat().into(),
+        };
+        let payload = self.encoding.decode(message, self.max);
+        let payload = payload.map_err(StreamTranslationError::Compression)?;
+        Ok(vec![payload])
     }
 
     /// Translates a complete stream.
@@ -263,6 +288,15 @@ impl StreamTranslator {
             }
         }
         taken
+    }
+}
+
+/// Compresses a framed message, if it is small enough for that.
+#[cold]
+fn recompressed(pieces: Vec<Bytes>) -> Vec<Bytes> {
+    match compression::compress(pieces.iter().map(|piece| &piece[..])) {
+        Some(compressed) => vec![compressed],
+        None => pieces,
     }
 }
 
@@ -337,6 +371,40 @@ mod tests {
     }
 
     #[test]
+    fn translates_compressed_messages() {
+        let gzip = |framed: &Bytes| compression::compress([&framed[..]].into_iter()).unwrap();
+        let requests = [gzip(&put("a")), put("bc")];
+        let translated = stream(PUTS, 100)
+            .with_encoding(Encoding::Gzip)
+            .translate_all(&requests);
+        let expected = [put("p/a"), put("p/bc")].concat();
+        assert_eq!(translated.unwrap().concat(), expected);
+
+        let responses = MessageType::Response(ResponseType::Range);
+        let key = |key: &str| {
+            let kv = [&[0x0a, key.len() as u8], key.as_bytes()].concat();
+            frame::encode(&[&[0x12, kv.len() as u8], &kv[..]].concat())
+        };
+        let translated = stream(responses, 100)
+            .with_encoding(Encoding::Gzip)
+            .translate_all(&[gzip(&key("p/a")), key("p/b")]);
+        assert_eq!(translated.unwrap(), [gzip(&key("a")), key("b")]);
+
+        // The maximum applies to the decompressed message.
+        let large = gzip(&frame::encode(
+            &[&[0x0a, 0, 0x12, 100][..], &[0; 100]].concat(),
+        ));
+        let error = stream(PUTS, 100)
+            .with_encoding(Encoding::Gzip)
+            .translate_all(&[large])
+            .unwrap_err();
+        let StreamTranslationError::Compression(error) = error else {
+            panic!("{error:?}");
+        };
+        assert!(error.is_too_large());
+    }
+
+    #[test]
     fn rejects_malformed_compressed_and_foreign_messages() {
         let too_large = FrameError::TooLarge { len: 3, max: 2 };
         assert_eq!(
@@ -348,7 +416,9 @@ mod tests {
         let compressed = Bytes::from(compressed);
         assert_eq!(
             stream(PUTS, 100).translate_all(&[compressed]),
-            Err(StreamTranslationError::Compressed)
+            Err(StreamTranslationError::Compression(
+                DecompressionError::NoEncoding
+            ))
         );
         let junk = Bytes::from_static(&[7, 0, 0, 0, 0]);
         let flag = StreamTranslationError::Frame(FrameError::BadFlag(7));
