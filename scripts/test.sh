@@ -4,9 +4,9 @@
 # Usage: scripts/test.sh [--quick] [--install] [ARGUMENTS OF cargo test]
 #   --quick    run only the unit, model and corpus tests, without etcd and Go: half a minute, and
 #              a few minutes to build
-#   --install  install missing system packages (iproute2, Chromium) with apt-get, so that every
-#              test runs. Without it the script prints the command and skips the tests that need
-#              the missing program.
+#   --install  install missing system packages (iproute2, Chromium, Maven …) with apt-get, so that
+#              every test runs. Without it the script prints the command and skips the tests that
+#              need the missing program.
 # Examples: scripts/test.sh --test reads        one file, tests/reads.rs
 #           scripts/test.sh --test reads users  only its tests with "users" in their names
 #
@@ -137,15 +137,15 @@ skip() {
     done
 }
 
-# get SCRIPT PATTERN WHAT: gets a program, or skips the tests that need it. With --install a
-# program that cannot be installed is an error.
+# get SCRIPT PATTERN WHAT [ARGUMENT]: gets a program, or skips the tests that need it. With --install
+# a program that cannot be installed is an error.
 get() {
-    if scripts/"$1" "${install[@]}"; then return; fi
+    if scripts/"$1" "${install[@]}" "${@:4}"; then return; fi
     if ((${#install[@]})); then exit 1; fi
     skip "$2" "$3 is missing"
 }
 
-scripts/get-etcd.sh 3.7.3 3.6.16 3.5.35
+scripts/get-etcd.sh 3.7.3 3.6.16 3.5.35 3.5.0 3.4.13
 if ((EUID != 0 && ${#install[@]} == 0)); then
     skip 'support::net' 'not root'
 else
@@ -153,6 +153,10 @@ else
 fi
 get get-prometheus.sh 'program\("prom' 'Prometheus'
 get get-chromium.sh 'support::browser' 'a Chromium browser'
+get get-runtime.sh 'programs::jetcd' 'a JDK or Maven' jetcd
+get get-runtime.sh 'programs::node' 'Node.js or npm' node
+get get-runtime.sh 'programs::python' 'Python 3 with venv' python
+get get-runtime.sh 'programs::rust' 'protoc' rust
 
 # Most tests wait for etcd or for time to pass most of the time, so two tests a core keep it busy.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
