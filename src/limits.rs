@@ -403,6 +403,20 @@ pub const EJECTION_RESET_TIME: Duration = Duration::from_secs(60);
 /// Time in which an endpoint that returns reaches its full share of the calls.
 pub const SLOW_START_TIME: Duration = Duration::from_secs(10);
 
+/// Interval of the checks of an endpoint: whether it can be reached, and the status of its member.
+/// The first check is at the start. Each pause is up to a fifth shorter, so that the proxies of a
+/// fleet do not check at the same time.
+pub const ENDPOINT_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time limit of one check of an endpoint. A dial has a limit of its own.
+pub const ENDPOINT_CHECK_TIME: Duration = Duration::from_secs(5);
+
+/// Interval of log messages about an endpoint that cannot be reached, while the error is the same.
+pub const UNREACHABLE_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Minimum interval of these messages if the error changes.
+pub const UNREACHABLE_LOG_MIN_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Interval at which the leader is queried whether it is still the leader.
 pub const LEADER_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 

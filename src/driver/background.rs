@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::driver::etcd::{leader_lookup, member_sync};
+use crate::driver::etcd::{endpoint_check, leader_lookup, member_sync};
 use crate::driver::state::messages::{WorkerMessage, WorkerReport};
 use crate::driver::{WorkerContext, fleet, lease, watch};
 use crate::limits;
@@ -16,6 +16,7 @@ pub fn start(ctx: &Rc<WorkerContext>) {
     fleet::tasks::start(ctx);
     // Worker 0 runs the tasks of which the process needs one.
     if ctx.worker == 0 {
+        tokio::task::spawn_local(endpoint_check::run(ctx.clone()));
         let options = ctx.pool.endpoints().options();
         if !options.sync.is_zero() {
             tokio::task::spawn_local(member_sync::run(ctx.clone(), options.sync));

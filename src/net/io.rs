@@ -68,6 +68,8 @@ struct Inner {
     lingered: usize,
     guard: Option<FloodGuard>,
     first_read: Option<Waker>,
+    /// The error that ended reading. `h2` keeps only the kind and the text of its copy.
+    read_error: Option<io::Error>,
 }
 
 /// Splits a connected socket into the side for `h2` and the side for the driver. A guard counts the
@@ -88,6 +90,7 @@ pub fn batched(
             lingered: 0,
             guard,
             first_read: None,
+            read_error: None,
         }),
         reads: Cell::new(0),
         flood: Cell::new(None),
@@ -135,6 +138,11 @@ impl Flusher {
         }
         self.0.inner.borrow_mut().first_read = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Returns the error that ended reading, once.
+    pub fn take_read_error(&self) -> Option<io::Error> {
+        self.0.inner.borrow_mut().read_error.take()
     }
 
     /// Returns the pings of this client since the last call, if the guard counts pings.
@@ -249,7 +257,11 @@ impl AsyncRead for Batched {
         let shared = &*self.0;
         let inner = &mut *shared.inner.borrow_mut();
         let before = buf.filled().len();
-        ready!(inner.poll_fill(cx, buf))?;
+        if let Err(error) = ready!(inner.poll_fill(cx, buf)) {
+            let copy = io::Error::new(error.kind(), error.to_string());
+            inner.read_error = Some(error);
+            return Poll::Ready(Err(copy));
+        }
         let arrived = &buf.filled()[before..];
         if arrived.is_empty() {
             return Poll::Ready(Ok(()));

@@ -178,11 +178,7 @@ impl Conn {
         let pings = h2.ping_pong();
         poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut h2).poll(cx) {
-                let reason = ended.err().map_or_else(
-                    || "closed before any HTTP/2 frame: does the endpoint require TLS?".to_owned(),
-                    |e| e.to_string(),
-                );
-                return Poll::Ready(Err(io::Error::other(reason)));
+                return Poll::Ready(Err(no_preface(flusher.take_read_error(), ended.err())));
             }
             if let Poll::Ready(Err(e)) = flusher.poll_flush(cx) {
                 return Poll::Ready(Err(e));
@@ -285,6 +281,18 @@ impl Drop for Conn {
     fn drop(&mut self) {
         self.calls().connections.dec();
     }
+}
+
+/// Returns the error of a connection that ended before the preface of etcd arrived. The error of
+/// the socket or of TLS shows more than that of HTTP/2.
+fn no_preface(read: Option<io::Error>, ended: Option<h2::Error>) -> io::Error {
+    let closed = || {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "closed before any HTTP/2 frame",
+        )
+    };
+    read.unwrap_or_else(|| ended.map_or_else(closed, io::Error::other))
 }
 
 fn builder() -> h2::client::Builder {

@@ -4,6 +4,7 @@
 //! The list may change while calls are open. Each worker is notified, and its connections to
 //! removed endpoints close after their last call ([`Pool`](super::pool::Pool)).
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ use crate::state_machine::keepalive::KeepaliveOptions;
 use crate::state_machine::picker::{
     CallOutcomes, EndpointId, EndpointPolicy, EndpointState, Pick, Picker, Share, TriedEndpoints,
 };
+use crate::upstream::dial_error::likely_cause;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::endpoint_status::{Reachability, StatusChange};
 use crate::upstream::selection_history::{
     EndpointFailure, SelectionChange, SelectionEvent, SelectionHistory,
 };
@@ -70,6 +73,8 @@ struct State {
     /// Total call outcomes of each endpoint at the last call of [`Endpoints::detect_outliers`].
     last_outcomes: Vec<(EndpointId, CallOutcomes)>,
     history: SelectionHistory,
+    /// The picked endpoint that was last counted and logged.
+    announced: Option<EndpointId>,
 }
 
 impl State {
@@ -77,6 +82,22 @@ impl State {
         if let Some(target) = self.targets.iter().find(|t| t.id == endpoint) {
             self.history.record(&target.metrics.name, event);
         }
+    }
+
+    /// Counts and logs the picked endpoint, once, when it can be reached: an endpoint that is
+    /// picked and then cannot be reached has not served.
+    fn announce_picked(&mut self, endpoint: EndpointId) {
+        let Some(target) = self.targets.iter().find(|t| t.id == endpoint) else {
+            return;
+        };
+        let is_reachable = target.status.lock().reachability() == Reachability::Reachable;
+        if !is_reachable || self.announced == Some(endpoint) {
+            return;
+        }
+        self.announced = Some(endpoint);
+        target.metrics.picked.inc();
+        info!(endpoint = %target.endpoint, "endpoint picked");
+        self.record(endpoint, SelectionEvent::Picked);
     }
 
     /// Reports whether calls go to the endpoint now.
@@ -278,11 +299,7 @@ impl Endpoints {
             && !self.options.policy.balances()
         {
             self.publish(state);
-            if let Some(target) = state.targets.iter().find(|t| t.id == endpoint) {
-                target.metrics.picked.inc();
-                info!(endpoint = %target.endpoint, "endpoint picked");
-            }
-            state.record(endpoint, SelectionEvent::Picked);
+            state.announce_picked(endpoint);
         }
         pick
     }
@@ -319,6 +336,7 @@ impl Endpoints {
         }
         let (now, chance) = (Instant::now(), fastrand::u64(..));
         let served = state.picker.current() == Some(endpoint);
+        state.announced.take_if(|announced| *announced == endpoint);
         state.picker.failed(endpoint, age, now, chance);
         self.publish(state);
         if served {
@@ -329,13 +347,56 @@ impl Endpoints {
         }
     }
 
+    /// Records a failed dial, and logs it if the endpoint could be reached before or it is time for
+    /// a reminder. The message names the likely cause.
+    pub fn dial_failed(&self, target: &EndpointTarget, error: &io::Error) {
+        self.failed(target.id, Duration::ZERO, EndpointFailure::Unreachable);
+        let tls = self.tls(&target.endpoint).map(|tls| tls.settings);
+        let hint = likely_cause(error, tls);
+        let text = match hint {
+            Some(hint) => format!("{error}: {hint}"),
+            None => error.to_string(),
+        };
+        let now = Instant::now();
+        let change = target
+            .status
+            .lock()
+            .failed(Reachability::Unreachable, text, now);
+        if let StatusChange::Down { failures } = change {
+            let endpoint = &target.endpoint;
+            warn!(%endpoint, %error, hint, failures, "endpoint unreachable");
+        }
+    }
+
+    /// Records that an established connection of this age broke. Logs it once, although each worker
+    /// may lose a connection.
+    pub fn connection_lost(&self, target: &EndpointTarget, age: Duration, error: String) {
+        self.failed(target.id, age, EndpointFailure::Lost);
+        let now = Instant::now();
+        let change = target
+            .status
+            .lock()
+            .failed(Reachability::Lost, error.clone(), now);
+        if change != StatusChange::None {
+            let endpoint = &target.endpoint;
+            warn!(%endpoint, error, "connection to endpoint lost");
+        }
+    }
+
     /// Records that a connection to the endpoint is established.
     pub fn connected(&self, target: &EndpointTarget) {
+        if let StatusChange::Up(after) = target.status.lock().connected(Instant::now()) {
+            let endpoint = &target.endpoint;
+            info!(%endpoint, ?after, "endpoint reachable again");
+        }
         let state = &mut *self.state.lock();
         let served = state.serves(target.id);
         state.picker.connected(target.id, Instant::now());
         if !served && state.serves(target.id) {
             state.record(target.id, SelectionEvent::Returned);
+        }
+        if !self.options.policy.balances() && state.picker.current() == Some(target.id) {
+            state.announce_picked(target.id);
         }
         self.publish(state);
         target.metrics.connects.inc();
@@ -352,6 +413,7 @@ impl Endpoints {
         {
             target.metrics.picked.inc();
             info!(endpoint = %target.endpoint, "endpoint picked: its member is the leader");
+            state.announced = Some(endpoint);
             state.record(endpoint, SelectionEvent::PickedLeader);
         }
     }

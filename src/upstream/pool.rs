@@ -8,11 +8,9 @@ use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
-use tracing::warn;
 
 use crate::error::Failure;
 use crate::limits;
@@ -20,7 +18,6 @@ use crate::state_machine::picker::{Balancer, EndpointId, Pick, TriedEndpoints};
 use crate::upstream::conn::{Conn, ConnectionEnd};
 use crate::upstream::dial;
 use crate::upstream::endpoints::Endpoints;
-use crate::upstream::selection_history::EndpointFailure;
 use crate::upstream::target::EndpointTarget;
 
 /// The connections of one worker, by endpoint.
@@ -184,7 +181,8 @@ impl Pool {
         self.changed.notify_waiters();
     }
 
-    fn usable_connection(&self, endpoint: EndpointId) -> Option<Rc<Conn>> {
+    /// Returns an established connection to this endpoint that accepts calls.
+    pub fn usable_connection(&self, endpoint: EndpointId) -> Option<Rc<Conn>> {
         let slots = self.slots.borrow();
         let slot = slots.get(endpoint.index())?.as_ref()?;
         // Another endpoint may use the same index.
@@ -231,8 +229,7 @@ impl Pool {
     /// Dials an endpoint and drives the connection to its end.
     async fn run(self: Rc<Self>, target: Arc<EndpointTarget>) {
         let id = target.id;
-        let dialed = timeout(limits::DIAL_TIME, self.establish(&target)).await;
-        let dialed = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let dialed = self.establish(&target).await;
         let new_conn = dialed.as_ref().ok().map(|(conn, _)| conn.clone());
         let is_wanted = self.with_slot(id, |slot| {
             slot.dialing = false;
@@ -240,10 +237,7 @@ impl Pool {
         });
         match dialed {
             Err(error) => {
-                self.endpoints
-                    .failed(id, Duration::ZERO, EndpointFailure::Unreachable);
-                let endpoint = &target.endpoint;
-                warn!(%endpoint, %error, "endpoint unreachable");
+                self.endpoints.dial_failed(&target, &error);
                 self.changed.notify_waiters();
             }
             Ok((conn, driver)) => {
@@ -256,24 +250,30 @@ impl Pool {
                 conn.retire();
                 self.with_slot(id, |slot| slot.conns.retain(|c| !Rc::ptr_eq(c, &conn)));
                 if let ConnectionEnd::Lost(error) = ended {
-                    self.endpoints.failed(id, conn.age(), EndpointFailure::Lost);
-                    let endpoint = &target.endpoint;
-                    warn!(%endpoint, error, "connection to endpoint lost");
+                    self.endpoints.connection_lost(&target, conn.age(), error);
                 }
             }
         }
     }
 
-    async fn establish(
+    /// Dials an endpoint apart from the connections of the pool, for a check of it.
+    ///
+    /// # Errors
+    /// As [`Conn::handshake`], or the dial took longer than [`limits::DIAL_TIME`].
+    pub async fn establish(
         &self,
         target: &Arc<EndpointTarget>,
     ) -> io::Result<(Rc<Conn>, impl Future<Output = ConnectionEnd> + use<>)> {
-        let endpoint = &target.endpoint;
-        let tls = self.endpoints.tls(endpoint);
-        let stream =
-            dial::connect(endpoint, tls.as_ref().map(|tls| (&tls.calls, &*tls.counts))).await?;
-        let keepalive = self.endpoints.keepalive();
-        Conn::handshake(target.clone(), self.worker, stream, keepalive).await
+        let dial = async {
+            let endpoint = &target.endpoint;
+            let tls = self.endpoints.tls(endpoint);
+            let tls = tls.as_ref().map(|tls| (&tls.calls, &*tls.counts));
+            let stream = dial::connect(endpoint, tls).await?;
+            let keepalive = self.endpoints.keepalive();
+            Conn::handshake(target.clone(), self.worker, stream, keepalive).await
+        };
+        let in_time = timeout(limits::DIAL_TIME, dial).await;
+        in_time.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 use http::uri::{Authority, Scheme as UriScheme};
+use parking_lot::Mutex;
 
 use crate::metrics::EndpointMetrics;
 use crate::state_machine::picker::EndpointId;
 use crate::upstream::endpoint::{Endpoint, Scheme};
+use crate::upstream::endpoint_status::EndpointStatus;
 
 /// An endpoint of the list, and the values that are computed once for it.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct EndpointTarget {
     pub compared: bool,
     /// Metrics of the endpoint.
     pub metrics: Arc<EndpointMetrics>,
+    /// Whether it can be reached, and what its member has reported.
+    pub status: Mutex<EndpointStatus>,
 }
 
 impl EndpointTarget {
@@ -48,6 +52,7 @@ impl EndpointTarget {
             authority,
             compared,
             metrics,
+            status: Mutex::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! upstream streams share.
 
 pub(super) mod client;
+pub(super) mod endpoint_check;
 pub(super) mod first_attempt;
 pub(super) mod hedged_read;
 pub(super) mod leader_lookup;

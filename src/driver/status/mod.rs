@@ -1,11 +1,11 @@
 //! Status of the proxy as JSON, over all workers: endpoints, watched ranges with their watchers,
 //! frontiers and lags, shared heartbeats, the read cache, and the fleet.
 
+mod endpoints;
 mod totals;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc::unbounded_channel;
@@ -14,9 +14,7 @@ use crate::driver::WorkerContext;
 use crate::driver::state::messages::{LeaseStatus, WorkerMessage, WorkerReport};
 use crate::driver::state::namespace::NamespacePolicy;
 use crate::metrics::{Counter, ReadMetrics};
-use crate::state_machine::picker::EndpointState;
 use crate::state_machine::watch::hub::FeedStatus;
-use crate::upstream::target::EndpointTarget;
 
 /// Requests a report from every worker and returns the status when all have responded. The caller
 /// limits the time. If `max_ranges` is set, only the ranges with the most watchers are included.
@@ -41,8 +39,8 @@ pub async fn status(ctx: &WorkerContext, max_ranges: Option<usize>) -> Value {
         "revision": store.revision,
         "namespace": ctx.process.namespace_policy().map(namespace),
         "policy": ctx.pool.endpoints().options().policy.name(),
-        "endpoints": endpoints(ctx),
-        "endpoint_events": totals::endpoint_events(ctx),
+        "endpoints": endpoints::endpoints(ctx),
+        "endpoint_events": endpoints::events(ctx),
         "clients": totals::clients(ctx),
         "watches": totals::watches(ctx),
         "heartbeats": totals::heartbeats(ctx),
@@ -74,30 +72,6 @@ fn worker(report: &WorkerReport) -> Value {
         "slow_watchers": stats.slow,
         "log_bytes": stats.log_bytes,
     })
-}
-
-fn endpoints(ctx: &WorkerContext) -> Vec<Value> {
-    let all = ctx.pool.endpoints().endpoint_states();
-    let entry = |(target, endpoint_state): (Arc<EndpointTarget>, EndpointState)| {
-        let (state, weight_percent) = match endpoint_state {
-            EndpointState::Active => ("active", 100),
-            EndpointState::Balanced(tenths) => ("balanced", tenths * 10),
-            EndpointState::Ready => ("ready", 0),
-            EndpointState::Backoff => ("backoff", 0),
-            EndpointState::Ejected => ("ejected", 0),
-        };
-        let metrics = &target.metrics;
-        let requests = metrics.workers().map(|calls| calls.requests.get());
-        json!({
-            "endpoint": metrics.name,
-            "state": state,
-            "weight_percent": weight_percent,
-            "requests": requests.sum::<u64>(),
-            "failures": metrics.failures.get(),
-            "ejections": metrics.ejections.get(),
-        })
-    };
-    all.into_iter().map(entry).collect()
 }
 
 fn reads(ctx: &WorkerContext) -> Value {

@@ -1,12 +1,9 @@
 //! Totals of the status over all workers: current gauges, and counts since the start.
 
-use std::time::UNIX_EPOCH;
-
 use serde_json::{Value, json};
 
 use crate::driver::WorkerContext;
 use crate::metrics::{Counter, Limit, WorkerMetrics};
-use crate::upstream::selection_history::SelectionChange;
 
 fn sum(ctx: &WorkerContext, of: impl Fn(&WorkerMetrics) -> &Counter) -> u64 {
     // Gauges can be added too: the gauge of each worker is at least 0.
@@ -68,19 +65,4 @@ pub(super) fn limits(ctx: &WorkerContext) -> Value {
     let connections = ("connections".to_owned(), refused.into());
     let all = Limit::ALL.into_iter().map(hit).chain([connections]);
     Value::Object(all.collect())
-}
-
-/// Returns the latest changes of the selected endpoints.
-pub(super) fn endpoint_events(ctx: &WorkerContext) -> Vec<Value> {
-    let all = ctx.pool.endpoints().selection_history().into_iter();
-    all.map(|change: SelectionChange| {
-        let at = change.at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        json!({
-            "at_ms": u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
-            "endpoint": change.endpoint,
-            "selected": change.event.starts_serving(),
-            "reason": change.event.reason(),
-        })
-    })
-    .collect()
 }

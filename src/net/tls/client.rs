@@ -47,6 +47,17 @@ pub struct ClientTls {
     pub pages: Arc<ClientConfig>,
     /// Metrics of the connections that use these configurations.
     pub counts: Arc<TlsSide>,
+    /// Settings on which the likely cause of a failed handshake depends.
+    pub settings: TlsSettings,
+}
+
+/// What is configured for TLS towards etcd.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsSettings {
+    /// A CA file verifies the certificate of etcd, not the CAs of the operating system.
+    pub has_ca: bool,
+    /// The proxy presents a certificate.
+    pub has_certificate: bool,
 }
 
 /// The current TLS configurations towards etcd. Shared by all workers.
@@ -127,6 +138,10 @@ impl TlsMaterial for ClientFiles {
             calls,
             pages,
             counts: counts.clone(),
+            settings: TlsSettings {
+                has_ca: matches!(self.trust, Trust::Ca(_)),
+                has_certificate: self.identity.is_some(),
+            },
         })
     }
 }
