@@ -39,7 +39,7 @@ impl Reachability {
     }
 }
 
-/// What a member has reported about itself (`Maintenance/Status`).
+/// Status of a member, as it reports it itself (`Maintenance/Status`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemberReport {
     /// Version of etcd, for example `3.6.4`.

@@ -46,8 +46,10 @@ impl Scene {
             while let Ok((socket, _)) = listener.accept().await {
                 let counters = shared.clone();
                 tokio::spawn(async move {
-                    let _ = serve(socket, answers_pings, &counters).await;
-                    counters.closed.store(true, SeqCst);
+                    let pinged = AtomicBool::new(false);
+                    let _ = serve(socket, answers_pings, &counters, &pinged).await;
+                    // The check at the start has a connection of its own, without pings.
+                    counters.closed.fetch_or(pinged.into_inner(), SeqCst);
                 });
             }
         });
@@ -60,10 +62,11 @@ impl Scene {
         let client = Client::connect(proxy.address()).await;
         let mut call = client.call(STREAM, &[]).await;
         call.send("x").await;
-        until(|| counters.opened.load(SeqCst) > 0).await;
+        // The other call is that of the check at the start.
+        until(|| counters.opened.load(SeqCst) > 1).await;
         if !call_stays {
             call.cancel();
-            until(|| counters.cancelled.load(SeqCst) > 0).await;
+            until(|| counters.cancelled.load(SeqCst) > 1).await;
         }
         Scene {
             counters,
@@ -86,6 +89,7 @@ async fn serve(
     mut socket: TcpStream,
     answers_pings: bool,
     counters: &Counters,
+    pinged: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut preface = vec![0; PREFACE.len()];
     socket.read_exact(&mut preface).await?;
@@ -102,6 +106,7 @@ async fn serve(
             (RST_STREAM, _) => _ = counters.cancelled.fetch_add(1, SeqCst),
             (PING, 0) => {
                 counters.pings.fetch_add(1, SeqCst);
+                pinged.store(true, SeqCst);
                 if answers_pings {
                     socket.write_all(&frame(PING, ACK, 0, &payload)).await?;
                 }

@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::grpc::{LIMIT, Metadata};
+use super::pb::Msg;
 
 /// Endpoints that the test controls. Dropping it with its runtime ends them.
 pub struct ScriptedEtcd {
@@ -96,7 +97,8 @@ impl ScriptedEtcd {
         );
     }
 
-    /// Returns the number of connections that an endpoint has accepted.
+    /// Returns the number of connections of an endpoint that have carried calls. Checks of the
+    /// endpoint use connections of their own.
     pub fn connects(&self, endpoint: usize) -> usize {
         self.endpoints[endpoint].connects.load(Ordering::SeqCst)
     }
@@ -131,19 +133,34 @@ async fn listen(
 ) {
     let mut unanswered = Vec::new();
     while let Ok((socket, _)) = listener.accept().await {
-        connects.fetch_add(1, Ordering::SeqCst);
         if silent.load(Ordering::SeqCst) {
             unanswered.push(socket);
             continue;
         }
         socket.set_nodelay(true).expect("a TCP socket");
         let conn = Conn(Arc::default());
-        lock(&conns).push(conn.clone());
+        let endpoint = ServedEndpoint {
+            number: endpoint,
+            connects: connects.clone(),
+            conns: conns.clone(),
+        };
         tokio::spawn(serve(endpoint, socket, conn, sender.clone()));
     }
 }
 
-async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, sender: UnboundedSender<Arrived>) {
+/// The endpoint of a connection.
+struct ServedEndpoint {
+    number: usize,
+    connects: Arc<AtomicUsize>,
+    conns: Arc<Mutex<Vec<Conn>>>,
+}
+
+async fn serve(
+    endpoint: ServedEndpoint,
+    socket: TcpStream,
+    conn: Conn,
+    sender: UnboundedSender<Arrived>,
+) {
     let wire = Wire {
         socket,
         conn: conn.clone(),
@@ -158,7 +175,16 @@ async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, sender: Unbounded
         return;
     };
     let mut ignored = Vec::new();
-    while let Some(Ok((request, respond))) = h2.accept().await {
+    let mut has_calls = false;
+    while let Some(Ok((request, mut respond))) = h2.accept().await {
+        if is_member_check(&request) {
+            respond_to_member_check(&mut respond);
+            continue;
+        }
+        if !std::mem::replace(&mut has_calls, true) {
+            endpoint.connects.fetch_add(1, Ordering::SeqCst);
+            lock(&endpoint.conns).push(conn.clone());
+        }
         // A request above the last stream id of a sent GOAWAY is ignored, as the GOAWAY promises.
         if lock(&conn.0)
             .last_stream
@@ -170,12 +196,35 @@ async fn serve(endpoint: usize, socket: TcpStream, conn: Conn, sender: Unbounded
         let conn = conn.clone();
         // Fails if the test is over.
         let _ = sender.send(Arrived {
-            endpoint,
+            endpoint: endpoint.number,
             conn,
             request,
             respond,
         });
     }
+}
+
+/// Reports whether the proxy itself asks for the status of the member. These calls come at any
+/// time, so no script contains them.
+fn is_member_check(request: &Request<RecvStream>) -> bool {
+    let agent = request.headers().get(http::header::USER_AGENT);
+    agent.is_some_and(|agent| agent.as_bytes().starts_with(b"etcd-edge/"))
+}
+
+/// Responds as an etcd 3.6 that is the leader of its cluster.
+fn respond_to_member_check(respond: &mut SendResponse<Bytes>) {
+    let header = Msg::new().int(1, 77).int(2, 7).int(3, 5).int(4, 2);
+    let status = Msg::new().msg(1, header).bytes(2, "3.6.1").int(4, 7);
+    let head = Response::builder().header("content-type", "application/grpc");
+    let head = head.body(()).expect("a valid head");
+    // Errors: the proxy has gone.
+    let Ok(mut body) = respond.send_response(head, false) else {
+        return;
+    };
+    let _ = body.send_data(framed(status.as_ref()), false);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let _ = body.send_trailers(trailers);
 }
 
 /// One connection from a proxy, to change its behaviour as a whole.

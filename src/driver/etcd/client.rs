@@ -157,7 +157,11 @@ pub(in crate::driver) async fn member_status(
     conn: &Rc<Conn>,
     credential: Option<&Credential>,
 ) -> Option<StatusResponse> {
-    let head = attempt::head(conn.target(), &request_head(STATUS, credential), None);
+    let mut head = request_head(STATUS, credential);
+    // Says who asks, in captures and in logs of a load balancer before etcd.
+    let user_agent = HeaderValue::from_static(concat!("etcd-edge/", env!("CARGO_PKG_VERSION")));
+    head.headers.insert(header::USER_AGENT, user_agent);
+    let head = attempt::head(conn.target(), &head, None);
     let mut attempt = Attempt::send(conn.open(head, false).ok()?, &[frame::encode(&[])], None);
     let response = poll_fn(|cx| attempt.poll(cx)).await.ok()?;
     decode_response(&response).ok()

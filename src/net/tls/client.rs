@@ -51,7 +51,7 @@ pub struct ClientTls {
     pub settings: TlsSettings,
 }
 
-/// What is configured for TLS towards etcd.
+/// Settings of TLS towards etcd that explain a failed handshake.
 #[derive(Debug, Clone, Copy)]
 pub struct TlsSettings {
     /// A CA file verifies the certificate of etcd, not the CAs of the operating system.
