@@ -7,6 +7,8 @@ mod support;
 mod auto_tls;
 #[path = "tls/clients.rs"]
 mod clients;
+#[path = "tls/endpoint_hints.rs"]
+mod endpoint_hints;
 #[path = "tls/files.rs"]
 mod files;
 #[path = "tls/negotiation.rs"]
