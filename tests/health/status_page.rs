@@ -116,7 +116,13 @@ async fn status_page_matches_the_json_and_shows_keys_as_text() {
         .zip(status["endpoints"].as_array().unwrap())
     {
         assert_eq!((&row[0], &row[1]), (&of["endpoint"], &of["state"]));
-        assert_eq!(row[4], of["failures"].to_string());
+        let member = &of["member"];
+        let shown = match member["version"].as_str() {
+            Some(version) => format!("{}, {version}", member["role"].as_str().unwrap()),
+            None => "unknown".to_owned(),
+        };
+        assert_eq!(row[2], shown, "{of}");
+        assert_eq!(row[7], of["failures"].to_string());
     }
     let events = browser.eval(&rows("endpoint-events"));
     let (events, expected) = (
