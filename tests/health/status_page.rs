@@ -208,6 +208,17 @@ async fn status_page_matches_the_json_and_shows_keys_as_text() {
 }
 
 #[test]
+fn status_page_of_an_idle_proxy_shows_no_fault() {
+    let cluster = Cluster::start(NEWEST, 1);
+    let proxy = Proxy::start(&cluster, &[] as &[&str]);
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/proxy/", proxy.address()));
+    browser.wait("document.getElementById('state').textContent === 'idle'");
+    let faults = "document.querySelectorAll('#state.bad, main .bad').length";
+    assert_eq!(browser.eval(faults), 0);
+}
+
+#[test]
 fn status_page_works_over_tls_and_reports_a_lost_proxy() {
     let tls = Tls::generate();
     let mut proxy = Proxy::start_with(&[
