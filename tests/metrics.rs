@@ -97,8 +97,9 @@ fn urls(proxy: &Proxy) -> Vec<String> {
     urls.collect()
 }
 
-/// Sends calls of every type, all of them successful. Returns the streams that stay open.
-async fn calls(client: &Client) -> [Call; 2] {
+/// Sends calls of every type, all of them successful. Returns the streams that stay open, and the
+/// number of messages of a snapshot, which grows with the store.
+async fn calls(client: &Client) -> ([Call; 2], usize) {
     // Each test writes its own key: other puts would cause additional events.
     static CALLED: AtomicUsize = AtomicUsize::new(0);
     let own = format!("k{}", CALLED.fetch_add(1, Ordering::Relaxed));
@@ -127,5 +128,5 @@ async fn calls(client: &Client) -> [Call; 2] {
     snapshot.half_close();
     let snapshot = snapshot.finish().await;
     assert_eq!(snapshot.code(), Some(0));
-    [keep_alive, watching]
+    ([keep_alive, watching], snapshot.messages.len())
 }

@@ -152,7 +152,7 @@ async fn dashboard_and_alert_rules_have_data() {
     let load = tokio::spawn(async move {
         let mut open = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            open.extend(calls(&client).await);
+            open.extend(calls(&client).await.0);
             for _ in 0..3 {
                 let read = Msg::new().bytes(1, "k").int(7, 1);
                 client.unary(RANGE, read, &[]).await;

@@ -118,7 +118,7 @@ fn metrics_reference_page_is_up_to_date() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metric_values_are_consistent() {
     let full = FullProxy::start();
-    let open = calls(&full.client().await).await;
+    let (open, _) = calls(&full.client().await).await;
     // The proxy finishes a call a moment after its client. The remaining streams to etcd are the
     // shared watch, the shared heartbeats and the watch of the registration.
     let page = Page::when(&full.pages, |page| {

@@ -45,7 +45,7 @@ pub(crate) fn promtool(args: &[&str], input: &str) -> Output {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promtool_reports_only_inherited_names() {
     let full = FullProxy::start();
-    let _open = calls(&full.client().await).await;
+    let (_open, _) = calls(&full.client().await).await;
     let output = promtool(&["check", "metrics"], &page::text(&full.pages));
     let output = String::from_utf8_lossy(&output.stderr).into_owned();
     let expected = INHERITED
