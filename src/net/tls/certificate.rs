@@ -27,6 +27,14 @@ pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
     u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
+/// Returns the public key in DER, as SubjectPublicKeyInfo.
+///
+/// # Errors
+/// The certificate cannot be parsed.
+pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
+    parse(certificate).map(|parsed| parsed.public_key().raw.to_vec())
+}
+
 /// The serial numbers of one or more revocation lists.
 #[derive(Debug, Default)]
 pub(super) struct RevokedSerials(HashSet<Box<[u8]>>);

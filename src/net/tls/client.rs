@@ -10,7 +10,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::certificate::common_name;
-use super::files::{FileContents, FlagFile, pair_error};
+use super::files::{FileContents, FlagFile};
 use super::material::{self, TlsMaterial};
 use super::reload::Reloader;
 use super::{H2, HTTP_1_1};
@@ -117,17 +117,14 @@ impl TlsMaterial for ClientFiles {
             Trust::System => builder.with_root_certificates(system_roots()),
             Trust::AnyCertificate => builder
                 .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider))),
+                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider.clone()))),
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((cert, key)) => {
-                let chain = contents.certificates(cert)?;
-                let private = contents.private_key(key)?;
-                reject_common_name(cert, &chain)?;
-                builder
-                    .with_client_auth_cert(chain, private)
-                    .map_err(|e| pair_error(cert, key, &e))?
+                let identity = contents.identity(cert, key, &provider)?;
+                reject_common_name(cert, &contents.certificates(cert)?)?;
+                builder.with_client_cert_resolver(identity)
             }
         };
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];

@@ -5,12 +5,15 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::certificate::not_after;
+use super::certificate::{not_after, public_key};
 use crate::error::StartError;
 use crate::limits;
 
@@ -87,11 +90,37 @@ impl FileContents {
         not_after(self.certificates(file).ok()?.first()?)
     }
 
-    /// Returns the private key of a file, in PKCS #8, PKCS #1 or SEC 1 form.
-    pub(super) fn private_key(
+    /// Returns the certificate chain and the private key that a side presents. The certificate may
+    /// have any X.509 version, as in Go.
+    ///
+    /// # Errors
+    /// A file is invalid, or the key does not belong to the certificate.
+    pub(super) fn identity(
         &self,
-        file: &FlagFile,
-    ) -> Result<PrivateKeyDer<'static>, StartError> {
+        cert: &FlagFile,
+        key: &FlagFile,
+        provider: &CryptoProvider,
+    ) -> Result<Arc<SingleCertAndKey>, StartError> {
+        let chain = self.certificates(cert)?;
+        let private = self.private_key(key)?;
+        let private = provider.key_provider.load_private_key(private);
+        let private = private.map_err(|_| key.error(UNSUPPORTED_KEY))?;
+        let certified = public_key(&chain[0]).map_err(|e| cert.error(e))?;
+        if let Some(public) = private.public_key()
+            && public[..] != certified[..]
+        {
+            return Err(cert.error(format_args!(
+                "does not match the certificate of {}={}",
+                key.flag,
+                key.path.display()
+            )));
+        }
+        let identity = CertifiedKey::new(chain, private);
+        Ok(Arc::new(SingleCertAndKey::from(identity)))
+    }
+
+    /// Returns the private key of a file, in PKCS #8, PKCS #1 or SEC 1 form.
+    fn private_key(&self, file: &FlagFile) -> Result<PrivateKeyDer<'static>, StartError> {
         PrivateKeyDer::from_pem_slice(self.bytes(file)?).map_err(|e| file.error(e))
     }
 
@@ -105,6 +134,9 @@ impl FileContents {
     }
 }
 
+const UNSUPPORTED_KEY: &str =
+    "unsupported private key: must be RSA of at least 2048 bits, ECDSA or Ed25519";
+
 /// Reads a file of at most [`limits::TLS_FILE_BYTES`].
 fn read_limited(path: &Path) -> Result<Vec<u8>, String> {
     let max = limits::TLS_FILE_BYTES;
@@ -116,16 +148,4 @@ fn read_limited(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("larger than {max} bytes"));
     }
     Ok(read)
-}
-
-/// Returns the error for a certificate and a key that cannot be used together.
-pub(super) fn pair_error(cert: &FlagFile, key: &FlagFile, error: &rustls::Error) -> StartError {
-    match error {
-        rustls::Error::InconsistentKeys(_) => cert.error(format_args!(
-            "does not match the certificate of {}={}",
-            key.flag,
-            key.path.display()
-        )),
-        _ => cert.error(error),
-    }
 }

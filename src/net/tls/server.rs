@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::certificate::RevokedSerials;
-use super::files::{FileContents, FlagFile, pair_error};
+use super::files::{FileContents, FlagFile};
 use super::material::{self, TlsMaterial};
 use super::policy::TlsPolicy;
 use super::reload::Reloader;
@@ -146,7 +146,8 @@ impl ServerFiles {
     }
 
     fn configure(&self, contents: &FileContents) -> Result<LoadedConfig, StartError> {
-        let builder = ServerConfig::builder_with_provider(self.policy.provider())
+        let provider = self.policy.provider();
+        let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&self.policy.versions())
             .map_err(|e| StartError::new("TLS", e))?;
         let verifier = self.verifier(contents)?;
@@ -154,10 +155,8 @@ impl ServerFiles {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         };
-        let chain = contents.certificates(&self.cert)?;
-        let mut config = builder
-            .with_single_cert(chain, contents.private_key(&self.key)?)
-            .map_err(|e| pair_error(&self.cert, &self.key, &e))?;
+        let identity = contents.identity(&self.cert, &self.key, &provider)?;
+        let mut config = builder.with_cert_resolver(identity);
         config.alpn_protocols = vec![H2.to_vec(), HTTP_1_1.to_vec()];
         let config = Arc::new(config);
         Ok(LoadedConfig { config, verifier })
