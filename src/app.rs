@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use self::config_reload::{ConfigReloader, ReadSettings, ReloadTargets};
 use self::signals::{StopSignals, reload_on_hangup};
 use crate::call_log::Observer;
-use crate::cli::Settings;
+use crate::cli::{Settings, UsageWarning};
 use crate::config::{Config, MIN_PROGRESS_NOTIFY};
 use crate::driver::MaxBytes;
 use crate::driver::state::fleet::Fleet;
@@ -282,6 +282,7 @@ pub fn run(
 
 /// Logs the settings that the proxy adjusts or that have no effect.
 fn log_adjustments(config: &Config) {
+    log_warnings(&config.warnings);
     if config.upstream_tls.insecure_skip_verify {
         warn!("--insecure-skip-tls-verify: etcd's certificate is not verified");
     }
@@ -333,6 +334,13 @@ fn log_adjustments(config: &Config) {
     let reads = &config.reads;
     if reads.audit > 0 && (reads.cache_bytes == 0 || reads.max_age.is_zero()) {
         warn!("--cache-audit has no effect: the cache is off");
+    }
+}
+
+/// Logs settings without their full effect (S5).
+fn log_warnings<'a>(warnings: impl IntoIterator<Item = &'a UsageWarning>) {
+    for UsageWarning { setting, reason } in warnings {
+        warn!(setting, reason, "setting has less effect than requested");
     }
 }
 

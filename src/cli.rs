@@ -22,10 +22,11 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use crate::config::Config;
+use crate::config::warnings::unreachable_default_address;
 use command_line::CommandLine;
 use commands::SHELLS;
 pub use flags::Settings;
-pub use usage::UsageError;
+pub use usage::{UsageError, UsageWarning};
 
 /// The result of parsing a command line.
 #[derive(Clone, Debug, PartialEq)]
@@ -125,7 +126,12 @@ fn parse_flags(
     let settings = command_line.settings()?;
     let config = command_line.check_refused(&settings);
     let config = config.and_then(|()| settings.resolve());
-    let config = config.map_err(|error| command_line.locate(error, path))?;
+    let mut config = config.map_err(|error| command_line.locate(error, path))?;
+    config.warnings.splice(0..0, command_line.warnings());
+    if !command_line.has("advertise-client-url") {
+        let warning = unreachable_default_address(&settings);
+        config.warnings.extend(warning);
+    }
     Ok(parsed(Box::new(config), Box::new(settings)))
 }
 

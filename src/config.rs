@@ -7,12 +7,13 @@ mod endpoints;
 mod keys;
 mod listen_addr;
 mod tls;
+pub(crate) mod warnings;
 
 use std::time::Duration;
 
 use crate::call_log::{AccessLogTarget, CollectorUrl, ObserverOptions, SpanOptions};
 use crate::cli::flags::Settings;
-use crate::cli::usage::UsageError;
+use crate::cli::usage::{UsageError, UsageWarning};
 use crate::driver::state::fleet::FleetOptions;
 use crate::driver::state::read_cache::ReadOptions;
 use crate::upstream::discovery::DiscoveryOptions;
@@ -90,9 +91,11 @@ pub struct Config {
     pub enable_pprof: bool,
     /// Whether debug events are logged.
     pub debug: bool,
+    /// Settings without their full effect. The log has them at start (S5).
+    pub warnings: Vec<UsageWarning>,
 }
 
-/// Maximum number of worker threads. A larger value is a typing error: no machine benefits from it.
+/// Maximum number of worker threads. No machine benefits from more.
 pub const MAX_WORKERS: usize = 1024;
 
 /// The default request limit of etcd (`--max-request-bytes`).
@@ -110,29 +113,33 @@ pub const MIN_PROGRESS_NOTIFY: Duration = Duration::from_millis(100);
 const DEFAULT_WATCH_LOG_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Config {
-    /// Returns the options that result from the settings. Refused flags have no effect.
+    /// Returns the options that result from the settings. Refused flags have no effect. A setting
+    /// without its full effect is a warning (S5).
     ///
     /// # Errors
-    /// An invalid address or endpoint, a certificate without its key or the reverse, a number out
-    /// of range, or a flag without another flag that it needs.
+    /// A setting that is impossible, or that would be less secure than requested: an invalid
+    /// address or endpoint, a certificate without its key or the reverse, or a flag for client
+    /// certificates without TLS.
     pub fn resolve(settings: Settings) -> Result<Config, UsageError> {
         let listen_addr = &settings.listen_addr;
         let listen_addr = listen_addr::parse_addr("listen-addr", listen_addr, listen_addr, false)?;
-        let server_tls = tls::server_tls(&settings)?;
-        let metrics_addr =
-            listen_addr::metrics_addrs(&settings.metrics_addr, server_tls.is_some())?;
+        let mut warnings = Vec::new();
+        let server_tls = tls::server_tls(&settings, &mut warnings)?;
+        let tls = server_tls.is_some();
+        let metrics_addr = listen_addr::metrics_addrs(&settings.metrics_addr, tls, &mut warnings)?;
         let upstream_tls = tls::upstream_tls(&settings)?;
-        let endpoints =
-            endpoints::endpoints(&settings.endpoints, upstream_tls != UpstreamTls::default())?;
-        let resolver = keys::resolver(&settings)?;
+        let tls = upstream_tls != UpstreamTls::default();
+        let endpoints = endpoints::endpoints(&settings.endpoints, tls, &mut warnings)?;
+        let resolver = keys::resolver(&settings, &mut warnings)?;
         let policy = endpoints::policy(&settings.endpoint_policy)?;
         let endpoint_options = EndpointOptions {
             sync: settings.endpoints_auto_sync_interval,
             policy,
-            weights: endpoints::weights(&settings.endpoint_weights, policy)?,
+            weights: endpoints::weights(&settings.endpoint_weights, policy, &mut warnings)?,
         };
+        warnings.extend(warnings::between_flags(&settings, &endpoints));
         Ok(Config {
-            workers: workers(settings.workers)?,
+            workers: workers(settings.workers),
             listen_addr,
             metrics_addr,
             endpoints,
@@ -187,6 +194,7 @@ impl Config {
             },
             enable_pprof: settings.enable_pprof,
             debug: settings.debug,
+            warnings,
         })
     }
 }
@@ -210,15 +218,11 @@ fn spans(endpoint: &str, ratio: f64) -> Result<Option<SpanOptions>, UsageError> 
     }))
 }
 
-fn workers(requested: u32) -> Result<usize, UsageError> {
-    match usize::try_from(requested) {
+fn workers(requested: u32) -> usize {
+    match usize::try_from(requested).unwrap_or(MAX_WORKERS) {
         // If the system does not report its cores, one worker is correct on any machine.
-        Ok(0) => Ok(std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS))),
-        Ok(count) if count <= MAX_WORKERS => Ok(count),
-        _ => {
-            let reason = format!("must be at most {MAX_WORKERS}");
-            Err(UsageError::value("workers", &requested.to_string(), reason))
-        }
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS)),
+        count => count.min(MAX_WORKERS),
     }
 }
 

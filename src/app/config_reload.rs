@@ -3,8 +3,8 @@
 //! 1. The file must be valid as a whole. Otherwise nothing changes.
 //! 2. The new settings take the flags of [`RELOADABLE`] from the file. All other flags are
 //!    unchanged until a restart.
-//! 3. This combination must be valid too, because a reloadable flag may depend on one that needs a
-//!    restart.
+//! 3. A reloadable flag may depend on one that needs a restart. Then it has no effect until the
+//!    restart, and the log has a warning.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::srv_discovery::discover_endpoints;
 use crate::call_log::Observer;
-use crate::cli::{Settings, UsageError};
+use crate::cli::{Settings, UsageError, UsageWarning};
 use crate::config::Config;
 use crate::logging;
 use crate::upstream::endpoint::Endpoint;
@@ -85,15 +85,14 @@ impl ConfigReloader {
         let settings = self.settings.with(&new, &RELOADABLE);
         let config = match settings.resolve() {
             Ok(config) => config,
-            Err(error) => {
-                let flags = later.join(",");
-                return warn!(%error, flags, "configuration file needs a restart: no setting changed");
-            }
+            Err(error) => return warn!(%error, "{REJECTED}"),
         };
         let config = match discover_endpoints(&config).await {
             Ok(config) => config,
             Err(error) => return warn!(%error, "{REJECTED}"),
         };
+        let is_new = |warning: &&UsageWarning| !self.config.warnings.contains(warning);
+        super::log_warnings(config.warnings.iter().filter(is_new));
         self.apply(&config);
         (self.settings, self.config) = (settings, config);
         if !later.is_empty() {

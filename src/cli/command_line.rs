@@ -3,13 +3,14 @@
 //! Accepted forms: `--flag value`, `--flag=value`, `-flag`, a boolean with or without `=value`,
 //! either spelling of an experimental flag, and `--` as the end of the flags. The last value of a
 //! repeated flag takes precedence, except that lists are joined. A flag on the command line
-//! replaces the same flag of the file.
+//! replaces the same flag of the file. Arguments that belong to no flag are ignored with a warning,
+//! because `etcd grpc-proxy` ignores them.
 
 use std::path::Path;
 
 use crate::cli::config_file::Entry;
 use crate::cli::flags::{Flag, Settings, find};
-use crate::cli::usage::UsageError;
+use crate::cli::usage::{UsageError, UsageWarning};
 use crate::cli::values::FlagValue;
 
 /// The flags of a command line, and those that its configuration file adds.
@@ -19,24 +20,29 @@ pub(crate) struct CommandLine {
     flags: Vec<(&'static Flag, Vec<String>)>,
     /// Entries of the file. None of these flags is in `flags`.
     file: Vec<Entry>,
+    /// Arguments that belong to no flag.
+    stray: Vec<String>,
 }
 
 impl CommandLine {
     /// Parses the arguments after the command. Returns `None` if one of them requests the help.
     ///
     /// # Errors
-    /// An unknown flag, a missing or invalid value, or an argument that is no flag.
+    /// An unknown flag, or a missing or invalid value.
     pub(crate) fn parse(args: &[String]) -> Result<Option<CommandLine>, UsageError> {
         let mut command_line = CommandLine::default();
         let mut args = args.iter().map(String::as_str);
         while let Some(arg) = args.next() {
             let (name, value) = match Argument::parse(arg) {
                 Argument::Flag(name, value) => (name, value),
-                Argument::EndOfFlags => match args.next() {
-                    None => break,
-                    Some(stray) => return Err(stray_argument(stray)),
-                },
-                Argument::Other => return Err(stray_argument(arg)),
+                Argument::EndOfFlags => {
+                    command_line.stray.extend(args.by_ref().map(str::to_owned));
+                    break;
+                }
+                Argument::Other => {
+                    command_line.stray.push(arg.to_owned());
+                    continue;
+                }
             };
             if matches!(name, "help" | "h") && value.is_none() {
                 return Ok(None);
@@ -61,6 +67,21 @@ impl CommandLine {
         let is_new = |entry: &Entry| self.flags.iter().all(|(flag, _)| *flag != entry.flag);
         entries.retain(is_new);
         self.file = entries;
+    }
+
+    /// Returns whether the flag of this name is on the command line or in the file.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.all().any(|(flag, _)| flag.name == name)
+    }
+
+    /// Returns the warnings about ignored arguments and adjusted values.
+    pub(crate) fn warnings(&self) -> Vec<UsageWarning> {
+        let stray = self.stray.iter().map(|argument| stray_argument(argument));
+        let adjusted = self.all().filter_map(|(flag, values)| {
+            let reason = (flag.adjustment)(values.last()?)?;
+            Some(UsageWarning::flags(&[flag.name], reason))
+        });
+        stray.chain(adjusted).collect()
     }
 
     /// Adds the place in the file at `path` to an error about a flag of the file.
@@ -149,10 +170,13 @@ impl Argument<'_> {
     }
 }
 
-fn stray_argument(arg: &str) -> UsageError {
+fn stray_argument(arg: &str) -> UsageWarning {
     let hint = match bool::parse(arg) {
         Ok(_) => "; write a boolean as --flag or --flag=false",
         Err(_) => "",
     };
-    UsageError::new(format!("{arg:?}: unexpected argument{hint}"))
+    UsageWarning {
+        setting: arg.to_owned(),
+        reason: format!("ignored: the argument belongs to no flag{hint}"),
+    }
 }

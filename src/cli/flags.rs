@@ -28,6 +28,8 @@ pub(crate) struct Flag {
     pub(crate) refused: Option<&'static str>,
     /// Checks one value, and splits that of a list. The error is the end of a sentence.
     pub(crate) split: fn(&str) -> Result<Vec<String>, String>,
+    /// Returns how a valid value is adjusted, as half a sentence.
+    pub(crate) adjustment: fn(&str) -> Option<&'static str>,
     /// Sets the flag. A list has any number of values, any other flag one.
     pub(crate) set: fn(&mut Settings, &[String]) -> Result<(), String>,
     /// Sets the flag to its value in the second settings.
@@ -77,6 +79,7 @@ macro_rules! flag_table {
             is_list: <$type as FlagValue>::IS_LIST,
             refused: [$(Some($refused),)? None][0],
             split: <$type as FlagValue>::split,
+            adjustment: <$type as FlagValue>::adjustment,
             set: |settings, values| {
                 settings.$field = FlagValue::from_values(values)?;
                 Ok(())
@@ -103,10 +106,10 @@ const fn dashed<const N: usize>(name: &str) -> [u8; N] {
     dashed
 }
 
-/// Reason why leases on keys are wrong for a proxy that is not the only writer.
-const NO_LEASING: &str = "refused: every writer of these keys would have to use the same leases, \
-    and a proxy that is cut off would block all writes until its lease expires; the proxy shares and \
-    caches reads without leases";
+/// Reason why a proxy without the leasing layer must not start beside Go proxies that use it.
+const NO_LEASING: &str = "refused: this proxy writes keys without revoking the ownership that Go \
+    proxies with this flag hold, so a start that only warned would make them answer linearizable \
+    reads with old values; remove the flag from all proxies";
 
 flag_table! {
     "Listening":

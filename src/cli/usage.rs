@@ -1,4 +1,4 @@
-//! The error of an invalid command line or configuration file.
+//! The errors and warnings of a command line or configuration file.
 
 use std::fmt;
 
@@ -56,6 +56,27 @@ impl fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
+
+/// A setting that has no effect, or less effect than its value requests. It does not prevent the
+/// start (S5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageWarning {
+    /// The flags with their dashes, or the argument.
+    pub setting: String,
+    /// What happens to the setting, and what gives it its effect. Half a sentence.
+    pub reason: String,
+}
+
+impl UsageWarning {
+    /// Returns the warning about a flag, or a list of flags. The names have no dashes.
+    pub(crate) fn flags(names: &[&str], reason: impl fmt::Display) -> UsageWarning {
+        let dashed: Vec<String> = names.iter().map(|name| format!("--{name}")).collect();
+        UsageWarning {
+            setting: dashed.join(", "),
+            reason: reason.to_string(),
+        }
+    }
+}
 
 /// Escapes newlines and control characters of a terminal. Values are not trusted.
 fn one_line(text: &str) -> String {

@@ -16,6 +16,11 @@ pub(crate) trait FlagValue: Sized {
     /// The value is invalid. The text is the end of a sentence that begins with flag and value.
     fn parse(text: &str) -> Result<Self, String>;
 
+    /// Returns how a valid value is adjusted. `None`: it is used as it is.
+    fn adjustment(_text: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Checks one value, and splits it if the type is a list.
     ///
     /// # Errors
@@ -46,13 +51,16 @@ impl FlagValue for bool {
     }
 }
 
-/// A whole number from 0 in Go's syntax: decimal, or with the prefix `0x`, `0o`, `0` or `0b`, and
-/// then with `_` between digits.
+/// A whole number in Go's syntax: decimal, or with the prefix `0x`, `0o`, `0` or `0b`, with `_`
+/// between digits. A negative number is 0, because no flag has a use for it.
 impl FlagValue for u64 {
     const PLACEHOLDER: Option<&'static str> = Some("N");
 
     fn parse(text: &str) -> Result<u64, String> {
         let reason = || "must be a whole number, 0 or more".to_owned();
+        if let Some(size) = text.strip_prefix('-').filter(|size| !is_signed(size)) {
+            return u64::parse(size).map(|_| 0);
+        }
         let unsigned = text.strip_prefix('+').unwrap_or(text);
         let (radix, digits) = match unsigned.as_bytes() {
             [b'0', b'x' | b'X', ..] => (16, &unsigned[2..]),
@@ -61,10 +69,10 @@ impl FlagValue for u64 {
             [b'0', _, ..] => (8, &unsigned[1..]),
             _ => (10, unsigned),
         };
-        let plain = if radix == 10 {
-            digits.to_owned()
-        } else {
-            without_underscores(digits)
+        let plain = match digits.strip_prefix('_') {
+            // Only a prefix may be followed by `_`.
+            Some(_) if radix == 10 => digits.to_owned(),
+            _ => without_underscores(digits),
         };
         // `from_str_radix` would accept a sign, also after the prefix.
         if !plain.chars().all(|c| c.is_digit(radix)) {
@@ -75,12 +83,19 @@ impl FlagValue for u64 {
             _ => reason(),
         })
     }
+
+    fn adjustment(text: &str) -> Option<&'static str> {
+        is_negative(text).then_some(NEGATIVE)
+    }
 }
 
 impl FlagValue for u32 {
     const PLACEHOLDER: Option<&'static str> = Some("N");
 
     fn parse(text: &str) -> Result<u32, String> {
+        if is_negative(text) {
+            return Err("must be a whole number, 0 or more".to_owned());
+        }
         u32::try_from(u64::parse(text)?).map_err(|_| "must be at most 4294967295".to_owned())
     }
 }
@@ -98,15 +113,15 @@ impl FlagValue for f64 {
 }
 
 /// A duration in Go's syntax: `300ms`, `1m30s`, `1.5h`, `0`. The units are `ns us µs ms s m h`.
-/// The maximum is 2^63 − 1 ns, about 292 years. A negative duration is refused, because no flag
-/// has a use for it.
+/// The maximum is 2^63 − 1 ns, about 292 years. A negative duration is 0, because no flag has a use
+/// for it.
 impl FlagValue for Duration {
     const PLACEHOLDER: Option<&'static str> = Some("DURATION");
 
     fn parse(text: &str) -> Result<Duration, String> {
         let form = || "must be a duration such as 300ms, 1m30s or 2h".to_owned();
-        if text.starts_with('-') {
-            return Err("must not be negative".to_owned());
+        if let Some(size) = text.strip_prefix('-').filter(|size| !is_signed(size)) {
+            return Duration::parse(size).map(|_| Duration::ZERO);
         }
         let mut rest = text.strip_prefix('+').unwrap_or(text);
         if rest == "0" {
@@ -148,6 +163,10 @@ impl FlagValue for Duration {
         }
         // The sum is at most i64::MAX, so the cast is lossless.
         Ok(Duration::from_nanos(nanos as u64))
+    }
+
+    fn adjustment(text: &str) -> Option<&'static str> {
+        is_negative(text).then_some(NEGATIVE)
     }
 }
 
@@ -193,6 +212,17 @@ impl FlagValue for Vec<String> {
     fn from_values(values: &[String]) -> Result<Vec<String>, String> {
         Ok(values.to_vec())
     }
+}
+
+/// The adjustment of a negative value.
+const NEGATIVE: &str = "a negative value is treated as 0";
+
+fn is_negative(text: &str) -> bool {
+    text.starts_with('-')
+}
+
+fn is_signed(text: &str) -> bool {
+    text.starts_with(['-', '+'])
 }
 
 fn without_underscores(digits: &str) -> String {
@@ -261,12 +291,16 @@ mod tests {
             ("017", 15),
             ("0x1_0", 16),
             ("0_7", 7),
+            ("1_000_000", 1_000_000),
+            ("-1", 0),
+            ("-0x10", 0),
             ("18446744073709551615", u64::MAX),
         ] {
             assert_eq!(u64::parse(text), Ok(expected), "{text}");
         }
         for text in [
-            "", "-1", "1.5", "1_0", "0x", "0x_", "0x1__0", "08", "+-1", "0x+1", "++1", "1e3", "１",
+            "", "-", "--1", "-+1", "-x", "1.5", "_1", "1_", "1__0", "0x", "0x_", "0x1__0", "08",
+            "+-1", "0x+1", "++1", "1e3", "１",
         ] {
             assert!(u64::parse(text).is_err(), "{text}");
         }
@@ -275,7 +309,13 @@ mod tests {
             Err("too large".to_owned())
         );
         assert_eq!(u32::parse("4294967295"), Ok(u32::MAX));
-        assert!(u32::parse("4294967296").is_err());
+        for text in ["4294967296", "-1"] {
+            assert!(u32::parse(text).is_err(), "{text}");
+        }
+        for (text, adjusted) in [("-1", true), ("1", false)] {
+            assert_eq!(u64::adjustment(text).is_some(), adjusted);
+            assert_eq!(Duration::adjustment(text).is_some(), adjusted);
+        }
     }
 
     #[test]
@@ -296,6 +336,8 @@ mod tests {
             ("0.3333333333333333333h", 1_199_999_999_999),
             ("0.100000000000000000000h", 360_000_000_000),
             ("9223372036854775807ns", i64::MAX as u64),
+            ("-1m30s", 0),
+            ("-0", 0),
         ] {
             assert_eq!(
                 Duration::parse(text),
@@ -307,8 +349,9 @@ mod tests {
             "",
             "+",
             "-",
-            "-1s",
-            "-0",
+            "-1",
+            "--1s",
+            "-+1s",
             ".s",
             "s",
             "5",

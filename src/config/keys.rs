@@ -4,26 +4,27 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::cli::flags::Settings;
-use crate::cli::usage::UsageError;
+use crate::cli::usage::{UsageError, UsageWarning};
 use crate::driver::state::fleet::ResolverOptions;
 use crate::wire::method::{self, Method};
 
-/// Smallest invalid lease TTL in seconds. etcd grants one second less.
-const INVALID_TTL: u64 = 9_000_000_001;
+/// Longest lease TTL of etcd in seconds.
+const MAX_TTL: u64 = 9_000_000_000;
 
 /// Returns the registration options. `None` without `--resolver-prefix`.
 ///
 /// # Errors
-/// A prefix without TTL or the reverse, a prefix without an advertised address, or a TTL that is
-/// too long.
-pub(super) fn resolver(settings: &Settings) -> Result<Option<ResolverOptions>, UsageError> {
+/// A prefix without TTL or the reverse, or a prefix without an advertised address.
+pub(super) fn resolver(
+    settings: &Settings,
+    warnings: &mut Vec<UsageWarning>,
+) -> Result<Option<ResolverOptions>, UsageError> {
     let (prefix, ttl) = (settings.resolver_prefix.as_str(), settings.resolver_ttl);
-    let refuse_ttl =
-        |reason: &str| Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason));
     if prefix.is_empty() {
+        let reason = "needs --resolver-prefix";
         return match ttl {
             0 => Ok(None),
-            _ => refuse_ttl("needs --resolver-prefix"),
+            _ => Err(UsageError::value("resolver-ttl", &ttl.to_string(), reason)),
         };
     }
     let reason = match ttl {
@@ -31,11 +32,14 @@ pub(super) fn resolver(settings: &Settings) -> Result<Option<ResolverOptions>, U
         _ if settings.advertise_client_url.is_empty() => {
             "needs --advertise-client-url, which is empty"
         }
-        INVALID_TTL.. => return refuse_ttl("exceeds the longest lease of etcd"),
         _ => {
+            if ttl > MAX_TTL {
+                let reason = format!("lowered to {MAX_TTL}, the longest lease of etcd");
+                warnings.push(UsageWarning::flags(&["resolver-ttl"], reason));
+            }
             return Ok(Some(ResolverOptions {
                 prefix: prefix.to_owned(),
-                ttl: Duration::from_secs(ttl),
+                ttl: Duration::from_secs(ttl.min(MAX_TTL)),
             }));
         }
     };
@@ -62,7 +66,7 @@ pub(super) fn allowed_methods(
     for name in names {
         let refuse = |reason| Err(UsageError::value("namespace-allow", name, reason));
         if namespace.is_empty() {
-            return refuse("needs --namespace");
+            return refuse("needs --namespace, without which every method reaches every key");
         }
         let path = format!("/{}", name.trim_start_matches('/'));
         let named = |method: &&Method| method.path == path || method.name == name;

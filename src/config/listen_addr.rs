@@ -1,7 +1,7 @@
 //! The addresses on which clients and HTTP pages are served.
 
 use super::keys::deduplicate;
-use crate::cli::usage::UsageError;
+use crate::cli::usage::{UsageError, UsageWarning};
 use crate::upstream::endpoint::{host_port, parse_host};
 
 /// One address of `--metrics-addr`.
@@ -45,16 +45,26 @@ pub(super) fn parse_addr(
 }
 
 /// Returns the addresses of `--metrics-addr` without duplicates. `tls`: the proxy has a
-/// certificate for clients.
+/// certificate for clients. A path is ignored with a warning.
 ///
 /// # Errors
 /// An invalid URL, or `https` without a certificate.
-pub(super) fn metrics_addrs(texts: &[String], tls: bool) -> Result<Vec<MetricsAddr>, UsageError> {
+pub(super) fn metrics_addrs(
+    texts: &[String],
+    tls: bool,
+    warnings: &mut Vec<UsageWarning>,
+) -> Result<Vec<MetricsAddr>, UsageError> {
     let texts = deduplicate(texts.to_vec()).into_iter();
-    texts.map(|text| metrics_addr(text, tls)).collect()
+    texts
+        .map(|text| metrics_addr(text, tls, warnings))
+        .collect()
 }
 
-fn metrics_addr(text: String, tls: bool) -> Result<MetricsAddr, UsageError> {
+fn metrics_addr(
+    text: String,
+    tls: bool,
+    warnings: &mut Vec<UsageWarning>,
+) -> Result<MetricsAddr, UsageError> {
     let refuse = |reason| Err(UsageError::value("metrics-addr", &text, reason));
     let Some((scheme, rest)) = text.split_once("://") else {
         return refuse("must be http://HOST:PORT or https://HOST:PORT");
@@ -67,9 +77,10 @@ fn metrics_addr(text: String, tls: bool) -> Result<MetricsAddr, UsageError> {
     if is_https && !tls {
         return refuse("needs --cert-file and --key-file, or --auto-tls");
     }
-    let addr = rest.strip_suffix('/').unwrap_or(rest);
-    if addr.contains('/') {
-        return refuse("must not have a path");
+    let (addr, path) = rest.split_once('/').unwrap_or((rest, ""));
+    if !path.is_empty() {
+        let reason = format!("the path in {text} is ignored: the pages have fixed paths");
+        warnings.push(UsageWarning::flags(&["metrics-addr"], reason));
     }
     Ok(MetricsAddr {
         addr: parse_addr("metrics-addr", &text, addr, true)?,

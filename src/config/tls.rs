@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::cli::flags::Settings;
-use crate::cli::usage::UsageError;
+use crate::cli::usage::{UsageError, UsageWarning};
+use crate::config::warnings::is_set;
 use crate::net::tls::policy::TlsPolicy;
 
 /// TLS options towards etcd. The paths are as configured, and not empty.
@@ -27,7 +28,8 @@ pub struct ServerTls {
     /// CA bundle for client certificates. If present, a client must have a certificate that it
     /// signed.
     pub trusted_ca_file: Option<PathBuf>,
-    /// Revocation list for client certificates. Present only with the CA bundle.
+    /// Revocation list for client certificates. Present only with the CA bundle, without which
+    /// clients present no certificate.
     pub client_crl_file: Option<PathBuf>,
     /// TLS versions and cipher suites.
     pub policy: TlsPolicy,
@@ -76,28 +78,20 @@ pub(super) fn upstream_tls(settings: &Settings) -> Result<UpstreamTls, UsageErro
 /// Returns the TLS options towards clients. `None`: plaintext.
 ///
 /// # Errors
-/// A certificate without its key or the reverse, an unknown version or suite, a validity out of
-/// range, or a flag for client certificates without the certificate or bundle that it needs.
-pub(super) fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, UsageError> {
+/// A certificate without its key or the reverse, versions that exclude each other, no usable
+/// suite, a generated certificate that has expired, or a CA bundle without TLS.
+pub(super) fn server_tls(
+    settings: &Settings,
+    warnings: &mut Vec<UsageWarning>,
+) -> Result<Option<ServerTls>, UsageError> {
     check_pair(
         ("cert-file", &settings.cert_file),
         ("key-file", &settings.key_file),
     )?;
-    let (min, max) = (&settings.tls_min_version.0, &settings.tls_max_version.0);
-    let policy = TlsPolicy::new(min, max, &settings.listen_cipher_suites)
-        .map_err(|refused| UsageError::value(refused.flag, &refused.value, refused.reason))?;
     let years = settings.self_signed_cert_validity;
-    if settings.auto_tls && !(1..=MAX_VALIDITY).contains(&years) {
-        let reason = match years {
-            0 => "--auto-tls needs at least one year".to_owned(),
-            _ => format!("must be at most {MAX_VALIDITY}"),
-        };
-        let years = years.to_string();
-        return Err(UsageError::value(
-            "self-signed-cert-validity",
-            &years,
-            reason,
-        ));
+    if settings.auto_tls && years == 0 {
+        let reason = "--auto-tls needs at least one year";
+        return Err(UsageError::value("self-signed-cert-validity", "0", reason));
     }
     let certificate = match (path(&settings.cert_file), path(&settings.key_file)) {
         (Some(cert_file), Some(key_file)) => Some(ServerCertificate::Files {
@@ -106,28 +100,82 @@ pub(super) fn server_tls(settings: &Settings) -> Result<Option<ServerTls>, Usage
         }),
         _ => settings.auto_tls.then(|| ServerCertificate::Generated {
             folder: PathBuf::from(&settings.data_dir).join(GENERATED_DIR),
-            years,
+            years: years.min(MAX_VALIDITY),
         }),
     };
+    let (min, max) = (&settings.tls_min_version.0, &settings.tls_max_version.0);
+    let suites = match certificate {
+        Some(_) => &settings.listen_cipher_suites[..],
+        None => &[],
+    };
+    let (policy, left_out) = TlsPolicy::new(min, max, suites)
+        .map_err(|refused| UsageError::value(refused.flag, &refused.value, refused.reason))?;
+    if !left_out.is_empty() {
+        let reason = format!("left out: {}", left_out.join(", "));
+        warnings.push(UsageWarning::flags(&["listen-cipher-suites"], reason));
+    }
+    warnings.extend(without_effect(settings, certificate.as_ref()));
+    let Some(certificate) = certificate else {
+        // The operator would expect that the certificates of clients are verified.
+        if !settings.trusted_ca_file.is_empty() {
+            let reason = "needs --cert-file and --key-file, or --auto-tls";
+            let file = &settings.trusted_ca_file;
+            return Err(UsageError::value("trusted-ca-file", file, reason));
+        }
+        return Ok(None);
+    };
     let trusted_ca_file = path(&settings.trusted_ca_file);
-    let client_crl_file = path(&settings.client_crl_file);
-    // A flag without effect is an error here: the operator would expect that clients are verified.
-    if trusted_ca_file.is_some() && certificate.is_none() {
-        let reason = "needs --cert-file and --key-file";
-        let file = &settings.trusted_ca_file;
-        return Err(UsageError::value("trusted-ca-file", file, reason));
-    }
-    if client_crl_file.is_some() && trusted_ca_file.is_none() {
-        let reason = "needs --trusted-ca-file: without it clients present no certificate";
-        let file = &settings.client_crl_file;
-        return Err(UsageError::value("client-crl-file", file, reason));
-    }
-    Ok(certificate.map(|certificate| ServerTls {
+    Ok(Some(ServerTls {
         certificate,
+        client_crl_file: path(&settings.client_crl_file).filter(|_| trusted_ca_file.is_some()),
         trusted_ca_file,
-        client_crl_file,
         policy,
     }))
+}
+
+/// Returns the warnings about flags that have no effect with this certificate, or without one.
+fn without_effect(
+    settings: &Settings,
+    certificate: Option<&ServerCertificate>,
+) -> Vec<UsageWarning> {
+    let mut warnings = Vec::new();
+    let mut warn = |flag: &str, reason: String| {
+        if is_set(settings, flag) {
+            warnings.push(UsageWarning::flags(&[flag], reason));
+        }
+    };
+    if certificate.is_none() {
+        const NO_TLS: &str = "no effect: the port does not use TLS; set --cert-file and --key-file, \
+            or --auto-tls";
+        for flag in ["tls-min-version", "tls-max-version", "listen-cipher-suites"] {
+            warn(flag, NO_TLS.to_owned());
+        }
+        warn(
+            "client-crl-file",
+            format!("{NO_TLS}, and --trusted-ca-file"),
+        );
+    } else if settings.trusted_ca_file.is_empty() {
+        let reason = "no effect: without --trusted-ca-file clients present no certificate";
+        warn("client-crl-file", reason.to_owned());
+    }
+    match certificate {
+        Some(ServerCertificate::Generated { .. }) => {
+            if settings.self_signed_cert_validity > MAX_VALIDITY {
+                let reason = format!("lowered to {MAX_VALIDITY} years");
+                warn("self-signed-cert-validity", reason);
+            }
+        }
+        Some(ServerCertificate::Files { .. }) => {
+            let reason = "no effect: --cert-file is set";
+            warn("auto-tls", reason.to_owned());
+            warn("self-signed-cert-validity", reason.to_owned());
+        }
+        None => {
+            let reason = "no effect without --auto-tls";
+            warn("self-signed-cert-validity", reason.to_owned());
+        }
+    }
+    warnings
 }
 
 /// Checks that a certificate has its key and the reverse.

@@ -198,8 +198,8 @@ fn errors_name_the_file_and_line() {
             "f.yaml:1: endpoints=: at least one endpoint is required",
         ),
         (
-            "endpoints:\n- a\n- b/c",
-            "f.yaml:1: endpoints=b/c: nothing may follow the port",
+            "endpoints:\n- a\n- b:x/c",
+            "f.yaml:1: endpoints=b:x/c: the port must be a number from 1 to 65535",
         ),
         (
             "namespace: \"a\\nb\"\nnamespace-allow: x",

@@ -21,7 +21,7 @@ const RELOADED: &str = "configuration file reloaded";
 const NEEDS_RESTART: &str = "configuration file changed: some flags need a restart";
 const UNCHANGED: &str = "configuration file unchanged";
 const REJECTED: &str = "configuration file rejected: no setting changed";
-const RESTART_FOR_ALL: &str = "configuration file needs a restart: no setting changed";
+const LESS_EFFECT: &str = "setting has less effect than requested";
 const DEBUG: &str = "client connection closed before its first request";
 
 /// A proxy with a configuration file.
@@ -199,14 +199,26 @@ async fn reload_applies_reloadable_flags_and_names_the_others() {
     );
     // Weights are reloadable, but the policy that they need is not.
     let weighted = format!("{first}endpoint-policy: weighted\nendpoint-weights: a:1=3\n");
-    let line = scene.reload(&weighted, RESTART_FOR_ALL, 1).await;
-    assert_eq!(
-        line["error"],
-        "--endpoint-weights=a:1=3: needs --endpoint-policy=weighted"
-    );
+    let line = scene.reload(&weighted, NEEDS_RESTART, 3).await;
     assert_eq!(line["flags"], "endpoint-policy");
-    let line = scene.reload(first, RELOADED, 3).await;
-    assert_eq!(line["flags"], "drain-timeout");
+    let of_weights = |line: &serde_json::Value| line["setting"] == "--endpoint-weights";
+    let warned = || {
+        log_entries(proxy, LESS_EFFECT)
+            .into_iter()
+            .filter(of_weights)
+    };
+    let [line] = &warned().collect::<Vec<_>>()[..] else {
+        panic!("{}", proxy.process.log())
+    };
+    assert_eq!(
+        line["reason"],
+        "no effect without --endpoint-policy=weighted"
+    );
+    let line = wait_log(proxy, RELOADED, 3).await;
+    assert_eq!(line["flags"], "endpoint-weights,drain-timeout");
+    // The warning is not repeated while the setting is unchanged.
+    scene.reload(&weighted, NEEDS_RESTART, 4).await;
+    assert_eq!(warned().count(), 1);
 
     scene.reload(&more, RELOADED, 4).await;
     proxy.process.signal("TERM");

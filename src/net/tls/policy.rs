@@ -41,6 +41,7 @@ const ALIASES: [(&str, &str); 2] = [
     ),
 ];
 
+const UNKNOWN: &str = "unknown cipher suite";
 const BROKEN: &str = "insecure cipher, not supported";
 const NO_SECRECY: &str = "no forward secrecy, not supported";
 const CBC: &str = "CBC cipher suites are not supported";
@@ -80,11 +81,16 @@ impl Default for TlsPolicy {
 
 impl TlsPolicy {
     /// Creates a policy from `--tls-min-version`, `--tls-max-version` and `--listen-cipher-suites`.
-    /// A version is `TLS1.2`, `TLS1.3`, or empty for no bound.
+    /// A version is `TLS1.2`, `TLS1.3`, or empty for no bound. Also returns the suites of Go in the
+    /// list that are not supported, each with the reason.
     ///
     /// # Errors
-    /// The flags contradict each other, or a cipher suite is unknown or not supported.
-    pub fn new(min: &str, max: &str, names: &[String]) -> Result<TlsPolicy, PolicyError> {
+    /// The flags contradict each other, a cipher suite is unknown, or none is supported.
+    pub fn new(
+        min: &str,
+        max: &str,
+        names: &[String],
+    ) -> Result<(TlsPolicy, Vec<String>), PolicyError> {
         let refuse = |flag, value: &str, reason: &str| {
             Err(PolicyError {
                 flag,
@@ -103,12 +109,17 @@ impl TlsPolicy {
             return refuse(suites, &names.join(","), reason);
         }
         let all = TlsPolicy::default();
-        let mut chosen = Vec::new();
+        let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
         for name in names {
             match suite(name) {
                 Ok(suite) => chosen.push(suite),
-                Err(reason) => return refuse(suites, name, reason),
+                Err(UNKNOWN) => return refuse(suites, name, UNKNOWN),
+                Err(reason) => left_out.push(format!("{name} ({reason})")),
             }
+        }
+        if chosen.is_empty() && !left_out.is_empty() {
+            let reason = format!("none is supported: {}", left_out.join(", "));
+            return refuse(suites, &names.join(","), &reason);
         }
         let tls13 = max.is_empty() || max == TLS13_NAME;
         let tls12 = match (min == TLS13_NAME, names.is_empty()) {
@@ -123,7 +134,7 @@ impl TlsPolicy {
             let reason = format!("none is a TLS 1.2 suite, and --tls-max-version={max}");
             return refuse(suites, &names.join(","), &reason);
         }
-        Ok(TlsPolicy { tls12, tls13 })
+        Ok((TlsPolicy { tls12, tls13 }, left_out))
     }
 
     /// Returns the crypto provider with only the accepted cipher suites.
@@ -170,7 +181,7 @@ fn suite(name: &str) -> Result<CipherSuite, &'static str> {
         return Err(CBC);
     }
     let known = NOT_SUPPORTED.iter().find(|(known, _)| *known == name);
-    Err(known.map_or("unknown cipher suite", |(_, why)| why))
+    Err(known.map_or(UNKNOWN, |(_, why)| why))
 }
 
 #[cfg(test)]
@@ -180,7 +191,7 @@ mod tests {
 
     fn policy(min: &str, max: &str, names: &[&str]) -> Result<TlsPolicy, PolicyError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        TlsPolicy::new(min, max, &names)
+        TlsPolicy::new(min, max, &names).map(|(policy, _)| policy)
     }
 
     fn versions(policy: &TlsPolicy) -> Vec<ProtocolVersion> {
@@ -189,6 +200,7 @@ mod tests {
 
     const OLD: &str = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
     const NEW: &str = "TLS_AES_128_GCM_SHA256";
+    const OTHER: &str = "TLS_RSA_WITH_AES_128_CBC_SHA";
 
     #[test]
     fn minimum_and_maximum_version_form_a_range() {
@@ -236,6 +248,15 @@ mod tests {
         let refused = policy("", "TLS1.2", &[NEW]).unwrap_err();
         assert_eq!(refused.flag, "listen-cipher-suites");
         assert!(refused.reason.contains("TLS1.2"), "{}", refused.reason);
+        // Suites that are not supported are left out. Without them one must remain.
+        let names = [OLD, OTHER].map(str::to_owned);
+        let (some, left_out) = TlsPolicy::new("", "", &names).unwrap();
+        assert_eq!((some, left_out.len()), (policy("", "", &[OLD]).unwrap(), 1));
+        assert!(left_out[0].contains(OTHER), "{left_out:?}");
+        for names in [&[OTHER][..], &[OLD, "TLS_UNKNOWN"]] {
+            let refused = policy("", "", names).unwrap_err();
+            assert_eq!(refused.flag, "listen-cipher-suites", "{names:?}");
+        }
         for max in ["", "TLS1.3"] {
             let refused = policy("TLS1.3", max, &[OLD]).unwrap_err();
             assert_eq!(refused.flag, "listen-cipher-suites");
