@@ -139,7 +139,7 @@ impl Config {
         };
         warnings.extend(warnings::between_flags(&settings, &endpoints));
         Ok(Config {
-            workers: workers(settings.workers),
+            workers: workers(settings.workers, &mut warnings),
             listen_addr,
             metrics_addr,
             endpoints,
@@ -218,11 +218,16 @@ fn spans(endpoint: &str, ratio: f64) -> Result<Option<SpanOptions>, UsageError> 
     }))
 }
 
-fn workers(requested: u32) -> usize {
-    match usize::try_from(requested).unwrap_or(MAX_WORKERS) {
+fn workers(requested: u32, warnings: &mut Vec<UsageWarning>) -> usize {
+    match usize::try_from(requested).unwrap_or(usize::MAX) {
         // If the system does not report its cores, one worker is correct on any machine.
         0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_WORKERS)),
-        count => count.min(MAX_WORKERS),
+        count if count <= MAX_WORKERS => count,
+        _ => {
+            let reason = format!("lowered to {MAX_WORKERS}");
+            warnings.push(UsageWarning::flags(&["workers"], reason));
+            MAX_WORKERS
+        }
     }
 }
 

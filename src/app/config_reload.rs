@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
+use super::adjustments::log_warnings;
 use super::srv_discovery::discover_endpoints;
 use crate::call_log::Observer;
 use crate::cli::{Settings, UsageError, UsageWarning};
@@ -92,7 +93,7 @@ impl ConfigReloader {
             Err(error) => return warn!(%error, "{REJECTED}"),
         };
         let is_new = |warning: &&UsageWarning| !self.config.warnings.contains(warning);
-        super::log_warnings(config.warnings.iter().filter(is_new));
+        log_warnings(config.warnings.iter().filter(is_new));
         self.apply(&config);
         (self.settings, self.config) = (settings, config);
         if !later.is_empty() {

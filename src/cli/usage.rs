@@ -63,7 +63,7 @@ impl std::error::Error for UsageError {}
 pub struct UsageWarning {
     /// The flags with their dashes, or the argument.
     pub setting: String,
-    /// What happens to the setting, and what gives it its effect. Half a sentence.
+    /// The effect that remains, and the cause or what to add. Half a sentence.
     pub reason: String,
 }
 

@@ -1,6 +1,5 @@
 //! Warnings about flags that have no effect, or less effect, in combination with others (S5).
 
-use super::MAX_WORKERS;
 use crate::cli::flags::{FLAGS, Settings};
 use crate::cli::usage::UsageWarning;
 use crate::upstream::endpoint::Endpoint;
@@ -35,10 +34,6 @@ pub(super) fn between_flags(settings: &Settings, endpoints: &[Endpoint]) -> Vec<
         let reason =
             "no effect: no endpoint uses TLS; write endpoints with TLS as https://HOST:PORT";
         warnings.push(UsageWarning::flags(&files, reason));
-    }
-    if usize::try_from(settings.workers).unwrap_or(usize::MAX) > MAX_WORKERS {
-        let reason = format!("lowered to {MAX_WORKERS}");
-        warnings.push(UsageWarning::flags(&["workers"], reason));
     }
     warnings
 }
