@@ -7,6 +7,8 @@ mod support;
 mod grpc_health;
 #[path = "health/health_pages.rs"]
 mod health_pages;
+#[path = "health/outage.rs"]
+mod outage;
 #[path = "health/pprof.rs"]
 mod pprof;
 #[path = "health/readyz_pages.rs"]

@@ -75,6 +75,11 @@ impl FailureThreshold {
         self.failures = self.failures.saturating_add(1);
         (self.failures >= threshold).then_some(false)
     }
+
+    /// Records that reads cannot succeed now, which counts as `threshold` failed reads.
+    pub fn record_outage(&mut self, threshold: u32) {
+        self.failures = self.failures.max(threshold);
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +150,9 @@ mod tests {
         assert_eq!(steady.record(false, 2), Some(false));
         assert_eq!(steady.record(false, 2), Some(false));
         assert_eq!(steady.record(true, 2), Some(true));
+        steady.record_outage(2);
+        assert_eq!(steady.record(false, 2), Some(false));
+        assert_eq!(steady.record(true, 2), Some(true));
+        assert_eq!(steady.record(false, 2), None);
     }
 }

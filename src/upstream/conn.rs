@@ -10,6 +10,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -199,6 +200,8 @@ impl Conn {
             buffered_bytes: Cell::new(0),
         });
         conn.calls().connections.inc();
+        let usable = &conn.target.usable_connections;
+        usable.fetch_add(1, Ordering::Relaxed);
         let driver = drive(conn.clone(), h2, pings, keepalive);
         Ok((conn, driver))
     }
@@ -241,7 +244,10 @@ impl Conn {
 
     /// Retires the connection: it accepts no more calls, and open calls continue.
     pub fn retire(&self) {
-        drop(self.send.borrow_mut().take());
+        if self.send.borrow_mut().take().is_some() {
+            let usable = &self.target.usable_connections;
+            usable.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Returns the number of reads that returned bytes. Wraps.
@@ -279,6 +285,7 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        self.retire();
         self.calls().connections.dec();
     }
 }

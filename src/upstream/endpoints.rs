@@ -55,6 +55,12 @@ pub struct Endpoints {
     version: AtomicU64,
     /// Notified when the serving endpoint has failed.
     current_failed: Notify,
+    /// Whether every endpoint is gone ([`EndpointTarget::is_gone`]).
+    outage: watch::Sender<bool>,
+    /// Number of times that an endpoint which served was lost.
+    losses: AtomicU64,
+    /// Notified when the endpoints must be checked at once.
+    check: Notify,
     tls: Option<Arc<CurrentClientTls>>,
     keepalive: KeepaliveOptions,
     options: EndpointOptions,
@@ -149,6 +155,9 @@ impl Endpoints {
             changes: watch::Sender::new(()),
             version: AtomicU64::new(0),
             current_failed: Notify::new(),
+            outage: watch::Sender::new(false),
+            losses: AtomicU64::new(0),
+            check: Notify::new(),
             tls,
             keepalive,
             options,
@@ -250,6 +259,7 @@ impl Endpoints {
         }
         if changed || !removed.is_empty() {
             self.publish(state);
+            self.publish_outage(state);
             // An error means that there is no receiver.
             let _ = self.changes.send(());
         }
@@ -333,6 +343,7 @@ impl Endpoints {
         let state = &mut *self.state.lock();
         if state.serves(endpoint) {
             state.record(endpoint, SelectionEvent::Failed(failure));
+            self.losses.fetch_add(1, Ordering::Relaxed);
         }
         let (now, chance) = (Instant::now(), fastrand::u64(..));
         let served = state.picker.current() == Some(endpoint);
@@ -366,6 +377,7 @@ impl Endpoints {
             let endpoint = &target.endpoint;
             warn!(%endpoint, %error, hint, failures, "endpoint unreachable");
         }
+        self.publish_outage(&self.state.lock());
     }
 
     /// Records that an established connection of this age broke. Logs it once, although each worker
@@ -380,6 +392,7 @@ impl Endpoints {
         if change != StatusChange::None {
             let endpoint = &target.endpoint;
             warn!(%endpoint, error, "connection to endpoint lost");
+            self.request_check();
         }
     }
 
@@ -399,7 +412,39 @@ impl Endpoints {
             state.announce_picked(target.id);
         }
         self.publish(state);
+        self.publish_outage(state);
         target.metrics.connects.inc();
+    }
+
+    /// Returns a receiver of the outage and its changes: whether the last dial of every endpoint has
+    /// failed, and no connection is left.
+    pub fn outage(&self) -> watch::Receiver<bool> {
+        self.outage.subscribe()
+    }
+
+    fn publish_outage(&self, state: &State) {
+        let outage = state.targets.iter().all(|target| target.is_gone());
+        self.outage
+            .send_if_modified(|before| std::mem::replace(before, outage) != outage);
+    }
+
+    /// Requests a check of all endpoints, after a connection ended: its member may be gone, and
+    /// others with it.
+    pub fn request_check(&self) {
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        self.check.notify_one();
+    }
+
+    /// Returns how many times the connection to an endpoint ended or an endpoint that served was
+    /// lost. If the number is the same at two times, calls between them went to the same members,
+    /// and none has restarted: each knows the tokens that it knew before.
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
+    }
+
+    /// Returns when a check is requested, at once if one was requested since the last call.
+    pub async fn check_requested(&self) {
+        self.check.notified().await;
     }
 
     /// Records that the member of the endpoint is the leader.

@@ -247,10 +247,16 @@ impl Pool {
                 }
                 self.changed.notify_waiters();
                 let ended = driver.await;
+                let was_needed = !conn.is_retired();
                 conn.retire();
                 self.with_slot(id, |slot| slot.conns.retain(|c| !Rc::ptr_eq(c, &conn)));
-                if let ConnectionEnd::Lost(error) = ended {
-                    self.endpoints.connection_lost(&target, conn.age(), error);
+                match ended {
+                    ConnectionEnd::Lost(error) => {
+                        self.endpoints.connection_lost(&target, conn.age(), error);
+                    }
+                    // A member that ends closes its connections, too.
+                    ConnectionEnd::Closed if was_needed => self.endpoints.request_check(),
+                    ConnectionEnd::Closed => {}
                 }
             }
         }

@@ -2,6 +2,7 @@
 //! share it, and it lives until its last connection ends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::uri::{Authority, Scheme as UriScheme};
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use crate::metrics::EndpointMetrics;
 use crate::state_machine::picker::EndpointId;
 use crate::upstream::endpoint::{Endpoint, Scheme};
-use crate::upstream::endpoint_status::EndpointStatus;
+use crate::upstream::endpoint_status::{EndpointStatus, Reachability};
 
 /// An endpoint of the list, and the values that are computed once for it.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct EndpointTarget {
     pub compared: bool,
     /// Metrics of the endpoint.
     pub metrics: Arc<EndpointMetrics>,
+    /// Number of connections that accept calls, all workers together.
+    pub(super) usable_connections: AtomicUsize,
     /// Whether it can be reached, and what its member has reported.
     pub status: Mutex<EndpointStatus>,
 }
@@ -52,7 +55,15 @@ impl EndpointTarget {
             authority,
             compared,
             metrics,
+            usable_connections: AtomicUsize::new(0),
             status: Mutex::default(),
         }
+    }
+
+    /// Reports whether the last dial has failed and no worker has a connection that accepts calls.
+    /// A lost connection is no proof: the next dial may succeed.
+    pub(super) fn is_gone(&self) -> bool {
+        self.usable_connections.load(Ordering::Relaxed) == 0
+            && self.status.lock().reachability() == Reachability::Unreachable
     }
 }

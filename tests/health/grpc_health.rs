@@ -16,8 +16,8 @@ pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";
 const LIST: &str = "/grpc.health.v1.Health/List";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-const SERVING: &[u8] = b"\x08\x01";
-const NOT_SERVING: &[u8] = b"\x08\x02";
+pub(crate) const SERVING: &[u8] = b"\x08\x01";
+pub(crate) const NOT_SERVING: &[u8] = b"\x08\x02";
 const SERVICE_UNKNOWN: &[u8] = b"\x08\x03";
 
 fn request(service: &str) -> Msg {
@@ -27,20 +27,20 @@ fn request(service: &str) -> Msg {
     }
 }
 
-async fn watch(client: &Client, service: &str) -> Call {
+pub(crate) async fn watch(client: &Client, service: &str) -> Call {
     let mut call = client.call(WATCH, &[]).await;
     call.send(request(service)).await;
     call.half_close();
     call
 }
 
-async fn next(call: &mut Call, limit: Duration) -> Option<Bytes> {
+pub(crate) async fn next(call: &mut Call, limit: Duration) -> Option<Bytes> {
     tokio::time::timeout(limit, call.next())
         .await
         .expect("a message in time")
 }
 
-const SOON: Duration = Duration::from_secs(5);
+pub(crate) const SOON: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_and_watch_match_etcd_for_names_it_knows() {

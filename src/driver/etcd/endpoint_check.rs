@@ -21,7 +21,8 @@ use crate::upstream::conn::Conn;
 use crate::upstream::endpoint_status::MemberReport;
 use crate::upstream::target::EndpointTarget;
 
-/// Repeats the checks forever. A new endpoint is checked when it is added.
+/// Repeats the checks forever. A new endpoint is checked when it is added. When a connection
+/// ends, all endpoints are checked at once, so that the loss of the last one is known (E4).
 pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
     let mut changes = ctx.pool.endpoints().changes();
     let mut due: HashMap<EndpointId, Instant> = HashMap::new();
@@ -43,6 +44,7 @@ pub(in crate::driver) async fn run(ctx: Rc<WorkerContext>) {
             () = sleep_until(next.unwrap_or(now + limits::ENDPOINT_CHECK_INTERVAL)) => {}
             // An error is impossible: the endpoints have the sender.
             _ = changes.changed() => {}
+            () = ctx.pool.endpoints().check_requested() => due.clear(),
         }
     }
 }

@@ -15,12 +15,17 @@ use crate::driver::state::health::SharedCheck;
 /// The reason of the failure.
 pub async fn check_etcd(ctx: &Rc<WorkerContext>) -> CheckOutcome {
     let health = &ctx.process.health;
-    SharedCheck::run(
+    let outcome = SharedCheck::run(
         health,
         |health| &health.read,
         || etcd_check::read(ctx.clone()),
     )
-    .await
+    .await;
+    // A recent success may be from before an outage.
+    match *ctx.pool.endpoints().outage().borrow() {
+        true => outcome.and(Err("GET ERROR:no endpoint can be reached".into())),
+        false => outcome,
+    }
 }
 
 /// Checks the proxy: the read of [`check_etcd`], then the creation of a watcher, then the

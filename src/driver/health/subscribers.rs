@@ -98,8 +98,13 @@ async fn wait_for_first_result(
 ) -> Result<(), Code> {
     let ctx = call.ctx.clone();
     let mut first_result = pin!(async {
-        // The last known health may be old: without probes, etcd is not checked.
-        let _ = check_etcd(&ctx).await;
+        // The last known health may be old: without probes, etcd is not checked. An outage is known
+        // without a check.
+        let mut outage = ctx.pool.endpoints().outage();
+        tokio::select! {
+            _ = check_etcd(&ctx) => {}
+            _ = outage.wait_for(|outage| *outage) => {}
+        }
         while health.borrow_and_update().is_none() {
             // A single failure does not decide, see `FailureThreshold`. The sender lives as
             // long as the process.
@@ -126,13 +131,29 @@ fn start_poller(ctx: &Rc<WorkerContext>) {
     };
     let ctx = ctx.clone();
     tokio::task::spawn_local(async move {
+        let mut outage = ctx.pool.endpoints().outage();
+        // An outage that began before this poller.
+        outage.mark_changed();
         while poller.should_continue() {
-            // The check publishes its result. After a failure, the next check follows sooner.
-            let pause = match check_etcd(&ctx).await {
-                Ok(()) => limits::HEALTH_CHECK_INTERVAL,
-                Err(_) => limits::HEALTH_FAILURE_TTL,
+            let poll = async {
+                // The check publishes its result. After a failure, the next check follows sooner.
+                let pause = match check_etcd(&ctx).await {
+                    Ok(()) => limits::HEALTH_CHECK_INTERVAL,
+                    Err(_) => limits::HEALTH_FAILURE_TTL,
+                };
+                sleep(pause).await;
             };
-            sleep(pause).await;
+            tokio::select! {
+                () = poll => {}
+                // Clients must not wait for a failed check to learn that the last endpoint is gone.
+                // The end of an outage starts the next check. The sender lives as long as the
+                // process.
+                _ = outage.changed() => {
+                    if *outage.borrow_and_update() {
+                        ctx.process.health.record_outage();
+                    }
+                }
+            }
         }
     });
 }

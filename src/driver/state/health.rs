@@ -52,9 +52,19 @@ impl Default for Health {
 impl Health {
     /// Records the result of a read of etcd.
     pub(in crate::driver) fn record_read(&self, ok: bool) {
-        let Some(healthy) = self.steady.lock().record(ok, limits::HEALTH_FAILURES) else {
-            return;
-        };
+        let decision = self.steady.lock().record(ok, limits::HEALTH_FAILURES);
+        if let Some(healthy) = decision {
+            self.publish(healthy);
+        }
+    }
+
+    /// Records that no endpoint is reachable. Subscribers are notified at once.
+    pub(in crate::driver) fn record_outage(&self) {
+        self.steady.lock().record_outage(limits::HEALTH_FAILURES);
+        self.publish(false);
+    }
+
+    fn publish(&self, healthy: bool) {
         self.healthy.send_if_modified(|current| {
             let changed = *current != Some(healthy);
             *current = Some(healthy);
