@@ -10,6 +10,7 @@ use crate::support::auth_users::{self, PASSWORD, TokenKind};
 use crate::support::cluster::{Cluster, stdout_of};
 use crate::support::load::H2Connection;
 use crate::support::proxy::Proxy;
+use crate::support::proxy_output::current_endpoint;
 use crate::support::release::versions;
 use crate::support::watch::client::{Credentials, login};
 use crate::support::watch::messages::{Create, Response};
@@ -296,4 +297,43 @@ async fn expired_token_after_an_upstream_loss_ends_streams_as_unavailable() {
         stdout_of(&cluster.etcdctl(&["put", "a/1", "v"]));
         assert_eq!(stream.events(1).await.len(), 1);
     }
+}
+
+/// Use renews a simple token only at the member that receives the call. Another token of the user
+/// holds the shared stream after a failover, and the next member does not know the token of the
+/// first client. That is a loss, and no refusal: the client authenticates again and resumes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn token_that_the_next_member_does_not_know_ends_its_stream_as_unavailable() {
+    let builder = Cluster::builder(versions()[0]).members(3);
+    let mut cluster = builder
+        .arg(&TokenKind::simple(SHORT).etcd_flag())
+        .auth()
+        .start();
+    auth_users::add(&cluster, USERS[1], &["a/", "c/"]);
+    let proxy = Proxy::start(&cluster, &["--advertise-client-url="]);
+    let (mut first, _) = open(proxy.address(), USERS[1]).await;
+    for second in 0..SHORT + 2 {
+        sleep(Duration::from_secs(1)).await;
+        let created = first.create(&Create::of(format!("c/{second}"), "")).await;
+        assert!(!created.canceled, "{created:?}");
+    }
+    let (mut second, _) = open(proxy.address(), USERS[1]).await;
+    let serving = current_endpoint(&proxy).expect("an endpoint");
+    let serving = (0..3).find(|member| serving.ends_with(&cluster.endpoint(*member)));
+    let serving = serving.expect("a member");
+    let next = (serving + 1) % 3;
+    cluster.move_leader(next);
+    cluster.kill(serving);
+    stdout_of(&cluster.etcdctl_at(&cluster.endpoint(next), &["put", "a/1", "v"]));
+    for stream in [&mut first, &mut second] {
+        assert_eq!(stream.events(1).await.len(), 1);
+    }
+    let created = second.create(&Create::of("c/second", "")).await;
+    assert!(!created.canceled, "{created:?}");
+    first.send(&Create::of("c/first", "").request());
+    let end = first
+        .next_or_end()
+        .await
+        .expect_err("the end of the stream");
+    assert_eq!(end, "status 14 etcd-edge: no endpoint can serve the watch");
 }

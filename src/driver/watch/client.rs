@@ -138,7 +138,7 @@ fn open(call: Box<Call>, encoding: Encoding, received: Vec<Bytes>) -> (WatchStre
     let send_capacity = send_capacity(Rc::strong_count(&connection_queue) - 1);
     let id =
         watches.with_hub(|hub| hub.stream_opened(identity_id(session.identity()), send_capacity));
-    let token_accepted = session.identity().is_user();
+    let token_accepted = session.identity().is_user().then_some(0);
     let stream_queue = StreamQueue::new(id.number(), send_capacity / 2, connection_queue);
     let wants_leader = attempt::requires_leader(&head.headers);
     let client = Rc::new(Client {

@@ -183,11 +183,12 @@ fn check_permission(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, r
         .borrow_mut()
         .lookup(&key, check, now);
     match lookup {
-        Lookup::Granted => finish_check(ctx, check, CheckResult::Granted),
+        Lookup::Granted => finish_check(ctx, check, CheckResult::Granted, 0),
         Lookup::Pending => {}
         Lookup::CheckNeeded => {
             let ctx = ctx.clone();
             tokio::task::spawn_local(async move {
+                let losses = ctx.pool.endpoints().losses();
                 let result = checks::check_permission(&ctx, &key).await;
                 let granted = result == CheckResult::Granted;
                 let watches = &ctx.watches;
@@ -196,23 +197,27 @@ fn check_permission(ctx: &Rc<WorkerContext>, check: CheckId, stream: StreamId, r
                     .borrow_mut()
                     .complete(key, granted, now);
                 for check in checks {
-                    finish_check(&ctx, check, result.clone());
+                    finish_check(&ctx, check, result.clone(), losses);
                 }
             });
         }
     }
 }
 
-/// Passes the result of a check to the hub.
+/// Passes the result of a check to the hub. `losses` is the number of lost endpoints when the check
+/// began, or 0 if the result is older.
 ///
 /// A create that etcd refuses is canceled with etcd's reason, and the stream goes on. An exception:
-/// etcd accepted the token before, and the upstream stream of the identity was lost and is not
-/// replaced yet. The token may be lost with it, for example at the restart of a member. Then the
-/// client stream ends with UNAVAILABLE: the client authenticates again and resumes (W10).
-fn finish_check(ctx: &WorkerContext, check: CheckId, result: CheckResult) {
+/// etcd accepted the token before, and an endpoint was lost since. Each member has tokens in its own
+/// memory, so the next member may not know this one, although it has not expired. Then the client
+/// stream ends with UNAVAILABLE: the client authenticates again and resumes (W10).
+fn finish_check(ctx: &WorkerContext, check: CheckId, result: CheckResult, losses: u64) {
     let client = ctx.watches.client(check.stream());
+    let endpoints = ctx.pool.endpoints();
     let may_be_lost = client.as_ref().is_some_and(|client| {
-        client.token_accepted.get() && client.stream.session().identity().is_resuming()
+        client.token_accepted.get().is_some_and(|accepted| {
+            accepted != endpoints.losses() || client.stream.session().identity().is_resuming()
+        })
     });
     let result = match result {
         CheckResult::Refused(reason) if may_be_lost && reason.contains(INVALID_AUTH_TOKEN) => {
@@ -221,7 +226,12 @@ fn finish_check(ctx: &WorkerContext, check: CheckId, result: CheckResult) {
         result => result,
     };
     if let (CheckResult::Granted, Some(client)) = (&result, client) {
-        client.token_accepted.set(true);
+        // Under a balancing policy, only the first acceptance counts: the next check may go to a
+        // member that has lost the token before.
+        let before = client.token_accepted.get();
+        if before.is_none() || losses > 0 && !endpoints.options().policy.balances() {
+            client.token_accepted.set(Some(losses));
+        }
     }
     ctx.watches.outbox.push(HubInput::Checked(check, result));
 }

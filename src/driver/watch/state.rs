@@ -29,8 +29,9 @@ use crate::wire::response_header::Header;
 /// An open client watch stream.
 pub(super) struct Client {
     pub(super) stream: ClientStream,
-    /// Whether etcd has accepted the token of the stream at least once.
-    pub(super) token_accepted: Cell<bool>,
+    /// [`losses`](crate::upstream::endpoints::Endpoints::losses) when etcd accepted the token of the
+    /// stream, or 0 if that time is not known. `None`: never accepted.
+    pub(super) token_accepted: Cell<Option<u64>>,
     /// Whether a barrier is requested and has not been reached.
     pub(super) barrier_pending: Cell<bool>,
 }
