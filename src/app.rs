@@ -13,12 +13,10 @@ mod signals;
 mod srv_discovery;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -39,9 +37,10 @@ use crate::metrics::Metrics;
 use crate::net::tls::reload;
 use crate::profile::heap;
 use crate::server::ListenerKind;
-use crate::server::accept::{self, ConnectionAcceptor};
+use crate::server::accept::ConnectionAcceptor;
 use crate::server::admin::router::AdminRouter;
 use crate::server::http2::Http2Options;
+use crate::server::listener::{BoundListener, ListenAddress};
 use crate::server::metrics_export::MetricsCollector;
 use crate::server::worker::{WorkerConfig, WorkerHandle, WorkerSender};
 use crate::state_machine::keepalive::KeepaliveOptions;
@@ -55,8 +54,8 @@ pub use metrics_reference::reference as metrics_reference;
 
 /// A proxy with bound listeners and running workers. [`App::serve`] accepts connections.
 pub struct App {
-    listener: StdListener,
-    address: SocketAddr,
+    listeners: Vec<BoundListener>,
+    addresses: Vec<ListenAddress>,
     admin_listeners: Vec<AdminListener>,
     workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
@@ -75,11 +74,15 @@ impl App {
     /// # Errors
     /// A listener cannot be bound, a file cannot be used, or a thread cannot be started.
     pub fn start(config: &Config) -> Result<App, StartError> {
-        let listener = accept::listen(&config.listen_addr)
-            .map_err(|e| StartError::new(format!("--listen-addr={}", config.listen_addr), e))?;
-        let address = listener
-            .local_addr()
-            .map_err(|e| StartError::new("the listening socket", e))?;
+        let mut listeners = Vec::with_capacity(config.listen_addr.len());
+        let mut addresses = Vec::with_capacity(config.listen_addr.len());
+        for address in &config.listen_addr {
+            let error = |e| StartError::new(format!("--listen-addr={address}"), e);
+            let mode = config.listen_socket_mode;
+            let listener = BoundListener::bind(address, mode).map_err(error)?;
+            addresses.push(listener.address().map_err(error)?);
+            listeners.push(listener);
+        }
         let admin_listeners = config.metrics_addr.iter().map(AdminListener::bind);
         let admin_listeners = admin_listeners.collect::<Result<Vec<_>, _>>()?;
         let metrics = metrics_reference::new_metrics(config.workers);
@@ -129,8 +132,8 @@ impl App {
         let max_connections = max_connections(!admin_listeners.is_empty());
         let drain_timeout = Arc::new(Mutex::new(config.drain_timeout));
         Ok(App {
-            listener,
-            address,
+            listeners,
+            addresses,
             admin_listeners,
             workers,
             metrics,
@@ -143,9 +146,10 @@ impl App {
         })
     }
 
-    /// Returns the address of the client port.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    /// Returns the addresses for clients, in the configured order, with the ports that the system
+    /// chose. Never empty.
+    pub fn addresses(&self) -> &[ListenAddress] {
+        &self.addresses
     }
 
     /// Returns the parts that a reload of the configuration file changes.
@@ -175,30 +179,26 @@ impl App {
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> io::Result<bool> {
         let senders: Arc<[WorkerSender]> = self.workers.iter().map(WorkerHandle::sender).collect();
         let acceptor = |listener, kind, max_connections| {
-            TcpListener::from_std(listener).map(|listener| ConnectionAcceptor {
-                listener,
-                kind,
-                workers: senders.clone(),
-                max_connections,
-                metrics: self.metrics.clone(),
-            })
+            let (workers, metrics) = (senders.clone(), self.metrics.clone());
+            ConnectionAcceptor::new(listener, kind, workers, max_connections, metrics)
         };
-        let clients = acceptor(self.listener, ListenerKind::Clients, self.max_connections)?;
-        let mut admin_acceptors = JoinSet::new();
-        let (close_admin, admin_close) = watch::channel(());
+        let (close_clients, mut clients) = (CloseSignal::new(), JoinSet::new());
+        for listener in self.listeners {
+            let acceptor = acceptor(listener, ListenerKind::Clients, self.max_connections)?;
+            clients.spawn(acceptor.accept(close_clients.closed()));
+        }
+        let (close_admin, mut admin) = (CloseSignal::new(), JoinSet::new());
         for listener in self.admin_listeners {
             let kind = ListenerKind::Admin { tls: listener.tls };
             let acceptor = acceptor(listener.listener, kind, limits::MAX_ADMIN_CONNECTIONS)?;
-            let mut closed = admin_close.clone();
-            admin_acceptors.spawn(acceptor.accept(async move {
-                // No value is ever sent. The loop ends when the sender is dropped.
-                while closed.changed().await.is_ok() {}
-            }));
+            admin.spawn(acceptor.accept(close_admin.closed()));
         }
         let reloaders = std::mem::take(&mut self.reloaders);
         // Reloads continue during the drain: calls may still need a new connection to etcd.
         let _reload = AbortOnDrop(tokio::spawn(reload::run(reloaders, self.reload.clone())));
-        clients.accept(stop).await;
+        stop.await;
+        drop(close_clients);
+        while clients.join_next().await.is_some() {}
         self.workers.iter().for_each(WorkerHandle::drain);
         let all = async {
             for worker in &mut self.workers {
@@ -206,7 +206,7 @@ impl App {
             }
             // The admin listeners close after the last client.
             drop(close_admin);
-            while admin_acceptors.join_next().await.is_some() {}
+            while admin.join_next().await.is_some() {}
             self.workers.iter().for_each(WorkerHandle::stop);
             for worker in &mut self.workers {
                 worker.stopped().await;
@@ -286,9 +286,10 @@ fn log_start(config: &Config, app: &App) {
     for listener in &app.admin_listeners {
         info!(url = listener.url, "--metrics-addr: serving HTTP pages");
     }
+    let addresses: Vec<String> = app.addresses.iter().map(ToString::to_string).collect();
     let endpoints: Vec<String> = config.endpoints.iter().map(ToString::to_string).collect();
     info!(
-        address = %app.address(),
+        address = addresses.join(","),
         version = env!("CARGO_PKG_VERSION"),
         endpoints = endpoints.join(","),
         policy = config.endpoint_options.policy.name(),
@@ -306,6 +307,22 @@ fn log_start(config: &Config, app: &App) {
 fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         warn!(%error, "notifying NOTIFY_SOCKET failed");
+    }
+}
+
+/// Closes listeners when dropped.
+struct CloseSignal(watch::Sender<()>);
+
+impl CloseSignal {
+    fn new() -> CloseSignal {
+        CloseSignal(watch::channel(()).0)
+    }
+
+    /// Returns a future that ends when the signal is dropped.
+    fn closed(&self) -> impl Future<Output = ()> + use<> {
+        let mut receiver = self.0.subscribe();
+        // No value is ever sent.
+        async move { while receiver.changed().await.is_ok() {} }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::cli::flags::Settings;
 use crate::cli::usage::{UsageError, UsageWarning};
 use crate::driver::state::fleet::FleetOptions;
 use crate::driver::state::read_cache::ReadOptions;
+use crate::server::listener::ListenAddress;
 use crate::upstream::discovery::DiscoveryOptions;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::endpoints::EndpointOptions;
@@ -27,10 +28,10 @@ pub use tls::{MAX_VALIDITY, ServerCertificate, ServerTls, UpstreamTls};
 /// The options of the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The `host:port` to listen on. The host is a name, an address, an IPv6 address in brackets
-    /// with an optional zone (`[fe80::1%eth0]`), or empty (every address). Port 0 lets the system
-    /// choose.
-    pub listen_addr: String,
+    /// The addresses to listen on. Never empty, no duplicates.
+    pub listen_addr: Vec<ListenAddress>,
+    /// Permissions of the file of a Unix socket, at most 0o777.
+    pub listen_socket_mode: u32,
     /// Additional addresses that serve only the HTTP pages. No duplicates.
     pub metrics_addr: Vec<MetricsAddr>,
     /// The etcd endpoints in the configured order. Never empty, no duplicates, every scheme
@@ -121,8 +122,7 @@ impl Config {
     /// address or endpoint, a certificate without its key or the reverse, or a flag for client
     /// certificates without TLS.
     pub fn resolve(settings: Settings) -> Result<Config, UsageError> {
-        let listen_addr = &settings.listen_addr;
-        let listen_addr = listen_addr::parse_addr("listen-addr", listen_addr, listen_addr, false)?;
+        let listen_addr = listen_addr::listen_addrs(&settings.listen_addr)?;
         let mut warnings = Vec::new();
         let server_tls = tls::server_tls(&settings, &mut warnings)?;
         let tls = server_tls.is_some();
@@ -141,6 +141,7 @@ impl Config {
         Ok(Config {
             workers: workers(settings.workers, &mut warnings),
             listen_addr,
+            listen_socket_mode: settings.listen_socket_mode.0,
             metrics_addr,
             endpoints,
             discovery: (!settings.discovery_srv.is_empty()).then_some(DiscoveryOptions {

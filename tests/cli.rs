@@ -20,6 +20,7 @@ use etcd_edge::config::{Config, MetricsAddr, ServerCertificate, ServerTls, Upstr
 use etcd_edge::driver::state::fleet::{FleetOptions, ResolverOptions};
 use etcd_edge::driver::state::read_cache::ReadOptions;
 use etcd_edge::net::tls::policy::TlsPolicy;
+use etcd_edge::server::listener::ListenAddress;
 use etcd_edge::state_machine::picker::EndpointPolicy;
 use etcd_edge::upstream::discovery::DiscoveryOptions;
 use etcd_edge::upstream::endpoints::EndpointOptions;
@@ -50,6 +51,10 @@ fn start(args: &[&str]) -> Config {
     }
 }
 
+fn tcp(address: &str) -> ListenAddress {
+    ListenAddress::Tcp(address.to_owned())
+}
+
 #[track_caller]
 fn parse_error(line: &str) -> String {
     parse(line).expect_err(line)
@@ -70,7 +75,7 @@ fn endpoints(config: &Config) -> Vec<String> {
 #[test]
 fn every_flag_has_its_default() {
     let config = config("start");
-    assert_eq!(config.listen_addr, "127.0.0.1:23790");
+    assert_eq!(config.listen_addr, [tcp("127.0.0.1:23790")]);
     assert_eq!(config.metrics_addr, []);
     assert_eq!(endpoints(&config), ["http://127.0.0.1:2379"]);
     assert_eq!(config.upstream_tls, UpstreamTls::default());
@@ -115,7 +120,7 @@ fn grpc_proxy_start_parses_like_start() {
 #[test]
 fn every_supported_flag_reaches_the_configuration() {
     let config = config(
-        "start --listen-addr [::1]:0 --endpoints https://a,unix:///e --dial-keepalive-time 30s \
+        "start --listen-addr [::1]:0 --listen-socket-mode 0600 --endpoints https://a,unix:///e --dial-keepalive-time 30s \
          --dial-keepalive-timeout 1.5s --permit-without-stream --max-send-bytes 0x10 \
          --max-recv-bytes 12 --max-concurrent-streams 100 --cert c --key k --cacert ca \
          --insecure-skip-tls-verify --cert-file cf --key-file kf --trusted-ca-file tf --client-crl-file rf --debug \
@@ -139,7 +144,8 @@ fn every_supported_flag_reaches_the_configuration() {
         tls,
     };
     let expected = Config {
-        listen_addr: "[::1]:0".to_owned(),
+        listen_addr: vec![tcp("[::1]:0")],
+        listen_socket_mode: 0o600,
         metrics_addr: vec![
             pages("http://:9000", ":9000", false),
             pages("HTTPS://[::1]:0/", "[::1]:0", true),
@@ -254,15 +260,43 @@ fn every_spelling_of_a_flag_is_accepted() {
         &["--listen-addr=h:1"],
         &["-listen-addr", "h:1"],
         &["-listen-addr=h:1"],
-        &["--listen-addr=x:9", "--listen-addr", "h:1"],
+        &["--listen-addr=h:1", "--listen-addr", "h:1"],
     ] {
-        assert_eq!(start(address).listen_addr, "h:1");
+        assert_eq!(start(address).listen_addr, [tcp("h:1")]);
     }
     // An equals sign or a dash inside a value belongs to the value.
     assert_eq!(
         start(&["--cert=a=b", "--key", "--debug"]).upstream_tls.key,
         Some(PathBuf::from("--debug"))
     );
+}
+
+#[test]
+fn listen_addresses_are_a_list_of_ports_and_unix_sockets() {
+    let unix = |path: &str| ListenAddress::Unix(PathBuf::from(path));
+    let config = start(&[
+        "--listen-addr=h:1,unix:///run/edge.sock",
+        "--listen-addr=unix:edge.sock,h:1,:2",
+        "--listen-socket-mode=0600",
+    ]);
+    let expected = [
+        tcp("h:1"),
+        unix("/run/edge.sock"),
+        unix("edge.sock"),
+        tcp(":2"),
+    ];
+    assert_eq!(config.listen_addr, expected);
+    assert_eq!(config.listen_socket_mode, 0o600);
+    assert_eq!(start(&[]).listen_socket_mode, 0o660);
+    for (flag, reason) in [
+        ("--listen-addr=", "at least one address"),
+        ("--listen-addr=unix://", "needs a path"),
+        ("--listen-addr=unixs:///a", "must be unix:///path"),
+        ("--listen-socket-mode=888", "octal"),
+    ] {
+        let error = parse_error(&format!("start {flag}"));
+        assert!(error.contains(reason), "{flag}: {error}");
+    }
 }
 
 #[test]
@@ -650,7 +684,7 @@ fn help_is_well_formatted() {
         .lines()
         .filter(|line| line.starts_with("  --"))
         .collect();
-    assert_eq!(flags.len(), 54);
+    assert_eq!(flags.len(), 55);
     assert!(text.contains("\nTLS to etcd:\n"));
     assert!(text.contains("  --max-send-bytes N\n"));
     assert!(text.contains("(default 1572864)"));

@@ -19,6 +19,8 @@ mod stop;
 mod systemd;
 #[path = "life/traces.rs"]
 mod traces;
+#[path = "life/unix_socket.rs"]
+mod unix_socket;
 #[path = "life/unread_bodies.rs"]
 mod unread_bodies;
 

@@ -69,7 +69,7 @@ pub(crate) fn check(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
 
 /// Checks that a parsed configuration is valid: code that uses it does not check again.
 pub(crate) fn check_config(config: &Config) {
-    assert!(config.listen_addr.contains(':'));
+    assert!(!config.listen_addr.is_empty() && config.listen_socket_mode <= 0o777);
     assert!(!config.endpoints.is_empty());
     for endpoint in &config.endpoints {
         assert_ne!(endpoint.scheme, Scheme::Unspecified);

@@ -12,6 +12,7 @@ use etcd_edge::driver::state::process::{ProcessState, WatchOptions};
 use etcd_edge::driver::state::read_cache::ReadOptions;
 use etcd_edge::driver::{MaxBytes, WorkerContext};
 use etcd_edge::metrics::{CODE_COUNT, Metrics};
+use etcd_edge::net::socket::Socket;
 use etcd_edge::net::stream::ByteStream;
 use etcd_edge::server::admin::router::AdminRouter;
 use etcd_edge::server::http1;
@@ -78,7 +79,7 @@ async fn serve(server: StdStream) {
     ));
     let shown = MetricsCollector::new(metrics().clone(), endpoints().clone());
     let admin = Arc::new(AdminRouter::new(shown, false).unwrap());
-    let stream = ByteStream::Unix(UnixStream::from_std(server).unwrap());
+    let stream = ByteStream::Plain(Socket::Unix(UnixStream::from_std(server).unwrap()));
     let served = http1::serve(&ctx, &admin, stream);
     let ended = tokio::time::timeout(Duration::from_secs(2), served).await;
     // An error is the client's fault. A connection that does not end is the proxy's fault.

@@ -10,6 +10,7 @@ use crate::net::tls::client::{ClientFiles, CurrentClientTls, Trust};
 use crate::net::tls::reload::Reloader;
 use crate::net::tls::server::{Acceptor, ServerFiles};
 use crate::net::tls::{FlagFile, generated};
+use crate::server::listener::ListenAddress;
 use crate::upstream::endpoint::{Endpoint, without_zone};
 
 /// The TLS state at start, and the files that reload it.
@@ -108,7 +109,7 @@ fn server_files(tls: &ServerTls, cert: FlagFile, key: FlagFile) -> ServerFiles {
     }
 }
 
-/// Returns the names of the generated certificate: the listen address, the advertised address, and
+/// Returns the names of the generated certificate: the listen addresses, the advertised address, and
 /// the names of this host.
 fn certificate_names(config: &Config, host: &str) -> Vec<String> {
     let mut names = ["localhost", "127.0.0.1", "::1"]
@@ -124,15 +125,22 @@ fn certificate_names(config: &Config, host: &str) -> Vec<String> {
         }
     };
     add(host);
-    for address in [&config.listen_addr, &config.fleet.advertise] {
-        let address = address.rsplit("://").next().unwrap_or_default();
-        if let Some((host, _port)) = address.rsplit_once(':') {
-            // A client cannot connect to the unspecified address.
-            if !matches!(host, "0.0.0.0" | "[::]") {
-                add(host);
-            }
-        }
-    }
+    // A client cannot connect to the unspecified address.
+    let host_of = |address: &str| {
+        let (host, _port) = address.rsplit_once(':')?;
+        (!matches!(host, "0.0.0.0" | "[::]")).then(|| host.to_owned())
+    };
+    let advertised = config.fleet.advertise.rsplit("://").next();
+    let listen = config
+        .listen_addr
+        .iter()
+        .filter_map(|address| match address {
+            ListenAddress::Tcp(address) => host_of(address),
+            // Go clients verify the name of the file.
+            ListenAddress::Unix(path) => Some(path.file_name()?.to_string_lossy().into_owned()),
+        });
+    let hosts = advertised.and_then(host_of).into_iter().chain(listen);
+    hosts.for_each(|host| add(&host));
     names
 }
 

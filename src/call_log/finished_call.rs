@@ -1,17 +1,17 @@
 //! Data of a finished call for the access log, the log and the spans.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::metrics::EndpointMetrics;
+use crate::net::socket::ClientAddress;
 use crate::wire::status::Code;
 
 /// Client of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
     /// Address of the client.
-    pub address: SocketAddr,
+    pub address: ClientAddress,
     /// Common Name of the client certificate, if the client presented one.
     pub name: Option<String>,
 }

@@ -59,6 +59,7 @@ mod tests {
     use super::write;
     use crate::call_log::finished_call::{CallTraffic, ClientInfo, FinishedCall, ResponseSource};
     use crate::metrics::EndpointMetrics;
+    use crate::net::socket::ClientAddress;
     use crate::wire::status::Code;
     use std::sync::Arc;
     use std::time::{Duration, UNIX_EPOCH};
@@ -104,7 +105,7 @@ mod tests {
     #[test]
     fn known_fields_form_one_line_of_json() {
         let client = ClientInfo {
-            address: "[::1]:7".parse().unwrap(),
+            address: ClientAddress::Tcp("[::1]:7".parse().unwrap()),
             name: Some("a \"b\"\nc".to_owned()),
         };
         let call = FinishedCall {

@@ -24,6 +24,7 @@ use crate::call_log::queue::{FLUSH_TIME, LogThrottle, Queue, QueueNotifier};
 use crate::error::StartError;
 use crate::limits;
 use crate::metrics::SharedCounter;
+use crate::net::socket::ClientAddress;
 use crate::wire::status::Code;
 use crate::wire::trace::{TraceParent, TraceSampler};
 
@@ -216,14 +217,14 @@ fn span(item: QueueItem, scope: &InstrumentationScope) -> Option<SpanData> {
         KeyValue::new("etcd_edge.source", call.source.name()),
     ];
     if let Some(client) = &call.client {
-        attributes.push(KeyValue::new(
-            "client.address",
-            client.address.ip().to_string(),
-        ));
-        attributes.push(KeyValue::new(
-            "client.port",
-            i64::from(client.address.port()),
-        ));
+        let address = match client.address {
+            ClientAddress::Tcp(address) => address.ip().to_string(),
+            unix => unix.to_string(),
+        };
+        attributes.push(KeyValue::new("client.address", address));
+        if let ClientAddress::Tcp(address) = client.address {
+            attributes.push(KeyValue::new("client.port", i64::from(address.port())));
+        }
     }
     if let Some(endpoint) = &call.endpoint {
         attributes.push(KeyValue::new("etcd_edge.endpoint", endpoint.name.clone()));

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::cli::values::{FlagValue, TlsVersion};
+use crate::cli::values::{FileMode, FlagValue, TlsVersion};
 
 /// The description of one flag.
 #[derive(Debug)]
@@ -113,8 +113,11 @@ const NO_LEASING: &str = "refused: this proxy writes keys without revoking the o
 
 flag_table! {
     "Listening":
-    /// listen address for clients, HTTP/2 and HTTP/1.1 on one port; without a host, every address
-    listen_addr: String ["HOST:PORT"] = "127.0.0.1:23790";
+    /// listen addresses for clients, HTTP/2 and HTTP/1.1 on each: host:port (without a host, every
+    /// address), or a Unix socket as unix:///path or unix:path
+    listen_addr: Vec<String> ["ADDRESS,..."] = "127.0.0.1:23790";
+    /// permissions of the file of a Unix socket, in octal; clients need the permission to write
+    listen_socket_mode: FileMode = "0660";
     /// address of this proxy in MemberList responses and in its registration; empty: MemberList
     /// returns etcd's members
     advertise_client_url: String ["URL"] = "127.0.0.1:23790";
@@ -320,6 +323,7 @@ mod tests {
                 Some("N" | "RATIO") => "1",
                 Some("DURATION") => "7m",
                 Some("VERSION") => "TLS1.3",
+                Some("MODE") => "0600",
                 Some(_) => "x",
             };
             let mut settings = Settings::default();

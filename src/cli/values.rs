@@ -194,6 +194,23 @@ impl FlagValue for TlsVersion {
     }
 }
 
+/// The permissions of a file, in octal with or without a leading zero, at most `0777`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FileMode(pub u32);
+
+impl FlagValue for FileMode {
+    const PLACEHOLDER: Option<&'static str> = Some("MODE");
+
+    fn parse(text: &str) -> Result<FileMode, String> {
+        let mode = u32::from_str_radix(text, 8).ok();
+        // `from_str_radix` accepts a sign.
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        mode.filter(|mode| digits && *mode <= 0o777)
+            .map(FileMode)
+            .ok_or_else(|| "must be an octal number from 0 to 0777".to_owned())
+    }
+}
+
 /// A list, comma-separated in one value. Empty entries are dropped.
 impl FlagValue for Vec<String> {
     const PLACEHOLDER: Option<&'static str> = Some("TEXT,...");
@@ -262,7 +279,7 @@ fn fraction_nanos(digits: &str, scale: u128) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use super::FlagValue;
+    use super::{FileMode, FlagValue};
     use std::time::Duration;
 
     #[test]
@@ -367,6 +384,25 @@ mod tests {
             "３s",
         ] {
             assert!(Duration::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn file_modes_are_octal() {
+        for (text, mode) in [("0660", 0o660), ("660", 0o660), ("0", 0), ("0777", 0o777)] {
+            assert_eq!(FileMode::parse(text), Ok(FileMode(mode)), "{text}");
+        }
+        for text in [
+            "",
+            "0o660",
+            "+660",
+            "-1",
+            "680",
+            "01000",
+            "rw-rw----",
+            "0x1",
+        ] {
+            assert!(FileMode::parse(text).is_err(), "{text}");
         }
     }
 

@@ -46,14 +46,17 @@ pub(super) fn is_set(settings: &Settings, name: &str) -> bool {
 }
 
 /// Returns the warning about the default of `--advertise-client-url`, if not all clients of the
-/// listener reach the proxy there. For settings in which the operator has not chosen the address.
+/// listeners reach the proxy there. For settings in which the operator has not chosen the address.
 pub(crate) fn unreachable_default_address(settings: &Settings) -> Option<UsageWarning> {
     let advertised = settings.advertise_client_url.rsplit_once(':');
-    let (host, port) = settings.listen_addr.rsplit_once(':')?;
+    // Clients of a Unix socket are on this host.
+    let texts = settings.listen_addr.iter();
+    let mut tcp = texts.filter_map(|text| text.rsplit_once(':').filter(|_| !is_unix(text)));
     // The default is an address of loopback. A listener on every address has clients on other
     // hosts.
-    let is_loopback = host.eq_ignore_ascii_case("localhost") || host == "127.0.0.1";
-    if is_loopback && advertised.is_some_and(|(_, advertised)| advertised == port) {
+    let is_loopback = |host: &str| host.eq_ignore_ascii_case("localhost") || host == "127.0.0.1";
+    let is_local = tcp.clone().all(|(host, _)| is_loopback(host));
+    if is_local && tcp.any(|(_, port)| advertised.is_some_and(|(_, default)| default == port)) {
         return None;
     }
     let reason = format!(
@@ -62,4 +65,8 @@ pub(crate) fn unreachable_default_address(settings: &Settings) -> Option<UsageWa
         settings.advertise_client_url
     );
     Some(UsageWarning::flags(&["advertise-client-url"], reason))
+}
+
+fn is_unix(address: &str) -> bool {
+    address.starts_with("unix:")
 }

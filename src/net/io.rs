@@ -320,6 +320,7 @@ impl AsyncWrite for Batched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::socket::Socket;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
 
@@ -328,7 +329,11 @@ mod tests {
     #[tokio::test]
     async fn reads_ahead_and_loses_nothing() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, _flusher) = batched(ByteStream::Unix(ours), None, Traffic::default());
+        let (mut io, _flusher) = batched(
+            ByteStream::Plain(Socket::Unix(ours)),
+            None,
+            Traffic::default(),
+        );
         let sent: Vec<u8> = (0..500_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let copy = sent.clone();
         let writer = async move { theirs.write_all(&copy).await.unwrap() };
@@ -353,7 +358,11 @@ mod tests {
     #[tokio::test]
     async fn a_batch_has_a_bound() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let (mut io, flusher) = batched(ByteStream::Unix(ours), None, Traffic::default());
+        let (mut io, flusher) = batched(
+            ByteStream::Plain(Socket::Unix(ours)),
+            None,
+            Traffic::default(),
+        );
         let sent: Vec<u8> = (0..400_000u32).map(|n| (n ^ (n >> 8)) as u8).collect();
         let writer = async {
             let mut rest = &sent[..];

@@ -6,6 +6,7 @@ pub(super) mod lazy_timer;
 pub mod payload;
 pub mod pump;
 pub mod sniff;
+pub mod socket;
 pub mod stream;
 pub mod timers;
 pub mod tls;

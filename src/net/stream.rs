@@ -5,29 +5,25 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
+use crate::net::socket::Socket;
 use crate::net::tls::certificate;
 
 /// A connected byte stream. The TLS variants are boxed because their state is large.
 #[derive(Debug)]
 pub enum ByteStream {
-    /// Plain TCP.
-    Tcp(TcpStream),
-    /// A plain Unix socket.
-    Unix(UnixStream),
-    /// TLS over TCP, with this side as the server.
-    TlsServer(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    /// TLS over TCP, with this side as the client.
-    TlsClient(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-    /// TLS over a Unix socket, with this side as the client.
-    TlsUnix(Box<tokio_rustls::client::TlsStream<UnixStream>>),
+    /// No TLS.
+    Plain(Socket),
+    /// TLS with this side as the server.
+    TlsServer(Box<tokio_rustls::server::TlsStream<Socket>>),
+    /// TLS with this side as the client.
+    TlsClient(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
 impl ByteStream {
     /// Reports whether the stream has no TLS: reads and writes use the socket directly.
     pub fn is_plain(&self) -> bool {
-        matches!(self, ByteStream::Tcp(_) | ByteStream::Unix(_))
+        matches!(self, ByteStream::Plain(_))
     }
 
     /// Returns the Common Name of the client certificate, if there is one.
@@ -45,11 +41,9 @@ impl ByteStream {
 macro_rules! with_inner {
     ($stream:expr, $inner:ident => $call:expr) => {
         match $stream.get_mut() {
-            ByteStream::Tcp($inner) => $call,
-            ByteStream::Unix($inner) => $call,
+            ByteStream::Plain($inner) => $call,
             ByteStream::TlsServer($inner) => $call,
             ByteStream::TlsClient($inner) => $call,
-            ByteStream::TlsUnix($inner) => $call,
         }
     };
 }

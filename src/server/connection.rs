@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 use tracing::field::display;
@@ -15,6 +14,7 @@ use crate::call_log::finished_call::ClientInfo;
 use crate::driver::WorkerContext;
 use crate::limits;
 use crate::net::sniff::{Protocol, SNIFF_BYTES, sniff};
+use crate::net::socket::Socket;
 use crate::net::stream::ByteStream;
 use crate::net::tls::server::Acceptor;
 use crate::server::admin::router::AdminRouter;
@@ -32,14 +32,10 @@ pub(super) struct ConnectionContext {
 }
 
 /// Serves a connection until its end.
-pub(super) async fn serve(
-    context: Rc<ConnectionContext>,
-    listener: ListenerKind,
-    socket: TcpStream,
-) {
+pub(super) async fn serve(context: Rc<ConnectionContext>, listener: ListenerKind, socket: Socket) {
     let deadline = Instant::now() + limits::HANDSHAKE_TIME;
     // An error means that the client is gone. The handshake detects that too.
-    let client_address = socket.peer_addr().ok();
+    let client_address = socket.client_address();
     let ended = match with_handshake_timeout(
         &context.ctx,
         deadline,
@@ -84,11 +80,11 @@ pub(super) async fn serve(
 async fn open(
     context: &ConnectionContext,
     listener: ListenerKind,
-    socket: TcpStream,
+    socket: Socket,
 ) -> io::Result<(Protocol, ByteStream)> {
     let plain = listener == ListenerKind::Admin { tls: false };
     let Some(tls) = context.tls.as_ref().filter(|_| !plain) else {
-        return Ok((first_bytes(&socket).await?, ByteStream::Tcp(socket)));
+        return Ok((first_bytes(&socket).await?, ByteStream::Plain(socket)));
     };
     let stream = tls.accept(socket).await?;
     // Without ALPN, the protocol is HTTP/1.1, as usual for TLS servers.
@@ -99,7 +95,7 @@ async fn open(
     Ok((protocol, ByteStream::TlsServer(Box::new(stream))))
 }
 
-async fn first_bytes(socket: &TcpStream) -> io::Result<Protocol> {
+async fn first_bytes(socket: &Socket) -> io::Result<Protocol> {
     let mut first = [0; SNIFF_BYTES];
     let mut pause = Duration::from_millis(5);
     loop {

@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +29,7 @@ use crate::metrics::Limit;
 use crate::net::io::{Batched, Flusher, batched};
 use crate::net::payload::Payload;
 use crate::net::pump::Pump;
+use crate::net::socket::ClientAddress;
 use crate::net::stream::ByteStream;
 use crate::server::ListenerKind;
 use crate::server::admin::router::AdminRouter;
@@ -63,7 +63,7 @@ pub(super) struct RequestContext<'a> {
     pub(super) admin: &'a Arc<AdminRouter>,
     pub(super) listener: ListenerKind,
     /// Address of the client, for the log.
-    pub(super) client_address: Option<SocketAddr>,
+    pub(super) client_address: Option<ClientAddress>,
 }
 
 /// Serves a connection until its end.

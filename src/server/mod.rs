@@ -7,8 +7,10 @@ mod client_keepalive;
 mod handshake_timeout;
 pub mod http1;
 pub mod http2;
+pub mod listener;
 mod listener_kind;
 pub mod metrics_export;
+mod socket_file;
 mod unread_body;
 pub mod worker;
 

@@ -3,13 +3,11 @@
 //! A connection stays on one worker, so the path of a call crosses no threads.
 
 use std::io;
-use std::net::TcpStream as StdStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, oneshot};
@@ -17,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::driver::state::process::ProcessState;
 use crate::driver::{MaxBytes, WorkerContext, background};
 use crate::metrics::Metrics;
+use crate::net::socket::{Socket, StdSocket};
 use crate::net::tls::server::Acceptor;
 use crate::server::ListenerKind;
 use crate::server::admin::router::AdminRouter;
@@ -76,7 +75,7 @@ impl ConnectionCounts {
 }
 
 enum WorkerCommand {
-    Connection(StdStream, ListenerKind),
+    Connection(StdSocket, ListenerKind),
     Drain,
     Stop,
 }
@@ -91,7 +90,7 @@ impl WorkerSender {
     ///
     /// # Errors
     /// The worker has stopped.
-    pub fn send_connection(&self, socket: StdStream, kind: ListenerKind) -> io::Result<()> {
+    pub fn send_connection(&self, socket: StdSocket, kind: ListenerKind) -> io::Result<()> {
         let open = self.open.count(kind);
         open.fetch_add(1, Ordering::Relaxed);
         let command = WorkerCommand::Connection(socket, kind);
@@ -268,9 +267,9 @@ impl Worker {
         }
     }
 
-    fn serve_connection(self: Rc<Self>, socket: StdStream, kind: ListenerKind) {
+    fn serve_connection(self: Rc<Self>, socket: StdSocket, kind: ListenerKind) {
         let open = ConnectionGuard::new(self.clone(), kind);
-        match TcpStream::from_std(socket) {
+        match Socket::from_std(socket) {
             Ok(socket) => {
                 tokio::task::spawn_local(async move {
                     connection::serve(self.clients.clone(), kind, socket).await;

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::limits;
 use crate::metrics::TlsSide;
+use crate::net::socket::Socket;
 use crate::net::stream::ByteStream;
 use crate::upstream::endpoint::{Address, Endpoint, without_zone};
 
@@ -27,38 +28,20 @@ pub async fn connect(
     endpoint: &Endpoint,
     tls: Option<(&Arc<ClientConfig>, &TlsSide)>,
 ) -> io::Result<ByteStream> {
-    match &endpoint.address {
-        Address::Unix(path) => {
-            let unix = UnixStream::connect(path).await?;
-            match tls {
-                None => Ok(ByteStream::Unix(unix)),
-                Some((config, side)) => {
-                    let name = server_name("localhost")?;
-                    let handshake = side.begin_handshake();
-                    let tls = TlsConnector::from(config.clone())
-                        .connect(name, unix)
-                        .await?;
-                    handshake.complete();
-                    Ok(ByteStream::TlsUnix(Box::new(tls)))
-                }
-            }
-        }
-        Address::Tcp { host, port } => {
-            let tcp = connect_tcp(host, *port).await?;
-            match tls {
-                None => Ok(ByteStream::Tcp(tcp)),
-                Some((config, side)) => {
-                    let name = server_name(host)?;
-                    let handshake = side.begin_handshake();
-                    let tls = TlsConnector::from(config.clone())
-                        .connect(name, tcp)
-                        .await?;
-                    handshake.complete();
-                    Ok(ByteStream::TlsClient(Box::new(tls)))
-                }
-            }
-        }
-    }
+    let (socket, host) = match &endpoint.address {
+        Address::Unix(path) => (Socket::Unix(UnixStream::connect(path).await?), "localhost"),
+        Address::Tcp { host, port } => (Socket::Tcp(connect_tcp(host, *port).await?), &**host),
+    };
+    let Some((config, side)) = tls else {
+        return Ok(ByteStream::Plain(socket));
+    };
+    let name = server_name(host)?;
+    let handshake = side.begin_handshake();
+    let tls = TlsConnector::from(config.clone())
+        .connect(name, socket)
+        .await?;
+    handshake.complete();
+    Ok(ByteStream::TlsClient(Box::new(tls)))
 }
 
 async fn connect_tcp(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -24,9 +24,9 @@ pub struct Endpoint {
 pub enum Scheme {
     /// `http://`: plaintext, even if certificates are configured.
     Plain,
-    /// `https://` or `unixs://`: TLS.
+    /// `https://` or `unixs:`: TLS.
     Tls,
-    /// No scheme, or `unix://`: TLS if a client TLS flag is set
+    /// No scheme, or `unix:`: TLS if a client TLS flag is set
     /// ([`Endpoint::with_default_tls`]).
     Unspecified,
 }
@@ -61,28 +61,28 @@ pub enum EndpointError {
     BadPort,
     /// A path other than `/`, a query, or a fragment after the port.
     HasPath,
-    /// `unix://` without a path, or a path with a control character.
+    /// `unix:` without a path, or a path with a control character.
     BadSocketPath,
 }
 
 impl Endpoint {
     /// Parses `host`, `host:port`, `[v6]` or `[v6]:port`, each optionally after `http://` or
-    /// `https://` and with a trailing `/`. Also parses `unix://path` and `unixs://path`. An IPv6
-    /// address without brackets is a host without a port. The zone of an IPv6 address is written as
+    /// `https://` and with a trailing `/`. Also parses `unix://path` and `unix:path`, and both with
+    /// `unixs`, which are the forms of etcd's clients. An IPv6 address without brackets is a host without a port. The zone of an IPv6 address is written as
     /// in a URL (`%25eth0`, RFC 6874) or as elsewhere (`%eth0`).
     ///
     /// # Errors
     /// The text has none of these forms.
     pub fn parse(text: &str) -> Result<Endpoint, EndpointError> {
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return tcp(Scheme::Unspecified, text);
-        };
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => tcp(Scheme::Plain, rest),
-            "https" => tcp(Scheme::Tls, rest),
-            "unix" => unix(Scheme::Unspecified, rest),
-            "unixs" => unix(Scheme::Tls, rest),
-            _ => Err(EndpointError::UnknownScheme),
+        let (scheme, rest) = text.split_once(':').unwrap_or_default();
+        let after_slashes = rest.strip_prefix("//");
+        match (scheme.to_ascii_lowercase().as_str(), after_slashes) {
+            ("http", Some(rest)) => tcp(Scheme::Plain, rest),
+            ("https", Some(rest)) => tcp(Scheme::Tls, rest),
+            ("unix", _) => unix(Scheme::Unspecified, after_slashes.unwrap_or(rest)),
+            ("unixs", _) => unix(Scheme::Tls, after_slashes.unwrap_or(rest)),
+            _ if text.contains("://") => Err(EndpointError::UnknownScheme),
+            _ => tcp(Scheme::Unspecified, text),
         }
     }
 
@@ -312,6 +312,10 @@ mod tests {
             ("unix:///run/etcd.sock", Unspecified, "/run/etcd.sock"),
             ("unix://etcd.sock", Unspecified, "etcd.sock"),
             ("unixs://a/b:2379", Tls, "a/b:2379"),
+            ("unix:/run/etcd.sock", Unspecified, "/run/etcd.sock"),
+            ("UNIX:etcd.sock", Unspecified, "etcd.sock"),
+            ("unixs:etcd.sock", Tls, "etcd.sock"),
+            ("unix:2379", Unspecified, "2379"),
         ] {
             let expected = Endpoint {
                 scheme,
@@ -355,6 +359,7 @@ mod tests {
             ("http://etcd?a=b", HasPath),
             ("unix://", BadSocketPath),
             ("unix:///a\0b", BadSocketPath),
+            ("unix:", BadSocketPath),
         ] {
             assert_eq!(Endpoint::parse(text), Err(reason), "{text:?}");
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use etcd_edge::cli::{self, Parsed, Settings};
 use etcd_edge::config::Config;
 
-use super::config;
+use super::{config, tcp};
 
 /// Parses a command line. Its `--config=f.yaml` has this text.
 fn parse(line: &str, text: &str) -> Result<Parsed, String> {
@@ -88,7 +88,7 @@ fn command_line_overrides_the_file() {
     let text = "listen-addr: :1\nendpoints: a,b\ndebug: true\nwatch-bypass: [a]\n";
     let typed = "--listen-addr=:2 --endpoints=c --endpoints=d --debug=false";
     let (config, _) = run(typed, text);
-    assert_eq!(config.listen_addr, ":2");
+    assert_eq!(config.listen_addr, [tcp(":2")]);
     assert!(!config.debug);
     // A list on the command line replaces the whole list of the file.
     assert_eq!(

@@ -7,7 +7,7 @@ use etcd_edge::app::config_reload::RELOADABLE;
 use etcd_edge::cli::{self, Parsed};
 use etcd_edge::config::Config;
 
-use super::printed;
+use super::{printed, tcp};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -94,7 +94,10 @@ fn container_image_starts_with_its_exposed_port() {
     };
     assert_eq!(words("ENTRYPOINT "), ["/usr/bin/etcd-edge"]);
     let config = start(&words("CMD "), "");
-    let port = format!("\nEXPOSE {}\n", config.listen_addr.trim_start_matches(':'));
+    let port = format!(
+        "\nEXPOSE {}\n",
+        config.listen_addr[0].to_string().trim_start_matches(':')
+    );
     assert!(dockerfile.contains(&port), "{port}");
 }
 
@@ -106,7 +109,7 @@ fn kubernetes_deployment_starts_at_the_port_of_its_service() {
     let args: Vec<&str> = args.collect();
     assert_eq!(args[0], "start");
     let config = start(&args, &block(&manifest, "config.yaml: |"));
-    assert_eq!(config.listen_addr, ":2379");
+    assert_eq!(config.listen_addr, [tcp(":2379")]);
     assert!(manifest.contains("containerPort: 2379\n"));
     assert_eq!(
         config.fleet.advertise,

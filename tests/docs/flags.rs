@@ -12,6 +12,11 @@ const OBSERVED: &[(&str, &str, &str)] = &[
         "no_unary_call_fails_under_load",
     ),
     (
+        "listen-socket-mode",
+        "life/unix_socket.rs",
+        "clients_use_a_unix_socket_and_several_ports",
+    ),
+    (
         "advertise-client-url",
         "fleet/members.rs",
         "member_list_contains_only_the_proxy_without_a_prefix",

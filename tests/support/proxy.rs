@@ -37,7 +37,11 @@ impl Proxy {
         let ready = process.wait_line(START_LIMIT, |line| {
             let entry: serde_json::Value = serde_json::from_str(line).ok()?;
             let ready = entry["msg"].as_str()?.contains("started gRPC proxy");
-            ready.then(|| entry["address"].as_str().map(str::to_owned))
+            // The first of several addresses.
+            let first = entry["address"]
+                .as_str()
+                .and_then(|all| all.split(',').next());
+            ready.then(|| first.map(str::to_owned))
         });
         let address = ready.unwrap_or_else(|why| panic!("no ready line from {why}"));
         Proxy {
@@ -54,8 +58,11 @@ impl Proxy {
     /// Like [`Proxy::spawn`], with additional environment variables.
     pub fn spawn_with_env<I: AsRef<str>>(env: &[(&str, &Path)], flags: &[I]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_etcd-edge"));
-        // The caller's flags follow, and the last of a repeated flag wins.
-        command.args(["start", "--listen-addr=127.0.0.1:0"]);
+        command.arg("start");
+        let mut given = flags.iter().map(AsRef::as_ref);
+        if !given.any(|flag| flag.starts_with("--listen-addr")) {
+            command.arg("--listen-addr=127.0.0.1:0");
+        }
         command.args(flags.iter().map(AsRef::as_ref));
         command.envs(env.iter().copied());
         Process::spawn("etcd-edge", &mut command)

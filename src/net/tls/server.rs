@@ -13,7 +13,6 @@ use rustls::{
     ServerConnection, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -25,6 +24,7 @@ use super::reload::Reloader;
 use super::{H2, HTTP_1_1};
 use crate::error::StartError;
 use crate::metrics::TlsSide;
+use crate::net::socket::Socket;
 
 /// Files and settings of the TLS configuration towards clients.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// The handshake failed, or the client certificate is rejected.
-    pub async fn accept(&self, socket: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub async fn accept(&self, socket: Socket) -> io::Result<TlsStream<Socket>> {
         let handshake = self.counts.begin_handshake();
         let loaded = self.current.load_full();
         let stream = TlsAcceptor::from(loaded.config.clone())
@@ -238,7 +238,7 @@ impl ClientCertVerifier for RevocationVerifier {
 #[cfg(test)]
 mod tests {
     use super::{
-        Acceptor, FileContents, FlagFile, LoadedConfig, ServerFiles, TlsMaterial, TlsPolicy,
+        Acceptor, FileContents, FlagFile, LoadedConfig, ServerFiles, Socket, TlsMaterial, TlsPolicy,
     };
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls::{ClientConfig, HandshakeKind, RootCertStore};
@@ -278,7 +278,7 @@ mod tests {
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(client.clone());
         let (server, client_stream) = tokio::join!(
-            acceptor.accept(accepted.unwrap().0),
+            acceptor.accept(Socket::Tcp(accepted.unwrap().0)),
             connector.connect(name, socket.unwrap())
         );
         let accepted = server.is_ok();

@@ -81,7 +81,7 @@ fn relay(calls: &[Call], rounds: u64, at_etcd: impl Fn(u64) -> &'static [usize])
 const TOO_LONG: Duration = Duration::from_secs(300);
 
 /// Starts a proxy with one worker in front of this endpoint. The proxy runs as long as the process.
-fn start(etcd: SocketAddr) -> SocketAddr {
+fn start(etcd: SocketAddr) -> String {
     let flags = [
         "start".to_owned(),
         format!("--endpoints={etcd}"),
@@ -101,7 +101,9 @@ fn start(etcd: SocketAddr) -> SocketAddr {
             .expect("a runtime");
         runtime.block_on(async {
             let app = App::start(&config).expect("the proxy starts");
-            sender.send(app.address()).expect("the caller waits");
+            sender
+                .send(app.addresses()[0].to_string())
+                .expect("the caller waits");
             // No shutdown: draining would wait for the main thread, which waits for responses.
             let served = timeout(TOO_LONG, app.serve(std::future::pending())).await;
             eprintln!("micro: not all calls were relayed within {TOO_LONG:?}: {served:?}");
