@@ -21,6 +21,9 @@ const END_HEADERS: u8 = 4;
 
 const FRAME_HEAD: usize = 9;
 
+/// Size of an empty message: the proxy asks etcd for its status with it. Calls have larger ones.
+const EMPTY_MESSAGE: usize = 5;
+
 /// The client or etcd, with its connection to the proxy.
 pub(super) struct Http2Peer {
     socket: TcpStream,
@@ -96,6 +99,27 @@ impl Http2Peer {
         self.out.clear();
     }
 
+    /// Serves a connection that is only for the check of the endpoint.
+    pub(super) fn respond_to_check(&mut self) {
+        loop {
+            let (kind, _, stream, payload) = self.next();
+            if kind == DATA && payload.len() == EMPTY_MESSAGE {
+                return self.refuse(stream);
+            }
+        }
+    }
+
+    /// Refuses a request for the status of the member.
+    fn refuse(&mut self, stream: u32) {
+        let unimplemented = [
+            (":status", "200"),
+            ("content-type", "application/grpc"),
+            ("grpc-status", "12"),
+        ];
+        self.headers(stream, END_HEADERS | END_STREAM, &unimplemented);
+        self.flush();
+    }
+
     /// Waits until `streams` streams have ended, each with `bytes` bytes, and returns their ids.
     pub(super) fn read_responses(&mut self, streams: usize, bytes: usize) -> Vec<u32> {
         let mut ended = Vec::new();
@@ -105,6 +129,10 @@ impl Http2Peer {
             match kind {
                 SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[]),
                 PING if flags & ACK == 0 => self.frame(PING, ACK, 0, &payload),
+                DATA if payload.len() == EMPTY_MESSAGE => {
+                    self.refuse(stream);
+                    continue;
+                }
                 DATA => received += payload.len(),
                 HEADERS | SETTINGS | PING | WINDOW_UPDATE => {}
                 other => panic!("an unexpected frame of type {other}"),

@@ -55,6 +55,10 @@ pub(crate) fn put(rounds: u64) {
 fn relay(calls: &[Call], rounds: u64, at_etcd: impl Fn(u64) -> &'static [usize]) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let proxy = start(listener.local_addr().expect("a bound socket"));
+    let accept = || listener.accept().expect("the proxy connects").0;
+    // The proxy checks the endpoint at its start, over a connection of its own.
+    let mut check = Http2Peer::etcd(accept());
+    check.respond_to_check();
     let mut client = Http2Peer::client(TcpStream::connect(proxy).expect("the proxy listens"));
     let mut etcd = None;
     let call = &calls[0];
@@ -63,9 +67,7 @@ fn relay(calls: &[Call], rounds: u64, at_etcd: impl Fn(u64) -> &'static [usize])
         client.flush();
         for count in at_etcd(round) {
             // The proxy connects at its first call.
-            let etcd = etcd.get_or_insert_with(|| {
-                Http2Peer::etcd(listener.accept().expect("the proxy connects").0)
-            });
+            let etcd = etcd.get_or_insert_with(|| Http2Peer::etcd(accept()));
             for stream in etcd.read_responses(*count, call.request.len()) {
                 etcd.respond(stream, call);
             }
