@@ -36,11 +36,11 @@ impl CommandLine {
             let (name, value) = match Argument::parse(arg) {
                 Argument::Flag(name, value) => (name, value),
                 Argument::EndOfFlags => {
-                    command_line.stray.extend(args.by_ref().map(str::to_owned));
+                    args.by_ref().for_each(|arg| command_line.add_stray(arg));
                     break;
                 }
                 Argument::Other => {
-                    command_line.stray.push(arg.to_owned());
+                    command_line.add_stray(arg);
                     continue;
                 }
             };
@@ -67,6 +67,13 @@ impl CommandLine {
         let is_new = |entry: &Entry| self.flags.iter().all(|(flag, _)| *flag != entry.flag);
         entries.retain(is_new);
         self.file = entries;
+    }
+
+    /// Adds an argument that belongs to no flag. A repeated one is one warning.
+    fn add_stray(&mut self, argument: &str) {
+        if !self.stray.iter().any(|stray| stray == argument) {
+            self.stray.push(argument.to_owned());
+        }
     }
 
     /// Returns whether the flag of this name is on the command line or in the file.

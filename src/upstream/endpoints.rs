@@ -96,8 +96,7 @@ impl State {
         let Some(target) = self.targets.iter().find(|t| t.id == endpoint) else {
             return;
         };
-        let is_reachable = target.status.lock().reachability() == Reachability::Reachable;
-        if !is_reachable || self.announced == Some(endpoint) {
+        if !target.is_reachable() || self.announced == Some(endpoint) {
             return;
         }
         self.announced = Some(endpoint);

@@ -60,6 +60,12 @@ impl EndpointTarget {
         }
     }
 
+    /// Reports whether a worker has a connection that accepts calls, or the last dial succeeded.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.usable_connections.load(Ordering::Relaxed) > 0
+            || self.status.lock().reachability() == Reachability::Reachable
+    }
+
     /// Reports whether the last dial has failed and no worker has a connection that accepts calls.
     /// A lost connection is no proof: the next dial may succeed.
     pub(super) fn is_gone(&self) -> bool {
