@@ -37,7 +37,18 @@ fn file(data: &[u8]) {
     match cli::parse_with(args.into_iter(), &|_| Ok(text.to_owned())) {
         Ok(Parsed::Run(config, settings)) => {
             check_config(&config);
-            assert_eq!(settings.resolve().as_ref(), Ok(&*config));
+            let resolved = settings.resolve().expect("they were resolved before");
+            // The values of the file have warnings of their own.
+            let warnings = &config.warnings;
+            assert!(resolved.warnings.iter().all(|each| warnings.contains(each)));
+            let warnings = warnings.clone();
+            assert_eq!(
+                Config {
+                    warnings,
+                    ..resolved
+                },
+                *config
+            );
         }
         Err(error) => {
             let error = error.to_string();
@@ -116,7 +127,7 @@ pub(crate) fn check_error(args: &[OsString], error: &str) {
     );
 }
 
-/// Checks that repeated flags change nothing: the last value of a scalar wins, endpoints are
+/// Checks that repeated flags change nothing: the last value of a scalar wins, lists and warnings are
 /// deduplicated.
 fn check_order(args: &[OsString], outcome: &Result<Parsed, UsageError>) {
     let Ok(Parsed::Run(once, _)) = outcome else {
